@@ -1,0 +1,18 @@
+//! What the three programs share on the command line.
+//!
+//! Standard output is data; progress, logs and errors go to standard error.
+
+// The one crate whose business it is to print.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod completions;
+mod exit;
+pub mod interrupt;
+mod log;
+mod output;
+mod progress;
+
+pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of};
+pub use log::{Verbosity, init_log};
+pub use output::{Format, print_json, print_table, table};
+pub use progress::Progress;

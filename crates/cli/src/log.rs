@@ -1,0 +1,40 @@
+//! Logs: `tracing` to standard error, warnings and up unless asked for more.
+
+use tracing_subscriber::EnvFilter;
+
+/// How much to say; flatten it into a program's top-level parser.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Verbosity {
+    /// Say more on standard error: -v information, -vv debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing on standard error but errors; no progress bar
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+impl Verbosity {
+    /// Whether progress and warnings are unwanted.
+    pub fn is_quiet(self) -> bool {
+        self.quiet
+    }
+}
+
+/// Sends `tracing` events to standard error. `PFC_LOG` (`pfc_train=debug`) overrides the flags.
+///
+/// Later calls in one process do nothing, so tests can run programs in-process.
+pub fn init_log(verbosity: Verbosity) {
+    let level = match (verbosity.quiet, verbosity.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("PFC_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .try_init();
+}

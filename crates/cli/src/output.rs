@@ -1,0 +1,41 @@
+//! Results on standard output: a table for people or JSON for programs.
+
+use std::io::{self, Write};
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+/// How a command prints its result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
+pub struct Format {
+    /// Print the result as JSON on standard output instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A table in the one style of the project, with `header` above a rule.
+pub fn table<T: Into<comfy_table::Row>>(header: T) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table
+}
+
+/// Prints a table to standard output.
+///
+/// # Errors
+///
+/// The I/O error of a closed or full standard output.
+pub fn print_table(table: &Table) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{table}")
+}
+
+/// Prints `value` as indented JSON with a final newline to standard output.
+///
+/// # Errors
+///
+/// The I/O error of a closed or full standard output, or of a value that JSON cannot hold.
+pub fn print_json<T: Serialize>(value: &T) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)
+}
