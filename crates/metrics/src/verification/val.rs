@@ -1,0 +1,128 @@
+//! VAL@FAR: the share of genuine pairs accepted at a threshold chosen for its false accepts.
+
+use super::{
+    N_FOLDS, check_pairs, fold_ranges,
+    folds::{Counts, Grid},
+    mean_and_std,
+};
+use crate::{MetricError, roc::Far};
+
+/// One fold judged at the threshold that has the wanted FAR on the others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FoldVal {
+    /// Squared L2 distance below which a pair was accepted; 0 if the FAR is never reached.
+    pub threshold: f64,
+    /// Share of the fold's genuine pairs accepted, `None` if it has none.
+    pub val: Option<f64>,
+    /// Share of the fold's impostor pairs accepted, `None` if it has none.
+    pub far: Option<f64>,
+}
+
+/// The ten-fold result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValAtFar {
+    /// In the order of the pairs.
+    pub folds: Vec<FoldVal>,
+    /// Mean over the folds that have genuine pairs.
+    pub mean: f64,
+    /// Population standard deviation over the same.
+    pub std: f64,
+    /// Mean FAR over the folds that have impostor pairs.
+    pub far: f64,
+}
+
+/// VAL@FAR as `FaceNet` and `insightface` define it.
+///
+/// Per fold the (FAR, threshold) points of the other nine, thresholds 0, 0.001 … 3.999, are
+/// interpolated linearly at `far`: between the last threshold below it and the first above it, or
+/// the last threshold that has exactly this FAR. Where `far` is never reached the threshold is 0
+/// and nothing is accepted.
+///
+/// # Errors
+///
+/// As [`ten_fold`](super::ten_fold).
+pub fn val_at_far(distances: &[f64], same: &[bool], far: Far) -> Result<ValAtFar, MetricError> {
+    check_pairs(distances, same)?;
+    let grid = Grid::val();
+    let places = grid.place(distances);
+    let ranges = fold_ranges(distances.len(), N_FOLDS)?;
+    let count = |range| Counts::of(&grid, &places, same, None, range);
+    let all = count(0..distances.len());
+    let mut folds = Vec::with_capacity(N_FOLDS);
+    for range in ranges {
+        let training = all.without(&count(range.clone()));
+        let threshold = interpolate(&training, &grid.thresholds, far.get());
+        folds.push(judge(&distances[range.clone()], &same[range], threshold));
+    }
+    let vals: Vec<f64> = folds.iter().filter_map(|fold| fold.val).collect();
+    let fars: Vec<f64> = folds.iter().filter_map(|fold| fold.far).collect();
+    let (mean, std) = mean_and_std(vals.iter().copied());
+    let (far, _) = mean_and_std(fars.iter().copied());
+    Ok(ValAtFar { folds, mean, std, far })
+}
+
+/// The threshold at which the training folds have the wanted FAR.
+fn interpolate(training: &Counts, thresholds: &[f64], far: f64) -> f64 {
+    let rate = |i: usize| training.impostor[i] as f64 / training.n_impostor.max(1) as f64;
+    let Some(upper) = (0..thresholds.len()).find(|&i| rate(i) >= far) else { return 0.0 };
+    if rate(upper) == far {
+        let n = training.impostor[upper];
+        return thresholds[training.impostor.partition_point(|&other| other <= n) - 1];
+    }
+    // At threshold 0 nothing is accepted, so a rate above `far` has one below it.
+    let lower = upper - 1;
+    let share = (far - rate(lower)) / (rate(upper) - rate(lower));
+    thresholds[lower] + share * (thresholds[upper] - thresholds[lower])
+}
+
+fn judge(distances: &[f64], same: &[bool], threshold: f64) -> FoldVal {
+    let share = |class: bool| {
+        let of_class = || distances.iter().zip(same).filter(move |&(_, &s)| s == class);
+        let accepted = of_class().filter(|&(&d, _)| d < threshold).count();
+        let n = of_class().count();
+        (n > 0).then(|| accepted as f64 / n as f64)
+    };
+    FoldVal { threshold, val: share(true), far: share(false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_far_that_is_never_reached_accepts_nothing() {
+        let result =
+            val_at_far(&[0.1, 4.0].repeat(10), &[true, false].repeat(10), Far::new(0.5).unwrap());
+        let result = result.unwrap();
+        assert_eq!((result.mean, result.far, result.folds[3].threshold), (0.0, 0.0, 0.0));
+    }
+
+    #[track_caller]
+    fn check_threshold(impostors: [f64; 2], far: f64, expected: f64) {
+        // Pairs in threes: a genuine one and both impostors, so FAR is 0, 0.5 and 1.
+        let distances = [0.1, impostors[0], impostors[1]].repeat(10);
+        let same = [true, false, false].repeat(10);
+        let result = val_at_far(&distances, &same, Far::new(far).unwrap()).unwrap();
+        let ours = result.folds[0].threshold;
+        assert!((ours - expected).abs() < 1e-12, "{ours} is not {expected}");
+    }
+
+    #[test]
+    fn a_rate_between_two_thresholds_is_interpolated() {
+        // FAR is 0 up to threshold 1.000 and 0.5 from 1.001: a quarter lies half-way.
+        check_threshold([1.0005, 2.0005], 0.25, 1.0005);
+    }
+
+    #[test]
+    fn of_thresholds_with_exactly_the_rate_the_last_counts() {
+        check_threshold([1.0005, 2.0005], 0.5, 2.0);
+    }
+
+    #[test]
+    fn folds_without_one_class_are_left_out_of_its_mean() {
+        let same = [[true; 10], [false; 10]].concat();
+        let result = val_at_far(&[0.1; 20], &same, Far::new(0.5).unwrap()).unwrap();
+        assert_eq!(result.folds[0].far, None);
+        assert_eq!(result.folds[9].val, None);
+    }
+}
