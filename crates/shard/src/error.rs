@@ -1,0 +1,251 @@
+//! What can be wrong with a data set, said so that the user knows where and what to do.
+
+use std::{io, path::PathBuf};
+
+use arrow_schema::ArrowError;
+use pfc_durable::DurableError;
+
+use crate::{Checksum, ImageSize, MANIFEST_FILE, manifest::FORMAT};
+
+/// A data set that cannot be read or written. Rows are counted from 0.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The folder has no manifest.
+    #[error("{}: no data set here: {MANIFEST_FILE} is missing", dir.display())]
+    NotADataset {
+        /// The folder that was opened.
+        dir: PathBuf,
+    },
+    /// The folder already holds a finished data set.
+    #[error("{}: holds a finished data set, which is never overwritten", dir.display())]
+    AlreadyExists {
+        /// The folder that was to be written.
+        dir: PathBuf,
+    },
+    /// The manifest is not JSON, or lacks a field.
+    #[error("{}: cannot be parsed", path.display())]
+    ManifestSyntax {
+        /// The manifest.
+        path: PathBuf,
+        /// Line, column and what was expected there.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The manifest contradicts itself.
+    #[error("{}: contradicts itself: {what}", path.display())]
+    BadManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// The contradiction.
+        what: String,
+    },
+    /// A file of another version of the format.
+    #[error("{}: is of format {found}, this program reads format {FORMAT}", path.display())]
+    UnsupportedFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+    },
+    /// A file that the manifest lists does not exist.
+    #[error("{}: is missing, but the manifest lists it", path.display())]
+    MissingFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is longer or shorter than listed.
+    #[error("{}: has {found} bytes, but the manifest lists {expected}", path.display())]
+    FileSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+        /// The size in the manifest.
+        expected: u64,
+    },
+    /// A file's bytes are not those that were written.
+    #[error("{}: has checksum {found}, but the manifest lists {expected}", path.display())]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// Its checksum.
+        found: Checksum,
+        /// The checksum in the manifest.
+        expected: Checksum,
+    },
+    /// A file's structure is broken, or it is no Arrow file at all.
+    #[error("{}: is not a whole Arrow file: {what}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The first thing found wrong.
+        what: String,
+    },
+    /// A file's columns are not those of the format.
+    #[error("{}: has the columns ({found}), expected ({expected})", path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// Names and types found.
+        found: String,
+        /// Names and types of the format.
+        expected: String,
+    },
+    /// A file has more or fewer rows than listed.
+    #[error("{}: has {found} rows, but the manifest lists {expected}", path.display())]
+    RowCount {
+        /// The file.
+        path: PathBuf,
+        /// Its rows.
+        found: u64,
+        /// The rows in the manifest.
+        expected: u64,
+    },
+    /// A row of an identity that does not exist.
+    #[error(
+        "{}: row {row} has label {label}, but the manifest lists {n_identities} identities",
+        path.display()
+    )]
+    LabelOutOfRange {
+        /// The file.
+        path: PathBuf,
+        /// The row in this file.
+        row: u64,
+        /// Its label.
+        label: u32,
+        /// Labels are below this.
+        n_identities: u32,
+    },
+    /// A row of another size than the data set's.
+    #[error("{}: row {row} is {found} pixels, but images are {expected}", path.display())]
+    RowSize {
+        /// The file.
+        path: PathBuf,
+        /// The row in this file.
+        row: u64,
+        /// Its size.
+        found: ImageSize,
+        /// The size of all images.
+        expected: ImageSize,
+    },
+    /// An image or source name too long to be a face crop's.
+    #[error("{}: row {row} has {what} of {bytes} bytes, the limit is {max}", path.display())]
+    RowTooLarge {
+        /// The file being written.
+        path: PathBuf,
+        /// The row that was refused.
+        row: u64,
+        /// `an image` or `a source`.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A row beyond the last.
+    #[error("there is no row {row}: the data set has {n_rows} rows")]
+    NoSuchRow {
+        /// The row asked for.
+        row: u64,
+        /// Rows of the data set.
+        n_rows: u64,
+    },
+    /// Rows were written with a label that got no name.
+    #[error("{}: label {label} is used, but only {n_identities} identities are named", dir.display())]
+    UnnamedLabel {
+        /// The data set being finished.
+        dir: PathBuf,
+        /// The largest such label.
+        label: u32,
+        /// Number of names given.
+        n_identities: u32,
+    },
+    /// Two identities of one name, or one without any.
+    #[error("{}: {what}", path.display())]
+    IdentityName {
+        /// The table of identities.
+        path: PathBuf,
+        /// Which labels and which name.
+        what: String,
+    },
+    /// The arguments of a writer make no sense.
+    #[error("{}: cannot be written: {what}", path.display())]
+    BadSpec {
+        /// The data set or file to be written.
+        path: PathBuf,
+        /// The argument and its bounds.
+        what: String,
+    },
+    /// The Arrow library refused to write.
+    #[error("{}: cannot write", path.display())]
+    Arrow {
+        /// The file.
+        path: PathBuf,
+        /// Its reason.
+        #[source]
+        source: ArrowError,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {op}", path.display())]
+    Io {
+        /// What was being done.
+        op: &'static str,
+        /// The file or folder it was done to.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be made visible.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+}
+
+impl ShardError {
+    /// The way out, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        use ShardError::*;
+        let again = "restore the file from a copy, or pack the data set again";
+        let hint = match self {
+            NotADataset { dir } => format!(
+                "give the folder that `pfc-ingest pack` wrote; it writes {MANIFEST_FILE} last, so if \
+                 {} comes from an interrupted pack, run that again",
+                dir.display()
+            ),
+            AlreadyExists { dir } => {
+                format!("choose another folder, or remove {} first", dir.display())
+            }
+            ManifestSyntax { .. } | BadManifest { .. } => {
+                "the manifest was edited or damaged: restore it from a copy, or pack again".into()
+            }
+            UnsupportedFormat { .. } => {
+                "use the version of pfc that wrote it, or pack the data set again with this one"
+                    .into()
+            }
+            MissingFile { .. } => format!("the copy of the data set is incomplete: {again}"),
+            FileSize { found, expected, .. } if found < expected => {
+                format!("the file was cut short, as by an interrupted copy: {again}")
+            }
+            FileSize { .. } | Checksum { .. } | Malformed { .. } | RowCount { .. } => {
+                format!("`pfc-ingest verify` lists everything that is damaged; {again}")
+            }
+            Schema { .. } => format!("another program wrote this file in place of ours: {again}"),
+            LabelOutOfRange { n_identities: 0, .. } => "the data set has no identities".into(),
+            LabelOutOfRange { n_identities, .. } => format!(
+                "labels run from 0 to {}; `pfc-ingest verify` lists every bad row",
+                n_identities - 1
+            ),
+            RowSize { expected, .. } => {
+                format!("all images of a data set have one size: {expected}")
+            }
+            RowTooLarge { .. } => "a face crop is far smaller: is the input the right one?".into(),
+            NoSuchRow { n_rows: 0, .. } => "the data set is empty".into(),
+            NoSuchRow { n_rows, .. } => format!("rows run from 0 to {}", n_rows - 1),
+            UnnamedLabel { .. } => "name every label, from 0 to the largest used".into(),
+            IdentityName { .. } => "give every identity a name of its own".into(),
+            BadSpec { .. } | Arrow { .. } | Io { .. } => return None,
+            Durable(source) => return source.hint(),
+        };
+        Some(hint)
+    }
+}

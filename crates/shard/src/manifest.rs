@@ -1,0 +1,160 @@
+//! `dataset.json`: what a data set consists of and what made it.
+//!
+//! It is the last file to be written: a folder without one is not a data set yet.
+
+use std::{
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Checksum, ImageSize, ShardError};
+
+/// Name of the manifest in a data set's folder.
+pub const MANIFEST_FILE: &str = "dataset.json";
+
+/// Name of the table of identities in a data set's folder.
+pub const IDENTITIES_FILE: &str = "identities.arrow";
+
+/// Folder of the shards in a data set's folder.
+pub const SHARDS_DIR: &str = "shards";
+
+/// The format this crate writes, and the only one it reads.
+pub const FORMAT: u32 = 1;
+
+/// The content of `dataset.json`.
+///
+/// Fields that this version does not know are ignored: whatever a reader must know raises
+/// [`FORMAT`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the format, [`FORMAT`].
+    pub format: u32,
+    /// Rows of all shards together.
+    pub rows: u64,
+    /// Number of identities: labels are below it.
+    pub n_identities: u32,
+    /// Size of every image.
+    pub image_size: ImageSize,
+    /// Seed of the order in which rows were written.
+    pub seed: u64,
+    /// What was packed, as the user named it.
+    pub sources: Vec<String>,
+    /// Name and version of the program that wrote the data set.
+    pub tool: String,
+    /// Arguments of that program that decide the content.
+    pub arguments: Vec<String>,
+    /// The table of identities.
+    pub identities: FileEntry,
+    /// The shards in row order.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// A file of the data set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Path relative to the data set's folder, with `/` between parts.
+    pub file: String,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Checksum of the whole file.
+    pub checksum: Checksum,
+}
+
+/// A shard of the data set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// Path relative to the data set's folder, with `/` between parts.
+    pub file: String,
+    /// Rows in the file, at least 1.
+    pub rows: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Checksum of the whole file.
+    pub checksum: Checksum,
+}
+
+/// The one field that every format has.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+}
+
+impl Manifest {
+    /// Reads and checks the manifest of the data set in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::NotADataset`] if there is none, [`ShardError::ManifestSyntax`],
+    /// [`ShardError::UnsupportedFormat`] or [`ShardError::BadManifest`] for what is in it.
+    pub fn read(dir: &Path) -> Result<Manifest, ShardError> {
+        let path = dir.join(MANIFEST_FILE);
+        let text = fs::read(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                ShardError::NotADataset { dir: dir.to_path_buf() }
+            }
+            _ => ShardError::Io { op: "read", path: path.clone(), source },
+        })?;
+        let syntax = |source| ShardError::ManifestSyntax { path: path.clone(), source };
+        let Versioned { format } = serde_json::from_slice(&text).map_err(syntax)?;
+        if format != FORMAT {
+            return Err(ShardError::UnsupportedFormat { path, found: format.to_string() });
+        }
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(syntax)?;
+        manifest.check().map_err(|what| ShardError::BadManifest { path, what })?;
+        Ok(manifest)
+    }
+
+    /// Makes the manifest visible in `dir`: the last step of writing a data set.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), ShardError> {
+        let mut text = serde_json::to_vec_pretty(self).expect("strings and numbers become JSON");
+        text.push(b'\n');
+        Ok(pfc_durable::write(&dir.join(MANIFEST_FILE), &text)?)
+    }
+
+    /// Bytes of all files that the manifest lists.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|s| s.bytes).fold(self.identities.bytes, u64::saturating_add)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let mut rows = 0u64;
+        for ShardEntry { file, rows: n_rows, .. } in &self.shards {
+            if !stays_inside(file) {
+                return Err(format!("shard `{file}` is not a path inside the data set"));
+            }
+            if *n_rows == 0 {
+                return Err(format!("shard `{file}` has no rows"));
+            }
+            rows = rows.checked_add(*n_rows).ok_or("the rows of its shards exceed 2^64")?;
+        }
+        if rows != self.rows {
+            return Err(format!("it counts {} rows, its shards {rows}", self.rows));
+        }
+        if !stays_inside(&self.identities.file) {
+            let file = &self.identities.file;
+            return Err(format!("identities `{file}` is not a path inside the data set"));
+        }
+        if self.image_size.width == 0 || self.image_size.height == 0 {
+            return Err(format!("images of {} pixels", self.image_size));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `file` is a relative path that goes only downwards.
+fn stays_inside(file: &str) -> bool {
+    let mut parts = Path::new(file).components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Name of shard `index` relative to the data set's folder: `shards/00000.arrow`.
+pub fn shard_file(index: usize) -> String {
+    format!("{SHARDS_DIR}/{index:05}.arrow")
+}
+
+/// Where a listed file lies.
+pub(crate) fn resolve(dir: &Path, file: &str) -> PathBuf {
+    dir.join(file)
+}
