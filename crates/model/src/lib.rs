@@ -1,1 +1,25 @@
-//! Placeholder of the first commit.
+//! Backbones, checkpoints and the embedder.
+//!
+//! A [`Backbone`] turns aligned 112×112 faces into embeddings. Parameter names, shapes and orders
+//! are InsightFace's, so that weights move between the two without renaming. A [`checkpoint`] keeps
+//! one on disk, an [`Embedder`] runs one over images.
+
+pub mod checkpoint;
+pub mod tensors;
+
+mod backbone;
+mod bytes;
+mod embedder;
+mod error;
+mod init;
+mod iresnet;
+mod layers;
+mod mobilefacenet;
+mod spec;
+mod state;
+mod vit;
+
+pub use backbone::Backbone;
+pub use embedder::{Embed, Embedder, MirroredEmbeddings};
+pub use error::ModelError;
+pub use spec::{Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, Network, Precision};

@@ -1,0 +1,212 @@
+//! The one error of the crate and its hints.
+
+use std::{io, path::PathBuf};
+
+use pfc_durable::DurableError;
+
+use crate::{EMBEDDING_MAX, Network};
+
+/// Why a backbone could not be made, read, written or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No network has this name.
+    #[error("no network is called `{name}`")]
+    UnknownNetwork {
+        /// The name asked for.
+        name: String,
+    },
+    /// An embedding size outside `1..=EMBEDDING_MAX`.
+    #[error("embedding size {value} is outside 1 to {EMBEDDING_MAX}")]
+    EmbeddingSize {
+        /// The size asked for.
+        value: i64,
+    },
+    /// A device that this machine, or this build of libtorch, does not have.
+    #[error("device {device} is not available")]
+    Device {
+        /// The device asked for, for example `cuda:1`.
+        device: String,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {op}", path.display())]
+    Io {
+        /// What was being done: `open`, `read`, `write`.
+        op: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A file or folder could not be written whole.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// The folder is no checkpoint.
+    #[error("{}: not a checkpoint: {reason}", path.display())]
+    NotACheckpoint {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// A manifest that is no JSON, or lacks a field.
+    #[error("{}: not a readable manifest", path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// Where and why parsing stopped.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A checkpoint of another format version.
+    #[error("{}: format {found}, but this program reads format {supported}", path.display())]
+    Format {
+        /// The manifest.
+        path: PathBuf,
+        /// The version in the file.
+        found: u64,
+        /// The version understood here.
+        supported: u64,
+    },
+    /// A file that is not what its checkpoint's manifest says.
+    #[error("{}: {what} is {found}, but the manifest says {expected}", path.display())]
+    FileDiffers {
+        /// The file.
+        path: PathBuf,
+        /// `size` or `checksum`.
+        what: &'static str,
+        /// In the manifest.
+        expected: String,
+        /// On disk.
+        found: String,
+    },
+    /// A file that is not valid safetensors, or holds what this program does not read.
+    #[error("{}: not a readable tensor file: {reason}", path.display())]
+    TensorFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor that the network has and the weights lack.
+    #[error("{origin}: tensor `{key}` of shape {expected:?} is missing")]
+    MissingTensor {
+        /// Where the weights came from.
+        origin: String,
+        /// The state-dict key.
+        key: String,
+        /// The shape the network needs.
+        expected: Vec<i64>,
+    },
+    /// A tensor that the weights have and the network lacks.
+    #[error("{origin}: tensor `{key}` of shape {found:?} belongs to no part of the network")]
+    UnexpectedTensor {
+        /// Where the weights came from.
+        origin: String,
+        /// The state-dict key.
+        key: String,
+        /// Its shape.
+        found: Vec<i64>,
+    },
+    /// A tensor of the wrong shape.
+    #[error("{origin}: tensor `{key}` has shape {found:?}, but the network needs {expected:?}")]
+    TensorShape {
+        /// Where the weights came from.
+        origin: String,
+        /// The state-dict key.
+        key: String,
+        /// The shape in the weights.
+        found: Vec<i64>,
+        /// The shape the network needs.
+        expected: Vec<i64>,
+    },
+    /// An integer where a real number belongs, or the reverse.
+    #[error("{origin}: tensor `{key}` is {found}, but the network needs {expected}")]
+    TensorKind {
+        /// Where the weights came from.
+        origin: String,
+        /// The state-dict key.
+        key: String,
+        /// The kind in the weights.
+        found: String,
+        /// The kind the network needs.
+        expected: String,
+    },
+    /// Pixels that do not make the stated number of images.
+    #[error("{found} bytes of pixels for {n} images, which take {expected}")]
+    Pixels {
+        /// Images stated.
+        n: usize,
+        /// Bytes given.
+        found: usize,
+        /// Bytes that `n` images of 112×112×3 take.
+        expected: usize,
+    },
+    /// libtorch refused.
+    #[error("libtorch cannot {op}")]
+    Torch {
+        /// What was being done.
+        op: &'static str,
+        /// libtorch's reason.
+        #[source]
+        source: tch::TchError,
+    },
+}
+
+impl ModelError {
+    /// The way out, for the causes that have a common one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ModelError::UnknownNetwork { name } => Some(network_hint(name)),
+            ModelError::EmbeddingSize { .. } => {
+                Some("512 is what published models use".to_owned())
+            }
+            ModelError::Device { .. } => Some(
+                "use `cpu`, or set up the CUDA build of libtorch with `scripts/setup --cuda` and \
+                 check the driver with `nvidia-smi`"
+                    .to_owned(),
+            ),
+            ModelError::NotACheckpoint { .. } => Some(
+                "name the folder that ends in `.ckpt`; a run keeps them in its `checkpoints` folder"
+                    .to_owned(),
+            ),
+            ModelError::Format { found, supported, .. } if found > supported => {
+                Some("a newer version of this program wrote it: update".to_owned())
+            }
+            ModelError::FileDiffers { .. } | ModelError::TensorFile { .. } => Some(
+                "the file was damaged or cut short after it was written: use an earlier checkpoint \
+                 or copy the folder again"
+                    .to_owned(),
+            ),
+            ModelError::MissingTensor { .. }
+            | ModelError::UnexpectedTensor { .. }
+            | ModelError::TensorShape { .. } => Some(
+                "the weights belong to another network or embedding size than the one asked for"
+                    .to_owned(),
+            ),
+            ModelError::Durable(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn io(op: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| ModelError::Io { op, path, source }
+    }
+
+    pub(crate) fn torch(op: &'static str) -> impl FnOnce(tch::TchError) -> Self {
+        move |source| ModelError::Torch { op, source }
+    }
+}
+
+fn network_hint(name: &str) -> String {
+    // eval_ijbc.py of the reference has `iresnet50` as its default, a name its own table refuses.
+    let short = name.to_ascii_lowercase().replace("iresnet", "r").replace("resnet", "r");
+    match short.parse::<Network>() {
+        Ok(network) if network.name() != name => format!("did you mean `{network}`?"),
+        _ => {
+            let names: Vec<&str> = Network::all().map(|network| network.name()).collect();
+            format!("the networks are {}", names.join(", "))
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The layers that the networks are made of.
+
+// B = batch, C = channels, H, W = height and width, D = features.
+
+use tch::{Kind, Tensor};
+
+use crate::{init::Init, spec::Precision, state::State};
+
+/// How one forward pass is to be done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pass {
+    /// Batch statistics instead of running ones, and stochastic layers active.
+    pub(crate) train: bool,
+    /// What the large layers compute in.
+    pub(crate) precision: Precision,
+    /// Picks the masks of stochastic layers.
+    pub(crate) noise_seed: u64,
+}
+
+impl Pass {
+    /// `tensor` in the precision of the large layers; its gradient comes back in its own kind.
+    pub(crate) fn cast(&self, tensor: &Tensor) -> Tensor {
+        match self.precision {
+            Precision::F32 => tensor.to_kind(Kind::Float),
+            Precision::Bf16 => tensor.to_kind(Kind::BFloat16),
+        }
+    }
+
+    /// The same pass with every layer in f32.
+    pub(crate) fn full(&self) -> Pass {
+        Pass { precision: Precision::F32, ..*self }
+    }
+}
+
+/// Two-dimensional convolution.
+#[derive(Debug)]
+pub(crate) struct Conv2d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: i64,
+    padding: i64,
+    groups: i64,
+}
+
+/// The shape of a [`Conv2d`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvShape {
+    pub(crate) inputs: i64,
+    pub(crate) outputs: i64,
+    pub(crate) kernel: i64,
+    pub(crate) stride: i64,
+    pub(crate) padding: i64,
+    pub(crate) groups: i64,
+}
+
+impl ConvShape {
+    /// 3×3 keeping the size at stride 1.
+    pub(crate) fn three(inputs: i64, outputs: i64, stride: i64) -> ConvShape {
+        ConvShape { inputs, outputs, kernel: 3, stride, padding: 1, groups: 1 }
+    }
+
+    /// 1×1.
+    pub(crate) fn one(inputs: i64, outputs: i64, stride: i64) -> ConvShape {
+        ConvShape { inputs, outputs, kernel: 1, stride, padding: 0, groups: 1 }
+    }
+
+    pub(crate) fn grouped(self, groups: i64) -> ConvShape {
+        ConvShape { groups, ..self }
+    }
+
+    pub(crate) fn weight(&self) -> [i64; 4] {
+        [self.outputs, self.inputs / self.groups, self.kernel, self.kernel]
+    }
+}
+
+impl Conv2d {
+    pub(crate) fn new(state: &mut State, name: &str, shape: ConvShape, init: Init) -> Conv2d {
+        let weight = state.parameter(format!("{name}.weight"), &shape.weight(), init);
+        let ConvShape { stride, padding, groups, .. } = shape;
+        Conv2d { weight, bias: None, stride, padding, groups }
+    }
+
+    /// With a bias, both as PyTorch starts them.
+    pub(crate) fn with_bias(state: &mut State, name: &str, shape: ConvShape) -> Conv2d {
+        let fan_in = shape.weight()[1..].iter().product();
+        let init = Init::torch_default(fan_in);
+        let conv = Conv2d::new(state, name, shape, init);
+        let bias = state.parameter(format!("{name}.bias"), &[shape.outputs], init);
+        Conv2d { bias: Some(bias), ..conv }
+    }
+
+    pub(crate) fn forward(&self, x_bchw: &Tensor, pass: &Pass) -> Tensor {
+        pass.cast(x_bchw).convolution(
+            &pass.cast(&self.weight),
+            self.bias.as_ref().map(|bias| pass.cast(bias)),
+            [self.stride; 2],
+            [self.padding; 2],
+            [1, 1],
+            false,
+            [0, 0],
+            self.groups,
+        )
+    }
+}
+
+/// Batch normalisation over all axes but the second.
+///
+/// Parameters and statistics are f32 whatever the input's kind, and sums are taken in f32.
+#[derive(Debug)]
+pub(crate) struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_batches_tracked: Tensor,
+    eps: f64,
+}
+
+/// PyTorch's default; the reference keeps it everywhere.
+const MOMENTUM: f64 = 0.1;
+
+impl BatchNorm {
+    pub(crate) fn new(state: &mut State, name: &str, channels: i64) -> BatchNorm {
+        let weight = state.parameter(format!("{name}.weight"), &[channels], Init::Constant(1.0));
+        BatchNorm::with_weight(state, name, channels, weight)
+    }
+
+    /// Whose scale stays at 1.
+    pub(crate) fn frozen_weight(state: &mut State, name: &str, channels: i64) -> BatchNorm {
+        let weight = state.buffer(format!("{name}.weight"), &[channels], Init::Constant(1.0));
+        BatchNorm::with_weight(state, name, channels, weight)
+    }
+
+    fn with_weight(state: &mut State, name: &str, channels: i64, weight: Tensor) -> BatchNorm {
+        let c = &[channels];
+        BatchNorm {
+            weight,
+            bias: state.parameter(format!("{name}.bias"), c, Init::Constant(0.0)),
+            running_mean: state.buffer(format!("{name}.running_mean"), c, Init::Constant(0.0)),
+            running_var: state.buffer(format!("{name}.running_var"), c, Init::Constant(1.0)),
+            num_batches_tracked: state.counter(format!("{name}.num_batches_tracked")),
+            eps: 1e-5,
+        }
+    }
+
+    pub(crate) fn with_eps(self, eps: f64) -> BatchNorm {
+        BatchNorm { eps, ..self }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
+        if pass.train {
+            let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
+        }
+        x.batch_norm(
+            Some(&self.weight),
+            Some(&self.bias),
+            Some(&self.running_mean),
+            Some(&self.running_var),
+            pass.train,
+            MOMENTUM,
+            self.eps,
+            true,
+        )
+    }
+}
+
+/// Leaky rectifier with one learnt slope per channel.
+#[derive(Debug)]
+pub(crate) struct PRelu {
+    weight: Tensor,
+}
+
+impl PRelu {
+    pub(crate) fn new(state: &mut State, name: &str, channels: i64) -> PRelu {
+        let init = Init::Constant(0.25);
+        PRelu { weight: state.parameter(format!("{name}.weight"), &[channels], init) }
+    }
+
+    pub(crate) fn forward(&self, x_bchw: &Tensor) -> Tensor {
+        x_bchw.prelu(&self.weight.to_kind(x_bchw.kind()))
+    }
+}
+
+/// Matrix product with an optional bias.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(crate) fn new(state: &mut State, name: &str, shape: [i64; 2], init: Init) -> Linear {
+        Linear { weight: state.parameter(format!("{name}.weight"), &shape, init), bias: None }
+    }
+
+    pub(crate) fn with_bias(self, state: &mut State, name: &str, init: Init) -> Linear {
+        let outputs = self.weight.size()[0];
+        Linear { bias: Some(state.parameter(format!("{name}.bias"), &[outputs], init)), ..self }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
+        let bias = self.bias.as_ref().map(|bias| pass.cast(bias));
+        pass.cast(x).linear(&pass.cast(&self.weight), bias)
+    }
+}
+
+/// Normalisation over the last axis, always in f32.
+#[derive(Debug)]
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(state: &mut State, name: &str, dim: i64) -> LayerNorm {
+        LayerNorm {
+            weight: state.parameter(format!("{name}.weight"), &[dim], Init::Constant(1.0)),
+            bias: state.parameter(format!("{name}.bias"), &[dim], Init::Constant(0.0)),
+        }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let dim = self.weight.size();
+        x.to_kind(Kind::Float).layer_norm(dim, Some(&self.weight), Some(&self.bias), 1e-5, true)
+    }
+}

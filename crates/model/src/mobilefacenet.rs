@@ -1,0 +1,166 @@
+//! MobileFaceNet: inverted residuals with depthwise convolutions.
+
+// B = batch, E = embedding.
+
+use tch::Tensor;
+
+use crate::{
+    init::Init,
+    layers::{BatchNorm, Conv2d, ConvShape, Linear, PRelu, Pass},
+    state::State,
+};
+
+/// Channels before the pooling.
+const SEPARATED: i64 = 512;
+
+#[derive(Debug)]
+pub(crate) struct MobileFaceNet {
+    layers: Vec<Layer>,
+    conv_sep: ConvBlock,
+    gdc: LinearBlock,
+    linear: Linear,
+    bn: BatchNorm,
+}
+
+#[derive(Debug)]
+enum Layer {
+    Conv(ConvBlock),
+    /// One block that halves the side.
+    Down(DepthWise),
+    /// Blocks with a shortcut each.
+    Residual(Vec<DepthWise>),
+}
+
+impl MobileFaceNet {
+    pub(crate) fn new(
+        state: &mut State,
+        blocks: [usize; 4],
+        scale: i64,
+        embedding: i64,
+    ) -> MobileFaceNet {
+        let (narrow, wide) = (64 * scale, 128 * scale);
+        let stem = ConvBlock::new(state, "layers.0", ConvShape::three(3, narrow, 2));
+        let second = match blocks[0] {
+            // 64 groups, whatever the width: not depthwise.
+            1 => Layer::Conv(ConvBlock::new(
+                state,
+                "layers.1",
+                ConvShape::three(narrow, narrow, 1).grouped(64),
+            )),
+            n => residual(state, "layers.1", n, narrow, 128),
+        };
+        let layers = vec![
+            Layer::Conv(stem),
+            second,
+            Layer::Down(DepthWise::new(state, "layers.2", [narrow, 128, narrow], 2)),
+            residual(state, "layers.3", blocks[1], narrow, 128),
+            Layer::Down(DepthWise::new(state, "layers.4", [narrow, 256, wide], 2)),
+            residual(state, "layers.5", blocks[2], wide, 256),
+            Layer::Down(DepthWise::new(state, "layers.6", [wide, 512, wide], 2)),
+            residual(state, "layers.7", blocks[3], wide, 256),
+        ];
+        let conv_sep = ConvBlock::new(state, "conv_sep", ConvShape::one(wide, SEPARATED, 1));
+        let pool = ConvShape { kernel: 7, padding: 0, ..ConvShape::three(SEPARATED, SEPARATED, 1) };
+        let gdc = LinearBlock::new(state, "features.layers.0", pool.grouped(SEPARATED));
+        let shape = [embedding, SEPARATED];
+        let linear = Linear::new(state, "features.layers.2", shape, Init::kaiming_fan_out(&shape));
+        let bn = BatchNorm::new(state, "features.layers.3", embedding);
+        MobileFaceNet { layers, conv_sep, gdc, linear, bn }
+    }
+
+    /// `[B, 3, 112, 112]` to `[B, E]`; from `conv_sep` on always f32, as in the reference.
+    pub(crate) fn forward(&self, images: &Tensor, pass: &Pass) -> Tensor {
+        let mut x = images.shallow_clone();
+        for layer in &self.layers {
+            x = match layer {
+                Layer::Conv(block) => block.forward(&x, pass),
+                Layer::Down(block) => block.forward(&x, pass),
+                Layer::Residual(blocks) => {
+                    blocks.iter().fold(x, |x, block| block.forward(&x, pass) + x)
+                }
+            };
+        }
+        let full = pass.full();
+        let x = self.gdc.forward(&self.conv_sep.forward(&x, &full), &full).flatten(1, -1);
+        self.bn.forward(&self.linear.forward(&x, &full), &full)
+    }
+}
+
+fn residual(state: &mut State, name: &str, n: usize, channels: i64, groups: i64) -> Layer {
+    let block =
+        |i| DepthWise::new(state, &format!("{name}.layers.{i}"), [channels, groups, channels], 1);
+    Layer::Residual((0..n).map(block).collect())
+}
+
+/// Convolution, normalisation, activation.
+#[derive(Debug)]
+struct ConvBlock {
+    linear: LinearBlock,
+    prelu: PRelu,
+}
+
+impl ConvBlock {
+    fn new(state: &mut State, name: &str, shape: ConvShape) -> ConvBlock {
+        let linear = LinearBlock::new(state, name, shape);
+        let prelu = PRelu::new(state, &format!("{name}.layers.2"), shape.outputs);
+        ConvBlock { linear, prelu }
+    }
+
+    fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
+        self.prelu.forward(&self.linear.forward(x, pass))
+    }
+}
+
+/// Convolution and normalisation.
+#[derive(Debug)]
+struct LinearBlock {
+    conv: Conv2d,
+    bn: BatchNorm,
+}
+
+impl LinearBlock {
+    fn new(state: &mut State, name: &str, shape: ConvShape) -> LinearBlock {
+        let init = Init::kaiming_fan_out(&shape.weight());
+        let conv = Conv2d::new(state, &format!("{name}.layers.0"), shape, init);
+        let bn = BatchNorm::new(state, &format!("{name}.layers.1"), shape.outputs);
+        LinearBlock { conv, bn }
+    }
+
+    fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
+        self.bn.forward(&self.conv.forward(x, pass), pass)
+    }
+}
+
+/// Expand by 1×1, convolve each channel by 3×3, project by 1×1.
+#[derive(Debug)]
+struct DepthWise {
+    expand: ConvBlock,
+    depthwise: ConvBlock,
+    project: LinearBlock,
+}
+
+impl DepthWise {
+    /// `channels`: of the input, between, of the output.
+    fn new(state: &mut State, name: &str, channels: [i64; 3], stride: i64) -> DepthWise {
+        let [inputs, between, outputs] = channels;
+        let depthwise = ConvShape::three(between, between, stride).grouped(between);
+        DepthWise {
+            expand: ConvBlock::new(
+                state,
+                &format!("{name}.layers.0"),
+                ConvShape::one(inputs, between, 1),
+            ),
+            depthwise: ConvBlock::new(state, &format!("{name}.layers.1"), depthwise),
+            project: LinearBlock::new(
+                state,
+                &format!("{name}.layers.2"),
+                ConvShape::one(between, outputs, 1),
+            ),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
+        let x = self.depthwise.forward(&self.expand.forward(x, pass), pass);
+        self.project.forward(&x, pass)
+    }
+}

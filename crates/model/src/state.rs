@@ -1,0 +1,133 @@
+//! The tensors of a network under their state-dict names.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{ModelError, init::Init};
+
+/// One tensor of a network.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) tensor: Tensor,
+    /// False for buffers and frozen parameters.
+    pub(crate) trainable: bool,
+}
+
+/// Where a network's layers register their tensors, in state-dict order, while it is built.
+#[derive(Debug)]
+pub(crate) struct State {
+    device: Device,
+    /// `None` leaves every tensor at zero, for a network whose weights are loaded next.
+    seed: Option<u64>,
+    entries: Vec<Entry>,
+}
+
+impl State {
+    pub(crate) fn new(device: Device, seed: Option<u64>) -> State {
+        State { device, seed, entries: Vec::new() }
+    }
+
+    /// A parameter that learns.
+    pub(crate) fn parameter(&mut self, key: String, shape: &[i64], init: Init) -> Tensor {
+        let tensor = self.initial(&key, shape, init).set_requires_grad(true);
+        self.register(key, tensor, true)
+    }
+
+    /// A parameter or running statistic that does not learn by gradient.
+    pub(crate) fn buffer(&mut self, key: String, shape: &[i64], init: Init) -> Tensor {
+        let tensor = self.initial(&key, shape, init);
+        self.register(key, tensor, false)
+    }
+
+    /// An int64 scalar that starts at 0.
+    pub(crate) fn counter(&mut self, key: String) -> Tensor {
+        let tensor = Tensor::zeros([0i64; 0], (Kind::Int64, self.device));
+        self.register(key, tensor, false)
+    }
+
+    fn initial(&self, key: &str, shape: &[i64], init: Init) -> Tensor {
+        let Some(seed) = self.seed else {
+            return Tensor::zeros(shape, (Kind::Float, self.device));
+        };
+        let n = shape.iter().product::<i64>() as usize;
+        Tensor::from_slice(&init.values(seed, key, n)).view(shape).to_device(self.device)
+    }
+
+    fn register(&mut self, key: String, tensor: Tensor, trainable: bool) -> Tensor {
+        let handle = tensor.shallow_clone();
+        self.entries.push(Entry { key, tensor, trainable });
+        handle
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Copies `tensors` in, all or none. `origin` names their source in errors.
+    pub(crate) fn load<K: AsRef<str>>(
+        &self,
+        origin: &str,
+        tensors: &[(K, Tensor)],
+    ) -> Result<(), ModelError> {
+        let sources = self.matched(origin, tensors)?;
+        tch::no_grad(|| {
+            for (entry, source) in self.entries.iter().zip(sources) {
+                // A second handle to the same storage: `copy_` needs it mutable, the network shares it.
+                entry.tensor.shallow_clone().copy_(source);
+            }
+        });
+        Ok(())
+    }
+
+    /// For each entry its tensor among `tensors`, checked.
+    fn matched<'a, K: AsRef<str>>(
+        &self,
+        origin: &str,
+        tensors: &'a [(K, Tensor)],
+    ) -> Result<Vec<&'a Tensor>, ModelError> {
+        let mut by_key: std::collections::BTreeMap<&str, &Tensor> =
+            tensors.iter().map(|(key, tensor)| (key.as_ref(), tensor)).collect();
+        let mut sources = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let source = by_key.remove(entry.key.as_str());
+            let source = source.ok_or_else(|| ModelError::MissingTensor {
+                origin: origin.to_owned(),
+                key: entry.key.clone(),
+                expected: entry.tensor.size(),
+            })?;
+            check_like(origin, entry, source)?;
+            sources.push(source);
+        }
+        match by_key.first_key_value() {
+            None => Ok(sources),
+            Some((key, tensor)) => Err(ModelError::UnexpectedTensor {
+                origin: origin.to_owned(),
+                key: (*key).to_owned(),
+                found: tensor.size(),
+            }),
+        }
+    }
+}
+
+fn check_like(origin: &str, entry: &Entry, source: &Tensor) -> Result<(), ModelError> {
+    if source.size() != entry.tensor.size() {
+        return Err(ModelError::TensorShape {
+            origin: origin.to_owned(),
+            key: entry.key.clone(),
+            found: source.size(),
+            expected: entry.tensor.size(),
+        });
+    }
+    let is_counter = entry.tensor.kind() == Kind::Int64;
+    let matches =
+        if is_counter { source.kind() == Kind::Int64 } else { source.is_floating_point() };
+    if matches {
+        return Ok(());
+    }
+    Err(ModelError::TensorKind {
+        origin: origin.to_owned(),
+        key: entry.key.clone(),
+        found: format!("{:?}", source.kind()),
+        expected: if is_counter { "Int64".to_owned() } else { "a floating-point kind".to_owned() },
+    })
+}

@@ -1,0 +1,242 @@
+//! Vision transformer over 9×9 patches, without a class token.
+
+// B = batch, L = tokens, K = tokens kept while training, D = width of a token, N = heads.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    IMAGE_SIZE,
+    init::{Init, Stream, unit},
+    layers::{BatchNorm, Conv2d, ConvShape, LayerNorm, Linear, Pass},
+    state::State,
+};
+
+/// The reference truncates at ±2, a hundred deviations away.
+const NARROW: Init = Init::Normal { std: 0.02 };
+const HEAD_EPS: f64 = 2e-5;
+
+/// The part of [`crate::Architecture::Vit`] that a constructor takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VitShape {
+    pub(crate) dim: i64,
+    pub(crate) depth: usize,
+    pub(crate) heads: i64,
+    pub(crate) patch: i64,
+    pub(crate) drop_path: f64,
+    pub(crate) mask: f64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Vit {
+    pos_embed: Tensor,
+    mask_token: Tensor,
+    patch_embed: Conv2d,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    feature: Head,
+    mask: f64,
+}
+
+impl Vit {
+    pub(crate) fn new(state: &mut State, shape: VitShape, embedding: i64) -> Vit {
+        let VitShape { dim, depth, patch, .. } = shape;
+        // The remainder at the right and the bottom is not seen.
+        let tokens = (IMAGE_SIZE / patch) * (IMAGE_SIZE / patch);
+        let pos_embed = state.parameter("pos_embed".to_owned(), &[1, tokens, dim], NARROW);
+        let mask_token = state.parameter("mask_token".to_owned(), &[1, 1, dim], NARROW);
+        let conv =
+            ConvShape { kernel: patch, stride: patch, padding: 0, ..ConvShape::one(3, dim, 1) };
+        let patch_embed = Conv2d::with_bias(state, "patch_embed.proj", conv);
+        let blocks = (0..depth).map(|i| Block::new(state, i, shape)).collect();
+        let norm = LayerNorm::new(state, "norm", dim);
+        let feature = Head::new(state, dim * tokens, dim, embedding);
+        Vit { pos_embed, mask_token, patch_embed, blocks, norm, feature, mask: shape.mask }
+    }
+
+    /// `[B, 3, 112, 112]` to `[B, E]`. The tokens between the blocks, the attention products and
+    /// the head are always f32, as in the reference.
+    pub(crate) fn forward(&self, images: &Tensor, pass: &Pass) -> Tensor {
+        let patches = self.patch_embed.forward(images, &pass.full());
+        let mut x_bld = patches.flatten(2, -1).transpose(1, 2) + &self.pos_embed;
+        let hidden = (pass.train && self.mask > 0.0).then(|| Hidden::draw(&x_bld, self.mask, pass));
+        if let Some(hidden) = &hidden {
+            x_bld = hidden.kept(&x_bld);
+        }
+        for (i, block) in self.blocks.iter().enumerate() {
+            x_bld = block.forward(&x_bld, i, pass);
+        }
+        x_bld = self.norm.forward(&x_bld);
+        if let Some(hidden) = &hidden {
+            x_bld = hidden.refilled(&x_bld, &self.mask_token);
+        }
+        self.feature.forward(&x_bld.flatten(1, -1), pass)
+    }
+}
+
+/// Tokens left out of one training pass, different ones of every image.
+struct Hidden {
+    /// `[B, K]`: which tokens stay, in the order in which they go through the blocks.
+    kept: Tensor,
+    /// `[B, L]`: where each token is afterwards; from K on stand mask tokens.
+    restore: Tensor,
+}
+
+impl Hidden {
+    fn draw(x_bld: &Tensor, mask: f64, pass: &Pass) -> Hidden {
+        let (n_images, n_tokens) = (x_bld.size()[0] as usize, x_bld.size()[1] as usize);
+        let n_kept = (n_tokens as f64 * (1.0 - mask)) as usize;
+        let stream = Stream::new(pass.noise_seed, "mask");
+        let (mut kept, mut restore) = (Vec::new(), vec![0i64; n_images * n_tokens]);
+        for image in 0..n_images {
+            let first = image * n_tokens;
+            let mut order: Vec<usize> = (0..n_tokens).collect();
+            order.sort_by_key(|token| stream.at((first + token) as u64));
+            for (place, token) in order.iter().enumerate() {
+                restore[first + token] = place as i64;
+            }
+            kept.extend(order[..n_kept].iter().map(|&token| token as i64));
+        }
+        let tensor = |values: &[i64], columns: usize| {
+            let shape = [n_images as i64, columns as i64];
+            Tensor::from_slice(values).view(shape).to_device(x_bld.device())
+        };
+        Hidden { kept: tensor(&kept, n_kept), restore: tensor(&restore, n_tokens) }
+    }
+
+    fn kept(&self, x_bld: &Tensor) -> Tensor {
+        x_bld.gather(1, &over_width(&self.kept, x_bld), false)
+    }
+
+    fn refilled(&self, x_bkd: &Tensor, mask_token: &Tensor) -> Tensor {
+        let [batch, n_kept, dim] = three(x_bkd);
+        let n_hidden = self.restore.size()[1] - n_kept;
+        let filled = Tensor::cat(&[x_bkd, &mask_token.expand([batch, n_hidden, dim], false)], 1);
+        filled.gather(1, &over_width(&self.restore, x_bkd), false)
+    }
+}
+
+/// Repeats token indices over the width of the tokens.
+fn over_width(indices: &Tensor, x_bld: &Tensor) -> Tensor {
+    let (size, dim) = (indices.size(), x_bld.size()[2]);
+    indices.unsqueeze(-1).expand([size[0], size[1], dim], false)
+}
+
+fn three(x: &Tensor) -> [i64; 3] {
+    x.size().try_into().expect("tokens have three axes")
+}
+
+#[derive(Debug)]
+struct Block {
+    norm1: LayerNorm,
+    norm2: LayerNorm,
+    qkv: Linear,
+    proj: Linear,
+    fc1: Linear,
+    fc2: Linear,
+    heads: i64,
+    drop_path: f64,
+}
+
+impl Block {
+    fn new(state: &mut State, i: usize, shape: VitShape) -> Block {
+        let VitShape { dim, depth, heads, drop_path, .. } = shape;
+        let name = |part: &str| format!("blocks.{i}.{part}");
+        let zero = Init::Constant(0.0);
+        Block {
+            norm1: LayerNorm::new(state, &name("norm1"), dim),
+            norm2: LayerNorm::new(state, &name("norm2"), dim),
+            qkv: Linear::new(state, &name("attn.qkv"), [3 * dim, dim], NARROW),
+            proj: Linear::new(state, &name("attn.proj"), [dim, dim], NARROW).with_bias(
+                state,
+                &name("attn.proj"),
+                zero,
+            ),
+            fc1: Linear::new(state, &name("mlp.fc1"), [4 * dim, dim], NARROW).with_bias(
+                state,
+                &name("mlp.fc1"),
+                zero,
+            ),
+            fc2: Linear::new(state, &name("mlp.fc2"), [dim, 4 * dim], NARROW).with_bias(
+                state,
+                &name("mlp.fc2"),
+                zero,
+            ),
+            heads,
+            drop_path: drop_path * i as f64 / depth.saturating_sub(1).max(1) as f64,
+        }
+    }
+
+    fn forward(&self, x_bld: &Tensor, i: usize, pass: &Pass) -> Tensor {
+        let attended = self.attend(&self.norm1.forward(x_bld), pass);
+        let x_bld = x_bld + self.dropped(&attended, 2 * i, pass);
+        let hidden = self.fc1.forward(&self.norm2.forward(&x_bld), pass).relu6();
+        let hidden = self.fc2.forward(&hidden, pass);
+        &x_bld + self.dropped(&hidden, 2 * i + 1, pass)
+    }
+
+    fn attend(&self, x_bld: &Tensor, pass: &Pass) -> Tensor {
+        let [batch, tokens, dim] = three(x_bld);
+        let qkv = self.qkv.forward(x_bld, pass).to_kind(Kind::Float);
+        let qkv = qkv.view([batch, tokens, 3, self.heads, dim / self.heads]);
+        let qkv = qkv.permute([2, 0, 3, 1, 4]);
+        let attended_bnld = Tensor::scaled_dot_product_attention(
+            &qkv.get(0),
+            &qkv.get(1),
+            &qkv.get(2),
+            None::<Tensor>,
+            0.0,
+            false,
+            None,
+            false,
+        );
+        let attended = attended_bnld.transpose(1, 2).reshape([batch, tokens, dim]);
+        self.proj.forward(&attended, pass)
+    }
+
+    /// Stochastic depth: the branch of a whole image is left out, and the others weigh more.
+    fn dropped(&self, branch: &Tensor, site: usize, pass: &Pass) -> Tensor {
+        if !pass.train || self.drop_path == 0.0 {
+            return branch.shallow_clone();
+        }
+        let keep = 1.0 - self.drop_path;
+        let stream = Stream::new(pass.noise_seed, &format!("drop_path.{site}"));
+        let scale = |image| {
+            let stays = f64::from(unit(stream.at(image) >> 40)) < keep;
+            if stays { (1.0 / keep) as f32 } else { 0.0 }
+        };
+        let n_images = branch.size()[0];
+        let scales: Vec<f32> = (0..n_images as u64).map(scale).collect();
+        let scales = on_device(&scales, branch.device()).view([n_images, 1, 1]);
+        branch * scales.to_kind(branch.kind())
+    }
+}
+
+fn on_device(values: &[f32], device: Device) -> Tensor {
+    Tensor::from_slice(values).to_device(device)
+}
+
+/// Two linear layers, each with its normalisation.
+#[derive(Debug)]
+struct Head {
+    linear0: Linear,
+    bn1: BatchNorm,
+    linear2: Linear,
+    bn3: BatchNorm,
+}
+
+impl Head {
+    fn new(state: &mut State, flat: i64, dim: i64, embedding: i64) -> Head {
+        Head {
+            linear0: Linear::new(state, "feature.0", [dim, flat], NARROW),
+            bn1: BatchNorm::new(state, "feature.1", dim).with_eps(HEAD_EPS),
+            linear2: Linear::new(state, "feature.2", [embedding, dim], NARROW),
+            bn3: BatchNorm::new(state, "feature.3", embedding).with_eps(HEAD_EPS),
+        }
+    }
+
+    fn forward(&self, flat: &Tensor, pass: &Pass) -> Tensor {
+        let full = pass.full();
+        let x = self.bn1.forward(&self.linear0.forward(flat, &full), &full);
+        self.bn3.forward(&self.linear2.forward(&x, &full), &full)
+    }
+}
