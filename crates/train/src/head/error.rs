@@ -1,0 +1,144 @@
+//! What can go wrong in the head, and the way out.
+
+use tch::TchError;
+
+use super::comm::CommError;
+
+/// A step, a load or a configuration that the head refused. No centre was moved.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// A configuration value is out of its bounds.
+    #[error("head.{field} is {value}, outside {least} to {most}")]
+    Config {
+        /// Key in the configuration, below `head`.
+        field: &'static str,
+        /// What it is.
+        value: f64,
+        /// The least it may be.
+        least: f64,
+        /// The most it may be.
+        most: f64,
+    },
+    /// The rank's batch does not have the shape of the head, or the labels are not one a row.
+    #[error("step {step}: the batch is {found}, but the head takes {expected}")]
+    BatchShape {
+        /// Training step.
+        step: u64,
+        /// What was given.
+        found: String,
+        /// What is taken.
+        expected: String,
+    },
+    /// A label that is no class.
+    #[error(
+        "step {step}: row {row} of rank {rank} has label {label}, but the head has {classes} classes"
+    )]
+    LabelOutOfRange {
+        /// Training step.
+        step: u64,
+        /// Rank whose batch it is.
+        rank: usize,
+        /// Row in that rank's batch.
+        row: usize,
+        /// The label.
+        label: i64,
+        /// Number of classes.
+        classes: u64,
+    },
+    /// An embedding holds a NaN or an infinity.
+    #[error("step {step}: the embedding of row {row} of rank {rank} is not finite")]
+    EmbeddingNotFinite {
+        /// Training step.
+        step: u64,
+        /// Rank whose batch it is.
+        rank: usize,
+        /// Row in that rank's batch.
+        row: usize,
+    },
+    /// The loss came out as NaN or infinity.
+    #[error("step {step}: the loss is {loss}")]
+    LossNotFinite {
+        /// Training step.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A sampler broke its promise.
+    #[error("step {step}: the sampled rows are unusable: {problem}")]
+    Sample {
+        /// Training step.
+        step: u64,
+        /// Which promise, and where.
+        problem: String,
+    },
+    /// A saved state does not belong to this head.
+    #[error("head state `{name}`: {problem}")]
+    State {
+        /// Name of the tensor.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An exchange between ranks failed.
+    #[error("step {step}: the ranks cannot exchange {what}")]
+    Comm {
+        /// Training step.
+        step: u64,
+        /// What was exchanged.
+        what: &'static str,
+        /// Which rank, and why.
+        #[source]
+        source: CommError,
+    },
+    /// libtorch refused an operation, most often for want of memory.
+    #[error("libtorch cannot {op}")]
+    Torch {
+        /// What it was asked to do.
+        op: &'static str,
+        /// Its reason.
+        #[source]
+        source: TchError,
+    },
+}
+
+impl HeadError {
+    /// Turns a libtorch error into one that names the operation; for `map_err`.
+    pub(super) fn torch(op: &'static str) -> impl FnOnce(TchError) -> HeadError {
+        move |source| HeadError::Torch { op, source }
+    }
+
+    /// Turns a failed exchange into one that names the step; for `map_err`.
+    pub(super) fn comm(step: u64, what: &'static str) -> impl FnOnce(CommError) -> HeadError {
+        move |source| HeadError::Comm { step, what, source }
+    }
+
+    /// The way out, for the causes that have a common one.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            HeadError::Config { field, least, most, .. } => {
+                Some(format!("set `{field}` to a value from {least} to {most}"))
+            }
+            HeadError::LabelOutOfRange { classes, .. } => Some(format!(
+                "labels run from 0 to {}; `pfc-ingest verify` lists every bad row of a data set",
+                classes.saturating_sub(1)
+            )),
+            HeadError::EmbeddingNotFinite { .. } | HeadError::LossNotFinite { .. } => Some(
+                "training has diverged: resume from the last checkpoint with a lower `lr`, a longer \
+                 warm-up or gradient clipping"
+                    .to_owned(),
+            ),
+            HeadError::State { .. } => Some(
+                "the checkpoint was written by a head of another size: check `classes` and the \
+                 embedding's width"
+                    .to_owned(),
+            ),
+            HeadError::Torch { .. } => Some(
+                "if memory ran out, lower the batch size, `sample_rate` or `tile_rows`".to_owned(),
+            ),
+            HeadError::BatchShape { .. } | HeadError::Sample { .. } | HeadError::Comm { .. } => {
+                None
+            }
+        }
+    }
+}
