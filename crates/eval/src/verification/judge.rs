@@ -1,0 +1,262 @@
+//! From embeddings to figures.
+
+// N = images, P = pairs, D = embedding.
+
+use pfc_metrics::{
+    MetricError,
+    bootstrap::{Bootstrap, Interval, People, intervals},
+    roc::{Far, Ranking},
+    verification::{
+        best_accuracy, fuse_mirrored, norm, squared_distance, ten_fold, ten_fold_pca, val_at_far,
+    },
+};
+use pfc_model::MirroredEmbeddings;
+
+use super::{
+    Accuracy, Figure, FoldRow, PairsSet, ReducedAccuracy, TarRow, ValRow, VerificationReport,
+};
+use crate::{EvalError, pairs::Protocol};
+
+/// FAR of the reference's VAL figure.
+const VAL_FAR: f64 = 1e-3;
+
+/// What to compute beyond the accuracy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// FARs at which TAR is read off.
+    pub fars: Vec<Far>,
+    /// Confidence intervals; `n_replicates` 0 leaves them out, which is what a trainer wants.
+    pub bootstrap: Bootstrap,
+    /// Keep this many principal components in a second accuracy.
+    pub pca: Option<usize>,
+}
+
+impl Default for Options {
+    /// FARs 0.1, 0.01 and 0.001, no intervals, no PCA.
+    fn default() -> Options {
+        let fars = [1e-1, 1e-2, 1e-3].map(|far| Far::new(far).expect("between 0 and 1"));
+        Options {
+            fars: fars.to_vec(),
+            bootstrap: Bootstrap { n_replicates: 0, ..Bootstrap::default() },
+            pca: None,
+        }
+    }
+}
+
+/// The figures, and the score of each pair behind them.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// The figures.
+    pub report: VerificationReport,
+    /// `[P]` squared L2 distance of the pair's unit embeddings, in `[0, 4]`.
+    pub distances: Vec<f64>,
+    /// The pairs by falling similarity.
+    pub ranking: Ranking,
+}
+
+impl Judged {
+    /// `[P]` cosine similarity of each pair, in `[-1, 1]`.
+    pub fn similarities(&self) -> Vec<f64> {
+        similarities(&self.distances)
+    }
+}
+
+/// Of unit vectors, |a − b|² = 2 − 2·cos.
+fn similarities(distances: &[f64]) -> Vec<f64> {
+    distances.iter().map(|d| 1.0 - d / 2.0).collect()
+}
+
+impl PairsSet {
+    /// Judges the pairs by the embeddings of all images, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::EmbeddingSize`] unless there is one embedding per image, and
+    /// [`EvalError::Metric`] for broken embeddings or a set too small for its protocol.
+    pub fn judge(
+        &self,
+        embeddings: &MirroredEmbeddings,
+        options: &Options,
+    ) -> Result<Judged, EvalError> {
+        let dim = self.embedding_dim(embeddings)?;
+        let unit = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
+        let row = |image: u32| &unit[image as usize * dim..][..dim];
+        let distances: Vec<f64> =
+            self.pairs.iter().map(|p| squared_distance(row(p.left), row(p.right))).collect();
+        let same: Vec<bool> = self.pairs.iter().map(|pair| pair.same).collect();
+        let ranking = Ranking::new(&similarities(&distances), &same)?;
+        let spread = self.spread(&distances, &same, &ranking, options);
+        let (n_genuine, n_impostor) = ranking.counts();
+        let report = VerificationReport {
+            set: self.name.clone(),
+            protocol: self.protocol,
+            n_pairs: self.pairs.len() as u64,
+            n_genuine,
+            n_impostor,
+            n_images: self.n_images() as u64,
+            n_people: u64::from(self.n_people),
+            people_from: self.people_from,
+            accuracy: self.accuracy(&distances, &same, spread.accuracy)?,
+            pca: self.reduced(&unit, dim, &same, options.pca)?,
+            val: self.val(&distances, &same, &ranking)?,
+            tar_at_far: tar_rows(&ranking, &options.fars, &spread.tars)?,
+            auc: figure(ranking.auc(None), spread.auc)?,
+            eer: figure(ranking.eer(None), spread.eer)?,
+            mean_norm: self.mean_norm(embeddings, dim),
+        };
+        Ok(Judged { report, distances, ranking })
+    }
+
+    fn embedding_dim(&self, embeddings: &MirroredEmbeddings) -> Result<usize, EvalError> {
+        let (n_values, n_images) = (embeddings.original.len(), self.n_images());
+        if n_images == 0 || n_values == 0 || !n_values.is_multiple_of(n_images) {
+            return Err(EvalError::EmbeddingSize { n_values, n_images });
+        }
+        Ok(n_values / n_images)
+    }
+
+    fn accuracy(
+        &self,
+        distances: &[f64],
+        same: &[bool],
+        interval: Option<Interval>,
+    ) -> Result<Accuracy, EvalError> {
+        if self.protocol == Protocol::SingleList {
+            let best = best_accuracy(distances, same, None)?;
+            let (mean, threshold) = (best.accuracy, best.threshold);
+            return Ok(Accuracy { mean, std: None, interval, threshold, folds: Vec::new() });
+        }
+        let result = ten_fold(distances, same, None)?;
+        let folds = result.folds.iter();
+        let thresholds: f64 = folds.clone().map(|fold| fold.threshold).sum();
+        Ok(Accuracy {
+            mean: result.mean,
+            std: Some(result.std),
+            interval,
+            threshold: thresholds / result.folds.len() as f64,
+            folds: folds
+                .map(|fold| FoldRow { accuracy: fold.accuracy, threshold: fold.threshold })
+                .collect(),
+        })
+    }
+
+    fn reduced(
+        &self,
+        unit: &[f64],
+        dim: usize,
+        same: &[bool],
+        components: Option<usize>,
+    ) -> Result<Option<ReducedAccuracy>, EvalError> {
+        let Some(components) = components else { return Ok(None) };
+        let sides = self.pairs.iter().flat_map(|pair| [pair.left, pair.right]);
+        let sides: Vec<f64> =
+            sides.flat_map(|image| &unit[image as usize * dim..][..dim]).copied().collect();
+        let result = ten_fold_pca(&sides, dim, same, components)?;
+        Ok(Some(ReducedAccuracy { components, mean: result.mean, std: result.std }))
+    }
+
+    fn val(
+        &self,
+        distances: &[f64],
+        same: &[bool],
+        ranking: &Ranking,
+    ) -> Result<Option<ValRow>, EvalError> {
+        let (n_genuine, n_impostor) = ranking.counts();
+        if self.protocol == Protocol::SingleList || n_genuine == 0 || n_impostor == 0 {
+            return Ok(None);
+        }
+        let result = val_at_far(distances, same, Far::new(VAL_FAR)?)?;
+        let (val, std, far) = (result.mean, result.std, result.far);
+        Ok(Some(ValRow { far_target: VAL_FAR, val, std, far }))
+    }
+
+    fn mean_norm(&self, embeddings: &MirroredEmbeddings, dim: usize) -> f64 {
+        let both = embeddings.original.chunks_exact(dim).zip(embeddings.mirrored.chunks_exact(dim));
+        let norms: Vec<f64> = both.map(|(a, b)| (norm(a) + norm(b)) / 2.0).collect();
+        let sides = self.pairs.iter().flat_map(|pair| [pair.left, pair.right]);
+        let sum: f64 = sides.map(|image| norms[image as usize]).sum();
+        sum / (2 * self.pairs.len()).max(1) as f64
+    }
+
+    /// The confidence intervals of all figures, from the same resampled people.
+    fn spread(
+        &self,
+        distances: &[f64],
+        same: &[bool],
+        ranking: &Ranking,
+        options: &Options,
+    ) -> Spread {
+        let person = |image: u32| self.people[image as usize];
+        let people: Vec<People> =
+            self.pairs.iter().map(|pair| (person(pair.left), person(pair.right))).collect();
+        let figures = |weights: &[u64]| {
+            let weights = Some(weights);
+            let accuracy = match self.protocol {
+                Protocol::TenFold => ten_fold(distances, same, weights).map(|all| all.mean),
+                Protocol::SingleList => {
+                    best_accuracy(distances, same, weights).map(|best| best.accuracy)
+                }
+            };
+            let tars = options.fars.iter().map(|&far| ranking.tar_at_far(far, weights));
+            let tars = tars.map(|tar| tar.map(|tar| tar.tar));
+            [accuracy, ranking.auc(weights), ranking.eer(weights)]
+                .into_iter()
+                .chain(tars)
+                .map(|figure| figure.unwrap_or(f64::NAN))
+                .collect()
+        };
+        let mut found = intervals(&options.bootstrap, self.n_people, &people, figures).into_iter();
+        let mut next = || found.next().flatten();
+        let (accuracy, auc, eer) = (next(), next(), next());
+        Spread { accuracy, auc, eer, tars: options.fars.iter().map(|_| next()).collect() }
+    }
+}
+
+struct Spread {
+    accuracy: Option<Interval>,
+    auc: Option<Interval>,
+    eer: Option<Interval>,
+    tars: Vec<Option<Interval>>,
+}
+
+/// A figure, or nothing where the set has one class only.
+fn figure(
+    value: Result<f64, MetricError>,
+    interval: Option<Interval>,
+) -> Result<Option<Figure>, EvalError> {
+    match value {
+        Ok(value) => Ok(Some(Figure { value, interval })),
+        Err(MetricError::OneClass { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn tar_rows(
+    ranking: &Ranking,
+    fars: &[Far],
+    intervals: &[Option<Interval>],
+) -> Result<Vec<TarRow>, EvalError> {
+    let (_, n_impostors) = ranking.counts();
+    let row = |(&far, &interval): (&Far, &Option<Interval>)| {
+        let unmeasured = TarRow {
+            far: far.get(),
+            tar: None,
+            threshold: None,
+            n_impostors_allowed: far.allowed(n_impostors),
+            interval: None,
+        };
+        match ranking.tar_at_far(far, None) {
+            Ok(found) => Ok(TarRow {
+                tar: Some(found.tar),
+                threshold: Some(found.threshold),
+                interval,
+                ..unmeasured
+            }),
+            Err(MetricError::TooFewImpostors { .. } | MetricError::OneClass { .. }) => {
+                Ok(unmeasured)
+            }
+            Err(error) => Err(error.into()),
+        }
+    };
+    fars.iter().zip(intervals).map(row).collect()
+}

@@ -1,0 +1,263 @@
+//! A list of pairs with its images in memory.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use pfc_model::{Embed, MirroredEmbeddings};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    EvalError,
+    faces::Faces,
+    pairs::{ImageName, Pair, PairList, Protocol, read_regular_file},
+};
+
+/// Images embedded between two looks at the clock and at Ctrl-C.
+const BATCH: usize = 128;
+/// No face crop is near this size.
+const IMAGE_BYTES_MAX: u64 = 64 << 20;
+/// Tried in this order where the list leaves the extension open.
+const EXTENSIONS: [&str; 7] = ["jpg", "png", "jpeg", "bmp", "webp", "ppm", "pgm"];
+
+/// Where it is known from who is on an image; the bootstrap resamples these people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeopleFrom {
+    /// The list or the folders name them.
+    Names,
+    /// Not named: images of matched pairs, and equal images, are taken for one person. A person
+    /// in several unlinked pairs counts as several, so intervals may be too narrow.
+    Pairs,
+}
+
+/// Pairs of faces to judge, every image decoded once and kept.
+#[derive(Debug)]
+pub struct PairsSet {
+    pub(crate) name: String,
+    pub(crate) protocol: Protocol,
+    pub(crate) pairs: Vec<Pair>,
+    faces: Faces,
+    /// What each image is called in tables and reports.
+    image_names: Vec<String>,
+    /// Of each image, numbered from 0.
+    pub(crate) people: Vec<u32>,
+    pub(crate) n_people: u32,
+    pub(crate) people_from: PeopleFrom,
+}
+
+impl PairsSet {
+    /// Opens a folder of images and a list of pairs of them.
+    ///
+    /// Images of any size and common format are taken; other sizes than 112×112 are resized, with
+    /// a warning.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Line`] for a broken list, [`EvalError::MissingImages`], [`EvalError::Image`] for
+    /// the first image that cannot be decoded, [`EvalError::Io`].
+    pub fn open(root: &Path, pairs: &Path) -> Result<PairsSet, EvalError> {
+        let list = PairList::read(pairs)?;
+        PairsSet::from_list(root, pairs, list)
+    }
+
+    /// As [`open`](PairsSet::open), with a list that is parsed already; `pairs` names it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](PairsSet::open).
+    pub fn from_list(root: &Path, pairs: &Path, list: PairList) -> Result<PairsSet, EvalError> {
+        std::fs::read_dir(root).map_err(EvalError::io("open the folder", root))?;
+        let paths = find_images(root, pairs, &list.images)?;
+        let read = |i: usize| read_regular_file(&paths[i], IMAGE_BYTES_MAX);
+        let faces = Faces::load(paths.len(), read, |i| paths[i].display().to_string())?;
+        let (people, n_people, people_from) = people(&list);
+        let name = pairs.file_stem().unwrap_or(pairs.as_os_str()).to_string_lossy().into_owned();
+        let below_root =
+            |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
+        let set = PairsSet {
+            name,
+            protocol: list.protocol,
+            pairs: list.pairs,
+            faces,
+            image_names: paths.iter().map(below_root).collect(),
+            people,
+            n_people,
+            people_from,
+        };
+        set.warn_of_sizes();
+        Ok(set)
+    }
+
+    /// What the set is called, from the list's file name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of different images.
+    pub fn n_images(&self) -> usize {
+        self.faces.len()
+    }
+
+    /// What image `i` is called: its path below the data folder.
+    ///
+    /// # Panics
+    ///
+    /// If there is no image `i`.
+    pub fn image_name(&self, i: usize) -> &str {
+        &self.image_names[i]
+    }
+
+    /// The pairs, in the order of the list.
+    pub fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+
+    /// Number of pairs.
+    pub fn n_pairs(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// How the set is judged.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The images, for other uses than [`embed`](PairsSet::embed).
+    pub fn faces(&self) -> &Faces {
+        &self.faces
+    }
+
+    /// Embeds a range of the images, plain and mirrored.
+    ///
+    /// * `on_batch`: told how many images are done since the last call; its error stops the work
+    ///
+    /// The parts of several ranges, put together in order, are the embeddings of the whole.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Model`], and whatever `on_batch` returns.
+    ///
+    /// # Panics
+    ///
+    /// If `range` reaches beyond the images.
+    pub fn embed<E: Embed + ?Sized>(
+        &self,
+        embedder: &E,
+        range: Range<usize>,
+        on_batch: &mut dyn FnMut(usize) -> Result<(), EvalError>,
+    ) -> Result<MirroredEmbeddings, EvalError> {
+        let mut all = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
+        let mut start = range.start;
+        while start < range.end {
+            let batch = start..range.end.min(start + BATCH);
+            let n = batch.len();
+            let part = embedder.embed_with_mirror(&self.faces.rgb(batch), n)?;
+            all.original.extend(part.original);
+            all.mirrored.extend(part.mirrored);
+            start += n;
+            on_batch(n)?;
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn warn_of_sizes(&self) {
+        let n = self.faces.n_resized();
+        if n > 0 {
+            tracing::warn!(
+                "{}: {n} of {} images are not 112×112 and were resized; figures are comparable only \
+                 if the faces are aligned as in training",
+                self.name,
+                self.n_images()
+            );
+        }
+    }
+}
+
+/// The file of each image.
+fn find_images(root: &Path, list: &Path, images: &[ImageName]) -> Result<Vec<PathBuf>, EvalError> {
+    let found: Vec<Option<PathBuf>> = images.iter().map(|image| find_image(root, image)).collect();
+    let missing = || images.iter().zip(&found).filter(|(_, path)| path.is_none());
+    let Some((first, _)) = missing().next() else {
+        return Ok(found.into_iter().flatten().collect());
+    };
+    Err(EvalError::MissingImages {
+        root: root.to_owned(),
+        list: list.to_owned(),
+        n_missing: missing().count(),
+        n_images: images.len(),
+        first: first.path.clone() + if first.any_extension { ".jpg" } else { "" },
+        line: first.line,
+    })
+}
+
+fn find_image(root: &Path, image: &ImageName) -> Option<PathBuf> {
+    let path = root.join(&image.path);
+    if !image.any_extension {
+        return path.is_file().then_some(path);
+    }
+    let with = |extension: &&str| PathBuf::from(format!("{}.{extension}", path.display()));
+    EXTENSIONS.iter().map(with).find(|path| path.is_file())
+}
+
+/// Who is on each image, how many people that makes, and how it is known.
+fn people(list: &PairList) -> (Vec<u32>, u32, PeopleFrom) {
+    let names: Option<Vec<&String>> =
+        list.images.iter().map(|image| image.person.as_ref()).collect();
+    let Some(names) = names else {
+        let (people, n) = link(list.images.len(), &list.pairs);
+        return (people, n, PeopleFrom::Pairs);
+    };
+    let mut index = HashMap::new();
+    let mut number = |name| {
+        let next = index.len() as u32;
+        *index.entry(name).or_insert(next)
+    };
+    let people = names.into_iter().map(&mut number).collect();
+    (people, index.len() as u32, PeopleFrom::Names)
+}
+
+/// People as the groups of images that matched pairs link, numbered by first image.
+pub(crate) fn link(n_images: usize, pairs: &[Pair]) -> (Vec<u32>, u32) {
+    let mut parents: Vec<u32> = (0..n_images as u32).collect();
+    for pair in pairs.iter().filter(|pair| pair.same) {
+        let (a, b) = (root_of(&mut parents, pair.left), root_of(&mut parents, pair.right));
+        // The smaller index stays the root, so that numbering follows the first image.
+        parents[a.max(b) as usize] = a.min(b);
+    }
+    let mut numbers = vec![u32::MAX; n_images];
+    let mut n_people = 0;
+    for image in 0..n_images as u32 {
+        let root = root_of(&mut parents, image) as usize;
+        if numbers[root] == u32::MAX {
+            numbers[root] = n_people;
+            n_people += 1;
+        }
+        numbers[image as usize] = numbers[root];
+    }
+    (numbers, n_people)
+}
+
+fn root_of(parents: &mut [u32], image: u32) -> u32 {
+    let mut at = image;
+    while parents[at as usize] != at {
+        // Halving the path keeps chains short without recursion.
+        parents[at as usize] = parents[parents[at as usize] as usize];
+        at = parents[at as usize];
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matched_pairs_link_images_to_people() {
+        let pair = |left, right, same| Pair { left, right, same };
+        let pairs = [pair(4, 3, true), pair(1, 2, false), pair(3, 0, true)];
+        assert_eq!(link(5, &pairs), (vec![0, 1, 2, 0, 0], 3));
+    }
+}
