@@ -4,7 +4,7 @@
 use tch::{Device, Tensor};
 
 /// Lends the bytes of `tensor`, which is moved to the CPU and made contiguous first where need be.
-pub(crate) fn with_bytes<R>(tensor: &Tensor, read: impl FnOnce(&[u8]) -> R) -> R {
+pub fn with_bytes<R>(tensor: &Tensor, read: impl FnOnce(&[u8]) -> R) -> R {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let len = n_bytes(&tensor);
     if len == 0 {
@@ -20,7 +20,7 @@ pub(crate) fn with_bytes<R>(tensor: &Tensor, read: impl FnOnce(&[u8]) -> R) -> R
 /// # Panics
 ///
 /// If `tensor` is not on the CPU or not contiguous.
-pub(crate) fn with_bytes_mut<R>(tensor: &mut Tensor, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+pub fn with_bytes_mut<R>(tensor: &mut Tensor, fill: impl FnOnce(&mut [u8]) -> R) -> R {
     assert!(tensor.device() == Device::Cpu && tensor.is_contiguous(), "not a plain CPU tensor");
     let len = n_bytes(tensor);
     if len == 0 {

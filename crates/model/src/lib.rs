@@ -4,11 +4,11 @@
 //! are InsightFace's, so that weights move between the two without renaming. A [`checkpoint`] keeps
 //! one on disk, an [`Embedder`] runs one over images.
 
+pub mod bytes;
 pub mod checkpoint;
 pub mod tensors;
 
 mod backbone;
-mod bytes;
 mod embedder;
 mod error;
 mod init;
