@@ -1,25 +1,75 @@
 //! A data set opened for reading.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
-use crate::{Face, Identities, Manifest, ShardError};
+use rayon::prelude::*;
+
+use crate::{Face, Identities, Manifest, Shard, ShardEntry, ShardError, manifest::resolve, mmap};
 
 /// A data set opened for reading, memory-mapped. `Send` and `Sync`: share one among all threads.
+///
+/// Shards are mapped and checked when a row of theirs is first read, so that opening takes
+/// milliseconds however large the data set is; [`preload`](Dataset::preload) does it at once.
 #[derive(Debug)]
 pub struct Dataset {
     manifest: Manifest,
     identities: Identities,
+    /// `ends[i]` is the number of rows in shards `0..=i`.
+    ends: Vec<u64>,
+    slots: Vec<Slot>,
+}
+
+/// A shard that may not have been looked at yet.
+#[derive(Debug)]
+struct Slot {
+    path: PathBuf,
+    shard: OnceLock<Shard>,
 }
 
 impl Dataset {
-    /// Opens the data set in `dir`.
-    pub fn open(_dir: &Path) -> Result<Dataset, ShardError> {
-        unimplemented!()
+    /// Opens the data set in `dir`: reads the manifest and the table of identities, and checks that
+    /// every listed file exists and has its size.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError`] that names the first file at fault.
+    pub fn open(dir: &Path) -> Result<Dataset, ShardError> {
+        let manifest = Manifest::read(dir)?;
+        let identities = Identities::open(dir, &manifest)?;
+        let slot = |s: &ShardEntry| Slot { path: resolve(dir, &s.file), shard: OnceLock::new() };
+        let slots: Vec<Slot> = manifest.shards.iter().map(slot).collect();
+        // In parallel, since a network file system takes its time for each; collected before the
+        // first fault is taken, so that it is the same one in every run.
+        let sizes: Vec<Result<(), ShardError>> = slots
+            .par_iter()
+            .zip(&manifest.shards)
+            .map(|(slot, entry)| check_size(&slot.path, entry.bytes))
+            .collect();
+        sizes.into_iter().collect::<Result<(), ShardError>>()?;
+        let ends = manifest.shards.iter().scan(0, |end, shard| {
+            *end += shard.rows;
+            Some(*end)
+        });
+        Ok(Dataset { ends: ends.collect(), identities, slots, manifest })
     }
 
-    /// Maps and checks every shard now, in parallel, rather than when it is first read.
+    /// Maps and checks every shard now, in parallel, rather than when it is first read: afterwards
+    /// [`get`](Dataset::get) fails for no row of the data set.
+    ///
+    /// Reads all columns but the images.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError`] for the first shard at fault.
     pub fn preload(&self) -> Result<(), ShardError> {
-        unimplemented!()
+        let indices = 0..self.slots.len();
+        let faults: Vec<Option<ShardError>> =
+            indices.into_par_iter().map(|i| self.shard(i).err()).collect();
+        faults.into_iter().flatten().next().map_or(Ok(()), Err)
     }
 
     /// What the data set consists of.
@@ -47,8 +97,68 @@ impl Dataset {
         &self.identities
     }
 
-    /// The face at `row`, borrowed from the memory map. O(log shards), no allocation.
-    pub fn get(&self, _row: u64) -> Result<Face<'_>, ShardError> {
-        unimplemented!()
+    /// The face at `row`, borrowed from the memory map. O(log shards), no allocation once the shard
+    /// has been mapped.
+    ///
+    /// The label is below [`n_identities`](Dataset::n_identities) and the size is the manifest's;
+    /// the image is as the disk has it (`verify` holds it against its hash).
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::NoSuchRow`], or what is wrong with the shard when its first row is read.
+    pub fn get(&self, row: u64) -> Result<Face<'_>, ShardError> {
+        let no_such_row = || ShardError::NoSuchRow { row, n_rows: self.len() };
+        let (i, row_in_shard) = self.locate(row).ok_or_else(no_such_row)?;
+        self.shard(i)?.get(row_in_shard).ok_or_else(no_such_row)
+    }
+
+    /// Asks the system to read the image at `row` from disk ahead of its use; a loader that knows
+    /// its order calls it some hundred rows ahead. Ignores rows that do not exist and faulty
+    /// shards: [`get`](Dataset::get) reports them.
+    pub fn will_need(&self, row: u64) {
+        if let Some((i, row_in_shard)) = self.locate(row)
+            && let Ok(shard) = self.shard(i)
+        {
+            shard.will_need(row_in_shard);
+        }
+    }
+
+    /// Shard of `row` and the row's number there.
+    fn locate(&self, row: u64) -> Option<(usize, u64)> {
+        let i = self.ends.partition_point(|&end| end <= row);
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        (i < self.slots.len()).then(|| (i, row - start))
+    }
+
+    fn shard(&self, i: usize) -> Result<&Shard, ShardError> {
+        let Slot { path, shard } = &self.slots[i];
+        if let Some(shard) = shard.get() {
+            return Ok(shard);
+        }
+        // Two threads may do this at once; the second result is dropped.
+        let opened = open_listed(path, &self.manifest.shards[i])?;
+        opened.check_rows(self.manifest.n_identities, self.manifest.image_size)?;
+        Ok(shard.get_or_init(|| opened))
+    }
+}
+
+/// Opens a shard that should be as `entry` lists it; its rows are not looked at.
+pub(crate) fn open_listed(path: &Path, entry: &ShardEntry) -> Result<Shard, ShardError> {
+    // Also the guard against mapping a file that shrank since the data set was opened.
+    check_size(path, entry.bytes)?;
+    let shard = Shard::open(path)?;
+    let (found, expected) = (shard.len(), entry.rows);
+    match found == expected {
+        true => Ok(shard),
+        false => Err(ShardError::RowCount { path: path.to_path_buf(), found, expected }),
+    }
+}
+
+/// Checks that a listed file exists and has its size.
+pub(crate) fn check_size(path: &Path, expected: u64) -> Result<(), ShardError> {
+    let found = fs::metadata(path).map_err(|e| mmap::at("look at", path, e))?.len();
+    match found == expected {
+        true => Ok(()),
+        false => Err(ShardError::FileSize { path: path.to_path_buf(), found, expected }),
     }
 }

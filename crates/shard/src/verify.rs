@@ -1,21 +1,39 @@
 //! Every byte of a data set against what the manifest and the rows say of it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-use crate::{Manifest, ShardError};
+use rayon::prelude::*;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::{
+    Checksum, Face, Identities, ImageSize, Manifest, Shard, ShardEntry, ShardError,
+    dataset::{check_size, open_listed},
+    decode::{self, DecodeError},
+    hash::content_hash,
+    manifest::resolve,
+};
+
+/// Findings kept per file; the rest are counted. Whoever sees a thousand needs the file replaced.
+const FINDINGS_PER_FILE_MAX: usize = 1_000;
 
 /// What is wrong with one file or one row.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Finding {
     /// The file, relative to the data set's folder.
     pub file: PathBuf,
     /// The row, when it is known.
     pub row: Option<RowPlace>,
-    /// What is wrong; its `Display` is a sentence without a full stop.
+    /// What is wrong.
     pub fault: Fault,
 }
 
-/// Where a row is.
+/// Where a row is. Both numbers start at 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowPlace {
     /// Row in the file.
@@ -25,11 +43,85 @@ pub struct RowPlace {
 }
 
 /// One kind of damage.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Placeholder.
+    /// The file is absent, unreadable, cut short, or not what the format asks for.
     #[error("{0}")]
-    Structure(String),
+    File(ShardError),
+    /// The file's bytes have changed since it was written.
+    #[error("has checksum {found}, but the manifest lists {expected}; {}", where_changed(*.n_images_damaged))]
+    Checksum {
+        /// Checksum of the file.
+        found: Checksum,
+        /// Checksum in the manifest.
+        expected: Checksum,
+        /// How many images differ from their hashes; unknown if rows cannot be read.
+        n_images_damaged: Option<u64>,
+    },
+    /// The image's bytes have changed, or its hash has.
+    #[error("its image does not match its hash")]
+    Image,
+    /// The image matches its hash, but is no JPEG.
+    #[error("its image is {0}")]
+    Header(DecodeError),
+    /// The image matches its hash, but has another size than the row says.
+    #[error("its image is {found} pixels, but the row says {expected}")]
+    ImageSize {
+        /// Size in the JPEG header.
+        found: ImageSize,
+        /// Size in the columns.
+        expected: ImageSize,
+    },
+    /// The row has another size than the manifest says.
+    #[error("is {found} pixels, but the manifest says {expected}")]
+    RowSize {
+        /// Size in the columns.
+        found: ImageSize,
+        /// Size in the manifest.
+        expected: ImageSize,
+    },
+    /// The row's identity does not exist.
+    #[error("has label {label}, but the manifest lists {n_identities} identities")]
+    Label {
+        /// Its label.
+        label: u32,
+        /// Labels are below this.
+        n_identities: u32,
+    },
+    /// An identity has more or fewer rows than the table of identities says.
+    #[error("identity {label} (`{name}`) has {expected} images here, but {found} rows")]
+    Count {
+        /// The identity.
+        label: u32,
+        /// Its first name.
+        name: String,
+        /// Rows with this label.
+        found: u64,
+        /// Images in the table.
+        expected: u64,
+    },
+}
+
+fn where_changed(n_images_damaged: Option<u64>) -> String {
+    match n_images_damaged {
+        None => "its rows cannot be read".into(),
+        Some(0) => "every image matches its hash, so the change is in the other columns".into(),
+        Some(n) => format!("{n} of its images differ from their hashes"),
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // These errors name the file themselves.
+        if let Fault::File(error) = &self.fault {
+            return write!(f, "{error}");
+        }
+        write!(f, "{}: ", self.file.display())?;
+        if let Some(RowPlace { in_file, in_dataset }) = self.row {
+            write!(f, "row {in_file} (row {in_dataset} of the data set): ")?;
+        }
+        write!(f, "{}", self.fault)
+    }
 }
 
 /// What [`verify`] looked at and found.
@@ -41,7 +133,7 @@ pub struct VerifyReport {
     pub rows: u64,
     /// Bytes of the files that could be read.
     pub bytes: u64,
-    /// Number of faults, more than `findings` holds if one file has very many.
+    /// Number of faults; more than `findings` holds if one file has over a thousand.
     pub n_faults: u64,
     /// Faults in the order of files and rows, the same for every number of threads.
     pub findings: Vec<Finding>,
@@ -54,10 +146,199 @@ impl VerifyReport {
     }
 }
 
-/// Checks every file and row of the data set in `dir`, in parallel.
+/// Checks every file and row of the data set in `dir`, in parallel: sizes and checksums against the
+/// manifest, the structure of every file, every image against its hash and its JPEG header, labels
+/// and sizes, and the number of images per identity.
 ///
-/// `on_progress` is called from several threads with the number of bytes just checked; they add up
-/// to at most [`Manifest::bytes`].
-pub fn verify(_dir: &Path, _on_progress: impl Fn(u64) + Sync) -> Result<VerifyReport, ShardError> {
-    unimplemented!()
+/// `on_progress` is called from several threads with the number of bytes just read; the calls add
+/// up to at most [`Manifest::bytes`]. Reads everything once; hashing is faster than most disks.
+///
+/// # Errors
+///
+/// [`ShardError`] if the manifest itself cannot be read. Whatever else is wrong is a finding.
+pub fn verify(dir: &Path, on_progress: impl Fn(u64) + Sync) -> Result<VerifyReport, ShardError> {
+    let manifest = Manifest::read(dir)?;
+    let identities = Identities::open(dir, &manifest);
+    on_progress(identities.as_ref().map_or(0, |_| manifest.identities.bytes));
+    // Counted only if the table is whole; its length is then bounded by the size of its file.
+    let n_counts = identities.as_ref().map_or(0, Identities::len);
+    let counts: Vec<AtomicU64> = (0..n_counts).map(|_| AtomicU64::new(0)).collect();
+
+    let firsts = manifest.shards.iter().scan(0, |next, shard| {
+        let first = *next;
+        *next += shard.rows;
+        Some(first)
+    });
+    let jobs: Vec<(&ShardEntry, u64)> = manifest.shards.iter().zip(firsts).collect();
+    let examine = |&(entry, first_row): &(&ShardEntry, u64)| {
+        let job = Job { dir, manifest: &manifest, entry, first_row, counts: &counts };
+        job.examine(&on_progress)
+    };
+    let files: Vec<FileReport> = jobs.par_iter().map(examine).collect();
+
+    let table = examine_identities(&manifest, identities, &files, &counts);
+    let mut report =
+        VerifyReport { manifest, rows: 0, bytes: 0, n_faults: 0, findings: Vec::new() };
+    for file in std::iter::once(table).chain(files) {
+        report.rows += file.rows;
+        report.bytes += file.bytes;
+        report.n_faults += file.n_faults;
+        report.findings.extend(file.findings);
+    }
+    Ok(report)
+}
+
+/// What was found in one file.
+#[derive(Debug, Default)]
+struct FileReport {
+    file: PathBuf,
+    rows: u64,
+    bytes: u64,
+    n_faults: u64,
+    findings: Vec<Finding>,
+}
+
+impl FileReport {
+    fn of(file: &str) -> FileReport {
+        FileReport { file: PathBuf::from(file), ..FileReport::default() }
+    }
+
+    fn add(&mut self, row: Option<RowPlace>, fault: Fault) {
+        self.n_faults += 1;
+        if self.findings.len() < FINDINGS_PER_FILE_MAX {
+            self.findings.push(Finding { file: self.file.clone(), row, fault });
+        }
+    }
+}
+
+/// One shard to be examined.
+struct Job<'a> {
+    dir: &'a Path,
+    manifest: &'a Manifest,
+    entry: &'a ShardEntry,
+    first_row: u64,
+    counts: &'a [AtomicU64],
+}
+
+impl Job<'_> {
+    fn examine(&self, on_progress: &(impl Fn(u64) + Sync)) -> FileReport {
+        let mut report = FileReport::of(&self.entry.file);
+        let path = resolve(self.dir, &self.entry.file);
+        // Read rather than mapped, so that a bad sector is an error and not a signal.
+        let checksum = check_size(&path, self.entry.bytes)
+            .and_then(|()| file_checksum(&path, &mut report.bytes, on_progress));
+        let found = match checksum {
+            Ok(found) => found,
+            Err(error) => {
+                report.add(None, Fault::File(error));
+                return report;
+            }
+        };
+        let mut rows = FileReport::of(&self.entry.file);
+        let shard = open_listed(&path, self.entry);
+        let n_images_damaged = shard.as_ref().ok().map(|s| self.examine_rows(s, &mut rows));
+        let expected = self.entry.checksum;
+        if found != expected {
+            report.add(None, Fault::Checksum { found, expected, n_images_damaged });
+        }
+        if let Err(error) = shard {
+            report.add(None, Fault::File(error));
+        }
+        report.rows = rows.rows;
+        report.n_faults += rows.n_faults;
+        report.findings.append(&mut rows.findings);
+        report
+    }
+
+    /// Adds what is wrong with single rows; returns how many images differ from their hashes.
+    fn examine_rows(&self, shard: &Shard, report: &mut FileReport) -> u64 {
+        let mut n_images_damaged = 0;
+        report.rows = shard.len();
+        for in_file in 0..shard.len() {
+            let Some(face) = shard.get(in_file) else { continue };
+            let place = RowPlace { in_file, in_dataset: self.first_row + in_file };
+            if let Some(count) = self.counts.get(face.label as usize) {
+                count.fetch_add(1, Relaxed);
+            }
+            for fault in self.row_faults(&face) {
+                n_images_damaged += u64::from(matches!(fault, Fault::Image));
+                report.add(Some(place), fault);
+            }
+        }
+        n_images_damaged
+    }
+
+    fn row_faults(&self, face: &Face<'_>) -> impl Iterator<Item = Fault> {
+        let (label, n_identities) = (face.label, self.manifest.n_identities);
+        let label = (label >= n_identities).then_some(Fault::Label { label, n_identities });
+        let (found, expected) = (face.size(), self.manifest.image_size);
+        let size = (found != expected).then_some(Fault::RowSize { found, expected });
+        [label, size, image_fault(face)].into_iter().flatten()
+    }
+}
+
+fn image_fault(face: &Face<'_>) -> Option<Fault> {
+    if content_hash(face.image) != face.hash {
+        return Some(Fault::Image);
+    }
+    match decode::header(face.image) {
+        Err(error) => Some(Fault::Header(error)),
+        Ok(found) if found != face.size() => {
+            Some(Fault::ImageSize { found, expected: face.size() })
+        }
+        Ok(_) => None,
+    }
+}
+
+fn examine_identities(
+    manifest: &Manifest,
+    identities: Result<Identities, ShardError>,
+    files: &[FileReport],
+    counts: &[AtomicU64],
+) -> FileReport {
+    let mut report = FileReport::of(&manifest.identities.file);
+    let identities = match identities {
+        Ok(identities) => identities,
+        Err(error) => {
+            report.add(None, Fault::File(error));
+            return report;
+        }
+    };
+    report.bytes = manifest.identities.bytes;
+    // With rows missing every count would differ, and say nothing new.
+    if files.iter().map(|f| f.rows).sum::<u64>() != manifest.rows {
+        return report;
+    }
+    for (label, count) in (0..).zip(counts) {
+        let (found, expected) = (count.load(Relaxed), identities.n_images(label));
+        if found != expected {
+            let name = identities.name(label).to_owned();
+            report.add(None, Fault::Count { label, name, found, expected });
+        }
+    }
+    report
+}
+
+/// Checksum of a file read from start to end; `bytes` grows by what was read.
+fn file_checksum(
+    path: &Path,
+    bytes: &mut u64,
+    on_progress: &impl Fn(u64),
+) -> Result<Checksum, ShardError> {
+    let failed =
+        |source: io::Error| ShardError::Io { op: "read", path: path.to_path_buf(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hasher = Xxh3::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = match file.read(&mut buffer) {
+            Ok(0) => return Ok(Checksum(hasher.digest128())),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(failed(e)),
+        };
+        hasher.update(&buffer[..n]);
+        *bytes += n as u64;
+        on_progress(n as u64);
+    }
 }

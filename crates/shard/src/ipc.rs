@@ -1,0 +1,178 @@
+//! Arrow IPC files read without trust.
+//!
+//! The Arrow library validates what it decodes, but it slices the file by the lengths and offsets
+//! that the file states, and a slice out of bounds panics. So all of them are checked here first.
+
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use arrow_buffer::Buffer;
+use arrow_ipc::{
+    Block, Endianness, Footer, MessageHeader, MetadataVersion, convert::try_fb_to_schema,
+    reader::FileDecoder, root_as_footer, root_as_message,
+};
+use arrow_schema::{Schema, SchemaRef};
+
+use crate::{
+    ShardError,
+    manifest::FORMAT,
+    schema::{FORMAT_KEY, describe, nodes_and_buffers, same_columns},
+};
+
+const MAGIC: &[u8; 6] = b"ARROW1";
+
+/// Marks the start of a message.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// Footer length (4 bytes) and magic (6) end the file.
+const TRAILER_BYTES: usize = 10;
+
+/// Continuation marker and length precede the metadata of a message.
+const PREFIX_BYTES: usize = 8;
+
+/// Decodes every record batch of an IPC file, its buffers still those of `file`.
+///
+/// Every offset, length and UTF-8 string is checked; no buffer is copied, so a file that is not
+/// aligned as ours are is an error.
+pub(crate) fn read_batches(
+    path: &Path,
+    file: &Buffer,
+    expected: &SchemaRef,
+) -> Result<Vec<RecordBatch>, ShardError> {
+    let bad = |what: String| ShardError::Malformed { path: path.to_path_buf(), what };
+    let (footer_start, footer) = footer_bytes(file).map_err(bad)?;
+    let footer = root_as_footer(&footer).map_err(|e| bad(format!("its footer: {e}")))?;
+    check_schema(path, &footer, expected)?;
+    let blocks = record_blocks(&footer, footer_start).map_err(bad)?;
+
+    let decoder = FileDecoder::new(expected.clone(), footer.version()).with_require_alignment(true);
+    let decode = |(i, (block, start, bytes)): (usize, (Block, usize, usize))| {
+        let data = file.slice_with_length(start, bytes);
+        check_message(&block, &data, expected).map_err(|e| format!("record batch {i}: {e}"))?;
+        let batch = decoder.read_record_batch(&block, &data).map_err(|e| e.to_string())?;
+        batch.ok_or_else(|| format!("record batch {i} is empty"))
+    };
+    blocks.into_iter().enumerate().map(decode).collect::<Result<_, _>>().map_err(bad)
+}
+
+/// Where the footer starts, and a copy of it: a flatbuffer must start at an aligned address.
+fn footer_bytes(file: &[u8]) -> Result<(usize, Vec<u8>), String> {
+    let body_end = file.len().checked_sub(TRAILER_BYTES).filter(|&end| end >= PREFIX_BYTES);
+    let body_end = body_end.ok_or_else(|| format!("{} bytes are too few", file.len()))?;
+    if !file.starts_with(MAGIC) {
+        return Err("it does not begin with `ARROW1`".into());
+    }
+    if !file.ends_with(MAGIC) {
+        return Err("it does not end with `ARROW1`, so its end is missing".into());
+    }
+    let (body, trailer) = file.split_at(body_end);
+    let (length, _) = trailer.split_first_chunk::<4>().expect("the trailer has 10 bytes");
+    let length = i32::from_le_bytes(*length);
+    let start = usize::try_from(length).ok().and_then(|n| body_end.checked_sub(n));
+    let start = start.filter(|&s| s >= PREFIX_BYTES && s < body_end);
+    let start = start.ok_or_else(|| format!("a footer of {length} bytes"))?;
+    Ok((start, body[start..].to_vec()))
+}
+
+fn check_schema(path: &Path, footer: &Footer<'_>, expected: &Schema) -> Result<(), ShardError> {
+    let path = path.to_path_buf();
+    let malformed = |what: &str| ShardError::Malformed { path: path.clone(), what: what.into() };
+    let schema = footer.schema().ok_or_else(|| malformed("its footer has no schema"))?;
+    if schema.endianness() != Endianness::Little {
+        return Err(malformed("it is big-endian"));
+    }
+    let found = try_fb_to_schema(schema).map_err(|e| malformed(&e.to_string()))?;
+    let format = found.metadata().get(FORMAT_KEY).map(String::as_str);
+    let same = same_columns(&found, expected);
+    match format {
+        Some(format) if format != FORMAT.to_string() => {
+            let found = format.chars().take(32).collect();
+            Err(ShardError::UnsupportedFormat { path, found })
+        }
+        None if same => Err(ShardError::UnsupportedFormat { path, found: "unknown".into() }),
+        _ if !same => {
+            let (found, expected) = (describe(&found), describe(expected));
+            Err(ShardError::Schema { path, found, expected })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Every record batch with its start and length, after checking that they follow one another
+/// without a gap and end, with the end-of-stream mark, at the footer.
+fn record_blocks(
+    footer: &Footer<'_>,
+    footer_start: usize,
+) -> Result<Vec<(Block, usize, usize)>, String> {
+    if footer.version() != MetadataVersion::V5 {
+        return Err(format!("metadata of version {:?}, expected V5", footer.version()));
+    }
+    if footer.dictionaries().is_some_and(|d| !d.is_empty()) {
+        return Err("it has dictionaries".into());
+    }
+    let blocks = footer.recordBatches().ok_or("its footer lists no record batches")?;
+    let mut found = Vec::with_capacity(blocks.len());
+    let mut end = None;
+    for (i, block) in blocks.iter().enumerate() {
+        let bad = || format!("record batch {i} does not follow what is before it");
+        let start = usize::try_from(block.offset()).map_err(|_| bad())?;
+        let metadata = usize::try_from(block.metaDataLength()).map_err(|_| bad())?;
+        let body = usize::try_from(block.bodyLength()).map_err(|_| bad())?;
+        let bytes = metadata.checked_add(body).ok_or_else(bad)?;
+        let next = start.checked_add(bytes).filter(|&n| n <= footer_start).ok_or_else(bad)?;
+        if end.is_some_and(|end| end != start) || start % 8 != 0 || metadata < PREFIX_BYTES {
+            return Err(bad());
+        }
+        end = Some(next);
+        found.push((*block, start, bytes));
+    }
+    if end.is_some_and(|end| end.checked_add(PREFIX_BYTES) != Some(footer_start)) {
+        return Err("there are bytes between the last record batch and the footer".into());
+    }
+    Ok(found)
+}
+
+/// Checks everything that the decoder would take on trust: `data` is metadata and body.
+fn check_message(block: &Block, data: &[u8], expected: &Schema) -> Result<(), String> {
+    let metadata_bytes = usize::try_from(block.metaDataLength()).map_err(|e| e.to_string())?;
+    let (metadata, body) = data.split_at_checked(metadata_bytes).ok_or("it is cut short")?;
+    let (prefix, metadata) = metadata.split_at_checked(PREFIX_BYTES).ok_or("it is cut short")?;
+    let length = i32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]);
+    if prefix[..4] != CONTINUATION || usize::try_from(length) != Ok(metadata.len()) {
+        return Err("it does not begin with its own length".into());
+    }
+    let message = root_as_message(metadata).map_err(|e| e.to_string())?;
+    if message.version() != MetadataVersion::V5 || message.bodyLength() != block.bodyLength() {
+        return Err("its header and the footer disagree".into());
+    }
+    let batch = match message.header_type() {
+        MessageHeader::RecordBatch => message.header_as_record_batch(),
+        _ => None,
+    };
+    let batch = batch.ok_or("it is a message of another kind")?;
+    if batch.compression().is_some() {
+        return Err("it is compressed".into());
+    }
+
+    let columns = expected.fields().iter().map(|f| nodes_and_buffers(f.data_type()));
+    let (n_nodes, n_buffers) = columns.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
+    let nodes = batch.nodes().filter(|n| n.len() == n_nodes).ok_or("it lacks columns")?;
+    let buffers = batch.buffers().filter(|b| b.len() == n_buffers).ok_or("it lacks buffers")?;
+    // No column has less than a byte per value, so longer ones cannot be in the body; the bound
+    // keeps the sizes that the decoder computes from overflowing.
+    let fits = |n: i64| usize::try_from(n).is_ok_and(|n| n <= body.len());
+    if !fits(batch.length()) || nodes.iter().any(|n| !fits(n.length())) {
+        return Err("it states more rows than its bytes can hold".into());
+    }
+    if nodes.iter().any(|n| n.null_count() != 0) {
+        return Err("it has nulls".into());
+    }
+    let inside = |offset: i64, length: i64| {
+        let end = usize::try_from(offset).ok()?.checked_add(usize::try_from(length).ok()?)?;
+        (end <= body.len()).then_some(())
+    };
+    match buffers.iter().all(|b| inside(b.offset(), b.length()).is_some()) {
+        true => Ok(()),
+        false => Err("a buffer reaches beyond its end".into()),
+    }
+}

@@ -1,0 +1,65 @@
+//! An Arrow IPC file that appears whole or not at all, with its checksum.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use arrow_array::RecordBatch;
+use arrow_ipc::writer::FileWriter;
+use arrow_schema::{ArrowError, SchemaRef};
+use pfc_durable::{AtomicFile, DurableError};
+
+use crate::{Checksum, ShardError, hash::HashingWriter};
+
+/// Writes record batches, uncompressed, buffers aligned to 64 bytes.
+pub(crate) struct IpcWriter {
+    path: PathBuf,
+    /// Taken by the first write that fails: what follows it in the file would be out of place.
+    file: Option<FileWriter<HashingWriter<AtomicFile>>>,
+}
+
+impl IpcWriter {
+    pub(crate) fn create(path: &Path, schema: &SchemaRef) -> Result<IpcWriter, ShardError> {
+        let file = HashingWriter::new(AtomicFile::create(path)?);
+        let file = FileWriter::try_new(file, schema).map_err(|e| failed(path, e))?;
+        Ok(IpcWriter { path: path.to_path_buf(), file: Some(file) })
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        batch: Result<RecordBatch, ArrowError>,
+    ) -> Result<(), ShardError> {
+        let mut file = self.take()?;
+        batch.and_then(|b| file.write(&b)).map_err(|e| failed(&self.path, e))?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Writes the footer and gives the file its name; returns its size and checksum.
+    pub(crate) fn finish(mut self) -> Result<(u64, Checksum), ShardError> {
+        let file = self.take()?.into_inner().map_err(|e| failed(&self.path, e))?;
+        let (file, bytes, checksum) = file.finish();
+        file.commit()?;
+        Ok((bytes, checksum))
+    }
+
+    fn take(&mut self) -> Result<FileWriter<HashingWriter<AtomicFile>>, ShardError> {
+        let earlier = || io::Error::other("an earlier write failed");
+        self.file.take().ok_or_else(|| DurableError::at("write", &self.path)(earlier()).into())
+    }
+}
+
+impl fmt::Debug for IpcWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IpcWriter").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Tells a full disk from a fault of ours.
+fn failed(path: &Path, error: ArrowError) -> ShardError {
+    match error {
+        ArrowError::IoError(_, source) => DurableError::at("write", path)(source).into(),
+        source => ShardError::Arrow { path: path.to_path_buf(), source },
+    }
+}
