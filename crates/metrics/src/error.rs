@@ -52,6 +52,18 @@ pub enum MetricError {
         /// `"genuine"` or `"impostor"`.
         missing: &'static str,
     },
+    /// An index that names nothing.
+    #[error("{what} {index} names number {value}, but there are {bound}, counted from 0")]
+    NoSuch {
+        /// What names it, in the singular.
+        what: &'static str,
+        /// Its position, from 0.
+        index: usize,
+        /// The index that it names.
+        value: u64,
+        /// Things there are.
+        bound: u64,
+    },
     /// A projection to more dimensions than the data has.
     #[error("cannot keep {components} principal components of {n_rows} rows of {dim} values")]
     Components {

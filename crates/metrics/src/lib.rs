@@ -1,8 +1,14 @@
 //! The figures of face recognition: numbers in, numbers out. No files, no tensors.
 
 pub mod bootstrap;
+mod dot;
 mod error;
+pub mod ijb;
 pub mod roc;
+mod rows;
+pub mod scores;
+mod sort;
 pub mod verification;
 
 pub use error::MetricError;
+pub use rows::Rows;
