@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, ModelError, Precision,
+    allocator::keep_freed_memory,
     init::Stream,
     iresnet::IResNet,
     layers::Pass,
@@ -94,6 +95,7 @@ impl Backbone {
             return Err(ModelError::EmbeddingSize { value: embedding });
         }
         check_device(device)?;
+        keep_freed_memory();
         let mut state = State::new(device, seed);
         let net = match architecture {
             Architecture::IResNet { layers, widths } => {

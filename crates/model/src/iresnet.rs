@@ -56,7 +56,7 @@ impl IResNet {
     /// `[B, 3, 112, 112]` to `[B, E]`; the last two layers are always f32, as in the reference.
     pub(crate) fn forward(&self, images: &Tensor, pass: &Pass) -> Tensor {
         let mut x = self.bn1.forward(&self.conv1.forward(images, pass), pass);
-        x = self.prelu.forward(&x);
+        x = self.prelu.forward(&x, pass);
         for block in &self.blocks {
             x = block.forward(&x, pass);
         }
@@ -101,7 +101,7 @@ impl Block {
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
         let y = self.conv1.forward(&self.bn1.forward(x, pass), pass);
-        let y = self.prelu.forward(&self.bn2.forward(&y, pass));
+        let y = self.prelu.forward(&self.bn2.forward(&y, pass), pass);
         let y = self.bn3.forward(&self.conv2.forward(&y, pass), pass);
         match &self.downsample {
             Some((conv, bn)) => y + bn.forward(&conv.forward(x, pass), pass),

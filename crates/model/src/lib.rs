@@ -8,6 +8,7 @@ pub mod bytes;
 pub mod checkpoint;
 pub mod tensors;
 
+mod allocator;
 mod backbone;
 mod embedder;
 mod error;

@@ -107,7 +107,7 @@ impl ConvBlock {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        self.prelu.forward(&self.linear.forward(x, pass))
+        self.prelu.forward(&self.linear.forward(x, pass), pass)
     }
 }
 
