@@ -66,6 +66,27 @@ where
         .collect()
 }
 
+/// Intervals of shares that are sums over people: hits of the people drawn over their trials.
+///
+/// * `counts`: by person, `[trials, hits of figure 0, hits of figure 1, …]`
+///
+/// Returns one entry per figure, `None` where [`intervals`] has none. O(replicates · people).
+pub fn identity_intervals(bootstrap: &Bootstrap, counts: &[Vec<f64>]) -> Vec<Option<Interval>> {
+    let n_figures = counts.first().map_or(0, |row| row.len().saturating_sub(1));
+    let replicate = |index: u32| {
+        let drawn = draw(counts.len() as u32, bootstrap.seed, index);
+        let mut sums = vec![0.0; n_figures + 1];
+        for (row, &times) in counts.iter().zip(&drawn).filter(|(_, times)| **times > 0) {
+            sums.iter_mut().zip(row).for_each(|(sum, n)| *sum += f64::from(times) * n);
+        }
+        sums
+    };
+    let sums: Vec<Vec<f64>> = (0..bootstrap.n_replicates).into_par_iter().map(replicate).collect();
+    (1..=n_figures)
+        .map(|k| percentile_interval(sums.iter().map(|s| s[k] / s[0]), bootstrap.confidence))
+        .collect()
+}
+
 /// How often each person is drawn when as many are drawn as there are.
 fn draw(n_people: u32, seed: u64, replicate: u32) -> Vec<u32> {
     let mut counts = vec![0; n_people as usize];
@@ -134,6 +155,17 @@ mod tests {
         let result = intervals(&Bootstrap::default(), 400, &people, share);
         let Interval { low, high } = result[0].unwrap();
         assert!((low - 0.451).abs() < 0.006 && (high - 0.549).abs() < 0.006, "{low} {high}");
+    }
+
+    #[test]
+    fn shares_of_people_have_the_interval_of_their_pairs() {
+        // As above: 400 people with one trial each, half of them hits.
+        let counts: Vec<Vec<f64>> = (0..400).map(|i| vec![1.0, f64::from(i % 2), 1.0]).collect();
+        let result = identity_intervals(&Bootstrap::default(), &counts);
+        let Interval { low, high } = result[0].unwrap();
+        assert!((low - 0.451).abs() < 0.006 && (high - 0.549).abs() < 0.006, "{low} {high}");
+        assert_eq!(result[1], Some(Interval { low: 1.0, high: 1.0 }));
+        assert!(identity_intervals(&Bootstrap::default(), &[]).is_empty());
     }
 
     #[test]

@@ -35,7 +35,6 @@ pub(crate) fn dot4(query: &[f64], rows: [&[f32]; GROUP]) -> [f64; GROUP] {
 }
 
 /// The product of two rows, with the same bits as from [`dot4`].
-#[cfg_attr(not(test), expect(dead_code))] // MegaFace comes next
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
     let mut s = [0.0; LANES];

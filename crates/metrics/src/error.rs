@@ -64,6 +64,14 @@ pub enum MetricError {
         /// Things there are.
         bound: u64,
     },
+    /// A person whose faces are in two groups.
+    #[error("identity {identity} is in group {} and in group {}", groups[0], groups[1])]
+    SplitIdentity {
+        /// The person.
+        identity: u32,
+        /// Two of the groups.
+        groups: [u32; 2],
+    },
     /// A projection to more dimensions than the data has.
     #[error("cannot keep {components} principal components of {n_rows} rows of {dim} values")]
     Components {
