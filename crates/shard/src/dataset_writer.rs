@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     Face, IDENTITIES_FILE, IdentityNames, ImageSize, MANIFEST_FILE, Manifest, SHARDS_DIR,
-    ShardEntry, ShardError, ShardSpec, ShardWriter, identities, manifest::FORMAT, shard_file,
-    shard_writer::row_bytes,
+    ShardEntry, ShardError, ShardSpec, ShardWriter, identities, ipc_writer::earlier_write_failed,
+    manifest::FORMAT, shard_file, shard_writer::row_bytes,
 };
 
 /// Bytes at which a shard is closed, unless told otherwise.
@@ -50,6 +50,8 @@ pub struct DatasetWriter {
     /// Rows of every label seen. A map, since one stray label must not cost 32 GiB.
     n_images: HashMap<u32, u64>,
     n_rows: u64,
+    /// A shard could not be finished, so rows counted are lost.
+    is_broken: bool,
 }
 
 impl DatasetWriter {
@@ -68,16 +70,12 @@ impl DatasetWriter {
         if spec.image_size.rgb_bytes() == 0 {
             return bad(format!("images of {} pixels", spec.image_size));
         }
-        let at = |op, path: &Path| {
-            let path = path.to_path_buf();
-            move |source| ShardError::Io { op, path, source }
-        };
         let manifest = dir.join(MANIFEST_FILE);
         if manifest.try_exists().map_err(at("look at", &manifest))? {
             return Err(ShardError::AlreadyExists { dir: dir.to_path_buf() });
         }
         let shards = dir.join(SHARDS_DIR);
-        fs::create_dir_all(&shards).map_err(at("create", &shards))?;
+        create_durably(&shards)?;
         remove_leftovers(&shards).map_err(at("clear", &shards))?;
         Ok(DatasetWriter {
             dir: dir.to_path_buf(),
@@ -86,6 +84,7 @@ impl DatasetWriter {
             open: None,
             n_images: HashMap::new(),
             n_rows: 0,
+            is_broken: false,
         })
     }
 
@@ -94,12 +93,17 @@ impl DatasetWriter {
     ///
     /// # Errors
     ///
-    /// As [`ShardWriter::push`] and [`ShardWriter::finish`]; nothing was appended.
+    /// As [`ShardWriter::push`] and [`ShardWriter::finish`]; nothing was appended, and after a
+    /// failed write nothing can be.
     pub fn push(&mut self, face: Face<'_>) -> Result<u64, ShardError> {
-        let bytes = row_bytes(&face);
-        if self.open.as_ref().is_some_and(|s| s.n_bytes() + bytes > self.spec.shard_bytes) {
-            self.close_shard()?;
+        if let Some(shard) = &self.open {
+            // A row that will be refused must not end the shard.
+            shard.check(&face)?;
+            if shard.n_bytes() + row_bytes(&face) > self.spec.shard_bytes {
+                self.close_shard()?;
+            }
         }
+        self.check_unbroken()?;
         let mut shard = match self.open.take() {
             Some(shard) => shard,
             None => ShardWriter::create(
@@ -157,12 +161,37 @@ impl DatasetWriter {
     }
 
     fn close_shard(&mut self) -> Result<(), ShardError> {
+        self.check_unbroken()?;
         if let Some(shard) = self.open.take() {
             let file = shard_file(self.shards.len());
-            self.shards.push(ShardEntry { file, ..shard.finish()? });
+            let closed = shard.finish();
+            self.is_broken = closed.is_err();
+            self.shards.push(ShardEntry { file, ..closed? });
         }
         Ok(())
     }
+
+    fn check_unbroken(&self) -> Result<(), ShardError> {
+        match self.is_broken {
+            true => Err(earlier_write_failed(&self.dir)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Makes a folder and those above it, whose names then survive a power cut.
+fn create_durably(dir: &Path) -> Result<(), ShardError> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|a| !a.exists()).collect();
+    fs::create_dir_all(dir).map_err(at("create", dir))?;
+    for made in missing {
+        pfc_durable::sync_dir(made.parent().unwrap_or(made))?;
+    }
+    Ok(())
+}
+
+fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ShardError {
+    let path = path.to_path_buf();
+    move |source| ShardError::Io { op, path, source }
 }
 
 /// Removes what an interrupted writer left: files named as shards or as temporary files are.

@@ -67,6 +67,9 @@ pub fn decode_rgb(jpeg: &[u8], size: ImageSize, out: &mut [u8]) -> Result<(), De
     if found != size {
         return Err(DecodeError::Size { found, expected: size });
     }
+    if !has_end(jpeg) {
+        return Err(DecodeError::Broken { what: "it is cut short: no end-of-image marker".into() });
+    }
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(size.width.into())
@@ -84,23 +87,52 @@ pub fn decode_rgb(jpeg: &[u8], size: ImageSize, out: &mut [u8]) -> Result<(), De
 /// with positive dimensions.
 pub fn header(bytes: &[u8]) -> Result<ImageSize, DecodeError> {
     let bad = |what| DecodeError::NotJpeg { what };
-    let mut rest = bytes.strip_prefix(b"\xff\xd8").ok_or(bad("no start-of-image marker"))?;
-    loop {
-        let (marker, tail) = next_marker(rest).ok_or(bad("no frame header"))?;
-        let (length, _) = tail.split_first_chunk::<2>().ok_or(bad("the header is cut short"))?;
-        let length = usize::from(u16::from_be_bytes(*length));
-        let segment = tail.get(2..length).ok_or(bad("the header is cut short"))?;
-        if is_frame_header(marker) {
-            return frame_size(segment).ok_or(bad("the frame header has no dimensions"));
-        }
-        if marker == START_OF_SCAN {
-            return Err(bad("no frame header before the image data"));
-        }
-        rest = &tail[length..];
-    }
+    let rest = bytes.strip_prefix(START_OF_IMAGE).ok_or(bad("no start-of-image marker"))?;
+    let frame = Segments { rest }.find(|s| is_frame_header(s.marker));
+    let frame = frame.ok_or(bad("no frame header"))?;
+    frame_size(frame.payload).ok_or(bad("the frame header has no dimensions"))
 }
 
+/// Whether the image ends with its marker. The decoder takes a scan that lost its last rows for a
+/// whole one, and fills them with grey.
+fn has_end(jpeg: &[u8]) -> bool {
+    let rest = jpeg.strip_prefix(START_OF_IMAGE).unwrap_or_default();
+    let scan = Segments { rest }.find(|s| s.marker == START_OF_SCAN);
+    // Within the scans the two bytes stand for nothing else. There may be padding after them.
+    scan.is_some_and(|s| s.rest.windows(2).rev().any(|pair| pair == END_OF_IMAGE))
+}
+
+const START_OF_IMAGE: &[u8] = b"\xff\xd8";
+const END_OF_IMAGE: &[u8] = b"\xff\xd9";
 const START_OF_SCAN: u8 = 0xda;
+
+/// The segments between the start of the image and its first scan, ending where they stop being
+/// whole.
+struct Segments<'a> {
+    rest: &'a [u8],
+}
+
+struct Segment<'a> {
+    marker: u8,
+    payload: &'a [u8],
+    /// What follows the segment.
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = Segment<'a>;
+
+    fn next(&mut self) -> Option<Segment<'a>> {
+        let (marker, tail) = next_marker(self.rest)?;
+        let (length, _) = tail.split_first_chunk::<2>()?;
+        // The length counts its own two bytes.
+        let (segment, rest) = tail.split_at_checked(u16::from_be_bytes(*length).into())?;
+        let payload = segment.get(2..)?;
+        // After the scan's header come entropy-coded bytes, which are no segments.
+        self.rest = if marker == START_OF_SCAN { &[] } else { rest };
+        Some(Segment { marker, payload, rest })
+    }
+}
 
 /// SOF0 to SOF15, but for the tables that share their range (DHT, JPG, DAC).
 fn is_frame_header(marker: u8) -> bool {
@@ -111,7 +143,7 @@ fn is_frame_header(marker: u8) -> bool {
 fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let bytes = bytes.strip_prefix(b"\xff")?;
     let fill = bytes.iter().take_while(|&&b| b == 0xff).count();
-    let (&marker, rest) = bytes[fill..].split_first()?;
+    let (&marker, rest) = bytes.get(fill..)?.split_first()?;
     Some((marker, rest))
 }
 
@@ -121,4 +153,162 @@ fn frame_size(segment: &[u8]) -> Option<ImageSize> {
     let size =
         ImageSize { width: u16::from_be_bytes([w1, w0]), height: u16::from_be_bytes([h1, h0]) };
     (size.width > 0 && size.height > 0).then_some(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use jpeg_encoder::{ColorType, Encoder};
+
+    use super::*;
+
+    const SIZE: ImageSize = ImageSize { width: 16, height: 8 };
+
+    fn encode(pixels: &[u8], size: ImageSize, color: ColorType, quality: u8) -> Vec<u8> {
+        let mut jpeg = Vec::new();
+        let ImageSize { width, height } = size;
+        Encoder::new(&mut jpeg, quality).encode(pixels, width, height, color).unwrap();
+        jpeg
+    }
+
+    fn flat(rgb: [u8; 3]) -> Vec<u8> {
+        encode(&rgb.repeat(16 * 8), SIZE, ColorType::Rgb, 95)
+    }
+
+    #[track_caller]
+    fn check_pixels(jpeg: &[u8], expected: impl Fn(usize) -> [u8; 3], tolerance: u8) {
+        let mut out = vec![0; SIZE.rgb_bytes()];
+        decode_rgb(jpeg, SIZE, &mut out).unwrap();
+        for (i, pixel) in out.chunks_exact(3).enumerate() {
+            let near = pixel.iter().zip(expected(i)).all(|(&a, b)| a.abs_diff(b) <= tolerance);
+            assert!(near, "pixel {i} is {pixel:?}, expected {:?}", expected(i));
+        }
+    }
+
+    #[test]
+    fn a_flat_colour_comes_back_as_red_green_blue() {
+        check_pixels(&flat([200, 30, 90]), |_| [200, 30, 90], 2);
+    }
+
+    #[test]
+    fn rows_come_from_top_to_bottom() {
+        let half = |i: usize| if i < 16 * 4 { [255, 0, 0] } else { [0, 0, 255] };
+        let pixels: Vec<u8> = (0..16 * 8).flat_map(half).collect();
+        let jpeg = encode(&pixels, SIZE, ColorType::Rgb, 100);
+        let mut out = vec![0; SIZE.rgb_bytes()];
+        decode_rgb(&jpeg, SIZE, &mut out).unwrap();
+        assert!(out[0] > 200 && out[2] < 60, "{:?}", &out[..3]);
+        let last = &out[out.len() - 3..];
+        assert!(last[0] < 60 && last[2] > 200, "{last:?}");
+    }
+
+    #[test]
+    fn grey_is_expanded_to_three_equal_channels() {
+        let ramp: Vec<u8> = (0..16 * 8).map(|i| (i % 16) as u8 * 16).collect();
+        let jpeg = encode(&ramp, SIZE, ColorType::Luma, 100);
+        check_pixels(&jpeg, |i| [ramp[i]; 3], 3);
+    }
+
+    #[test]
+    fn the_header_has_width_and_height() {
+        assert_eq!(header(&flat([0; 3])), Ok(SIZE));
+    }
+
+    #[test]
+    fn another_size_is_an_error_before_anything_is_decoded() {
+        let expected = ImageSize::square(8);
+        let mut out = vec![0; expected.rgb_bytes()];
+        let error = decode_rgb(&flat([0; 3]), expected, &mut out).unwrap_err();
+        assert_eq!(error, DecodeError::Size { found: SIZE, expected });
+        assert_eq!(error.to_string(), "the image is 16x8 pixels, expected 8x8");
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn a_header_that_claims_65535_pixels_allocates_nothing() {
+        let mut jpeg = flat([0; 3]);
+        let frame = jpeg.windows(2).position(|m| m == [0xff, 0xc0]).unwrap();
+        jpeg[frame + 5..frame + 9].fill(0xff);
+        let mut out = vec![0; SIZE.rgb_bytes()];
+        let found = ImageSize::square(u16::MAX);
+        let error = DecodeError::Size { found, expected: SIZE };
+        assert_eq!(decode_rgb(&jpeg, SIZE, &mut out), Err(error));
+    }
+
+    #[test]
+    fn a_buffer_of_another_size_is_an_error() {
+        let error = decode_rgb(&flat([0; 3]), SIZE, &mut [0; 10]).unwrap_err();
+        assert_eq!(error, DecodeError::Buffer { found: 10, expected: 384 });
+        assert_eq!(error.hint(), None);
+    }
+
+    #[test]
+    fn what_is_no_jpeg_is_said_to_be_none() {
+        for bytes in
+            [&b""[..], b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"]
+        {
+            let error = header(bytes).unwrap_err();
+            assert!(matches!(error, DecodeError::NotJpeg { .. }), "{bytes:?}");
+            assert!(error.hint().is_some());
+        }
+    }
+
+    #[test]
+    fn a_cut_jpeg_is_an_error_at_every_length() {
+        let jpeg = encode(&noise(), SIZE, ColorType::Rgb, 95);
+        let mut out = vec![0; SIZE.rgb_bytes()];
+        for n in 0..jpeg.len() {
+            assert!(decode_rgb(&jpeg[..n], SIZE, &mut out).is_err(), "{n} of {}", jpeg.len());
+        }
+    }
+
+    #[test]
+    fn padding_after_the_end_is_no_fault() {
+        let mut jpeg = flat([200, 30, 90]);
+        jpeg.extend([0; 7]);
+        check_pixels(&jpeg, |_| [200, 30, 90], 2);
+    }
+
+    #[test]
+    fn the_end_of_a_thumbnail_is_not_the_end_of_the_image() {
+        let whole = flat([200, 30, 90]);
+        let mut jpeg = whole[..2].to_vec();
+        jpeg.extend(b"\xff\xe1\0\x06\xff\xd8\xff\xd9");
+        jpeg.extend(&whole[2..]);
+        check_pixels(&jpeg, |_| [200, 30, 90], 2);
+        jpeg.truncate(jpeg.len() - 2);
+        let error = decode_rgb(&jpeg, SIZE, &mut vec![0; SIZE.rgb_bytes()]).unwrap_err();
+        assert!(error.to_string().ends_with("no end-of-image marker"), "{error}");
+    }
+
+    #[test]
+    fn flipped_bytes_never_panic() {
+        let jpeg = encode(&noise(), SIZE, ColorType::Rgb, 95);
+        let mut out = vec![0; SIZE.rgb_bytes()];
+        for i in 0..jpeg.len() {
+            for flip in [0x01, 0x10, 0x80, 0xff] {
+                let mut bytes = jpeg.clone();
+                bytes[i] ^= flip;
+                let _ = header(&bytes);
+                let _ = decode_rgb(&bytes, SIZE, &mut out);
+            }
+        }
+    }
+
+    fn noise() -> Vec<u8> {
+        let hash = |i: u32| crate::hash::content_hash(&i.to_le_bytes()) as u8;
+        (0..16 * 8 * 3).map(hash).collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(tail: Vec<u8>) {
+            let mut jpeg = flat([1, 2, 3]);
+            let scan = jpeg.windows(2).position(|m| m == [0xff, 0xda]).unwrap();
+            let mut out = vec![0; SIZE.rgb_bytes()];
+            let _ = decode_rgb(&tail, SIZE, &mut out);
+            jpeg.truncate(scan + 14);
+            jpeg.extend(tail);
+            let _ = decode_rgb(&jpeg, SIZE, &mut out);
+        }
+    }
 }

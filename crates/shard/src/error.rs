@@ -243,6 +243,9 @@ impl ShardError {
             NoSuchRow { n_rows, .. } => format!("rows run from 0 to {}", n_rows - 1),
             UnnamedLabel { .. } => "name every label, from 0 to the largest used".into(),
             IdentityName { .. } => "give every identity a name of its own".into(),
+            Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                format!("{} is not accessible to this user", path.display())
+            }
             BadSpec { .. } | Arrow { .. } | Io { .. } => return None,
             Durable(source) => return source.hint(),
         };

@@ -8,21 +8,24 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
 use arrow_ipc::{
-    Block, Endianness, Footer, MessageHeader, MetadataVersion, convert::try_fb_to_schema,
-    reader::FileDecoder, root_as_footer, root_as_message,
+    Block, Endianness, FieldNode, Footer, MessageHeader, MetadataVersion,
+    convert::try_fb_to_schema, reader::FileDecoder, root_as_footer, root_as_message,
 };
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{DataType, Schema, SchemaRef};
 
 use crate::{
     ShardError,
     manifest::FORMAT,
-    schema::{FORMAT_KEY, describe, nodes_and_buffers, same_columns},
+    schema::{FORMAT_KEY, describe, same_columns},
 };
 
 const MAGIC: &[u8; 6] = b"ARROW1";
 
 /// Marks the start of a message.
 const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// Buffers start at multiples of this; ours at multiples of 64.
+const ALIGNMENT: usize = 8;
 
 /// Footer length (4 bytes) and magic (6) end the file.
 const TRAILER_BYTES: usize = 10;
@@ -120,7 +123,8 @@ fn record_blocks(
         let body = usize::try_from(block.bodyLength()).map_err(|_| bad())?;
         let bytes = metadata.checked_add(body).ok_or_else(bad)?;
         let next = start.checked_add(bytes).filter(|&n| n <= footer_start).ok_or_else(bad)?;
-        if end.is_some_and(|end| end != start) || start % 8 != 0 || metadata < PREFIX_BYTES {
+        if end.is_some_and(|end| end != start) || start % ALIGNMENT != 0 || metadata < PREFIX_BYTES
+        {
             return Err(bad());
         }
         end = Some(next);
@@ -154,25 +158,69 @@ fn check_message(block: &Block, data: &[u8], expected: &Schema) -> Result<(), St
         return Err("it is compressed".into());
     }
 
-    let columns = expected.fields().iter().map(|f| nodes_and_buffers(f.data_type()));
-    let (n_nodes, n_buffers) = columns.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
-    let nodes = batch.nodes().filter(|n| n.len() == n_nodes).ok_or("it lacks columns")?;
-    let buffers = batch.buffers().filter(|b| b.len() == n_buffers).ok_or("it lacks buffers")?;
-    // No column has less than a byte per value, so longer ones cannot be in the body; the bound
-    // keeps the sizes that the decoder computes from overflowing.
-    let fits = |n: i64| usize::try_from(n).is_ok_and(|n| n <= body.len());
-    if !fits(batch.length()) || nodes.iter().any(|n| !fits(n.length())) {
-        return Err("it states more rows than its bytes can hold".into());
-    }
-    if nodes.iter().any(|n| n.null_count() != 0) {
-        return Err("it has nulls".into());
-    }
-    let inside = |offset: i64, length: i64| {
-        let end = usize::try_from(offset).ok()?.checked_add(usize::try_from(length).ok()?)?;
-        (end <= body.len()).then_some(())
+    let mut parts = Parts {
+        nodes: batch.nodes().ok_or("it has no columns")?.iter(),
+        buffers: batch.buffers().ok_or("it has no buffers")?.iter(),
+        body_bytes: body.len(),
     };
-    match buffers.iter().all(|b| inside(b.offset(), b.length()).is_some()) {
-        true => Ok(()),
-        false => Err("a buffer reaches beyond its end".into()),
+    for field in expected.fields() {
+        let wrong = || format!("column `{}` does not fit its rows or its bytes", field.name());
+        parts.column(field.data_type(), Some(batch.length())).ok_or_else(wrong)?;
+    }
+    match (parts.nodes.next(), parts.buffers.next()) {
+        (None, None) => Ok(()),
+        _ => Err("it has more columns than its schema".into()),
+    }
+}
+
+/// Lengths, and offsets into the body, that a record batch states for its columns, in order.
+struct Parts<N, B> {
+    nodes: N,
+    buffers: B,
+    body_bytes: usize,
+}
+
+impl<'a, N, B> Parts<N, B>
+where
+    N: Iterator<Item = &'a FieldNode>,
+    B: Iterator<Item = &'a arrow_ipc::Buffer>,
+{
+    /// Checks the lengths of the next column, which has `rows` values if that is known; `None` if
+    /// one is wrong. What offsets and strings hold is left to the decoder.
+    fn column(&mut self, kind: &DataType, rows: Option<i64>) -> Option<()> {
+        let node = self.nodes.next()?;
+        if node.null_count() != 0 || rows.is_some_and(|rows| rows != node.length()) {
+            return None;
+        }
+        let rows = usize::try_from(node.length()).ok()?;
+        let offsets_bytes = || rows.checked_add(1)?.checked_mul(size_of::<i32>());
+        let _validity = self.buffer()?;
+        match kind {
+            DataType::Binary | DataType::Utf8 => {
+                (self.buffer()? == offsets_bytes()?).then_some(())?;
+                self.buffer().map(|_| ())
+            }
+            DataType::List(item) => {
+                (self.buffer()? == offsets_bytes()?).then_some(())?;
+                self.column(item.data_type(), None)
+            }
+            fixed => (self.buffer()? == rows.checked_mul(fixed_width(fixed)?)?).then_some(()),
+        }
+    }
+
+    /// Length of the next buffer, if it lies within the body and is aligned.
+    fn buffer(&mut self) -> Option<usize> {
+        let buffer = self.buffers.next()?;
+        let offset = usize::try_from(buffer.offset()).ok()?;
+        let length = usize::try_from(buffer.length()).ok()?;
+        let is_inside = offset.checked_add(length)? <= self.body_bytes;
+        (is_inside && offset % ALIGNMENT == 0).then_some(length)
+    }
+}
+
+fn fixed_width(kind: &DataType) -> Option<usize> {
+    match kind {
+        DataType::FixedSizeBinary(width) => usize::try_from(*width).ok(),
+        kind => kind.primitive_width(),
     }
 }

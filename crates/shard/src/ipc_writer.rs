@@ -45,8 +45,7 @@ impl IpcWriter {
     }
 
     fn take(&mut self) -> Result<FileWriter<HashingWriter<AtomicFile>>, ShardError> {
-        let earlier = || io::Error::other("an earlier write failed");
-        self.file.take().ok_or_else(|| DurableError::at("write", &self.path)(earlier()).into())
+        self.file.take().ok_or_else(|| earlier_write_failed(&self.path))
     }
 }
 
@@ -54,6 +53,11 @@ impl fmt::Debug for IpcWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IpcWriter").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+/// What a writer says that cannot go on.
+pub(crate) fn earlier_write_failed(path: &Path) -> ShardError {
+    DurableError::at("write", path)(io::Error::other("an earlier write failed")).into()
 }
 
 /// Tells a full disk from a fault of ours.

@@ -1,4 +1,78 @@
-//! A face on disk: schema, writer, reader, manifest, order.
+//! A face on disk: the schema, writer and reader of data sets, and the order in which they are read.
+//!
+//! A data set is a folder of identity-labelled face crops, in files that any Arrow reader opens
+//! (pyarrow, polars, DuckDB): `dataset.json`, the [`Manifest`]; `identities.arrow`, who the labels
+//! are; and `shards/00000.arrow …`, the rows. Nothing in it is ever changed in place: files appear
+//! by renaming once they are complete, the manifest last. This crate knows no tensors.
+//!
+//! # Write, open, iterate, decode
+//!
+//! ```
+//! use pfc_shard::{
+//!     Dataset, DatasetSpec, DatasetWriter, DEFAULT_SHARD_BYTES, EpochOrder, Face, ImageSize, Quality,
+//!     decode, verify,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let dir = folder.path();
+//! # let mut jpeg = Vec::new();
+//! # jpeg_encoder::Encoder::new(&mut jpeg, 90)
+//! #     .encode(&[128; 112 * 112], 112, 112, jpeg_encoder::ColorType::Luma)?;
+//! let spec = DatasetSpec {
+//!     image_size: ImageSize::FACE,
+//!     seed: 1,
+//!     shard_bytes: DEFAULT_SHARD_BYTES,
+//!     sources: vec!["raw".into()],
+//!     tool: "example 1.0".into(),
+//!     arguments: vec![],
+//! };
+//! let mut writer = DatasetWriter::create(dir, spec)?;
+//! for label in [0, 1, 1] {
+//!     writer.push(Face::new(&jpeg, label, "a.jpg", ImageSize::FACE, Quality::default()))?;
+//! }
+//! writer.finish(["alice", "bob"].into_iter().collect())?;
+//!
+//! let dataset = Dataset::open(dir)?;
+//! let order = EpochOrder::new(dataset.len(), dataset.manifest().seed, 0);
+//! let mut pixels = vec![0; dataset.manifest().image_size.rgb_bytes()];
+//! for place in order.share(0, 0, 1) {
+//!     let face = dataset.get(place.row)?; // borrowed from the memory map
+//!     decode::decode_rgb(face.image, face.size(), &mut pixels)?;
+//!     println!("{}: {}", dataset.identities().name(face.label), face.source);
+//! }
+//! assert_eq!(dataset.identities().n_images(1), 2);
+//! assert!(verify(dir, |_| ())?.is_clean());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/read.rs` is a program that does so on a real data set; `examples/speed.rs` measures.
+//!
+//! # What is checked when
+//!
+//! * [`Dataset::open`]: the manifest, the table of identities with its checksum, and that every
+//!   file exists and has its size. Milliseconds.
+//! * The first [`Dataset::get`] in a shard, or [`Dataset::preload`]: magic, version, schema, every
+//!   length, offset and string, every label and size. What `get` returns after that is in bounds.
+//! * [`verify`]: every byte, against checksums and the hash of each image.
+//!
+//! Files are taken to be hostile: a damaged or foreign one is a [`ShardError`] that names the file,
+//! the row where there is one, and in its [`hint`](ShardError::hint) the way out, never a panic.
+//!
+//! # Columns of a shard
+//!
+//! | column | type | |
+//! |---|---|---|
+//! | `image` | binary | a whole JPEG file, never re-encoded if it had the right size |
+//! | `label` | uint32 | identity, below `n_identities` |
+//! | `source` | utf8 | path or record key it came from |
+//! | `width`, `height` | uint16 | of the decoded image; the same for all rows |
+//! | `hash` | fixed_size_binary(16) | XXH3-128 of `image`, big-endian |
+//! | `sharpness`, `brightness`, `contrast` | float32 | measures of [`Quality`] |
+//!
+//! No column is nullable or compressed, buffers are aligned to 64 bytes, record batches hold up to
+//! 16 MiB, and the schema's metadata says `pfc.format` = `1`.
 
 pub mod decode;
 pub mod hash;

@@ -88,3 +88,74 @@ impl Iterator for Share {
 }
 
 impl ExactSizeIterator for Share {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn rows(share: Share) -> Vec<u64> {
+        share.map(|place| place.row).collect()
+    }
+
+    #[test]
+    fn an_epoch_visits_every_row_once() {
+        let order = EpochOrder::new(1_000, 1, 2);
+        let mut visited = rows(order.share(0, 0, 1));
+        visited.sort_unstable();
+        assert!(visited.into_iter().eq(0..1_000));
+    }
+
+    #[test]
+    fn the_global_order_does_not_depend_on_the_number_of_ranks() {
+        let order = EpochOrder::new(1_003, 1, 2);
+        let start = 7;
+        let alone: Vec<Place> = order.share(start, 0, 1).collect();
+        for world in [2, 3, 4, 64, 2_000] {
+            let mut together: Vec<Place> =
+                (0..world).flat_map(|rank| order.share(start, rank, world)).collect();
+            together.sort_by_key(|place| place.position);
+            assert_eq!(together, alone, "{world} ranks");
+        }
+    }
+
+    #[test]
+    fn a_step_visits_the_same_rows_for_every_world_that_divides_the_batch() {
+        let (order, batch, step) = (EpochOrder::new(500, 3, 0), 24, 5);
+        let of = |world: u32| -> HashSet<u64> {
+            let share = |rank| order.share(step * batch, rank, world);
+            (0..world).flat_map(|r| rows(share(r)).into_iter().take(24 / world as usize)).collect()
+        };
+        let alone = of(1);
+        assert_eq!(alone.len(), 24);
+        [2, 3, 4, 6, 8, 12, 24].into_iter().for_each(|world| assert_eq!(of(world), alone));
+    }
+
+    #[test]
+    fn a_share_resumes_at_any_position() {
+        let order = EpochOrder::new(100, 3, 1);
+        let whole: Vec<Place> = order.share(0, 1, 4).collect();
+        assert_eq!(order.share(40, 1, 4).collect::<Vec<_>>(), whole[10..]);
+    }
+
+    #[test]
+    fn epochs_and_seeds_are_not_interchangeable() {
+        let order = |seed, epoch| rows(EpochOrder::new(50, seed, epoch).share(0, 0, 1));
+        let all = [order(1, 2), order(2, 1), order(0, 3), order(3, 0), order(1 << 40, 0)];
+        let distinct: HashSet<&Vec<u64>> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    #[test]
+    fn a_share_knows_its_length_and_ends() {
+        let order = EpochOrder::new(10, 0, 0);
+        assert_eq!(order.share(0, 0, 3).len(), 4);
+        assert_eq!(order.share(0, 2, 3).len(), 3);
+        assert_eq!(order.share(10, 0, 3).len(), 0);
+        assert_eq!(order.share(u64::MAX, 2, 3).next(), None);
+        let mut last = order.share(9, 0, u32::MAX);
+        assert_eq!(last.by_ref().count(), 1);
+        assert_eq!(EpochOrder::new(0, 0, 0).share(0, 0, 1).next(), None);
+    }
+}

@@ -118,3 +118,105 @@ fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_bijection(len: u64, key: u64) {
+        let permutation = Permutation::new(len, key);
+        let mut seen = vec![false; len as usize];
+        for i in 0..len {
+            let value = permutation.apply(i);
+            assert!(
+                !std::mem::replace(&mut seen[value as usize], true),
+                "{value} twice, len {len}"
+            );
+            assert_eq!(permutation.invert(value), i, "len {len}");
+        }
+    }
+
+    #[test]
+    fn it_is_a_bijection_for_every_length_to_300() {
+        (0..300).for_each(|len| (0..3).for_each(|key| check_bijection(len, key)));
+    }
+
+    #[test]
+    fn it_is_a_bijection_around_powers_of_two_and_for_primes() {
+        for bits in 9..17 {
+            (-1..=1).for_each(|d| check_bijection((1u64 << bits).wrapping_add_signed(d), 7));
+        }
+        [997, 7_919, 65_537, 104_729].into_iter().for_each(|prime| check_bijection(prime, 8));
+    }
+
+    #[test]
+    fn it_gives_the_answers_of_the_python_definition() {
+        let vectors = include_str!("../tests/vectors/permutation.tsv").lines().skip(1);
+        for line in vectors {
+            let v: Vec<u64> = line.split('\t').map(|n| n.parse().unwrap()).collect();
+            assert_eq!(Permutation::new(v[0], v[1]).apply(v[2]), v[3], "{line}");
+        }
+    }
+
+    #[test]
+    fn every_order_of_three_comes_up_about_equally_often() {
+        let mut counts = std::collections::BTreeMap::new();
+        for key in 0..6_000 {
+            let p = Permutation::new(3, key);
+            *counts.entry([p.apply(0), p.apply(1), p.apply(2)]).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 6);
+        // 1000 expected each, standard deviation 29: six of them is never left by chance.
+        assert!(counts.values().all(|n| (826..=1_174).contains(n)), "{counts:?}");
+    }
+
+    /// Pearson's statistic over a table of where the first, second, ... tenth of the input goes.
+    #[test]
+    fn inputs_spread_evenly_over_the_range() {
+        let len = 100_003;
+        let permutation = Permutation::new(len, 99);
+        let cell = |i: u64| (i * 10 / len) as usize;
+        let mut table = [[0u32; 10]; 10];
+        (0..len).for_each(|i| table[cell(i)][cell(permutation.apply(i))] += 1);
+        let expected = len as f64 / 100.0;
+        let squares = table.iter().flatten().map(|&n| (f64::from(n) - expected).powi(2));
+        let chi_squared: f64 = squares.sum::<f64>() / expected;
+        // 81 degrees of freedom: mean 81, standard deviation 12.7. Far below would be too regular.
+        assert!((30.0..150.0).contains(&chi_squared), "{chi_squared}");
+    }
+
+    #[test]
+    fn neighbours_do_not_stay_neighbours() {
+        let len = 1 << 20;
+        let permutation = Permutation::new(len, 5);
+        let step = |i| permutation.apply(i).abs_diff(permutation.apply(i + 1));
+        let near = (0..100_000).filter(|&i| step(i) <= 10).count();
+        // Probability 20 / 2^20 each: two of 100,000 are expected.
+        assert!(near < 15, "{near}");
+    }
+
+    #[test]
+    fn keys_that_differ_in_one_bit_give_unrelated_orders() {
+        let len = 10_007;
+        for bit in 0..64 {
+            let (a, b) = (Permutation::new(len, 0), Permutation::new(len, 1 << bit));
+            let fixed = (0..len).filter(|&i| a.apply(i) == b.apply(i)).count();
+            // One is expected of two random orders; Poisson with mean 1 exceeds 10 once in 10^8.
+            assert!(fixed <= 10, "bit {bit}: {fixed}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn invert_undoes_apply_at_any_length(len in 1u64.., key: u64, i: u64) {
+            let i = i % len;
+            let permutation = Permutation::new(len, key);
+            prop_assert!(permutation.apply(i) < len);
+            prop_assert_eq!(permutation.invert(permutation.apply(i)), i);
+            prop_assert_eq!(permutation.apply(permutation.invert(i)), i);
+        }
+    }
+}

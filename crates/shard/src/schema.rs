@@ -71,15 +71,3 @@ pub(crate) fn describe(schema: &Schema) -> String {
     }
     columns.join(", ")
 }
-
-/// How many field nodes and buffers a column takes in a record batch.
-pub(crate) fn nodes_and_buffers(kind: &DataType) -> (usize, usize) {
-    match kind {
-        DataType::Binary | DataType::Utf8 => (1, 3),
-        DataType::List(item) => {
-            let (nodes, buffers) = nodes_and_buffers(item.data_type());
-            (nodes + 1, buffers + 2)
-        }
-        _ => (1, 2),
-    }
-}

@@ -114,7 +114,8 @@ impl ShardWriter {
         Ok(ShardEntry { file, rows: self.n_rows, bytes, checksum })
     }
 
-    fn check(&self, face: &Face<'_>) -> Result<(), ShardError> {
+    /// Whether `face` may be appended.
+    pub(crate) fn check(&self, face: &Face<'_>) -> Result<(), ShardError> {
         let (row, expected) = (self.n_rows, self.spec.image_size);
         if face.size() != expected {
             let (path, found) = (self.path.clone(), face.size());
