@@ -1,1 +1,63 @@
-//! Placeholder of the first commit.
+//! `pfc-ingest`: identity-labelled face crops into columnar shards.
+//!
+//! [`run`] is the whole program, for tests and for other programs of the project.
+
+mod cli;
+mod error;
+mod image;
+mod inspect;
+mod pack;
+mod source;
+mod synth;
+mod threads;
+mod units;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use pfc_cli::{HintFinder, Outcome, hint_of};
+use pfc_durable::DurableError;
+use pfc_shard::ShardError;
+
+pub use cli::{Cli, Command};
+pub use error::IngestError;
+pub use inspect::InspectArgs;
+pub use pack::PackArgs;
+pub use synth::SynthArgs;
+pub use verify::VerifyArgs;
+
+/// Who knows the way out of which error.
+pub const HINTS: &[HintFinder] = &[
+    |e| hint_of::<IngestError>(e, IngestError::hint),
+    |e| hint_of::<ShardError>(e, ShardError::hint),
+    |e| hint_of::<DurableError>(e, DurableError::hint),
+];
+
+/// The program: reads the command line, runs, prints any error, and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    pfc_cli::init_log(cli.verbosity);
+    let result = pfc_cli::interrupt::listen().map_err(Into::into).and_then(|()| run(cli));
+    pfc_cli::exit(result, HINTS)
+}
+
+/// Runs one command; prints its result to standard output.
+///
+/// # Errors
+///
+/// Whatever kept the command from running, with context. Faults that it was asked to look for are
+/// [`Outcome::Findings`] instead.
+pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let quiet = cli.verbosity.is_quiet();
+    match cli.command {
+        Command::Synth(args) => synth::run(&args, quiet),
+        Command::Pack(args) => pack::run(&args, quiet),
+        Command::Verify(args) => verify::run(&args, quiet),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Completions(args) => {
+            args.print::<Cli>();
+            Ok(Outcome::Clean)
+        }
+    }
+}

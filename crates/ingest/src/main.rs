@@ -1,2 +1,7 @@
-//! Placeholder of the first commit.
-fn main() {}
+//! The program `pfc-ingest`; everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pfc_ingest::main()
+}

@@ -1,0 +1,59 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use pfc_cli::{Verbosity, completions::CompletionsArgs};
+
+use crate::{InspectArgs, PackArgs, SynthArgs, VerifyArgs};
+
+/// Pack face crops into columnar shards, check them, and look at them.
+///
+/// A data set is a folder of Arrow files that pfc-train and pfc-eval read without copying. Results
+/// go to standard output, progress and messages to standard error.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pfc-ingest",
+    version,
+    propagate_version = true,
+    after_help = "Examples:
+  pfc-ingest synth faces --identities 100 --images-per-identity 20
+  pfc-ingest pack faces data
+  pfc-ingest verify data
+  pfc-ingest inspect data --json
+
+Exit codes: 0 all is well, 1 it ran and found faults, 2 it could not run."
+)]
+pub struct Cli {
+    /// How much to say.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands of `pfc-ingest`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a folder of procedural faces to try things with.
+    Synth(SynthArgs),
+    /// Pack a folder of face crops into a data set.
+    Pack(PackArgs),
+    /// Check every byte of a data set.
+    Verify(VerifyArgs),
+    /// Show what a data set holds.
+    Inspect(InspectArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_parser_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

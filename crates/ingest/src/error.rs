@@ -1,0 +1,192 @@
+//! What can keep a command from running, said so that the user knows where and what to do.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use pfc_durable::DurableError;
+use pfc_shard::ShardError;
+
+/// An input that cannot be read or an output that cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The folder to write holds something already.
+    #[error("{}: already exists and is not empty", path.display())]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder to write holds a finished data set.
+    #[error("{}: already holds a data set", path.display())]
+    DatasetExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The output lies in the input, or the other way round.
+    #[error("{}: lies inside {}, the folder to be read", out.display(), raw.display())]
+    OutputInsideInput {
+        /// The folder to write.
+        out: PathBuf,
+        /// The folder to read.
+        raw: PathBuf,
+    },
+    /// The input is not there.
+    #[error("{}: there is no such folder", path.display())]
+    NoSuchFolder {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// The input is a file.
+    #[error("{}: is a file, not a folder of identity folders", path.display())]
+    NotAFolder {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// No folder below the input holds images.
+    #[error("{}: no identity folder with images in it", path.display())]
+    NoIdentities {
+        /// The folder searched.
+        path: PathBuf,
+        /// Images that lie directly in it.
+        n_loose: u64,
+    },
+    /// A folder with images lies in another one.
+    #[error("`{inner}` lies inside `{outer}`, and both hold images: whose are they?")]
+    NestedIdentity {
+        /// The outer identity folder, relative to the input.
+        outer: String,
+        /// The inner one.
+        inner: String,
+    },
+    /// Labels are 32 bits wide.
+    #[error("{n} identities are more than a data set can hold")]
+    TooManyIdentities {
+        /// Identity folders found.
+        n: usize,
+    },
+    /// Names are stored as UTF-8.
+    #[error("{}: the folder's name is not valid UTF-8", path.display())]
+    NameNotUtf8 {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A link leads back to a folder that it lies in.
+    #[error("{}: is a link back to {}, so the folder has no end", path.display(), ancestor.display())]
+    FolderLoop {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        ancestor: PathBuf,
+    },
+    /// Not one image could be used.
+    #[error("{}: none of its {n} images can be read", path.display())]
+    NothingUsable {
+        /// The input.
+        path: PathBuf,
+        /// Images tried.
+        n: u64,
+        /// The first image and its reason.
+        example: String,
+    },
+    /// The user stopped it.
+    #[error("interrupted after {done} of {total} images")]
+    Interrupted {
+        /// Images done.
+        done: u64,
+        /// Images in all.
+        total: u64,
+    },
+    /// The arguments of `synth` do not fit together.
+    #[error("{what}")]
+    SynthArguments {
+        /// Which, and their bounds.
+        what: String,
+        /// What to change.
+        hint: &'static str,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {op}", path.display())]
+    Io {
+        /// What was being done.
+        op: &'static str,
+        /// The file or folder it was done to.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A data set could not be read or written.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A file could not be made visible.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+}
+
+impl IngestError {
+    /// Turns an I/O error into one that names `op` and `path`; for `map_err`.
+    pub fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IngestError {
+        let path = path.to_path_buf();
+        move |source| IngestError::Io { op, path, source }
+    }
+
+    /// The way out, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        use IngestError::*;
+        let hint = match self {
+            OutputExists { path } => {
+                format!("choose another folder, or remove {} first", path.display())
+            }
+            DatasetExists { path } => format!(
+                "choose another folder, or give --force to replace {} once the new one is complete",
+                path.display()
+            ),
+            OutputInsideInput { .. } => "choose a folder outside the input".into(),
+            NoSuchFolder { .. } => "is the path right?".into(),
+            NotAFolder { path } => format!(
+                "give a folder with one sub-folder of images per identity, as in {}/NAME/1.jpg",
+                path.parent().unwrap_or(path).display()
+            ),
+            NoIdentities { path, n_loose: 0 } => format!(
+                "put the images of each identity in a folder of its own, as in {}/NAME/1.jpg",
+                path.display()
+            ),
+            NoIdentities { path, n_loose } => format!(
+                "{n_loose} images lie directly in {0}: put those of each identity in a folder of \
+                 its own, as in {0}/NAME/1.jpg, or give the folder above",
+                path.display()
+            ),
+            NestedIdentity { outer, .. } => format!(
+                "an identity is a folder of images without further identities in it: move the \
+                 images that lie directly in `{outer}` to a folder of their own"
+            ),
+            TooManyIdentities { .. } => format!("a data set holds up to {} identities", u32::MAX),
+            NameNotUtf8 { .. } => "rename the folder; `convmv` does it for many".into(),
+            FolderLoop { path, .. } => format!("remove the link {}", path.display()),
+            NothingUsable { example, .. } => format!("the first one: {example}"),
+            Interrupted { .. } => "run the same command again; no data set was left behind".into(),
+            SynthArguments { hint, .. } => (*hint).into(),
+            Io { op, path, source } => {
+                let kind = source.kind();
+                return DurableError { op, path: path.clone(), source: kind.into() }.hint();
+            }
+            Shard(source) => return source.hint(),
+            Durable(source) => return source.hint(),
+        };
+        Some(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_as_such() {
+        let error =
+            IngestError::at("write", Path::new("out/a.jpg"))(io::ErrorKind::StorageFull.into());
+        assert_eq!(error.to_string(), "out/a.jpg: cannot write");
+        assert!(error.hint().unwrap().starts_with("the disk that holds out/a.jpg is full"));
+    }
+}

@@ -1,0 +1,124 @@
+//! To the one size of a data set.
+
+use fast_image_resize as fir;
+use fir::{
+    FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedImage, TypedImageRef},
+    pixels::{InnerPixel, U8, U8x3},
+};
+
+use super::{Channels, ImageError, Pixels};
+
+/// What becomes of an image that is not square.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Fit {
+    /// Cut the longer side down to the middle.
+    #[default]
+    Crop,
+    /// Fill the shorter side up with black.
+    Pad,
+    /// Squeeze the longer side.
+    Stretch,
+}
+
+/// Resizes to `side`×`side` with a Lanczos filter of three lobes, which also averages when it
+/// shrinks. An image that already has the size is returned as it is.
+///
+/// # Errors
+///
+/// [`ImageError::Corrupt`] if the resizer refuses, which sizes of at least one pixel never cause.
+pub fn resize(pixels: Pixels, side: u32, fit: Fit) -> Result<Pixels, ImageError> {
+    if (pixels.width, pixels.height) == (side, side) {
+        return Ok(pixels);
+    }
+    match fit {
+        Fit::Crop => scale(pixels, side, side, true),
+        Fit::Stretch => scale(pixels, side, side, false),
+        Fit::Pad => {
+            let longest = pixels.width.max(pixels.height);
+            let shrink = |n: u32| rounded(u64::from(n) * u64::from(side), longest.into()).max(1);
+            let (width, height) = (shrink(pixels.width), shrink(pixels.height));
+            Ok(centred(&scale(pixels, width, height, false)?, side))
+        }
+    }
+}
+
+fn scale(pixels: Pixels, width: u32, height: u32, crop: bool) -> Result<Pixels, ImageError> {
+    let channels = pixels.channels;
+    let data = match channels {
+        Channels::Grey => scale_typed::<U8>(&pixels, width, height, crop),
+        Channels::Rgb => scale_typed::<U8x3>(&pixels, width, height, crop),
+    };
+    let data = data.map_err(|e| ImageError::Corrupt(format!("cannot resize: {e}")))?;
+    Ok(Pixels { width, height, channels, data })
+}
+
+/// Typed, as the untyped call would compile the resizer for two dozen kinds of pixel: minutes.
+fn scale_typed<P: PixelTrait<Component = u8> + Default>(
+    pixels: &Pixels,
+    width: u32,
+    height: u32,
+    crop: bool,
+) -> Result<Vec<u8>, String> {
+    let source = TypedImageRef::<P>::from_buffer(pixels.width, pixels.height, &pixels.data)
+        .map_err(|e| e.to_string())?;
+    let mut target = TypedImage::<P>::new(width, height);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+    let options = if crop { options.fit_into_destination(None) } else { options };
+    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|e| e.to_string())?;
+    Ok(P::components(target.pixels()).to_vec())
+}
+
+fn centred(inner: &Pixels, side: u32) -> Pixels {
+    let count = inner.channels.count();
+    let (left, top) = ((side - inner.width) / 2, (side - inner.height) / 2);
+    let mut data = vec![0; side as usize * side as usize * count];
+    let row_bytes = inner.width as usize * count;
+    for (y, row) in inner.data.chunks_exact(row_bytes).enumerate() {
+        let start = ((top as usize + y) * side as usize + left as usize) * count;
+        data[start..start + row_bytes].copy_from_slice(row);
+    }
+    Pixels { width: side, height: side, channels: inner.channels, data }
+}
+
+fn rounded(numerator: u64, denominator: u64) -> u32 {
+    ((numerator + denominator / 2) / denominator) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 6×2: black, white, black thirds from left to right.
+    fn thirds() -> Pixels {
+        let row = [0, 0, 255, 255, 0, 0];
+        Pixels::grey(6, 2, [row, row].concat())
+    }
+
+    #[test]
+    fn cropping_keeps_the_middle() {
+        let out = resize(thirds(), 2, Fit::Crop).unwrap();
+        assert_eq!(out, Pixels::grey(2, 2, vec![255; 4]));
+    }
+
+    #[test]
+    fn padding_keeps_all_and_fills_with_black() {
+        let out = resize(Pixels::grey(6, 2, vec![200; 12]), 6, Fit::Pad).unwrap();
+        let (black, grey) = ([0u8; 6], [200u8; 6]);
+        assert_eq!(out.data, [black, black, grey, grey, black, black].concat());
+    }
+
+    #[test]
+    fn a_line_of_one_pixel_can_be_resized() {
+        for fit in [Fit::Crop, Fit::Pad, Fit::Stretch] {
+            let out = resize(Pixels::rgb(500, 1, vec![9; 1500]), 112, fit).unwrap();
+            assert_eq!((out.width, out.height), (112, 112));
+        }
+    }
+
+    #[test]
+    fn a_flat_image_stays_flat_at_any_size() {
+        let out = resize(Pixels::rgb(301, 299, vec![77; 301 * 299 * 3]), 112, Fit::Crop).unwrap();
+        assert!(out.data.iter().all(|&v| v == 77));
+    }
+}

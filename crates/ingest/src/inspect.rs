@@ -1,0 +1,230 @@
+//! `pfc-ingest inspect`: what a data set holds, without reading its images.
+
+use std::{collections::BTreeMap, io::Write, path::PathBuf};
+
+use anyhow::Context;
+use pfc_cli::{Format, Outcome, print_json, print_table, table};
+use pfc_shard::{Dataset, ImageSize, ShardEntry};
+use serde::Serialize;
+
+use crate::{
+    pack::quarantine,
+    units::{bytes, count, percent},
+};
+
+/// Columns of the longest bar of the histogram.
+const BAR_COLUMNS: u64 = 40;
+
+/// Show what a data set holds.
+///
+/// Counts, sizes, shards, where the images came from, and how many images the identities have.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pfc-ingest inspect data
+  pfc-ingest inspect data --json | jq .images")]
+pub struct InspectArgs {
+    /// Folder that `pack` wrote
+    dataset: PathBuf,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What is shown, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Inspection {
+    images: u64,
+    identities: u32,
+    image_size: ImageSize,
+    bytes: u64,
+    seed: u64,
+    sources: Vec<String>,
+    tool: String,
+    arguments: Vec<String>,
+    images_per_identity: Spread,
+    /// Reasons and counts of what `pack` left out.
+    left_out: BTreeMap<String, u64>,
+    shards: Vec<ShardEntry>,
+}
+
+/// How the images are spread over the identities.
+#[derive(Debug, Serialize)]
+struct Spread {
+    least: u64,
+    median: u64,
+    mean: f64,
+    most: u64,
+    histogram: Vec<Bin>,
+}
+
+/// Identities that have `from` to `to` images, both included.
+#[derive(Debug, PartialEq, Serialize)]
+struct Bin {
+    from: u64,
+    to: u64,
+    identities: u64,
+}
+
+/// Runs the command.
+pub fn run(args: &InspectArgs) -> anyhow::Result<Outcome> {
+    let dir = &args.dataset;
+    let inspection =
+        inspect(args).with_context(|| format!("cannot inspect `{}`", dir.display()))?;
+    if args.format.json {
+        print_json(&inspection)?;
+    } else {
+        print(&inspection)?;
+    }
+    Ok(Outcome::Clean)
+}
+
+fn inspect(args: &InspectArgs) -> anyhow::Result<Inspection> {
+    let dataset = Dataset::open(&args.dataset)?;
+    let identities = dataset.identities();
+    let n_images = (0..dataset.n_identities()).map(|label| identities.n_images(label));
+    let manifest = dataset.manifest();
+    Ok(Inspection {
+        images: manifest.rows,
+        identities: manifest.n_identities,
+        image_size: manifest.image_size,
+        bytes: manifest.bytes(),
+        seed: manifest.seed,
+        sources: manifest.sources.clone(),
+        tool: manifest.tool.clone(),
+        arguments: manifest.arguments.clone(),
+        images_per_identity: spread(n_images.collect()),
+        left_out: quarantine::count_reasons(&args.dataset)?,
+        shards: manifest.shards.clone(),
+    })
+}
+
+fn spread(mut n_images: Vec<u64>) -> Spread {
+    n_images.sort_unstable();
+    let n = n_images.len();
+    let total: u64 = n_images.iter().sum();
+    Spread {
+        least: n_images.first().copied().unwrap_or(0),
+        // The upper one of the two in the middle.
+        median: n_images.get(n / 2).copied().unwrap_or(0),
+        mean: total as f64 / n.max(1) as f64,
+        most: n_images.last().copied().unwrap_or(0),
+        histogram: histogram(&n_images),
+    }
+}
+
+/// Bins that double in width (0, 1, 2–3, 4–7, …) from the first to the last that is not empty.
+fn histogram(n_images: &[u64]) -> Vec<Bin> {
+    let bin_of = |n: u64| u64::BITS - n.leading_zeros();
+    let mut bins = BTreeMap::<u32, u64>::new();
+    for &n in n_images {
+        *bins.entry(bin_of(n)).or_default() += 1;
+    }
+    let (Some((&first, _)), Some((&last, _))) = (bins.first_key_value(), bins.last_key_value())
+    else {
+        return Vec::new();
+    };
+    let bounds = |bin: u32| match bin {
+        0 => (0, 0),
+        bin => (1 << (bin - 1), u64::MAX >> (u64::BITS - bin)),
+    };
+    (first..=last)
+        .map(|bin| (bounds(bin), bins.get(&bin).copied().unwrap_or(0)))
+        .map(|((from, to), identities)| Bin { from, to, identities })
+        .collect()
+}
+
+fn print(inspection: &Inspection) -> std::io::Result<()> {
+    print_overview(inspection)?;
+    let spread = &inspection.images_per_identity;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\nImages per identity")?;
+    for line in bars(&spread.histogram) {
+        writeln!(out, "{line}")?;
+    }
+    drop(out);
+    let mut shards = table(["shard", "images", "size"]);
+    for shard in &inspection.shards {
+        shards.add_row([shard.file.clone(), count(shard.rows), bytes(shard.bytes)]);
+    }
+    writeln!(std::io::stdout())?;
+    print_table(&shards)
+}
+
+fn print_overview(inspection: &Inspection) -> std::io::Result<()> {
+    let spread = &inspection.images_per_identity;
+    let mut table = table(["data set", ""]);
+    let mut row = |name: &str, value: String| {
+        table.add_row([name.to_owned(), value]);
+    };
+    row("images", count(inspection.images));
+    row("identities", count(inspection.identities.into()));
+    row("image size", inspection.image_size.to_string());
+    row("bytes", bytes(inspection.bytes));
+    row("bytes per image", bytes(inspection.bytes / inspection.images.max(1)));
+    row("shards", count(inspection.shards.len() as u64));
+    row(
+        "images per identity",
+        format!(
+            "{} to {}, median {}, mean {:.1}",
+            count(spread.least),
+            count(spread.most),
+            count(spread.median),
+            spread.mean
+        ),
+    );
+    row("sources", inspection.sources.join("\n"));
+    row("seed", inspection.seed.to_string());
+    row("written by", format!("{} {}", inspection.tool, inspection.arguments.join(" ")));
+    for (reason, n) in &inspection.left_out {
+        row(&format!("left out: {}", reason.replace('_', " ")), count(*n));
+    }
+    print_table(&table)
+}
+
+/// One line per bin: bounds, bar, count, share.
+fn bars(bins: &[Bin]) -> Vec<String> {
+    let most = bins.iter().map(|b| b.identities).max().unwrap_or(0).max(1);
+    let total = bins.iter().map(|b| b.identities).sum();
+    let line = |bin: &Bin| {
+        let bounds = match bin {
+            Bin { from, to, .. } if from == to => count(*from),
+            Bin { from, to, .. } => format!("{}-{}", count(*from), count(*to)),
+        };
+        // What is there shows, however little.
+        let columns = (bin.identities * BAR_COLUMNS / most).max(bin.identities.min(1));
+        let bar = "█".repeat(columns as usize);
+        let share = percent(bin.identities, total);
+        format!("{bounds:>13}  {bar:<40}  {:>10}  {share:>7}", count(bin.identities))
+    };
+    bins.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bins_double_and_keep_gaps() {
+        let bin = |from, to, identities| Bin { from, to, identities };
+        assert_eq!(
+            histogram(&[0, 1, 1, 3, 8, 15]),
+            [bin(0, 0, 1), bin(1, 1, 2), bin(2, 3, 1), bin(4, 7, 0), bin(8, 15, 2)]
+        );
+        assert_eq!(histogram(&[]), []);
+        assert_eq!(histogram(&[u64::MAX]), [bin(1 << 63, u64::MAX, 1)]);
+    }
+
+    #[test]
+    fn a_bar_shows_even_one_identity_of_many() {
+        let bins = histogram(&[vec![1; 1000], vec![2]].concat());
+        let lines = bars(&bins);
+        assert_eq!(lines[0].matches('█').count(), 40);
+        assert_eq!(lines[1].matches('█').count(), 1);
+    }
+
+    #[test]
+    fn the_spread_of_five_matches_a_hand_worked_case() {
+        let spread = spread(vec![9, 1, 2, 4, 4]);
+        assert_eq!((spread.least, spread.median, spread.most), (1, 4, 9));
+        assert_eq!(spread.mean, 4.0);
+    }
+}

@@ -1,0 +1,76 @@
+//! One image from the bytes of its file to the bytes of its row.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pfc_shard::{IMAGE_BYTES_MAX, Quality, hash::content_hash};
+
+use crate::{
+    image::{
+        Fit, ImageError, Kind, Limits, Sniffed, decode, decode_grey, encode_jpeg, jpeg_size,
+        measure, resize, sniff,
+    },
+    source::Reject,
+};
+
+/// What every image of a data set becomes.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipe {
+    /// Width and height in pixels.
+    pub side: u16,
+    /// JPEG quality of what is encoded anew, 1 to 100.
+    pub quality: u8,
+    /// What becomes of images that are not square.
+    pub fit: Fit,
+    /// How large an image may be to be decoded.
+    pub limits: Limits,
+}
+
+/// An image that is ready to be written.
+#[derive(Debug)]
+pub struct Prepared {
+    /// A whole JPEG of the recipe's size.
+    pub image: Vec<u8>,
+    /// `image` is the file itself, byte for byte.
+    pub passed_through: bool,
+    pub quality: Quality,
+    /// Content hash of `image`.
+    pub hash: u128,
+}
+
+/// Decodes and measures an image; keeps its bytes where they will do.
+///
+/// # Errors
+///
+/// [`Reject::Image`] with the reason.
+pub fn prepare(bytes: Vec<u8>, recipe: &Recipe) -> Result<Prepared, Reject> {
+    if let Some(luma) = luma_if_it_will_do(&bytes, recipe)? {
+        let quality = measure(&luma, recipe.side.into());
+        let hash = content_hash(&bytes);
+        return Ok(Prepared { image: bytes, passed_through: true, quality, hash });
+    }
+    let upright = decode(&bytes, recipe.limits)?;
+    drop(bytes);
+    let pixels = resize(upright, recipe.side.into(), recipe.fit)?;
+    let image = encode_jpeg(&pixels, recipe.quality)?;
+    let quality = measure(&pixels.luma(), recipe.side.into());
+    let hash = content_hash(&image);
+    Ok(Prepared { image, passed_through: false, quality, hash })
+}
+
+/// The luma of a JPEG of the right size, which proves that it decodes; nothing for another image.
+///
+/// An EXIF orientation is not looked at: a crop of the final size is what its maker wanted.
+fn luma_if_it_will_do(bytes: &[u8], recipe: &Recipe) -> Result<Option<Vec<u8>>, ImageError> {
+    let side = u32::from(recipe.side);
+    let is_jpeg = sniff(bytes) == Sniffed::Image(Kind::Jpeg);
+    if !is_jpeg || bytes.len() > IMAGE_BYTES_MAX || jpeg_size(bytes)? != (side, side) {
+        return Ok(None);
+    }
+    // No state outlives the call but `bytes`, which is only read.
+    let luma = catch_unwind(AssertUnwindSafe(|| decode_grey(bytes)))
+        .unwrap_or_else(|_| Err(ImageError::Corrupt("the decoder panicked".into())))?;
+    if luma.len() != (side * side) as usize {
+        return Err(ImageError::Corrupt("the decoder returned another size".into()));
+    }
+    Ok(Some(luma))
+}

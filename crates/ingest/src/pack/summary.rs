@@ -1,0 +1,77 @@
+//! What a pack did.
+
+use std::{io, time::Duration};
+
+use pfc_cli::{print_table, table};
+use serde::Serialize;
+
+use crate::units::{bytes, count};
+
+/// Counts of a finished pack, as `--json` prints them.
+#[derive(Debug, Default, Serialize)]
+pub struct Summary {
+    /// Rows of the data set.
+    pub images: u64,
+    pub identities: u64,
+    /// Identities all of whose images were quarantined.
+    pub identities_without_images: u64,
+    /// Images stored as they were.
+    pub passed_through: u64,
+    /// Images decoded, resized and encoded anew.
+    pub re_encoded: u64,
+    /// Images that could not be used.
+    pub quarantined: u64,
+    /// Files that are not images of an identity.
+    pub skipped: u64,
+    pub shards: u64,
+    /// Bytes of the data set.
+    pub bytes: u64,
+    /// From the start of the listing to the end of the last write.
+    pub seconds: f64,
+    pub images_per_second: f64,
+}
+
+impl Summary {
+    /// Counts one row.
+    pub fn add(&mut self, passed_through: bool) {
+        self.images += 1;
+        if passed_through {
+            self.passed_through += 1;
+        } else {
+            self.re_encoded += 1;
+        }
+    }
+
+    /// Notes how long it took.
+    pub fn finish(&mut self, elapsed: Duration) {
+        self.seconds = elapsed.as_secs_f64();
+        let tried = self.images + self.quarantined;
+        self.images_per_second = tried as f64 / self.seconds.max(1e-9);
+    }
+
+    /// Prints the table.
+    ///
+    /// # Errors
+    ///
+    /// That of a closed standard output.
+    pub fn print(&self) -> io::Result<()> {
+        let mut table = table(["packed", ""]);
+        let mut row = |name: &str, value: String| {
+            table.add_row([name.to_owned(), value]);
+        };
+        row("images", count(self.images));
+        row("identities", count(self.identities));
+        if self.identities_without_images > 0 {
+            row("identities without images", count(self.identities_without_images));
+        }
+        row("passed through", count(self.passed_through));
+        row("re-encoded", count(self.re_encoded));
+        row("quarantined", count(self.quarantined));
+        row("skipped files", count(self.skipped));
+        row("shards", count(self.shards));
+        row("bytes", bytes(self.bytes));
+        row("seconds", format!("{:.1}", self.seconds));
+        row("images/s", count(self.images_per_second as u64));
+        print_table(&table)
+    }
+}

@@ -1,0 +1,189 @@
+//! Identity folders: the folder that directly holds images is the identity, at any depth.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use walkdir::{DirEntry, WalkDir};
+
+use super::{Index, LeftOut, Reject, Source};
+use crate::{
+    IngestError,
+    image::{SNIFF_BYTES, Sniffed, has_image_extension, sniff},
+};
+
+/// Files beyond this are no face crops, and reading one would be felt.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// A folder of identity folders, indexed.
+pub struct FolderSource {
+    root: PathBuf,
+    index: Index,
+    left_out: Vec<LeftOut>,
+}
+
+impl FolderSource {
+    /// Lists all folders below `root`, following links. Files without the extension of an image are
+    /// opened to see whether they are one.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError`] if there is no identity, one lies inside another, a folder cannot be listed,
+    /// has no UTF-8 name or never ends.
+    pub fn open(root: &Path) -> Result<FolderSource, IngestError> {
+        match root.metadata() {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(IngestError::NotAFolder { path: root.to_path_buf() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(IngestError::NoSuchFolder { path: root.to_path_buf() });
+            }
+            Err(e) => return Err(IngestError::at("look at", root)(e)),
+        }
+        let mut listing =
+            Listing { root, index: Index::default(), left_out: Vec::new(), open: None };
+        listing.walk()?;
+        let Listing { mut index, left_out, .. } = listing;
+        index.seal();
+        check(root, &index, &left_out)?;
+        Ok(FolderSource { root: root.to_path_buf(), index, left_out })
+    }
+}
+
+impl Source for FolderSource {
+    fn name(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
+        let file = File::open(self.root.join(self.index.path(entry)))?;
+        let size = file.metadata()?.len();
+        if size > FILE_BYTES_MAX {
+            return Err(Reject::TooManyBytes { bytes: size, bytes_max: FILE_BYTES_MAX });
+        }
+        let mut bytes = Vec::with_capacity(size as usize + 1);
+        // The file may grow meanwhile; what is read stays bounded.
+        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+}
+
+fn check(root: &Path, index: &Index, left_out: &[LeftOut]) -> Result<(), IngestError> {
+    if index.n_identities() == 0 {
+        let is_loose = |l: &&LeftOut| l.reject == Reject::NoIdentity;
+        let n_loose = left_out.iter().filter(is_loose).count() as u64;
+        return Err(IngestError::NoIdentities { path: root.to_path_buf(), n_loose });
+    }
+    if u32::try_from(index.n_identities()).is_err() {
+        return Err(IngestError::TooManyIdentities { n: index.n_identities() });
+    }
+    for name in index.identities() {
+        let above = name.match_indices('/').map(|(i, _)| &name[..i]);
+        if let Some(outer) = above.into_iter().find(|outer| index.has_identity(outer)) {
+            let (outer, inner) = (outer.to_owned(), name.to_owned());
+            return Err(IngestError::NestedIdentity { outer, inner });
+        }
+    }
+    Ok(())
+}
+
+/// A walk under way.
+struct Listing<'a> {
+    root: &'a Path,
+    index: Index,
+    left_out: Vec<LeftOut>,
+    /// The folder whose files are being met, and its images so far.
+    open: Option<(PathBuf, Vec<String>)>,
+}
+
+impl Listing<'_> {
+    fn walk(&mut self) -> Result<(), IngestError> {
+        // Files before folders: a folder's own files then come in one run.
+        let walk = WalkDir::new(self.root).min_depth(1).follow_links(true).sort_by(|a, b| {
+            let key = |e: &DirEntry| e.file_type().is_dir();
+            key(a).cmp(&key(b)).then_with(|| a.file_name().cmp(b.file_name()))
+        });
+        for entry in walk {
+            match entry {
+                Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry) => self.file(&entry)?,
+                Err(e) => self.trouble(e)?,
+            }
+        }
+        self.close()
+    }
+
+    fn file(&mut self, entry: &DirEntry) -> Result<(), IngestError> {
+        let path = entry.path();
+        if !entry.file_type().is_file() || !looks_like_an_image(path) {
+            self.leave_out(path, Reject::OtherFile);
+            return Ok(());
+        }
+        if entry.depth() == 1 {
+            self.leave_out(path, Reject::NoIdentity);
+            return Ok(());
+        }
+        let Some(name) = entry.file_name().to_str() else {
+            self.leave_out(path, Reject::NameNotUtf8);
+            return Ok(());
+        };
+        let folder = path.parent().unwrap_or(self.root);
+        if self.open.as_ref().is_none_or(|(open, _)| open != folder) {
+            self.close()?;
+            self.open = Some((folder.to_path_buf(), Vec::new()));
+        }
+        if let Some((_, images)) = &mut self.open {
+            images.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Files the folder that was being met as an identity.
+    fn close(&mut self) -> Result<(), IngestError> {
+        let Some((folder, images)) = self.open.take() else { return Ok(()) };
+        let relative = folder.strip_prefix(self.root).unwrap_or(&folder);
+        let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
+        let Some(parts) = parts else { return Err(IngestError::NameNotUtf8 { path: folder }) };
+        self.index.push(parts.join("/"), images.iter().map(String::as_str));
+        Ok(())
+    }
+
+    fn leave_out(&mut self, path: &Path, reject: Reject) {
+        let relative = path.strip_prefix(self.root).unwrap_or(path);
+        let source = relative.to_string_lossy().into_owned();
+        self.left_out.push(LeftOut { source, reject });
+    }
+
+    /// A link to nowhere costs one file; anything else may hide any number of images.
+    fn trouble(&mut self, error: walkdir::Error) -> Result<(), IngestError> {
+        let path = error.path().unwrap_or(self.root).to_path_buf();
+        if let Some(ancestor) = error.loop_ancestor() {
+            let ancestor = ancestor.to_path_buf();
+            return Err(IngestError::FolderLoop { path, ancestor });
+        }
+        let is_gone = error.io_error().is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
+        if is_gone && path.is_symlink() {
+            self.leave_out(&path, Reject::BrokenLink);
+            return Ok(());
+        }
+        Err(IngestError::at("list", &path)(error.into()))
+    }
+}
+
+fn looks_like_an_image(path: &Path) -> bool {
+    if has_image_extension(path) {
+        return true;
+    }
+    let mut head = Vec::with_capacity(SNIFF_BYTES);
+    let read = File::open(path).and_then(|f| f.take(SNIFF_BYTES as u64).read_to_end(&mut head));
+    read.is_ok() && sniff(&head) != Sniffed::NotAnImage
+}

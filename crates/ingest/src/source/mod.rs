@@ -1,0 +1,103 @@
+//! Where images come from. A source is indexed first, which fixes labels and order; images are then
+//! read in any order from many threads.
+
+mod folder;
+mod index;
+
+use std::io;
+
+pub use folder::FolderSource;
+pub use index::Index;
+
+use crate::image::ImageError;
+
+/// A collection of images with identities.
+pub trait Source: Sync {
+    /// How the user named it, for the manifest.
+    fn name(&self) -> String;
+
+    /// Identities and images, in the order of the source.
+    fn index(&self) -> &Index;
+
+    /// The bytes of image `entry`, for `entry` below [`Index::len`].
+    ///
+    /// # Errors
+    ///
+    /// [`Reject`] if this one image cannot be had; others may.
+    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject>;
+
+    /// What was met while indexing and is not among the entries.
+    fn left_out(&self) -> &[LeftOut];
+}
+
+/// Something in the source that is no entry.
+#[derive(Debug, Clone)]
+pub struct LeftOut {
+    /// Path in the source; characters that are not UTF-8 are replaced.
+    pub source: String,
+    /// Why.
+    pub reject: Reject,
+}
+
+/// Why something is not packed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reject {
+    /// It is another kind of file: nothing is lost.
+    #[error("not an image, by name and content")]
+    OtherFile,
+    /// An image that belongs to nobody.
+    #[error("the image lies in no identity folder")]
+    NoIdentity,
+    /// The file cannot be read.
+    #[error("cannot read: {0}")]
+    Unreadable(String),
+    /// A link that leads nowhere.
+    #[error("the link leads to no file")]
+    BrokenLink,
+    /// Names are stored as UTF-8.
+    #[error("the file's name is not valid UTF-8")]
+    NameNotUtf8,
+    /// More bytes than any image has.
+    #[error("the file has {bytes} bytes, more than the {bytes_max} allowed")]
+    TooManyBytes {
+        /// Size of the file.
+        bytes: u64,
+        /// Most bytes allowed.
+        bytes_max: u64,
+    },
+    /// What the file holds is of no use.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl Reject {
+    /// A short fixed word for the reason, to count and filter by.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Reject::OtherFile => "other_file",
+            Reject::NoIdentity => "no_identity",
+            Reject::Unreadable(_) => "unreadable",
+            Reject::BrokenLink => "broken_link",
+            Reject::NameNotUtf8 => "name_not_utf8",
+            Reject::TooManyBytes { .. } | Reject::Image(ImageError::TooManyPixels { .. }) => {
+                "too_large"
+            }
+            Reject::Image(ImageError::Empty) => "empty",
+            Reject::Image(ImageError::NotAnImage) => "not_an_image",
+            Reject::Image(ImageError::Unsupported(_)) => "unsupported",
+            Reject::Image(ImageError::Truncated) => "truncated",
+            Reject::Image(ImageError::Corrupt(_)) => "corrupt",
+        }
+    }
+
+    /// Whether it was never meant as an image of someone, so that leaving it out loses nothing.
+    pub fn is_skip(&self) -> bool {
+        matches!(self, Reject::OtherFile | Reject::NoIdentity)
+    }
+}
+
+impl From<io::Error> for Reject {
+    fn from(error: io::Error) -> Reject {
+        Reject::Unreadable(error.to_string())
+    }
+}

@@ -1,0 +1,98 @@
+//! `pfc-ingest synth`: procedural faces whose identity can be learned, but not trivially.
+//!
+//! [`face`] draws who someone is, [`shot`] how a picture of them was taken; [`scene`] turns both
+//! into colours with the painters beside it, and [`camera`] into the bytes of a JPEG. A picture
+//! depends on (seed, identity, image) alone.
+
+mod camera;
+mod colour;
+mod face;
+mod features;
+mod hair;
+mod pairs;
+mod plan;
+mod random;
+mod scene;
+mod shot;
+mod skin;
+mod worn;
+mod write;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use pfc_cli::{Format, Outcome, print_json};
+
+use crate::threads::Threads;
+use plan::{Noise, World};
+
+/// Make a folder of procedural faces to try things with.
+///
+/// Writes 112x112 JPEGs, a folder per person, named and numbered as LFW's are. Who someone is decides the shape of the head and
+/// of all features, colours, hair, and the texture of the skin; pose, expression, light, camera,
+/// background and covered parts change from image to image. Identities come in families of three
+/// that look alike. The same seed gives the same bytes, and the first identities and images stay
+/// the same when more are asked for.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pfc-ingest synth faces --identities 100 --images-per-identity 20
+  pfc-ingest synth dirty --identities 100 --images-per-identity 20 \\
+      --noise mislabelled=0.02,duplicated=0.03,corrupt=0.01
+  pfc-ingest synth demo --identities 200 --images-per-identity 20 --holdout 40 --pairs 1000
+
+With --holdout the images lie in OUT/train and OUT/test. OUT/synth.json tells the truth about
+injected noise; OUT/pairs.txt has the form of LFW's, over OUT/test if there is one.")]
+pub struct SynthArgs {
+    /// Folder to make
+    out: PathBuf,
+    /// People to make
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    identities: u64,
+    /// Images of each
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=9_999))]
+    images_per_identity: u64,
+    /// Seed of the whole world
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Spoil this share of the images: one number for each kind, or kind=share,...
+    ///
+    /// Kinds: mislabelled (shows someone else), duplicated (an image once more, its bytes or
+    /// re-encoded), corrupt (cut short, empty, header broken, or text). Held-out people are spared.
+    #[arg(long, value_name = "SHARE")]
+    noise: Option<Noise>,
+    /// Further people in a folder of their own, to test with
+    #[arg(long, value_name = "M", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    holdout: u64,
+    /// Write a list of this many verification pairs, a multiple of 20
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pairs: Option<u64>,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Runs the command.
+pub fn run(args: &SynthArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let out = args.out.display();
+    let summary = make(args, quiet).with_context(|| format!("cannot make `{out}`"))?;
+    if args.format.json {
+        print_json(&summary)?;
+    } else {
+        summary.print()?;
+    }
+    Ok(Outcome::Clean)
+}
+
+fn make(args: &SynthArgs, quiet: bool) -> anyhow::Result<write::Summary> {
+    let world = World {
+        seed: args.seed,
+        identities: args.identities,
+        holdout: args.holdout,
+        images: args.images_per_identity,
+    };
+    let noise = args.noise.unwrap_or_default();
+    let pool = args.threads.pool()?;
+    Ok(pool.install(|| write::write(&args.out, world, noise, args.pairs, quiet))?)
+}

@@ -1,0 +1,318 @@
+//! The files of a synthetic folder.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use pfc_cli::{Progress, interrupt, print_table, table};
+use pfc_durable::AtomicDir;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{
+    camera::{photograph, photograph_at_quality},
+    pairs::{self, Person},
+    plan::{Damage, Fault, Noise, Plan, World},
+    random::Stream,
+};
+use crate::{IngestError, units::count};
+
+/// What was made, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    pub images: u64,
+    pub identities: u64,
+    pub holdout_identities: u64,
+    pub mislabelled: u64,
+    pub duplicated: u64,
+    pub corrupt: u64,
+    pub pairs: u64,
+    pub seconds: f64,
+    pub images_per_second: f64,
+}
+
+/// `synth.json`: the truth about a synthetic folder.
+#[derive(Serialize)]
+struct Truth {
+    format: u32,
+    seed: u64,
+    identities: u64,
+    images_per_identity: u64,
+    holdout_identities: u64,
+    noise: Noise,
+    faults: Vec<FaultTruth>,
+}
+
+#[derive(Serialize)]
+struct FaultTruth {
+    path: String,
+    fault: &'static str,
+    /// Who a mislabelled image shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shows: Option<String>,
+    /// Which image a duplicate repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<String>,
+    /// `same_bytes`, `re_encoded`, or the kind of damage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    how: Option<&'static str>,
+}
+
+/// Makes `out`, which appears once it is complete.
+///
+/// # Errors
+///
+/// [`IngestError`] if `out` holds something, the pairs cannot be had, the user interrupts, or a
+/// write fails.
+pub fn write(
+    out: &Path,
+    world: World,
+    noise: Noise,
+    n_pairs: Option<u64>,
+    quiet: bool,
+) -> Result<Summary, IngestError> {
+    let started = Instant::now();
+    check_free(out)?;
+    let folder = Folder { world, plan: Plan::new(world, noise) };
+    let pairs =
+        n_pairs.map(|n| pairs::list(&folder.people_for_pairs(), n, world.seed)).transpose()?;
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(IngestError::at("create", parent))?;
+    let unfinished = AtomicDir::create(out)?;
+    folder.write_images(unfinished.path(), quiet)?;
+    if let Some(pairs) = pairs {
+        save(&unfinished.path().join("pairs.txt"), pairs.as_bytes())?;
+    }
+    save(&unfinished.path().join("synth.json"), &folder.truth(noise))?;
+    unfinished.commit()?;
+    Ok(folder.summary(n_pairs.unwrap_or(0), started.elapsed().as_secs_f64()))
+}
+
+/// `out` may be missing or an empty folder.
+fn check_free(out: &Path) -> Result<(), IngestError> {
+    let is_free = match fs::read_dir(out) {
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+        Ok(mut entries) => entries.next().is_none(),
+    };
+    if is_free { Ok(()) } else { Err(IngestError::OutputExists { path: out.to_path_buf() }) }
+}
+
+struct Folder {
+    world: World,
+    plan: Plan,
+}
+
+impl Folder {
+    fn write_images(&self, root: &Path, quiet: bool) -> Result<(), IngestError> {
+        let World { identities, holdout, images, .. } = self.world;
+        let people = identities + holdout;
+        for identity in 0..people {
+            let folder = root.join(self.folder_of(identity));
+            fs::create_dir_all(&folder).map_err(IngestError::at("create", &folder))?;
+        }
+        let total = people * images;
+        let progress = Progress::new("synth", "images", total, quiet);
+        let written = (0..total).into_par_iter().try_for_each(|slot| {
+            if interrupt::requested() {
+                return Err(IngestError::Interrupted { done: 0, total });
+            }
+            let (identity, image) = (slot / images, slot % images);
+            save(&root.join(self.path(identity, image)), &self.content(identity, image))?;
+            progress.add(1);
+            Ok(())
+        });
+        progress.finish();
+        written
+    }
+
+    /// The bytes of one file.
+    fn content(&self, identity: u64, image: u64) -> Vec<u8> {
+        let World { seed, images, .. } = self.world;
+        match self.fault_of(identity, image) {
+            None => photograph(seed, identity, image),
+            // A picture that no file of the other person shows.
+            Some(Fault::Mislabelled { shows }) => {
+                photograph(seed, shows, images + identity * images + image)
+            }
+            Some(Fault::Duplicated { of, same_bytes: true }) => photograph(seed, identity, of),
+            Some(Fault::Duplicated { of, same_bytes: false }) => {
+                photograph_at_quality(seed, identity, of, 50)
+            }
+            Some(Fault::Corrupt(damage)) => {
+                let mut draw = Stream::new(&[seed, identity, image, 0xbad]);
+                spoil(photograph(seed, identity, image), damage, &mut draw)
+            }
+        }
+    }
+
+    fn fault_of(&self, identity: u64, image: u64) -> Option<Fault> {
+        let is_training = identity < self.world.identities;
+        is_training.then(|| self.plan.fault(identity, image)).flatten()
+    }
+
+    /// Those to be verified: the held-out people, or, without any, the sound images of the others.
+    fn people_for_pairs(&self) -> Vec<Person> {
+        let World { identities, holdout, images, .. } = self.world;
+        let people = if holdout > 0 { identities..identities + holdout } else { 0..identities };
+        let sound = |identity| {
+            (0..images).filter(|&i| self.fault_of(identity, i).is_none()).collect::<Vec<_>>()
+        };
+        people.map(|i| Person { name: name(i), images: sound(i) }).collect()
+    }
+
+    fn folder_of(&self, identity: u64) -> PathBuf {
+        let World { identities, holdout, .. } = self.world;
+        match (holdout, identity < identities) {
+            (0, _) => name(identity).into(),
+            (_, true) => Path::new("train").join(name(identity)),
+            (_, false) => Path::new("test").join(name(identity)),
+        }
+    }
+
+    fn path(&self, identity: u64, image: u64) -> PathBuf {
+        self.folder_of(identity).join(format!("{}_{:04}.jpg", name(identity), image + 1))
+    }
+
+    fn truth(&self, noise: Noise) -> Vec<u8> {
+        let path = |identity, image| self.path(identity, image).to_string_lossy().into_owned();
+        let faults = self.plan.faults().map(|(identity, image, fault)| {
+            let mut truth = FaultTruth {
+                path: path(identity, image),
+                fault: "corrupt",
+                shows: None,
+                of: None,
+                how: None,
+            };
+            match fault {
+                Fault::Mislabelled { shows } => {
+                    (truth.fault, truth.shows) = ("mislabelled", Some(name(shows)));
+                }
+                Fault::Duplicated { of, same_bytes } => {
+                    (truth.fault, truth.of) = ("duplicated", Some(path(identity, of)));
+                    truth.how = Some(if same_bytes { "same_bytes" } else { "re_encoded" });
+                }
+                Fault::Corrupt(damage) => truth.how = Some(damage.name()),
+            }
+            truth
+        });
+        let truth = Truth {
+            format: 1,
+            seed: self.world.seed,
+            identities: self.world.identities,
+            images_per_identity: self.world.images,
+            holdout_identities: self.world.holdout,
+            noise,
+            faults: faults.collect(),
+        };
+        let mut text = serde_json::to_vec_pretty(&truth).expect("numbers and strings become JSON");
+        text.push(b'\n');
+        text
+    }
+
+    fn summary(&self, pairs: u64, seconds: f64) -> Summary {
+        let World { identities, holdout, images, .. } = self.world;
+        let all = (identities + holdout) * images;
+        let count = |is: fn(&Fault) -> bool| self.plan.faults().filter(|f| is(&f.2)).count() as u64;
+        Summary {
+            images: all,
+            identities,
+            holdout_identities: holdout,
+            mislabelled: count(|f| matches!(f, Fault::Mislabelled { .. })),
+            duplicated: count(|f| matches!(f, Fault::Duplicated { .. })),
+            corrupt: count(|f| matches!(f, Fault::Corrupt(_))),
+            pairs,
+            seconds,
+            images_per_second: all as f64 / seconds.max(1e-9),
+        }
+    }
+}
+
+impl Summary {
+    /// Prints the table.
+    ///
+    /// # Errors
+    ///
+    /// That of a closed standard output.
+    pub fn print(&self) -> io::Result<()> {
+        let mut table = table(["made", ""]);
+        let mut row = |name: &str, value: String| {
+            table.add_row([name.to_owned(), value]);
+        };
+        row("images", count(self.images));
+        row("identities", count(self.identities));
+        row("held-out identities", count(self.holdout_identities));
+        for (kind, n) in [
+            ("mislabelled", self.mislabelled),
+            ("duplicated", self.duplicated),
+            ("corrupt", self.corrupt),
+        ] {
+            if n > 0 {
+                row(kind, count(n));
+            }
+        }
+        row("pairs", count(self.pairs));
+        row("seconds", format!("{:.1}", self.seconds));
+        row("images/s", count(self.images_per_second as u64));
+        print_table(&table)
+    }
+}
+
+impl Damage {
+    fn name(self) -> &'static str {
+        match self {
+            Damage::Truncated => "truncated",
+            Damage::Empty => "empty",
+            Damage::BrokenHeader => "broken_header",
+            Damage::Text => "text",
+        }
+    }
+}
+
+fn spoil(mut jpeg: Vec<u8>, damage: Damage, draw: &mut Stream) -> Vec<u8> {
+    match damage {
+        Damage::Truncated => jpeg.truncate((jpeg.len() as f32 * draw.between(0.1, 0.9)) as usize),
+        Damage::Empty => jpeg.clear(),
+        // The start-of-image marker stays, so that it still looks like a JPEG.
+        Damage::BrokenHeader => jpeg[3..40].fill(0),
+        Damage::Text => jpeg = b"<html><body>404 Not Found</body></html>\n".to_vec(),
+    }
+    jpeg
+}
+
+/// As LFW names people.
+fn name(identity: u64) -> String {
+    format!("Person_{identity:06}")
+}
+
+fn save(path: &Path, bytes: &[u8]) -> Result<(), IngestError> {
+    fs::write(path, bytes).map_err(IngestError::at("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_damage_is_refused_by_the_decoder() {
+        let limits = crate::image::Limits { pixels_max: 1 << 20 };
+        for damage in [Damage::Truncated, Damage::Empty, Damage::BrokenHeader, Damage::Text] {
+            for image in 0..5 {
+                let mut draw = Stream::new(&[image]);
+                let bytes = spoil(photograph(0, 0, image), damage, &mut draw);
+                assert!(crate::image::decode(&bytes, limits).is_err(), "{damage:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn held_out_people_are_in_a_folder_of_their_own() {
+        let world = World { seed: 0, identities: 2, holdout: 1, images: 1 };
+        let folder = Folder { world, plan: Plan::new(world, Noise::default()) };
+        let path = |identity| folder.path(identity, 0).to_string_lossy().into_owned();
+        assert_eq!(path(1), "train/Person_000001/Person_000001_0001.jpg");
+        assert_eq!(path(2), "test/Person_000002/Person_000002_0001.jpg");
+        assert_eq!(folder.people_for_pairs().len(), 1);
+    }
+}
