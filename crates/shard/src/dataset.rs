@@ -8,7 +8,7 @@ use std::{
 
 use rayon::prelude::*;
 
-use crate::{Face, Identities, Manifest, Shard, ShardEntry, ShardError, manifest::resolve, mmap};
+use crate::{Face, Identities, Manifest, Shard, ShardEntry, ShardError, mmap};
 
 /// A data set opened for reading, memory-mapped. `Send` and `Sync`: share one among all threads.
 ///
@@ -40,7 +40,7 @@ impl Dataset {
     pub fn open(dir: &Path) -> Result<Dataset, ShardError> {
         let manifest = Manifest::read(dir)?;
         let identities = Identities::open(dir, &manifest)?;
-        let slot = |s: &ShardEntry| Slot { path: resolve(dir, &s.file), shard: OnceLock::new() };
+        let slot = |s: &ShardEntry| Slot { path: dir.join(&s.file), shard: OnceLock::new() };
         let slots: Vec<Slot> = manifest.shards.iter().map(slot).collect();
         // In parallel, since a network file system takes its time for each; collected before the
         // first fault is taken, so that it is the same one in every run.

@@ -59,6 +59,8 @@
 //!
 //! Files are taken to be hostile: a damaged or foreign one is a [`ShardError`] that names the file,
 //! the row where there is one, and in its [`hint`](ShardError::hint) the way out, never a panic.
+//! The one thing that memory maps cannot survive is a file cut short while it is open (the system
+//! then ends the program): replace files by renaming, as this crate does, never in place.
 //!
 //! # Columns of a shard
 //!
@@ -68,7 +70,7 @@
 //! | `label` | uint32 | identity, below `n_identities` |
 //! | `source` | utf8 | path or record key it came from |
 //! | `width`, `height` | uint16 | of the decoded image; the same for all rows |
-//! | `hash` | fixed_size_binary(16) | XXH3-128 of `image`, big-endian |
+//! | `hash` | `fixed_size_binary(16)` | XXH3-128 of `image`, big-endian |
 //! | `sharpness`, `brightness`, `contrast` | float32 | measures of [`Quality`] |
 //!
 //! No column is nullable or compressed, buffers are aligned to 64 bytes, record batches hold up to

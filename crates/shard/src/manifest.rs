@@ -4,7 +4,7 @@
 
 use std::{
     fs, io,
-    path::{Component, Path, PathBuf},
+    path::{Component, Path},
 };
 
 use serde::{Deserialize, Serialize};
@@ -152,9 +152,4 @@ fn stays_inside(file: &str) -> bool {
 /// Name of shard `index` relative to the data set's folder: `shards/00000.arrow`.
 pub fn shard_file(index: usize) -> String {
     format!("{SHARDS_DIR}/{index:05}.arrow")
-}
-
-/// Where a listed file lies.
-pub(crate) fn resolve(dir: &Path, file: &str) -> PathBuf {
-    dir.join(file)
 }

@@ -28,7 +28,7 @@ impl EpochOrder {
         self.len() == 0
     }
 
-    /// The row at `position` of the epoch. O(1), about 20 ns.
+    /// The row at `position` of the epoch. O(1), some tens of nanoseconds.
     ///
     /// # Panics
     ///

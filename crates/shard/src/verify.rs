@@ -16,7 +16,6 @@ use crate::{
     dataset::{check_size, open_listed},
     decode::{self, DecodeError},
     hash::content_hash,
-    manifest::resolve,
 };
 
 /// Findings kept per file; the rest are counted. Whoever sees a thousand needs the file replaced.
@@ -223,7 +222,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn examine(&self, on_progress: &(impl Fn(u64) + Sync)) -> FileReport {
         let mut report = FileReport::of(&self.entry.file);
-        let path = resolve(self.dir, &self.entry.file);
+        let path = self.dir.join(&self.entry.file);
         // Read rather than mapped, so that a bad sector is an error and not a signal.
         let checksum = check_size(&path, self.entry.bytes)
             .and_then(|()| file_checksum(&path, &mut report.bytes, on_progress));

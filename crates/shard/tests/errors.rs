@@ -1,5 +1,8 @@
 //! Every way a data set can be wrong, as the user is told of it.
 
+// A test fails by panicking.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

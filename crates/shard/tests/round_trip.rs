@@ -1,5 +1,8 @@
 //! What is written is what is read, and the same rows are the same bytes.
 
+// A test fails by panicking.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

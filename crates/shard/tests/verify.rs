@@ -1,5 +1,8 @@
 //! `verify` finds what is damaged and says where.
 
+// A test fails by panicking.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{
