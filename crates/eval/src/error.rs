@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
 
@@ -54,6 +55,20 @@ pub enum EvalError {
         /// The line that names it.
         line: usize,
     },
+    /// A folder without a list.
+    #[error("{}: a folder, and no list of pairs is given", data.display())]
+    NoList {
+        /// The folder.
+        data: PathBuf,
+    },
+    /// A file that is no verification pack.
+    #[error("{}: not a verification pack: {reason}", path.display())]
+    Pack {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// An image that cannot be decoded.
     #[error("{image}: cannot decode the image: {reason}")]
     Image {
@@ -76,6 +91,50 @@ pub enum EvalError {
     /// The numbers allow no figure.
     #[error(transparent)]
     Metric(#[from] MetricError),
+    /// A chart cannot be drawn.
+    #[error("cannot draw the chart: {reason}")]
+    Plot {
+        /// What the drawing library says.
+        reason: String,
+    },
+    /// A file that is no result of ours.
+    #[error("{}: not a result that can be read: {reason}", path.display())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A file could not be written whole.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// A file that holds no embeddings which can be used.
+    #[error("{}: not a file of embeddings: {reason}", path.display())]
+    Features {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A folder of kept embeddings that belong to something else.
+    #[error("{}: kept from another run: {reason}", path.display())]
+    Cache {
+        /// What describes the folder.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// Landmarks of a list that make no crop.
+    #[error("{}:{line}: the face cannot be aligned", path.display())]
+    Landmarks {
+        /// The list.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Why not.
+        #[source]
+        source: pfc_align::AlignError,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -86,6 +145,14 @@ impl EvalError {
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvalError {
         let path = path.to_owned();
         move |source| EvalError::Io { op, path, source }
+    }
+
+    pub(crate) fn document(path: &Path, reason: impl Into<String>) -> EvalError {
+        EvalError::Document { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn features(path: &Path, reason: impl Into<String>) -> EvalError {
+        EvalError::Features { path: path.to_owned(), reason: reason.into() }
     }
 
     /// What to do about it.
@@ -102,8 +169,30 @@ impl EvalError {
             EvalError::Image { .. } => Some(
                 "JPEG, PNG, BMP, WebP and PNM are read; download or re-encode the image".to_owned(),
             ),
+            EvalError::NoList { .. } => {
+                Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
+            }
+            EvalError::Pack { .. } => Some(
+                "a pack is a pickle of (images, issame) as InsightFace publishes them, such as \
+                 lfw.bin; no other pickles are read, and nothing in one is ever run"
+                    .to_owned(),
+            ),
+            EvalError::Features { .. } => Some(
+                "float32 arrays of two dimensions are read, one embedding a row, from .safetensors \
+                 or .npy (in Python: numpy.save(name, x.astype('<f4')))"
+                    .to_owned(),
+            ),
+            EvalError::Cache { path, .. } => Some(format!(
+                "name another folder, or delete `{}` if its embeddings are not needed",
+                path.parent().unwrap_or(path).display()
+            )),
+            EvalError::Landmarks { source, .. } => source.hint(),
             EvalError::Metric(error) => error.hint(),
             EvalError::Model(error) => error.hint(),
+            EvalError::Durable(error) => error.hint(),
+            EvalError::Document { .. } => {
+                Some("write one with `pfc-eval lfw … --json > FILE`".to_owned())
+            }
             _ => None,
         }
     }

@@ -110,14 +110,7 @@ pub struct Decoded {
 ///
 /// What the decoder says: unknown format, damage, or more than 8192 pixels a side.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, String> {
-    let mut reader =
-        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(SIDE_MAX);
-    limits.max_image_height = Some(SIDE_MAX);
-    limits.max_alloc = Some(DECODE_BYTES_MAX);
-    reader.limits(limits);
-    let rgb = reader.decode().map_err(|e| e.to_string())?.into_rgb8();
+    let rgb = decode_rgb(bytes)?;
     let side = FACE_SIDE as u32;
     let size = rgb.dimensions();
     if size == (side, side) {
@@ -128,6 +121,18 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, String> {
     }
     let resized = image::imageops::resize(&rgb, side, side, FilterType::Triangle);
     Ok(Decoded { rgb: resized.into_raw(), resized_from: Some(size) })
+}
+
+/// Decodes an image of a known format as it is.
+pub(crate) fn decode_rgb(bytes: &[u8]) -> Result<image::RgbImage, String> {
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(SIDE_MAX);
+    limits.max_image_height = Some(SIDE_MAX);
+    limits.max_alloc = Some(DECODE_BYTES_MAX);
+    reader.limits(limits);
+    Ok(reader.decode().map_err(|e| e.to_string())?.into_rgb8())
 }
 
 #[cfg(test)]

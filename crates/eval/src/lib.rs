@@ -2,9 +2,19 @@
 //!
 //! The trainer uses [`verification`]; the program is [`run`].
 
+mod cli;
+pub mod commands;
 mod error;
 pub mod faces;
+pub mod features;
+mod html;
+pub mod ijb;
+pub mod pack;
 pub mod pairs;
+pub mod plot;
+pub mod protocols;
+pub mod report;
 pub mod verification;
 
+pub use cli::{Cli, HINTS, run};
 pub use error::EvalError;

@@ -5,6 +5,7 @@
 //! per worker, puts the parts together in order and calls [`PairsSet::judge`].
 
 mod judge;
+pub mod protocol;
 mod report;
 mod set;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     EvalError,
     faces::Faces,
+    pack::Pack,
     pairs::{ImageName, Pair, PairList, Protocol, read_regular_file},
 };
 
@@ -74,11 +75,10 @@ impl PairsSet {
         let read = |i: usize| read_regular_file(&paths[i], IMAGE_BYTES_MAX);
         let faces = Faces::load(paths.len(), read, |i| paths[i].display().to_string())?;
         let (people, n_people, people_from) = people(&list);
-        let name = pairs.file_stem().unwrap_or(pairs.as_os_str()).to_string_lossy().into_owned();
         let below_root =
             |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
         let set = PairsSet {
-            name,
+            name: stem(pairs),
             protocol: list.protocol,
             pairs: list.pairs,
             faces,
@@ -86,6 +86,42 @@ impl PairsSet {
             people,
             n_people,
             people_from,
+        };
+        set.warn_of_sizes();
+        Ok(set)
+    }
+
+    /// Opens an `InsightFace` pack (`lfw.bin`); images that occur more than once are kept once.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Pack`] if the file is no pack, [`EvalError::Image`], [`EvalError::Io`].
+    pub fn open_pack(path: &Path) -> Result<PairsSet, EvalError> {
+        let pack = Pack::read(path)?;
+        // Where image i of the pack lies among the different ones.
+        let mut index = HashMap::new();
+        let mut firsts = Vec::new();
+        let mut place = |i: usize| {
+            *index.entry(&pack.images[i][..]).or_insert_with(|| {
+                firsts.push(i);
+                firsts.len() as u32 - 1
+            })
+        };
+        let pair = |(i, &same)| Pair { left: place(2 * i), right: place(2 * i + 1), same };
+        let pairs: Vec<Pair> = pack.same.iter().enumerate().map(pair).collect();
+        let read = |i: usize| Ok(pack.images[firsts[i]].clone());
+        let image_name = |i: usize| format!("{} image {}", path.display(), firsts[i]);
+        let faces = Faces::load(firsts.len(), read, image_name)?;
+        let (people, n_people) = link(firsts.len(), &pairs);
+        let set = PairsSet {
+            name: stem(path),
+            protocol: Protocol::TenFold,
+            pairs,
+            faces,
+            image_names: firsts.iter().map(usize::to_string).collect(),
+            people,
+            n_people,
+            people_from: PeopleFrom::Pairs,
         };
         set.warn_of_sizes();
         Ok(set)
@@ -101,7 +137,7 @@ impl PairsSet {
         self.faces.len()
     }
 
-    /// What image `i` is called: its path below the data folder.
+    /// What image `i` is called: its path below the data folder, or its number in the pack.
     ///
     /// # Panics
     ///
@@ -174,6 +210,11 @@ impl PairsSet {
             );
         }
     }
+}
+
+/// A file's name without its extension.
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// The file of each image.

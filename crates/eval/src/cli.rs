@@ -1,0 +1,115 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use pfc_cli::{HintFinder, Outcome, Verbosity, completions::CompletionsArgs, hint_of};
+
+use crate::{
+    EvalError,
+    commands::{
+        pairs::{self, BinArgs, CfpArgs, SetArgs},
+        report::{self, ReportArgs},
+    },
+    pairs::CfpSplit,
+};
+
+/// Judge face recognition models: published figures, stricter ones beside them, and error bars
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Judge a model on LFW, or on any set in LFW's layout
+    ///
+    /// The data folder holds `NAME/NAME_0001.jpg`. The list is LFW's pairs.txt (ten folds: accuracy is
+    /// the mean over folds, each judged by the threshold that is best on the other nine), or a single
+    /// list such as pairsDevTest.txt (judged by its own best threshold). Embeddings of each face and
+    /// of its mirror image are summed.
+    #[command(after_help = "Examples:
+  pfc-eval lfw --model run.ckpt --data lfw --pairs pairs.txt
+  pfc-eval lfw --model run.ckpt --data lfw --pairs pairs.txt --plot roc.svg --json > run.json
+  pfc-eval lfw --model run.ckpt --data lfw.bin")]
+    Lfw(Box<SetArgs>),
+    /// Judge a model on CFP, frontal faces against profiles
+    CfpFp(Box<CfpArgs>),
+    /// Judge a model on CFP, frontal faces against frontal faces
+    CfpFf(Box<CfpArgs>),
+    /// Judge a model on AgeDB-30: a pack, or a folder with `path path 0|1` lines
+    Agedb(Box<SetArgs>),
+    /// Judge a model on Cross-Age LFW: a pack, or the aligned faces with `pairs_CALFW.txt`
+    Calfw(Box<SetArgs>),
+    /// Judge a model on Cross-Pose LFW: a pack, or the aligned faces with `pairs_CPLFW.txt`
+    Cplfw(Box<SetArgs>),
+    /// Judge a model on InsightFace packs, several at once
+    Bin(Box<BinArgs>),
+    /// Judge a model on pairs of your own
+    ///
+    /// The list holds one `path path 0|1` line per pair, or any published layout. Of a list with all
+    /// genuine pairs first, tenths of both kinds make the folds.
+    Pairs(Box<SetArgs>),
+    /// Compare results on one page: figures, curves, and the pairs judged worst
+    ///
+    /// The page is one file that needs nothing else; it embeds the faces of the worst pairs.
+    Report(ReportArgs),
+    Ijbb(Box<commands::ijb::IjbbArgs>),
+    Ijbc(Box<commands::ijb::IjbcArgs>),
+    Completions(CompletionsArgs),
+}
+
+impl Cli {
+    /// How much to say.
+    pub fn verbosity(&self) -> Verbosity {
+        self.verbosity
+    }
+}
+
+/// Where the ways out are found.
+pub const HINTS: &[HintFinder] = &[
+    |e| hint_of(e, EvalError::hint),
+    |e| hint_of(e, pfc_model::ModelError::hint),
+    |e| hint_of(e, pfc_metrics::MetricError::hint),
+    |e| hint_of(e, pfc_durable::DurableError::hint),
+];
+
+/// Runs a command to its end; results go to standard output.
+///
+/// # Errors
+///
+/// Whatever stopped it, with context; [`HINTS`] knows the ways out.
+pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let quiet = cli.verbosity.is_quiet();
+    match cli.command {
+        Command::Lfw(args) => pairs::set("lfw", &args, quiet),
+        Command::CfpFp(args) => pairs::cfp(CfpSplit::FrontalProfile, &args, quiet),
+        Command::CfpFf(args) => pairs::cfp(CfpSplit::FrontalFrontal, &args, quiet),
+        Command::Agedb(args) => pairs::set("agedb", &args, quiet),
+        Command::Calfw(args) => pairs::set("calfw", &args, quiet),
+        Command::Cplfw(args) => pairs::set("cplfw", &args, quiet),
+        Command::Bin(args) => pairs::bin(&args, quiet),
+        Command::Pairs(args) => pairs::set("pairs", &args, quiet),
+        Command::Report(args) => report::report(&args),
+        Command::Ijbb(args) => commands::ijb::ijbb(&args, quiet),
+        Command::Ijbc(args) => commands::ijb::ijbc(&args, quiet),
+        Command::Completions(args) => {
+            args.print::<Cli>();
+            Ok(Outcome::Clean)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

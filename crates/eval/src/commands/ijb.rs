@@ -1,0 +1,240 @@
+//! `pfc-eval ijbb` and `pfc-eval ijbc`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use pfc_cli::{Outcome, Progress};
+use pfc_metrics::{ijb::Pooling, roc::Far};
+use pfc_model::Embed;
+use serde::Serialize;
+
+use super::{
+    ijb_table,
+    pairs::parse_far,
+    source::{BootstrapArgs, Source, SourceArgs, fingerprint},
+};
+use crate::{
+    EvalError, features,
+    ijb::{self, Benchmark, Embedded, IjbReport, IjbSet},
+    plot::{self, PlotPath},
+};
+
+/// Version of the JSON layout.
+pub const SCHEMA: u32 = 1;
+
+const AFTER_HELP: &str = "\
+Faces become templates as in the reference: embedding of the face plus that of its mirror image,
+times the detector's score, mean over the frames of a video, sum over the media, norm 1.
+The reference spells its options as letters, and its two scripts give N opposite meanings:
+
+  option here           eval_ijbc.py   ijb_evals.py
+  (default)             N1 D1 F2       N0 D1 F1
+  --no-flip             F1             F0
+  --unit-norm-faces     N0             N1
+  --no-detector-score   D0             D0
+  --unit-norm-media     –              –
+
+TAR is read in two ways. `nearest` is what papers print: where the FAR of scikit-learn's curve is
+nearest to the one asked for, which may be above it. `TAR` is where at most that share of the
+impostor pairs is accepted.
+
+Examples:
+  pfc-eval ijbc --data IJBC --model run.ckpt --cache ijbc-features
+  pfc-eval ijbc --data IJBC --features embeddings.safetensors --all-options
+  pfc-eval ijbb --data IJBB --features e.npy --no-flip --json > ijbb.json";
+
+/// Judge a model on IJB-C: 1:1 verification and 1:N search of templates
+///
+/// The data folder holds `meta` (ijbc_name_5pts_score.txt, ijbc_face_tid_mid.txt,
+/// ijbc_template_pair_label.txt and, for 1:N, ijbc_1N_*.csv) and `loose_crop` with the faces, which
+/// only a model needs.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct IjbcArgs {
+    #[command(flatten)]
+    args: IjbArgs,
+}
+
+/// Judge a model on IJB-B: 1:1 verification and 1:N search of templates
+///
+/// As `pfc-eval ijbc`, with lists that are called ijbb_… and galleries S1 and S2.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct IjbbArgs {
+    #[command(flatten)]
+    args: IjbArgs,
+}
+
+/// What both take.
+#[derive(Debug, Clone, clap::Args)]
+struct IjbArgs {
+    /// Folder with `meta` and `loose_crop`
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Leave out the embedding of the mirror image
+    #[arg(long)]
+    no_flip: bool,
+    /// Divide each face by its norm; else the norm, which falls with image quality, weighs it
+    #[arg(long)]
+    unit_norm_faces: bool,
+    /// Do not weigh faces by the detector's score
+    #[arg(long)]
+    no_detector_score: bool,
+    /// Divide the mean of each video by its norm, which the reference does not
+    #[arg(long)]
+    unit_norm_media: bool,
+    /// A 1:1 table for each of the eight combinations of the three options of the reference
+    #[arg(long, conflicts_with_all = ["no_flip", "unit_norm_faces", "no_detector_score"])]
+    all_options: bool,
+    /// False accept rates to read TAR at
+    #[arg(long, value_name = "RATE,…", value_delimiter = ',', default_value = "1e-6,1e-5,1e-4,1e-3,1e-2,1e-1", value_parser = parse_far)]
+    far: Vec<Far>,
+    /// Only 1:1
+    #[arg(long)]
+    no_search: bool,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
+    /// Write the score of every pair, in the order of the list, as float64 to this .npy file
+    #[arg(long, value_name = "FILE")]
+    scores: Option<PathBuf>,
+    /// Write the model's embeddings to this .safetensors file
+    #[arg(long, value_name = "FILE", requires = "model")]
+    save_features: Option<PathBuf>,
+    /// Draw the ROC curves to this SVG or PNG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PlotPath>,
+    #[command(flatten)]
+    format: pfc_cli::Format,
+}
+
+/// The JSON of `--json`.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    schema: u32,
+    tool: String,
+    command: &'a str,
+    model: String,
+    #[serde(flatten)]
+    report: &'a IjbReport,
+}
+
+/// Runs `pfc-eval ijbc`.
+///
+/// # Errors
+///
+/// [`EvalError`] with context.
+pub fn ijbc(args: &IjbcArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    run(&args.args, Benchmark::IjbC, quiet)
+}
+
+/// Runs `pfc-eval ijbb`.
+///
+/// # Errors
+///
+/// [`EvalError`] with context.
+pub fn ijbb(args: &IjbbArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    run(&args.args, Benchmark::IjbB, quiet)
+}
+
+fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outcome> {
+    let context = || format!("cannot judge on `{}`", args.data.display());
+    let set = IjbSet::open(&args.data, benchmark).with_context(context)?;
+    let differences = set.differences();
+    if !differences.is_empty() {
+        let (name, found) = (benchmark.facts().name, differences.join(", "));
+        tracing::warn!("{}: not the complete {name}: {found}", args.data.display());
+    }
+    let source = match args.source.model() {
+        None => args.source.files()?,
+        Some(model) => {
+            let embedder = model
+                .open()
+                .with_context(|| format!("cannot open the model `{}`", model.model.display()))?;
+            let cache = match &args.source.cache {
+                None => None,
+                Some(dir) => Some((dir.as_path(), fingerprint(&model.model)?)),
+            };
+            let progress = Progress::new("embed", "faces", set.faces.names.len() as u64, quiet);
+            let embeddings = ijb::embed(&set, &embedder, cache, |n| {
+                progress.add(n as u64);
+                if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
+            });
+            progress.finish();
+            let dim = embedder.embedding();
+            Source::Memory { embeddings: embeddings.with_context(context)?, dim }
+        }
+    };
+    let (original, mirrored) = source.rows()?;
+    if let Some(path) = &args.save_features {
+        let shape = [original.len(), original.dim()];
+        let mut arrays = vec![("embs", shape, original.data())];
+        arrays.extend(mirrored.map(|rows| ("embs_f", shape, rows.data())));
+        features::write::safetensors(path, &arrays)?;
+    }
+    let options = args.options();
+    let judged =
+        ijb::judge(&set, &Embedded { original, mirrored }, &options).with_context(context)?;
+    output(args, benchmark, &judged)?;
+    Ok(Outcome::Clean)
+}
+
+impl IjbArgs {
+    fn options(&self) -> ijb::Options {
+        let pooling = Pooling {
+            flip: !self.no_flip,
+            unit_norm_faces: self.unit_norm_faces,
+            detector_score: !self.no_detector_score,
+            unit_norm_media: self.unit_norm_media,
+        };
+        let mut poolings = vec![pooling];
+        if self.all_options {
+            // The order of the reference's own loop, default first.
+            poolings = (0..8)
+                .map(|i| Pooling {
+                    flip: i & 4 == 0,
+                    unit_norm_faces: i & 2 != 0,
+                    detector_score: i & 1 == 0,
+                    ..pooling
+                })
+                .collect();
+        }
+        ijb::Options {
+            poolings,
+            fars: self.far.clone(),
+            bootstrap: self.bootstrap.get(),
+            one_to_n: !self.no_search,
+            ..ijb::Options::default()
+        }
+    }
+}
+
+fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow::Result<()> {
+    let report = &judged.report;
+    if let Some(path) = &args.scores {
+        features::write::npy(path, &judged.scores)?;
+    }
+    if let Some(path) = &args.plot {
+        let labels: Vec<String> =
+            report.one_to_one.iter().map(|t| ijb_table::pooling(&t.pooling)).collect();
+        let curves: Vec<plot::Curve<'_>> = labels
+            .iter()
+            .zip(&report.one_to_one)
+            .map(|(label, table)| (label.as_str(), &table.roc[..], report.n_impostor as u64))
+            .collect();
+        plot::roc(&curves).write(path)?;
+    }
+    if args.format.json {
+        pfc_cli::print_json(&Document {
+            schema: SCHEMA,
+            tool: format!("pfc-eval {}", env!("CARGO_PKG_VERSION")),
+            command: benchmark.prefix(),
+            model: args.source.name(),
+            report,
+        })?;
+    } else {
+        ijb_table::print(report)?;
+    }
+    Ok(())
+}

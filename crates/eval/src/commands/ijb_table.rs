@@ -1,0 +1,131 @@
+//! The figures of IJB-B and IJB-C as tables for people.
+
+use std::io;
+
+use pfc_metrics::{bootstrap::Interval, ijb::Pooling};
+
+use super::table::{percent, rate};
+use crate::ijb::{GalleryRow, IjbReport, SearchReport, Share, TarTable, Units};
+
+/// Prints all tables to standard output.
+///
+/// # Errors
+///
+/// The I/O error of a closed or full standard output.
+pub(super) fn print(report: &IjbReport) -> io::Result<()> {
+    for table in &report.one_to_one {
+        one_to_one(report, table)?;
+    }
+    match &report.one_to_n {
+        Some(search) => one_to_n(report, search),
+        None => Ok(()),
+    }
+}
+
+/// The options of a table in a few words.
+pub(super) fn pooling(how: &Pooling) -> String {
+    let words = [
+        (how.flip, "flip"),
+        (how.unit_norm_faces, "unit-norm faces"),
+        (how.detector_score, "detector score"),
+        (how.unit_norm_media, "unit-norm media"),
+    ];
+    let words: Vec<&str> = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+    if words.is_empty() { "plain".to_owned() } else { words.join(", ") }
+}
+
+fn one_to_one(report: &IjbReport, of: &TarTable) -> io::Result<()> {
+    let title = format!("{} 1:1", report.benchmark);
+    let mut table = pfc_cli::table([title.as_str(), "nearest", "TAR", "95 % interval", "rests on"]);
+    for row in &of.rows {
+        table.add_row([
+            format!("TAR@FAR {}", rate(row.far)),
+            percent(row.nearest_tar),
+            percent(row.tar),
+            interval(row.interval),
+            impostors(row.n_impostors_allowed, report.n_impostor),
+        ]);
+    }
+    let blank = String::new;
+    table.add_row(["AUC".to_owned(), blank(), percent(of.auc), blank(), blank()]);
+    table.add_row(["options".to_owned(), blank(), blank(), blank(), pooling(&of.pooling)]);
+    let pairs = format!("{} genuine + {} impostor", report.n_genuine, report.n_impostor);
+    table.add_row(["pairs".to_owned(), blank(), blank(), blank(), pairs]);
+    let units = match report.units {
+        Units::Subjects => "people resampled for the intervals",
+        Units::Templates => "templates resampled for the intervals",
+    };
+    let templates = format!("{} of {} faces; {units}", report.n_templates, report.n_faces);
+    table.add_row(["templates".to_owned(), blank(), blank(), blank(), templates]);
+    if !of.zero_templates.is_empty() {
+        let note = format!("{} add up to zero and score 0", of.zero_templates.len());
+        table.add_row(["templates".to_owned(), blank(), blank(), blank(), note]);
+    }
+    pfc_cli::print_table(&table)
+}
+
+fn impostors(allowed: u64, n: usize) -> String {
+    match allowed {
+        0 => format!("finer than {n} impostors can measure"),
+        1 => "1 impostor".to_owned(),
+        more => format!("{more} impostors"),
+    }
+}
+
+fn one_to_n(report: &IjbReport, search: &SearchReport) -> io::Result<()> {
+    let title = format!("{} 1:N", report.benchmark);
+    let mut header = vec![title];
+    for gallery in &search.galleries {
+        header.push(gallery.name.clone());
+        header.push("95 % interval".to_owned());
+    }
+    header.push("both".to_owned());
+    let mut table = pfc_cli::table(header);
+    for (i, k) in [1, 5, 10].into_iter().enumerate() {
+        let cells = |g: &GalleryRow| share(g.rank[i]);
+        table.add_row(row(format!("rank-{k}"), search, cells, percent(search.top[i])));
+    }
+    for (i, (fpir, mean)) in search.mean_tpir.iter().enumerate() {
+        let reference = |g: &GalleryRow| {
+            [percent(g.tpir.get(i).map_or(f64::NAN, |at| at.reference_tpir)), String::new()]
+        };
+        let name = format!("TPIR@FPIR {}, reference", rate(*fpir));
+        table.add_row(row(name, search, reference, percent(*mean)));
+        if *fpir < 1.0 {
+            let strict = |g: &GalleryRow| share(g.tpir.get(i).and_then(|at| at.tpir));
+            let name = format!("TPIR@FPIR {}, at most", rate(*fpir));
+            table.add_row(row(name, search, strict, String::new()));
+        }
+    }
+    let probes = |g: &GalleryRow| {
+        [
+            format!("{} templates", g.n_templates),
+            format!("{} + {} probes", g.n_mated, g.n_non_mated),
+        ]
+    };
+    table.add_row(row("mated + others".to_owned(), search, probes, String::new()));
+    pfc_cli::print_table(&table)
+}
+
+fn row(
+    name: String,
+    search: &SearchReport,
+    cells: impl Fn(&GalleryRow) -> [String; 2],
+    both: String,
+) -> Vec<String> {
+    let mut row = vec![name];
+    row.extend(search.galleries.iter().flat_map(cells));
+    row.push(both);
+    row
+}
+
+fn share(share: Option<Share>) -> [String; 2] {
+    match share {
+        None => ["–".to_owned(), String::new()],
+        Some(share) => [percent(share.value), interval(share.interval)],
+    }
+}
+
+fn interval(of: Option<Interval>) -> String {
+    of.map_or(String::new(), |i| format!("{} – {}", percent(i.low), percent(i.high)))
+}

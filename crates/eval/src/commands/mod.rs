@@ -1,0 +1,11 @@
+//! The program's subcommands, one file each.
+
+pub mod document;
+pub mod ijb;
+mod ijb_table;
+pub mod model;
+pub mod pairs;
+pub mod report;
+mod scores;
+pub mod source;
+mod table;

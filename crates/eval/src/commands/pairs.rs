@@ -1,0 +1,224 @@
+//! The pair verification commands: open a set, embed it, judge it, show the result.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use pfc_cli::{Outcome, Progress};
+use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
+use pfc_model::Embed;
+
+use super::{
+    document::{Document, SetResult, Source},
+    model::ModelArgs,
+    scores, table,
+};
+use crate::{
+    EvalError,
+    pairs::{CfpSplit, PairList},
+    plot::{self, Chart, PlotPath},
+    verification::{Judged, Options, PairsSet, protocol},
+};
+
+/// What every pair verification command takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct JudgeArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// False accept rates to read TAR at
+    #[arg(long, value_name = "RATE,…", value_delimiter = ',', default_value = "1e-1,1e-2,1e-3", value_parser = parse_far)]
+    far: Vec<Far>,
+    /// Also judge after a PCA to this many dimensions, fitted per fold
+    #[arg(long, value_name = "DIMENSIONS")]
+    pca: Option<usize>,
+    /// Resampled sets behind the 95 % confidence intervals; 0 leaves them out
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    bootstrap: u32,
+    /// Seed of the resampling
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+    /// Draw the ROC curve to this SVG or PNG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PlotPath>,
+    /// Draw the DET curve to this SVG or PNG file
+    #[arg(long, value_name = "FILE")]
+    det: Option<PlotPath>,
+    /// Draw the histogram of the scores to this SVG or PNG file
+    #[arg(long, value_name = "FILE")]
+    histogram: Option<PlotPath>,
+    /// Write the score of every pair to this CSV file
+    #[arg(long, value_name = "FILE")]
+    scores: Option<PathBuf>,
+    #[command(flatten)]
+    format: pfc_cli::Format,
+}
+
+/// A set as a folder with a list of pairs, or as a pack.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SetArgs {
+    /// Folder of aligned faces, or an InsightFace pack such as lfw.bin
+    #[arg(long, value_name = "FOLDER|PACK")]
+    data: PathBuf,
+    /// List of pairs of the folder's faces
+    #[arg(long, value_name = "FILE")]
+    pairs: Option<PathBuf>,
+    #[command(flatten)]
+    judge: JudgeArgs,
+}
+
+/// CFP as a folder or as a pack.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  pfc-eval cfp-fp --model run.ckpt --data cfp-dataset
+  pfc-eval cfp-fp --model run.ckpt --data cfp_fp.bin")]
+pub struct CfpArgs {
+    /// Folder that holds Protocol and Data, its faces aligned in place; or a pack such as `cfp_fp.bin`
+    #[arg(long, value_name = "FOLDER|PACK")]
+    data: PathBuf,
+    #[command(flatten)]
+    judge: JudgeArgs,
+}
+
+/// Several packs.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  pfc-eval bin --model run.ckpt faces_emore/lfw.bin faces_emore/cfp_fp.bin faces_emore/agedb_30.bin")]
+pub struct BinArgs {
+    /// InsightFace packs
+    #[arg(value_name = "PACK", required = true)]
+    packs: Vec<PathBuf>,
+    #[command(flatten)]
+    judge: JudgeArgs,
+}
+
+/// Runs the command of a set in any layout; `command` names the benchmark whose counts are checked.
+///
+/// # Errors
+///
+/// [`EvalError`] with context.
+pub fn set(command: &'static str, args: &SetArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let open = || match &args.pairs {
+        _ if args.data.is_file() => PairsSet::open_pack(&args.data),
+        Some(pairs) => PairsSet::open(&args.data, pairs),
+        None => Err(EvalError::NoList { data: args.data.clone() }),
+    };
+    run(command, &args.judge, &[(&args.data, &open)], quiet)
+}
+
+/// Runs `pfc-eval cfp-fp` or `cfp-ff`.
+///
+/// # Errors
+///
+/// [`EvalError`] with context.
+pub fn cfp(split: CfpSplit, args: &CfpArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let (command, title) = match split {
+        CfpSplit::FrontalFrontal => ("cfp-ff", "CFP-FF"),
+        CfpSplit::FrontalProfile => ("cfp-fp", "CFP-FP"),
+    };
+    let open = || {
+        if args.data.is_file() {
+            return PairsSet::open_pack(&args.data);
+        }
+        let list = PairList::read_cfp(&args.data, split)?;
+        PairsSet::from_list(&args.data, Path::new(title), list)
+    };
+    run(command, &args.judge, &[(&args.data, &open)], quiet)
+}
+
+/// Runs `pfc-eval bin`.
+///
+/// # Errors
+///
+/// [`EvalError`] with context.
+pub fn bin(args: &BinArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let opens: Vec<_> =
+        args.packs.iter().map(|pack| (pack, || PairsSet::open_pack(pack))).collect();
+    let sets: Vec<(&Path, Open<'_>)> =
+        opens.iter().map(|(pack, open)| (pack.as_path(), open as Open<'_>)).collect();
+    run("bin", &args.judge, &sets, quiet)
+}
+
+type Open<'a> = &'a dyn Fn() -> Result<PairsSet, EvalError>;
+
+/// Judges the model on each set in turn; each is `(data, how to open it)`.
+fn run(
+    command: &str,
+    args: &JudgeArgs,
+    sets: &[(&Path, Open<'_>)],
+    quiet: bool,
+) -> anyhow::Result<Outcome> {
+    let embedder = args
+        .model
+        .open()
+        .with_context(|| format!("cannot open the model `{}`", args.model.model.display()))?;
+    let options = Options {
+        fars: args.far.clone(),
+        bootstrap: Bootstrap {
+            n_replicates: args.bootstrap,
+            seed: args.seed,
+            ..Bootstrap::default()
+        },
+        pca: args.pca,
+    };
+    let mut results = Vec::with_capacity(sets.len());
+    let mut csv = String::new();
+    for (data, open) in sets {
+        let context = || format!("cannot judge the model on `{}`", data.display());
+        let set = open().with_context(context)?;
+        if let Err(mismatch) = protocol::check(command, &set) {
+            tracing::warn!("{}: {mismatch}", set.name());
+        }
+        let judged = judge(&embedder, &set, &options, quiet).with_context(context)?;
+        if !args.format.json {
+            table::print(&judged.report)?;
+        }
+        if args.scores.is_some() {
+            csv += &scores::csv(&set, &judged);
+        }
+        results.push(SetResult::new(Source::of(data), &set, &judged));
+    }
+    draw(args, &results)?;
+    if let Some(path) = &args.scores {
+        pfc_durable::write(path, csv.as_bytes())?;
+    }
+    if args.format.json {
+        pfc_cli::print_json(&Document::new(command, &args.model.model, results))?;
+    }
+    Ok(Outcome::Clean)
+}
+
+fn judge<E: Embed>(
+    embedder: &E,
+    set: &PairsSet,
+    options: &Options,
+    quiet: bool,
+) -> Result<Judged, EvalError> {
+    let progress = Progress::new("embed", "images", set.n_images() as u64, quiet);
+    let result = set.embed(embedder, 0..set.n_images(), &mut |n| {
+        progress.add(n as u64);
+        if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
+    });
+    progress.finish();
+    set.judge(&result?, options)
+}
+
+fn draw(args: &JudgeArgs, results: &[SetResult]) -> Result<(), EvalError> {
+    let curves: Vec<plot::Curve<'_>> = results
+        .iter()
+        .filter(|result| !result.roc.is_empty())
+        .map(|result| (result.figures.set.as_str(), &result.roc[..], result.figures.n_impostor))
+        .collect();
+    let write = |to: &Option<PlotPath>, chart: &dyn Fn() -> Chart| match to {
+        Some(to) => chart().write(to),
+        None => Ok(()),
+    };
+    write(&args.plot, &|| plot::roc(&curves))?;
+    write(&args.det, &|| plot::det(&curves))?;
+    // One histogram of all sets would mix their scales: the first is drawn.
+    let Some(first) = results.first() else { return Ok(()) };
+    write(&args.histogram, &|| plot::histogram(&first.histogram))
+}
+
+pub(super) fn parse_far(text: &str) -> Result<Far, String> {
+    let far = text.trim().parse().map_err(|_| "give a rate such as 1e-3".to_owned())?;
+    Far::new(far).map_err(|error| error.to_string())
+}

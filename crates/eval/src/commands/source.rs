@@ -1,0 +1,114 @@
+//! Where embeddings come from: a model, or a file made earlier.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use pfc_metrics::{Rows, bootstrap::Bootstrap};
+use pfc_model::{MirroredEmbeddings, Precision};
+use tch::Device;
+
+use super::model::{ModelArgs, parse_device};
+use crate::{EvalError, features::FeatureFile};
+
+/// A model to run, or its embeddings; flatten it into a command's arguments.
+#[derive(Debug, Clone, clap::Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["model", "features"]))]
+pub struct SourceArgs {
+    /// Checkpoint folder of the model
+    #[arg(long, value_name = "RUN.ckpt")]
+    model: Option<PathBuf>,
+    /// Embeddings made earlier instead of a model: .safetensors with `embs` and, of the mirror
+    /// images, `embs_f`; or .npy; float32, one row per face in the order of the lists
+    #[arg(long, value_name = "FILE")]
+    features: Option<PathBuf>,
+    /// Embeddings of the mirror images, where --features has them not
+    #[arg(long, value_name = "FILE", requires = "features")]
+    mirrored: Option<PathBuf>,
+    /// Where the model computes: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    device: Device,
+    /// What the network's large layers compute in: f32, as published figures do, or the faster bf16
+    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    precision: Precision,
+    /// Keep the model's embeddings in this folder; an interrupted run resumes, and a later run with
+    /// the same model needs no model pass
+    #[arg(long, value_name = "FOLDER", requires = "model")]
+    pub(super) cache: Option<PathBuf>,
+}
+
+/// Embeddings, wherever they are.
+pub(super) enum Source {
+    Files { features: FeatureFile, mirrored: Option<FeatureFile> },
+    Memory { embeddings: MirroredEmbeddings, dim: usize },
+}
+
+impl SourceArgs {
+    /// The model, if embeddings are to be made.
+    pub(super) fn model(&self) -> Option<ModelArgs> {
+        let model = self.model.clone()?;
+        Some(ModelArgs { model, device: self.device, precision: self.precision })
+    }
+
+    /// What the figures are of, for the report.
+    pub(super) fn name(&self) -> String {
+        let path = self.model.as_ref().or(self.features.as_ref());
+        path.map_or(String::new(), |path| path.display().to_string())
+    }
+
+    /// The files of `--features`.
+    ///
+    /// # Panics
+    ///
+    /// If there is a model instead.
+    pub(super) fn files(&self) -> Result<Source, EvalError> {
+        let path = self.features.as_ref().expect("clap wants a model or features");
+        let features = FeatureFile::open(path)?;
+        let mirrored = self.mirrored.as_deref().map(FeatureFile::open).transpose()?;
+        Ok(Source::Files { features, mirrored })
+    }
+}
+
+impl Source {
+    /// Embeddings of the images and, where there are any, of their mirror images.
+    pub(super) fn rows(&self) -> Result<(Rows<'_>, Option<Rows<'_>>), EvalError> {
+        match self {
+            Source::Memory { embeddings, dim } => {
+                let rows = |values| Rows::new(values, *dim);
+                Ok((rows(&embeddings.original)?, Some(rows(&embeddings.mirrored)?)))
+            }
+            Source::Files { features, mirrored } => {
+                let original = features.rows(&["embs", "embeddings", "features"])?;
+                let mirrored = match mirrored {
+                    Some(file) => Some(file.rows(&["embs_f", "embs", "embeddings", "features"])?),
+                    None => features.optional_rows("embs_f")?,
+                };
+                Ok((original, mirrored))
+            }
+        }
+    }
+}
+
+/// A fingerprint of a checkpoint, from its manifest with the checksums of all files.
+pub(super) fn fingerprint(checkpoint: &Path) -> anyhow::Result<String> {
+    let manifest = checkpoint.join("manifest.json");
+    let bytes = std::fs::read(&manifest)
+        .with_context(|| format!("{}: cannot read the manifest", manifest.display()))?;
+    Ok(pfc_shard::Checksum(pfc_shard::hash::content_hash(&bytes)).to_string())
+}
+
+/// How many sets are resampled for confidence intervals.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BootstrapArgs {
+    /// Resampled sets behind the 95 % confidence intervals; 0 leaves them out
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    bootstrap: u32,
+    /// Seed of the resampling
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+}
+
+impl BootstrapArgs {
+    pub(super) fn get(&self) -> Bootstrap {
+        Bootstrap { n_replicates: self.bootstrap, seed: self.seed, ..Bootstrap::default() }
+    }
+}

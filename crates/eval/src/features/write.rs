@@ -1,0 +1,69 @@
+//! Writing embeddings and scores.
+
+use std::{io::Write, path::Path};
+
+use pfc_durable::{AtomicFile, DurableError};
+use safetensors::{Dtype, tensor::TensorView};
+
+use crate::EvalError;
+
+/// Writes named f32 arrays, `(name, [rows, numbers], values)`; the file appears whole.
+///
+/// # Errors
+///
+/// [`EvalError::Durable`].
+pub fn safetensors(path: &Path, arrays: &[(&str, [usize; 2], &[f32])]) -> Result<(), EvalError> {
+    let views = arrays.iter().map(|(name, shape, values)| {
+        let bytes = bytemuck::cast_slice(values);
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
+        (*name, view.expect("callers pass as many values as the shape holds"))
+    });
+    let bytes = safetensors::serialize(views, None)
+        .map_err(|error| EvalError::features(path, error.to_string()))?;
+    Ok(pfc_durable::write(path, &bytes)?)
+}
+
+/// Writes a list of f64 as NumPy's `.npy`, as the reference saves its scores.
+///
+/// # Errors
+///
+/// [`EvalError::Durable`].
+pub fn npy(path: &Path, values: &[f64]) -> Result<(), EvalError> {
+    let shape = format!("({},)", values.len());
+    let mut header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}");
+    // Magic, version and length take 10 bytes; the numbers start at a multiple of 64.
+    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    header.push_str(&" ".repeat(padded - header.len() - 1));
+    header.push('\n');
+    let mut file = AtomicFile::create(path)?;
+    let mut write = || -> std::io::Result<()> {
+        file.write_all(b"\x93NUMPY\x01\x00")?;
+        file.write_all(&(padded as u16).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        for chunk in values.chunks(1 << 16) {
+            let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
+            file.write_all(&bytes)?;
+        }
+        Ok(())
+    };
+    write().map_err(DurableError::at("write", path))?;
+    Ok(file.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn scores_are_laid_out_as_numpy_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        super::npy(&path, &[0.5, -1.0]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 128 + 16);
+        assert_eq!(&bytes[..10], b"\x93NUMPY\x01\x00\x76\x00");
+        assert!(
+            bytes[10..].starts_with(b"{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }")
+        );
+        assert_eq!(bytes[127], b'\n');
+        assert_eq!(&bytes[136..], (-1.0f64).to_le_bytes());
+    }
+}

@@ -1,0 +1,131 @@
+//! Faces to embeddings: decode, align, run the network.
+
+use std::{collections::HashSet, ops::Range, path::Path};
+
+use pfc_model::{Embed, MirroredEmbeddings};
+use rayon::prelude::*;
+
+use super::IjbSet;
+use crate::{
+    EvalError,
+    faces::{FACE_BYTES, decode_rgb},
+    features::cache::{Cache, Key, embed_in_parts},
+};
+
+/// Faces that are decoded before the network runs: 19 MB of pixels.
+const BATCH: usize = 512;
+
+/// Embeds every face of the set, in file order, and its mirror image.
+///
+/// * `cache`: a folder in which parts are kept and found again, and the model's fingerprint
+/// * `on_faces`: called with the number of faces just done; its error ends the work
+///
+/// # Errors
+///
+/// [`EvalError::MissingImages`], [`EvalError::Image`] and [`EvalError::Landmarks`] for images that
+/// are absent, damaged, or have no usable landmarks; [`EvalError::Model`] from the network.
+pub fn embed<E: Embed + ?Sized>(
+    set: &IjbSet,
+    embedder: &E,
+    cache: Option<(&Path, String)>,
+    on_faces: impl Fn(usize) -> Result<(), EvalError>,
+) -> Result<MirroredEmbeddings, EvalError> {
+    let images = set.data.join("loose_crop");
+    check_images(set, &images)?;
+    let n_faces = set.faces.names.len();
+    let cache = match cache {
+        None => None,
+        Some((dir, model)) => {
+            let (faces, dim) = (fingerprint(set), embedder.embedding());
+            Some(Cache::open(dir, Key { format: 1, model, faces, n_faces, dim })?)
+        }
+    };
+    embed_in_parts(
+        n_faces,
+        cache.as_ref(),
+        |range| {
+            let mut all = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
+            for start in range.clone().step_by(BATCH) {
+                let batch = start..(start + BATCH).min(range.end);
+                let pixels = crops(set, &images, batch.clone())?;
+                let embeddings = embedder.embed_with_mirror(&pixels, batch.len())?;
+                all.original.extend(embeddings.original);
+                all.mirrored.extend(embeddings.mirrored);
+                on_faces(batch.len())?;
+            }
+            Ok(all)
+        },
+        |n_kept| {
+            // An error will come back with the next batch.
+            let _ = on_faces(n_kept);
+        },
+    )
+}
+
+/// Aligned faces, `[range, 112, 112, 3]`.
+fn crops(set: &IjbSet, images: &Path, range: Range<usize>) -> Result<Vec<u8>, EvalError> {
+    let crops: Vec<Result<Vec<u8>, EvalError>> =
+        range.clone().into_par_iter().map(|i| crop(set, images, i)).collect();
+    let mut pixels = Vec::with_capacity(range.len() * FACE_BYTES);
+    for crop in crops {
+        pixels.extend(crop?);
+    }
+    Ok(pixels)
+}
+
+fn crop(set: &IjbSet, images: &Path, index: usize) -> Result<Vec<u8>, EvalError> {
+    let path = images.join(&set.faces.names[index]);
+    let landmarks = set.faces.landmarks[index].as_chunks::<2>().0;
+    let points = [landmarks[0], landmarks[1], landmarks[2], landmarks[3], landmarks[4]];
+    let matrix = pfc_align::align(&points).map_err(|source| EvalError::Landmarks {
+        path: set.paths.landmarks.clone(),
+        line: index + 1,
+        source,
+    })?;
+    let bytes = std::fs::read(&path).map_err(EvalError::io("read", &path))?;
+    let broken = |reason| EvalError::Image { image: path.display().to_string(), reason };
+    let image = decode_rgb(&bytes).map_err(broken)?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let view = pfc_align::Image::new(image.as_raw(), width, height);
+    let view = view.ok_or_else(|| broken("the image has no pixels".to_owned()))?;
+    Ok(pfc_align::warp(&view, &matrix))
+}
+
+/// Before hours of work: is every image there?
+fn check_images(set: &IjbSet, images: &Path) -> Result<(), EvalError> {
+    let entries = std::fs::read_dir(images).map_err(EvalError::io("read", images))?;
+    let mut there = HashSet::new();
+    for entry in entries {
+        let entry = entry.map_err(EvalError::io("read", images))?;
+        there.insert(entry.file_name());
+    }
+    let names = || set.faces.names.iter().enumerate();
+    // Names below a further folder are looked up one by one.
+    let missing = |name: &str| {
+        !there.contains(std::ffi::OsStr::new(name))
+            && !(name.contains('/') && images.join(name).exists())
+    };
+    let n_missing = names().filter(|(_, name)| missing(name)).count();
+    match names().find(|(_, name)| missing(name)) {
+        None => Ok(()),
+        Some((first, name)) => Err(EvalError::MissingImages {
+            root: images.to_owned(),
+            list: set.paths.landmarks.clone(),
+            n_missing,
+            n_images: set.faces.names.len(),
+            first: name.clone(),
+            line: first + 1,
+        }),
+    }
+}
+
+/// Of names and landmarks, in file order.
+fn fingerprint(set: &IjbSet) -> String {
+    let mut bytes = Vec::new();
+    for (name, landmarks) in set.faces.names.iter().zip(&set.faces.landmarks) {
+        bytes.extend(name.as_bytes());
+        bytes.push(0);
+        landmarks.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+    }
+    pfc_shard::Checksum(pfc_shard::hash::content_hash(&bytes)).to_string()
+}

@@ -1,0 +1,128 @@
+//! What a run on IJB-B or IJB-C found, as it is printed and written to JSON.
+
+use pfc_metrics::{bootstrap::Interval, ijb::Pooling, roc::RocPoint};
+use serde::{Deserialize, Serialize};
+
+/// All figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IjbReport {
+    /// `IJB-B` or `IJB-C`.
+    pub benchmark: String,
+    /// Faces in the lists.
+    pub n_faces: usize,
+    /// Templates of those faces.
+    pub n_templates: usize,
+    /// Template pairs of one person.
+    pub n_genuine: usize,
+    /// Template pairs of two people.
+    pub n_impostor: usize,
+    /// What is not as in the complete benchmark; empty if all is.
+    pub incomplete: Vec<String>,
+    /// What the confidence intervals resample.
+    pub units: Units,
+    /// One 1:1 table per way of pooling.
+    pub one_to_one: Vec<TarTable>,
+    /// 1:N, with the first way of pooling.
+    pub one_to_n: Option<SearchReport>,
+}
+
+/// What is drawn with replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Units {
+    /// People, known from the 1:N lists.
+    Subjects,
+    /// Templates, where the 1:N lists do not name all of them.
+    Templates,
+}
+
+/// TAR@FAR for one way of pooling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TarTable {
+    /// How faces became templates.
+    pub pooling: Pooling,
+    /// By falling FAR.
+    pub rows: Vec<TarRow>,
+    /// Area under the ROC curve.
+    pub auc: f64,
+    /// Templates whose faces add up to zero.
+    pub zero_templates: Vec<u64>,
+    /// The curve at FARs that are evenly spaced in the logarithm.
+    pub roc: Vec<RocPoint>,
+}
+
+/// TAR at one FAR, read in two ways.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TarRow {
+    /// FAR asked for.
+    pub far: f64,
+    /// TAR where the decimated curve's FAR is nearest: what papers print.
+    pub nearest_tar: f64,
+    /// That FAR.
+    pub nearest_far: f64,
+    /// TAR where at most `far` of the impostors are accepted.
+    pub tar: f64,
+    /// Confidence interval of `tar`.
+    pub interval: Option<Interval>,
+    /// Cosine similarity that a pair must exceed for `tar`.
+    pub threshold: f64,
+    /// Impostor pairs that `far` allows: the figure rests on that many.
+    pub n_impostors_allowed: u64,
+    /// Whether `far` is less than one impostor pair, so that the best impostor sets the threshold.
+    pub finer_than_data: bool,
+}
+
+/// 1:N over all galleries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchReport {
+    /// One row per gallery.
+    pub galleries: Vec<GalleryRow>,
+    /// Probes found at rank 1, 5 and 10 in any gallery, over all probes.
+    pub top: [f64; 3],
+    /// Mean over the galleries of TPIR at each FPIR, by the reference's threshold.
+    pub mean_tpir: Vec<(f64, f64)>,
+}
+
+/// One gallery.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GalleryRow {
+    /// `G1`, …
+    pub name: String,
+    /// Templates in it.
+    pub n_templates: usize,
+    /// Probes whose person is in it.
+    pub n_mated: usize,
+    /// Other probes.
+    pub n_non_mated: usize,
+    /// Closed set: share of mated probes found at rank 1, 5 and 10.
+    pub rank: [Option<Share>; 3],
+    /// Open set.
+    pub tpir: Vec<TpirRow>,
+}
+
+/// A share with its confidence interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// In `[0, 1]`.
+    pub value: f64,
+    /// Its interval.
+    pub interval: Option<Interval>,
+}
+
+/// TPIR at one FPIR, with two thresholds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TpirRow {
+    /// FPIR asked for.
+    pub fpir: f64,
+    /// TPIR by the threshold of the reference.
+    pub reference_tpir: f64,
+    /// That threshold.
+    pub reference_threshold: f64,
+    /// TPIR where at most a share `fpir` of the non-mated probes exceeds the threshold; `None` at 1,
+    /// where every threshold does.
+    pub tpir: Option<Share>,
+    /// Non-mated probes that `fpir` allows.
+    pub n_non_mated_allowed: u64,
+    /// Whether `fpir` is less than one non-mated probe.
+    pub finer_than_data: bool,
+}

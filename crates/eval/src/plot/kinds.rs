@@ -1,0 +1,137 @@
+//! The charts of face recognition.
+
+use pfc_metrics::roc::RocPoint;
+use serde::{Deserialize, Serialize};
+
+use super::{Axis, Chart, Legend, Series, Shape};
+
+/// Bars from -1 to 1.
+const N_BARS: usize = 80;
+
+/// A curve to draw: its name, its corners, and how many impostor pairs it rests on.
+pub type Curve<'a> = (&'a str, &'a [RocPoint], u64);
+
+/// True accept rate over false accept rate, the latter logarithmic from the finest rate that the
+/// largest set can measure; the former from just below the lowest value of interest.
+pub fn roc(curves: &[Curve<'_>]) -> Chart {
+    let finest = finest_far(curves);
+    let visible = |points: &[RocPoint]| {
+        // What is left of the axis is drawn on its edge, so the edge value counts.
+        let edge = points.iter().filter(|p| p.far <= finest).map(|p| p.tar).fold(0.0, f64::max);
+        edge.min(1.0)
+    };
+    let lowest = curves.iter().map(|c| visible(c.1)).fold(1.0, f64::min);
+    let bottoms = [0.99, 0.98, 0.95, 0.9, 0.8, 0.5];
+    let bottom = bottoms.into_iter().find(|&bottom| bottom <= lowest).unwrap_or(0.0);
+    Chart {
+        title: "ROC".to_owned(),
+        x: Axis::log("False accept rate", finest, 1.0),
+        y: Axis::linear("True accept rate", bottom, 1.0),
+        series: lines(curves, |p| (p.far, p.tar)),
+        legend: Legend::LowerRight,
+    }
+}
+
+/// False reject rate over false accept rate, both logarithmic.
+pub fn det(curves: &[Curve<'_>]) -> Chart {
+    let smallest = |points: &[RocPoint]| {
+        let rates = points.iter().map(|p| 1.0 - p.tar).filter(|&frr| frr > 1e-12);
+        rates.fold(0.1, f64::min)
+    };
+    let lowest = curves.iter().map(|c| smallest(c.1)).fold(0.1, f64::min);
+    Chart {
+        title: "DET".to_owned(),
+        x: Axis::log("False accept rate", finest_far(curves), 1.0),
+        y: Axis::log("False reject rate", lowest, 1.0),
+        series: lines(curves, |p| (p.far, 1.0 - p.tar)),
+        legend: Legend::UpperRight,
+    }
+}
+
+fn finest_far(curves: &[Curve<'_>]) -> f64 {
+    let n_max = curves.iter().map(|curve| curve.2).max().unwrap_or(0);
+    1.0 / (n_max.max(10) as f64)
+}
+
+fn lines(curves: &[Curve<'_>], point: impl Fn(&RocPoint) -> (f64, f64)) -> Vec<Series> {
+    let series = |&(label, points, _): &Curve<'_>| Series {
+        label: label.to_owned(),
+        shape: Shape::Line(points.iter().map(&point).collect()),
+    };
+    curves.iter().map(series).collect()
+}
+
+/// How the similarities of each class are spread over `[-1, 1]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Genuine pairs per bar, from -1 to 1.
+    pub genuine: Vec<u64>,
+    /// Impostor pairs per bar.
+    pub impostor: Vec<u64>,
+}
+
+impl Histogram {
+    /// Counts cosine similarities.
+    pub fn new(similarities: &[f64], same: &[bool]) -> Histogram {
+        let mut counts = Histogram { genuine: vec![0; N_BARS], impostor: vec![0; N_BARS] };
+        for (similarity, &same) in similarities.iter().zip(same) {
+            let bar = ((similarity + 1.0) / 2.0 * N_BARS as f64) as usize;
+            let class = if same { &mut counts.genuine } else { &mut counts.impostor };
+            class[bar.min(N_BARS - 1)] += 1;
+        }
+        counts
+    }
+}
+
+/// Share of each class per bar of similarity.
+pub fn histogram(counts: &Histogram) -> Chart {
+    let shares = |counts: &[u64]| -> Vec<f64> {
+        let n = counts.iter().sum::<u64>().max(1) as f64;
+        counts.iter().map(|&count| count as f64 / n).collect()
+    };
+    let (impostor, genuine) = (shares(&counts.impostor), shares(&counts.genuine));
+    let n_bars = genuine.len().max(1) as f64;
+    let edge = |i: usize| -1.0 + 2.0 * i as f64 / n_bars;
+    let used = |i: &usize| genuine[*i] > 0.0 || impostor[*i] > 0.0;
+    let first = (0..genuine.len()).find(used).unwrap_or(0);
+    let last = (0..genuine.len()).rev().find(used).unwrap_or(genuine.len().saturating_sub(1));
+    let highest = genuine.iter().chain(&impostor).copied().fold(0.0, f64::max).max(1e-9);
+    let bars = |label: &str, shares: &[f64]| Series {
+        label: label.to_owned(),
+        shape: Shape::Bars(
+            shares.iter().enumerate().map(|(i, &share)| (edge(i), edge(i + 1), share)).collect(),
+        ),
+    };
+    Chart {
+        title: "Scores".to_owned(),
+        x: Axis::linear("Cosine similarity", edge(first), edge(last + 1)),
+        y: Axis::linear("Share of pairs", 0.0, highest * 1.05),
+        series: vec![bars("different people", &impostor), bars("same person", &genuine)],
+        legend: Legend::UpperRight,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similarities_at_the_ends_are_counted() {
+        let counts = Histogram::new(&[-1.0, 1.0, 1.0000001, 0.0], &[false, true, true, true]);
+        assert_eq!((counts.impostor[0], counts.genuine[79], counts.genuine[40]), (1, 2, 1));
+    }
+
+    #[test]
+    fn the_roc_starts_at_the_finest_rate_that_the_set_can_measure() {
+        let points = [RocPoint { threshold: 0.0, far: 0.0, tar: 0.93 }];
+        let chart = roc(&[("a", &points, 3000)]);
+        assert_eq!((chart.x.low, chart.y.low), (1e-4, 0.9));
+    }
+
+    #[test]
+    fn charts_of_nothing_can_be_drawn() {
+        for chart in [roc(&[]), det(&[]), histogram(&Histogram::new(&[], &[]))] {
+            assert!(chart.svg().is_ok() && chart.png().is_ok(), "{}", chart.title);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The frame of the page: head, style, heading.
+
+use crate::html::escape;
+
+/// Colours follow the reader's setting; tables scroll on their own on a narrow screen.
+const STYLE: &str = "
+:root { color-scheme: light dark; --text: #1b1b1f; --ground: #ffffff; --soft: #f2f3f5; --line: #d4d6da;
+  --mark: #0072b2; --bad: #c2410c; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e6ea; --ground: #16171b; --soft: #212329; --line: #3a3d45; --mark: #56b4e9;
+    --bad: #fb923c; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--text); background: var(--ground);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; margin: .5rem 0; }
+h2 { font-size: 1.3rem; margin: 2rem 0 .5rem; border-top: 1px solid var(--line); padding-top: 1rem; }
+a { color: var(--mark); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
+  vertical-align: top; white-space: nowrap; }
+tbody th, thead th:first-child { text-align: left; font-weight: 600; }
+td small { display: block; opacity: .75; }
+.whisker { width: 120px; height: 12px; display: block; margin-left: auto; }
+.whisker line { stroke: var(--mark); stroke-width: 2; }
+.whisker circle { fill: var(--mark); }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
+  gap: 1rem; margin: 1rem 0; }
+figure { margin: 0; }
+.charts svg { width: 100%; height: auto; display: block; }
+details { margin: .5rem 0; background: var(--soft); border-radius: .5rem; padding: .5rem .8rem; }
+summary { cursor: pointer; font-weight: 600; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .8rem;
+  margin: .8rem 0; }
+.pair { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; background: var(--ground); }
+.pair.wrong { border-color: var(--bad); border-width: 2px; }
+.pair > div { display: flex; gap: .3rem; }
+.pair img, .gone { width: 50%; aspect-ratio: 1; border-radius: .3rem; }
+.gone { display: grid; place-items: center; background: var(--soft); font-size: .75rem; padding: .3rem;
+  overflow-wrap: anywhere; text-align: center; }
+figcaption { font-size: .8rem; overflow-wrap: anywhere; margin-top: .3rem; }
+.warning { color: var(--bad); font-weight: 600; }
+";
+
+/// A page around `body`.
+pub fn html(body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>Face verification</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n\
+         </html>\n"
+    )
+}
+
+/// Title, models, and links to the sets.
+pub fn heading<'a>(models: &[String], sets: impl Iterator<Item = &'a str>) -> String {
+    let models: Vec<String> = models.iter().map(|model| escape(model)).collect();
+    let links: Vec<String> =
+        sets.map(|set| format!("<a href=\"#{0}\">{0}</a>", escape(set))).collect();
+    format!(
+        "<h1>Face verification</h1>\n<p>Models: {}</p>\n<nav>Sets: {}</nav>\n<p>Values in percent. \
+         Intervals hold 95 % of resampled sets of people. Thresholds are squared L2 distances of unit \
+         embeddings.</p>\n",
+        models.join(", "),
+        links.join(" · ")
+    )
+}

@@ -1,0 +1,91 @@
+//! Faces as data URIs.
+
+use std::{
+    collections::HashMap,
+    io::Cursor,
+    path::{Component, Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+
+use crate::{
+    commands::document::Source,
+    faces::{FACE_SIDE, decode},
+    pack::Pack,
+};
+
+/// Enough to look at a face; the page stays small.
+const QUALITY: u8 = 85;
+const IMAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// Reads faces of sets; each pack once.
+#[derive(Debug, Default)]
+pub struct Pictures {
+    packs: HashMap<PathBuf, Option<Pack>>,
+}
+
+impl Pictures {
+    /// The face of this name as a JPEG of 112×112, or why there is none.
+    pub fn data_uri(&mut self, source: &Source, name: &str) -> Result<String, String> {
+        let bytes = match source {
+            Source::Folder { root } => read_below(root, name)?,
+            Source::Pack { path } => self.packed(path, name)?,
+        };
+        // Decoded and encoded anew, so that nothing but pixels gets into the page.
+        let face = decode(&bytes).map_err(|_| format!("{name} cannot be decoded"))?;
+        let mut jpeg = Cursor::new(Vec::new());
+        let side = FACE_SIDE as u32;
+        JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
+            .encode(&face.rgb, side, side, ExtendedColorType::Rgb8)
+            .map_err(|error| error.to_string())?;
+        Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg.get_ref())))
+    }
+
+    fn packed(&mut self, path: &Path, name: &str) -> Result<Vec<u8>, String> {
+        let pack =
+            self.packs.entry(path.to_owned()).or_insert_with(|| Pack::read(path).ok()).as_ref();
+        let pack = pack.ok_or_else(|| format!("{} is gone", path.display()))?;
+        let image = name.parse().ok().and_then(|i: usize| pack.images.get(i));
+        image.cloned().ok_or_else(|| format!("image {name} is not in the pack"))
+    }
+}
+
+/// The bytes of an image, which a result from elsewhere cannot move out of its folder.
+fn read_below(root: &Path, name: &str) -> Result<Vec<u8>, String> {
+    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    let gone = || format!("{name} is not in {}", root.display());
+    if !inside {
+        return Err(gone());
+    }
+    crate::pairs::read_regular_file(&root.join(name), IMAGE_BYTES_MAX).map_err(|_| gone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("faces")).unwrap();
+        let face = image::RgbImage::from_pixel(112, 112, image::Rgb([9, 9, 9]));
+        face.save(dir.path().join("secret.png")).unwrap();
+        face.save(dir.path().join("faces/a.png")).unwrap();
+        let source = Source::Folder { root: dir.path().join("faces") };
+        let mut pictures = Pictures::default();
+        assert!(
+            pictures.data_uri(&source, "a.png").unwrap().starts_with("data:image/jpeg;base64,/9j/")
+        );
+        let absolute = dir.path().join("secret.png").display().to_string();
+        for name in ["../secret.png", &absolute, "b.png"] {
+            assert!(pictures.data_uri(&source, name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pack_that_is_gone_is_said() {
+        let source = Source::Pack { path: "gone.bin".into() };
+        assert_eq!(Pictures::default().data_uri(&source, "0").unwrap_err(), "gone.bin is gone");
+    }
+}

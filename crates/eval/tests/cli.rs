@@ -1,0 +1,234 @@
+//! The program: exit codes, messages, and what lands where.
+
+mod support;
+
+use support::{LfwLike, pfc_eval, stderr_of_failure};
+
+const LFW: [&str; 7] = ["lfw", "--model", "run.ckpt", "--data", "faces", "--pairs", "pairs.txt"];
+
+#[test]
+fn lfw_prints_a_table_and_writes_the_files_asked_for() {
+    let files = LfwLike::new();
+    files.model();
+    let output = pfc_eval(files.dir.path())
+        .args(LFW)
+        .args(["--bootstrap", "50", "--plot", "roc.svg", "--det", "det.png"])
+        .args(["--histogram", "scores.png", "--scores", "scores.csv"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let table = String::from_utf8(output.stdout).unwrap();
+    for text in ["accuracy", "TAR@FAR 0.1", "rests on 2 impostor pairs", "AUC", "EER"] {
+        assert!(table.contains(text), "{text} is missing in\n{table}");
+    }
+    assert!(table.contains("finer than 20 impostor pairs can measure"), "{table}");
+    let lines = std::fs::read_to_string(files.path("scores.csv")).unwrap();
+    assert_eq!(lines.lines().count(), 41);
+    assert!(lines.lines().nth(1).unwrap().starts_with("0,P00/P00_0001.png,P00/P00_0002.png,1,"));
+    assert!(std::fs::read_to_string(files.path("roc.svg")).unwrap().starts_with("<svg"));
+    for png in ["det.png", "scores.png"] {
+        assert!(image::open(files.path(png)).is_ok(), "{png}");
+    }
+}
+
+#[test]
+fn json_has_a_schema_and_is_the_same_on_one_thread_and_on_three() {
+    let files = LfwLike::new();
+    files.model();
+    let run = |n_threads: &str| {
+        let mut command = pfc_eval(files.dir.path());
+        command.args(LFW).args(["--json", "--bootstrap", "50"]);
+        let output = command.env("RAYON_NUM_THREADS", n_threads).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let json = run("1");
+    assert_eq!(json, run("3"));
+    let document: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!((&document["schema"], &document["command"]), (&1.into(), &"lfw".into()));
+    let figures = &document["results"][0]["figures"];
+    assert_eq!(figures["protocol"], "ten-fold");
+    assert_eq!(figures["tar_at_far"][2]["tar"], serde_json::Value::Null);
+    assert_eq!(figures["people_from"], "names");
+}
+
+#[test]
+fn a_model_that_is_not_there_is_exit_code_2() {
+    let files = LfwLike::new();
+    insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(LFW)), @r"
+    error: cannot open the model `run.ckpt`
+      cause: run.ckpt: not a checkpoint: there is no such folder
+
+    hint: name the folder that ends in `.ckpt`; a run keeps them in its `checkpoints` folder
+    ");
+}
+
+#[test]
+fn a_broken_list_names_file_and_line() {
+    let files = LfwLike::new();
+    files.model();
+    std::fs::write(files.path("pairs.txt"), "10\t2\nP00\t1\t2\nP01\t2\n").unwrap();
+    insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(LFW)), @r"
+    error: cannot judge the model on `faces`
+      cause: pairs.txt:3: 2 columns where a matched pair (NAME N N) is expected
+
+    hint: LFW's layout: a first line `10 300` (folds, pairs of each kind per fold) or `500` (pairs of each kind); then per fold first the lines `NAME N N` of matched pairs, then the lines `NAME N NAME N` of mismatched ones, separated by tabs
+    ");
+}
+
+#[test]
+fn a_damaged_image_is_named() {
+    let files = LfwLike::new();
+    files.model();
+    std::fs::write(files.path("faces/P00/P00_0001.png"), b"\x89PNG\r\n\x1a\nnothing").unwrap();
+    let stderr = stderr_of_failure(pfc_eval(files.dir.path()).args(LFW));
+    assert!(stderr.contains("faces/P00/P00_0001.png: cannot decode the image"), "{stderr}");
+}
+
+#[test]
+fn a_missing_data_folder_is_named() {
+    let files = LfwLike::new();
+    files.model();
+    let args = ["lfw", "--model", "run.ckpt", "--data", "nowhere", "--pairs", "pairs.txt"];
+    insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(args)), @r"
+    error: cannot judge the model on `nowhere`
+      cause: nowhere: cannot open the folder
+      cause: No such file or directory (os error 2)
+
+    hint: there is no `nowhere`: is the path right?
+    ");
+}
+
+#[test]
+fn a_plot_of_an_unknown_format_is_refused_before_any_work() {
+    let files = LfwLike::new();
+    let stderr =
+        stderr_of_failure(pfc_eval(files.dir.path()).args(LFW).args(["--plot", "roc.pdf"]));
+    assert!(stderr.contains("a plot's name ends in .svg or .png"), "{stderr}");
+}
+
+#[test]
+fn a_rate_of_one_is_refused_before_any_work() {
+    let files = LfwLike::new();
+    let stderr = stderr_of_failure(pfc_eval(files.dir.path()).args(LFW).args(["--far", "1"]));
+    assert!(stderr.contains("a false accept rate of 1 is outside (0, 1)"), "{stderr}");
+}
+
+/// A pack of four pairs in the set's folder, pickled by protocol 0.
+fn write_pack(files: &LfwLike, name: &str) {
+    let image = |person: u32, image: u32| {
+        let path = files.path(&format!("faces/P{person:02}/P{person:02}_{image:04}.png"));
+        std::fs::read(path).unwrap()
+    };
+    let mut pack = b"((".to_vec();
+    let mut labels = b"(".to_vec();
+    for person in 0..10 {
+        for (other, same) in [((person, 2), "I01\n"), ((person + 1, 1), "I00\n")] {
+            for (person, number) in [(person, 1), other] {
+                let bytes = image(person, number);
+                pack.push(b'T');
+                pack.extend((bytes.len() as u32).to_le_bytes());
+                pack.extend(bytes);
+            }
+            labels.extend(same.as_bytes());
+        }
+    }
+    pack.push(b'l');
+    labels.extend(b"lt.");
+    std::fs::write(files.path(name), [pack, labels].concat()).unwrap();
+}
+
+#[test]
+fn bin_judges_several_packs_and_report_compares_them_on_one_page() {
+    let files = LfwLike::new();
+    files.model();
+    write_pack(&files, "a.bin");
+    write_pack(&files, "b<c.bin");
+    let run = |args: &[&str]| {
+        let output = pfc_eval(files.dir.path()).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let common = ["--model", "run.ckpt", "--json", "--bootstrap", "20"];
+    let packs = run(&[&["bin", "a.bin", "b<c.bin"], &common[..]].concat());
+    std::fs::write(files.path("packs.json"), packs).unwrap();
+    let lfw = run(&[&LFW[..], &["--json", "--bootstrap", "20"]].concat());
+    std::fs::write(files.path("lfw.json"), lfw).unwrap();
+    run(&["report", "packs.json", "lfw.json", "packs.json", "--out", "report.html"]);
+    let page = std::fs::read_to_string(files.path("report.html")).unwrap();
+    assert!(page.matches("data:image/jpeg;base64,").count() > 60);
+    for text in ["b&lt;c", "run.ckpt (3)", "TAR@FAR 0.1", "prefers-color-scheme"] {
+        assert!(page.contains(text), "{text} is missing");
+    }
+    for foreign in ["http://", "https://", "<script", "b<c"] {
+        // The namespace of SVG is a name and not an address that is opened.
+        let page = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!page.contains(foreign), "{foreign} is in the page");
+    }
+}
+
+#[test]
+fn a_pickle_that_would_run_code_is_refused_by_name() {
+    let files = LfwLike::new();
+    files.model();
+    std::fs::write(files.path("evil.bin"), b"cos\nsystem\n(S'touch pwned'\ntR.").unwrap();
+    let args = ["bin", "--model", "run.ckpt", "evil.bin"];
+    insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(args)), @r"
+    error: cannot judge the model on `evil.bin`
+      cause: evil.bin: not a verification pack: byte 0: it asks to import `os.system`, which has no place in a verification pack
+
+    hint: a pack is a pickle of (images, issame) as InsightFace publishes them, such as lfw.bin; no other pickles are read, and nothing in one is ever run
+    ");
+    assert!(!files.path("pwned").exists());
+}
+
+#[test]
+fn a_folder_without_a_list_asks_for_one() {
+    let files = LfwLike::new();
+    files.model();
+    let args = ["agedb", "--model", "run.ckpt", "--data", "faces"];
+    insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(args)), @r"
+    error: cannot judge the model on `faces`
+      cause: faces: a folder, and no list of pairs is given
+
+    hint: give the list with --pairs, or an InsightFace pack as --data
+    ");
+}
+
+#[test]
+fn a_set_that_is_not_the_published_one_is_warned_of() {
+    let files = LfwLike::new();
+    files.model();
+    write_pack(&files, "part.bin");
+    let mut command = pfc_eval(files.dir.path());
+    command.args(["agedb", "--model", "run.ckpt", "--data", "part.bin", "--bootstrap", "0"]);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("20 pairs, 10 of them genuine, but AgeDB-30 has 6000"), "{stderr}");
+}
+
+#[test]
+fn a_file_that_is_no_result_is_named() {
+    let files = LfwLike::new();
+    let failure = |text: &str| {
+        std::fs::write(files.path("a.json"), text).unwrap();
+        let args = ["report", "a.json", "--out", "report.html"];
+        stderr_of_failure(pfc_eval(files.dir.path()).args(args))
+    };
+    assert!(
+        failure("{}").contains("a.json: not a result that can be read: missing field `schema`")
+    );
+    let newer = failure("{\"schema\": 99}");
+    assert!(newer.contains("schema 99, and this program knows 1"), "{newer}");
+    assert!(!files.path("report.html").exists());
+}
+
+#[test]
+fn completions_are_written_for_every_shell() {
+    let files = LfwLike::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = pfc_eval(files.dir.path()).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty(), "{shell}");
+    }
+}

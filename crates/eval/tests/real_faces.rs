@@ -1,0 +1,83 @@
+//! The known answer on LFW itself: `shared/faces`, see its README.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
+
+use std::{
+    collections::HashMap,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use half::f16;
+use pfc_eval::verification::{Options, PairsSet};
+use pfc_model::MirroredEmbeddings;
+
+const DIM: usize = 256;
+
+fn faces() -> Option<PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/faces");
+    let root = PathBuf::from(std::env::var("PFC_FACES").unwrap_or_else(|_| default.to_owned()));
+    if root.is_dir() {
+        return Some(root);
+    }
+    println!("skipped: {} is absent", root.display());
+    None
+}
+
+/// Embeddings by image name, plain and mirrored, as the `MobileFace` network gave them.
+fn published_embeddings(path: &Path) -> HashMap<String, [Vec<f32>; 2]> {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut array = |name: &str| {
+        let mut bytes = Vec::new();
+        archive.by_name(name).unwrap().read_to_end(&mut bytes).unwrap();
+        // A .npy file: magic, version, then the little-endian length of the header at byte 8.
+        let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+        bytes.split_off(start)
+    };
+    let (values, names) = (array("E.npy"), array("names.npy"));
+    let n = values.len() / (2 * DIM * 2);
+    let name = |i: usize| {
+        // NumPy's `<U80`: fixed-width UTF-32, padded with zeros.
+        let width = names.len() / n;
+        let points = names[i * width..][..width].chunks_exact(4);
+        points
+            .map(|point| u32::from_le_bytes(point.try_into().unwrap()))
+            .take_while(|&point| point != 0)
+            .map(|point| char::from_u32(point).unwrap())
+            .collect::<String>()
+    };
+    let row = |i: usize| {
+        let halves = values[i * DIM * 2..][..DIM * 2].chunks_exact(2);
+        halves.map(|half| f16::from_le_bytes(half.try_into().unwrap()).to_f32()).collect()
+    };
+    (0..n).map(|i| (name(i), [row(2 * i), row(2 * i + 1)])).collect()
+}
+
+#[test]
+fn golden_fold_accuracies_of_a_published_network_on_lfw_are_met() {
+    let Some(root) = faces() else { return };
+    let published = published_embeddings(&root.join("model/mobileface_v2_lfw_embeddings.npz"));
+    let set = PairsSet::open(&root.join("lfw112"), &root.join("lfw_protocol/pairs.txt")).unwrap();
+    assert_eq!((set.n_images(), set.n_pairs()), (7701, 6000));
+    let mut embeddings = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
+    for i in 0..set.n_images() {
+        let file = Path::new(set.image_name(i)).file_stem().unwrap().to_string_lossy().into_owned();
+        let found = published.iter().find(|(name, _)| name.contains(&file));
+        let [original, mirrored] = published
+            .get(&file)
+            .or_else(|| published.get(set.image_name(i)))
+            .unwrap_or_else(|| panic!("{file} has no embedding; similar: {found:?}"));
+        embeddings.original.extend(original);
+        embeddings.mirrored.extend(mirrored);
+    }
+    let report = set.judge(&embeddings, &Options::default()).unwrap().report;
+    let folds: Vec<String> =
+        report.accuracy.folds.iter().map(|fold| format!("{:.6}", fold.accuracy)).collect();
+    let expected = [
+        "0.988333", "0.986667", "0.991667", "0.988333", "0.981667", "0.993333", "0.983333",
+        "0.988333", "0.995000", "0.995000",
+    ];
+    assert_eq!(folds, expected);
+    assert_eq!(format!("{:.6}", report.accuracy.mean), "0.989167");
+    assert_eq!(format!("{:.6}", report.accuracy.std.unwrap()), "0.004362");
+}

@@ -1,0 +1,121 @@
+//! The library on drawn faces, without a network.
+
+mod support;
+
+use pfc_eval::{
+    EvalError,
+    pairs::Protocol,
+    verification::{Options, PairsSet, evaluate},
+};
+use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
+use pfc_model::MirroredEmbeddings;
+use support::{Colours, LfwLike, draw_face};
+
+fn open(set: &LfwLike, list: &str) -> Result<PairsSet, EvalError> {
+    PairsSet::open(&set.path("faces"), &set.path(list))
+}
+
+#[test]
+fn faces_of_one_colour_scheme_are_told_from_others() {
+    let set = open(&LfwLike::new(), "pairs.txt").unwrap();
+    let report = evaluate(&Colours, &set, &Options::default()).unwrap();
+    assert_eq!((report.n_pairs, report.n_genuine, report.n_impostor), (40, 20, 20));
+    assert_eq!((report.n_people, report.accuracy.folds.len()), (20, 10));
+    assert!(report.accuracy.mean > 0.9, "{report:?}");
+    assert!(report.auc.unwrap().value > 0.98);
+    assert_eq!(report.accuracy.interval, None);
+}
+
+#[test]
+fn a_single_list_is_judged_by_its_own_best_threshold() {
+    let set = open(&LfwLike::new(), "single.txt").unwrap();
+    let report = evaluate(&Colours, &set, &Options::default()).unwrap();
+    assert_eq!(report.protocol, Protocol::SingleList);
+    assert_eq!((report.accuracy.std, report.val), (None, None));
+    assert!(report.accuracy.folds.is_empty());
+}
+
+#[test]
+fn parts_embedded_apart_are_judged_as_one() {
+    let set = open(&LfwLike::new(), "pairs.txt").unwrap();
+    let n = set.n_images();
+    let mut joined = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
+    for range in [0..n / 3, n / 3..n] {
+        let part = set.embed(&Colours, range, &mut |_| Ok(())).unwrap();
+        joined.original.extend(part.original);
+        joined.mirrored.extend(part.mirrored);
+    }
+    let options = Options::default();
+    let whole = evaluate(&Colours, &set, &options).unwrap();
+    assert_eq!(set.judge(&joined, &options).unwrap().report, whole);
+}
+
+#[test]
+fn a_rate_finer_than_the_set_is_marked_and_not_zero() {
+    let set = open(&LfwLike::new(), "pairs.txt").unwrap();
+    let report = evaluate(&Colours, &set, &Options::default()).unwrap();
+    let tars: Vec<(Option<bool>, u64)> =
+        report.tar_at_far.iter().map(|r| (r.tar.map(|t| t > 0.5), r.n_impostors_allowed)).collect();
+    assert_eq!(tars, [(Some(true), 2), (None, 0), (None, 0)]);
+}
+
+#[test]
+fn intervals_hold_their_figures() {
+    let set = open(&LfwLike::new(), "pairs.txt").unwrap();
+    let options = Options {
+        bootstrap: Bootstrap { n_replicates: 200, ..Bootstrap::default() },
+        fars: vec![Far::new(0.2).unwrap()],
+        pca: Some(4),
+    };
+    let report = evaluate(&Colours, &set, &options).unwrap();
+    let interval = report.accuracy.interval.unwrap();
+    assert!(interval.low <= report.accuracy.mean && report.accuracy.mean <= interval.high);
+    let auc = report.auc.unwrap();
+    assert!(auc.interval.unwrap().low <= auc.value);
+    assert!(report.tar_at_far[0].interval.is_some());
+    assert_eq!(report.pca.unwrap().components, 4);
+}
+
+#[test]
+fn a_list_of_one_class_gives_no_curve() {
+    let files = LfwLike::new();
+    let line = |i: usize| format!("P{i:02}/P{i:02}_0001.png P{i:02}/P{i:02}_0002.png 1\n");
+    std::fs::write(files.path("same.txt"), (0..10).map(line).collect::<String>()).unwrap();
+    let set = open(&files, "same.txt").unwrap();
+    let report = evaluate(&Colours, &set, &Options::default()).unwrap();
+    assert_eq!((report.n_impostor, report.auc, report.eer, report.val), (0, None, None, None));
+    assert_eq!(report.accuracy.mean, 1.0);
+}
+
+#[test]
+fn images_of_other_sizes_and_formats_are_taken() {
+    let files = LfwLike::new();
+    std::fs::remove_file(files.path("faces/P00/P00_0001.png")).unwrap();
+    draw_face(&files.path("faces/P00/P00_0001.bmp"), 0, 1, 250);
+    let set = open(&files, "pairs.txt").unwrap();
+    assert_eq!(set.faces().n_resized(), 1);
+    assert!(evaluate(&Colours, &set, &Options::default()).unwrap().accuracy.mean > 0.9);
+}
+
+#[test]
+fn missing_images_are_counted_and_the_first_is_named() {
+    let files = LfwLike::new();
+    std::fs::remove_file(files.path("faces/P03/P03_0002.png")).unwrap();
+    std::fs::remove_file(files.path("faces/P05/P05_0002.png")).unwrap();
+    let error = open(&files, "pairs.txt").unwrap_err().to_string();
+    assert!(error.contains("2 of 60 images"), "{error}");
+    assert!(error.contains("first `P03/P03_0002.jpg` (line 7)"), "{error}");
+}
+
+#[test]
+fn broken_embeddings_are_an_error_and_not_a_figure() {
+    let set = open(&LfwLike::new(), "pairs.txt").unwrap();
+    let judge = |values: Vec<f32>| {
+        let embeddings = MirroredEmbeddings { mirrored: values.clone(), original: values };
+        set.judge(&embeddings, &Options::default()).unwrap_err().to_string()
+    };
+    assert_eq!(judge(vec![1.0; 7]), "7 embedding values cannot be shared among 60 images");
+    let mut values = vec![1.0; 120];
+    values[65] = f32::NAN;
+    assert_eq!(judge(values), "embedding value 65 is NaN, not a finite number");
+}
