@@ -1,5 +1,7 @@
 //! Every case of `golden/verification`, made by running insightface's `eval/verification.py`.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
+
 use std::path::{Path, PathBuf};
 
 use pfc_metrics::{
