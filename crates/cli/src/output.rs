@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{Table, presets};
+use comfy_table::{LineStyle, Table, TableStyle};
 use serde::Serialize;
 
 /// How a command prints its result.
@@ -13,10 +13,14 @@ pub struct Format {
     pub json: bool,
 }
 
+/// One rule below the header, so that a table of ten rows is eleven lines and a rule.
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
 /// A table in the one style of the project, with `header` above a rule.
 pub fn table<T: Into<comfy_table::Row>>(header: T) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_style(STYLE).set_header(header);
     table
 }
 
