@@ -88,7 +88,7 @@ pub fn identity_intervals(bootstrap: &Bootstrap, counts: &[Vec<f64>]) -> Vec<Opt
 }
 
 /// How often each person is drawn when as many are drawn as there are.
-fn draw(n_people: u32, seed: u64, replicate: u32) -> Vec<u32> {
+pub(crate) fn draw(n_people: u32, seed: u64, replicate: u32) -> Vec<u32> {
     let mut counts = vec![0; n_people as usize];
     let mut state = mix(seed ^ mix(u64::from(replicate)));
     for _ in 0..n_people {
@@ -107,7 +107,10 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn percentile_interval(values: impl Iterator<Item = f64>, confidence: f64) -> Option<Interval> {
+pub(crate) fn percentile_interval(
+    values: impl Iterator<Item = f64>,
+    confidence: f64,
+) -> Option<Interval> {
     let (mut defined, mut n_all) = (Vec::new(), 0);
     for value in values {
         n_all += 1;

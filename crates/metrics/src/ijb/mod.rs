@@ -6,7 +6,9 @@
 mod pairs;
 mod pooling;
 mod search;
+mod spread;
 
 pub use pairs::score_pairs;
 pub use pooling::{Faces, Pooling, Templates, pool};
-pub use search::{Gallery, Probes, Search, TpirAt, search};
+pub use search::{Gallery, Mated, Probes, Search, TpirAt, search};
+pub use spread::{ScoredPairs, tar_intervals};
