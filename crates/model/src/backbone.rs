@@ -238,3 +238,168 @@ fn check_device(device: Device) -> Result<(), ModelError> {
 fn channels_last(images: &Tensor) -> Tensor {
     images.to_kind(Kind::Float).permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TINY: Architecture =
+        Architecture::IResNet { layers: [1, 1, 1, 1], widths: [8, 8, 16, 16] };
+
+    fn tiny(seed: u64) -> Backbone {
+        Backbone::with_architecture(TINY, 16, Device::Cpu, seed).unwrap()
+    }
+
+    fn images(n: i64) -> Tensor {
+        let values = Tensor::arange(n * 3 * 112 * 112, (Kind::Float, Device::Cpu)).sin();
+        values.view([n, 3, 112, 112])
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_network() {
+        let (a, b, c) = (tiny(3), tiny(3), tiny(4));
+        for ((key, a), (_, b)) in a.state_dict().iter().zip(b.state_dict()) {
+            assert_eq!(a, &b, "{key}");
+        }
+        assert_ne!(a.state_dict()[0].1, c.state_dict()[0].1);
+    }
+
+    #[test]
+    fn a_fresh_network_starts_as_the_reference_s() {
+        let backbone = tiny(0);
+        let state = backbone.state_dict();
+        let get = |key: &str| &state.iter().find(|(other, _)| other == key).unwrap().1;
+        // 8 × 8 × 9 draws of N(0, 0.1), within five standard errors.
+        let std = get("layer1.0.conv2.weight").std(true).double_value(&[]);
+        assert!((std - 0.1).abs() < 5.0 * 0.1 / (2.0 * 576f64).sqrt(), "{std}");
+        let bound = 1.0 / f64::from(16 * 49).sqrt();
+        let largest = get("fc.weight").abs().max().double_value(&[]);
+        assert!(largest <= bound && largest > 0.99 * bound, "{largest}");
+        assert_eq!(get("prelu.weight").double_value(&[0]), 0.25);
+        assert_eq!(get("bn1.running_var").double_value(&[0]), 1.0);
+        assert_eq!(get("features.weight").double_value(&[0]), 1.0);
+    }
+
+    #[test]
+    fn the_scale_of_the_last_normalisation_is_frozen() {
+        let backbone = tiny(0);
+        let learns = |key: &str| backbone.named_parameters().iter().any(|(other, _)| other == key);
+        assert!(learns("features.bias") && !learns("features.weight"));
+        backbone.forward(&images(2), true).square().sum(Kind::Float).backward();
+        for (key, parameter) in backbone.named_parameters() {
+            assert!(parameter.grad().defined(), "{key}");
+        }
+    }
+
+    #[test]
+    fn parameters_changed_in_place_change_the_network() {
+        let backbone = tiny(0);
+        let before = tch::no_grad(|| backbone.forward(&images(1), false));
+        tch::no_grad(|| {
+            for (_, mut parameter) in backbone.named_parameters() {
+                let _ = parameter.g_mul_scalar_(0.5);
+            }
+        });
+        let after = tch::no_grad(|| backbone.forward(&images(1), false));
+        assert_ne!(before, after);
+    }
+
+    #[test]
+    fn an_embedding_does_not_depend_on_its_batch() {
+        let backbone = tiny(0);
+        let both = tch::no_grad(|| backbone.forward(&images(2), false));
+        let one = tch::no_grad(|| backbone.forward(&images(2).narrow(0, 1, 1), false));
+        assert!((both.get(1) - one.get(0)).abs().max().double_value(&[]) < 1e-5);
+    }
+
+    #[test]
+    fn wrong_weights_are_refused_by_key_and_change_nothing() {
+        let backbone = tiny(0);
+        let first = backbone.state_dict()[0].1.copy();
+        let refuse = |tensors: &[(String, Tensor)]| {
+            let error = backbone.load_state_dict("w.pth", tensors).unwrap_err();
+            assert_eq!(backbone.state_dict()[0].1, first);
+            error.to_string()
+        };
+        let good: Vec<(String, Tensor)> = tiny(1).state_dict();
+        let copy = || -> Vec<(String, Tensor)> {
+            good.iter().map(|(key, tensor)| (key.clone(), tensor.shallow_clone())).collect()
+        };
+        let mut missing = copy();
+        missing.retain(|(key, _)| key != "bn2.bias");
+        let message = refuse(&missing);
+        assert_eq!(message, "w.pth: tensor `bn2.bias` of shape [16] is missing");
+        let mut extra = copy();
+        extra.push(("head.weight".to_owned(), Tensor::from_slice(&[1f32, 2.0])));
+        let message = refuse(&extra);
+        assert_eq!(
+            message,
+            "w.pth: tensor `head.weight` of shape [2] belongs to no part of the network"
+        );
+        let mut reshaped = copy();
+        reshaped[0].1 = Tensor::zeros([8, 3, 5, 5], (Kind::Float, Device::Cpu));
+        assert_eq!(
+            refuse(&reshaped),
+            "w.pth: tensor `conv1.weight` has shape [8, 3, 5, 5], but the network needs [8, 3, 3, 3]"
+        );
+        let mut integer = copy();
+        integer[0].1 = integer[0].1.to_kind(Kind::Int64);
+        assert_eq!(
+            refuse(&integer),
+            "w.pth: tensor `conv1.weight` is Int64, but the network needs a floating-point kind"
+        );
+        backbone.load_state_dict("w.pth", &good).unwrap();
+        assert_eq!(backbone.state_dict()[0].1, good[0].1);
+    }
+
+    #[test]
+    fn half_precision_weights_are_widened() {
+        let backbone = tiny(0);
+        let halves: Vec<(String, Tensor)> = tiny(1)
+            .state_dict()
+            .into_iter()
+            .map(|(key, tensor)| {
+                let kind = tensor.kind();
+                (key, if kind == Kind::Float { tensor.to_kind(Kind::Half) } else { tensor })
+            })
+            .collect();
+        backbone.load_state_dict("w", &halves).unwrap();
+        let (_, conv1) = backbone.state_dict().remove(0);
+        assert_eq!(conv1.kind(), Kind::Float);
+        assert_eq!(conv1, halves[0].1.to_kind(Kind::Float));
+    }
+
+    #[test]
+    fn an_impossible_embedding_size_or_device_is_refused() {
+        for embedding in [-1, 0, EMBEDDING_MAX + 1] {
+            let error = Backbone::with_architecture(TINY, embedding, Device::Cpu, 0).unwrap_err();
+            assert!(matches!(error, ModelError::EmbeddingSize { value } if value == embedding));
+        }
+        let error = Backbone::with_architecture(TINY, 16, Device::Cuda(99), 0).unwrap_err();
+        assert_eq!(error.to_string(), "device cuda:99 is not available");
+        assert!(error.hint().unwrap().contains("nvidia-smi"));
+    }
+
+    #[test]
+    fn a_transformer_s_noise_is_a_function_of_its_seed() {
+        let vit = Architecture::Vit {
+            dim: 16,
+            depth: 2,
+            heads: 2,
+            patch: 28,
+            drop_path: 0.5,
+            mask: 0.25,
+        };
+        let mut backbone = Backbone::with_architecture(vit, 8, Device::Cpu, 0).unwrap();
+        let mut run = |seed| {
+            backbone.seed_noise(seed);
+            let one = tch::no_grad(|| backbone.forward(&images(4), true));
+            let two = tch::no_grad(|| backbone.forward(&images(4), true));
+            (one, two)
+        };
+        let (a, b, other) = (run(1), run(1), run(2));
+        assert_eq!(a, b);
+        assert_ne!(a.0, a.1);
+        assert_ne!(a.0, other.0);
+    }
+}

@@ -139,3 +139,69 @@ fn rows(embeddings: &Tensor) -> Result<Vec<f32>, ModelError> {
     let flat = embeddings.f_to_kind(Kind::Float).and_then(|rows| rows.f_reshape(-1));
     flat.and_then(|flat| Vec::try_from(&flat)).map_err(ModelError::torch("copy embeddings"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Architecture;
+
+    fn embedder() -> Embedder {
+        let architecture = Architecture::IResNet { layers: [1; 4], widths: [8, 8, 8, 8] };
+        Backbone::with_architecture(architecture, 12, Device::Cpu, 1).unwrap().into()
+    }
+
+    fn faces(n: usize) -> Vec<u8> {
+        (0..n * IMAGE_BYTES).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    }
+
+    fn mirrored(rgb: &[u8]) -> Vec<u8> {
+        let row = IMAGE_SIZE as usize * 3;
+        rgb.chunks(row).flat_map(|row| row.rchunks(3).flatten().copied()).collect()
+    }
+
+    fn close(a: &[f32], b: &[f32]) -> bool {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
+    }
+
+    #[test]
+    fn pixels_reach_the_network_normalised_and_in_planes() {
+        let mut rgb = vec![0; IMAGE_BYTES];
+        // Row 2, column 5: red 255, green 128, blue 0.
+        let at = (2 * 112 + 5) * 3;
+        (rgb[at], rgb[at + 1]) = (255, 128);
+        let images = embedder().backbone.images(&rgb).unwrap();
+        assert_eq!(images.size(), [1, 3, 112, 112]);
+        let pixel = |channel| images.double_value(&[0, channel, 2, 5]);
+        assert_eq!(pixel(0), 1.0);
+        assert!((pixel(1) - 0.5 / 127.5).abs() < 1e-7);
+        assert_eq!(pixel(2), -1.0);
+        assert_eq!(images.double_value(&[0, 0, 5, 2]), -1.0);
+    }
+
+    #[test]
+    fn mirrored_embeddings_are_those_of_the_mirrored_image() {
+        let (embedder, rgb) = (embedder(), faces(2));
+        let both = embedder.embed_with_mirror(&rgb, 2).unwrap();
+        assert!(close(&both.original, &embedder.embed(&rgb, 2).unwrap()));
+        assert!(close(&both.mirrored, &embedder.embed(&mirrored(&rgb), 2).unwrap()));
+        assert!(!close(&both.mirrored, &both.original));
+    }
+
+    #[test]
+    fn embeddings_come_row_by_row_over_batches() {
+        let (embedder, n) = (embedder(), BATCH + 1);
+        let rgb = faces(n);
+        let all = embedder.embed(&rgb, n).unwrap();
+        assert_eq!(all.len(), n * embedder.embedding());
+        let last = embedder.embed(&rgb[BATCH * IMAGE_BYTES..], 1).unwrap();
+        assert!(close(&all[BATCH * 12..], &last));
+        assert!(embedder.embed(&[], 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn pixels_that_are_not_n_images_are_refused() {
+        let error = embedder().embed(&faces(1)[1..], 1).unwrap_err();
+        assert_eq!(error.to_string(), "37631 bytes of pixels for 1 images, which take 37632");
+        assert!(embedder().embed_with_mirror(&faces(1), usize::MAX).is_err());
+    }
+}

@@ -240,3 +240,40 @@ impl Head {
         self.bn3.forward(&self.linear2.forward(&x, &full), &full)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Precision;
+
+    #[test]
+    fn hidden_tokens_come_back_as_mask_tokens_in_their_places() {
+        let x_bld = Tensor::arange(2 * 10 * 3, (Kind::Float, Device::Cpu)).view([2, 10, 3]);
+        let pass = Pass { train: true, precision: Precision::F32, noise_seed: 5 };
+        let hidden = Hidden::draw(&x_bld, 0.25, &pass);
+        let kept = hidden.kept(&x_bld);
+        // int(10 * 0.75) as the reference counts.
+        assert_eq!(kept.size(), [2, 7, 3]);
+        let mask_token = Tensor::full([1, 1, 3], -1.0, (Kind::Float, Device::Cpu));
+        let refilled = hidden.refilled(&kept, &mask_token);
+        let is_hidden = refilled.eq(-1.0);
+        assert_eq!(is_hidden.sum(Kind::Int64).int64_value(&[]), 2 * 3 * 3);
+        assert_eq!(refilled, x_bld.masked_fill(&is_hidden, -1.0));
+        let rows = is_hidden.all_dim(2, false);
+        assert_ne!(rows.get(0), rows.get(1));
+    }
+
+    #[test]
+    fn stochastic_depth_keeps_the_expectation() {
+        let mut state = State::new(Device::Cpu, Some(0));
+        let shape = VitShape { dim: 4, depth: 2, heads: 1, patch: 56, drop_path: 0.2, mask: 0.0 };
+        let block = Block::new(&mut state, 1, shape);
+        let pass = Pass { train: true, precision: Precision::F32, noise_seed: 9 };
+        let ones = Tensor::ones([10_000, 1, 1], (Kind::Float, Device::Cpu));
+        let dropped = block.dropped(&ones, 0, &pass);
+        assert_eq!(dropped.max().double_value(&[]), 1.25);
+        assert_eq!(dropped.min().double_value(&[]), 0.0);
+        // The mean of 10,000 such draws has a standard error of 0.005.
+        assert!((dropped.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 0.025);
+    }
+}

@@ -1,0 +1,191 @@
+//! Checkpoint folders: whole or absent, and never read as what they are not.
+
+use std::{fs, path::Path};
+
+use pfc_model::{
+    Backbone, BackboneSpec, Embed, Embedder, ModelError,
+    checkpoint::{self, Checkpoint, DataIdentity, Progress, Writer},
+};
+use tch::{Device, Tensor};
+
+fn spec() -> BackboneSpec {
+    BackboneSpec { network: "mbf".parse().expect("a network"), embedding: 32 }
+}
+
+fn progress() -> Progress {
+    let data = DataIdentity { n_images: 1000, n_identities: 10, checksum: "0123".to_owned() };
+    Progress {
+        step: 70,
+        epoch: 3,
+        epoch_position: 128,
+        world_size: 2,
+        data,
+        trainer: serde_json::json!({"lr": 0.1}),
+    }
+}
+
+fn save(path: &Path, backbone: &Backbone) {
+    let mut writer = Writer::create(path).expect("a writer");
+    writer.backbone(backbone).expect("written");
+    let momentum = Tensor::from_slice(&[1.5f32, -2.0]);
+    writer.tensors("optimizer.safetensors", &[("conv1.weight", momentum)]).expect("written");
+    writer.finish(spec(), Some(progress())).expect("finished");
+}
+
+fn backbone(seed: u64) -> Backbone {
+    Backbone::new(&spec(), Device::Cpu, seed).expect("a network")
+}
+
+#[track_caller]
+fn check_error<T: std::fmt::Debug>(result: Result<T, ModelError>, expected: &str) -> ModelError {
+    let error = result.expect_err("refused");
+    assert!(error.to_string().contains(expected), "{error}");
+    error
+}
+
+#[test]
+fn a_checkpoint_comes_back_as_it_went() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("step-70.ckpt");
+    let saved = backbone(5);
+    save(&path, &saved);
+    let checkpoint = Checkpoint::open(&path).expect("opened");
+    checkpoint.verify().expect("whole");
+    assert_eq!(checkpoint.manifest().backbone, spec());
+    assert_eq!(checkpoint.manifest().progress, Some(progress()));
+    let names: Vec<_> = checkpoint.manifest().files.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(names, ["backbone.safetensors", "optimizer.safetensors"]);
+    let back = checkpoint::open_backbone(&path, Device::Cpu).expect("opened");
+    for ((key, found), (_, expected)) in back.state_dict().iter().zip(saved.state_dict()) {
+        assert_eq!(found, &expected, "{key}");
+    }
+    let optimizer = checkpoint.tensors("optimizer.safetensors").expect("read");
+    assert_eq!(optimizer[0].1, Tensor::from_slice(&[1.5f32, -2.0]));
+}
+
+#[test]
+fn the_same_state_gives_the_same_bytes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let read = |name: &str| {
+        let path = dir.path().join(name);
+        save(&path, &backbone(5));
+        let mut files: Vec<_> = fs::read_dir(&path)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path())
+            .map(|file| (file.file_name().map(ToOwned::to_owned), fs::read(&file).expect("read")))
+            .collect();
+        files.sort();
+        files
+    };
+    assert_eq!(read("a.ckpt"), read("b.ckpt"));
+}
+
+#[test]
+fn an_unfinished_checkpoint_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut writer = Writer::create(&dir.path().join("a.ckpt")).expect("a writer");
+    writer.backbone(&backbone(0)).expect("written");
+    drop(writer);
+    assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 0);
+}
+
+#[test]
+fn an_existing_checkpoint_is_not_replaced() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.ckpt");
+    save(&path, &backbone(1));
+    let before = fs::read(path.join("manifest.json")).expect("read");
+    let writer = Writer::create(&path).expect("a writer");
+    check_error(writer.finish(spec(), None), "cannot rename");
+    assert_eq!(fs::read(path.join("manifest.json")).expect("read"), before);
+}
+
+#[test]
+fn a_name_without_ckpt_is_refused() {
+    check_error(Writer::create(Path::new("/tmp/model")), "does not end in `.ckpt`");
+}
+
+#[test]
+fn what_is_no_checkpoint_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let open = |name: &str| Checkpoint::open(&dir.path().join(name));
+    let error = check_error(open("absent.ckpt"), "there is no such folder");
+    assert!(error.hint().expect("a hint").contains(".ckpt"));
+    fs::create_dir(dir.path().join("empty.ckpt")).expect("made");
+    check_error(open("empty.ckpt"), "it has no `manifest.json`");
+    fs::write(dir.path().join("file.ckpt"), "x").expect("written");
+    check_error(open("file.ckpt"), "it is a file");
+}
+
+#[test]
+fn a_flipped_bit_or_a_cut_is_found_and_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.ckpt");
+    save(&path, &backbone(1));
+    let file = path.join("backbone.safetensors");
+    let mut bytes = fs::read(&file).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, &bytes).expect("written");
+    let error = check_error(
+        checkpoint::open_backbone(&path, Device::Cpu),
+        "backbone.safetensors: checksum is",
+    );
+    assert!(error.hint().expect("a hint").contains("earlier checkpoint"));
+    fs::write(&file, &bytes[..middle]).expect("written");
+    check_error(Checkpoint::open(&path), "backbone.safetensors: size is");
+    fs::remove_file(&file).expect("removed");
+    check_error(Checkpoint::open(&path), "backbone.safetensors: cannot open");
+}
+
+fn rewrite(path: &Path, change: impl Fn(&mut serde_json::Value)) {
+    let manifest = path.join("manifest.json");
+    let text = fs::read(&manifest).expect("read");
+    let mut value = serde_json::from_slice(&text).expect("JSON");
+    change(&mut value);
+    fs::write(&manifest, value.to_string()).expect("written");
+}
+
+#[test]
+fn a_manifest_of_another_format_or_with_foreign_paths_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.ckpt");
+    save(&path, &backbone(1));
+    rewrite(&path, |manifest| manifest["files"][0]["name"] = "../b".into());
+    check_error(Checkpoint::open(&path), "its manifest lists `../b`");
+    rewrite(&path, |manifest| manifest["files"] = serde_json::json!([]));
+    check_error(
+        checkpoint::open_backbone(&path, Device::Cpu),
+        "its manifest lists no `backbone.safetensors`",
+    );
+    rewrite(&path, |manifest| manifest["format"] = 2.into());
+    let error = check_error(Checkpoint::open(&path), "format 2, but this program reads format 1");
+    assert!(error.hint().expect("a hint").contains("update"));
+    fs::write(path.join("manifest.json"), "{\"format\": 1").expect("written");
+    check_error(Checkpoint::open(&path), "not a readable manifest");
+}
+
+#[test]
+fn weights_of_another_network_are_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.ckpt");
+    save(&path, &backbone(1));
+    rewrite(&path, |manifest| manifest["backbone"]["embedding"] = 64.into());
+    check_error(
+        checkpoint::open_backbone(&path, Device::Cpu),
+        "tensor `features.layers.2.weight` has shape [32, 512], but the network needs [64, 512]",
+    );
+}
+
+#[test]
+fn an_embedder_opened_from_disk_embeds_like_the_network_in_memory() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.ckpt");
+    let backbone = backbone(2);
+    save(&path, &backbone);
+    let embedder = Embedder::open(&path, Device::Cpu).expect("opened");
+    let rgb: Vec<u8> = (0..2 * 112 * 112 * 3u64).map(|i| (i * i / 7) as u8).collect();
+    let found = embedder.embed(&rgb, 2).expect("embedded");
+    assert_eq!(found.len(), 2 * 32);
+    assert_eq!(found, backbone.embed(&rgb, 2).expect("embedded"));
+}
