@@ -247,6 +247,8 @@ mod tests {
         Architecture::IResNet { layers: [1, 1, 1, 1], widths: [8, 8, 16, 16] };
 
     fn tiny(seed: u64) -> Backbone {
+        // Waiting for a second thread takes longer than these networks on a busy machine.
+        tch::set_num_threads(1);
         Backbone::with_architecture(TINY, 16, Device::Cpu, seed).unwrap()
     }
 

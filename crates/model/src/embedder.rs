@@ -146,6 +146,7 @@ mod tests {
     use crate::Architecture;
 
     fn embedder() -> Embedder {
+        tch::set_num_threads(1);
         let architecture = Architecture::IResNet { layers: [1; 4], widths: [8, 8, 8, 8] };
         Backbone::with_architecture(architecture, 12, Device::Cpu, 1).unwrap().into()
     }

@@ -33,6 +33,8 @@ fn save(path: &Path, backbone: &Backbone) {
 }
 
 fn backbone(seed: u64) -> Backbone {
+    // Waiting for a second thread takes longer than this network on a busy machine.
+    tch::set_num_threads(1);
     Backbone::new(&spec(), Device::Cpu, seed).expect("a network")
 }
 
