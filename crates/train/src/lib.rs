@@ -1,3 +1,26 @@
-//! Placeholder of the first commit.
+//! The trainer: shards in, checkpoints and figures out.
+//!
+//! [`train::train`] is the loop and [`step::Trainer::step`] the arithmetic; the rest serves them.
 
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+mod error;
 pub mod head;
+pub mod loader;
+pub mod metrics;
+pub mod optimizer;
+pub mod pixels;
+pub mod plan;
+pub mod report;
+pub mod run_folder;
+pub mod schedule;
+pub mod step;
+pub mod summary;
+pub mod tally;
+pub mod tensorboard;
+pub mod train;
+pub mod verify;
+
+pub use cli::{Cli, HINTS, run};
+pub use error::TrainError;

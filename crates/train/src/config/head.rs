@@ -1,0 +1,109 @@
+//! Section `[head]`: what a user chooses of the head; the rest follows from data and model.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BadValue, Config};
+use crate::head::{HeadConfig, HeadError, Margin, Precision, Update};
+
+/// Section `[head]`. Momentum and weight decay are those of `[optim]`, the seed that of `[train]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeadSection {
+    /// Share of the classes that a step uses, in `[0, 1]`: all positives, then drawn negatives.
+    /// 1 is the full softmax, 0 the positives alone.
+    pub sample_rate: f64,
+    /// The factor s from cosine to logit.
+    pub scale: f64,
+    /// Cosine above which a negative is taken for label noise and left out; 0 turns it off.
+    pub interclass_filter: f64,
+    /// Which centres take momentum and decay: dense (all) or sparse (the sampled ones).
+    pub update: Update,
+    /// What the matrix products compute in: f32 or bf16.
+    pub precision: Precision,
+    /// Centres worked on at a time.
+    pub tile_rows: usize,
+    /// Memory for exponentials kept between the two passes, in MiB.
+    pub cache_mib: usize,
+    /// The loss: `{ loss = "cosface", m = 0.4 }`, `{ loss = "arcface", m = 0.5 }`, ….
+    pub margin: Margin,
+}
+
+impl Default for HeadSection {
+    fn default() -> HeadSection {
+        let HeadConfig {
+            sample_rate,
+            scale,
+            interclass_filter,
+            update,
+            precision,
+            tile_rows,
+            cache_mib,
+            margin,
+            ..
+        } = HeadConfig::new(1, 1);
+        HeadSection {
+            sample_rate,
+            scale,
+            interclass_filter,
+            update,
+            precision,
+            tile_rows,
+            cache_mib,
+            margin,
+        }
+    }
+}
+
+impl HeadSection {
+    pub(super) fn validate(&self) -> Result<(), BadValue> {
+        match self.with_sizes(1, 1).validate() {
+            Ok(()) => Ok(()),
+            Err(HeadError::Config { field, value, least, most }) => {
+                Err(BadValue::new(key_of(field), value, format!("from {least} to {most}")))
+            }
+            Err(other) => Err(BadValue::new("head", "refused", other.to_string())),
+        }
+    }
+
+    fn with_sizes(&self, classes: u64, dim: usize) -> HeadConfig {
+        HeadConfig {
+            sample_rate: self.sample_rate,
+            scale: self.scale,
+            interclass_filter: self.interclass_filter,
+            update: self.update,
+            precision: self.precision,
+            tile_rows: self.tile_rows,
+            cache_mib: self.cache_mib,
+            margin: self.margin,
+            ..HeadConfig::new(classes, dim)
+        }
+    }
+}
+
+impl Config {
+    /// The head for a data set of `n_identities`.
+    pub fn head_config(&self, n_identities: u32) -> HeadConfig {
+        HeadConfig {
+            momentum: self.optim.momentum,
+            weight_decay: self.optim.weight_decay,
+            seed: self.train.seed,
+            ..self.head.with_sizes(n_identities.into(), self.model.embedding as usize)
+        }
+    }
+}
+
+/// The key of a field of the head, as the user wrote it.
+fn key_of(field: &str) -> &'static str {
+    match field {
+        "sample_rate" => "head.sample_rate",
+        "scale" => "head.scale",
+        "interclass_filter" => "head.interclass_filter",
+        "tile_rows" => "head.tile_rows",
+        "cache_mib" => "head.cache_mib",
+        "margin.m" => "head.margin.m",
+        "margin.m1" => "head.margin.m1",
+        "margin.m2" => "head.margin.m2",
+        "margin.m3" => "head.margin.m3",
+        _ => "head",
+    }
+}

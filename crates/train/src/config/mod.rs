@@ -1,0 +1,269 @@
+//! A run's configuration: the sections of the TOML file, their checks, and how a file becomes one.
+
+mod head;
+mod load;
+
+use std::{fmt::Display, path::Path};
+
+use pfc_model::{BackboneSpec, Network, Precision};
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+pub use head::HeadSection;
+pub use load::{ConfigError, Override, load, parse};
+
+use crate::{
+    checkpoint::CheckpointConfig, loader::DataConfig, metrics::LogConfig, optimizer::OptimConfig,
+    verify::EvalConfig,
+};
+
+/// Everything that decides how a run goes, one field per section of the file.
+///
+/// Every key has a default but `data.path`. Relative paths start at the current folder.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What is trained on.
+    pub data: DataConfig,
+    /// The backbone.
+    pub model: ModelConfig,
+    /// The margin softmax.
+    pub head: HeadSection,
+    /// How weights move.
+    pub optim: OptimConfig,
+    /// How long, how wide, on what.
+    pub train: TrainConfig,
+    /// When the run is saved.
+    pub checkpoint: CheckpointConfig,
+    /// How the model is measured on the way.
+    pub eval: EvalConfig,
+    /// When figures are written.
+    pub log: LogConfig,
+}
+
+/// Section `[model]`: the backbone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A network by name, for example r50 or mbf.
+    pub network: Network,
+    /// Numbers in an embedding.
+    pub embedding: i64,
+    /// What convolutions compute in: f32 or bf16. Parameters are f32 in either.
+    pub precision: Precision,
+}
+
+impl Default for ModelConfig {
+    fn default() -> ModelConfig {
+        let network = "r50".parse().expect("r50 is a network of the model crate");
+        ModelConfig { network, embedding: 512, precision: Precision::F32 }
+    }
+}
+
+impl ModelConfig {
+    /// The backbone to make.
+    pub fn spec(&self) -> BackboneSpec {
+        BackboneSpec { network: self.network, embedding: self.embedding }
+    }
+}
+
+/// Section `[train]`: how long, how wide, on what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Images per step, at least 2: batch normalisation needs a variance.
+    pub batch_size: usize,
+    /// Times that the data set is gone through. The last `len mod batch_size` images of an epoch's
+    /// order are left out, other ones each time.
+    pub epochs: u64,
+    /// Seed of the first weights, the order of images, their mirroring and the drawn classes.
+    pub seed: u64,
+    /// Threads that compute; 0 takes every core. Results are the same to the bit only for the same
+    /// number.
+    pub threads: usize,
+    /// cpu, cuda, cuda:N, or auto: the first GPU if there is one.
+    pub device: String,
+}
+
+impl Default for TrainConfig {
+    fn default() -> TrainConfig {
+        let device = "auto".to_owned();
+        TrainConfig { batch_size: 128, epochs: 20, seed: 2048, threads: 0, device }
+    }
+}
+
+impl TrainConfig {
+    fn validate(&self) -> Result<(), BadValue> {
+        let (batch, epochs) = (self.batch_size, self.epochs);
+        let bound = "from 2 to 1048576";
+        BadValue::unless((2..=1 << 20).contains(&batch), "train.batch_size", batch, bound)?;
+        let bound = "from 1 to 1000000";
+        BadValue::unless((1..=1_000_000).contains(&epochs), "train.epochs", epochs, bound)?;
+        let threads = self.threads;
+        BadValue::unless(threads <= 4096, "train.threads", threads, "from 0 (all cores) to 4096")?;
+        // TOML has no larger integers, and the run folder keeps the configuration as TOML.
+        let fits = i64::try_from(self.seed).is_ok();
+        BadValue::unless(fits, "train.seed", self.seed, "below 2^63")?;
+        self.device().map(drop)
+    }
+
+    /// The device to compute on.
+    ///
+    /// # Errors
+    ///
+    /// [`BadValue`] for text that names none.
+    pub fn device(&self) -> Result<Device, BadValue> {
+        let index = |text: &str| text.parse().ok().map(Device::Cuda);
+        let device = match self.device.as_str() {
+            "auto" => Some(Device::cuda_if_available()),
+            "cpu" => Some(Device::Cpu),
+            "cuda" => Some(Device::Cuda(0)),
+            other => other.strip_prefix("cuda:").and_then(index),
+        };
+        let bound = "auto, cpu, cuda or cuda:N";
+        device.ok_or_else(|| BadValue::new("train.device", format!("`{}`", self.device), bound))
+    }
+
+    /// Threads that compute, with 0 resolved.
+    pub fn n_threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what can be seen to be wrong without opening the data set.
+    ///
+    /// # Errors
+    ///
+    /// [`BadValue`] for the first such value.
+    pub fn validate(&self) -> Result<(), BadValue> {
+        self.data.validate()?;
+        let embedding = self.model.embedding;
+        let fits = (1..=pfc_model::EMBEDDING_MAX).contains(&embedding);
+        let bound = format!("from 1 to {}", pfc_model::EMBEDDING_MAX);
+        BadValue::unless(fits, "model.embedding", embedding, bound)?;
+        self.head.validate()?;
+        self.train.validate()?;
+        self.optim.validate(self.train.epochs)?;
+        self.checkpoint.validate()?;
+        self.log.validate()?;
+        self.eval.validate()
+    }
+
+    /// The file that gives this configuration again, every key spelled out.
+    pub fn to_toml(&self) -> String {
+        let text = toml::to_string_pretty(self).expect("validated numbers and paths become TOML");
+        format!(
+            "# Every value of this run, defaults included. `pfc-train run` takes it again.\n\n{text}"
+        )
+    }
+
+    /// What must be equal in a run that continues another, as (key, value).
+    ///
+    /// These give saved tensors and positions their meaning. All else may be changed on the way.
+    pub fn fixed(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("model.network", self.model.network.to_string()),
+            ("model.embedding", self.model.embedding.to_string()),
+            ("train.batch_size", self.train.batch_size.to_string()),
+            ("train.seed", self.train.seed.to_string()),
+        ]
+    }
+}
+
+/// A value out of its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {value}, but has to be {bound}")]
+pub struct BadValue {
+    key: &'static str,
+    value: String,
+    bound: String,
+}
+
+impl BadValue {
+    /// `key` as `section.name`; `bound` completes "has to be".
+    pub fn new(key: &'static str, value: impl Display, bound: impl Into<String>) -> BadValue {
+        BadValue { key, value: value.to_string(), bound: bound.into() }
+    }
+
+    /// An error unless `holds`.
+    ///
+    /// # Errors
+    ///
+    /// The value that does not hold.
+    pub fn unless(
+        holds: bool,
+        key: &'static str,
+        value: impl Display,
+        bound: impl Into<String>,
+    ) -> Result<(), BadValue> {
+        if holds { Ok(()) } else { Err(BadValue::new(key, value, bound)) }
+    }
+
+    /// The way out.
+    pub fn hint(&self) -> Option<String> {
+        let key = self.key;
+        Some(format!("change it in the file, or for one run with `--set {key}=VALUE`"))
+    }
+}
+
+/// Refuses a path that was left empty.
+pub(crate) fn require_path(key: &'static str, path: &Path) -> Result<(), BadValue> {
+    BadValue::unless(!path.as_os_str().is_empty(), key, "not set", "the path of a folder or file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn valid() -> Config {
+        let mut config = Config::default();
+        config.data.path = "data/x".into();
+        config
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Config), expected: &str) {
+        let mut config = valid();
+        change(&mut config);
+        assert_eq!(config.validate().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn the_defaults_with_a_data_set_are_valid_and_come_back_from_toml() {
+        let config = valid();
+        config.validate().unwrap();
+        assert_eq!(parse(&config.to_toml(), "x.toml", &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn a_value_out_of_bounds_is_named_with_its_bound() {
+        refused(
+            |c| c.data.path = "".into(),
+            "data.path is not set, but has to be the path of a folder or file",
+        );
+        refused(
+            |c| c.train.batch_size = 0,
+            "train.batch_size is 0, but has to be from 2 to 1048576",
+        );
+        refused(|c| c.train.epochs = 0, "train.epochs is 0, but has to be from 1 to 1000000");
+        refused(|c| c.optim.lr = f64::NAN, "optim.lr is NaN, but has to be a number above 0");
+        refused(
+            |c| c.optim.momentum = 1.0,
+            "optim.momentum is 1, but has to be at least 0 and below 1",
+        );
+        refused(
+            |c| c.optim.warmup_epochs = 21.0,
+            "optim.warmup_epochs is 21, but has to be from 0 to train.epochs, 20",
+        );
+        refused(|c| c.head.sample_rate = 1.5, "head.sample_rate is 1.5, but has to be from 0 to 1");
+        refused(
+            |c| c.train.device = "gpu".into(),
+            "train.device is `gpu`, but has to be auto, cpu, cuda or cuda:N",
+        );
+        refused(|c| c.model.embedding = 0, "model.embedding is 0, but has to be from 1 to 65536");
+    }
+}

@@ -1,0 +1,191 @@
+//! Why a run could not start or go on.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use pfc_durable::DurableError;
+use pfc_eval::EvalError;
+use pfc_model::ModelError;
+use pfc_shard::ShardError;
+
+use crate::{
+    config::{BadValue, ConfigError},
+    head::HeadError,
+    loader::LoadError,
+};
+
+/// Why a run could not start or go on. What had been saved stays whole.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A value of the configuration is out of its bounds.
+    #[error(transparent)]
+    Value(#[from] BadValue),
+    /// The data set cannot be opened.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// An image cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The network refused, or a checkpoint.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The head refused.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// A verification set cannot be read or judged.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A file cannot be written whole.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// The operating system refused.
+    #[error("{}: cannot {op}", path.display())]
+    Io {
+        /// What was being done.
+        op: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The data set's images have another size than networks take.
+    #[error("{}: images are {found} pixels, but networks take {expected}", path.display())]
+    ImageSize {
+        /// The data set.
+        path: PathBuf,
+        /// Its size.
+        found: pfc_shard::ImageSize,
+        /// The size taken.
+        expected: pfc_shard::ImageSize,
+    },
+    /// The data set does not fill one batch.
+    #[error(
+        "{}: {n_images} images do not fill a batch of {batch_size}", path.display()
+    )]
+    TooFewImages {
+        /// The data set.
+        path: PathBuf,
+        /// Its images.
+        n_images: u64,
+        /// Images of a batch.
+        batch_size: u64,
+    },
+    /// The data set has fewer than two identities.
+    #[error("{}: {n_identities} identities, but a softmax needs two", path.display())]
+    TooFewIdentities {
+        /// The data set.
+        path: PathBuf,
+        /// Its identities.
+        n_identities: u32,
+    },
+    /// The folder holds a run already.
+    #[error("{}: already holds a run", path.display())]
+    RunExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process trains in the folder.
+    #[error("{}: another process is training in this folder", path.display())]
+    RunInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Every checkpoint of the run is damaged.
+    #[error("{}: none of the {n_checkpoints} checkpoints is whole", path.display())]
+    NoWholeCheckpoint {
+        /// The folder of checkpoints.
+        path: PathBuf,
+        /// How many there are.
+        n_checkpoints: usize,
+    },
+    /// The checkpoint was written by a run that differs where it must not.
+    #[error("{}: was written with {key} {found}, but this run has {expected}", path.display())]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        key: String,
+        /// In the checkpoint.
+        found: String,
+        /// In this run.
+        expected: String,
+    },
+    /// The backbone's gradient is not finite.
+    #[error("step {step}: the gradient of `{parameter}` is not finite (loss {loss})")]
+    GradientNotFinite {
+        /// The step, from 1.
+        step: u64,
+        /// The first parameter concerned.
+        parameter: String,
+        /// The loss of the step.
+        loss: f64,
+    },
+}
+
+impl TrainError {
+    /// For `map_err` on an operation on `path`.
+    pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TrainError {
+        let path = path.to_path_buf();
+        move |source| TrainError::Io { op, path, source }
+    }
+
+    /// The way out, for the causes that have a common one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            TrainError::Config(error) => error.hint(),
+            TrainError::Value(error) => error.hint(),
+            TrainError::Shard(error) => error.hint(),
+            TrainError::Load(error) => error.hint(),
+            TrainError::Model(error) => error.hint(),
+            TrainError::Head(error) => error.hint(),
+            TrainError::Eval(error) => error.hint(),
+            TrainError::Durable(error) => error.hint(),
+            TrainError::Io { source, path, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                Some(format!(
+                    "the disk that holds {} is full: free space and run the same command with \
+                     `--resume`; checkpoints already there are whole",
+                    path.display()
+                ))
+            }
+            TrainError::Io { .. } | TrainError::TooFewIdentities { .. } => None,
+            TrainError::ImageSize { .. } => Some(
+                "`pfc-ingest pack` without another size makes images of the size taken".to_owned(),
+            ),
+            TrainError::TooFewImages { n_images, .. } => {
+                Some(format!("lower `train.batch_size` to at most {n_images}"))
+            }
+            TrainError::RunExists { .. } => Some(
+                "`--resume` continues it; `--out` names another folder for a new run".to_owned(),
+            ),
+            TrainError::RunInUse { .. } => {
+                Some("wait for it to end, or choose another folder with `--out`".to_owned())
+            }
+            TrainError::NoWholeCheckpoint { .. } => Some(
+                "the messages above say what is wrong with each; start again in another folder \
+                 with `--out`"
+                    .to_owned(),
+            ),
+            TrainError::OtherRun { key, found, .. } => Some(format!(
+                "a run goes on with the values it began with: set {key} back to {found}, or start \
+                 another run with `--out`"
+            )),
+            TrainError::GradientNotFinite { .. } => Some(
+                "training has diverged and the weights were not moved: resume from the last \
+                 checkpoint with a lower `optim.lr`, a longer `optim.warmup_epochs` or \
+                 `model.precision = \"f32\"`"
+                    .to_owned(),
+            ),
+        }
+    }
+}

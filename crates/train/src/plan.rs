@@ -1,0 +1,123 @@
+//! Which images make up which step: arithmetic alone, so that any step can be sought.
+
+use pfc_shard::EpochOrder;
+
+/// The steps of a run, a function of (images, batch, epochs, seed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Images of the data set, at least `batch_size`.
+    pub n_images: u64,
+    /// Images per step, at least 1.
+    pub batch_size: u64,
+    /// Times that the data set is gone through.
+    pub epochs: u64,
+    /// Seed of order and mirroring.
+    pub seed: u64,
+}
+
+/// One image of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Row of the data set.
+    pub row: u64,
+    /// Whether it is mirrored left to right.
+    pub mirror: bool,
+}
+
+impl Plan {
+    /// Whole batches in an epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.n_images / self.batch_size
+    }
+
+    /// Steps of the run.
+    pub fn n_steps(&self) -> u64 {
+        self.steps_per_epoch().saturating_mul(self.epochs)
+    }
+
+    /// The epoch, from 0, that step `step` belongs to.
+    pub fn epoch_of(&self, step: u64) -> u64 {
+        step / self.steps_per_epoch()
+    }
+
+    /// Position in its epoch of the first image of step `step`.
+    pub fn position_of(&self, step: u64) -> u64 {
+        step % self.steps_per_epoch() * self.batch_size
+    }
+
+    /// Whether `n_done` finished steps complete an epoch.
+    pub fn completes_epoch(&self, n_done: u64) -> bool {
+        n_done > 0 && n_done.is_multiple_of(self.steps_per_epoch())
+    }
+
+    /// The steps nearest to `epochs` epochs.
+    pub fn steps_in(&self, epochs: f64) -> u64 {
+        (self.steps_per_epoch() as f64 * epochs).round() as u64
+    }
+
+    /// The images of step `step`, in order.
+    pub fn places(&self, step: u64) -> impl Iterator<Item = Place> + use<> {
+        let epoch = self.epoch_of(step);
+        let order = EpochOrder::new(self.n_images, self.seed, epoch);
+        let first = self.position_of(step);
+        let key = mix(mix(self.seed) ^ epoch);
+        (first..first + self.batch_size).map(move |position| Place {
+            row: order.row_at(position),
+            mirror: mix(key ^ position) >> 63 == 1,
+        })
+    }
+}
+
+/// A number that looks random and is a function of `x`: the finaliser of splitmix64.
+pub fn mix(x: u64) -> u64 {
+    let z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const PLAN: Plan = Plan { n_images: 1003, batch_size: 100, epochs: 3, seed: 7 };
+
+    #[test]
+    fn steps_epochs_and_positions_count_whole_batches() {
+        assert_eq!((PLAN.steps_per_epoch(), PLAN.n_steps()), (10, 30));
+        assert_eq!((PLAN.epoch_of(9), PLAN.epoch_of(10)), (0, 1));
+        assert_eq!((PLAN.position_of(9), PLAN.position_of(10)), (900, 0));
+        assert!(!PLAN.completes_epoch(0) && !PLAN.completes_epoch(9));
+        assert!(PLAN.completes_epoch(10));
+        assert_eq!(PLAN.steps_in(0.25), 3);
+    }
+
+    #[test]
+    fn an_epoch_shows_no_image_twice_and_the_next_one_another_order() {
+        let epoch = |e: u64| (e * 10..e * 10 + 10).flat_map(|s| PLAN.places(s)).map(|p| p.row);
+        assert_eq!(epoch(0).collect::<BTreeSet<_>>().len(), 1000);
+        assert_ne!(epoch(0).collect::<Vec<_>>(), epoch(1).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn about_half_of_the_images_are_mirrored_and_not_the_same_ones_each_epoch() {
+        let mirrored = |e: u64| -> BTreeSet<u64> {
+            let places = (e * 10..e * 10 + 10).flat_map(|s| PLAN.places(s));
+            places.filter(|p| p.mirror).map(|p| p.row).collect()
+        };
+        let (first, second) = (mirrored(0), mirrored(1));
+        // Four standard deviations of a fair coin thrown 1000 times.
+        assert!((437..=563).contains(&first.len()), "{}", first.len());
+        let both = first.intersection(&second).count();
+        assert!((195..=305).contains(&both), "{both}");
+    }
+
+    /// The first outputs of splitmix64 with seed 0, as published with it.
+    #[test]
+    fn mix_is_splitmix64() {
+        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0x6e78_9e6a_a1b9_65f4);
+    }
+}

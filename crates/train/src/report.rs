@@ -1,0 +1,316 @@
+//! What a run tells while it goes: lines on standard error, JSON lines, TensorBoard.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use pfc_cli::Progress;
+
+use crate::{
+    TrainError,
+    metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
+    plan::Plan,
+    run_folder::RunFolder,
+    step::StepFigures,
+    tally::Tally,
+    tensorboard::EventFile,
+    verify::Score,
+};
+
+/// How a run is reported.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportSpec {
+    /// What the run consists of.
+    pub plan: Plan,
+    /// Steps finished before this start.
+    pub n_done: u64,
+    /// Steps between two lines.
+    pub every_steps: u64,
+    /// Also write an event file.
+    pub tensorboard: bool,
+    /// Nothing on standard error.
+    pub quiet: bool,
+}
+
+/// The reporter of one start of a run.
+#[derive(Debug)]
+pub struct Report {
+    spec: ReportSpec,
+    metrics: MetricsFile,
+    events: Option<EventFile>,
+    events_dir: PathBuf,
+    progress: Progress,
+    /// Sums since the last line and since the epoch began.
+    pub tally: Tally,
+    clock: Clock,
+    /// The last step for which verification was reported.
+    evaluated: Option<u64>,
+}
+
+/// Where the time of the steps since the last line went.
+#[derive(Debug, Default)]
+struct Clock {
+    n_steps: u64,
+    elapsed: Duration,
+    waited: Duration,
+    head_ms: f64,
+}
+
+impl Report {
+    /// Opens the files of the run in `folder`; what they hold of steps after `n_done` is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`] and [`TrainError::Durable`].
+    pub fn open(folder: &RunFolder, spec: ReportSpec, tally: Tally) -> Result<Report, TrainError> {
+        let (metrics, kept) = MetricsFile::open(&folder.metrics(), spec.n_done)?;
+        let evaluated = kept.iter().rev().find_map(|record| match record {
+            Record::Eval(EvalRecord { step, .. }) => Some(*step),
+            _ => None,
+        });
+        let events_dir = folder.tensorboard();
+        let events = if spec.tensorboard {
+            let file = EventFile::create(&events_dir, spec.n_done);
+            Some(file.map_err(TrainError::io("write", &events_dir))?)
+        } else {
+            None
+        };
+        let progress = Progress::new("train", "steps", spec.plan.n_steps(), spec.quiet);
+        progress.add(spec.n_done);
+        let clock = Clock::default();
+        Ok(Report { spec, metrics, events, events_dir, progress, tally, clock, evaluated })
+    }
+
+    /// Whether the figures of verification after `step` are written.
+    pub fn has_evaluated(&self, step: u64) -> bool {
+        self.evaluated == Some(step)
+    }
+
+    /// A sentence for whoever watches.
+    pub fn say(&self, text: &str) {
+        say(self.spec.quiet, &self.progress, text);
+    }
+
+    /// Counts a step that took `elapsed`, of which `waited` for data; writes a line when one is due.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn step(
+        &mut self,
+        n_done: u64,
+        figures: &StepFigures,
+        elapsed: Duration,
+        waited: Duration,
+    ) -> Result<(), TrainError> {
+        self.tally.add(figures);
+        self.clock.n_steps += 1;
+        self.clock.elapsed += elapsed;
+        self.clock.waited += waited;
+        self.clock.head_ms += figures.head_ms;
+        self.progress.add(1);
+        if !n_done.is_multiple_of(self.spec.every_steps) && n_done != self.spec.plan.n_steps() {
+            return Ok(());
+        }
+        let clock = std::mem::take(&mut self.clock);
+        let means = self.tally.window.take();
+        let seconds = clock.elapsed.as_secs_f64();
+        let record = TrainRecord {
+            step: n_done,
+            epoch: self.epochs(n_done),
+            loss: means.loss,
+            grad_norm: means.grad_norm,
+            lr: figures.lr,
+            cavg: means.cavg,
+            images_per_s: (clock.n_steps * self.spec.plan.batch_size) as f64 / seconds,
+            data_wait: clock.waited.as_secs_f64() / seconds,
+            head_ms: clock.head_ms / clock.n_steps as f64,
+        };
+        let n_left = self.spec.plan.n_steps().saturating_sub(n_done);
+        let left = seconds / clock.n_steps as f64 * n_left as f64;
+        self.say(&train_line(&record, self.spec.plan.n_steps(), left));
+        self.write(Record::Train(record.clone()))?;
+        let TrainRecord { loss, grad_norm, lr, cavg, images_per_s, data_wait, head_ms, .. } =
+            record;
+        let scalars = [
+            ("train/loss", loss),
+            ("train/grad_norm", grad_norm),
+            ("train/lr", lr),
+            ("train/cavg", cavg),
+            ("speed/images_per_s", images_per_s),
+            ("speed/data_wait", data_wait),
+            ("speed/head_ms", head_ms),
+        ];
+        self.scalars(n_done, scalars.map(|(tag, value)| (tag.to_owned(), value)).to_vec())
+    }
+
+    /// Writes the mean loss of the epoch that `n_done` steps complete.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn epoch(&mut self, n_done: u64) -> Result<(), TrainError> {
+        let epoch = self.spec.plan.epoch_of(n_done);
+        let mean_loss = self.tally.epoch.take().loss;
+        let n_epochs = self.spec.plan.epochs;
+        self.say(&format!("epoch {epoch}/{n_epochs}  mean loss {mean_loss:.3}"));
+        self.write(Record::Epoch(EpochRecord { step: n_done, epoch, mean_loss }))?;
+        self.scalars(n_done, vec![("train/epoch_loss".to_owned(), mean_loss)])
+    }
+
+    /// Writes the figures of verification after `n_done` steps.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn eval(&mut self, n_done: u64, scores: Vec<Score>) -> Result<(), TrainError> {
+        let epoch = self.epochs(n_done);
+        for score in scores {
+            self.say(&eval_line(n_done, &score));
+            let tag = |name: &str| format!("eval/{}/{name}", score.set);
+            let mut scalars =
+                vec![(tag("accuracy"), score.accuracy), (tag("mean_norm"), score.mean_norm)];
+            scalars.extend(score.auc.map(|auc| (tag("auc"), auc)));
+            self.write(Record::Eval(EvalRecord { step: n_done, epoch, score }))?;
+            self.scalars(n_done, scalars)?;
+        }
+        self.evaluated = Some(n_done);
+        Ok(())
+    }
+
+    /// Makes what was written survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn sync(&self) -> Result<(), TrainError> {
+        self.metrics.sync()
+    }
+
+    /// Takes the progress bar off the screen.
+    pub fn finish(&self) {
+        self.progress.finish();
+    }
+
+    fn epochs(&self, n_done: u64) -> f64 {
+        n_done as f64 / self.spec.plan.steps_per_epoch() as f64
+    }
+
+    fn write(&mut self, record: Record) -> Result<(), TrainError> {
+        self.metrics.write(&record)
+    }
+
+    fn scalars(&mut self, step: u64, scalars: Vec<(String, f64)>) -> Result<(), TrainError> {
+        let Some(events) = &mut self.events else { return Ok(()) };
+        events.scalars(step, &scalars).map_err(TrainError::io("write", &self.events_dir))
+    }
+}
+
+/// Prints a line to standard error, clear of the progress bar.
+fn say(quiet: bool, progress: &Progress, text: &str) {
+    if !quiet {
+        progress.suspend(|| tell(text));
+    }
+}
+
+/// Prints a line to standard error; a closed one is nobody's loss.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn train_line(record: &TrainRecord, n_steps: u64, seconds_left: f64) -> String {
+    let TrainRecord { step, loss, grad_norm, cavg, images_per_s, .. } = record;
+    let decimals = if *images_per_s < 100.0 { 1 } else { 0 };
+    let width = n_steps.to_string().len();
+    format!(
+        "step {step:>width$}/{n_steps}  loss {loss:.3}  grad_norm {grad_norm:.2}  lr {}  \
+         cavg {cavg:.3}  {images_per_s:.decimals$} img/s  data {:.1}%  {} left",
+        learning_rate(record.lr),
+        record.data_wait * 100.0,
+        duration(seconds_left),
+    )
+}
+
+fn learning_rate(lr: f64) -> String {
+    if lr == 0.0 || lr >= 1e-3 { format!("{lr:.4}") } else { format!("{lr:.2e}") }
+}
+
+fn eval_line(step: u64, score: &Score) -> String {
+    let spread = score.std.map_or(String::new(), |std| format!(" ± {std:.4}"));
+    let auc = score.auc.map_or(String::new(), |auc| format!("  auc {auc:.4}"));
+    let Score { set, accuracy, threshold, .. } = score;
+    format!(
+        "eval at step {step}  {set}  accuracy {accuracy:.4}{spread}{auc}  threshold {threshold:.2}"
+    )
+}
+
+/// `2h05m`, `3m20s` or `45s`.
+pub fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match (s / 3600, s / 60 % 60, s % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s:02}s"),
+        (h, m, _) => format!("{h}h{m:02}m"),
+    }
+}
+
+/// How to go on with a run, as a command.
+pub fn resume_command(folder: &Path) -> String {
+    let folder = folder.display();
+    format!("pfc-train run {folder}/config.toml --out {folder} --resume")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_the_figures_that_a_trainer_looks_for() {
+        let record = TrainRecord {
+            step: 1200,
+            epoch: 0.2,
+            loss: 13.4071,
+            grad_norm: 2.314,
+            lr: 0.0982,
+            cavg: 0.31,
+            images_per_s: 8412.4,
+            data_wait: 0.031,
+            head_ms: 2.0,
+        };
+        assert_eq!(
+            train_line(&record, 58000, 7534.0),
+            "step  1200/58000  loss 13.407  grad_norm 2.31  lr 0.0982  cavg 0.310  8412 img/s  \
+             data 3.1%  2h05m left"
+        );
+        let slow = TrainRecord { images_per_s: 46.25, lr: 2.5e-4, ..record };
+        let line = train_line(&slow, 1200, 0.0);
+        assert!(line.contains("  lr 2.50e-4  "), "{line}");
+        assert!(line.ends_with("  46.2 img/s  data 3.1%  0s left"), "{line}");
+    }
+
+    #[test]
+    fn a_set_without_folds_or_curve_shows_what_it_has() {
+        let score = Score {
+            set: "lfw".into(),
+            accuracy: 0.8265,
+            std: None,
+            auc: Some(0.91234),
+            threshold: 1.234,
+            mean_norm: 20.0,
+        };
+        assert_eq!(
+            eval_line(74, &score),
+            "eval at step 74  lfw  accuracy 0.8265  auc 0.9123  threshold 1.23"
+        );
+        let folds = Score { std: Some(0.0123), auc: None, ..score };
+        assert!(eval_line(74, &folds).contains("accuracy 0.8265 ± 0.0123  threshold"));
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        let found = [45.4, 200.0, 7534.0, -1.0].map(duration);
+        assert_eq!(found, ["45s", "3m20s", "2h05m", "0s"]);
+    }
+}

@@ -1,0 +1,196 @@
+//! The folder of a run: who may write to it, and what is where.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use crate::TrainError;
+
+/// A run's folder, held by this process alone until dropped.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    /// The operating system releases the lock even if the process is killed.
+    _lock: File,
+}
+
+/// Whether a folder may already hold a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It may not.
+    Fresh,
+    /// It may, and that run is continued.
+    Resume,
+}
+
+impl RunFolder {
+    /// Makes the folder if need be, and takes hold of it.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::RunExists`] for [`Start::Fresh`] in a folder that holds a run,
+    /// [`TrainError::RunInUse`] if another process trains in it, [`TrainError::Io`].
+    pub fn open(path: &Path, start: Start) -> Result<RunFolder, TrainError> {
+        let checkpoints = path.join("checkpoints");
+        fs::create_dir_all(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
+        let lock_path = path.join("run.lock");
+        let lock = File::create(&lock_path).map_err(TrainError::io("create", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(TrainError::RunInUse { path: path.to_path_buf() });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(TrainError::io("lock", &lock_path)(source));
+            }
+        }
+        let folder = RunFolder { path: path.to_path_buf(), _lock: lock };
+        if start == Start::Fresh && folder.holds_a_run()? {
+            return Err(TrainError::RunExists { path: path.to_path_buf() });
+        }
+        folder.remove_litter()?;
+        Ok(folder)
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// Figures, a JSON object per line.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// TensorBoard's event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tensorboard")
+    }
+
+    /// Where checkpoints are.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// The checkpoint taken after `step` steps.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.checkpoints().join(format!("step-{step:08}.ckpt"))
+    }
+
+    /// Every checkpoint with its step, newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn list_checkpoints(&self) -> Result<Vec<(u64, PathBuf)>, TrainError> {
+        let mut found: Vec<(u64, PathBuf)> = Vec::new();
+        for path in entries(&self.checkpoints())? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+            let step = name.strip_prefix("step-").and_then(|name| name.strip_suffix(".ckpt"));
+            if let Some(step) = step.and_then(|digits| digits.parse().ok()) {
+                found.push((step, path));
+            }
+        }
+        found.sort_by(|a, b| b.cmp(a));
+        Ok(found)
+    }
+
+    /// Points `last.ckpt` at the checkpoint of `step`, so that scripts need not know its number.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn point_last_at(&self, step: u64) -> Result<(), TrainError> {
+        let checkpoint = self.checkpoint(step);
+        let name = checkpoint.file_name().unwrap_or(checkpoint.as_os_str());
+        let target = Path::new("checkpoints").join(name);
+        let link = self.path.join("last.ckpt");
+        let temporary = self.path.join(".last.ckpt.tmp");
+        let _ = fs::remove_file(&temporary);
+        symlink(&target, &temporary).map_err(TrainError::io("create", &temporary))?;
+        fs::rename(&temporary, &link).map_err(TrainError::io("rename", &link))
+    }
+
+    fn holds_a_run(&self) -> Result<bool, TrainError> {
+        Ok(self.metrics().exists() || !self.list_checkpoints()?.is_empty())
+    }
+
+    /// What a killed process was writing. Nobody else writes here while the lock is held.
+    fn remove_litter(&self) -> Result<(), TrainError> {
+        for dir in [self.path.clone(), self.checkpoints()] {
+            for path in entries(&dir)? {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+                if name.starts_with('.') && name.ends_with(".tmp") {
+                    let is_dir = path.is_dir() && !path.is_symlink();
+                    let removed =
+                        if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                    removed.map_err(TrainError::io("remove", &path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let read = || fs::read_dir(dir)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>();
+    read().map_err(TrainError::io("read", dir))
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(not(unix))]
+fn symlink(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_holds_a_run_is_continued_only_if_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(RunFolder::open(dir.path(), Start::Fresh).unwrap());
+        drop(RunFolder::open(dir.path(), Start::Fresh).unwrap());
+        fs::write(dir.path().join("metrics.jsonl"), "").unwrap();
+        let error = RunFolder::open(dir.path(), Start::Fresh).unwrap_err();
+        assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
+        RunFolder::open(dir.path(), Start::Resume).unwrap();
+    }
+
+    #[test]
+    fn two_runs_cannot_share_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = RunFolder::open(dir.path(), Start::Fresh).unwrap();
+        let error = RunFolder::open(dir.path(), Start::Resume).unwrap_err();
+        assert!(matches!(error, TrainError::RunInUse { .. }), "{error}");
+    }
+
+    #[test]
+    fn checkpoints_are_listed_newest_first_and_litter_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = dir.path().join("checkpoints");
+        for name in ["step-00000009.ckpt", "step-00000010.ckpt", ".abc.tmp", "step-x.ckpt"] {
+            fs::create_dir_all(checkpoints.join(name)).unwrap();
+        }
+        let folder = RunFolder::open(dir.path(), Start::Resume).unwrap();
+        let steps: Vec<u64> =
+            folder.list_checkpoints().unwrap().into_iter().map(|(step, _)| step).collect();
+        assert_eq!(steps, [10, 9]);
+        assert!(!checkpoints.join(".abc.tmp").exists());
+        folder.point_last_at(9).unwrap();
+        folder.point_last_at(10).unwrap();
+        let last = fs::canonicalize(dir.path().join("last.ckpt")).unwrap();
+        assert_eq!(last, fs::canonicalize(folder.checkpoint(10)).unwrap());
+    }
+}

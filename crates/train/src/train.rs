@@ -1,0 +1,195 @@
+//! A run from the first to the last step.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use pfc_cli::interrupt;
+use pfc_eval::EvalError;
+use pfc_shard::{Dataset, ImageSize};
+
+use crate::{
+    TrainError,
+    checkpoint::Keeper,
+    config::Config,
+    loader::{Loader, LoaderSpec},
+    plan::Plan,
+    report::{Report, ReportSpec, resume_command, tell},
+    run_folder::{RunFolder, Start},
+    step::Trainer,
+    verify::Verifier,
+};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// After its last step.
+    Finished,
+    /// The user asked to stop; a checkpoint was saved.
+    Interrupted,
+}
+
+/// Data that a run was checked against.
+#[derive(Debug)]
+pub struct Checked {
+    /// The data set.
+    pub dataset: Arc<Dataset>,
+    /// Its steps.
+    pub plan: Plan,
+}
+
+/// Opens the data set and refuses what cannot be trained, before anything large is allocated.
+///
+/// # Errors
+///
+/// [`TrainError::Value`], [`TrainError::Shard`], [`TrainError::ImageSize`],
+/// [`TrainError::TooFewImages`], [`TrainError::TooFewIdentities`].
+pub fn check(config: &Config) -> Result<Checked, TrainError> {
+    config.validate()?;
+    let path = config.data.path.clone();
+    let dataset = Dataset::open(&path)?;
+    let (found, expected) = (dataset.manifest().image_size, ImageSize::FACE);
+    if found != expected {
+        return Err(TrainError::ImageSize { path, found, expected });
+    }
+    let (n_images, batch_size) = (dataset.len(), config.train.batch_size as u64);
+    if n_images < batch_size {
+        return Err(TrainError::TooFewImages { path, n_images, batch_size });
+    }
+    let n_identities = dataset.n_identities();
+    if n_identities < 2 {
+        return Err(TrainError::TooFewIdentities { path, n_identities });
+    }
+    config.head_config(n_identities).validate()?;
+    let plan = Plan { n_images, batch_size, epochs: config.train.epochs, seed: config.train.seed };
+    Ok(Checked { dataset: Arc::new(dataset), plan })
+}
+
+/// Trains in `folder` until the last step or Ctrl-C.
+///
+/// # Errors
+///
+/// Any [`TrainError`]; what was saved before stays whole.
+pub fn train(
+    config: &Config,
+    folder: &Path,
+    start: Start,
+    quiet: bool,
+) -> Result<Ended, TrainError> {
+    let Checked { dataset, plan } = check(config)?;
+    let verifier = Verifier::open(&config.eval)?;
+    let folder = RunFolder::open(folder, start)?;
+    pfc_durable::write(&folder.config(), config.to_toml().as_bytes())?;
+    set_threads(config.train.n_threads());
+
+    let mut trainer = Trainer::new(config, &plan, dataset.n_identities())?;
+    let keeper = Keeper::new(&folder, config, &plan, &dataset)?;
+    let tally = match start {
+        Start::Fresh => None,
+        Start::Resume => {
+            keeper.resume(&mut trainer, &mut |text| tell(&format!("warning: {text}")))?
+        }
+    };
+    let mut report = Report::open(
+        &folder,
+        report_spec(config, plan, trainer.n_done, quiet),
+        tally.unwrap_or_default(),
+    )?;
+    report.say(&opening(config, &dataset, &plan, trainer.n_done));
+    let mut loader = Loader::start(Arc::clone(&dataset), loader_spec(config, plan, trainer.n_done))
+        .map_err(TrainError::io("start the loader for", &config.data.path))?;
+
+    evaluate_if_due(config, &plan, &verifier, &trainer, &mut report)?;
+    while trainer.n_done < plan.n_steps() && !interrupt::requested() {
+        let started = Instant::now();
+        let batch = loader.next_batch()?;
+        let figures = trainer.step(&batch)?;
+        loader.recycle(batch);
+
+        let n_done = trainer.n_done;
+        report.step(n_done, &figures, started.elapsed(), loader.take_waited())?;
+        if plan.completes_epoch(n_done) {
+            report.epoch(n_done)?;
+        }
+        evaluate_if_due(config, &plan, &verifier, &trainer, &mut report)?;
+        if is_due(config.checkpoint.every_steps, &plan, n_done) || interrupt::requested() {
+            report.sync()?;
+            keeper.save(&mut trainer, &report.tally)?;
+        }
+    }
+    report.finish();
+    if trainer.n_done == plan.n_steps() {
+        return Ok(Ended::Finished);
+    }
+    tell(&stopped(&folder, &trainer, &plan));
+    Ok(Ended::Interrupted)
+}
+
+/// Whether something done every so many steps, 0 for every epoch, is due after `n_done` of them.
+fn is_due(every_steps: u64, plan: &Plan, n_done: u64) -> bool {
+    let is_last = n_done == plan.n_steps();
+    is_last
+        || match every_steps {
+            0 => plan.completes_epoch(n_done),
+            n => n_done.is_multiple_of(n),
+        }
+}
+
+/// Measures the model unless a run that was stopped here already had.
+fn evaluate_if_due(
+    config: &Config,
+    plan: &Plan,
+    verifier: &Verifier,
+    trainer: &Trainer,
+    report: &mut Report,
+) -> Result<(), TrainError> {
+    let n_done = trainer.n_done;
+    let due = n_done == 0 || is_due(config.eval.every_steps, plan, n_done);
+    if !due || verifier.is_empty() || report.has_evaluated(n_done) || interrupt::requested() {
+        return Ok(());
+    }
+    match verifier.run(&trainer.backbone) {
+        Ok(scores) => report.eval(n_done, scores),
+        // The run is saved next, and measured when it is resumed.
+        Err(EvalError::Interrupted) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn set_threads(n: usize) {
+    tch::set_num_threads(n as i32);
+    // Fails where a test has set it before, in the same process.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
+}
+
+fn report_spec(config: &Config, plan: Plan, n_done: u64, quiet: bool) -> ReportSpec {
+    let every_steps = config.log.every_steps;
+    ReportSpec { plan, n_done, every_steps, tensorboard: config.log.tensorboard, quiet }
+}
+
+fn loader_spec(config: &Config, plan: Plan, first_step: u64) -> LoaderSpec {
+    let on_gpu = config.train.device().is_ok_and(|device| device.is_cuda());
+    let n_threads = config.data.n_threads(on_gpu);
+    let (n_ahead, mirror) = (config.data.batches_ahead, config.data.mirror);
+    LoaderSpec { plan, first_step, n_threads, n_ahead, mirror }
+}
+
+fn opening(config: &Config, dataset: &Dataset, plan: &Plan, n_done: u64) -> String {
+    let head = config.head_config(dataset.n_identities());
+    let resumed =
+        if n_done > 0 { format!(", going on after step {n_done}") } else { String::new() };
+    format!(
+        "{} on {} images of {} identities, {} centres a step, {} steps of {} in {} epochs{resumed}",
+        config.model.network,
+        plan.n_images,
+        dataset.n_identities(),
+        head.rows_per_step(),
+        plan.n_steps(),
+        plan.batch_size,
+        plan.epochs,
+    )
+}
+
+fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan) -> String {
+    let (n_done, n_steps) = (trainer.n_done, plan.n_steps());
+    let command = resume_command(folder.path());
+    format!("stopped after step {n_done} of {n_steps}; to go on:\n  {command}")
+}

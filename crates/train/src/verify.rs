@@ -1,0 +1,124 @@
+//! Verification on the way: how well the embeddings tell strangers from namesakes.
+
+use std::path::PathBuf;
+
+use pfc_eval::{
+    EvalError,
+    verification::{Options, PairsSet, VerificationReport},
+};
+use pfc_model::Backbone;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{BadValue, require_path};
+
+/// Section `[eval]`: how the model is measured on the way.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Steps between measurements; 0 measures after every epoch. Step 0, the untrained network, and
+    /// the last step are measured in either case.
+    pub every_steps: u64,
+    /// What to measure on.
+    pub sets: Vec<EvalSet>,
+}
+
+/// One `[[eval.sets]]`: a list of pairs and the folder that holds their images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSet {
+    /// What it is called in logs, unlike any other.
+    pub name: String,
+    /// Folder that the list's paths start from.
+    pub data: PathBuf,
+    /// The list: LFW's `pairs.txt` (ten folds) or `pairsDevTest.txt` (one list), or lines of two
+    /// paths and 1 or 0.
+    pub pairs: PathBuf,
+}
+
+impl EvalConfig {
+    /// Refuses sets that cannot be told apart or found.
+    ///
+    /// # Errors
+    ///
+    /// [`BadValue`] for the first of them.
+    pub fn validate(&self) -> Result<(), BadValue> {
+        for (i, set) in self.sets.iter().enumerate() {
+            let is_new = self.sets[..i].iter().all(|other| other.name != set.name);
+            let name = format!("`{}`", set.name);
+            let bound = "a name that no other set has";
+            BadValue::unless(is_new && !set.name.is_empty(), "eval.sets.name", name, bound)?;
+            require_path("eval.sets.data", &set.data)?;
+            require_path("eval.sets.pairs", &set.pairs)?;
+        }
+        Ok(())
+    }
+}
+
+/// What one set says of the model after a step. The fields that a set cannot give are `None`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Name of the set.
+    pub set: String,
+    /// Share of the pairs judged rightly: mean over the folds, or at a single list's best threshold.
+    pub accuracy: f64,
+    /// Population standard deviation over the folds.
+    pub std: Option<f64>,
+    /// Area under the ROC curve.
+    pub auc: Option<f64>,
+    /// Squared L2 distance below which a pair is taken for one person.
+    pub threshold: f64,
+    /// Mean L2 norm of the raw embeddings.
+    pub mean_norm: f64,
+}
+
+impl Score {
+    fn new(set: &str, report: &VerificationReport) -> Score {
+        Score {
+            set: set.to_owned(),
+            accuracy: report.accuracy.mean,
+            std: report.accuracy.std,
+            auc: report.auc.map(|figure| figure.value),
+            threshold: report.accuracy.threshold,
+            mean_norm: report.mean_norm,
+        }
+    }
+}
+
+/// The sets of a run, in memory.
+#[derive(Debug)]
+pub struct Verifier {
+    sets: Vec<(String, PairsSet)>,
+}
+
+impl Verifier {
+    /// Reads every set.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError`] for the first list or image that cannot be read.
+    pub fn open(config: &EvalConfig) -> Result<Verifier, EvalError> {
+        let open = |set: &EvalSet| Ok((set.name.clone(), PairsSet::open(&set.data, &set.pairs)?));
+        Ok(Verifier { sets: config.sets.iter().map(open).collect::<Result<_, EvalError>>()? })
+    }
+
+    /// Whether there is nothing to measure on.
+    pub fn is_empty(&self) -> bool {
+        self.sets.is_empty()
+    }
+
+    /// Measures the network as it is, on images and mirror images summed.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Interrupted`] if the user asks to stop; else what a broken network gives.
+    pub fn run(&self, backbone: &Backbone) -> Result<Vec<Score>, EvalError> {
+        let score = |(name, set): &(String, PairsSet)| {
+            let images = 0..set.n_images();
+            let embeddings = set.embed(backbone, images, &mut |_| {
+                if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
+            })?;
+            Ok(Score::new(name, &set.judge(&embeddings, &Options::default())?.report))
+        };
+        self.sets.iter().map(score).collect()
+    }
+}

@@ -1,0 +1,143 @@
+//! What the program says and how it exits, for bad input and for questions.
+
+mod support;
+
+use std::{fs, path::Path};
+
+use assert_cmd::Command;
+
+fn pfc_train(args: &[&str], dir: &Path) -> (Option<i32>, String, String) {
+    let mut command = Command::cargo_bin("pfc-train").unwrap();
+    let output = command.current_dir(dir).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The complaint about `args`, which must come with exit code 2 and nothing on standard output.
+#[track_caller]
+fn complaint(args: &[&str], dir: &Path) -> String {
+    let (code, out, err) = pfc_train(args, dir);
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+    err
+}
+
+fn setup() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    support::write_dataset(&dir.path().join("data"), 3, 2);
+    support::write_config(dir.path(), Path::new("data"), None);
+    dir
+}
+
+#[test]
+fn every_mistake_in_a_configuration_is_named_with_the_way_out() {
+    let dir = setup();
+    let file = |text: &str| fs::write(dir.path().join("bad.toml"), text).unwrap();
+    file("[data]\npath = \"data\"\n\n[optim]\nmomentun = 0.9\n");
+    insta::assert_snapshot!(complaint(&["run", "bad.toml"], dir.path()), @r#"
+    error: bad.toml line 5: unknown key `optim.momentun`
+
+    hint: did you mean `optim.momentum`? The keys here are optim.lr, optim.momentum, optim.weight_decay, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
+    "#);
+    file("[data]\npath = \"data\"\n[model]\nnetwork = \"iresnet50\"\n");
+    insta::assert_snapshot!(complaint(&["run", "bad.toml"], dir.path()), @r#"
+    error: bad.toml line 4: no network is called `iresnet50`
+
+    hint: did you mean `r50`?
+    "#);
+    file("[data]\npath = \"data\"\n[head]\nsample_rate = 1.5\n");
+    insta::assert_snapshot!(complaint(&["run", "bad.toml"], dir.path()), @r#"
+    error: cannot train in `runs/bad`
+      cause: head.sample_rate is 1.5, but has to be from 0 to 1
+
+    hint: change it in the file, or for one run with `--set head.sample_rate=VALUE`
+    "#);
+    insta::assert_snapshot!(complaint(&["run", "absent.toml"], dir.path()), @r#"
+    error: absent.toml: cannot read the configuration
+      cause: No such file or directory (os error 2)
+
+    hint: data/configs has configurations to start from
+    "#);
+    file("");
+    insta::assert_snapshot!(complaint(&["check", "bad.toml"], dir.path()), @r#"
+    error: `bad.toml` cannot be trained
+      cause: data.path is not set, but has to be the path of a folder or file
+
+    hint: change it in the file, or for one run with `--set data.path=VALUE`
+    "#);
+}
+
+#[test]
+fn data_that_does_not_fit_is_refused_before_anything_is_written() {
+    let dir = setup();
+    let run = |set: &str| complaint(&["run", "tiny.toml", "--out", "r", "--set", set], dir.path());
+    insta::assert_snapshot!(run("train.batch_size=7"), @r#"
+    error: cannot train in `r`
+      cause: data: 6 images do not fill a batch of 7
+
+    hint: lower `train.batch_size` to at most 6
+    "#);
+    insta::assert_snapshot!(run("data.path=nowhere"), @r#"
+    error: cannot train in `r`
+      cause: nowhere: no data set here: dataset.json is missing
+
+    hint: give the folder that `pfc-ingest pack` wrote; it writes dataset.json last, so if nowhere comes from an interrupted pack, run that again
+    "#);
+    insta::assert_snapshot!(run("train.batch_size=0"), @r#"
+    error: cannot train in `r`
+      cause: train.batch_size is 0, but has to be from 2 to 1048576
+
+    hint: change it in the file, or for one run with `--set train.batch_size=VALUE`
+    "#);
+    insta::assert_snapshot!(run("optim.lrr=1"), @r#"
+    error: --set optim.lrr=1: unknown key `optim.lrr`
+
+    hint: did you mean `optim.lr`? The keys here are optim.lr, optim.momentum, optim.weight_decay, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
+    "#);
+    insta::assert_snapshot!(
+        run("eval.sets=[{name=\"a\", data=\"data\", pairs=\"no.txt\"}]"), @r#"
+    error: cannot train in `r`
+      cause: no.txt: cannot open
+      cause: No such file or directory (os error 2)
+
+    hint: there is no `no.txt`: is the path right?
+    "#);
+    assert!(!dir.path().join("r").exists());
+}
+
+#[test]
+fn check_prints_a_configuration_that_the_program_takes_again() {
+    let dir = setup();
+    let (code, out, err) = pfc_train(&["check", "tiny.toml", "--set", "optim.lr=0.25"], dir.path());
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(err, "6 images of 3 identities; 3 epochs of 1 steps of 4 images\n");
+    assert!(out.contains("\nlr = 0.25\n"), "{out}");
+    fs::write(dir.path().join("again.toml"), &out).unwrap();
+    let (code, again, _) = pfc_train(&["check", "again.toml"], dir.path());
+    assert_eq!((code, again), (Some(0), out));
+}
+
+#[test]
+fn a_run_prints_its_result_as_a_table_or_as_json() {
+    let dir = setup();
+    let args = ["run", "tiny.toml", "--out", "r", "--set", "train.epochs=1", "--json", "-q"];
+    let (code, out, err) = pfc_train(&args, dir.path());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["finished"], true);
+    assert_eq!(json["checkpoint"], "r/last.ckpt");
+    assert!(json["rows"][0]["mean_loss"].as_f64().unwrap() > 0.0);
+    let (_, out, _) = pfc_train(&["run", "tiny.toml", "--out", "r", "--resume"], dir.path());
+    assert!(out.contains("mean loss"), "{out}");
+}
+
+#[test]
+fn help_and_completions_go_to_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["--help"][..], &["run", "--help"], &["completions", "bash"]] {
+        let (code, out, _) = pfc_train(args, dir.path());
+        assert_eq!(code, Some(0));
+        assert!(out.contains("pfc-train"), "{out}");
+    }
+    assert_eq!(pfc_train(&["run"], dir.path()).0, Some(2));
+    assert_eq!(pfc_train(&["run", "a.toml", "--set", "lr=1"], dir.path()).0, Some(2));
+}

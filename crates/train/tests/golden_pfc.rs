@@ -1,0 +1,194 @@
+//! The head against what `PartialFC_V2` of InsightFace computed, every rank a thread.
+
+// B = batch of one rank, D = embedding, C = classes of one rank.
+
+#![allow(clippy::unwrap_used)] // helpers of tests may
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use pfc_train::head::{
+    ArcfaceGradient, Communicator, Draw, Head, HeadConfig, LocalMember, Margin, Parts, Sampler,
+    Update,
+};
+use safetensors::{Dtype, SafeTensors};
+use tch::{Kind, Tensor};
+
+/// The README's bounds: of the loss, and of every tensor as `max|a - b| / max|b|`.
+const LOSS_BOUND: f64 = 1e-5;
+const TENSOR_BOUND: f64 = 1e-4;
+
+/// One file: a run of a few steps on some ranks.
+struct Case {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Case {
+    /// A value of the metadata, which is JSON.
+    fn parameter(&self, name: &str) -> f64 {
+        let (_, metadata) = SafeTensors::read_metadata(&self.bytes).unwrap();
+        let values = metadata.metadata().clone().unwrap();
+        serde_json::from_str(&values[name]).unwrap()
+    }
+
+    fn config(&self) -> HeadConfig {
+        let [m1, m2, m3] = ["m1", "m2", "m3"].map(|name| self.parameter(name));
+        // As the reference chooses its branch.
+        let margin = if m1 == 1.0 && m3 == 0.0 {
+            Margin::Arcface { m: m2, gradient: ArcfaceGradient::StraightThrough }
+        } else {
+            Margin::Cosface { m: m3 }
+        };
+        HeadConfig {
+            sample_rate: self.parameter("sample_rate"),
+            margin,
+            scale: self.parameter("scale"),
+            interclass_filter: self.parameter("interclass_filter"),
+            update: Update::Dense,
+            momentum: self.parameter("momentum"),
+            weight_decay: self.parameter("weight_decay"),
+            ..HeadConfig::new(self.parameter("classes") as u64, self.parameter("dim") as usize)
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Tensor {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = tensors.tensor(name).unwrap();
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F64 => Kind::Double,
+            Dtype::I32 => Kind::Int,
+            Dtype::I64 => Kind::Int64,
+            other => panic!("{name} is {other:?}"),
+        };
+        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+        Tensor::from_data_size(view.data(), &shape, kind)
+    }
+
+    fn integers(&self, name: &str) -> Vec<i64> {
+        Vec::try_from(self.tensor(name).to_kind(Kind::Int64).reshape([-1])).unwrap()
+    }
+}
+
+/// Gives the rows that the reference drew.
+struct Recorded {
+    case: Arc<Case>,
+    rank: usize,
+}
+
+impl Sampler for Recorded {
+    fn draw(&mut self, draw: &Draw<'_>) -> Vec<u32> {
+        if self.case.parameter("sample_rate") >= 1.0 {
+            return (0..draw.range.len() as u32).collect();
+        }
+        let rows = self.case.integers(&format!("rank{}.step{}.sampled_rows", self.rank, draw.step));
+        rows.into_iter().map(|row| row as u32).collect()
+    }
+}
+
+/// After which steps the centres are looked at, which catches them up.
+#[derive(Clone, Copy)]
+enum Look {
+    EveryStep,
+    AtTheEnd,
+}
+
+#[track_caller]
+fn check(found: &Tensor, expected: &Tensor, place: &str) {
+    let largest = |t: Tensor| t.to_kind(Kind::Double).abs().max().double_value(&[]);
+    assert_eq!(found.size(), expected.size(), "{place}");
+    let error = largest(found - expected) / largest(expected.shallow_clone());
+    assert!(error <= TENSOR_BOUND, "{place}: relative error {error:e}");
+}
+
+/// The head of one rank, with the reference's initial centres and rows.
+fn head_of_rank(case: &Arc<Case>, member: LocalMember, config: &HeadConfig) -> Head {
+    let rank = member.rank();
+    let mut parts = Parts::of_config(config, Box::new(member)).unwrap();
+    parts.sampler = Box::new(Recorded { case: Arc::clone(case), rank });
+    let mut head = Head::with_parts(config, parts).unwrap();
+    let weight_cd = case.tensor(&format!("rank{rank}.weight.init"));
+    let first = head.range().first() as i64;
+    let state = [
+        ("centres.momentum".to_owned(), weight_cd.zeros_like()),
+        ("centres.weight".to_owned(), weight_cd),
+        ("centres.first_class".to_owned(), Tensor::from_slice(&[first])),
+    ];
+    head.load_state(&state).unwrap();
+    head
+}
+
+fn check_rank(case: &Arc<Case>, rank: usize, mut head: Head, look: Look) {
+    let n_steps = case.parameter("steps") as u64;
+    for step in 0..n_steps {
+        let name = |what: &str| format!("rank{rank}.step{step}.{what}");
+        let place = |what: &str| format!("{}: {}", case.path.display(), name(what));
+        let embeddings_bd = case.tensor(&name("embeddings"));
+        let labels = case.integers(&name("labels"));
+        let lr = 0.1 * (1.0 - step as f64 / n_steps as f64);
+        let output = head.step(&embeddings_bd, &labels, step, lr).unwrap();
+        let loss = case.tensor(&name("loss")).sum(Kind::Double).double_value(&[]);
+        let error = (output.loss - loss).abs() / loss;
+        assert!(error <= LOSS_BOUND, "{}: {} for {loss}", place("loss"), output.loss);
+        let expected = case.tensor(&name("grad_embeddings"));
+        check(&output.grad_embeddings_bd, &expected, &place("grad_embeddings"));
+        if matches!(look, Look::EveryStep) || step + 1 == n_steps {
+            let state = head.state().unwrap();
+            check(&state[0].1, &case.tensor(&name("weight.after")), &place("weight.after"));
+            check(&state[1].1, &case.tensor(&name("momentum.after")), &place("momentum.after"));
+        }
+    }
+}
+
+/// Runs every case of the folder, changed by `change`.
+fn check_cases(change: impl Fn(&mut HeadConfig), look: Look) {
+    for path in golden_cases() {
+        let bytes = std::fs::read(&path).unwrap();
+        let case = Arc::new(Case { path, bytes });
+        let mut config = case.config();
+        change(&mut config);
+        let world = case.parameter("world") as usize;
+        std::thread::scope(|scope| {
+            for (rank, member) in LocalMember::group(world).into_iter().enumerate() {
+                let (case, config) = (&case, &config);
+                scope.spawn(move || {
+                    check_rank(case, rank, head_of_rank(case, member, config), look);
+                });
+            }
+        });
+    }
+}
+
+/// Every case in the folder, in order of name; none where there is no folder.
+fn golden_cases() -> Vec<PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
+    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
+    let folder = Path::new(&root).join("pfc");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        println!("skipped: {} is absent", folder.display());
+        return Vec::new();
+    };
+    let mut cases: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    cases.sort();
+    assert!(!cases.is_empty(), "no case in {}", folder.display());
+    cases
+}
+
+#[test]
+fn every_golden_case_gives_the_reference_losses_gradients_and_centres() {
+    check_cases(|_| {}, Look::EveryStep);
+}
+
+#[test]
+fn golden_centres_come_out_the_same_when_their_updates_were_put_off_to_the_end() {
+    check_cases(|_| {}, Look::AtTheEnd);
+}
+
+#[test]
+fn golden_cases_come_out_the_same_in_small_tiles_without_a_cache() {
+    check_cases(|config| (config.tile_rows, config.cache_mib) = (13, 0), Look::AtTheEnd);
+}

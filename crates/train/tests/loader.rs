@@ -1,0 +1,84 @@
+//! Batches are a function of their step: not of threads, of queue length, or of where a run began.
+
+mod support;
+
+use std::sync::Arc;
+
+use pfc_shard::{Dataset, ImageSize, decode::decode_rgb};
+use pfc_train::{
+    loader::{Batch, LoadError, Loader, LoaderSpec},
+    pixels::normalise,
+    plan::Plan,
+};
+
+fn dataset() -> (tempfile::TempDir, Arc<Dataset>) {
+    let dir = tempfile::tempdir().unwrap();
+    support::write_dataset(dir.path(), 5, 5);
+    let dataset = Dataset::open(dir.path()).unwrap();
+    (dir, Arc::new(dataset))
+}
+
+fn spec(n_threads: usize, n_ahead: usize, first_step: u64) -> LoaderSpec {
+    let plan = Plan { n_images: 25, batch_size: 4, epochs: 2, seed: 3 };
+    LoaderSpec { plan, first_step, n_threads, n_ahead, mirror: true }
+}
+
+/// Every batch from the spec's first step to the last.
+fn batches(dataset: &Arc<Dataset>, spec: LoaderSpec) -> Vec<Batch> {
+    let mut loader = Loader::start(Arc::clone(dataset), spec).unwrap();
+    let mut found = Vec::new();
+    for _ in spec.first_step..spec.plan.n_steps() {
+        let batch = loader.next_batch().unwrap();
+        found.push(batch.clone());
+        loader.recycle(batch);
+    }
+    assert!(matches!(loader.next_batch(), Err(LoadError::Ended)));
+    found
+}
+
+#[test]
+fn batches_are_the_same_for_any_number_of_threads_and_any_queue() {
+    let (_dir, dataset) = dataset();
+    let one = batches(&dataset, spec(1, 1, 0));
+    assert_eq!(one.len(), 12);
+    for (n_threads, n_ahead) in [(2, 1), (2, 3), (4, 8)] {
+        let other = batches(&dataset, spec(n_threads, n_ahead, 0));
+        assert!(one == other, "{n_threads} threads, {n_ahead} ahead");
+    }
+}
+
+#[test]
+fn a_loader_that_starts_late_gives_what_one_from_the_start_gives_then() {
+    let (_dir, dataset) = dataset();
+    let all = batches(&dataset, spec(2, 2, 0));
+    for first in [1, 5, 6, 11] {
+        assert!(all[first..] == batches(&dataset, spec(2, 2, first as u64)), "from {first}");
+    }
+}
+
+#[test]
+fn a_batch_holds_the_rows_of_its_plan_mirrored_and_normalised() {
+    let (_dir, dataset) = dataset();
+    let spec = spec(1, 1, 0);
+    let batch = batches(&dataset, spec).swap_remove(7);
+    let n = ImageSize::FACE.rgb_bytes();
+    for (i, place) in spec.plan.places(7).enumerate() {
+        let face = dataset.get(place.row).unwrap();
+        let (mut rgb, mut expected) = (vec![0; n], vec![0.0; n]);
+        decode_rgb(face.image, ImageSize::FACE, &mut rgb).unwrap();
+        normalise(&rgb, 112, place.mirror, &mut expected);
+        assert!(batch.images[i * n..(i + 1) * n] == expected[..], "image {i}");
+        assert_eq!(batch.labels[i], i64::from(face.label));
+    }
+}
+
+#[test]
+fn a_loader_dropped_half_way_ends_its_threads() {
+    let (_dir, dataset) = dataset();
+    let mut loader = Loader::start(Arc::clone(&dataset), spec(4, 2, 0)).unwrap();
+    let held = loader.next_batch().unwrap();
+    drop(loader);
+    assert_eq!(held.labels.len(), 4);
+    // Every thread held the data set.
+    assert_eq!(Arc::strong_count(&dataset), 1);
+}

@@ -1,0 +1,189 @@
+//! A run that is killed and resumed is the run that was never killed.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use pfc_train::metrics::{self, Record};
+
+/// Longer than any step takes; reached only if the program hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+struct Setup {
+    dir: tempfile::TempDir,
+    config: PathBuf,
+}
+
+impl Setup {
+    fn new() -> Setup {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, faces) = (dir.path().join("data"), dir.path().join("faces"));
+        support::write_dataset(&data, 6, 3);
+        fs::create_dir(&faces).unwrap();
+        let pairs = support::write_pairs(&faces, 10);
+        let config = support::write_config(dir.path(), &data, Some(&pairs));
+        Setup { dir, config }
+    }
+
+    fn out(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, out: &Path, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pfc-train"));
+        command.arg("run").arg(&self.config).arg("--out").arg(out).args(more);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs to the end and gives back what was said on standard error.
+    fn finish(&self, out: &Path, more: &[&str]) -> String {
+        let output = self.command(out, more).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    }
+}
+
+/// Waits until `path` exists while `child` runs; false if it ended first.
+fn wait_for(path: &Path, child: &mut Child) -> bool {
+    let started = Instant::now();
+    while !path.exists() {
+        assert!(started.elapsed() < PATIENCE, "{} never appeared", path.display());
+        if child.try_wait().unwrap().is_some() {
+            return path.exists();
+        }
+        thread::yield_now();
+    }
+    true
+}
+
+/// Everything of a run that does not depend on the clock, to the last bit.
+fn figures(out: &Path) -> Vec<String> {
+    let records = metrics::read(&out.join("metrics.jsonl")).unwrap();
+    let text = records.into_iter().map(|record| match record {
+        Record::Train(r) => {
+            let bits = [r.loss, r.grad_norm, r.lr, r.cavg].map(f64::to_bits);
+            format!("step {} {bits:x?} loss {}", r.step, r.loss)
+        }
+        other => format!("{other:?}"),
+    });
+    text.collect()
+}
+
+fn checkpoint(out: &Path, step: u64) -> PathBuf {
+    out.join(format!("checkpoints/step-{step:08}.ckpt"))
+}
+
+/// The final weights and centres.
+fn final_tensors(out: &Path) -> Vec<Vec<u8>> {
+    ["backbone", "optimizer", "centres"]
+        .map(|name| fs::read(out.join(format!("last.ckpt/{name}.safetensors"))).unwrap())
+        .to_vec()
+}
+
+#[test]
+fn a_run_killed_after_a_checkpoint_and_resumed_equals_one_never_killed_bit_for_bit() {
+    let setup = Setup::new();
+    let whole = setup.out("whole");
+    // Two threads: sums must not depend on which one comes first.
+    let threads = ["--set", "train.threads=2"];
+    setup.finish(&whole, &threads);
+    // 18 images make 4 batches of 4 an epoch, 12 steps in all.
+    let expected = figures(&whole);
+    assert_eq!(expected.iter().filter(|line| line.starts_with("step ")).count(), 12);
+    assert_eq!(expected.iter().filter(|line| line.starts_with("Eval")).count(), 4);
+
+    let killed = setup.out("killed");
+    for step in [3, 6] {
+        let resume: &[&str] = if step == 3 { &[] } else { &["--resume"] };
+        let mut child = setup.command(&killed, &[resume, &threads].concat()).spawn().unwrap();
+        assert!(wait_for(&checkpoint(&killed, step), &mut child));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let said = setup.finish(&killed, &[&["--resume"][..], &threads].concat());
+    assert!(said.contains(", going on after step "), "{said}");
+    assert_eq!(figures(&killed), expected);
+    assert!(final_tensors(&killed) == final_tensors(&whole), "the weights differ");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
+    let setup = Setup::new();
+    let out = setup.out("run");
+    setup.finish(&out, &[]);
+    let (expected, tensors) = (figures(&out), final_tensors(&out));
+
+    let centres = checkpoint(&out, 12).join("centres.safetensors");
+    let mut bytes = fs::read(&centres).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&centres, bytes).unwrap();
+    fs::remove_file(checkpoint(&out, 9).join("manifest.json")).unwrap();
+
+    let said = setup.finish(&out, &["--resume"]);
+    assert!(said.contains("step-00000012.ckpt is damaged, trying the one before: "), "{said}");
+    assert!(said.contains("centres.safetensors: checksum is "), "{said}");
+    assert!(said.contains("step-00000009.ckpt is damaged"), "{said}");
+    assert!(said.contains(", going on after step 6"), "{said}");
+    assert_eq!(figures(&out), expected);
+    assert!(final_tensors(&out) == tensors, "the weights differ");
+
+    // A finished run that is resumed does nothing but print its result.
+    let said = setup.finish(&out, &["--resume"]);
+    assert!(said.contains(", going on after step 12"), "{said}");
+    assert_eq!(figures(&out), expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_saves_says_how_to_go_on_and_ends_with_code_0() {
+    let setup = Setup::new();
+    let out = setup.out("run");
+    let mut child = setup.command(&out, &["--set", "train.epochs=100000"]).spawn().unwrap();
+    assert!(wait_for(&checkpoint(&out, 3), &mut child));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let command = format!("pfc-train run {0}/config.toml --out {0} --resume", out.display());
+    assert!(said.ends_with(&format!("; to go on:\n  {command}\n")), "{said}");
+
+    // The last line of figures is of the step that was saved.
+    let steps = metrics::read(&out.join("metrics.jsonl")).unwrap();
+    let last = steps.iter().map(Record::step).max().unwrap();
+    assert!(checkpoint(&out, last).is_dir(), "no checkpoint of step {last}");
+    let target = fs::canonicalize(out.join("last.ckpt")).unwrap();
+    assert_eq!(target, fs::canonicalize(checkpoint(&out, last)).unwrap());
+}
+
+#[test]
+fn a_run_of_other_data_or_another_network_is_not_continued() {
+    let setup = Setup::new();
+    let out = setup.out("run");
+    setup.finish(&out, &["--set", "train.epochs=1"]);
+    let refused = |more: &[&str]| {
+        let output = setup.command(&out, more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = refused(&["--resume", "--set", "model.embedding=16"]);
+    assert!(said.contains("was written with model.embedding 32, but this run has 16"), "{said}");
+
+    let other = setup.out("other");
+    support::write_dataset(&other, 6, 4);
+    let said = refused(&["--resume", "--set", &format!("data.path={}", other.display())]);
+    assert!(said.contains("was written with data.path with 18 images of 6 identities"), "{said}");
+
+    let said = refused(&[]);
+    assert!(said.contains("already holds a run"), "{said}");
+    assert!(said.contains("hint: `--resume` continues it"), "{said}");
+}
