@@ -82,7 +82,7 @@ pub enum Margin {
 }
 
 impl Default for Margin {
-    /// CosFace 0.4, which the published Glint360K and WebFace42M recipes use.
+    /// CosFace at 0.4, which the published `Glint360K` and `WebFace42M` recipes use.
     fn default() -> Margin {
         Margin::Cosface { m: 0.4 }
     }

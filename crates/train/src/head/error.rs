@@ -71,6 +71,14 @@ pub enum HeadError {
         /// Which promise, and where.
         problem: String,
     },
+    /// The machine does not grant the memory for the centres.
+    #[error("{rows} centres of {dim} numbers and their momentum do not fit into memory")]
+    Memory {
+        /// Rows of this rank.
+        rows: usize,
+        /// Width of a row.
+        dim: usize,
+    },
     /// A saved state does not belong to this head.
     #[error("head state `{name}`: {problem}")]
     State {
@@ -133,6 +141,10 @@ impl HeadError {
                  embedding's width"
                     .to_owned(),
             ),
+            HeadError::Memory { rows, dim } => Some(format!(
+                "they take {} MiB; spread the classes over more ranks",
+                (*rows as f64 * *dim as f64 * 8.0 / 1_048_576.0).ceil()
+            )),
             HeadError::Torch { .. } => Some(
                 "if memory ran out, lower the batch size, `sample_rate` or `tile_rows`".to_owned(),
             ),

@@ -1,18 +1,89 @@
 //! The margin-softmax head of Partial FC (arXiv 2010.05222): class centres, loss and their update.
+//!
+//! A step takes the embeddings of a batch, draws the rows of centres that take part (all positives
+//! and a share of the negatives), and does loss, gradients and the update of the centres at once;
+//! no automatic differentiation is involved. Its work and memory follow the rows drawn, not the
+//! number of classes.
+//!
+//! The pieces stand behind traits and know nothing of each other: which rows ([`Sampler`]), what
+//! the positives' cosines become ([`MarginLoss`]), how rows move ([`UpdateRule`]), where they live
+//! ([`CentreStore`]) and what ranks exchange ([`Communicator`]). With `s` the scale, `N` the global
+//! batch and `p` the softmax over the drawn rows of all ranks:
+//!
+//! ```text
+//! logit_ij = s * cos_ij            j is not the class of sample i
+//! logit_iy = s * psi(cos_iy)       psi from the margin loss
+//! loss     = -1/N * sum_i ln max(p_iy, 1e-30)
+//! d loss / d cos_ij = s / N * p_ij
+//! d loss / d cos_iy = s / N * (p_iy - 1) * psi'(cos_iy)
+//! ```
+//!
+//! Derivatives by cosines go through `torch.nn.functional.normalize` (least length 1e-12) on both
+//! sides. Axes in the names of tensors: G = global batch, B = this rank's part of it, D = width of
+//! an embedding, S = rows drawn on this rank, T = rows of one tile of them, C = classes.
 
+mod batch;
 mod comm;
 mod config;
+mod elements;
 mod error;
+mod host_store;
+mod local_group;
+mod loss;
+mod margin;
+mod positives;
+mod random;
+mod range;
+mod row;
+mod sampler;
+mod softmax;
+mod state;
+mod store;
+#[cfg(test)]
+mod tests;
+mod timings;
+mod update;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 pub use comm::{CommError, Communicator, Solo};
 pub use config::{ArcfaceGradient, HeadConfig, Margin, Precision, Update};
 pub use error::HeadError;
+pub use host_store::HostStore;
+pub use local_group::LocalMember;
+pub use margin::{MarginLoss, Target};
+pub use range::ClassRange;
+pub use sampler::{Draw, Pprn, Sampler};
+pub use store::{CentreStore, Pull, TileGradient};
+pub use timings::Timings;
+pub use update::{Dense, Flow, Sgd, Sparse, Stamp, UNTOUCHED, UpdateRule, rule};
+
+use batch::GlobalBatch;
+use loss::SampleSoftmax;
+use positives::Positives;
+use softmax::TiledSoftmax;
+use store::Centres;
+use timings::timed;
 
 /// Class centres with their momentum, and all that turns a batch of embeddings into a loss.
 pub struct Head {
     config: HeadConfig,
+    range: ClassRange,
+    parts: Parts,
+}
+
+/// The exchangeable pieces of a head.
+pub struct Parts {
+    /// Draws the rows.
+    pub sampler: Box<dyn Sampler>,
+    /// Margins the positives.
+    pub loss: Box<dyn MarginLoss>,
+    /// Moves the rows.
+    pub rule: Box<dyn UpdateRule>,
+    /// Holds the rows of this rank.
+    pub store: Box<dyn CentreStore>,
+    /// Reaches the other ranks.
+    pub comm: Box<dyn Communicator>,
 }
 
 /// What one step of the head gives back.
@@ -30,21 +101,31 @@ pub struct HeadOutput {
     pub timings: Timings,
 }
 
-/// Wall-clock milliseconds of one step by phase.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Timings {
-    /// Drawing the rows.
-    pub sample_ms: f64,
-    /// Reading, catching up and normalising rows.
-    pub gather_ms: f64,
-    /// The three matrix products.
-    pub product_ms: f64,
-    /// Exponentials and their sums.
-    pub softmax_ms: f64,
-    /// Moving the centres.
-    pub update_ms: f64,
-    /// Exchanges between ranks.
-    pub communication_ms: f64,
+impl Parts {
+    /// The pieces that `config` names, with the centres of `comm`'s rank in host memory.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Config`] if the configuration is out of bounds, [`HeadError::Memory`] if the
+    /// centres do not fit.
+    pub fn of_config(config: &HeadConfig, comm: Box<dyn Communicator>) -> Result<Parts, HeadError> {
+        config.validate()?;
+        let range = ClassRange::of_rank(config.classes, comm.rank(), comm.world());
+        Ok(Parts {
+            sampler: Box::new(Pprn::new(config.rows_per_step(), config.seed)),
+            loss: Box::new(config.margin),
+            rule: rule(config.update, config.momentum, config.weight_decay),
+            store: Box::new(HostStore::new(range, config.dim, config.seed)?),
+            comm,
+        })
+    }
+}
+
+/// What the pass forwards knows of every sample of the global batch, on every rank.
+struct Forward {
+    softmax_g: Vec<SampleSoftmax>,
+    loss: f64,
+    mean_positive_cosine: f64,
 }
 
 impl Head {
@@ -52,10 +133,25 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// [`HeadError::Config`] if the configuration is out of bounds.
+    /// As [`Parts::of_config`].
     pub fn new(config: &HeadConfig) -> Result<Head, HeadError> {
+        Head::with_parts(config, Parts::of_config(config, Box::new(Solo))?)
+    }
+
+    /// A head made of `parts`, whose store holds the rows of its communicator's rank.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Config`] if the configuration is out of bounds.
+    ///
+    /// # Panics
+    ///
+    /// If the store has another number of rows than the rank has classes.
+    pub fn with_parts(config: &HeadConfig, parts: Parts) -> Result<Head, HeadError> {
         config.validate()?;
-        Ok(Head { config: config.clone() })
+        let range = ClassRange::of_rank(config.classes, parts.comm.rank(), parts.comm.world());
+        assert_eq!(parts.store.n_rows(), range.len(), "the store is not this rank's");
+        Ok(Head { config: config.clone(), range, parts })
     }
 
     /// The configuration it was made with.
@@ -64,16 +160,25 @@ impl Head {
         &self.config
     }
 
+    /// The classes whose centres this rank holds.
+    #[must_use]
+    pub fn range(&self) -> ClassRange {
+        self.range
+    }
+
     /// Loss and gradient of one batch, and one SGD step of the centres.
     ///
-    /// * `embeddings_bd`: `[B, D]` f32, not normalised, any device; no gradient is recorded
+    /// Every rank calls it with its part of the batch, which may be empty on some of them.
+    ///
+    /// * `embeddings_bd`: `[B, D]`, not normalised, any device; no gradient is recorded
     /// * `labels`: `[B]` global class ids
     /// * `step`: number of the step, which decides the rows drawn
     /// * `lr`: learning rate of the centres in this step
     ///
     /// # Errors
     ///
-    /// Any [`HeadError`] but `Config`; the centres are then as before.
+    /// Any [`HeadError`] about the batch, the sampler, the ranks or the loss; no centre was moved
+    /// then. [`HeadError::Torch`] if memory runs out, perhaps halfway: go back to a checkpoint.
     pub fn step(
         &mut self,
         embeddings_bd: &Tensor,
@@ -81,35 +186,130 @@ impl Head {
         step: u64,
         lr: f64,
     ) -> Result<HeadOutput, HeadError> {
-        let _ = (embeddings_bd, labels, lr);
-        Err(HeadError::LossNotFinite { step, loss: f64::NAN })
-    }
+        let _no_grad = tch::no_grad_guard();
+        let (config, range) = (&self.config, self.range);
+        let Parts { sampler, loss, rule, store, comm } = &mut self.parts;
+        let mut timings = Timings::default();
+        let batch = timed(&mut timings.communication_ms, || {
+            GlobalBatch::collect(embeddings_bd, labels, step, config, comm.as_mut())
+        })?;
+        loss.prepare(&batch.lengths());
+        let rows = timed(&mut timings.sample_ms, || {
+            sampler.draw(&Draw { step, positives: &batch.classes(), range })
+        });
+        check_rows(&rows, step, range.len())?;
+        let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
+        let positives = timed(&mut timings.gather_ms, || {
+            Positives::find(&batch, &range, &rows, step, loss.as_ref(), &mut centres)
+        })?;
+        let mut tiles = TiledSoftmax {
+            config,
+            centres,
+            rows: &rows,
+            positives: &positives,
+            unit_embeddings_gd: &batch.unit_gd,
+            timings: &mut timings,
+        };
+        let offsets_g = if TiledSoftmax::needs_offsets(config) {
+            let mut largest_g = tiles.largest_logits()?;
+            comm.all_reduce_max(&mut largest_g).map_err(HeadError::comm(step, "logits"))?;
+            Some(largest_g)
+        } else {
+            None
+        };
+        let negatives = tiles.forward(offsets_g.as_deref())?;
 
-    /// Gives every row the updates that were put off until it is next sampled.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError`] if the rows cannot be reached.
-    pub fn catch_up(&mut self) -> Result<(), HeadError> {
-        Ok(())
-    }
+        let exchange = (step, offsets_g.as_deref());
+        let forward = timed(&mut tiles.timings.communication_ms, || {
+            Forward::collect(&negatives.sums_g, &positives, config.scale, exchange, comm.as_mut())
+        })?;
+        let per_cosine = config.scale / batch.len() as f64;
+        let factors_g: Vec<f64> =
+            forward.softmax_g.iter().map(|sample| per_cosine * sample.inverse_sum()).collect();
+        let factors_g1 = Tensor::from_slice(&factors_g).to_kind(Kind::Float).unsqueeze(1);
+        let slopes: Vec<f64> = positives
+            .list
+            .iter()
+            .map(|p| -per_cosine * forward.softmax_g[p.sample].p_negatives * p.target.slope)
+            .collect();
+        let parts_gd = unit_gradient(&negatives.weighted_rows_gd, &factors_g1, &positives, &slopes);
+        let grad_unit_bd = timed(&mut tiles.timings.communication_ms, || {
+            comm.reduce_scatter_rows(&parts_gd, &batch.rows_of_rank)
+                .map_err(HeadError::comm(step, "gradients"))
+        })?;
 
-    /// Catches up, then copies out all centres and their momentum.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError`] if the rows cannot be reached or memory runs out.
-    pub fn state(&mut self) -> Result<Vec<(String, Tensor)>, HeadError> {
-        Ok(Vec::new())
+        tiles.backward(negatives, &factors_g1, &slopes, (offsets_g.as_deref(), lr))?;
+        rule.finish_step(lr);
+        if rule.must_catch_up() {
+            self.catch_up()?;
+        }
+        Ok(HeadOutput {
+            loss: forward.loss,
+            grad_embeddings_bd: batch
+                .before_normalisation(&grad_unit_bd)
+                .to_device(embeddings_bd.device()),
+            mean_positive_cosine: forward.mean_positive_cosine,
+            rows_sampled: rows.len(),
+            timings,
+        })
     }
+}
 
-    /// Puts back what [`Head::state`] gave.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError::State`] if a tensor is missing or of another shape; the head is then unchanged.
-    pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<(), HeadError> {
-        let _ = state;
-        Ok(())
+impl Forward {
+    /// Joins the ranks' parts of every sample's softmax, in one exchange.
+    fn collect(
+        sums_g: &[f64],
+        positives: &Positives,
+        scale: f64,
+        (step, offsets_g): (u64, Option<&[f64]>),
+        comm: &mut dyn Communicator,
+    ) -> Result<Forward, HeadError> {
+        // Each positive is on one rank; the others add 0.
+        let n_samples = sums_g.len();
+        let mut joined = [sums_g, &vec![0.0; 2 * n_samples]].concat();
+        for positive in &positives.list {
+            let offset = offsets_g.map_or(0.0, |offsets_g| offsets_g[positive.sample]);
+            joined[n_samples + positive.sample] = scale * positive.target.value - offset;
+            joined[2 * n_samples + positive.sample] = positive.cosine;
+        }
+        comm.all_reduce_sum(&mut joined).map_err(HeadError::comm(step, "softmax sums"))?;
+        let (sums_g, rest) = joined.split_at(n_samples);
+        let (logits_g, cosines_g) = rest.split_at(n_samples);
+        let softmax_g: Vec<SampleSoftmax> = sums_g
+            .iter()
+            .zip(logits_g)
+            .map(|(&sum, &logit)| SampleSoftmax::new(sum, logit))
+            .collect();
+        let loss = softmax_g.iter().map(|sample| sample.loss).sum::<f64>() / n_samples as f64;
+        if !loss.is_finite() {
+            return Err(HeadError::LossNotFinite { step, loss });
+        }
+        let mean_positive_cosine = cosines_g.iter().sum::<f64>() / n_samples as f64;
+        Ok(Forward { softmax_g, loss, mean_positive_cosine })
     }
+}
+
+/// This rank's part of the gradient by the unit embeddings, `[G, D]` f32.
+fn unit_gradient(
+    weighted_rows_gd: &Tensor,
+    factors_g1: &Tensor,
+    positives: &Positives,
+    slopes: &[f64],
+) -> Tensor {
+    let samples: Vec<i64> = positives.list.iter().map(|p| p.sample as i64).collect();
+    let slopes_o1 = Tensor::from_slice(slopes).to_kind(Kind::Float).unsqueeze(1);
+    let pulls_od = &positives.unit_centres_od * slopes_o1;
+    (weighted_rows_gd * factors_g1).index_add_(0, &Tensor::from_slice(&samples), &pulls_od)
+}
+
+/// Holds a sampler to its promise.
+fn check_rows(rows: &[u32], step: u64, n_rows: usize) -> Result<(), HeadError> {
+    let problem = if let Some(at) = rows.windows(2).position(|pair| pair[0] >= pair[1]) {
+        format!("row {} follows row {}", rows[at + 1], rows[at])
+    } else if let Some(&last) = rows.last().filter(|&&last| last as usize >= n_rows) {
+        format!("row {last} is past the last of {n_rows}")
+    } else {
+        return Ok(());
+    };
+    Err(HeadError::Sample { step, problem })
 }

@@ -1,0 +1,154 @@
+//! The global batch: every rank's embeddings and labels, checked and normalised.
+
+// G = global batch, B = this rank's part of it, D = embedding.
+
+use std::ops::Range;
+
+use tch::{Device, Kind, Tensor};
+
+use super::{HeadError, comm::Communicator, config::HeadConfig, row::LENGTH_LEAST};
+
+/// What all ranks feed the head in one step.
+pub(super) struct GlobalBatch {
+    /// `[G]`, global class ids, all below the number of classes.
+    pub labels_g: Vec<u64>,
+    /// `[G, D]` f32 on the CPU, of unit length.
+    pub unit_gd: Tensor,
+    /// `[G, 1]` f32, lengths of the embeddings before that.
+    lengths_g1: Tensor,
+    /// B of each rank.
+    pub rows_of_rank: Vec<usize>,
+    /// This rank's rows of the global batch.
+    pub own: Range<usize>,
+}
+
+impl GlobalBatch {
+    /// Collects and checks the batch of all ranks.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] that names step, rank and row, on every rank the same one, except that the
+    /// shape of a batch is checked by its own rank alone.
+    pub fn collect(
+        embeddings_bd: &Tensor,
+        labels: &[i64],
+        step: u64,
+        config: &HeadConfig,
+        comm: &mut dyn Communicator,
+    ) -> Result<GlobalBatch, HeadError> {
+        check_shape(embeddings_bd, labels, step, config)?;
+        let labels_of_rank = comm.all_gather(labels).map_err(HeadError::comm(step, "labels"))?;
+        let labels_g = check_labels(&labels_of_rank, step, config)?;
+        let rows_of_rank: Vec<usize> = labels_of_rank.iter().map(Vec::len).collect();
+        if labels_g.is_empty() {
+            let found = "empty on every rank".to_owned();
+            return Err(HeadError::BatchShape {
+                step,
+                found,
+                expected: "a row or more".to_owned(),
+            });
+        }
+        let first: usize = rows_of_rank[..comm.rank()].iter().sum();
+        let own = first..first + labels.len();
+        let own_bd =
+            embeddings_bd.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+        let raw_gd = comm
+            .all_gather_rows(&own_bd, &rows_of_rank)
+            .map_err(HeadError::comm(step, "embeddings"))?;
+        let lengths_g1 = raw_gd.norm_scalaropt_dim(2, [1i64], true);
+        check_finite(&lengths_g1, &rows_of_rank, step)?;
+        let unit_gd = raw_gd / lengths_g1.clamp_min(f64::from(LENGTH_LEAST));
+        Ok(GlobalBatch { labels_g, unit_gd, lengths_g1, rows_of_rank, own })
+    }
+
+    /// Number of rows G.
+    pub fn len(&self) -> usize {
+        self.labels_g.len()
+    }
+
+    /// Lengths of all embeddings, `[G]`.
+    pub fn lengths(&self) -> Vec<f64> {
+        to_f64(&self.lengths_g1)
+    }
+
+    /// The classes in the batch, ascending, each once.
+    pub fn classes(&self) -> Vec<u64> {
+        let mut classes = self.labels_g.clone();
+        classes.sort_unstable();
+        classes.dedup();
+        classes
+    }
+
+    /// Sends this rank's gradient by its unit embeddings, `[B, D]`, back through the normalisation.
+    pub fn before_normalisation(&self, grad_unit_bd: &Tensor) -> Tensor {
+        let (first, n) = (self.own.start as i64, self.own.len() as i64);
+        let unit_bd = self.unit_gd.narrow(0, first, n);
+        let lengths_b1 = self.lengths_g1.narrow(0, first, n);
+        let least = f64::from(LENGTH_LEAST);
+        // An embedding shorter than the least length was scaled by a constant.
+        let normalised_b1 = lengths_b1.ge(least).to_kind(Kind::Float);
+        let along_b1 =
+            (grad_unit_bd * &unit_bd).sum_dim_intlist([1i64].as_slice(), true, Kind::Float)
+                * normalised_b1;
+        (grad_unit_bd - along_b1 * unit_bd) / lengths_b1.clamp_min(least)
+    }
+}
+
+/// The values of a tensor in row-major order.
+pub(super) fn to_f64(tensor: &Tensor) -> Vec<f64> {
+    let tensor = tensor.to_kind(Kind::Double).contiguous();
+    let mut values = vec![0.0; tensor.numel()];
+    let n = values.len();
+    tensor.copy_data(&mut values, n);
+    values
+}
+
+fn check_shape(
+    embeddings_bd: &Tensor,
+    labels: &[i64],
+    step: u64,
+    config: &HeadConfig,
+) -> Result<(), HeadError> {
+    let shape = embeddings_bd.size();
+    if shape == [labels.len() as i64, config.dim as i64] {
+        return Ok(());
+    }
+    Err(HeadError::BatchShape {
+        step,
+        found: format!("{shape:?} with {} labels", labels.len()),
+        expected: format!("[B, {}] with B labels", config.dim),
+    })
+}
+
+fn check_labels(
+    labels_of_rank: &[Vec<i64>],
+    step: u64,
+    config: &HeadConfig,
+) -> Result<Vec<u64>, HeadError> {
+    let classes = config.classes;
+    let mut labels_g = Vec::new();
+    for (rank, labels) in labels_of_rank.iter().enumerate() {
+        for (row, &label) in labels.iter().enumerate() {
+            match u64::try_from(label) {
+                Ok(class) if class < classes => labels_g.push(class),
+                _ => {
+                    return Err(HeadError::LabelOutOfRange { step, rank, row, label, classes });
+                }
+            }
+        }
+    }
+    Ok(labels_g)
+}
+
+fn check_finite(lengths_g1: &Tensor, rows_of_rank: &[usize], step: u64) -> Result<(), HeadError> {
+    let Some(mut row) = to_f64(lengths_g1).iter().position(|length| !length.is_finite()) else {
+        return Ok(());
+    };
+    for (rank, &n_rows) in rows_of_rank.iter().enumerate() {
+        if row < n_rows {
+            return Err(HeadError::EmbeddingNotFinite { step, rank, row });
+        }
+        row -= n_rows;
+    }
+    Ok(())
+}

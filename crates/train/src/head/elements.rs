@@ -1,0 +1,55 @@
+//! Tensors as slices of their elements.
+
+use bytemuck::Pod;
+use half::bf16;
+use pfc_model::bytes::{with_bytes, with_bytes_mut};
+use tch::Tensor;
+
+/// A number format of matrix products.
+pub(super) trait Number: Pod + Send + Sync {
+    /// The nearest value, of two the even one.
+    fn of_f32(value: f32) -> Self;
+
+    /// The same value.
+    fn to_f32(self) -> f32;
+}
+
+impl Number for f32 {
+    fn of_f32(value: f32) -> f32 {
+        value
+    }
+
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Number for bf16 {
+    fn of_f32(value: f32) -> bf16 {
+        bf16::from_f32(value)
+    }
+
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+}
+
+/// Lends the elements of `tensor`, whose kind is that of `T`.
+pub(super) fn with_elements<T: Pod, R>(tensor: &Tensor, read: impl FnOnce(&[T]) -> R) -> R {
+    // An empty slice of bytes need not be aligned for `T`.
+    with_bytes(tensor, |bytes| match bytes {
+        [] => read(&[]),
+        bytes => read(bytemuck::cast_slice(bytes)),
+    })
+}
+
+/// Lends the elements of a fresh, contiguous CPU tensor of the kind of `T`, to be filled.
+pub(super) fn with_elements_mut<T: Pod, R>(
+    tensor: &mut Tensor,
+    fill: impl FnOnce(&mut [T]) -> R,
+) -> R {
+    with_bytes_mut(tensor, |bytes| match bytes {
+        [] => fill(&mut []),
+        bytes => fill(bytemuck::cast_slice_mut(bytes)),
+    })
+}

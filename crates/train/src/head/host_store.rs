@@ -1,0 +1,467 @@
+//! Centres in the memory of the host, in f32.
+
+// T = rows of one tile, D = embedding.
+
+use std::ops::Range;
+
+use half::bf16;
+use rayon::prelude::*;
+use tch::{Kind, Tensor};
+
+use super::{
+    HeadError,
+    elements::{Number, with_elements, with_elements_mut},
+    random::{Purpose, fill_normal, key},
+    range::ClassRange,
+    row,
+    store::{CentreStore, Pull, TileGradient},
+    update::{Sgd, Stamp, UNTOUCHED, UpdateRule},
+};
+
+/// Standard deviation of the initial centres, as in `arcface_torch`.
+const INITIAL_DEVIATION: f32 = 0.01;
+
+/// Rows that one thread works on at a time.
+const GROUP_ROWS: usize = 64;
+
+/// Weights and momentum in two flat arrays. A row that was never sampled is all zeros in memory
+/// that the operating system has not even handed out; its initial value, a function of the seed and
+/// its class, is written when it is first used.
+pub struct HostStore {
+    dim: usize,
+    seed: u64,
+    first_class: u64,
+    weight: Vec<f32>,
+    momentum: Vec<f32>,
+    stamps: Vec<Stamp>,
+}
+
+impl HostStore {
+    /// The rows of `range`, `dim` wide, at their initial values.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Memory`] if the machine does not grant the address space.
+    pub fn new(range: ClassRange, dim: usize, seed: u64) -> Result<HostStore, HeadError> {
+        let refused = || HeadError::Memory { rows: range.len(), dim };
+        let n_values = range.len().checked_mul(dim).ok_or_else(refused)?;
+        // `vec!` takes zeroed pages from the system without touching them, but aborts if there are
+        // none; asking first gives an error instead.
+        Vec::<f32>::new().try_reserve_exact(n_values.saturating_mul(2)).map_err(|_| refused())?;
+        Ok(HostStore {
+            dim,
+            seed,
+            first_class: range.first(),
+            weight: vec![0.0; n_values],
+            momentum: vec![0.0; n_values],
+            stamps: vec![UNTOUCHED; range.len()],
+        })
+    }
+
+    fn write_units<T: Number>(&mut self, rows: &[u32], rule: &dyn UpdateRule, out: &mut [T]) {
+        let dim = self.dim;
+        let out = out.par_chunks_mut(GROUP_ROWS * dim);
+        self.groups(rows).into_par_iter().zip(out).for_each(|(mut group, out)| {
+            group.read(rule, |i, weight, inverse_length| {
+                for (out, w) in out[i * dim..][..dim].iter_mut().zip(weight) {
+                    *out = T::of_f32(w * inverse_length);
+                }
+            });
+        });
+    }
+
+    fn move_rows<T: Number>(
+        &mut self,
+        rows: &[u32],
+        negatives: &[T],
+        pulls: &Pulls<'_>,
+        (rule, lr): (&dyn UpdateRule, f64),
+    ) {
+        let dim = self.dim;
+        let sgd = rule.sgd(lr);
+        self.groups(rows).into_par_iter().enumerate().for_each(|(n, mut group)| {
+            group.update(rule, &sgd, |i, gradient| {
+                let at = n * GROUP_ROWS + i;
+                for (out, value) in gradient.iter_mut().zip(&negatives[at * dim..][..dim]) {
+                    *out = value.to_f32();
+                }
+                pulls.add(at, gradient);
+            });
+        });
+    }
+
+    fn initial(&self) -> Initial {
+        Initial { seed: self.seed, first_class: self.first_class }
+    }
+
+    /// Cuts `rows` into groups with the memory each spans, so that threads can share the work.
+    fn groups<'a>(&'a mut self, rows: &'a [u32]) -> Vec<Group<'a>> {
+        let (initial, dim) = (self.initial(), self.dim);
+        let (mut weight, mut momentum) = (&mut self.weight[..], &mut self.momentum[..]);
+        let mut stamps = &mut self.stamps[..];
+        let mut done = 0;
+        let mut groups = Vec::with_capacity(rows.len().div_ceil(GROUP_ROWS));
+        for rows in rows.chunks(GROUP_ROWS) {
+            let (first, end) = (rows[0] as usize, rows[rows.len() - 1] as usize + 1);
+            let (skipped, len) = (first - done, end - first);
+            groups.push(Group {
+                initial,
+                dim,
+                first,
+                rows,
+                weight: cut(&mut weight, skipped * dim, len * dim),
+                momentum: cut(&mut momentum, skipped * dim, len * dim),
+                stamps: cut(&mut stamps, skipped, len),
+            });
+            done = end;
+        }
+        groups
+    }
+}
+
+/// Where initial values come from.
+#[derive(Debug, Clone, Copy)]
+struct Initial {
+    seed: u64,
+    first_class: u64,
+}
+
+impl Initial {
+    fn fill(&self, row: usize, weight: &mut [f32]) {
+        let class = self.first_class + row as u64;
+        fill_normal(key(self.seed, Purpose::InitialCentre, class), INITIAL_DEVIATION, weight);
+    }
+}
+
+/// A few of the rows asked for, and the stretch of memory from the first to the last of them.
+struct Group<'a> {
+    initial: Initial,
+    dim: usize,
+    first: usize,
+    rows: &'a [u32],
+    weight: &'a mut [f32],
+    momentum: &'a mut [f32],
+    stamps: &'a mut [Stamp],
+}
+
+/// One row of a group.
+struct Row<'a> {
+    weight: &'a mut [f32],
+    momentum: &'a mut [f32],
+    stamp: &'a mut Stamp,
+}
+
+impl Group<'_> {
+    /// The `i`-th row; one never used before is given its value first.
+    fn row(&mut self, i: usize, rule: &dyn UpdateRule) -> Row<'_> {
+        let row = self.rows[i] as usize;
+        let at = row - self.first;
+        let values = at * self.dim..(at + 1) * self.dim;
+        let stamp = &mut self.stamps[at];
+        let weight = &mut self.weight[values.clone()];
+        let momentum = &mut self.momentum[values];
+        if *stamp == UNTOUCHED {
+            self.initial.fill(row, weight);
+            if let Some(flow) = rule.missed(UNTOUCHED) {
+                row::advance(&flow, weight, momentum);
+            }
+            *stamp = rule.stamp();
+        }
+        Row { weight, momentum, stamp }
+    }
+
+    /// Hands each row's up-to-date weight and `1 / length` to `write`.
+    fn read(&mut self, rule: &dyn UpdateRule, mut write: impl FnMut(usize, &[f32], f32)) {
+        let mut advanced = vec![0.0; self.dim];
+        for i in 0..self.rows.len() {
+            let row = self.row(i, rule);
+            let weight = match rule.missed(*row.stamp) {
+                Some(flow) => {
+                    row::advanced(&flow, (row.weight, row.momentum), &mut advanced);
+                    &advanced
+                }
+                None => &*row.weight,
+            };
+            write(i, weight, row::inverse_length(weight));
+        }
+    }
+
+    /// Brings each row up to date and moves it by the gradient that `fill` writes.
+    fn update(&mut self, rule: &dyn UpdateRule, sgd: &Sgd, fill: impl Fn(usize, &mut [f32])) {
+        let mut gradient = vec![0.0; self.dim];
+        for i in 0..self.rows.len() {
+            fill(i, &mut gradient);
+            let Row { weight, momentum, stamp } = self.row(i, rule);
+            if let Some(flow) = rule.missed(*stamp) {
+                row::advance(&flow, weight, momentum);
+            }
+            row::step(sgd, &gradient, weight, momentum);
+            *stamp = rule.stamp_after();
+        }
+    }
+}
+
+impl CentreStore for HostStore {
+    fn n_rows(&self) -> usize {
+        self.stamps.len()
+    }
+
+    fn unit_rows(
+        &mut self,
+        rows: &[u32],
+        rule: &dyn UpdateRule,
+        unit_td: &mut Tensor,
+    ) -> Result<(), HeadError> {
+        match unit_td.kind() {
+            Kind::BFloat16 => {
+                with_elements_mut(unit_td, |out| self.write_units::<bf16>(rows, rule, out));
+            }
+            _ => with_elements_mut(unit_td, |out| self.write_units::<f32>(rows, rule, out)),
+        }
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        rows: &[u32],
+        first_slot: usize,
+        gradient: &TileGradient<'_>,
+        step: (&dyn UpdateRule, f64),
+    ) -> Result<(), HeadError> {
+        let TileGradient { as_negatives_td, as_positives, unit_embeddings_gd } = *gradient;
+        with_elements(unit_embeddings_gd, |unit_embeddings| {
+            let pulls = Pulls { list: as_positives, first_slot, unit_embeddings };
+            match as_negatives_td.kind() {
+                Kind::BFloat16 => with_elements(as_negatives_td, |negatives| {
+                    self.move_rows::<bf16>(rows, negatives, &pulls, step);
+                }),
+                _ => with_elements(as_negatives_td, |negatives| {
+                    self.move_rows::<f32>(rows, negatives, &pulls, step);
+                }),
+            }
+        });
+        Ok(())
+    }
+
+    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<(), HeadError> {
+        let (initial, dim) = (self.initial(), self.dim);
+        let rows = self.weight.par_chunks_mut(dim).zip(self.momentum.par_chunks_mut(dim));
+        rows.zip(self.stamps.par_iter_mut()).enumerate().for_each(
+            |(row, ((weight, momentum), stamp))| {
+                // An untouched row that has missed nothing goes on costing nothing.
+                let Some(flow) = rule.missed(*stamp) else { return };
+                if *stamp == UNTOUCHED {
+                    initial.fill(row, weight);
+                }
+                row::advance(&flow, weight, momentum);
+                *stamp = rule.stamp();
+            },
+        );
+        Ok(())
+    }
+
+    fn restamp(&mut self, stamp: Stamp) {
+        self.stamps.par_iter_mut().filter(|s| **s != UNTOUCHED).for_each(|s| *s = stamp);
+    }
+
+    fn export(
+        &self,
+        rows: Range<usize>,
+        weight: &mut [f32],
+        momentum: &mut [f32],
+    ) -> Result<(), HeadError> {
+        let (initial, dim) = (self.initial(), self.dim);
+        momentum.copy_from_slice(&self.momentum[rows.start * dim..rows.end * dim]);
+        weight.par_chunks_mut(dim).zip(rows.into_par_iter()).for_each(|(out, row)| {
+            if self.stamps[row] == UNTOUCHED {
+                initial.fill(row, out);
+            } else {
+                out.copy_from_slice(&self.weight[row * dim..][..dim]);
+            }
+        });
+        Ok(())
+    }
+
+    fn import(
+        &mut self,
+        rows: Range<usize>,
+        weight: &[f32],
+        momentum: &[f32],
+        stamp: Stamp,
+    ) -> Result<(), HeadError> {
+        let values = rows.start * self.dim..rows.end * self.dim;
+        self.weight[values.clone()].copy_from_slice(weight);
+        self.momentum[values].copy_from_slice(momentum);
+        self.stamps[rows].fill(stamp);
+        Ok(())
+    }
+}
+
+/// Drops `skipped` elements from the front of `rest` and splits off the next `len`.
+fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T] {
+    let (_, tail) = std::mem::take(rest).split_at_mut(skipped);
+    let (cut, tail) = tail.split_at_mut(len);
+    *rest = tail;
+    cut
+}
+
+/// The pulls of one tile.
+struct Pulls<'a> {
+    /// Sorted by slot.
+    list: &'a [Pull],
+    first_slot: usize,
+    unit_embeddings: &'a [f32],
+}
+
+impl Pulls<'_> {
+    /// Adds those on the row at position `at` of the tile to its gradient.
+    fn add(&self, at: usize, gradient: &mut [f32]) {
+        let slot = self.first_slot + at;
+        let start = self.list.partition_point(|pull| pull.slot < slot);
+        for pull in self.list[start..].iter().take_while(|pull| pull.slot == slot) {
+            let dim = gradient.len();
+            let unit = &self.unit_embeddings[pull.sample * dim..][..dim];
+            row::add_scaled(gradient, pull.slope, unit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::head::{
+        config::Update,
+        random::scramble,
+        update::{Flow, rule},
+    };
+
+    const DIM: usize = 24;
+
+    fn store(n_rows: u64) -> HostStore {
+        HostStore::new(ClassRange::of_rank(n_rows, 0, 1), DIM, 3).unwrap()
+    }
+
+    fn exported(store: &HostStore) -> (Vec<f32>, Vec<f32>) {
+        let n_rows = store.n_rows();
+        let (mut weight, mut momentum) = (vec![0.0; n_rows * DIM], vec![0.0; n_rows * DIM]);
+        store.export(0..n_rows, &mut weight, &mut momentum).unwrap();
+        (weight, momentum)
+    }
+
+    /// A few rows, ascending, and a gradient for them.
+    fn tile(step: u64, n_rows: u64) -> (Vec<u32>, Vec<f32>) {
+        let rows: Vec<u32> = (0..n_rows)
+            .filter(|row| scramble(step * n_rows + row) % 20 == 0)
+            .map(|r| r as u32)
+            .collect();
+        let mut gradient = vec![0.0; rows.len() * DIM];
+        fill_normal(scramble(step), 0.01, &mut gradient);
+        (rows, gradient)
+    }
+
+    /// Torch's SGD on every row in f64, with the same gradients by the unit rows.
+    fn eager_step(rows: &[u32], gradient: &[f32], sgd: &Sgd, state: &mut [(Vec<f64>, Vec<f64>)]) {
+        for (row, (w, v)) in state.iter_mut().enumerate() {
+            let length = w.iter().map(|w| w * w).sum::<f64>().sqrt();
+            let mut g = vec![0.0; DIM];
+            if let Ok(at) = rows.binary_search(&(row as u32)) {
+                let by_unit = &gradient[at * DIM..][..DIM];
+                let along: f64 =
+                    by_unit.iter().zip(&*w).map(|(&g, w)| f64::from(g) * w / length).sum();
+                for ((g, &by_unit), w) in g.iter_mut().zip(by_unit).zip(&*w) {
+                    *g = (f64::from(by_unit) - along * w / length) / length;
+                }
+            }
+            for ((w, v), g) in w.iter_mut().zip(v).zip(g) {
+                *v = sgd.momentum * *v + g + sgd.weight_decay * *w;
+                *w -= sgd.lr * *v;
+            }
+        }
+    }
+
+    #[test]
+    fn rows_moved_lazily_for_500_steps_are_where_sgd_in_every_step_takes_them() {
+        let n_rows = 150;
+        let mut lazy = store(n_rows);
+        let mut rule = rule(Update::Dense, 0.9, 5e-4);
+        let (weight, momentum) = exported(&lazy);
+        let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+        let mut eager: Vec<_> =
+            weight.chunks(DIM).zip(momentum.chunks(DIM)).map(|(w, v)| (wide(w), wide(v))).collect();
+        for step in 0..500 {
+            let lr = 0.1 * (1.0 - step as f64 / 500.0);
+            let (rows, gradient) = tile(step, n_rows);
+            let shape = [rows.len() as i64, DIM as i64];
+            let tile_gradient = TileGradient {
+                as_negatives_td: &Tensor::from_slice(&gradient).view(shape),
+                as_positives: &[],
+                unit_embeddings_gd: &Tensor::zeros([0, DIM as i64], (Kind::Float, Device::Cpu)),
+            };
+            lazy.update(&rows, 0, &tile_gradient, (rule.as_ref(), lr)).unwrap();
+            eager_step(&rows, &gradient, &rule.sgd(lr), &mut eager);
+            rule.finish_step(lr);
+        }
+        lazy.catch_up(rule.as_ref()).unwrap();
+        let (weight, momentum) = exported(&lazy);
+        for (row, (w, v)) in eager.iter().enumerate() {
+            for (found, expected) in [(&weight, w), (&momentum, v)] {
+                let largest = expected.iter().fold(0f64, |most, e| most.max(e.abs()));
+                let found = &found[row * DIM..][..DIM];
+                for (&found, expected) in found.iter().zip(expected) {
+                    let error = (f64::from(found) - expected).abs() / largest;
+                    assert!(error < 1e-5, "row {row}: {error:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_untouched_row_is_exported_as_it_is_read() {
+        let mut store = store(200);
+        let (before, _) = exported(&store);
+        let rule = rule(Update::Sparse, 0.9, 5e-4);
+        let mut unit_td = Tensor::zeros([2, DIM as i64], (Kind::Float, Device::Cpu));
+        store.unit_rows(&[5, 199], rule.as_ref(), &mut unit_td).unwrap();
+        assert_eq!(exported(&store).0, before);
+        let lengths = Tensor::from_slice(&before).view([200, DIM as i64]);
+        let lengths = lengths.index_select(0, &Tensor::from_slice(&[5i64, 199]));
+        let expected = &lengths / lengths.norm_scalaropt_dim(2, [1i64], true);
+        let error = (unit_td - expected).abs().max().double_value(&[]);
+        assert!(error < 1e-6, "{error:e}");
+    }
+
+    #[test]
+    fn a_row_starts_the_same_whatever_rank_owns_it() {
+        let whole = exported(&store(103)).0;
+        let parts: Vec<f32> = (0..4)
+            .flat_map(|rank| {
+                let range = ClassRange::of_rank(103, rank, 4);
+                exported(&HostStore::new(range, DIM, 3).unwrap()).0
+            })
+            .collect();
+        assert_eq!(parts, whole);
+    }
+
+    #[test]
+    fn memory_that_no_machine_has_is_an_error() {
+        let range = ClassRange::of_rank(u64::from(u32::MAX), 0, 1);
+        let error = HostStore::new(range, 1 << 62, 3).err().unwrap();
+        assert!(matches!(error, HeadError::Memory { .. }));
+    }
+
+    #[test]
+    fn a_row_first_used_late_has_missed_every_step_before() {
+        let mut store = store(2);
+        let mut rule = rule(Update::Dense, 0.5, 0.25);
+        let (before, _) = exported(&store);
+        rule.finish_step(1.0);
+        assert_eq!(rule.missed(UNTOUCHED), Some(Flow { ww: 0.75, wv: -0.5, vw: 0.25, vv: 0.5 }));
+        store.catch_up(rule.as_ref()).unwrap();
+        let (weight, momentum) = exported(&store);
+        for ((w, v), start) in weight.iter().zip(&momentum).zip(&before) {
+            assert_eq!((*w, *v), (0.75 * start, 0.25 * start));
+        }
+    }
+}

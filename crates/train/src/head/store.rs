@@ -1,0 +1,121 @@
+//! Where the centres live: what a head asks of it.
+
+// T = rows of one tile, D = embedding, G = global batch.
+
+use std::ops::Range;
+
+use tch::Tensor;
+
+use super::{
+    HeadError,
+    update::{Stamp, UpdateRule},
+};
+
+/// The gradient of one tile of rows.
+#[derive(Debug)]
+pub struct TileGradient<'a> {
+    /// `[T, D]`, f32 or bf16: by the unit rows, from their part as negatives.
+    pub as_negatives_td: &'a Tensor,
+    /// Their part as positives, in the order of the tile's rows.
+    pub as_positives: &'a [Pull],
+    /// `[G, D]` f32, the unit embeddings that the pulls name.
+    pub unit_embeddings_gd: &'a Tensor,
+}
+
+/// What one sample adds to the gradient of its own centre: `slope` times its unit embedding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pull {
+    /// Position of the centre among the step's rows.
+    pub slot: usize,
+    /// Row of the global batch.
+    pub sample: usize,
+    /// Derivative of the loss by the cosine of the two.
+    pub slope: f32,
+}
+
+/// A store together with the rule by which its rows move.
+pub(super) struct Centres<'a> {
+    pub store: &'a mut dyn CentreStore,
+    pub rule: &'a dyn UpdateRule,
+}
+
+impl Centres<'_> {
+    /// As [`CentreStore::unit_rows`].
+    pub fn unit_rows(&mut self, rows: &[u32], unit_td: &mut Tensor) -> Result<(), HeadError> {
+        self.store.unit_rows(rows, self.rule, unit_td)
+    }
+}
+
+/// Rows of centres with their momentum, and what a step does to them.
+///
+/// Rows are counted from the start of the rank's range. Lists of rows are strictly ascending and
+/// within [`CentreStore::n_rows`], which the head checks. A unit row is `w / max(|w|, 1e-12)`, as
+/// torch normalises.
+pub trait CentreStore: Send {
+    /// Number of rows.
+    fn n_rows(&self) -> usize;
+
+    /// Brings `rows` up to the current step and writes them as unit rows.
+    ///
+    /// * `unit_td`: `[T, D]`, contiguous, f32 or bf16; its first `rows.len()` rows are written
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached.
+    fn unit_rows(
+        &mut self,
+        rows: &[u32],
+        rule: &dyn UpdateRule,
+        unit_td: &mut Tensor,
+    ) -> Result<(), HeadError>;
+
+    /// Sends the gradient through the normalisation of `rows` and moves them by one step at `lr`.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached.
+    fn update(
+        &mut self,
+        rows: &[u32],
+        first_slot: usize,
+        gradient: &TileGradient<'_>,
+        step: (&dyn UpdateRule, f64),
+    ) -> Result<(), HeadError>;
+
+    /// Gives every row what it has missed.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached.
+    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<(), HeadError>;
+
+    /// Gives `stamp` to every row that was ever touched, after a catch-up.
+    fn restamp(&mut self, stamp: Stamp);
+
+    /// Copies out weights and momentum of `rows`, as of each row's own stamp.
+    ///
+    /// * `weight`, `momentum`: `rows.len() * D` each
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached.
+    fn export(
+        &self,
+        rows: Range<usize>,
+        weight: &mut [f32],
+        momentum: &mut [f32],
+    ) -> Result<(), HeadError>;
+
+    /// Puts back what [`CentreStore::export`] gave; the rows then carry `stamp`.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached.
+    fn import(
+        &mut self,
+        rows: Range<usize>,
+        weight: &[f32],
+        momentum: &[f32],
+        stamp: Stamp,
+    ) -> Result<(), HeadError>;
+}
