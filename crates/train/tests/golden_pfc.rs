@@ -2,7 +2,7 @@
 
 // B = batch of one rank, D = embedding, C = classes of one rank.
 
-#![allow(clippy::unwrap_used)] // helpers of tests may
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
 use std::{
     path::{Path, PathBuf},

@@ -353,7 +353,7 @@ mod tests {
     /// A few rows, ascending, and a gradient for them.
     fn tile(step: u64, n_rows: u64) -> (Vec<u32>, Vec<f32>) {
         let rows: Vec<u32> = (0..n_rows)
-            .filter(|row| scramble(step * n_rows + row) % 20 == 0)
+            .filter(|row| scramble(step * n_rows + row).is_multiple_of(20))
             .map(|r| r as u32)
             .collect();
         let mut gradient = vec![0.0; rows.len() * DIM];
