@@ -1,4 +1,4 @@
-//! The layers that the networks are made of.
+//! The layers that the networks are made of, but for convolutions.
 
 // B = batch, C = channels, H, W = height and width, D = features.
 
@@ -30,139 +30,6 @@ impl Pass {
     pub(crate) fn full(&self) -> Pass {
         Pass { precision: Precision::F32, ..*self }
     }
-}
-
-/// Two-dimensional convolution.
-#[derive(Debug)]
-pub(crate) struct Conv2d {
-    weight: Tensor,
-    bias: Option<Tensor>,
-    stride: i64,
-    padding: i64,
-    groups: i64,
-}
-
-/// The shape of a [`Conv2d`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ConvShape {
-    pub(crate) inputs: i64,
-    pub(crate) outputs: i64,
-    pub(crate) kernel: i64,
-    pub(crate) stride: i64,
-    pub(crate) padding: i64,
-    pub(crate) groups: i64,
-}
-
-impl ConvShape {
-    /// 3×3 keeping the size at stride 1.
-    pub(crate) fn three(inputs: i64, outputs: i64, stride: i64) -> ConvShape {
-        ConvShape { inputs, outputs, kernel: 3, stride, padding: 1, groups: 1 }
-    }
-
-    /// 1×1.
-    pub(crate) fn one(inputs: i64, outputs: i64, stride: i64) -> ConvShape {
-        ConvShape { inputs, outputs, kernel: 1, stride, padding: 0, groups: 1 }
-    }
-
-    pub(crate) fn grouped(self, groups: i64) -> ConvShape {
-        ConvShape { groups, ..self }
-    }
-
-    pub(crate) fn weight(&self) -> [i64; 4] {
-        [self.outputs, self.inputs / self.groups, self.kernel, self.kernel]
-    }
-}
-
-impl Conv2d {
-    pub(crate) fn new(state: &mut State, name: &str, shape: ConvShape, init: Init) -> Conv2d {
-        let weight = state.parameter(format!("{name}.weight"), &shape.weight(), init);
-        let ConvShape { stride, padding, groups, .. } = shape;
-        Conv2d { weight, bias: None, stride, padding, groups }
-    }
-
-    /// With a bias, both as PyTorch starts them.
-    pub(crate) fn with_bias(state: &mut State, name: &str, shape: ConvShape) -> Conv2d {
-        let fan_in = shape.weight()[1..].iter().product();
-        let init = Init::torch_default(fan_in);
-        let conv = Conv2d::new(state, name, shape, init);
-        let bias = state.parameter(format!("{name}.bias"), &[shape.outputs], init);
-        Conv2d { bias: Some(bias), ..conv }
-    }
-
-    pub(crate) fn forward(&self, x_bchw: &Tensor, pass: &Pass) -> Tensor {
-        let on_cpu = x_bchw.device() == Device::Cpu;
-        if on_cpu && pass.precision == Precision::Bf16 && self.groups > 1 {
-            return self.grouped_bf16_on_cpu(x_bchw, pass);
-        }
-        let [_, inputs, height, _] = self.shape();
-        if on_cpu && pass.train && height == 1 && self.stride > 1 && inputs < LANES {
-            // oneDNN's gradient at such a weight writes past its end: plain PyTorch crashes on it.
-            let x_bchw = x_bchw.slice(2, None, None, self.stride).slice(3, None, None, self.stride);
-            return self.convolve(&x_bchw, &self.weight, [1, 1], pass);
-        }
-        self.convolve(x_bchw, &self.weight, [self.stride, self.groups], pass)
-    }
-
-    /// oneDNN's bf16 kernels are several times slower than they could be on two grouped shapes.
-    fn grouped_bf16_on_cpu(&self, x_bchw: &Tensor, pass: &Pass) -> Tensor {
-        let [outputs, per_group, ..] = self.shape();
-        if per_group == 1 && self.stride > 1 {
-            // It has no kernel for this one's gradient at the input: 126 ms where f32 takes 39.
-            let full = pass.full();
-            let y = self.convolve(x_bchw, &self.weight, [self.stride, self.groups], &full);
-            return pass.cast(&y);
-        }
-        let merged = LANES / per_group;
-        let is_square = outputs == per_group * self.groups;
-        if per_group > 1 && merged > 1 && is_square && self.groups % merged == 0 {
-            // Groups narrower than a register are taken together, with zeros between them: the
-            // same sums in half the time (MobileFaceNet's second layer: 204 ms, now 98).
-            let weight = block_diagonal(&pass.cast(&self.weight), merged);
-            return self.convolve(x_bchw, &weight, [self.stride, self.groups / merged], pass);
-        }
-        self.convolve(x_bchw, &self.weight, [self.stride, self.groups], pass)
-    }
-
-    /// Outputs, inputs of a group, height and width of the kernel.
-    fn shape(&self) -> [i64; 4] {
-        self.weight.size().try_into().expect("a convolution's weight has four axes")
-    }
-
-    fn convolve(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        stride_groups: [i64; 2],
-        pass: &Pass,
-    ) -> Tensor {
-        let [stride, groups] = stride_groups;
-        pass.cast(x).convolution(
-            &pass.cast(weight),
-            self.bias.as_ref().map(|bias| pass.cast(bias)),
-            [stride; 2],
-            [self.padding; 2],
-            [1, 1],
-            false,
-            [0, 0],
-            groups,
-        )
-    }
-}
-
-/// f32 numbers of an AVX-512 register.
-const LANES: i64 = 16;
-
-/// The weight of a convolution with `merged` times fewer groups that gives the same.
-fn block_diagonal(weight: &Tensor, merged: i64) -> Tensor {
-    let [outputs, per_group, height, width] =
-        weight.size().try_into().expect("a convolution's weight has four axes");
-    let options = (weight.kind(), weight.device());
-    // Output o belongs to group o / per_group, which is the block o / per_group % merged.
-    let blocks = Tensor::eye(merged, options)
-        .repeat_interleave_self_int(per_group, 0, None)
-        .repeat([outputs / (merged * per_group), 1])
-        .view([outputs, merged, 1, 1, 1]);
-    (weight.unsqueeze(1) * blocks).view([outputs, merged * per_group, height, width])
 }
 
 /// Batch normalisation over all axes but the second.
@@ -296,43 +163,8 @@ impl LayerNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pass(precision: Precision) -> Pass {
-        Pass { train: true, precision, noise_seed: 0 }
-    }
-
-    /// Values that bf16 holds exactly, so that both ways start from the same.
-    fn random(shape: &[i64], name: &str) -> Tensor {
-        let n = shape.iter().product::<i64>() as usize;
-        let values = Init::Normal { std: 1.0 }.values(1, name, n);
-        let values = Tensor::from_slice(&values).view(shape);
-        values.to_kind(Kind::BFloat16).to_kind(Kind::Float)
-    }
-
-    /// Output, gradient at the input and gradient at the parameter, for a random gradient above.
-    fn with_gradients(
-        x: &Tensor,
-        parameter: &Tensor,
-        layer: impl Fn(&Tensor) -> Tensor,
-    ) -> [Tensor; 3] {
-        let x = x.detach().set_requires_grad(true);
-        let mut old = parameter.grad();
-        if old.defined() {
-            let _ = old.zero_();
-        }
-        let y = layer(&x).to_kind(Kind::Float);
-        (&y * random(&y.size(), "gradient")).sum(Kind::Float).backward();
-        [y.detach(), x.grad(), parameter.grad().copy()]
-    }
-
-    #[track_caller]
-    fn check_close(found: &[Tensor], expected: &[Tensor], tolerance: f64) {
-        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-            let difference = (found - expected).abs().max().double_value(&[]);
-            let error = difference / expected.abs().max().double_value(&[]);
-            assert!(error < tolerance, "tensor {i} is off by {error}");
-        }
-    }
+    use crate::conv::{Conv2d, ConvShape};
+    use crate::testing::{check_close, pass, random, with_gradients};
 
     #[test]
     fn prelu_and_its_gradients_equal_pytorch_s() {
@@ -350,45 +182,11 @@ mod tests {
         assert_eq!(at_zero[1], expected[1]);
     }
 
-    #[track_caller]
-    fn check_conv(shape: ConvShape, side: i64, precision: Precision, tolerance: f64) {
-        let mut state = State::new(Device::Cpu, Some(0));
-        let layer = Conv2d::new(&mut state, "conv", shape, Init::Constant(0.0));
-        let weight = random(&shape.weight(), "weight");
-        tch::no_grad(|| layer.weight.shallow_clone().copy_(&weight));
-        let x = random(&[2, shape.inputs, side, side], "x");
-        let found = with_gradients(&x, &layer.weight, |x| layer.forward(x, &pass(precision)));
-        let expected = with_gradients(&x, &layer.weight, |x| {
-            let (stride, padding) = ([shape.stride; 2], [shape.padding; 2]);
-            x.conv2d(&layer.weight, None::<Tensor>, stride, padding, [1, 1], shape.groups)
-        });
-        check_close(&found, &expected, tolerance);
-    }
-
-    /// Half a unit in the last of bf16's eight bits, twice: of the output and of a gradient.
-    const BF16: f64 = 1.0 / 128.0;
-
-    #[test]
-    fn narrow_groups_taken_together_give_the_same() {
-        check_conv(ConvShape::three(32, 32, 1).grouped(16), 6, Precision::Bf16, BF16);
-        check_conv(ConvShape::three(64, 64, 2).grouped(16), 6, Precision::Bf16, BF16);
-    }
-
-    #[test]
-    fn a_strided_depthwise_convolution_in_bf16_gives_the_same() {
-        check_conv(ConvShape::three(24, 24, 2).grouped(24), 7, Precision::Bf16, BF16);
-    }
-
-    #[test]
-    fn a_narrow_strided_pointwise_convolution_gives_the_same() {
-        check_conv(ConvShape::one(8, 16, 2), 7, Precision::F32, 1e-5);
-        check_conv(ConvShape::one(8, 16, 2), 8, Precision::F32, 1e-5);
-    }
-
     #[test]
     fn bf16_keeps_master_weights_and_their_gradients_in_f32() {
         let mut state = State::new(Device::Cpu, Some(0));
-        let conv = Conv2d::new(&mut state, "c", ConvShape::three(3, 4, 1), Init::Constant(0.1));
+        let shape = ConvShape::three(3, 4, 1);
+        let conv = Conv2d::new(&mut state, "c", shape, Init::Constant(0.1));
         let bn = BatchNorm::new(&mut state, "b", 4);
         let prelu = PRelu::new(&mut state, "p", 4);
         let pass = pass(Precision::Bf16);

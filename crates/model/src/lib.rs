@@ -6,6 +6,7 @@
 
 pub mod bytes;
 pub mod checkpoint;
+mod conv;
 pub mod tensors;
 
 mod allocator;
@@ -18,6 +19,8 @@ mod layers;
 mod mobilefacenet;
 mod spec;
 mod state;
+#[cfg(test)]
+mod testing;
 mod vit;
 
 pub use backbone::Backbone;

@@ -5,8 +5,9 @@
 use tch::Tensor;
 
 use crate::{
+    conv::{Conv2d, ConvShape},
     init::Init,
-    layers::{BatchNorm, Conv2d, ConvShape, Linear, PRelu, Pass},
+    layers::{BatchNorm, Linear, PRelu, Pass},
     state::State,
 };
 

@@ -6,8 +6,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     IMAGE_SIZE,
+    conv::{Conv2d, ConvShape},
     init::{Init, Stream, unit},
-    layers::{BatchNorm, Conv2d, ConvShape, LayerNorm, Linear, Pass},
+    layers::{BatchNorm, LayerNorm, Linear, Pass},
     state::State,
 };
 
