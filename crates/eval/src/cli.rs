@@ -6,6 +6,9 @@ use pfc_cli::{HintFinder, Outcome, Verbosity, completions::CompletionsArgs, hint
 use crate::{
     EvalError,
     commands::{
+        ijb::{self, IjbbArgs, IjbcArgs},
+        megaface::{self, MegaFaceArgs},
+        nn::{self, NnArgs},
         pairs::{self, BinArgs, CfpArgs, SetArgs},
         report::{self, ReportArgs},
     },
@@ -56,8 +59,11 @@ enum Command {
     ///
     /// The page is one file that needs nothing else; it embeds the faces of the worst pairs.
     Report(ReportArgs),
-    Ijbb(Box<commands::ijb::IjbbArgs>),
-    Ijbc(Box<commands::ijb::IjbcArgs>),
+    Ijbb(Box<IjbbArgs>),
+    Ijbc(Box<IjbcArgs>),
+    #[command(name = "megaface")]
+    MegaFace(Box<MegaFaceArgs>),
+    Nn(Box<NnArgs>),
     Completions(CompletionsArgs),
 }
 
@@ -93,8 +99,10 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Bin(args) => pairs::bin(&args, quiet),
         Command::Pairs(args) => pairs::set("pairs", &args, quiet),
         Command::Report(args) => report::report(&args),
-        Command::Ijbb(args) => commands::ijb::ijbb(&args, quiet),
-        Command::Ijbc(args) => commands::ijb::ijbc(&args, quiet),
+        Command::Ijbb(args) => ijb::ijbb(&args, quiet),
+        Command::Ijbc(args) => ijb::ijbc(&args, quiet),
+        Command::MegaFace(args) => megaface::megaface(&args, quiet),
+        Command::Nn(args) => nn::nn(&args, quiet),
         Command::Completions(args) => {
             args.print::<Cli>();
             Ok(Outcome::Clean)

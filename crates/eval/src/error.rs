@@ -116,6 +116,22 @@ pub enum EvalError {
         /// Why not.
         reason: String,
     },
+    /// A file that is no feature of MegaFace's devkit.
+    #[error("{}: not a feature file of the devkit: {reason}", path.display())]
+    Devkit {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A file that lists no images.
+    #[error("{}: not a list of images: {reason}", path.display())]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A folder of kept embeddings that belong to something else.
     #[error("{}: kept from another run: {reason}", path.display())]
     Cache {
@@ -155,6 +171,10 @@ impl EvalError {
         EvalError::Features { path: path.to_owned(), reason: reason.into() }
     }
 
+    pub(crate) fn list(path: &Path, reason: impl Into<String>) -> EvalError {
+        EvalError::List { path: path.to_owned(), reason: reason.into() }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -180,6 +200,15 @@ impl EvalError {
             EvalError::Features { .. } => Some(
                 "float32 arrays of two dimensions are read, one embedding a row, from .safetensors \
                  or .npy (in Python: numpy.save(name, x.astype('<f4')))"
+                    .to_owned(),
+            ),
+            EvalError::Devkit { .. } => Some(
+                "the devkit wants a feature file for every image of its lists: 16 bytes of header \
+                 (dimension, 1, 4, 5), then float32; `pfc-eval megaface embed` writes them"
+                    .to_owned(),
+            ),
+            EvalError::List { .. } => Some(
+                "lists are the devkit's JSON ({\"path\": […], \"id\": […]}) or one image path a line"
                     .to_owned(),
             ),
             EvalError::Cache { path, .. } => Some(format!(

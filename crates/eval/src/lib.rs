@@ -9,6 +9,8 @@ pub mod faces;
 pub mod features;
 mod html;
 pub mod ijb;
+pub mod megaface;
+pub mod nn;
 pub mod pack;
 pub mod pairs;
 pub mod plot;

@@ -45,9 +45,9 @@ Examples:
 
 /// Judge a model on IJB-C: 1:1 verification and 1:N search of templates
 ///
-/// The data folder holds `meta` (ijbc_name_5pts_score.txt, ijbc_face_tid_mid.txt,
-/// ijbc_template_pair_label.txt and, for 1:N, ijbc_1N_*.csv) and `loose_crop` with the faces, which
-/// only a model needs.
+/// The data folder holds `meta` (`ijbc_name_5pts_score.txt`, `ijbc_face_tid_mid.txt`,
+/// `ijbc_template_pair_label.txt` and, for 1:N, `ijbc_1N_*.csv`) and `loose_crop` with the faces,
+/// which only a model needs.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct IjbcArgs {

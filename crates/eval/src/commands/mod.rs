@@ -3,7 +3,9 @@
 pub mod document;
 pub mod ijb;
 mod ijb_table;
+pub mod megaface;
 pub mod model;
+pub mod nn;
 pub mod pairs;
 pub mod report;
 mod scores;

@@ -102,8 +102,8 @@ fn check_images(set: &IjbSet, images: &Path) -> Result<(), EvalError> {
     let names = || set.faces.names.iter().enumerate();
     // Names below a further folder are looked up one by one.
     let missing = |name: &str| {
-        !there.contains(std::ffi::OsStr::new(name))
-            && !(name.contains('/') && images.join(name).exists())
+        let below = || name.contains('/') && images.join(name).exists();
+        !(there.contains(std::ffi::OsStr::new(name)) || below())
     };
     let n_missing = names().filter(|(_, name)| missing(name)).count();
     match names().find(|(_, name)| missing(name)) {

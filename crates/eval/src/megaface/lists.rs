@@ -1,0 +1,280 @@
+//! The devkit's lists and the reference's lists of noisy images.
+
+use std::{
+    collections::HashSet,
+    path::{Component, Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::{EvalError, pairs::read_regular_file};
+
+/// The list of a million distractors takes 40 MB.
+const LIST_BYTES_MAX: u64 = 1 << 30;
+
+const LINES_LAYOUT: &str = "each line holds one image path";
+const NOISE_LAYOUT: &str = "each line holds one image, or a number, a tab and an image; lines that \
+    start with # are comments";
+
+/// Probe images and who they show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeList {
+    /// `person/image`, below the folder of probes.
+    pub paths: Vec<String>,
+    /// The person of each, numbered from 0 in order of first mention.
+    pub identities: Vec<u32>,
+    /// Names of the people.
+    pub names: Vec<String>,
+}
+
+/// Distractors of one gallery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gallery {
+    /// What it is called in the report.
+    pub name: String,
+    /// The list itself.
+    pub file: PathBuf,
+    /// Paths below the folder of distractors.
+    pub paths: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Json {
+    path: Vec<String>,
+    #[serde(default)]
+    id: Vec<serde_json::Value>,
+}
+
+impl ProbeList {
+    /// Reads `{"path": […], "id": […]}`, or lines of `person/image`, whose person is the folder.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Io`]; [`EvalError::List`] and [`EvalError::Line`] for a list of another layout.
+    pub fn read(file: &Path) -> Result<ProbeList, EvalError> {
+        ProbeList::parse(file, &read_regular_file(file, LIST_BYTES_MAX)?)
+    }
+
+    /// Parses the list; `file` is for errors alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](ProbeList::read).
+    pub fn parse(file: &Path, bytes: &[u8]) -> Result<ProbeList, EvalError> {
+        let (paths, ids) = if is_json(bytes) {
+            let Json { path, id } = json(file, bytes)?;
+            if id.len() != path.len() {
+                let reason = format!("{} ids for {} paths", id.len(), path.len());
+                return Err(EvalError::list(file, reason));
+            }
+            let text = |id: serde_json::Value| match id {
+                serde_json::Value::String(text) => text,
+                other => other.to_string(),
+            };
+            (path, id.into_iter().map(text).collect())
+        } else {
+            let paths = lines(file, bytes, LINES_LAYOUT)?;
+            let folder = |path: &String| {
+                path.rsplit_once('/').map_or(path.clone(), |(folder, _)| folder.to_owned())
+            };
+            let ids: Vec<String> = paths.iter().map(folder).collect();
+            (paths, ids)
+        };
+        if paths.is_empty() {
+            return Err(EvalError::list(file, "it names no image"));
+        }
+        let mut known = std::collections::HashMap::new();
+        let mut names = Vec::new();
+        let mut identity = |id: String| {
+            *known.entry(id.clone()).or_insert_with(|| {
+                names.push(id);
+                names.len() as u32 - 1
+            })
+        };
+        let identities = ids.into_iter().map(&mut identity).collect();
+        Ok(ProbeList { paths, identities, names })
+    }
+}
+
+impl Gallery {
+    /// Reads `{"path": […]}` or lines of paths.
+    ///
+    /// # Errors
+    ///
+    /// As [`ProbeList::read`].
+    pub fn read(file: &Path) -> Result<Gallery, EvalError> {
+        Gallery::parse(file, &read_regular_file(file, LIST_BYTES_MAX)?)
+    }
+
+    /// Parses the list; `file` names the gallery and is for errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`ProbeList::read`].
+    pub fn parse(file: &Path, bytes: &[u8]) -> Result<Gallery, EvalError> {
+        let paths = if is_json(bytes) {
+            json(file, bytes)?.path
+        } else {
+            lines(file, bytes, LINES_LAYOUT)?
+        };
+        if paths.is_empty() {
+            return Err(EvalError::list(file, "it names no image"));
+        }
+        let name = match size_and_set(file) {
+            Some((size, set)) => format!("{size}, set {set}"),
+            None => file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        Ok(Gallery { name, file: file.to_owned(), paths })
+    }
+
+    /// The devkit's lists in a folder, `…json_<size>_<set>`, by rising size and set.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Io`], and [`EvalError::List`] if there is none.
+    pub fn find(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
+        let entries = std::fs::read_dir(folder).map_err(EvalError::io("read", folder))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(EvalError::io("read", folder))?.path();
+            if let Some(order) = size_and_set(&path) {
+                found.push((order, path));
+            }
+        }
+        found.sort();
+        if found.is_empty() {
+            return Err(EvalError::list(folder, "it has no file called …json_<size>_<set>"));
+        }
+        Ok(found.into_iter().map(|(_, path)| path).collect())
+    }
+}
+
+/// Names in a list of noisy images, as `remove_noises.py` reads it.
+///
+/// # Errors
+///
+/// [`EvalError::Io`], and [`EvalError::Line`] for text that is not UTF-8.
+pub fn read_noises(file: &Path) -> Result<HashSet<String>, EvalError> {
+    parse_noises(file, &read_regular_file(file, LIST_BYTES_MAX)?)
+}
+
+/// Parses a list of noisy images; `file` is for errors alone.
+///
+/// # Errors
+///
+/// As [`read_noises`].
+pub fn parse_noises(file: &Path, bytes: &[u8]) -> Result<HashSet<String>, EvalError> {
+    let lines = text_lines(file, bytes, NOISE_LAYOUT)?.filter(|line| !line.1.starts_with('#'));
+    let name = |line: &str| line.split_once('\t').map_or(line, |(_, name)| name).trim().to_owned();
+    Ok(lines.map(|(_, line)| name(line)).collect())
+}
+
+fn size_and_set(file: &Path) -> Option<(u64, u64)> {
+    let (_, numbers) = file.file_name()?.to_str()?.rsplit_once("json_")?;
+    let (size, set) = numbers.split_once('_')?;
+    Some((size.parse().ok()?, set.parse().ok()?))
+}
+
+fn is_json(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"{")
+}
+
+fn json(file: &Path, bytes: &[u8]) -> Result<Json, EvalError> {
+    let json: Json =
+        serde_json::from_slice(bytes).map_err(|error| EvalError::list(file, error.to_string()))?;
+    match json.path.iter().find(|path| !is_plain(path)) {
+        None => Ok(json),
+        Some(path) => Err(EvalError::list(file, format!("`{path}` leads out of the folder"))),
+    }
+}
+
+fn lines(file: &Path, bytes: &[u8], layout: &'static str) -> Result<Vec<String>, EvalError> {
+    let mut paths = Vec::new();
+    for (line, path) in text_lines(file, bytes, layout)? {
+        if !is_plain(path) {
+            let problem = format!("`{path}` leads out of the folder");
+            return Err(EvalError::Line { path: file.to_owned(), line, problem, layout });
+        }
+        paths.push(path.to_owned());
+    }
+    Ok(paths)
+}
+
+/// Lines with content and their numbers, from 1.
+fn text_lines<'a>(
+    file: &Path,
+    bytes: &'a [u8],
+    layout: &'static str,
+) -> Result<impl Iterator<Item = (usize, &'a str)>, EvalError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let good = &bytes[..error.valid_up_to()];
+        let line = good.iter().filter(|&&b| b == b'\n').count() + 1;
+        let problem = "it is not UTF-8 text".to_owned();
+        EvalError::Line { path: file.to_owned(), line, problem, layout }
+    })?;
+    let numbered = (1..).zip(text.lines().map(str::trim));
+    Ok(numbered.filter(|(_, line)| !line.is_empty()))
+}
+
+fn is_plain(path: &str) -> bool {
+    Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn probes(text: &str) -> Result<ProbeList, EvalError> {
+        ProbeList::parse(Path::new("list"), text.as_bytes())
+    }
+
+    #[test]
+    fn probes_come_as_json_or_as_lines() {
+        let json = probes(r#"{"path": ["A/1.png", "B/2.png", "A/3.png"], "id": ["x", 7, "x"]}"#);
+        let json = json.unwrap();
+        assert_eq!(json.identities, [0, 1, 0]);
+        assert_eq!(json.names, ["x", "7"]);
+        let lines = probes("A/1.png\nB/2.png\r\n\nA/3.png").unwrap();
+        assert_eq!((lines.paths, lines.identities), (json.paths, json.identities));
+    }
+
+    #[test]
+    fn bad_lists_are_named() {
+        let error = |text: &str| probes(text).unwrap_err().to_string();
+        assert!(error(r#"{"path": ["a"], "id": []}"#).ends_with("0 ids for 1 paths"));
+        assert!(error("{").starts_with("list: not a list of images"));
+        assert_eq!(error("a/b\n../c\n"), "list:2: `../c` leads out of the folder");
+        assert!(error("\n").ends_with("it names no image"));
+        assert!(error(r#"{"path": ["/etc/passwd"], "id": [1]}"#).contains("leads out"));
+    }
+
+    #[test]
+    fn galleries_are_named_by_size_and_set() {
+        let file = Path::new("x/megaface_features_list.json_100000_2");
+        let gallery = Gallery::parse(file, br#"{"path": ["a"]}"#).unwrap();
+        assert_eq!(gallery.name, "100000, set 2");
+        assert_eq!(Gallery::parse(Path::new("x/all.txt"), b"a\n").unwrap().name, "all.txt");
+    }
+
+    #[test]
+    fn noise_lists_have_comments_and_numbers() {
+        let text = b"# by hand\nA_1.png\n12\ta/b/3.jpg\n\n";
+        let noises = parse_noises(Path::new("n"), text).unwrap();
+        assert_eq!(noises, HashSet::from(["A_1.png".to_owned(), "a/b/3.jpg".to_owned()]));
+        let error = parse_noises(Path::new("n"), b"ok\n\xff").unwrap_err();
+        assert_eq!(error.to_string(), "n:2: it is not UTF-8 text");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_list_or_an_error(bytes: Vec<u8>, text in "[{}a-c\":,\\[\\]/. ]{0,60}") {
+            for bytes in [&bytes[..], text.as_bytes()] {
+                let _ = ProbeList::parse(Path::new("x"), bytes);
+                let _ = Gallery::parse(Path::new("x"), bytes);
+                let _ = parse_noises(Path::new("x"), bytes);
+            }
+        }
+    }
+}
