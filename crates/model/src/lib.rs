@@ -6,11 +6,11 @@
 
 pub mod bytes;
 pub mod checkpoint;
-mod conv;
 pub mod tensors;
 
 mod allocator;
 mod backbone;
+mod conv;
 mod embedder;
 mod error;
 mod init;
