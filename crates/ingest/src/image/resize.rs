@@ -1,10 +1,9 @@
 //! To the one size of a data set.
 
-use fast_image_resize as fir;
-use fir::{
+use fast_image_resize::{
     FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer,
     images::{TypedImage, TypedImageRef},
-    pixels::{InnerPixel, U8, U8x3},
+    pixels::{U8, U8x3},
 };
 
 use super::{Channels, ImageError, Pixels};
@@ -44,29 +43,34 @@ pub fn resize(pixels: Pixels, side: u32, fit: Fit) -> Result<Pixels, ImageError>
 }
 
 fn scale(pixels: Pixels, width: u32, height: u32, crop: bool) -> Result<Pixels, ImageError> {
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+    let options = if crop { options.fit_into_destination(None) } else { options };
     let channels = pixels.channels;
-    let data = match channels {
-        Channels::Grey => scale_typed::<U8>(&pixels, width, height, crop),
-        Channels::Rgb => scale_typed::<U8x3>(&pixels, width, height, crop),
+    let mut data = vec![0; width as usize * height as usize * channels.count()];
+    let mut target = Target { width, height, data: &mut data };
+    let done = match channels {
+        Channels::Grey => convolve::<U8>(&pixels, &mut target, &options),
+        Channels::Rgb => convolve::<U8x3>(&pixels, &mut target, &options),
     };
-    let data = data.map_err(|e| ImageError::Corrupt(format!("cannot resize: {e}")))?;
+    done.map_err(|e| ImageError::Corrupt(format!("cannot resize: {e}")))?;
     Ok(Pixels { width, height, channels, data })
 }
 
-/// Typed, as the untyped call would compile the resizer for two dozen kinds of pixel: minutes.
-fn scale_typed<P: PixelTrait<Component = u8> + Default>(
-    pixels: &Pixels,
+struct Target<'a> {
     width: u32,
     height: u32,
-    crop: bool,
-) -> Result<Vec<u8>, String> {
-    let source = TypedImageRef::<P>::from_buffer(pixels.width, pixels.height, &pixels.data)
-        .map_err(|e| e.to_string())?;
-    let mut target = TypedImage::<P>::new(width, height);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
-    let options = if crop { options.fit_into_destination(None) } else { options };
-    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|e| e.to_string())?;
-    Ok(P::components(target.pixels()).to_vec())
+    data: &'a mut [u8],
+}
+
+/// Typed by pixel, so that the compiler makes no code for the dozen kinds that never occur.
+fn convolve<P: PixelTrait>(
+    source: &Pixels,
+    target: &mut Target<'_>,
+    options: &ResizeOptions,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let source = TypedImageRef::<P>::from_buffer(source.width, source.height, &source.data)?;
+    let mut target = TypedImage::<P>::from_buffer(target.width, target.height, target.data)?;
+    Ok(Resizer::new().resize_typed(&source, &mut target, options)?)
 }
 
 fn centred(inner: &Pixels, side: u32) -> Pixels {
