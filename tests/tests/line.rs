@@ -1,5 +1,7 @@
 //! The whole line in one process: make faces, pack, train, evaluate.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use clap::Parser;
@@ -62,6 +64,6 @@ fn a_network_trained_on_synthetic_faces_tells_unseen_people_apart() {
     let model = run.join("last.ckpt");
     let line =
         ["pfc-eval", "--quiet", "lfw", "--model", text(&model), "--data", text(&test), "--pairs"];
-    let line = line.iter().chain([&text(&pairs), &"--json", &"--bootstrap", &"0"]);
+    let line = [&line[..], &[text(&pairs), "--json", "--bootstrap", "0"]].concat();
     assert_eq!(pfc_eval::run(pfc_eval::Cli::parse_from(line)).unwrap(), Outcome::Clean);
 }

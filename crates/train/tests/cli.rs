@@ -1,5 +1,7 @@
 //! What the program says and how it exits, for bad input and for questions.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{fs, path::Path};

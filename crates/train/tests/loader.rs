@@ -1,5 +1,7 @@
 //! Batches are a function of their step: not of threads, of queue length, or of where a run began.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::Arc;

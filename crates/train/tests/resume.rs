@@ -1,5 +1,7 @@
 //! A run that is killed and resumed is the run that was never killed.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{

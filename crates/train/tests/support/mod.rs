@@ -20,7 +20,8 @@ pub fn jpeg(identity: u32, image: u32) -> Vec<u8> {
     for y in 0..SIDE {
         for x in 0..SIDE {
             for channel in 0..3 {
-                let square = (identity as u64) << 32 | (y / 28 * 4 + x / 28) as u64 * 3 + channel;
+                let square =
+                    ((identity as u64) << 32) | ((y / 28 * 4 + x / 28) as u64 * 3 + channel);
                 let base = mix(square) % 160;
                 let place = (y * SIDE + x) as u64 * 3 + channel;
                 let noise = mix(mix(u64::from(identity) << 32 | u64::from(image)) ^ place) % 96;
