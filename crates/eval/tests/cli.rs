@@ -1,5 +1,7 @@
 //! The program: exit codes, messages, and what lands where.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::{LfwLike, pfc_eval, stderr_of_failure};
