@@ -55,6 +55,18 @@ pub enum EvalError {
         /// The line that names it.
         line: usize,
     },
+    /// A list that holds nothing.
+    #[error("{}: the list holds no pair", list.display())]
+    NoPairs {
+        /// The list.
+        list: PathBuf,
+    },
+    /// The PCA step, asked of a set that has no folds to fit it on.
+    #[error("a PCA to {components} dimensions needs the ten folds that a single list lacks")]
+    NoFolds {
+        /// Components asked for.
+        components: usize,
+    },
     /// A folder without a list.
     #[error("{}: a folder, and no list of pairs is given", data.display())]
     NoList {
@@ -116,6 +128,17 @@ pub enum EvalError {
         /// Why not.
         reason: String,
     },
+    /// Embeddings of another number of faces than the lists name.
+    #[error("{n_rows} rows of embeddings for {n_faces} faces")]
+    FeatureRows {
+        /// Rows given.
+        n_rows: usize,
+        /// Faces of the set.
+        n_faces: usize,
+    },
+    /// Embeddings of mirror images are wanted and missing.
+    #[error("there are no embeddings of the mirror images")]
+    NoMirrored,
     /// A file that is no feature of MegaFace's devkit.
     #[error("{}: not a feature file of the devkit: {reason}", path.display())]
     Devkit {
@@ -200,6 +223,16 @@ impl EvalError {
             EvalError::Features { .. } => Some(
                 "float32 arrays of two dimensions are read, one embedding a row, from .safetensors \
                  or .npy (in Python: numpy.save(name, x.astype('<f4')))"
+                    .to_owned(),
+            ),
+            EvalError::FeatureRows { .. } => Some(
+                "the rows of the embeddings belong to the lines of the lists, one each in the same \
+                 order"
+                    .to_owned(),
+            ),
+            EvalError::NoMirrored => Some(
+                "name their file with --mirrored, store them as `embs_f` beside `embs`, or leave \
+                 them out with --no-flip"
                     .to_owned(),
             ),
             EvalError::Devkit { .. } => Some(

@@ -1,6 +1,6 @@
 //! `pfc-eval ijbb` and `pfc-eval ijbc`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
@@ -140,7 +140,9 @@ pub fn ijbb(args: &IjbbArgs, quiet: bool) -> anyhow::Result<Outcome> {
 
 fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outcome> {
     let context = || format!("cannot judge on `{}`", args.data.display());
+    let started = Instant::now();
     let set = IjbSet::open(&args.data, benchmark).with_context(context)?;
+    tracing::info!("lists read in {:.3} s", started.elapsed().as_secs_f64());
     let differences = set.differences();
     if !differences.is_empty() {
         let (name, found) = (benchmark.facts().name, differences.join(", "));
@@ -173,9 +175,10 @@ fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outc
         arrays.extend(mirrored.map(|rows| ("embs_f", shape, rows.data())));
         features::write::safetensors(path, &arrays)?;
     }
-    let options = args.options();
-    let judged =
-        ijb::judge(&set, &Embedded { original, mirrored }, &options).with_context(context)?;
+    let started = Instant::now();
+    let embedded = Embedded { original, mirrored };
+    let judged = ijb::judge(&set, &embedded, &args.options()).with_context(context)?;
+    tracing::info!("templates and pairs judged in {:.3} s", started.elapsed().as_secs_f64());
     output(args, benchmark, &judged)?;
     Ok(Outcome::Clean)
 }

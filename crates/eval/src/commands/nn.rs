@@ -77,6 +77,11 @@ pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let features = FeatureFile::open(&args.features)?;
     let rows = features.rows(&["embs", "embeddings", "features"])?;
     let labels = Labels::read(&args.labels)?;
+    if labels.identity.len() != rows.len() {
+        let (n_rows, n_faces) = (rows.len(), labels.identity.len());
+        let error = EvalError::FeatureRows { n_rows, n_faces };
+        return Err(error).with_context(|| format!("cannot use `{}`", args.labels.display()));
+    }
     let state = args.state.as_deref().map(|path| State::new(path, key(rows, &labels, &args.far)));
     let options = nn::Options { fars: args.far.clone(), bootstrap: args.bootstrap.get() };
     let n_rows = rows.len() as u64;

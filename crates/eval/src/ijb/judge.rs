@@ -74,8 +74,10 @@ pub struct Judged {
 ///
 /// # Errors
 ///
-/// [`EvalError::Metric`] for embeddings of another number than faces, or broken ones.
+/// [`EvalError::FeatureRows`] and [`EvalError::NoMirrored`] for embeddings that are not those of the
+/// set, [`EvalError::Metric`] for broken ones.
 pub fn judge(set: &IjbSet, embedded: &Embedded, options: &Options) -> Result<Judged, EvalError> {
+    check(set, embedded, options)?;
     let (units, unit_of) = units(set);
     let order = set.faces.by_name();
     let mut scores = Vec::new();
@@ -113,6 +115,19 @@ pub fn judge(set: &IjbSet, embedded: &Embedded, options: &Options) -> Result<Jud
         one_to_n,
     };
     Ok(Judged { report, scores })
+}
+
+fn check(set: &IjbSet, embedded: &Embedded, options: &Options) -> Result<(), EvalError> {
+    let n_faces = set.faces.names.len();
+    let rows = [Some(embedded.original), embedded.mirrored];
+    if let Some(wrong) = rows.iter().flatten().find(|rows| rows.len() != n_faces) {
+        return Err(EvalError::FeatureRows { n_rows: wrong.len(), n_faces });
+    }
+    let flip = options.poolings.iter().any(|pooling| pooling.flip);
+    if flip && embedded.mirrored.is_none() {
+        return Err(EvalError::NoMirrored);
+    }
+    Ok(())
 }
 
 fn table(

@@ -1,0 +1,295 @@
+//! The program on IJB, MegaFace and N:N: what is printed, written and refused.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use pfc_eval::{features::write::safetensors, megaface::feature};
+use support::{LfwLike, draw_face, pfc_eval, stderr_of_failure};
+
+/// An IJB-C folder of 8 people with two templates of two faces each, drawn, and a model.
+struct IjbLike {
+    files: LfwLike,
+}
+
+const IJBC: [&str; 4] = ["ijbc", "--data", "IJBC", "--bootstrap"];
+const N_FACES: usize = 32;
+
+impl IjbLike {
+    fn new() -> IjbLike {
+        let files = LfwLike::new();
+        let (mut points, mut places) = (String::new(), String::new());
+        for face in 0..N_FACES {
+            let (template, person) = (face / 2, face / 4);
+            let path = files.path(&format!("IJBC/loose_crop/{}.png", face + 1));
+            draw_face(&path, person as u32, face as u32, 130);
+            let name = format!("{}.png", face + 1);
+            points += &format!("{name} 45 60 84 60 64 82 48 105 82 105 0.9{}\n", face % 10);
+            places += &format!("{name} {} {}\n", 10 + template, face);
+        }
+        let (mut pairs, mut probes) = (String::new(), "T,S\n".to_owned());
+        for person in 0..8 {
+            let template = |person: usize, which: usize| 10 + 2 * person + which;
+            pairs += &format!("{} {} 1\n", template(person, 0), template(person, 1));
+            for other in (0..8).filter(|&other| other != person) {
+                pairs += &format!("{} {} 0\n", template(person, 0), template(other, 1));
+            }
+            probes += &format!("{},{person}\n", template(person, 1));
+        }
+        let gallery = |people: std::ops::Range<usize>| {
+            people.fold("T,S\n".to_owned(), |text, p| text + &format!("{},{p}\n", 10 + 2 * p))
+        };
+        let this = IjbLike { files };
+        std::fs::create_dir(this.files.path("IJBC/meta")).unwrap();
+        this.write("name_5pts_score.txt", &points);
+        this.write("face_tid_mid.txt", &places);
+        this.write("template_pair_label.txt", &pairs);
+        this.write("1N_probe_mixed.csv", &probes);
+        this.write("1N_gallery_G1.csv", &gallery(0..4));
+        this.write("1N_gallery_G2.csv", &gallery(4..8));
+        this
+    }
+
+    fn dir(&self) -> &Path {
+        self.files.dir.path()
+    }
+
+    fn meta(&self, name: &str) -> PathBuf {
+        self.files.path(&format!("IJBC/meta/ijbc_{name}"))
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.meta(name), text).unwrap();
+    }
+
+    /// Embeddings instead of a model.
+    fn features(&self, n: usize) {
+        let values: Vec<f32> =
+            (0..n * 3).map(|i| ((i * 37 + i / 12 * 5) % 19) as f32 - 9.0).collect();
+        let arrays = [("embs", [n, 3], &values[..]), ("embs_f", [n, 3], &values[..])];
+        safetensors(&self.files.path("e.safetensors"), &arrays).unwrap();
+    }
+}
+
+#[track_caller]
+fn stdout(command: &mut assert_cmd::Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_model_is_judged_and_a_second_run_uses_the_kept_embeddings() {
+    let ijb = IjbLike::new();
+    ijb.files.model();
+    let run = || {
+        let model = ["20", "--model", "run.ckpt", "--cache", "kept/parts", "--json"];
+        let mut command = pfc_eval(ijb.dir());
+        let files = ["--scores", "s.npy", "--plot", "roc.svg", "--save-features", "f.safetensors"];
+        stdout(command.args(IJBC).args(model).args(files))
+    };
+    let first = run();
+    let document: serde_json::Value = serde_json::from_slice(first.as_bytes()).unwrap();
+    assert_eq!((&document["schema"], &document["benchmark"]), (&1.into(), &"IJB-C".into()));
+    assert_eq!(document["units"], "subjects");
+    assert_eq!(document["one_to_one"][0]["rows"].as_array().unwrap().len(), 6);
+    assert_eq!(document["one_to_n"]["galleries"][1]["n_mated"], 4);
+    assert_eq!(std::fs::metadata(ijb.files.path("s.npy")).unwrap().len(), 128 + 8 * 64);
+    assert!(ijb.files.path("roc.svg").exists());
+    // The images are gone: only the kept embeddings can give the same figures.
+    assert!(ijb.files.path("kept/parts/00000.safetensors").exists());
+    std::fs::write(ijb.files.path("IJBC/loose_crop/1.png"), "no image").unwrap();
+    assert_eq!(run(), first);
+    let features = ["20", "--features", "f.safetensors", "--json"];
+    let from_features = stdout(pfc_eval(ijb.dir()).args(IJBC).args(features));
+    let other: serde_json::Value = serde_json::from_slice(from_features.as_bytes()).unwrap();
+    assert_eq!(other["one_to_one"], document["one_to_one"]);
+}
+
+#[test]
+fn all_options_give_eight_tables() {
+    let ijb = IjbLike::new();
+    ijb.features(N_FACES);
+    let table = stdout(pfc_eval(ijb.dir()).args(IJBC).args([
+        "0",
+        "--features",
+        "e.safetensors",
+        "--all-options",
+    ]));
+    assert_eq!(table.matches("IJB-C 1:1").count(), 8, "{table}");
+    for text in ["unit-norm faces, detector score", "plain", "finer than 56 impostors", "rank-10"] {
+        assert!(table.contains(text), "{text} is missing in\n{table}");
+    }
+}
+
+#[track_caller]
+fn check_refused(ijb: &IjbLike, arguments: &[&str], expected: &str) {
+    let stderr = stderr_of_failure(pfc_eval(ijb.dir()).args(IJBC).args(arguments));
+    assert!(stderr.contains(expected), "{stderr}");
+    assert!(stderr.contains("hint: "), "{stderr}");
+}
+
+#[test]
+fn broken_lists_and_features_name_file_and_line() {
+    let ijb = IjbLike::new();
+    ijb.features(N_FACES);
+    let features = ["0", "--features", "e.safetensors"];
+    let text = std::fs::read_to_string(ijb.meta("name_5pts_score.txt")).unwrap();
+    ijb.write("name_5pts_score.txt", &text.replacen("0.92", "NaN", 1));
+    check_refused(&ijb, &features, "ijbc_name_5pts_score.txt:3: the detector score is NaN");
+    ijb.write("name_5pts_score.txt", &text);
+    let pairs = std::fs::read_to_string(ijb.meta("template_pair_label.txt")).unwrap();
+    ijb.write("template_pair_label.txt", &format!("{pairs}10 999 0\n"));
+    check_refused(&ijb, &features, "ijbc_template_pair_label.txt:65: template 999 has no face");
+    ijb.write("template_pair_label.txt", &pairs);
+    ijb.features(N_FACES - 1);
+    check_refused(&ijb, &features, "31 rows of embeddings for 32 faces");
+    let one = [("embs", [N_FACES, 1], &[1.0f32; N_FACES][..])];
+    safetensors(&ijb.files.path("e.safetensors"), &one).unwrap();
+    check_refused(&ijb, &features, "no embeddings of the mirror images");
+    std::fs::write(ijb.files.path("e.safetensors"), "damaged").unwrap();
+    check_refused(&ijb, &features, "e.safetensors: not a file of embeddings");
+    check_refused(&ijb, &["0", "--features", "nowhere.npy"], "nowhere.npy: cannot open");
+}
+
+#[test]
+fn missing_images_are_noticed_before_the_model_runs() {
+    let ijb = IjbLike::new();
+    ijb.files.model();
+    std::fs::remove_file(ijb.files.path("IJBC/loose_crop/7.png")).unwrap();
+    std::fs::remove_file(ijb.files.path("IJBC/loose_crop/9.png")).unwrap();
+    check_refused(&ijb, &["0", "--model", "run.ckpt"], "2 of 32 images");
+}
+
+#[test]
+fn either_a_model_or_features_is_wanted() {
+    let ijb = IjbLike::new();
+    for arguments in [&["0"][..], &["0", "--model", "m", "--features", "f.npy"]] {
+        let stderr = stderr_of_failure(pfc_eval(ijb.dir()).args(IJBC).args(arguments));
+        assert!(stderr.contains("--features <FILE>"), "{stderr}");
+    }
+}
+
+/// A devkit folder of 3 people with 2 images each and 40 distractors.
+fn devkit() -> LfwLike {
+    let files = LfwLike::new();
+    let mut probes = Vec::new();
+    for i in 0..6 {
+        let name = format!("P{}/P{}_{i}.png", i / 2, i / 2);
+        let feature: Vec<f32> =
+            (0..4).map(|d| ((i / 2 + d) % 3) as f32 + 0.01 * i as f32).collect();
+        write_feature(&files, &format!("out/facescrub/{name}_x.bin"), &feature);
+        probes.push(name);
+    }
+    let distractors: Vec<String> = (0..40).map(|i| format!("0/a/{i}.jpg")).collect();
+    for (i, name) in distractors.iter().enumerate() {
+        let feature: Vec<f32> = (0..4).map(|d| ((i * 7 + d * 5) % 11) as f32 - 5.0).collect();
+        write_feature(&files, &format!("out/megaface/{name}_x.bin"), &feature);
+    }
+    let ids: Vec<&str> = probes.iter().map(|name| &name[..2]).collect();
+    let json = serde_json::json!({"path": probes, "id": ids});
+    std::fs::write(files.path("probes.json"), json.to_string()).unwrap();
+    std::fs::create_dir(files.path("lists")).unwrap();
+    for size in [10, 40] {
+        let json = serde_json::json!({"path": distractors[..size]});
+        let name = format!("lists/megaface_features_list.json_{size}_1");
+        std::fs::write(files.path(&name), json.to_string()).unwrap();
+    }
+    files
+}
+
+fn write_feature(files: &LfwLike, name: &str, values: &[f32]) {
+    let path = files.path(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, feature::encode(values)).unwrap();
+}
+
+const DEVKIT: [&str; 10] = [
+    "--probes",
+    "out/facescrub",
+    "--distractors",
+    "out/megaface",
+    "--suffix",
+    "_x.bin",
+    "--probe-list",
+    "probes.json",
+    "--galleries",
+    "lists",
+];
+
+#[test]
+fn megaface_scores_cleans_and_scores_the_cleaned_files_alike() {
+    let files = devkit();
+    std::fs::write(files.path("noisy"), "# by hand\n3\t0/a/3.jpg\n").unwrap();
+    let noisy = ["--distractor-noises", "noisy"];
+    let run =
+        |arguments: &[&str]| stdout(pfc_eval(files.dir.path()).arg("megaface").args(arguments));
+    let score = [&["score", "--json", "--plot", "cmc.png"][..], &DEVKIT, &noisy].concat();
+    let json: serde_json::Value = serde_json::from_str(&run(&score)).unwrap();
+    assert_eq!((&json["n_pairs"], &json["cleaned"]), (&6.into(), &true.into()));
+    assert_eq!(json["galleries"][1]["n_distractors"], 40);
+    assert!(image::open(files.path("cmc.png")).is_ok());
+    run(&[&["clean", "--out", "cleaned"][..], &DEVKIT, &noisy].concat());
+    let banished = std::fs::read(files.path("cleaned/megaface/0/a/3.jpg_x.bin")).unwrap();
+    assert_eq!(feature::decode(&banished).unwrap()[4], 100.0);
+    let mut cleaned = [&["score", "--json"][..], &DEVKIT].concat();
+    (cleaned[3], cleaned[5]) = ("cleaned/facescrub", "cleaned/megaface");
+    let again: serde_json::Value = serde_json::from_str(&run(&cleaned)).unwrap();
+    assert_eq!(again["galleries"], json["galleries"]);
+}
+
+#[test]
+fn megaface_features_are_made_once() {
+    let files = LfwLike::new();
+    files.model();
+    std::fs::write(files.path("list"), "P00/P00_0001.png\nP01/P01_0002.png\n").unwrap();
+    let arguments = ["megaface", "embed", "--model", "run.ckpt", "--images", "faces", "--list"];
+    let run = || {
+        let to = ["list", "--out", "out", "--suffix", "_m.bin"];
+        stdout(pfc_eval(files.dir.path()).args(arguments).args(to))
+    };
+    run();
+    let path = files.path("out/P01/P01_0002.png_m.bin");
+    let values = feature::decode(&std::fs::read(&path).unwrap()).unwrap();
+    let norm: f32 = values.iter().map(|v| v * v).sum::<f32>().sqrt();
+    assert!(values.len() == 32 && (norm - 1.0).abs() < 1e-5);
+    write_feature(&files, "out/P01/P01_0002.png_m.bin", &[0.5; 32]);
+    std::fs::write(files.path("out/P00/P00_0001.png_m.bin"), "cut").unwrap();
+    run();
+    assert_eq!(std::fs::read(&path).unwrap(), feature::encode(&[0.5; 32]), "it was made again");
+    let remade = std::fs::read(files.path("out/P00/P00_0001.png_m.bin")).unwrap();
+    assert_eq!(feature::decode(&remade).unwrap().len(), 32);
+}
+
+#[test]
+fn a_damaged_feature_file_is_named() {
+    let files = devkit();
+    std::fs::write(files.path("out/megaface/0/a/7.jpg_x.bin"), [0; 20]).unwrap();
+    let score = [&["megaface", "score"][..], &DEVKIT].concat();
+    let stderr = stderr_of_failure(pfc_eval(files.dir.path()).args(score));
+    assert!(stderr.contains("0/a/7.jpg_x.bin: not a feature file of the devkit"), "{stderr}");
+}
+
+#[test]
+fn nn_prints_groups_and_all_and_refuses_short_labels() {
+    let files = LfwLike::new();
+    let values: Vec<f32> = (0..60 * 3).map(|i| ((i * 37) % 19) as f32 - 9.0).collect();
+    safetensors(&files.path("e.safetensors"), &[("embs", [60, 3], &values)]).unwrap();
+    let labels: String = (0..60).map(|i| format!("p{} g{}\n", i / 3, i / 30)).collect();
+    std::fs::write(files.path("labels"), &labels).unwrap();
+    let arguments =
+        ["nn", "--features", "e.safetensors", "--labels", "labels", "--far", "1e-8,0.01"];
+    let table = stdout(pfc_eval(files.dir.path()).args(arguments).args(["--state", "s.json"]));
+    for text in ["g0", "g1", "ALL", "20 people, 60 faces", "17 impostors", "finer than the data"] {
+        assert!(table.contains(text), "{text} is missing in\n{table}");
+    }
+    assert!(!files.path("s.json").exists());
+    let one = |n: &str| {
+        let mut command = pfc_eval(files.dir.path());
+        stdout(command.args(arguments).arg("--json").env("RAYON_NUM_THREADS", n))
+    };
+    assert_eq!(one("1"), one("3"));
+    std::fs::write(files.path("labels"), "a\nb\n").unwrap();
+    let stderr = stderr_of_failure(pfc_eval(files.dir.path()).args(arguments));
+    assert!(stderr.contains("60 rows of embeddings for 2 faces"), "{stderr}");
+}
