@@ -1,5 +1,7 @@
 //! The program on IJB, MegaFace and N:N: what is printed, written and refused.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::path::{Path, PathBuf};

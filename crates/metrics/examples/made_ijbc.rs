@@ -101,8 +101,11 @@ fn write_faces(
             let media = 1000 * template.id + if i < 2 { i } else { 2 + i / 7 };
             writeln!(places, "{face}.jpg {} {media}", template.id).unwrap();
             let score = 0.9 + 0.1 * (below(1000, face as u64) as f64 / 1000.0);
-            writeln!(points, "{face}.jpg 45.1 63.7 87.3 57.6 70.5 76.8 50.8 101.5 91.1 94.4 {score:.3}")
-                .unwrap();
+            writeln!(
+                points,
+                "{face}.jpg 45.1 63.7 87.3 57.6 70.5 76.8 50.8 101.5 91.1 94.4 {score:.3}"
+            )
+            .unwrap();
             subjects.push(template.subject);
         }
     }

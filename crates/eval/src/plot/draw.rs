@@ -130,7 +130,7 @@ fn try_draw<B: DrawingBackend>(
     area.present()
 }
 
-/// An axis in `plotters`' terms; coordinates are those of [`Axis::at`].
+/// An axis in `plotters`' terms; coordinates are those of `Axis::at`.
 impl Ranged for Axis {
     type FormatOption = NoDefaultFormatting;
     type ValueType = f64;
