@@ -1,5 +1,7 @@
 //! Logs: `tracing` to standard error, warnings and up unless asked for more.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// How much to say; flatten it into a program's top-level parser.
@@ -34,7 +36,13 @@ pub fn init_log(verbosity: Verbosity) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(colour_is_wanted())
         .with_target(false)
         .without_time()
         .try_init();
+}
+
+/// Escape codes in a log file help nobody; `NO_COLOR` is how users say that they want none.
+fn colour_is_wanted() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }

@@ -36,7 +36,7 @@ pub struct Cli {
 pub enum Command {
     /// Make a folder of procedural faces to try things with.
     Synth(SynthArgs),
-    /// Pack a folder of face crops into a data set.
+    /// Pack face crops, from folders or RecordIO, into a data set.
     Pack(PackArgs),
     /// Check every byte of a data set.
     Verify(VerifyArgs),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use pfc_durable::DurableError;
+use pfc_recordio::RecordError;
 use pfc_shard::ShardError;
 
 /// An input that cannot be read or an output that cannot be written.
@@ -38,7 +39,7 @@ pub enum IngestError {
         path: PathBuf,
     },
     /// The input is a file.
-    #[error("{}: is a file, not a folder of identity folders", path.display())]
+    #[error("{}: is a file, but not a RecordIO file (.rec)", path.display())]
     NotAFolder {
         /// The path given.
         path: PathBuf,
@@ -78,6 +79,12 @@ pub enum IngestError {
         path: PathBuf,
         /// Where it leads.
         ancestor: PathBuf,
+    },
+    /// A RecordIO file without images.
+    #[error("{}: holds no images", path.display())]
+    NoRecords {
+        /// The `.rec` file.
+        path: PathBuf,
     },
     /// Not one image could be used.
     #[error("{}: none of its {n} images can be read", path.display())]
@@ -119,6 +126,9 @@ pub enum IngestError {
     /// A data set could not be read or written.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// A RecordIO file could not be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A file could not be made visible.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -144,10 +154,11 @@ impl IngestError {
             ),
             OutputInsideInput { .. } => "choose a folder outside the input".into(),
             NoSuchFolder { .. } => "is the path right?".into(),
-            NotAFolder { path } => format!(
-                "give a folder with one sub-folder of images per identity, as in {}/NAME/1.jpg",
-                path.parent().unwrap_or(path).display()
-            ),
+            NotAFolder { .. } => {
+                "give a folder with one sub-folder of images per identity, as in faces/NAME/1.jpg, \
+                 or a .rec file"
+                    .into()
+            }
             NoIdentities { path, n_loose: 0 } => format!(
                 "put the images of each identity in a folder of its own, as in {}/NAME/1.jpg",
                 path.display()
@@ -164,6 +175,7 @@ impl IngestError {
             TooManyIdentities { .. } => format!("a data set holds up to {} identities", u32::MAX),
             NameNotUtf8 { .. } => "rename the folder; `convmv` does it for many".into(),
             FolderLoop { path, .. } => format!("remove the link {}", path.display()),
+            NoRecords { .. } => "the file is empty, or its .idx is: is the copy complete?".into(),
             NothingUsable { example, .. } => format!("the first one: {example}"),
             Interrupted { .. } => "run the same command again; no data set was left behind".into(),
             SynthArguments { hint, .. } => (*hint).into(),
@@ -172,6 +184,7 @@ impl IngestError {
                 return DurableError { op, path: path.clone(), source: kind.into() }.hint();
             }
             Shard(source) => return source.hint(),
+            Record(source) => return source.hint(),
             Durable(source) => return source.hint(),
         };
         Some(hint)

@@ -55,15 +55,18 @@ impl RecordFile {
     ///
     /// [`RecordError::NoSuchRecord`], [`RecordError::Damaged`], or [`RecordError::BadLabel`].
     pub fn image(&self, position: u64) -> Result<FaceRecord<'_>, RecordError> {
-        let rank = usize::try_from(position).ok().filter(|at| *at < self.images.len());
-        let rank = rank.map(|at| self.images.start + at);
-        let entry = rank.and_then(|rank| match self.layout {
-            Layout::Sequential => self.index.get(rank),
-            Layout::Identities { .. } => self.index.by_rank(rank),
-        });
-        match entry {
+        match self.image_entry(position) {
             Some(entry) => self.face(entry),
             None => Err(self.beyond("image", position, self.n_images())),
+        }
+    }
+
+    /// Key and place of the [`image`](RecordFile::image) at a position, without reading it.
+    pub fn image_entry(&self, position: u64) -> Option<IndexEntry> {
+        let at = usize::try_from(position).ok().filter(|at| *at < self.images.len())?;
+        match self.layout {
+            Layout::Sequential => self.index.get(self.images.start + at),
+            Layout::Identities { .. } => self.index.by_rank(self.images.start + at),
         }
     }
 

@@ -6,17 +6,18 @@ mod prepare;
 pub mod quarantine;
 mod summary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
+use pfc_recordio::RecordPaths;
 use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize};
 
 use crate::{
     IngestError,
     image::{Fit, Limits},
-    source::{FolderSource, Source},
+    source::{FolderSource, RecordSource, Source},
     threads::Threads,
     units,
 };
@@ -25,23 +26,27 @@ use pipeline::Job;
 use prepare::Recipe;
 use summary::Summary;
 
-/// Pack a folder of face crops into a data set.
+/// Pack face crops into a data set.
 ///
 /// RAW holds one folder of images per identity, at any depth: RAW/NAME/1.jpg or RAW/part/NAME/1.jpg.
+/// Or it is an MXNet RecordIO file, such as train.rec of MS1MV3 or Glint360K, or a folder that holds
+/// train.rec; train.idx beside it saves a walk through the file.
 /// JPEG, PNG, BMP, PGM/PPM and WebP are told by their content. A JPEG that already has the size is
 /// stored byte for byte; anything else is turned upright, resized and encoded as JPEG. Every image
 /// is decoded once: one that cannot be is left out and listed with its reason in
-/// OUT/quarantine.jsonl. Labels number the identities in byte order of their names.
+/// OUT/quarantine.jsonl. Labels number the identities in byte order of their names; those of
+/// RecordIO, named `id_CLASS`, in the order of their classes, so that dense classes stay as they are.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest pack faces data
   pfc-ingest pack photos data --size 128 --fit pad --quality 90
+  pfc-ingest pack glint360k/train.rec data
   pfc-ingest pack faces data --json | jq .images
 
 The same input, options and seed give the same bytes, whatever the number of threads.
-Memory: the list of files (about 30 bytes each) and, per thread, one file and its pixels.")]
+Memory: the list of files (about 30 bytes each; RecordIO 40) and, per thread, one file and its pixels.")]
 pub struct PackArgs {
-    /// Folder with one folder of images per identity
+    /// Folder with one folder of images per identity, or a .rec file or the folder of train.rec
     raw: PathBuf,
     /// Folder to write the data set to
     out: PathBuf,
@@ -84,7 +89,7 @@ pub enum Order {
     /// A shuffle of all images by the seed, so that reading forwards is already random.
     #[default]
     Random,
-    /// By identity, then by file name.
+    /// By identity, then by file name or place in the file.
     Source,
 }
 
@@ -112,12 +117,12 @@ pub fn run(args: &PackArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     let started = std::time::Instant::now();
     let output = Output::open(&args.raw, &args.out, args.force)?;
-    let source = FolderSource::open(&args.raw)?;
+    let pool = args.threads.pool()?;
+    let source = pool.install(|| open(&args.raw, quiet))?;
     tracing::info!("{} images listed in {:.1?}", source.index().len(), started.elapsed());
     let job = args.job();
-    let pool = args.threads.pool()?;
-    let spec = args.spec(&source);
-    let packed = pool.install(|| pipeline::run(&job, &source, output.path(), spec, quiet));
+    let spec = args.spec(&*source);
+    let packed = pool.install(|| pipeline::run(&job, &*source, output.path(), spec, quiet));
     let mut summary = match packed {
         Ok(summary) => summary,
         Err(error) => {
@@ -128,6 +133,14 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     output.commit()?;
     summary.finish(started.elapsed());
     Ok(summary)
+}
+
+/// The source that `raw` is: RecordIO by its file, else identity folders.
+fn open(raw: &Path, quiet: bool) -> Result<Box<dyn Source + Send>, IngestError> {
+    Ok(match RecordPaths::find(raw) {
+        Some(paths) => Box::new(RecordSource::open(&paths, quiet)?),
+        None => Box::new(FolderSource::open(raw)?),
+    })
 }
 
 impl PackArgs {
@@ -141,7 +154,7 @@ impl PackArgs {
         Job { recipe, order: self.order, seed: self.seed }
     }
 
-    fn spec(&self, source: &impl Source) -> DatasetSpec {
+    fn spec(&self, source: &dyn Source) -> DatasetSpec {
         DatasetSpec {
             image_size: ImageSize::square(self.size),
             seed: self.seed,

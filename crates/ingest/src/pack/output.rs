@@ -44,8 +44,8 @@ impl Output {
             let beside = AtomicDir::create(&out)?;
             return Ok(Output::Replacement { out, beside });
         }
+        // The folder is made by who writes the first file, so that a failed start leaves nothing.
         let is_new = !out.exists();
-        fs::create_dir_all(&out).map_err(IngestError::at("create", &out))?;
         Ok(Output::InPlace { out, is_new })
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// Identities in byte order of their names, each with its images in byte order of theirs.
+/// Identities by label, each with its images.
 ///
 /// Memory: the image names' own bytes and 8 bytes per image, and 72 bytes and the name per identity:
 /// about 0.4 GB for Glint360K.
@@ -35,9 +35,15 @@ impl Index {
         self.groups.push(Group { name: identity, found: start..self.ends.len(), first_entry: 0 });
     }
 
-    /// Gives identities their labels and images their entry numbers, once all are added.
+    /// Gives identities their labels, in byte order of their names, and images their entry numbers,
+    /// once all are added.
     pub fn seal(&mut self) {
         self.groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.seal_in_order();
+    }
+
+    /// The same with labels in the order in which identities were added.
+    pub fn seal_in_order(&mut self) {
         let mut next = 0;
         for group in &mut self.groups {
             group.first_entry = next;
@@ -60,7 +66,7 @@ impl Index {
         self.groups.iter().map(|group| group.name.as_str())
     }
 
-    /// Whether there is an identity of this name.
+    /// Whether there is an identity of this name in an index sealed by names.
     pub fn has_identity(&self, name: &str) -> bool {
         self.groups.binary_search_by(|group| group.name.as_str().cmp(name)).is_ok()
     }

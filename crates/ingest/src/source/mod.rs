@@ -3,11 +3,13 @@
 
 mod folder;
 mod index;
+mod recordio;
 
 use std::io;
 
 pub use folder::FolderSource;
 pub use index::Index;
+pub use recordio::RecordSource;
 
 use crate::image::ImageError;
 

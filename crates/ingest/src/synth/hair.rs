@@ -10,7 +10,7 @@ use super::{
 pub fn behind(scene: &Scene<'_>, p: &Point, under: Colour) -> Colour {
     let hair = &scene.face.hair;
     let length = length(scene);
-    if hair.bald || length < 0.0 {
+    if hair.bald || length < 0.0 || p.head_y > length + 8.0 {
         return under;
     }
     let width = scene.face.head.half_width + 0.8 * hair.volume + 0.06 * (p.head_y + 20.0).max(0.0);
@@ -18,6 +18,9 @@ pub fn behind(scene: &Scene<'_>, p: &Point, under: Colour) -> Colour {
     let cover = inside_soft(p.head_x.abs() - width + rough, 2.0)
         * inside_soft(p.head_y - length + rough, 4.0)
         * inside_soft(-p.head_y - 20.0, 6.0);
+    if cover == 0.0 {
+        return under;
+    }
     under.towards(strands(scene, p) * 0.8, cover)
 }
 
@@ -44,6 +47,9 @@ pub fn in_front(scene: &Scene<'_>, p: &Point, under: Colour) -> Colour {
     let hangs = inside_soft(p.v - length(scene) + rough, 4.0);
     let rim = past_the_skull * inside_soft(p.head_y - length(scene).max(-14.0), 5.0);
     let cover = on_hair * above.max(beside * hangs).max(rim);
+    if cover == 0.0 {
+        return under;
+    }
     under.towards(strands(scene, p), cover)
 }
 

@@ -59,9 +59,12 @@ impl<'a> Scene<'a> {
     /// The colour of the pixel whose centre is at (`column`, `row`).
     pub fn colour_at(&self, column: f32, row: f32) -> Colour {
         let p = self.locate(column, row);
-        let mut colour = hair::behind(self, &p, self.backdrop(&p));
-        colour = skin::body(self, &p, colour);
-        colour = skin::ears(self, &p, colour);
+        let mut colour = Colour::grey(0.0);
+        if p.on_head < 1.0 {
+            colour = hair::behind(self, &p, self.backdrop(&p));
+            colour = skin::body(self, &p, colour);
+            colour = skin::ears(self, &p, colour);
+        }
         if p.on_head > 0.0 {
             let flesh = features::paint(self, &p, skin::head(self, &p));
             colour = colour.towards(flesh, p.on_head);

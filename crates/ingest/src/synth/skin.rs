@@ -10,9 +10,14 @@ use super::{
 pub fn body(scene: &Scene<'_>, p: &Point, under: Colour) -> Colour {
     let (head, shot) = (&scene.face.head, scene.shot);
     let shoulder = p.head_y - (head.chin + 9.0) - (p.head_x / 9.0) * (p.head_x / 26.0);
-    let fold = noise(shot.key ^ 0xc1, p.x / 9.0, p.y / 22.0);
-    let cloth = shot.clothes * (0.75 + 0.4 * fold);
-    let under = under.towards(cloth, inside(-shoulder));
+    if p.head_y < 0.0 {
+        return under;
+    }
+    let mut under = under;
+    if shoulder > -0.5 {
+        let fold = noise(shot.key ^ 0xc1, p.x / 9.0, p.y / 22.0);
+        under = under.towards(shot.clothes * (0.75 + 0.4 * fold), inside(-shoulder));
+    }
     let throat = (p.head_x.abs() - head.neck).max(-p.head_y - 10.0).max(shoulder - 2.0);
     // The chin throws its shadow on the neck.
     let shadow = 0.62 + 0.2 * ((p.head_y - head.chin) / 20.0).clamp(0.0, 1.0);
@@ -59,9 +64,12 @@ fn wrinkles(scene: &Scene<'_>, p: &Point) -> f32 {
     if skin.wrinkles == 0.0 {
         return 0.0;
     }
-    let lines = (noise(skin.key ^ 2, p.u / 30.0, p.v / 2.2) - 0.45).max(0.0);
     let forehead = hill(p.u, p.v + 34.0, 34.0, 13.0);
     let corners = hill(p.u.abs() - 31.0, p.v + 9.0, 8.0, 9.0);
+    if forehead + corners == 0.0 {
+        return 0.0;
+    }
+    let lines = (noise(skin.key ^ 2, p.u / 30.0, p.v / 2.2) - 0.45).max(0.0);
     2.2 * skin.wrinkles * lines * (forehead + corners)
 }
 
@@ -70,8 +78,12 @@ fn freckles(scene: &Scene<'_>, p: &Point) -> f32 {
     if skin.freckles == 0.0 {
         return 0.0;
     }
+    let where_they_grow = hill(p.u, p.v - 3.0, 40.0, 22.0);
+    if where_they_grow == 0.0 {
+        return 0.0;
+    }
     let spots = (noise(skin.key ^ 3, p.u / 1.7, p.v / 1.7) - 0.68).max(0.0) * 3.0;
-    skin.freckles * spots * hill(p.u, p.v - 3.0, 40.0, 22.0)
+    skin.freckles * spots * where_they_grow
 }
 
 fn moles(scene: &Scene<'_>, p: &Point) -> f32 {
@@ -133,6 +145,9 @@ fn beard(scene: &Scene<'_>, p: &Point, skin: Colour) -> Colour {
         hill(p.u, p.v - (lip + mouth.v) / 2.0, mouth.half_width + 6.0, 4.5).min(0.5) * 2.0;
     let cheeks = inside_soft((hair.beard_edge - edge) * 30.0, 7.0) * inside_soft(4.0 - p.v, 8.0);
     let chin = inside_soft(mouth.v + 5.0 - p.v, 6.0);
+    if moustache + cheeks + chin == 0.0 {
+        return skin;
+    }
     let stubble = 0.55 + 0.9 * noise(scene.face.skin.key ^ 4, p.u / 1.3, p.v / 2.2);
     let strength = (hair.moustache * moustache).max(hair.beard * cheeks.max(chin));
     skin.towards(hair.colour, (strength * scene.shot.beard * stubble).clamp(0.0, 0.95))

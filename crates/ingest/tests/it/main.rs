@@ -1,0 +1,11 @@
+//! The program `pfc-ingest` from outside: exit codes, messages, and the folders it makes.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+mod inspect;
+mod messages;
+mod pack;
+mod real_faces;
+mod synth;
+mod verify;

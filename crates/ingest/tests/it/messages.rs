@@ -1,0 +1,166 @@
+//! Bad input to `pack`: exit code 2, a message that says what and where, and the way out.
+
+use crate::common::{Bench, jpeg, stderr};
+
+#[track_caller]
+fn check(bench: &Bench, line: &str, expected: &str) {
+    let text = stderr(&bench.run(line).code(2));
+    assert_eq!(text.trim_end(), expected);
+}
+
+#[test]
+fn a_folder_without_images() {
+    let bench = Bench::new();
+    bench.write("raw/a/notes.txt", b"nothing here");
+    check(
+        &bench,
+        "pack raw data",
+        "error: cannot pack `raw`
+  cause: raw: no identity folder with images in it
+
+hint: put the images of each identity in a folder of its own, as in raw/NAME/1.jpg",
+    );
+    assert!(!bench.path("data").exists());
+}
+
+#[test]
+fn images_directly_in_the_folder() {
+    let bench = Bench::new();
+    bench.write("raw/1.jpg", &jpeg(112, 112));
+    bench.write("raw/2.jpg", &jpeg(112, 112));
+    check(
+        &bench,
+        "pack raw data",
+        "error: cannot pack `raw`
+  cause: raw: no identity folder with images in it
+
+hint: 2 images lie directly in raw: put those of each identity in a folder of its own, as in \
+raw/NAME/1.jpg, or give the folder above",
+    );
+}
+
+#[test]
+fn an_identity_inside_another() {
+    let bench = Bench::new();
+    bench.write("raw/a/1.jpg", &jpeg(112, 112));
+    bench.write("raw/a/b/c/1.jpg", &jpeg(112, 112));
+    check(
+        &bench,
+        "pack raw data",
+        "error: cannot pack `raw`
+  cause: `a/b/c` lies inside `a`, and both hold images: whose are they?
+
+hint: an identity is a folder of images without further identities in it: move the images that lie \
+directly in `a` to a folder of their own",
+    );
+}
+
+#[test]
+fn no_such_folder() {
+    check(
+        &Bench::new(),
+        "pack raw data",
+        "error: cannot pack `raw`
+  cause: raw: there is no such folder
+
+hint: is the path right?",
+    );
+}
+
+#[test]
+fn a_file_in_place_of_a_folder() {
+    let bench = Bench::new();
+    bench.write("faces.zip", b"PK");
+    check(
+        &bench,
+        "pack faces.zip data",
+        "error: cannot pack `faces.zip`
+  cause: faces.zip: is a file, but not a RecordIO file (.rec)
+
+hint: give a folder with one sub-folder of images per identity, as in faces/NAME/1.jpg, or a .rec \
+file",
+    );
+}
+
+#[test]
+fn an_output_that_holds_a_data_set() {
+    let bench = Bench::new();
+    bench.write("raw/a/1.jpg", &jpeg(112, 112));
+    bench.run("pack raw data").success();
+    check(
+        &bench,
+        "pack raw data",
+        "error: cannot pack `raw`
+  cause: data: already holds a data set
+
+hint: choose another folder, or give --force to replace data once the new one is complete",
+    );
+}
+
+#[test]
+fn an_output_that_holds_something_else_even_by_force() {
+    let bench = Bench::new();
+    bench.write("raw/a/1.jpg", &jpeg(112, 112));
+    bench.write("data/thesis.tex", b"");
+    check(
+        &bench,
+        "pack raw data --force",
+        "error: cannot pack `raw`
+  cause: data: already exists and is not empty
+
+hint: choose another folder, or remove data first",
+    );
+    assert!(bench.path("data/thesis.tex").exists());
+}
+
+#[test]
+fn an_output_inside_the_input() {
+    let bench = Bench::new();
+    bench.write("raw/a/1.jpg", &jpeg(112, 112));
+    check(
+        &bench,
+        "pack raw raw/../raw/data",
+        "error: cannot pack `raw`
+  cause: raw/../raw/data: lies inside raw, the folder to be read
+
+hint: choose a folder outside the input",
+    );
+}
+
+#[test]
+fn nothing_that_can_be_read() {
+    let bench = Bench::new();
+    bench.write("raw/a/1.jpg", &jpeg(112, 112)[..100]);
+    check(
+        &bench,
+        "pack raw data",
+        "error: cannot pack `raw`
+  cause: raw: none of its 1 images can be read
+
+hint: the first one: a/1.jpg: the file is cut short",
+    );
+    assert!(!bench.path("data").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_without_end() {
+    let bench = Bench::new();
+    bench.write("raw/a/1.jpg", &jpeg(112, 112));
+    std::os::unix::fs::symlink("..", bench.path("raw/a/up")).unwrap();
+    check(
+        &bench,
+        "pack raw data",
+        "error: cannot pack `raw`
+  cause: raw/a/up: is a link back to raw, so the folder has no end
+
+hint: remove the link raw/a/up",
+    );
+}
+
+#[test]
+fn an_option_out_of_range_is_a_usage_error() {
+    for bad in ["--size 0", "--quality 101", "--shard-mib 0", "--order sorted", "--fit zoom"] {
+        Bench::new().run(&format!("pack raw data {bad}")).code(2);
+    }
+}

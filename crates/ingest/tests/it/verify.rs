@@ -1,0 +1,63 @@
+//! `pfc-ingest verify`.
+
+use std::fs;
+
+use crate::common::{Bench, stderr, stdout};
+
+fn packed() -> Bench {
+    let bench = Bench::new();
+    bench.run("synth faces --identities 3 --images-per-identity 4").success();
+    bench.run("pack faces data").success();
+    bench
+}
+
+#[test]
+fn a_fresh_data_set_is_whole() {
+    let bench = packed();
+    let run = bench.run("verify data").success();
+    assert!(stdout(&run).starts_with("whole: 12 rows in "), "{}", stdout(&run));
+    let report = bench.json("verify data --json");
+    assert_eq!((&report["clean"], &report["rows"]), (&true.into(), &12.into()));
+}
+
+#[test]
+fn a_flipped_bit_in_an_image_is_found_with_file_and_row() {
+    let bench = packed();
+    let dataset = bench.dataset("data");
+    let image = dataset.get(7).unwrap().image.to_vec();
+    drop(dataset);
+    let path = bench.path("data/shards/00000.arrow");
+    let mut bytes = fs::read(&path).unwrap();
+    let start = bytes.windows(image.len()).position(|window| window == image).unwrap();
+    bytes[start + image.len() / 2] ^= 0x10;
+    fs::write(&path, bytes).unwrap();
+    let run = bench.run("verify data").code(1);
+    let text = stdout(&run);
+    assert!(text.contains("shards/00000.arrow"), "{text}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&bench.run("verify data --json").code(1).get_output().stdout)
+            .unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|f| f["row"] == 7 && f["file"] == "shards/00000.arrow"));
+}
+
+#[test]
+fn a_missing_shard_is_a_finding() {
+    let bench = packed();
+    fs::remove_file(bench.path("data/shards/00000.arrow")).unwrap();
+    let text = stdout(&bench.run("verify data").code(1));
+    assert!(text.contains("00000.arrow"), "{text}");
+}
+
+#[test]
+fn a_folder_that_is_no_data_set_cannot_be_examined() {
+    let bench = Bench::new();
+    bench.write("data/readme", b"");
+    let run = bench.run("verify data").code(2);
+    insta::assert_snapshot!(stderr(&run), @"
+    error: cannot verify `data`
+      cause: data: no data set here: dataset.json is missing
+
+    hint: give the folder that `pfc-ingest pack` wrote; it writes dataset.json last, so if data comes from an interrupted pack, run that again
+    ");
+}
