@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::path::Path;
+
 use pfc_eval::{
     EvalError,
-    pairs::Protocol,
+    pairs::{PairList, Protocol},
     verification::{Options, PairsSet, evaluate},
 };
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
@@ -118,4 +120,42 @@ fn broken_embeddings_are_an_error_and_not_a_figure() {
     let mut values = vec![1.0; 120];
     values[65] = f32::NAN;
     assert_eq!(judge(values), "embedding value 65 is NaN, not a finite number");
+}
+
+#[test]
+fn damaged_lists_are_errors_or_lists_and_never_panics() {
+    let files = LfwLike::new();
+    let mut lists: Vec<Vec<u8>> =
+        ["pairs.txt", "single.txt"].map(|name| std::fs::read(files.path(name)).unwrap()).into();
+    lists.push(b"a/1.png b/1.png 0\na/1.png a/2.png 1\n".repeat(5));
+    lists.push(b"Ann_0001.jpg 3\nAnn_0002.jpg 3\nAnn_0001.jpg 0\nBo_0001.jpg 0\n".to_vec());
+    let mut state = 1_u64;
+    let mut random = |n: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    for _ in 0..4000 {
+        let mut bytes = lists[random(4)].clone();
+        for _ in 0..=random(3) {
+            let at = random(bytes.len());
+            match random(3) {
+                0 => bytes[at] = b"\t\n 0\xff9-_"[random(8)],
+                1 => bytes.truncate(at.max(1)),
+                _ => bytes.insert(at, b"\t\n 0\xff9-_"[random(8)]),
+            }
+        }
+        if let Ok(list) = PairList::parse(Path::new("list"), &bytes) {
+            let n = list.images.len() as u32;
+            assert!(list.pairs.iter().all(|pair| pair.left < n && pair.right < n));
+        }
+    }
+}
+
+#[test]
+fn a_pca_of_a_single_list_is_refused() {
+    let set = open(&LfwLike::new(), "single.txt").unwrap();
+    let options = Options { pca: Some(4), ..Options::default() };
+    let error = evaluate(&Colours, &set, &options).unwrap_err().to_string();
+    assert_eq!(error, "a PCA to 4 dimensions needs the ten folds that a single list lacks");
 }

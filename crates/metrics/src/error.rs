@@ -93,6 +93,9 @@ impl MetricError {
                 "the finest rate that {n_impostors} impostor pairs can measure is {:.1e}",
                 1.0 / *n_impostors as f64
             )),
+            MetricError::TooFewPairs { n_folds, .. } if *n_folds > 1 => Some(format!(
+                "{n_folds} folds need a pair each; LFW's single-list layout is judged without folds"
+            )),
             MetricError::NotFinite { what: "embedding value", .. } => {
                 Some("the network's output is broken: was its training run healthy?".to_owned())
             }

@@ -40,6 +40,15 @@ pub struct TarAtFar {
     pub allowed: u64,
 }
 
+/// The most right judgements that any threshold gives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BestAccuracy {
+    /// Share of pairs judged rightly, in `[0, 1]`.
+    pub accuracy: f64,
+    /// The score that a pair must exceed, half-way between two neighbouring ones.
+    pub threshold: f64,
+}
+
 /// One corner of the ROC curve.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RocPoint {
@@ -134,6 +143,35 @@ impl Ranking {
             below = below + here;
         }
         unreachable!("`Far::allowed` leaves at least one impostor")
+    }
+
+    /// Accuracy of a single list at the threshold that is best on the list itself.
+    ///
+    /// Every threshold between two different scores is tried, and the strictest of equally good ones
+    /// counts. Optimistic by nature: the threshold has seen the pairs that it judges.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricError::TooFewPairs`] without pairs.
+    pub fn best_accuracy(&self, weights: Option<&[u64]>) -> Result<BestAccuracy, MetricError> {
+        let total = self.total(weights);
+        let n_pairs = total.genuine + total.impostor;
+        if n_pairs == 0 {
+            return Err(MetricError::TooFewPairs { n_pairs: 0, n_folds: 1 });
+        }
+        let mut accepted = Mass::default();
+        // Before the first run nothing is accepted.
+        let mut best = (total.impostor, self.scores[self.order[0] as usize]);
+        let mut runs = self.runs(weights).peekable();
+        while let Some((score, here)) = runs.next() {
+            accepted = accepted + here;
+            let n_right = accepted.genuine + total.impostor - accepted.impostor;
+            if n_right > best.0 {
+                let next = runs.peek().map(|&(next, _)| next);
+                best = (n_right, next.map_or(score.next_down(), |next| between(next, score)));
+            }
+        }
+        Ok(BestAccuracy { accuracy: best.0 as f64 / n_pairs as f64, threshold: best.1 })
     }
 
     /// Chance that a genuine pair scores above an impostor pair, a tie counting half.
@@ -247,6 +285,12 @@ impl Ranking {
     }
 }
 
+/// A number in `low..high`: half-way, unless rounding makes that `high`.
+fn between(low: f64, high: f64) -> f64 {
+    let middle = low + (high - low) / 2.0;
+    if middle < high { middle } else { low }
+}
+
 impl std::ops::Add for Mass {
     type Output = Mass;
     fn add(self, other: Mass) -> Mass {
@@ -302,6 +346,23 @@ mod tests {
     }
 
     #[test]
+    fn the_best_accuracy_is_found_between_any_two_scores() {
+        let best = |genuine: &[f64], impostor: &[f64]| {
+            let best = ranking(genuine, impostor).best_accuracy(None).unwrap();
+            (best.accuracy, best.threshold)
+        };
+        // Accepting 0.9 alone judges three of four rightly, and nothing does better.
+        assert_eq!(best(&[0.9, 0.5], &[0.4, 0.6]), (0.75, 0.75));
+        assert_eq!(best(&[0.9], &[0.1]), (1.0, 0.5));
+        // Scores closer together than any fixed grid of thresholds.
+        assert_eq!(best(&[1.0 - 1e-12], &[1.0 - 2e-12]).0, 1.0);
+        assert_eq!(best(&[], &[0.3, 0.4]), (1.0, 0.4));
+        assert!(best(&[0.3, 0.4], &[]).1 < 0.3);
+        let neighbours = best(&[0.5_f64.next_up()], &[0.5]);
+        assert_eq!(neighbours, (1.0, 0.5));
+    }
+
+    #[test]
     fn auc_counts_ties_half() {
         // Of the four (genuine, impostor) pairs two are right, one ties, one is wrong.
         assert_eq!(ranking(&[0.9, 0.4], &[0.4, 0.5]).auc(None).unwrap(), 2.5 / 4.0);
@@ -336,6 +397,10 @@ mod tests {
         let weights = [2, 1, 3, 0, 1];
         let repeated = ranking(&[0.9, 0.9, 0.4], &[0.5, 0.5, 0.5, 0.3]);
         assert_eq!(weighted.auc(Some(&weights)), repeated.auc(None));
+        assert_eq!(
+            weighted.best_accuracy(Some(&weights)).unwrap().accuracy,
+            repeated.best_accuracy(None).unwrap().accuracy
+        );
         assert_eq!(weighted.eer(Some(&weights)), repeated.eer(None));
         let far = Far::new(0.25).unwrap();
         assert_eq!(weighted.tar_at_far(far, Some(&weights)), repeated.tar_at_far(far, None));

@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     EvalError,
+    pairs::read_regular_file,
     plot::Histogram,
     verification::{Judged, PairsSet, VerificationReport},
 };
 
 /// Version of the layout below; a reader refuses a newer one.
 pub const SCHEMA: u32 = 1;
+/// A result of one set is under 1 MB.
+const DOCUMENT_BYTES_MAX: u64 = 1 << 30;
 /// Pairs kept of each kind of mistake.
 const N_WORST: usize = 12;
 
@@ -36,9 +39,12 @@ pub struct Document {
 pub struct SetResult {
     /// Where its images are.
     pub source: Source,
+    /// How the set differs from the published one of this name, if it does.
+    pub differs: Option<String>,
     /// The figures.
     pub figures: VerificationReport,
-    /// Corners of the ROC curve; empty unless both classes are present.
+    /// Corners of the ROC curve, thinned to what a plot can show; empty unless both classes are
+    /// present.
     pub roc: Vec<RocPoint>,
     /// Spread of the scores.
     pub histogram: Histogram,
@@ -115,7 +121,7 @@ impl Document {
         struct Head {
             schema: u32,
         }
-        let bytes = std::fs::read(path).map_err(EvalError::io("read", path))?;
+        let bytes = read_regular_file(path, DOCUMENT_BYTES_MAX)?;
         let broken = |error: serde_json::Error| EvalError::document(path, error.to_string());
         let Head { schema } = serde_json::from_slice(&bytes).map_err(broken)?;
         if schema != SCHEMA {
@@ -127,8 +133,13 @@ impl Document {
 }
 
 impl SetResult {
-    /// What is kept of a judged set.
-    pub fn new(source: Source, set: &PairsSet, judged: &Judged) -> SetResult {
+    /// What is kept of a judged set; `differs` says how it is not the published one.
+    pub fn new(
+        source: Source,
+        set: &PairsSet,
+        judged: &Judged,
+        differs: Option<String>,
+    ) -> SetResult {
         let similarities = judged.similarities();
         let same: Vec<bool> = set.pairs().iter().map(|pair| pair.same).collect();
         let threshold = judged.report.accuracy.threshold;
@@ -149,11 +160,48 @@ impl SetResult {
         };
         SetResult {
             source,
+            differs,
             figures: judged.report.clone(),
-            roc: judged.ranking.roc().unwrap_or_default(),
+            roc: thinned(&judged.roc()),
             histogram: Histogram::new(&similarities, &same),
             worst_accepts: worst(false),
             worst_rejects: worst(true),
         }
+    }
+}
+
+/// Leaves out corners that a plot would draw on top of the one before.
+fn thinned(corners: &[RocPoint]) -> Vec<RocPoint> {
+    let far_apart = |a: &RocPoint, b: &RocPoint| {
+        // From a FAR of 0 this is infinite: the first accepted impostor always shows.
+        let decades = if b.far > a.far { (b.far / a.far).log10() } else { 0.0 };
+        decades >= 0.005 || b.tar - a.tar >= 0.001
+    };
+    let mut kept: Vec<RocPoint> = Vec::new();
+    for (i, corner) in corners.iter().enumerate() {
+        let last = i + 1 == corners.len();
+        if last || kept.last().is_none_or(|before| far_apart(before, corner)) {
+            kept.push(*corner);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thinned_curve_keeps_its_ends_and_its_shape() {
+        let n = 100_000;
+        let corner = |i: u32| {
+            let far = f64::from(i) / f64::from(n);
+            RocPoint { threshold: 1.0 - far, far, tar: far.sqrt() }
+        };
+        let corners: Vec<RocPoint> = (0..=n).map(corner).collect();
+        let kept = thinned(&corners);
+        assert_eq!((kept[0], kept[1], kept.last()), (corners[0], corners[1], corners.last()));
+        assert!(kept.len() < 2500, "{}", kept.len());
+        assert!(kept.windows(2).all(|pair| pair[1].tar - pair[0].tar < 0.005));
     }
 }

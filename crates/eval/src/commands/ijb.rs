@@ -6,21 +6,18 @@ use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{ijb::Pooling, roc::Far};
 use pfc_model::Embed;
-use serde::Serialize;
 
 use super::{
     ijb_table,
     pairs::parse_far,
-    source::{BootstrapArgs, Source, SourceArgs, fingerprint},
+    protocol::{self, BootstrapArgs},
+    source::{Source, SourceArgs, fingerprint},
 };
 use crate::{
     EvalError, features,
-    ijb::{self, Benchmark, Embedded, IjbReport, IjbSet},
+    ijb::{self, Benchmark, Embedded, IjbSet},
     plot::{self, PlotPath},
 };
-
-/// Version of the JSON layout.
-pub const SCHEMA: u32 = 1;
 
 const AFTER_HELP: &str = "\
 Faces become templates as in the reference: embedding of the face plus that of its mirror image,
@@ -107,17 +104,6 @@ struct IjbArgs {
     plot: Option<PlotPath>,
     #[command(flatten)]
     format: pfc_cli::Format,
-}
-
-/// The JSON of `--json`.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    schema: u32,
-    tool: String,
-    command: &'a str,
-    model: String,
-    #[serde(flatten)]
-    report: &'a IjbReport,
 }
 
 /// Runs `pfc-eval ijbc`.
@@ -229,13 +215,7 @@ fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow:
         plot::roc(&curves).write(path)?;
     }
     if args.format.json {
-        pfc_cli::print_json(&Document {
-            schema: SCHEMA,
-            tool: format!("pfc-eval {}", env!("CARGO_PKG_VERSION")),
-            command: benchmark.prefix(),
-            model: args.source.name(),
-            report,
-        })?;
+        protocol::print_json(benchmark.prefix(), args.source.name(), report)?;
     } else {
         ijb_table::print(report)?;
     }

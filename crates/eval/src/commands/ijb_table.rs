@@ -2,10 +2,13 @@
 
 use std::io;
 
-use pfc_metrics::{bootstrap::Interval, ijb::Pooling};
+use pfc_metrics::ijb::Pooling;
 
-use super::table::{percent, rate};
-use crate::ijb::{GalleryRow, IjbReport, SearchReport, Share, TarTable, Units};
+use super::table::{interval, percent, rate};
+use crate::{
+    ijb::{GalleryRow, IjbReport, SearchReport, TarTable, Units},
+    verification::Figure,
+};
 
 /// Prints all tables to standard output.
 ///
@@ -119,13 +122,9 @@ fn row(
     row
 }
 
-fn share(share: Option<Share>) -> [String; 2] {
+fn share(share: Option<Figure>) -> [String; 2] {
     match share {
         None => ["–".to_owned(), String::new()],
         Some(share) => [percent(share.value), interval(share.interval)],
     }
-}
-
-fn interval(of: Option<Interval>) -> String {
-    of.map_or(String::new(), |i| format!("{} – {}", percent(i.low), percent(i.high)))
 }

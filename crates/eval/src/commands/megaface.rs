@@ -6,25 +6,20 @@ use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{roc::Far, verification::fuse_mirrored};
 use pfc_model::Embed;
-use serde::Serialize;
 
 use super::{
     model::ModelArgs,
     pairs::parse_far,
-    source::BootstrapArgs,
-    table::{percent, rate},
+    protocol::{self, BootstrapArgs},
+    table::{interval, percent, rate},
 };
 use crate::{
     EvalError,
     faces::Faces,
-    megaface::{
-        self, Gallery, MegaFaceReport, MegaFaceSet, Noises, ProbeList, Share, Store, read_noises,
-    },
+    megaface::{self, Gallery, MegaFaceReport, MegaFaceSet, Noises, ProbeList, Store, read_noises},
     plot::{Axis, Chart, Legend, PlotPath, Series, Shape},
+    verification::Figure,
 };
-
-/// Version of the JSON layout.
-pub const SCHEMA: u32 = 1;
 
 /// Images that the network takes in one go.
 const BATCH: usize = 256;
@@ -142,17 +137,6 @@ struct CleanArgs {
     out: PathBuf,
 }
 
-/// The JSON of `--json`.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    schema: u32,
-    tool: String,
-    command: &'a str,
-    probes: String,
-    #[serde(flatten)]
-    report: &'a MegaFaceReport,
-}
-
 /// Runs `pfc-eval megaface`.
 ///
 /// # Errors
@@ -222,13 +206,7 @@ fn score(args: &ScoreArgs, quiet: bool) -> anyhow::Result<()> {
         cmc(&report).write(path)?;
     }
     if args.format.json {
-        pfc_cli::print_json(&Document {
-            schema: SCHEMA,
-            tool: format!("pfc-eval {}", env!("CARGO_PKG_VERSION")),
-            command: "megaface",
-            probes: args.set.probes.display().to_string(),
-            report: &report,
-        })?;
+        protocol::print_json("megaface", args.set.probes.display().to_string(), &report)?;
     } else {
         print(&report)?;
     }
@@ -337,9 +315,6 @@ fn print(report: &MegaFaceReport) -> std::io::Result<()> {
     pfc_cli::print_table(&table)
 }
 
-fn share(share: Share) -> [String; 2] {
-    let interval = share
-        .interval
-        .map_or(String::new(), |i| format!("{} – {}", percent(i.low), percent(i.high)));
-    [percent(share.value), interval]
+fn share(share: Figure) -> [String; 2] {
+    [percent(share.value), interval(share.interval)]
 }

@@ -7,6 +7,7 @@ pub mod megaface;
 pub mod model;
 pub mod nn;
 pub mod pairs;
+pub mod protocol;
 pub mod report;
 mod scores;
 pub mod source;

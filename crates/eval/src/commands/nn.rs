@@ -5,21 +5,17 @@ use std::path::PathBuf;
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{Rows, roc::Far};
-use serde::Serialize;
 
 use super::{
     pairs::parse_far,
-    source::BootstrapArgs,
-    table::{percent, rate},
+    protocol::{self, BootstrapArgs},
+    table::{interval, percent, rate},
 };
 use crate::{
     EvalError,
     features::FeatureFile,
     nn::{self, Labels, NnReport, State},
 };
-
-/// Version of the JSON layout.
-pub const SCHEMA: u32 = 1;
 
 /// Compare all faces of a labelled set with each other: TAR down to FAR 1e-8, by group and of all
 ///
@@ -32,7 +28,8 @@ pub const SCHEMA: u32 = 1;
 The labels are a text file with a line per row of the features: the person, and after a tab or
 space the group (a race label, say), if there are groups.
 
-Cost: N faces of D numbers take N·N·D multiply-adds; 100,000 faces about a minute on 2 cores.
+Cost: N faces of D numbers take N·N·D/2 multiply-adds: 2.6e12 for 100,000 faces of 512 numbers,
+well under a minute on two cores.
 
 Examples:
   pfc-eval nn --features e.npy --labels labels.txt
@@ -55,17 +52,6 @@ pub struct NnArgs {
     bootstrap: BootstrapArgs,
     #[command(flatten)]
     format: pfc_cli::Format,
-}
-
-/// The JSON of `--json`.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    schema: u32,
-    tool: String,
-    command: &'a str,
-    features: String,
-    #[serde(flatten)]
-    report: &'a NnReport,
 }
 
 /// Runs `pfc-eval nn`.
@@ -99,13 +85,7 @@ pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
         format!("cannot compare `{}` by `{}`", args.features.display(), args.labels.display())
     })?;
     if args.format.json {
-        pfc_cli::print_json(&Document {
-            schema: SCHEMA,
-            tool: format!("pfc-eval {}", env!("CARGO_PKG_VERSION")),
-            command: "nn",
-            features: args.features.display().to_string(),
-            report: &report,
-        })?;
+        protocol::print_json("nn", args.features.display().to_string(), &report)?;
     } else {
         print(&report)?;
     }
@@ -139,8 +119,7 @@ fn print(report: &NnReport) -> std::io::Result<()> {
             table.add_row([
                 format!("  TAR@FAR {}", rate(row.far)),
                 row.tar.map_or("–".to_owned(), percent),
-                row.interval
-                    .map_or(String::new(), |i| format!("{} – {}", percent(i.low), percent(i.high))),
+                interval(row.interval),
                 row.threshold.map_or(String::new(), |t| format!("{t:.4}")),
                 rests_on,
             ]);

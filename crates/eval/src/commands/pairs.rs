@@ -164,8 +164,9 @@ fn run(
     for (data, open) in sets {
         let context = || format!("cannot judge the model on `{}`", data.display());
         let set = open().with_context(context)?;
-        if let Err(mismatch) = protocol::check(command, &set) {
-            tracing::warn!("{}: {mismatch}", set.name());
+        let differs = protocol::check(command, &set).err().map(|mismatch| mismatch.to_string());
+        if let Some(differs) = &differs {
+            tracing::warn!("{}: {differs}", set.name());
         }
         let judged = judge(&embedder, &set, &options, quiet).with_context(context)?;
         if !args.format.json {
@@ -174,7 +175,7 @@ fn run(
         if args.scores.is_some() {
             csv += &scores::csv(&set, &judged);
         }
-        results.push(SetResult::new(Source::of(data), &set, &judged));
+        results.push(SetResult::new(Source::of(data), &set, &judged, differs));
     }
     draw(args, &results)?;
     if let Some(path) = &args.scores {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use pfc_metrics::{Rows, bootstrap::Bootstrap};
+use pfc_metrics::Rows;
 use pfc_model::{MirroredEmbeddings, Precision};
 use tch::Device;
 
@@ -94,21 +94,4 @@ pub(super) fn fingerprint(checkpoint: &Path) -> anyhow::Result<String> {
     let bytes = std::fs::read(&manifest)
         .with_context(|| format!("{}: cannot read the manifest", manifest.display()))?;
     Ok(pfc_shard::Checksum(pfc_shard::hash::content_hash(&bytes)).to_string())
-}
-
-/// How many sets are resampled for confidence intervals.
-#[derive(Debug, Clone, clap::Args)]
-pub struct BootstrapArgs {
-    /// Resampled sets behind the 95 % confidence intervals; 0 leaves them out
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    bootstrap: u32,
-    /// Seed of the resampling
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
-}
-
-impl BootstrapArgs {
-    pub(super) fn get(&self) -> Bootstrap {
-        Bootstrap { n_replicates: self.bootstrap, seed: self.seed, ..Bootstrap::default() }
-    }
 }

@@ -52,10 +52,7 @@ fn rows(report: &VerificationReport) -> Vec<Row> {
 }
 
 fn row(name: &str, value: String, interval: Option<Interval>, notes: String) -> Row {
-    let interval = interval.map_or(String::new(), |Interval { low, high }| {
-        format!("{} – {}", percent(low), percent(high))
-    });
-    [name.to_owned(), value, interval, notes]
+    [name.to_owned(), value, self::interval(interval), notes]
 }
 
 fn accuracy(report: &VerificationReport) -> Row {
@@ -132,15 +129,32 @@ fn people(report: &VerificationReport) -> String {
     }
 }
 
+/// Both ends in percent; empty if there is none.
+pub(super) fn interval(of: Option<Interval>) -> String {
+    of.map_or(String::new(), |Interval { low, high }| {
+        format!("{} – {}", percent(low), percent(high))
+    })
+}
+
 pub(super) fn percent(share: f64) -> String {
     format!("{:.2}", 100.0 * share)
 }
 
-/// A false accept rate as people write it.
+/// A false accept rate as people write it: `0.1`, `0.01`, `1e-3`, `9.67e-4`.
 pub(super) fn rate(far: f64) -> String {
-    if far >= 0.01 || far == 0.0 {
-        format!("{}", (far * 1e6).round() / 1e6)
-    } else {
-        format!("{far:.3e}").replace(".000e", "e")
+    if far == 0.0 || far >= 0.01 {
+        return format!("{}", (far * 1e6).round() / 1e6);
+    }
+    let text = format!("{far:.2e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn rates_are_short() {
+        let texts = [0.1, 0.0123, 1e-3, 0.000_966_7, 0.0].map(super::rate);
+        assert_eq!(texts, ["0.1", "0.0123", "1e-3", "9.67e-4", "0"]);
     }
 }

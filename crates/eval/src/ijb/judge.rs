@@ -12,10 +12,10 @@ use pfc_metrics::{
 };
 
 use super::{
-    GalleryRow, IjbReport, IjbSet, SearchList, SearchLists, SearchReport, Share, TarRow, TarTable,
+    GalleryRow, IjbReport, IjbSet, SearchList, SearchLists, SearchReport, TarRow, TarTable,
     TpirRow, Units,
 };
-use crate::EvalError;
+use crate::{EvalError, verification::Figure};
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 400;
@@ -263,7 +263,7 @@ fn shares(
     probes: &SearchList,
     thresholds: &[Option<f64>],
     bootstrap: &Bootstrap,
-) -> Vec<Option<Share>> {
+) -> Vec<Option<Figure>> {
     let n_figures = RANKS.len() + thresholds.len();
     let mut by_person = std::collections::BTreeMap::new();
     for mated in &found.mated {
@@ -281,7 +281,7 @@ fn shares(
     let counts: Vec<Vec<f64>> = by_person.into_values().collect();
     let intervals: Vec<Option<Interval>> = identity_intervals(bootstrap, &counts);
     let sum = |k: usize| counts.iter().map(|row| row[k]).sum::<f64>();
-    let share = |k: usize| Share {
+    let share = |k: usize| Figure {
         value: sum(k + 1) / sum(0),
         interval: intervals.get(k).copied().flatten(),
     };

@@ -135,9 +135,13 @@ impl FaceList {
         let mut order: Vec<u32> = (0..self.names.len() as u32).collect();
         let name = |row: u32| self.names[row as usize].as_str();
         let key = |row: u32| (self.template[row as usize], self.media[row as usize], row);
-        order.par_sort_unstable_by(|&a, &b| {
-            natural_order(name(a), name(b)).then_with(|| key(a).cmp(&key(b)))
-        });
+        let compare = |a: &u32, b: &u32| {
+            natural_order(name(*a), name(*b)).then_with(|| key(*a).cmp(&key(*b)))
+        };
+        // The published files are in this order already.
+        if !order.is_sorted_by(|a, b| compare(a, b).is_lt()) {
+            order.par_sort_unstable_by(compare);
+        }
         order
     }
 }

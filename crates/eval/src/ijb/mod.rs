@@ -11,7 +11,7 @@ mod report;
 pub use extract::embed;
 pub use judge::{Embedded, Judged, Options, judge};
 pub use meta::{FaceList, MetaPaths, PairList, SearchList, TemplateIndex};
-pub use report::{GalleryRow, IjbReport, SearchReport, Share, TarRow, TarTable, TpirRow, Units};
+pub use report::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable, TpirRow, Units};
 
 use std::path::{Path, PathBuf};
 

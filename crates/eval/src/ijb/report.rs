@@ -3,6 +3,8 @@
 use pfc_metrics::{bootstrap::Interval, ijb::Pooling, roc::RocPoint};
 use serde::{Deserialize, Serialize};
 
+use crate::verification::Figure;
+
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IjbReport {
@@ -95,18 +97,9 @@ pub struct GalleryRow {
     /// Other probes.
     pub n_non_mated: usize,
     /// Closed set: share of mated probes found at rank 1, 5 and 10.
-    pub rank: [Option<Share>; 3],
+    pub rank: [Option<Figure>; 3],
     /// Open set.
     pub tpir: Vec<TpirRow>,
-}
-
-/// A share with its confidence interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Share {
-    /// In `[0, 1]`.
-    pub value: f64,
-    /// Its interval.
-    pub interval: Option<Interval>,
 }
 
 /// TPIR at one FPIR, with two thresholds.
@@ -120,7 +113,7 @@ pub struct TpirRow {
     pub reference_threshold: f64,
     /// TPIR where at most a share `fpir` of the non-mated probes exceeds the threshold; `None` at 1,
     /// where every threshold does.
-    pub tpir: Option<Share>,
+    pub tpir: Option<Figure>,
     /// Non-mated probes that `fpir` allows.
     pub n_non_mated_allowed: u64,
     /// Whether `fpir` is less than one non-mated probe.

@@ -7,10 +7,11 @@ use pfc_metrics::{
     roc::Far,
 };
 
-use super::{Gallery, GalleryRow, MegaFaceReport, Noises, ProbeList, Share, Store, TarRow};
+use super::{Gallery, GalleryRow, MegaFaceReport, Noises, ProbeList, Store, TarRow};
 use crate::{
     EvalError,
     protocols::{differences, megaface as facts},
+    verification::Figure,
 };
 
 /// Distractors in memory at a time: 16 MB with 512 numbers each, enough to keep many threads busy.
@@ -147,7 +148,7 @@ fn shares(
     matches: &Matches,
     at: &[TarByDistance],
     bootstrap: &Bootstrap,
-) -> Vec<Share> {
+) -> Vec<Figure> {
     let mut counts = vec![vec![0.0; at.len() + 2]; set.probes.names.len()];
     for pair in &matches.pairs {
         let row = &mut counts[set.probes.identities[pair.probe as usize] as usize];
@@ -160,6 +161,6 @@ fn shares(
     let intervals = identity_intervals(bootstrap, &counts);
     let sum = |k: usize| counts.iter().map(|row| row[k]).sum::<f64>();
     (1..at.len() + 2)
-        .map(|k| Share { value: sum(k) / sum(0), interval: intervals[k - 1] })
+        .map(|k| Figure { value: sum(k) / sum(0), interval: intervals[k - 1] })
         .collect()
 }

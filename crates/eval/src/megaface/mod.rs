@@ -11,5 +11,5 @@ mod store;
 
 pub use judge::{MegaFaceSet, Options, judge};
 pub use lists::{Gallery, ProbeList, parse_noises, read_noises};
-pub use report::{GalleryRow, MegaFaceReport, Share, TarRow};
+pub use report::{GalleryRow, MegaFaceReport, TarRow};
 pub use store::{Noises, Store};

@@ -1,7 +1,8 @@
 //! What a run on MegaFace found, as it is printed and written to JSON.
 
-use pfc_metrics::bootstrap::Interval;
 use serde::{Deserialize, Serialize};
+
+use crate::verification::Figure;
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,22 +31,13 @@ pub struct GalleryRow {
     /// Pairs of a probe and a distractor.
     pub n_negatives: u64,
     /// Share of pairs whose mate is nearest.
-    pub rank1: Share,
+    pub rank1: Figure,
     /// Share of pairs with the mate among the k nearest, from k = 1.
     pub cmc: Vec<f64>,
     /// The same, counting each probe once, with its nearest mate.
     pub cmc_of_best_mates: Vec<f64>,
     /// Verification.
     pub tar_at_far: Vec<TarRow>,
-}
-
-/// A share with its confidence interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Share {
-    /// In `[0, 1]`.
-    pub value: f64,
-    /// Its interval, by resampling people.
-    pub interval: Option<Interval>,
 }
 
 /// TAR at one FAR.
@@ -55,7 +47,7 @@ pub struct TarRow {
     pub far: f64,
     /// Share of mate pairs strictly nearer than the threshold; the interval resamples people and
     /// leaves the threshold.
-    pub tar: Share,
+    pub tar: Figure,
     /// Euclidean distance that a pair must stay below.
     pub threshold: f64,
     /// Negatives that `far` allows: the figure rests on that many.

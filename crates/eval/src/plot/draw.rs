@@ -81,6 +81,8 @@ fn try_draw<B: DrawingBackend>(
     let (x, y) = (&chart.x, &chart.y);
     let mut plot = ChartBuilder::on(area)
         .margin(points(10.0))
+        // The last label of the horizontal axis is centred on its end.
+        .margin_right(points(26.0))
         .caption(&chart.title, text(18.0))
         .x_label_area_size(points(44.0))
         .y_label_area_size(points(60.0))
@@ -117,7 +119,7 @@ fn try_draw<B: DrawingBackend>(
     }
     let position = match chart.legend {
         Legend::LowerRight => SeriesLabelPosition::LowerRight,
-        Legend::UpperLeft => SeriesLabelPosition::UpperLeft,
+        Legend::LowerLeft => SeriesLabelPosition::LowerLeft,
         Legend::UpperRight => SeriesLabelPosition::UpperRight,
     };
     let mut labels = plot.configure_series_labels();

@@ -44,7 +44,7 @@ pub fn det(curves: &[Curve<'_>]) -> Chart {
         x: Axis::log("False accept rate", finest_far(curves), 1.0),
         y: Axis::log("False reject rate", lowest, 1.0),
         series: lines(curves, |p| (p.far, 1.0 - p.tar)),
-        legend: Legend::UpperRight,
+        legend: Legend::LowerLeft,
     }
 }
 

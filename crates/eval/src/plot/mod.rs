@@ -49,8 +49,8 @@ pub enum Shape {
 pub enum Legend {
     /// Lower right.
     LowerRight,
-    /// Upper left.
-    UpperLeft,
+    /// Lower left.
+    LowerLeft,
     /// Upper right.
     UpperRight,
 }
@@ -125,7 +125,7 @@ impl Chart {
     /// [`EvalError::Plot`].
     pub fn inline_svg(&self) -> Result<String, EvalError> {
         // Smaller than on file, so that text stays readable on a phone.
-        const INLINE: (u32, u32) = (480, 360);
+        const INLINE: (u32, u32) = (400, 300);
         let svg = draw::svg(self, INLINE, draw::Ground::Clear)?;
         let size = format!("width=\"{}\" height=\"{}\"", INLINE.0, INLINE.1);
         let role = format!("role=\"img\" aria-label=\"{}\"", crate::html::escape(&self.title));
@@ -182,8 +182,8 @@ mod tests {
     #[test]
     fn an_inline_svg_takes_the_colour_and_width_of_its_page() {
         let svg = chart().inline_svg().unwrap();
-        assert!(svg.contains("currentColor") && svg.contains("viewBox=\"0 0 480 360\""), "{svg}");
-        assert!(!svg.contains("width=\"480\" height=\"360\"") && !svg.contains("#FFFFFF"));
+        assert!(svg.contains("currentColor") && svg.contains("viewBox=\"0 0 400 300\""), "{svg}");
+        assert!(!svg.contains("width=\"400\" height=\"300\"") && !svg.contains("#FFFFFF"));
     }
 
     #[test]

@@ -22,6 +22,13 @@ pub fn summary(entries: &[Entry<'_>]) -> String {
             figures.n_people
         )
     };
+    let differs: String = entries
+        .iter()
+        .filter_map(|entry| Some((entry.model, entry.result.differs.as_ref()?)))
+        .map(|(model, differs)| {
+            format!("<p class=\"warning\">{}: {}</p>", escape(model), escape(differs))
+        })
+        .collect();
     let mut texts: Vec<String> = entries.iter().map(text).collect();
     texts.dedup();
     let differ = if texts.len() > 1 {
@@ -30,7 +37,7 @@ pub fn summary(entries: &[Entry<'_>]) -> String {
     } else {
         ""
     };
-    format!("<p>{}</p>{differ}\n", escape(&texts.join("; ")))
+    format!("<p>{}</p>{differ}{differs}\n", escape(&texts.join("; ")))
 }
 
 /// The table of figures with their intervals.
@@ -78,9 +85,10 @@ fn row(entry: &Entry<'_>, fars: &[f64], axis: &Interval) -> String {
 fn tar_cell(row: &TarRow) -> String {
     match row.tar {
         Some(tar) => format!(
-            "{}<small>on {} impostors</small>",
+            "{}<small>on {} impostor pair{}</small>",
             with_interval(tar, row.interval),
-            row.n_impostors_allowed
+            row.n_impostors_allowed,
+            if row.n_impostors_allowed == 1 { "" } else { "s" }
         ),
         None => "–<small>finer than the set can measure</small>".to_owned(),
     }

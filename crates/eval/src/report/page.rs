@@ -19,8 +19,9 @@ a { color: var(--mark); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
   vertical-align: top; white-space: nowrap; }
+td { min-width: 6.5rem; }
 tbody th, thead th:first-child { text-align: left; font-weight: 600; }
-td small { display: block; opacity: .75; }
+td small { display: block; opacity: .75; white-space: normal; }
 .whisker { width: 120px; height: 12px; display: block; margin-left: auto; }
 .whisker line { stroke: var(--mark); stroke-width: 2; }
 .whisker circle { fill: var(--mark); }

@@ -5,10 +5,8 @@
 use pfc_metrics::{
     MetricError,
     bootstrap::{Bootstrap, Interval, People, intervals},
-    roc::{Far, Ranking},
-    verification::{
-        best_accuracy, fuse_mirrored, norm, squared_distance, ten_fold, ten_fold_pca, val_at_far,
-    },
+    roc::{Far, Ranking, RocPoint},
+    verification::{fuse_mirrored, norm, squared_distance, ten_fold, ten_fold_pca, val_at_far},
 };
 use pfc_model::MirroredEmbeddings;
 
@@ -50,20 +48,27 @@ pub struct Judged {
     pub report: VerificationReport,
     /// `[P]` squared L2 distance of the pair's unit embeddings, in `[0, 4]`.
     pub distances: Vec<f64>,
-    /// The pairs by falling similarity.
+    /// The pairs by rising distance; their scores are negated distances.
     pub ranking: Ranking,
 }
 
 impl Judged {
     /// `[P]` cosine similarity of each pair, in `[-1, 1]`.
     pub fn similarities(&self) -> Vec<f64> {
-        similarities(&self.distances)
+        self.distances.iter().map(|&distance| similarity(distance)).collect()
+    }
+
+    /// The ROC curve over cosine similarity; empty unless both classes are present.
+    pub fn roc(&self) -> Vec<RocPoint> {
+        let mut points = self.ranking.roc().unwrap_or_default();
+        points.iter_mut().for_each(|point| point.threshold = similarity(-point.threshold));
+        points
     }
 }
 
 /// Of unit vectors, |a − b|² = 2 − 2·cos.
-fn similarities(distances: &[f64]) -> Vec<f64> {
-    distances.iter().map(|d| 1.0 - d / 2.0).collect()
+fn similarity(distance: f64) -> f64 {
+    1.0 - distance / 2.0
 }
 
 impl PairsSet {
@@ -71,8 +76,9 @@ impl PairsSet {
     ///
     /// # Errors
     ///
-    /// [`EvalError::EmbeddingSize`] unless there is one embedding per image, and
-    /// [`EvalError::Metric`] for broken embeddings or a set too small for its protocol.
+    /// [`EvalError::EmbeddingSize`] unless there is one embedding per image,
+    /// [`EvalError::NoFolds`] for a PCA of a single list, and [`EvalError::Metric`] for broken
+    /// embeddings or a set too small for its protocol.
     pub fn judge(
         &self,
         embeddings: &MirroredEmbeddings,
@@ -84,7 +90,9 @@ impl PairsSet {
         let distances: Vec<f64> =
             self.pairs.iter().map(|p| squared_distance(row(p.left), row(p.right))).collect();
         let same: Vec<bool> = self.pairs.iter().map(|pair| pair.same).collect();
-        let ranking = Ranking::new(&similarities(&distances), &same)?;
+        // Not similarities: near 1 they are too coarse to tell the pairs of a weak model apart.
+        let scores: Vec<f64> = distances.iter().map(|distance| -distance).collect();
+        let ranking = Ranking::new(&scores, &same)?;
         let spread = self.spread(&distances, &same, &ranking, options);
         let (n_genuine, n_impostor) = ranking.counts();
         let report = VerificationReport {
@@ -96,7 +104,7 @@ impl PairsSet {
             n_images: self.n_images() as u64,
             n_people: u64::from(self.n_people),
             people_from: self.people_from,
-            accuracy: self.accuracy(&distances, &same, spread.accuracy)?,
+            accuracy: self.accuracy(&distances, &same, &ranking, spread.accuracy)?,
             pca: self.reduced(&unit, dim, &same, options.pca)?,
             val: self.val(&distances, &same, &ranking)?,
             tar_at_far: tar_rows(&ranking, &options.fars, &spread.tars)?,
@@ -119,11 +127,12 @@ impl PairsSet {
         &self,
         distances: &[f64],
         same: &[bool],
+        ranking: &Ranking,
         interval: Option<Interval>,
     ) -> Result<Accuracy, EvalError> {
         if self.protocol == Protocol::SingleList {
-            let best = best_accuracy(distances, same, None)?;
-            let (mean, threshold) = (best.accuracy, best.threshold);
+            let best = ranking.best_accuracy(None)?;
+            let (mean, threshold) = (best.accuracy, -best.threshold);
             return Ok(Accuracy { mean, std: None, interval, threshold, folds: Vec::new() });
         }
         let result = ten_fold(distances, same, None)?;
@@ -148,6 +157,9 @@ impl PairsSet {
         components: Option<usize>,
     ) -> Result<Option<ReducedAccuracy>, EvalError> {
         let Some(components) = components else { return Ok(None) };
+        if self.protocol == Protocol::SingleList {
+            return Err(EvalError::NoFolds { components });
+        }
         let sides = self.pairs.iter().flat_map(|pair| [pair.left, pair.right]);
         let sides: Vec<f64> =
             sides.flat_map(|image| &unit[image as usize * dim..][..dim]).copied().collect();
@@ -193,9 +205,7 @@ impl PairsSet {
             let weights = Some(weights);
             let accuracy = match self.protocol {
                 Protocol::TenFold => ten_fold(distances, same, weights).map(|all| all.mean),
-                Protocol::SingleList => {
-                    best_accuracy(distances, same, weights).map(|best| best.accuracy)
-                }
+                Protocol::SingleList => ranking.best_accuracy(weights).map(|best| best.accuracy),
             };
             let tars = options.fars.iter().map(|&far| ranking.tar_at_far(far, weights));
             let tars = tars.map(|tar| tar.map(|tar| tar.tar));
@@ -248,7 +258,7 @@ fn tar_rows(
         match ranking.tar_at_far(far, None) {
             Ok(found) => Ok(TarRow {
                 tar: Some(found.tar),
-                threshold: Some(found.threshold),
+                threshold: Some(similarity(-found.threshold)),
                 interval,
                 ..unmeasured
             }),

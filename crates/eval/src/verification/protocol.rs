@@ -1,4 +1,4 @@
-//! What published sets hold, from `data/protocols/verification.json`.
+//! What the sets of the LFW family hold, from `data/protocols/verification.toml`.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::PairsSet;
 
-const FACTS: &str = include_str!("../../../../data/protocols/verification.json");
+const FACTS: &str = include_str!("../../../../data/protocols/verification.toml");
 
 /// A published benchmark.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -14,8 +14,6 @@ const FACTS: &str = include_str!("../../../../data/protocols/verification.json")
 pub struct Benchmark {
     /// What papers call it.
     pub title: String,
-    /// Where the counts are from.
-    pub source: String,
     /// Its lists.
     pub lists: Vec<ListFacts>,
 }
@@ -60,7 +58,7 @@ impl fmt::Display for Mismatch {
 /// The facts of a command's benchmark; `None` for a command that takes any set.
 pub fn benchmark(command: &str) -> Option<Benchmark> {
     let mut all: BTreeMap<String, Benchmark> =
-        serde_json::from_str(FACTS).expect("a test reads the file that is built in");
+        toml::from_str(FACTS).expect("the file is part of the program, and a test reads it");
     all.remove(command)
 }
 
@@ -99,8 +97,8 @@ mod tests {
             Mismatch { title: "AgeDB-30".into(), expected: lists, pairs: 5990, genuine: 2995 };
         assert_eq!(
             mismatch.to_string(),
-            "5990 pairs, 2995 of them genuine, but AgeDB-30 has 6000 with 3000 in agedb_30: an \
-             incomplete or another list, not comparable with published figures"
+            "5990 pairs, 2995 of them genuine, but AgeDB-30 has 6000 with 3000 in the 30-year protocol: \
+             an incomplete or another list, not comparable with published figures"
         );
     }
 }

@@ -70,6 +70,9 @@ impl PairsSet {
     ///
     /// As [`open`](PairsSet::open).
     pub fn from_list(root: &Path, pairs: &Path, list: PairList) -> Result<PairsSet, EvalError> {
+        if list.pairs.is_empty() {
+            return Err(EvalError::NoPairs { list: pairs.to_owned() });
+        }
         std::fs::read_dir(root).map_err(EvalError::io("open the folder", root))?;
         let paths = find_images(root, pairs, &list.images)?;
         let read = |i: usize| read_regular_file(&paths[i], IMAGE_BYTES_MAX);
@@ -244,10 +247,16 @@ fn find_image(root: &Path, image: &ImageName) -> Option<PathBuf> {
 }
 
 /// Who is on each image, how many people that makes, and how it is known.
+///
+/// Names count only if they agree with every label: a folder need not be a person.
 fn people(list: &PairList) -> (Vec<u32>, u32, PeopleFrom) {
     let names: Option<Vec<&String>> =
         list.images.iter().map(|image| image.person.as_ref()).collect();
-    let Some(names) = names else {
+    let agree = |names: &Vec<&String>| {
+        let one_person = |pair: &Pair| names[pair.left as usize] == names[pair.right as usize];
+        list.pairs.iter().all(|pair| one_person(pair) == pair.same)
+    };
+    let Some(names) = names.filter(agree) else {
         let (people, n) = link(list.images.len(), &list.pairs);
         return (people, n, PeopleFrom::Pairs);
     };
@@ -294,6 +303,25 @@ fn root_of(parents: &mut [u32], image: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_several_people_is_no_person() {
+        let image = |path: &str, person: &str| ImageName {
+            path: path.to_owned(),
+            any_extension: false,
+            person: Some(person.to_owned()),
+            line: 1,
+        };
+        let list = |pairs: &[(u32, u32, bool)]| PairList {
+            protocol: Protocol::TenFold,
+            images: vec![image("x/1", "x"), image("x/2", "x"), image("y/1", "y")],
+            pairs: pairs.iter().map(|&(left, right, same)| Pair { left, right, same }).collect(),
+        };
+        let named = list(&[(0, 1, true), (1, 2, false)]);
+        assert_eq!(people(&named), (vec![0, 0, 1], 2, PeopleFrom::Names));
+        let mixed = list(&[(0, 1, false), (1, 2, true)]);
+        assert_eq!(people(&mixed), (vec![0, 1, 1], 2, PeopleFrom::Pairs));
+    }
 
     #[test]
     fn matched_pairs_link_images_to_people() {

@@ -80,7 +80,7 @@ fn check(scored: &ScoredPairs) -> Result<(), MetricError> {
         }
     }
     let bound = scored.units.len() as u64;
-    match scored.pairs.iter().position(|&(a, b)| u64::from(a.max(b)) >= bound) {
+    match scored.pairs.par_iter().position_first(|&(a, b)| u64::from(a.max(b)) >= bound) {
         None => Ok(()),
         Some(index) => {
             let value = u64::from(scored.pairs[index].0.max(scored.pairs[index].1));

@@ -181,18 +181,19 @@ impl Offsets {
         // Schwarz Σ|pᵢxᵢ| ≤ |p|·|x|). Four more for the depth blocks, the subtraction and the
         // rounding of the offsets themselves.
         let relative = (distractors.dim() + 4) as f64 * u;
-        let bound = |row: &[f32]| {
-            let half = dot(row, row) / 2.0;
-            let error = relative * longest * (2.0 * half).sqrt() + 4.0 * u * half;
-            ((half - error) as f32, (half + error) as f32)
-        };
-        let rows = || distractors.data().par_chunks_exact(distractors.dim());
-        let overflows = |row: &[f32]| dot(row, row).sqrt().max(longest).powi(2) > PRODUCT_MAX;
-        if let Some(index) = rows().position_first(overflows) {
-            let value = dot(distractors.row(index), distractors.row(index));
+        let rows = distractors.data().par_chunks_exact(distractors.dim());
+        let squares: Vec<f64> = rows.map(|row| with_widest_vectors(|| dot(row, row))).collect();
+        let overflows = |square: &f64| square.max(longest * longest) > PRODUCT_MAX;
+        if let Some(index) = squares.iter().position(overflows) {
+            let value = squares[index];
             return Err(MetricError::NotFinite { what: "f32 square of distractor", index, value });
         }
-        let (for_upper, for_lower) = rows().map(bound).unzip();
+        let bound = |square: &f64| {
+            let half = square / 2.0;
+            let error = relative * longest * square.sqrt() + 4.0 * u * half;
+            ((half - error) as f32, (half + error) as f32)
+        };
+        let (for_upper, for_lower) = squares.iter().map(bound).unzip();
         Ok(Offsets { for_upper, for_lower })
     }
 }

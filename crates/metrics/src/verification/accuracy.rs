@@ -1,4 +1,4 @@
-//! Accuracy at the best threshold: over ten folds, or of one list.
+//! Accuracy over ten folds, each at the threshold that is best on the others.
 
 use super::{
     N_FOLDS, check_pairs, fold_ranges,
@@ -89,32 +89,6 @@ pub(super) fn summarise(grid: &Grid, folds: Vec<(Counts, Counts)>) -> Accuracies
     result
 }
 
-/// Accuracy of a single list at the threshold that is best on the list itself.
-///
-/// Optimistic by nature: the threshold has seen the pairs that it judges. Same thresholds and
-/// ties as [`ten_fold`].
-///
-/// # Errors
-///
-/// [`MetricError::TooFewPairs`] of an empty list, [`MetricError::Length`],
-/// [`MetricError::NotFinite`].
-pub fn best_accuracy(
-    distances: &[f64],
-    same: &[bool],
-    weights: Option<&[u64]>,
-) -> Result<FoldAccuracy, MetricError> {
-    check_pairs(distances, same)?;
-    if distances.is_empty() {
-        return Err(MetricError::TooFewPairs { n_pairs: 0, n_folds: 1 });
-    }
-    let grid = Grid::accuracy();
-    let places = grid.place(distances);
-    let counts = Counts::of(&grid, &places, same, weights, 0..distances.len());
-    let best = counts.best();
-    let accuracy = counts.n_right(best) as f64 / counts.n_pairs().max(1) as f64;
-    Ok(FoldAccuracy { accuracy, threshold: grid.thresholds[best] })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,16 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn a_single_list_is_judged_by_its_own_best_threshold() {
-        let best = best_accuracy(&[0.2, 0.9, 0.4, 1.2], &[true, true, false, false], None).unwrap();
-        assert_eq!(best, FoldAccuracy { accuracy: 0.75, threshold: 21.0 * 0.01 });
-    }
-
-    #[test]
     fn a_weight_is_the_same_as_a_repetition() {
-        let once = best_accuracy(&[0.2, 0.3, 0.3], &[true, false, false], None).unwrap();
-        let weighted = best_accuracy(&[0.2, 0.3], &[true, false], Some(&[1, 2])).unwrap();
-        assert_eq!(once, weighted);
+        let distances: Vec<f64> = (0..20).map(|i| f64::from(i * 7 % 20) / 10.0).collect();
+        let same: Vec<bool> = (0..20).map(|i| i % 3 == 0).collect();
+        let weighted = ten_fold(&distances, &same, Some(&[3; 20])).unwrap();
+        assert_eq!(weighted, ten_fold(&distances, &same, None).unwrap());
     }
 
     #[test]

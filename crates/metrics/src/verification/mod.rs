@@ -7,7 +7,7 @@ mod folds;
 mod pca;
 mod val;
 
-pub use accuracy::{Accuracies, FoldAccuracy, best_accuracy, ten_fold};
+pub use accuracy::{Accuracies, FoldAccuracy, ten_fold};
 pub use folds::{N_FOLDS, fold_ranges};
 pub use pca::ten_fold_pca;
 pub use val::{FoldVal, ValAtFar, val_at_far};
