@@ -61,11 +61,6 @@ impl GlobalBatch {
         Ok(GlobalBatch { labels_g, unit_gd, lengths_g1, rows_of_rank, own })
     }
 
-    /// Number of rows G.
-    pub fn len(&self) -> usize {
-        self.labels_g.len()
-    }
-
     /// Lengths of all embeddings, `[G]`.
     pub fn lengths(&self) -> Vec<f64> {
         to_f64(&self.lengths_g1)

@@ -213,7 +213,7 @@ fn default_seed() -> u64 {
     2048
 }
 fn default_tile_rows() -> usize {
-    8192
+    2048
 }
 fn default_cache_mib() -> usize {
     256

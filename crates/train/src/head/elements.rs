@@ -26,7 +26,10 @@ impl Number for f32 {
 
 impl Number for bf16 {
     fn of_f32(value: f32) -> bf16 {
-        bf16::from_f32(value)
+        // Unlike `bf16::from_f32` without a branch for NaNs, so that it is done in vectors.
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        bf16::from_bits((rounded >> 16) as u16)
     }
 
     fn to_f32(self) -> f32 {
@@ -52,4 +55,27 @@ pub(super) fn with_elements_mut<T: Pod, R>(
         [] => fill(&mut []),
         bytes => fill(bytemuck::cast_slice_mut(bytes)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_rounds_to_nearest_and_ties_to_even() {
+        for (value, expected) in [
+            (1.0, 1.0),
+            (1.0 + 1.0 / 256.0, 1.0),
+            (1.0 + 3.0 / 256.0, 1.0 + 4.0 / 256.0),
+            (1.0 + 1.1 / 256.0, 1.0 + 2.0 / 256.0),
+            (-0.1, -0.100_097_656),
+            (0.0, 0.0),
+            (f32::INFINITY, f32::INFINITY),
+        ] {
+            let found = <bf16 as Number>::of_f32(value);
+            assert_eq!(found, bf16::from_f32(value), "{value}");
+            assert_eq!(Number::to_f32(found), expected, "{value}");
+        }
+        assert!(Number::to_f32(<bf16 as Number>::of_f32(f32::NAN)).is_nan());
+    }
 }

@@ -79,6 +79,15 @@ pub enum HeadError {
         /// Width of a row.
         dim: usize,
     },
+    /// The system does not grant the threads that work on the centres.
+    #[error("cannot start {n_threads} threads for the head")]
+    Threads {
+        /// How many were asked for.
+        n_threads: i32,
+        /// The system's reason.
+        #[source]
+        source: rayon::ThreadPoolBuildError,
+    },
     /// A saved state does not belong to this head.
     #[error("head state `{name}`: {problem}")]
     State {
@@ -147,6 +156,9 @@ impl HeadError {
             )),
             HeadError::Torch { .. } => Some(
                 "if memory ran out, lower the batch size, `sample_rate` or `tile_rows`".to_owned(),
+            ),
+            HeadError::Threads { .. } => Some(
+                "`OMP_NUM_THREADS` sets their number; `ulimit -u` shows the system's bound".to_owned(),
             ),
             HeadError::BatchShape { .. } | HeadError::Sample { .. } | HeadError::Comm { .. } => {
                 None

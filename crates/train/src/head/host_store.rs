@@ -1,28 +1,17 @@
 //! Centres in the memory of the host, in f32.
 
-// T = rows of one tile, D = embedding.
-
 use std::ops::Range;
 
-use half::bf16;
 use rayon::prelude::*;
-use tch::{Kind, Tensor};
 
 use super::{
     HeadError,
-    elements::{Number, with_elements, with_elements_mut},
-    random::{Purpose, fill_normal, key},
+    host_tile::{HostTile, Initial},
     range::ClassRange,
     row,
-    store::{CentreStore, Pull, TileGradient},
-    update::{Sgd, Stamp, UNTOUCHED, UpdateRule},
+    store::{CentreStore, CentreTile},
+    update::{Stamp, UNTOUCHED, UpdateRule},
 };
-
-/// Standard deviation of the initial centres, as in `arcface_torch`.
-const INITIAL_DEVIATION: f32 = 0.01;
-
-/// Rows that one thread works on at a time.
-const GROUP_ROWS: usize = 64;
 
 /// Weights and momentum in two flat arrays. A row that was never sampled is all zeros in memory
 /// that the operating system has not even handed out; its initial value, a function of the seed and
@@ -58,146 +47,8 @@ impl HostStore {
         })
     }
 
-    fn write_units<T: Number>(&mut self, rows: &[u32], rule: &dyn UpdateRule, out: &mut [T]) {
-        let dim = self.dim;
-        let out = out.par_chunks_mut(GROUP_ROWS * dim);
-        self.groups(rows).into_par_iter().zip(out).for_each(|(mut group, out)| {
-            group.read(rule, |i, weight, inverse_length| {
-                for (out, w) in out[i * dim..][..dim].iter_mut().zip(weight) {
-                    *out = T::of_f32(w * inverse_length);
-                }
-            });
-        });
-    }
-
-    fn move_rows<T: Number>(
-        &mut self,
-        rows: &[u32],
-        negatives: &[T],
-        pulls: &Pulls<'_>,
-        (rule, lr): (&dyn UpdateRule, f64),
-    ) {
-        let dim = self.dim;
-        let sgd = rule.sgd(lr);
-        self.groups(rows).into_par_iter().enumerate().for_each(|(n, mut group)| {
-            group.update(rule, &sgd, |i, gradient| {
-                let at = n * GROUP_ROWS + i;
-                for (out, value) in gradient.iter_mut().zip(&negatives[at * dim..][..dim]) {
-                    *out = value.to_f32();
-                }
-                pulls.add(at, gradient);
-            });
-        });
-    }
-
     fn initial(&self) -> Initial {
         Initial { seed: self.seed, first_class: self.first_class }
-    }
-
-    /// Cuts `rows` into groups with the memory each spans, so that threads can share the work.
-    fn groups<'a>(&'a mut self, rows: &'a [u32]) -> Vec<Group<'a>> {
-        let (initial, dim) = (self.initial(), self.dim);
-        let (mut weight, mut momentum) = (&mut self.weight[..], &mut self.momentum[..]);
-        let mut stamps = &mut self.stamps[..];
-        let mut done = 0;
-        let mut groups = Vec::with_capacity(rows.len().div_ceil(GROUP_ROWS));
-        for rows in rows.chunks(GROUP_ROWS) {
-            let (first, end) = (rows[0] as usize, rows[rows.len() - 1] as usize + 1);
-            let (skipped, len) = (first - done, end - first);
-            groups.push(Group {
-                initial,
-                dim,
-                first,
-                rows,
-                weight: cut(&mut weight, skipped * dim, len * dim),
-                momentum: cut(&mut momentum, skipped * dim, len * dim),
-                stamps: cut(&mut stamps, skipped, len),
-            });
-            done = end;
-        }
-        groups
-    }
-}
-
-/// Where initial values come from.
-#[derive(Debug, Clone, Copy)]
-struct Initial {
-    seed: u64,
-    first_class: u64,
-}
-
-impl Initial {
-    fn fill(&self, row: usize, weight: &mut [f32]) {
-        let class = self.first_class + row as u64;
-        fill_normal(key(self.seed, Purpose::InitialCentre, class), INITIAL_DEVIATION, weight);
-    }
-}
-
-/// A few of the rows asked for, and the stretch of memory from the first to the last of them.
-struct Group<'a> {
-    initial: Initial,
-    dim: usize,
-    first: usize,
-    rows: &'a [u32],
-    weight: &'a mut [f32],
-    momentum: &'a mut [f32],
-    stamps: &'a mut [Stamp],
-}
-
-/// One row of a group.
-struct Row<'a> {
-    weight: &'a mut [f32],
-    momentum: &'a mut [f32],
-    stamp: &'a mut Stamp,
-}
-
-impl Group<'_> {
-    /// The `i`-th row; one never used before is given its value first.
-    fn row(&mut self, i: usize, rule: &dyn UpdateRule) -> Row<'_> {
-        let row = self.rows[i] as usize;
-        let at = row - self.first;
-        let values = at * self.dim..(at + 1) * self.dim;
-        let stamp = &mut self.stamps[at];
-        let weight = &mut self.weight[values.clone()];
-        let momentum = &mut self.momentum[values];
-        if *stamp == UNTOUCHED {
-            self.initial.fill(row, weight);
-            if let Some(flow) = rule.missed(UNTOUCHED) {
-                row::advance(&flow, weight, momentum);
-            }
-            *stamp = rule.stamp();
-        }
-        Row { weight, momentum, stamp }
-    }
-
-    /// Hands each row's up-to-date weight and `1 / length` to `write`.
-    fn read(&mut self, rule: &dyn UpdateRule, mut write: impl FnMut(usize, &[f32], f32)) {
-        let mut advanced = vec![0.0; self.dim];
-        for i in 0..self.rows.len() {
-            let row = self.row(i, rule);
-            let weight = match rule.missed(*row.stamp) {
-                Some(flow) => {
-                    row::advanced(&flow, (row.weight, row.momentum), &mut advanced);
-                    &advanced
-                }
-                None => &*row.weight,
-            };
-            write(i, weight, row::inverse_length(weight));
-        }
-    }
-
-    /// Brings each row up to date and moves it by the gradient that `fill` writes.
-    fn update(&mut self, rule: &dyn UpdateRule, sgd: &Sgd, fill: impl Fn(usize, &mut [f32])) {
-        let mut gradient = vec![0.0; self.dim];
-        for i in 0..self.rows.len() {
-            fill(i, &mut gradient);
-            let Row { weight, momentum, stamp } = self.row(i, rule);
-            if let Some(flow) = rule.missed(*stamp) {
-                row::advance(&flow, weight, momentum);
-            }
-            row::step(sgd, &gradient, weight, momentum);
-            *stamp = rule.stamp_after();
-        }
     }
 }
 
@@ -206,41 +57,26 @@ impl CentreStore for HostStore {
         self.stamps.len()
     }
 
-    fn unit_rows(
-        &mut self,
-        rows: &[u32],
-        rule: &dyn UpdateRule,
-        unit_td: &mut Tensor,
-    ) -> Result<(), HeadError> {
-        match unit_td.kind() {
-            Kind::BFloat16 => {
-                with_elements_mut(unit_td, |out| self.write_units::<bf16>(rows, rule, out));
-            }
-            _ => with_elements_mut(unit_td, |out| self.write_units::<f32>(rows, rule, out)),
-        }
-        Ok(())
-    }
-
-    fn update(
-        &mut self,
-        rows: &[u32],
-        first_slot: usize,
-        gradient: &TileGradient<'_>,
-        step: (&dyn UpdateRule, f64),
-    ) -> Result<(), HeadError> {
-        let TileGradient { as_negatives_td, as_positives, unit_embeddings_gd } = *gradient;
-        with_elements(unit_embeddings_gd, |unit_embeddings| {
-            let pulls = Pulls { list: as_positives, first_slot, unit_embeddings };
-            match as_negatives_td.kind() {
-                Kind::BFloat16 => with_elements(as_negatives_td, |negatives| {
-                    self.move_rows::<bf16>(rows, negatives, &pulls, step);
-                }),
-                _ => with_elements(as_negatives_td, |negatives| {
-                    self.move_rows::<f32>(rows, negatives, &pulls, step);
-                }),
-            }
-        });
-        Ok(())
+    fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>> {
+        let (initial, dim) = (self.initial(), self.dim);
+        let (mut weight, mut momentum) = (&mut self.weight[..], &mut self.momentum[..]);
+        let mut stamps = &mut self.stamps[..];
+        let mut done = 0;
+        let tile = |rows: &'a [u32]| -> Box<dyn CentreTile + 'a> {
+            let (first, end) = (rows[0] as usize, rows[rows.len() - 1] as usize + 1);
+            let (skipped, len) = (first - done, end - first);
+            done = end;
+            Box::new(HostTile {
+                initial,
+                dim,
+                first,
+                rows,
+                weight: cut(&mut weight, skipped * dim, len * dim),
+                momentum: cut(&mut momentum, skipped * dim, len * dim),
+                stamps: cut(&mut stamps, skipped, len),
+            })
+        };
+        rows.chunks(tile_rows).map(tile).collect()
     }
 
     fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<(), HeadError> {
@@ -305,36 +141,16 @@ fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T]
     cut
 }
 
-/// The pulls of one tile.
-struct Pulls<'a> {
-    /// Sorted by slot.
-    list: &'a [Pull],
-    first_slot: usize,
-    unit_embeddings: &'a [f32],
-}
-
-impl Pulls<'_> {
-    /// Adds those on the row at position `at` of the tile to its gradient.
-    fn add(&self, at: usize, gradient: &mut [f32]) {
-        let slot = self.first_slot + at;
-        let start = self.list.partition_point(|pull| pull.slot < slot);
-        for pull in self.list[start..].iter().take_while(|pull| pull.slot == slot) {
-            let dim = gradient.len();
-            let unit = &self.unit_embeddings[pull.sample * dim..][..dim];
-            row::add_scaled(gradient, pull.slope, unit);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tch::Device;
+    use tch::{Device, Kind, Tensor};
 
     use super::*;
     use crate::head::{
         config::Update,
-        random::scramble,
-        update::{Flow, rule},
+        random::{fill_normal, scramble},
+        store::TileGradient,
+        update::{Flow, Sgd, rule},
     };
 
     const DIM: usize = 24;
@@ -399,7 +215,9 @@ mod tests {
                 as_positives: &[],
                 unit_embeddings_gd: &Tensor::zeros([0, DIM as i64], (Kind::Float, Device::Cpu)),
             };
-            lazy.update(&rows, 0, &tile_gradient, (rule.as_ref(), lr)).unwrap();
+            for mut tile in lazy.tiles(&rows, rows.len().max(1)) {
+                tile.update(rule.as_ref(), &tile_gradient, lr).unwrap();
+            }
             eager_step(&rows, &gradient, &rule.sgd(lr), &mut eager);
             rule.finish_step(lr);
         }
@@ -423,7 +241,7 @@ mod tests {
         let (before, _) = exported(&store);
         let rule = rule(Update::Sparse, 0.9, 5e-4);
         let mut unit_td = Tensor::zeros([2, DIM as i64], (Kind::Float, Device::Cpu));
-        store.unit_rows(&[5, 199], rule.as_ref(), &mut unit_td).unwrap();
+        store.tiles(&[5, 199], 2)[0].unit_rows(rule.as_ref(), &mut unit_td).unwrap();
         assert_eq!(exported(&store).0, before);
         let lengths = Tensor::from_slice(&before).view([200, DIM as i64]);
         let lengths = lengths.index_select(0, &Tensor::from_slice(&[5i64, 199]));

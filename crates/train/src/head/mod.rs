@@ -27,7 +27,10 @@ mod comm;
 mod config;
 mod elements;
 mod error;
+mod forward;
 mod host_store;
+mod host_tile;
+mod lane;
 mod local_group;
 mod loss;
 mod margin;
@@ -43,8 +46,12 @@ mod store;
 mod tests;
 mod timings;
 mod update;
+mod workers;
 
-use tch::{Kind, Tensor};
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+use tch::Tensor;
 
 pub use comm::{CommError, Communicator, Solo};
 pub use config::{ArcfaceGradient, HeadConfig, Margin, Precision, Update};
@@ -54,12 +61,12 @@ pub use local_group::LocalMember;
 pub use margin::{MarginLoss, Target};
 pub use range::ClassRange;
 pub use sampler::{Draw, Pprn, Sampler};
-pub use store::{CentreStore, Pull, TileGradient};
+pub use store::{CentreStore, CentreTile, Pull, TileGradient};
 pub use timings::Timings;
 pub use update::{Dense, Flow, Sgd, Sparse, Stamp, UNTOUCHED, UpdateRule, rule};
 
 use batch::GlobalBatch;
-use loss::SampleSoftmax;
+use forward::Forward;
 use positives::Positives;
 use softmax::TiledSoftmax;
 use store::Centres;
@@ -70,6 +77,7 @@ pub struct Head {
     config: HeadConfig,
     range: ClassRange,
     parts: Parts,
+    workers: Arc<ThreadPool>,
 }
 
 /// The exchangeable pieces of a head.
@@ -121,13 +129,6 @@ impl Parts {
     }
 }
 
-/// What the pass forwards knows of every sample of the global batch, on every rank.
-struct Forward {
-    softmax_g: Vec<SampleSoftmax>,
-    loss: f64,
-    mean_positive_cosine: f64,
-}
-
 impl Head {
     /// A head in a world of one rank, every centre at its initial value.
     ///
@@ -142,7 +143,8 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// [`HeadError::Config`] if the configuration is out of bounds.
+    /// [`HeadError::Config`] if the configuration is out of bounds, [`HeadError::Threads`] if no
+    /// threads are to be had.
     ///
     /// # Panics
     ///
@@ -151,7 +153,8 @@ impl Head {
         config.validate()?;
         let range = ClassRange::of_rank(config.classes, parts.comm.rank(), parts.comm.world());
         assert_eq!(parts.store.n_rows(), range.len(), "the store is not this rank's");
-        Ok(Head { config: config.clone(), range, parts })
+        let workers = Arc::new(workers::workers()?);
+        Ok(Head { config: config.clone(), range, parts, workers })
     }
 
     /// The configuration it was made with.
@@ -186,7 +189,18 @@ impl Head {
         step: u64,
         lr: f64,
     ) -> Result<HeadOutput, HeadError> {
-        let _no_grad = tch::no_grad_guard();
+        let embeddings_bd = embeddings_bd.detach();
+        let workers = Arc::clone(&self.workers);
+        workers.install(move || self.step_on_worker(&embeddings_bd, labels, step, lr))
+    }
+
+    fn step_on_worker(
+        &mut self,
+        embeddings_bd: &Tensor,
+        labels: &[i64],
+        step: u64,
+        lr: f64,
+    ) -> Result<HeadOutput, HeadError> {
         let (config, range) = (&self.config, self.range);
         let Parts { sampler, loss, rule, store, comm } = &mut self.parts;
         let mut timings = Timings::default();
@@ -197,19 +211,12 @@ impl Head {
         let rows = timed(&mut timings.sample_ms, || {
             sampler.draw(&Draw { step, positives: &batch.classes(), range })
         });
-        check_rows(&rows, step, range.len())?;
+        sampler::check_rows(&rows, step, range.len())?;
         let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
         let positives = timed(&mut timings.gather_ms, || {
             Positives::find(&batch, &range, &rows, step, loss.as_ref(), &mut centres)
         })?;
-        let mut tiles = TiledSoftmax {
-            config,
-            centres,
-            rows: &rows,
-            positives: &positives,
-            unit_embeddings_gd: &batch.unit_gd,
-            timings: &mut timings,
-        };
+        let mut tiles = TiledSoftmax::new(config, centres, &rows, &positives, &batch.unit_gd);
         let offsets_g = if TiledSoftmax::needs_offsets(config) {
             let mut largest_g = tiles.largest_logits()?;
             comm.all_reduce_max(&mut largest_g).map_err(HeadError::comm(step, "logits"))?;
@@ -219,26 +226,24 @@ impl Head {
         };
         let negatives = tiles.forward(offsets_g.as_deref())?;
 
-        let exchange = (step, offsets_g.as_deref());
-        let forward = timed(&mut tiles.timings.communication_ms, || {
-            Forward::collect(&negatives.sums_g, &positives, config.scale, exchange, comm.as_mut())
-        })?;
-        let per_cosine = config.scale / batch.len() as f64;
-        let factors_g: Vec<f64> =
-            forward.softmax_g.iter().map(|sample| per_cosine * sample.inverse_sum()).collect();
-        let factors_g1 = Tensor::from_slice(&factors_g).to_kind(Kind::Float).unsqueeze(1);
-        let slopes: Vec<f64> = positives
-            .list
-            .iter()
-            .map(|p| -per_cosine * forward.softmax_g[p.sample].p_negatives * p.target.slope)
-            .collect();
-        let parts_gd = unit_gradient(&negatives.weighted_rows_gd, &factors_g1, &positives, &slopes);
-        let grad_unit_bd = timed(&mut tiles.timings.communication_ms, || {
+        let parts = forward::Parts {
+            sums_g: &negatives.sums_g,
+            positives: &positives,
+            offsets_g: offsets_g.as_deref(),
+            scale: config.scale,
+        };
+        let forward =
+            timed(&mut timings.communication_ms, || Forward::collect(&parts, step, comm.as_mut()))?;
+        let derivatives = forward.derivatives(&positives, config.scale);
+        let parts_gd = derivatives.by_unit_embeddings(&negatives.weighted_rows_gd, &positives);
+        let grad_unit_bd = timed(&mut timings.communication_ms, || {
             comm.reduce_scatter_rows(&parts_gd, &batch.rows_of_rank)
                 .map_err(HeadError::comm(step, "gradients"))
         })?;
 
-        tiles.backward(negatives, &factors_g1, &slopes, (offsets_g.as_deref(), lr))?;
+        let mut tile_timings = tiles.backward(&derivatives, lr)?;
+        tile_timings /= rayon::current_num_threads() as f64;
+        timings += tile_timings;
         rule.finish_step(lr);
         if rule.must_catch_up() {
             self.catch_up()?;
@@ -253,63 +258,4 @@ impl Head {
             timings,
         })
     }
-}
-
-impl Forward {
-    /// Joins the ranks' parts of every sample's softmax, in one exchange.
-    fn collect(
-        sums_g: &[f64],
-        positives: &Positives,
-        scale: f64,
-        (step, offsets_g): (u64, Option<&[f64]>),
-        comm: &mut dyn Communicator,
-    ) -> Result<Forward, HeadError> {
-        // Each positive is on one rank; the others add 0.
-        let n_samples = sums_g.len();
-        let mut joined = [sums_g, &vec![0.0; 2 * n_samples]].concat();
-        for positive in &positives.list {
-            let offset = offsets_g.map_or(0.0, |offsets_g| offsets_g[positive.sample]);
-            joined[n_samples + positive.sample] = scale * positive.target.value - offset;
-            joined[2 * n_samples + positive.sample] = positive.cosine;
-        }
-        comm.all_reduce_sum(&mut joined).map_err(HeadError::comm(step, "softmax sums"))?;
-        let (sums_g, rest) = joined.split_at(n_samples);
-        let (logits_g, cosines_g) = rest.split_at(n_samples);
-        let softmax_g: Vec<SampleSoftmax> = sums_g
-            .iter()
-            .zip(logits_g)
-            .map(|(&sum, &logit)| SampleSoftmax::new(sum, logit))
-            .collect();
-        let loss = softmax_g.iter().map(|sample| sample.loss).sum::<f64>() / n_samples as f64;
-        if !loss.is_finite() {
-            return Err(HeadError::LossNotFinite { step, loss });
-        }
-        let mean_positive_cosine = cosines_g.iter().sum::<f64>() / n_samples as f64;
-        Ok(Forward { softmax_g, loss, mean_positive_cosine })
-    }
-}
-
-/// This rank's part of the gradient by the unit embeddings, `[G, D]` f32.
-fn unit_gradient(
-    weighted_rows_gd: &Tensor,
-    factors_g1: &Tensor,
-    positives: &Positives,
-    slopes: &[f64],
-) -> Tensor {
-    let samples: Vec<i64> = positives.list.iter().map(|p| p.sample as i64).collect();
-    let slopes_o1 = Tensor::from_slice(slopes).to_kind(Kind::Float).unsqueeze(1);
-    let pulls_od = &positives.unit_centres_od * slopes_o1;
-    (weighted_rows_gd * factors_g1).index_add_(0, &Tensor::from_slice(&samples), &pulls_od)
-}
-
-/// Holds a sampler to its promise.
-fn check_rows(rows: &[u32], step: u64, n_rows: usize) -> Result<(), HeadError> {
-    let problem = if let Some(at) = rows.windows(2).position(|pair| pair[0] >= pair[1]) {
-        format!("row {} follows row {}", rows[at + 1], rows[at])
-    } else if let Some(&last) = rows.last().filter(|&&last| last as usize >= n_rows) {
-        format!("row {last} is past the last of {n_rows}")
-    } else {
-        return Ok(());
-    };
-    Err(HeadError::Sample { step, problem })
 }

@@ -3,6 +3,8 @@
 // O = samples of the global batch whose class is on this rank, P = distinct such classes,
 // G = global batch, D = embedding.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 use super::{
@@ -79,10 +81,10 @@ impl Positives {
         Ok(Positives { list, unit_centres_od })
     }
 
-    /// Those with a slot in `slots`.
-    pub fn within(&self, slots: std::ops::Range<usize>) -> &[Positive] {
+    /// Positions in the list of those with a slot in `slots`.
+    pub fn within(&self, slots: &Range<usize>) -> Range<usize> {
         let at = |slot| self.list.partition_point(|positive| positive.slot < slot);
-        &self.list[at(slots.start)..at(slots.end)]
+        at(slots.start)..at(slots.end)
     }
 }
 
@@ -108,6 +110,8 @@ fn unit_centres(
     }
     let dim = batch.unit_gd.size()[1];
     let mut unit_pd = Tensor::zeros([distinct.len() as i64, dim], (Kind::Float, Device::Cpu));
-    centres.unit_rows(&distinct, &mut unit_pd)?;
+    for mut tile in centres.store.tiles(&distinct, distinct.len().max(1)) {
+        tile.unit_rows(centres.rule, &mut unit_pd)?;
+    }
     Ok(unit_pd.index_select(0, &Tensor::from_slice(&index_o)))
 }

@@ -4,6 +4,7 @@ use pfc_shard::Permutation;
 use rayon::prelude::*;
 
 use super::{
+    HeadError,
     random::{Purpose, key},
     range::ClassRange,
 };
@@ -89,6 +90,18 @@ fn prefix_with(n_negatives: u64, places: &[(u64, u64)]) -> (u64, usize) {
         n_inside += 1;
     }
     (end, n_inside)
+}
+
+/// Holds a sampler to its promise.
+pub(super) fn check_rows(rows: &[u32], step: u64, n_rows: usize) -> Result<(), HeadError> {
+    let problem = if let Some(at) = rows.windows(2).position(|pair| pair[0] >= pair[1]) {
+        format!("row {} follows row {}", rows[at + 1], rows[at])
+    } else if let Some(&last) = rows.last().filter(|&&last| last as usize >= n_rows) {
+        format!("row {last} is past the last of {n_rows}")
+    } else {
+        return Ok(());
+    };
+    Err(HeadError::Sample { step, problem })
 }
 
 #[cfg(test)]

@@ -11,6 +11,86 @@ use super::{
     update::{Stamp, UpdateRule},
 };
 
+/// Rows of centres with their momentum.
+///
+/// Rows are counted from the start of the rank's range. Lists of rows are strictly ascending and
+/// within [`CentreStore::n_rows`], which the head checks.
+pub trait CentreStore: Send {
+    /// Number of rows.
+    fn n_rows(&self) -> usize;
+
+    /// Cuts `rows` into tiles of `tile_rows` rows, the last perhaps shorter, that threads can work
+    /// on side by side.
+    fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>>;
+
+    /// Gives every row what it has missed.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached, here and below.
+    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<(), HeadError>;
+
+    /// Gives `stamp` to every row that was ever touched, after a catch-up.
+    fn restamp(&mut self, stamp: Stamp);
+
+    /// Copies out weights and momentum of `rows`, as of each row's own stamp.
+    ///
+    /// * `weight`, `momentum`: `rows.len() * D` each
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn export(
+        &self,
+        rows: Range<usize>,
+        weight: &mut [f32],
+        momentum: &mut [f32],
+    ) -> Result<(), HeadError>;
+
+    /// Puts back what [`CentreStore::export`] gave; the rows then carry `stamp`.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn import(
+        &mut self,
+        rows: Range<usize>,
+        weight: &[f32],
+        momentum: &[f32],
+        stamp: Stamp,
+    ) -> Result<(), HeadError>;
+}
+
+/// A few of a store's rows, in the hands of one thread.
+///
+/// A unit row is `w / max(|w|, 1e-12)`, as torch normalises.
+pub trait CentreTile: Send {
+    /// Number of rows T.
+    fn n_rows(&self) -> usize;
+
+    /// Writes the rows, as they are after the steps they have missed, as unit rows.
+    ///
+    /// * `unit_td`: `[T, D]`, contiguous, f32 or bf16
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached, here and below.
+    fn unit_rows(&mut self, rule: &dyn UpdateRule, unit_td: &mut Tensor) -> Result<(), HeadError>;
+
+    /// Sends the gradient through the normalisation of the rows, after the steps they have missed,
+    /// and moves them by one step at learning rate `lr`.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn update(
+        &mut self,
+        rule: &dyn UpdateRule,
+        gradient: &TileGradient<'_>,
+        lr: f64,
+    ) -> Result<(), HeadError>;
+}
+
 /// The gradient of one tile of rows.
 #[derive(Debug)]
 pub struct TileGradient<'a> {
@@ -25,8 +105,8 @@ pub struct TileGradient<'a> {
 /// What one sample adds to the gradient of its own centre: `slope` times its unit embedding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pull {
-    /// Position of the centre among the step's rows.
-    pub slot: usize,
+    /// Position of the centre in the tile.
+    pub row: usize,
     /// Row of the global batch.
     pub sample: usize,
     /// Derivative of the loss by the cosine of the two.
@@ -37,85 +117,4 @@ pub struct Pull {
 pub(super) struct Centres<'a> {
     pub store: &'a mut dyn CentreStore,
     pub rule: &'a dyn UpdateRule,
-}
-
-impl Centres<'_> {
-    /// As [`CentreStore::unit_rows`].
-    pub fn unit_rows(&mut self, rows: &[u32], unit_td: &mut Tensor) -> Result<(), HeadError> {
-        self.store.unit_rows(rows, self.rule, unit_td)
-    }
-}
-
-/// Rows of centres with their momentum, and what a step does to them.
-///
-/// Rows are counted from the start of the rank's range. Lists of rows are strictly ascending and
-/// within [`CentreStore::n_rows`], which the head checks. A unit row is `w / max(|w|, 1e-12)`, as
-/// torch normalises.
-pub trait CentreStore: Send {
-    /// Number of rows.
-    fn n_rows(&self) -> usize;
-
-    /// Brings `rows` up to the current step and writes them as unit rows.
-    ///
-    /// * `unit_td`: `[T, D]`, contiguous, f32 or bf16; its first `rows.len()` rows are written
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError`] if the rows cannot be reached.
-    fn unit_rows(
-        &mut self,
-        rows: &[u32],
-        rule: &dyn UpdateRule,
-        unit_td: &mut Tensor,
-    ) -> Result<(), HeadError>;
-
-    /// Sends the gradient through the normalisation of `rows` and moves them by one step at `lr`.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError`] if the rows cannot be reached.
-    fn update(
-        &mut self,
-        rows: &[u32],
-        first_slot: usize,
-        gradient: &TileGradient<'_>,
-        step: (&dyn UpdateRule, f64),
-    ) -> Result<(), HeadError>;
-
-    /// Gives every row what it has missed.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError`] if the rows cannot be reached.
-    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<(), HeadError>;
-
-    /// Gives `stamp` to every row that was ever touched, after a catch-up.
-    fn restamp(&mut self, stamp: Stamp);
-
-    /// Copies out weights and momentum of `rows`, as of each row's own stamp.
-    ///
-    /// * `weight`, `momentum`: `rows.len() * D` each
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError`] if the rows cannot be reached.
-    fn export(
-        &self,
-        rows: Range<usize>,
-        weight: &mut [f32],
-        momentum: &mut [f32],
-    ) -> Result<(), HeadError>;
-
-    /// Puts back what [`CentreStore::export`] gave; the rows then carry `stamp`.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError`] if the rows cannot be reached.
-    fn import(
-        &mut self,
-        rows: Range<usize>,
-        weight: &[f32],
-        momentum: &[f32],
-        stamp: Stamp,
-    ) -> Result<(), HeadError>;
 }

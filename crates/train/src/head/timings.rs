@@ -1,8 +1,12 @@
 //! Where a step's time goes.
 
-use std::{ops::AddAssign, time::Instant};
+use std::{
+    ops::{AddAssign, DivAssign},
+    time::Instant,
+};
 
-/// Wall-clock milliseconds of one step by phase.
+/// Milliseconds of one step by phase. Phases that several threads share count their time divided by
+/// the number of threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Timings {
     /// Drawing the rows.
@@ -29,6 +33,17 @@ impl Timings {
             + self.softmax_ms
             + self.update_ms
             + self.communication_ms
+    }
+}
+
+impl DivAssign<f64> for Timings {
+    fn div_assign(&mut self, divisor: f64) {
+        self.sample_ms /= divisor;
+        self.gather_ms /= divisor;
+        self.product_ms /= divisor;
+        self.softmax_ms /= divisor;
+        self.update_ms /= divisor;
+        self.communication_ms /= divisor;
     }
 }
 
