@@ -41,7 +41,7 @@ fn a_network_trained_on_synthetic_faces_tells_unseen_people_apart() {
         text(&faces)
     );
     let toml = format!(
-        "data.path = '{}'\nmodel = {{ network = 'r10_w16', embedding = 32 }}\n\
+        "data.path = '{}'\nmodel = {{ network = 'r10_w8', embedding = 32 }}\n\
          head.margin = {{ loss = 'cosface', m = 0.2 }}\nhead.scale = 32\nhead.sample_rate = 0.5\n\
          optim = {{ lr = 0.1, weight_decay = 5e-4, clip_norm = 5.0, warmup_epochs = 1 }}\n\
          train = {{ batch_size = 32, epochs = 4 }}\neval.sets = {sets}\n",

@@ -67,8 +67,8 @@ const fn vit(dim: i64, depth: usize, drop_path: f64, mask: f64) -> Architecture 
 /// Every network by name. The names `vit_*_mask_005` state 5 %, but the reference hides 10 % of the
 /// tokens whenever its ratio is not 0, and models trained with it were trained so.
 const NETWORKS: &[(&str, Architecture)] = &[
-    // Not of the reference: a sixteenth of the work of ten full layers, for demos and tests.
-    ("r10_w16", Architecture::IResNet { layers: [1, 1, 1, 1], widths: [16, 32, 64, 128] }),
+    // Not of the reference: ten layers an eighth as wide, for demos and tests.
+    ("r10_w8", Architecture::IResNet { layers: [1, 1, 1, 1], widths: [8, 16, 32, 64] }),
     ("r18", iresnet([2, 2, 2, 2])),
     ("r34", iresnet([3, 4, 6, 3])),
     ("r50", iresnet([3, 4, 14, 3])),
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(error.to_string(), "no network is called `iresnet50`");
         assert_eq!(error.hint().unwrap(), "did you mean `r50`?");
         let hint = "inception".parse::<Network>().unwrap_err().hint().unwrap();
-        assert!(hint.contains("r10_w16, r18, r34, r50, r100"), "{hint}");
+        assert!(hint.contains("r10_w8, r18, r34, r50, r100"), "{hint}");
     }
 
     #[test]

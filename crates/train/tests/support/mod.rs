@@ -85,7 +85,7 @@ pub fn write_config(dir: &Path, data: &Path, pairs: Option<&Path>) -> PathBuf {
     });
     let text = format!(
         "[data]\npath = \"{}\"\n\
-         [model]\nnetwork = \"mbf\"\nembedding = 32\n\
+         [model]\nnetwork = \"r10_w8\"\nembedding = 32\n\
          [head]\nsample_rate = 0.5\n\
          [optim]\nlr = 0.02\nwarmup_epochs = 1\n\
          [train]\nbatch_size = 4\nepochs = 3\nthreads = 1\n\
