@@ -42,14 +42,65 @@ impl AtomicDir {
     ///
     /// [`DurableError`] if a sync fails, or if the target exists and is not an empty folder.
     pub fn commit(self) -> Result<(), DurableError> {
-        sync_tree(self.temporary.path())?;
-        make_readable(self.temporary.path()).map_err(DurableError::at("write", &self.target))?;
+        self.make_whole()?;
         fs::rename(self.temporary.path(), &self.target)
             .map_err(DurableError::at("rename", &self.target))?;
         // Renamed away: there is nothing left to remove under the temporary name.
         let _ = self.temporary.keep();
         sync_dir(parent(&self.target))
     }
+
+    /// As [`commit`](AtomicDir::commit), in the place of a folder that has the final name now and is
+    /// then removed with all that it holds.
+    ///
+    /// Linux exchanges the two names at once. Elsewhere, and on file systems that cannot, the
+    /// folder is moved aside first, and for an instant nothing has the name.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError`] if a sync fails or nothing has the final name; it is then as it was.
+    pub fn commit_over(self) -> Result<(), DurableError> {
+        self.make_whole()?;
+        exchange(self.temporary.path(), &self.target)
+            .map_err(DurableError::at("replace", &self.target))?;
+        sync_dir(parent(&self.target))
+        // What had the name has the temporary one, and goes with it.
+    }
+
+    fn make_whole(&self) -> Result<(), DurableError> {
+        sync_tree(self.temporary.path())?;
+        make_readable(self.temporary.path()).map_err(DurableError::at("write", &self.target))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    use rustix::{
+        fs::{CWD, RenameFlags, renameat_with},
+        io::Errno,
+    };
+    match renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE) {
+        // File systems that do not know the flag.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => exchange_by_three_renames(a, b),
+        done => Ok(done?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    exchange_by_three_renames(a, b)
+}
+
+/// Leaves both as they were if the second rename fails.
+fn exchange_by_three_renames(a: &Path, b: &Path) -> io::Result<()> {
+    let aside = tempfile::Builder::new().prefix(".").suffix(".tmp").tempdir_in(parent(b))?;
+    let kept = aside.path().join("old");
+    fs::rename(b, &kept)?;
+    if let Err(error) = fs::rename(a, b) {
+        fs::rename(&kept, b)?;
+        return Err(error);
+    }
+    fs::rename(&kept, a)
 }
 
 fn sync_tree(dir: &Path) -> Result<(), DurableError> {
@@ -97,6 +148,36 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         drop(AtomicDir::create(&parent.path().join("a")).unwrap());
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_committed_over_another_leaves_only_itself() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("a");
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("old"), "").unwrap();
+        let dir = AtomicDir::create(&target).unwrap();
+        fs::write(dir.path().join("new"), "").unwrap();
+        dir.commit_over().unwrap();
+        assert!(target.join("new").exists() && !target.join("old").exists());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn names_are_exchanged_at_once_or_one_by_one() {
+        for exchange in [exchange, exchange_by_three_renames] {
+            let parent = tempfile::tempdir().unwrap();
+            let [a, b] = ["a", "b"].map(|name| parent.path().join(name));
+            for path in [&a, &b] {
+                fs::create_dir(path).unwrap();
+            }
+            fs::write(a.join("of a"), "").unwrap();
+            exchange(&a, &b).unwrap();
+            assert!(b.join("of a").exists());
+            assert_eq!(fs::read_dir(&a).unwrap().count(), 0);
+            assert!(exchange(&a, &parent.path().join("missing")).is_err());
+            assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 2);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
 
 /// Velocities of the backbone's parameters.
 const OPTIMIZER: &str = "optimizer.safetensors";
-/// Class centres and their momentum.
+/// Class centres, their momentum, and the updates that they have yet to take, if any.
 const CENTRES: &str = "centres.safetensors";
 
 /// Section `[checkpoint]`: when the run is saved.
@@ -88,10 +88,18 @@ impl<'a> Keeper<'a> {
 
     /// Writes a checkpoint, then removes the oldest ones beyond those to keep.
     ///
+    /// A `scheduled` one catches the centres up, as every run does at that step; any other saves
+    /// them as they are, so that the run goes on as if it had not been saved.
+    ///
     /// # Errors
     ///
     /// [`TrainError::Model`] if it cannot be written; older ones are then all there.
-    pub fn save(&self, trainer: &mut Trainer, tally: &Tally) -> Result<(), TrainError> {
+    pub fn save(
+        &self,
+        trainer: &mut Trainer,
+        tally: &Tally,
+        scheduled: bool,
+    ) -> Result<(), TrainError> {
         let step = trainer.n_done;
         let path = self.folder.checkpoint(step);
         if path.exists() {
@@ -100,7 +108,8 @@ impl<'a> Keeper<'a> {
         let mut writer = Writer::create(&path)?;
         writer.backbone(&trainer.backbone)?;
         writer.tensors(OPTIMIZER, &trainer.sgd.state())?;
-        writer.tensors(CENTRES, &trainer.head.state()?)?;
+        let head = &mut trainer.head;
+        writer.tensors(CENTRES, &if scheduled { head.state() } else { head.state_as_it_is() }?)?;
         let memory = Memory { tally: *tally, config: self.config.clone() };
         let progress = Progress {
             step,

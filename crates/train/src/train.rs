@@ -110,9 +110,10 @@ pub fn train(
             report.epoch(n_done)?;
         }
         evaluate_if_due(config, &plan, &verifier, &trainer, &mut report)?;
-        if is_due(config.checkpoint.every_steps, &plan, n_done) || interrupt::requested() {
+        let scheduled = is_due(config.checkpoint.every_steps, &plan, n_done);
+        if scheduled || interrupt::requested() {
             report.sync()?;
-            keeper.save(&mut trainer, &report.tally)?;
+            keeper.save(&mut trainer, &report.tally, scheduled)?;
         }
     }
     report.finish();

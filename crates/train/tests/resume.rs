@@ -167,6 +167,31 @@ fn an_interrupted_run_saves_says_how_to_go_on_and_ends_with_code_0() {
     assert_eq!(target, fs::canonicalize(checkpoint(&out, last)).unwrap());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_interrupted_between_two_checkpoints_and_resumed_equals_one_never_stopped() {
+    let setup = Setup::new();
+    // One checkpoint, at the very end, so that any interruption comes between two; by then half of
+    // the centres, which no step has drawn of late, have updates to catch up with.
+    let more = ["train.epochs=40", "checkpoint.every_steps=1000", "eval.every_steps=1000"]
+        .map(|set| format!("--set={set}"));
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let whole = setup.out("whole");
+    setup.finish(&whole, &more);
+
+    let stopped = setup.out("stopped");
+    let mut child = setup.command(&stopped, &more).spawn().unwrap();
+    assert!(wait_for(&stopped.join("metrics.jsonl"), &mut child));
+    thread::sleep(Duration::from_millis(100));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("stopped after step "), "it was not caught in time: {said}");
+    setup.finish(&stopped, &[&["--resume"][..], &more].concat());
+    assert_eq!(figures(&stopped), figures(&whole));
+    assert!(final_tensors(&stopped) == final_tensors(&whole), "the weights differ");
+}
+
 #[test]
 fn a_run_of_other_data_or_another_network_is_not_continued() {
     let setup = Setup::new();

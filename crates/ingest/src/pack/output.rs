@@ -20,7 +20,7 @@ pub enum Output {
         is_new: bool,
     },
     /// A folder beside a data set that stays whole until the new one is.
-    Replacement { out: PathBuf, beside: AtomicDir },
+    Replacement(AtomicDir),
 }
 
 impl Output {
@@ -41,8 +41,7 @@ impl Output {
         }
         let out = out.to_path_buf();
         if has_manifest {
-            let beside = AtomicDir::create(&out)?;
-            return Ok(Output::Replacement { out, beside });
+            return Ok(Output::Replacement(AtomicDir::create(&out)?));
         }
         // The folder is made by who writes the first file, so that a failed start leaves nothing.
         let is_new = !out.exists();
@@ -53,28 +52,18 @@ impl Output {
     pub fn path(&self) -> &Path {
         match self {
             Output::InPlace { out, .. } => out,
-            Output::Replacement { beside, .. } => beside.path(),
+            Output::Replacement(beside) => beside.path(),
         }
     }
 
-    /// Puts a replacement in its place. Between two renames there is an instant without either;
-    /// the old data set is removed last.
+    /// Puts a replacement in its place; the old data set is removed last.
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if a rename fails; the old data set is then moved back if it can be.
+    /// [`IngestError::Durable`] if it cannot be; the old data set is then still there.
     pub fn commit(self) -> Result<(), IngestError> {
-        let Output::Replacement { out, beside } = self else { return Ok(()) };
-        let old = AtomicDir::create(&out)?;
-        let kept = old.path().join("old");
-        fs::rename(&out, &kept).map_err(IngestError::at("move", &out))?;
-        if let Err(error) = beside.commit() {
-            let _ = fs::rename(&kept, &out);
-            return Err(error.into());
-        }
-        // Dropped without a commit, `old` goes with what is in it.
-        drop(old);
-        Ok(())
+        let Output::Replacement(beside) = self else { return Ok(()) };
+        Ok(beside.commit_over()?)
     }
 
     /// Removes what a failed pack wrote, as far as it is certain to be its own.
@@ -88,7 +77,7 @@ impl Output {
                 let _ = fs::remove_file(out.join(IDENTITIES_FILE));
                 let _ = fs::remove_file(out.join(quarantine::FILE));
             }
-            Output::Replacement { .. } => {}
+            Output::Replacement(_) => {}
         }
     }
 }

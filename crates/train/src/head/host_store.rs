@@ -100,6 +100,10 @@ impl CentreStore for HostStore {
         self.stamps.par_iter_mut().filter(|s| **s != UNTOUCHED).for_each(|s| *s = stamp);
     }
 
+    fn stamps(&self) -> &[Stamp] {
+        &self.stamps
+    }
+
     fn export(
         &self,
         rows: Range<usize>,
@@ -123,12 +127,12 @@ impl CentreStore for HostStore {
         rows: Range<usize>,
         weight: &[f32],
         momentum: &[f32],
-        stamp: Stamp,
+        stamps: &[Stamp],
     ) -> Result<(), HeadError> {
         let values = rows.start * self.dim..rows.end * self.dim;
         self.weight[values.clone()].copy_from_slice(weight);
         self.momentum[values].copy_from_slice(momentum);
-        self.stamps[rows].fill(stamp);
+        self.stamps[rows].copy_from_slice(stamps);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Saving and restoring the centres.
 
-// C = classes of this rank.
+// C = classes of this rank, K = steps that rows may have missed.
 
 use std::ops::Range;
 
@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     Head, HeadError,
     elements::{with_elements, with_elements_mut},
+    update::{Dense, Flow, Stamp, UNTOUCHED},
 };
 
 /// `[C, D]` f32, the centres, not normalised.
@@ -17,12 +18,16 @@ const WEIGHT: &str = "centres.weight";
 const MOMENTUM: &str = "centres.momentum";
 /// `[1]` i64, global id of the class in the first row; the others follow one by one.
 const FIRST_CLASS: &str = "centres.first_class";
+/// `[C]` i32, 1 + the number of steps of the memory that a row has had; 0 if it is still initial.
+const STAMP: &str = "centres.stamp";
+/// `[K, 4]` f64, row k: what the last k + 1 steps do to weight and momentum, as [`Flow`] has it.
+const MISSED: &str = "centres.missed";
 
 impl Head {
     /// Gives every row the updates that were put off until it is next sampled. O(C).
     ///
     /// Rows are rounded when they are caught up, so a run that is to be repeated bit for bit must
-    /// do it at the same steps, as one that saves at the same steps does.
+    /// do it at the same steps; [`Head::state_as_it_is`] saves at any other.
     ///
     /// # Errors
     ///
@@ -45,6 +50,32 @@ impl Head {
     /// [`HeadError`] if the rows cannot be reached or memory runs out.
     pub fn state(&mut self) -> Result<Vec<(String, Tensor)>, HeadError> {
         self.catch_up()?;
+        self.rows()
+    }
+
+    /// Copies out the rows without catching them up, so that saving changes nothing of the run.
+    ///
+    /// Where updates are put off, `centres.stamp`, `[C]` i32, and `centres.missed`, `[K, 4]` f64,
+    /// come beside the tensors of [`Head::state`]: a row of stamp s ≥ 1 has missed the last
+    /// K + 1 − s steps, and row K − s of `missed` is `ww, wv, vw, vv` of the map that makes up for
+    /// them, `w' = ww·w + wv·v`, `v' = vw·w + vv·v`. A row of stamp 0 has missed all K.
+    ///
+    /// # Errors
+    ///
+    /// As [`Head::state`].
+    pub fn state_as_it_is(&self) -> Result<Vec<(String, Tensor)>, HeadError> {
+        let mut state = self.rows()?;
+        let memory = self.parts.rule.memory();
+        if !memory.is_empty() {
+            let stamps: Vec<i32> = self.parts.store.stamps().iter().map(|&s| s as i32).collect();
+            let flows: Vec<f64> = memory.iter().flat_map(|f| [f.ww, f.wv, f.vw, f.vv]).collect();
+            state.push((STAMP.to_owned(), Tensor::from_slice(&stamps)));
+            state.push((MISSED.to_owned(), Tensor::from_slice(&flows).view([-1, 4])));
+        }
+        Ok(state)
+    }
+
+    fn rows(&self) -> Result<Vec<(String, Tensor)>, HeadError> {
         let shape = [self.range.len() as i64, self.config.dim as i64];
         let empty = || {
             Tensor::f_empty(shape, (Kind::Float, Device::Cpu))
@@ -65,8 +96,8 @@ impl Head {
         ])
     }
 
-    /// Puts back what [`Head::state`] gave, here or on other ranks: any stretch of classes that
-    /// covers this rank's will do. Tensors of other names are passed over.
+    /// Puts back what [`Head::state`] or [`Head::state_as_it_is`] gave, here or on other ranks: any
+    /// stretch of classes that covers this rank's will do. Tensors of other names are passed over.
     ///
     /// # Errors
     ///
@@ -74,17 +105,66 @@ impl Head {
     /// classes; the head is then unchanged.
     pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<(), HeadError> {
         let piece = Piece::of_state(state, self.config.dim)?;
+        let lag = Lag::of_state(state, piece.weight_cd.size()[0])?;
         let rows = piece.rows_of(self.range.ids())?;
         let (first, n_rows) = (rows.start as i64, rows.len() as i64);
         let (weight_cd, momentum_cd) =
             (piece.weight_cd.narrow(0, first, n_rows), piece.momentum_cd.narrow(0, first, n_rows));
         let (store, rule) = (&mut self.parts.store, &mut self.parts.rule);
         rule.caught_up();
+        let stamps = match &lag {
+            Some(lag) => lag.stamps[rows].to_vec(),
+            None => vec![rule.stamp(); rows.len()],
+        };
         with_elements(&weight_cd, |weight| {
             with_elements(&momentum_cd, |momentum| {
-                store.import(0..store.n_rows(), weight, momentum, rule.stamp())
+                store.import(0..store.n_rows(), weight, momentum, &stamps)
             })
-        })
+        })?;
+        if let Some(Lag { memory, .. }) = lag
+            && !rule.remember(&memory)
+        {
+            store.catch_up(&Dense::of_memory(memory))?;
+            store.restamp(rule.stamp());
+        }
+        Ok(())
+    }
+}
+
+/// The updates that saved rows have yet to take.
+struct Lag {
+    stamps: Vec<Stamp>,
+    memory: Vec<Flow>,
+}
+
+impl Lag {
+    /// `None` if the rows had been caught up.
+    fn of_state(state: &[(String, Tensor)], n_classes: i64) -> Result<Option<Lag>, HeadError> {
+        let Ok(stamp_c) = find(state, STAMP) else { return Ok(None) };
+        let missed = find(state, MISSED)?;
+        if stamp_c.size() != [n_classes] || stamp_c.kind() != Kind::Int {
+            let (size, kind) = (stamp_c.size(), stamp_c.kind());
+            return Err(refused(STAMP, format!("is {size:?} {kind:?}, not [{n_classes}] Int")));
+        }
+        let n_steps = match missed.size()[..] {
+            [n_steps, 4] if missed.kind() == Kind::Double => n_steps,
+            _ => {
+                let (size, kind) = (missed.size(), missed.kind());
+                return Err(refused(
+                    MISSED,
+                    format!("is {size:?} {kind:?}, not [steps, 4] Double"),
+                ));
+            }
+        };
+        let stamps = with_elements(stamp_c, |stamps: &[i32]| stamps.to_vec());
+        let newest = i64::from(UNTOUCHED) + 1 + n_steps;
+        if let Some(stamp) = stamps.iter().find(|&&s| !(0..=newest).contains(&s.into())) {
+            return Err(refused(STAMP, format!("holds {stamp}, not 0 to {newest}")));
+        }
+        let memory = with_elements(missed, |values: &[f64]| {
+            values.as_chunks().0.iter().map(|&[ww, wv, vw, vv]| Flow { ww, wv, vw, vv }).collect()
+        });
+        Ok(Some(Lag { stamps: stamps.into_iter().map(|s| s as Stamp).collect(), memory }))
     }
 }
 

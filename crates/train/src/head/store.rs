@@ -33,6 +33,9 @@ pub trait CentreStore: Send {
     /// Gives `stamp` to every row that was ever touched, after a catch-up.
     fn restamp(&mut self, stamp: Stamp);
 
+    /// The stamp of every row.
+    fn stamps(&self) -> &[Stamp];
+
     /// Copies out weights and momentum of `rows`, as of each row's own stamp.
     ///
     /// * `weight`, `momentum`: `rows.len() * D` each
@@ -47,7 +50,7 @@ pub trait CentreStore: Send {
         momentum: &mut [f32],
     ) -> Result<(), HeadError>;
 
-    /// Puts back what [`CentreStore::export`] gave; the rows then carry `stamp`.
+    /// Puts back what [`CentreStore::export`] gave; the rows then carry `stamps`, one each.
     ///
     /// # Errors
     ///
@@ -57,7 +60,7 @@ pub trait CentreStore: Send {
         rows: Range<usize>,
         weight: &[f32],
         momentum: &[f32],
-        stamp: Stamp,
+        stamps: &[Stamp],
     ) -> Result<(), HeadError>;
 }
 

@@ -257,6 +257,74 @@ fn a_restored_head_goes_on_bit_for_bit() {
 }
 
 #[test]
+fn saving_rows_as_they_are_changes_nothing_of_a_run() {
+    for update in [Update::Dense, Update::Sparse] {
+        let config = HeadConfig { sample_rate: 0.2, update, ..HeadConfig::new(90, 12) };
+        let run = |head: &mut Head, steps: std::ops::Range<u64>| {
+            for step in steps {
+                let (embeddings_gd, labels) = batch(&config, 8, step);
+                head.step(&embeddings_gd, &labels, step, 0.05).unwrap();
+            }
+        };
+        let mut undisturbed = Head::new(&config).unwrap();
+        run(&mut undisturbed, 0..5);
+        let state = undisturbed.state_as_it_is().unwrap();
+        assert_eq!(state.len(), if update == Update::Dense { 5 } else { 3 });
+        let mut restored = Head::new(&config).unwrap();
+        restored.load_state(&state).unwrap();
+        run(&mut undisturbed, 5..9);
+        run(&mut restored, 5..9);
+        assert_eq!(weight_of(&mut undisturbed), weight_of(&mut restored));
+    }
+}
+
+#[test]
+fn a_rule_without_memory_takes_the_rows_caught_up() {
+    let config = HeadConfig { sample_rate: 0.2, ..HeadConfig::new(90, 12) };
+    let mut dense = Head::new(&config).unwrap();
+    for step in 0..5 {
+        let (embeddings_gd, labels) = batch(&config, 8, step);
+        dense.step(&embeddings_gd, &labels, step, 0.05).unwrap();
+    }
+    let mut sparse = Head::new(&HeadConfig { update: Update::Sparse, ..config }).unwrap();
+    sparse.load_state(&dense.state_as_it_is().unwrap()).unwrap();
+    assert_eq!(weight_of(&mut sparse), weight_of(&mut dense));
+}
+
+#[test]
+fn a_lag_that_does_not_fit_its_rows_is_refused_by_name() {
+    let mut head = Head::new(&HeadConfig { sample_rate: 0.5, ..HeadConfig::new(10, 4) }).unwrap();
+    let (embeddings_gd, labels) = batch(head.config(), 2, 0);
+    head.step(&embeddings_gd, &labels, 0, 0.05).unwrap();
+    let state = head.state_as_it_is().unwrap();
+    let mut check = |name: &str, tensor: Tensor, expected: &str| {
+        let keep = |(found, value): &(String, Tensor)| {
+            (
+                found.clone(),
+                if found == name { tensor.shallow_clone() } else { value.shallow_clone() },
+            )
+        };
+        let changed: Vec<_> = state.iter().map(keep).collect();
+        assert_eq!(head.load_state(&changed).unwrap_err().to_string(), expected);
+    };
+    check(
+        "centres.stamp",
+        Tensor::from_slice(&[3i32; 10]),
+        "head state `centres.stamp`: holds 3, not 0 to 2",
+    );
+    check(
+        "centres.stamp",
+        Tensor::from_slice(&[1i32; 9]),
+        "head state `centres.stamp`: is [9] Int, not [10] Int",
+    );
+    check(
+        "centres.missed",
+        Tensor::from_slice(&[1f64; 4]),
+        "head state `centres.missed`: is [4] Double, not [steps, 4] Double",
+    );
+}
+
+#[test]
 fn a_state_of_another_size_is_refused_by_name() {
     let mut head = Head::new(&HeadConfig::new(10, 4)).unwrap();
     let mut check = |classes, dim, expected: &str| {

@@ -85,6 +85,14 @@ pub trait UpdateRule: Send + Sync {
 
     /// Told when every row has missed nothing: stamps now start afresh at [`UpdateRule::stamp`].
     fn caught_up(&mut self);
+
+    /// What rows may have missed: the k-th, from 0, is the last k + 1 steps.
+    fn memory(&self) -> &[Flow];
+
+    /// Takes up the memory of an earlier head, whose stamps its rows carry; false if this rule has
+    /// no use for one, so that the rows must be caught up by the earlier head's.
+    #[must_use]
+    fn remember(&mut self, memory: &[Flow]) -> bool;
 }
 
 /// The rule of the given name.
@@ -127,6 +135,14 @@ impl UpdateRule for Sparse {
     }
 
     fn caught_up(&mut self) {}
+
+    fn memory(&self) -> &[Flow] {
+        &[]
+    }
+
+    fn remember(&mut self, memory: &[Flow]) -> bool {
+        memory.is_empty()
+    }
 }
 
 /// Every row takes momentum and decay in every step, though only when it is next touched.
@@ -152,6 +168,11 @@ const STEPS_MAX: usize = 1 << 16;
 impl Dense {
     fn new(momentum: f64, weight_decay: f64) -> Dense {
         Dense { momentum, weight_decay, products: Vec::new() }
+    }
+
+    /// A rule that makes up for what `memory` holds and goes no further.
+    pub(super) fn of_memory(memory: Vec<Flow>) -> Dense {
+        Dense { momentum: 0.0, weight_decay: 0.0, products: memory }
     }
 }
 
@@ -190,6 +211,15 @@ impl UpdateRule for Dense {
 
     fn caught_up(&mut self) {
         self.products.clear();
+    }
+
+    fn memory(&self) -> &[Flow] {
+        &self.products
+    }
+
+    fn remember(&mut self, memory: &[Flow]) -> bool {
+        self.products = memory.to_vec();
+        true
     }
 }
 
