@@ -6,7 +6,7 @@ use pfc_shard::{IMAGE_BYTES_MAX, Quality, hash::content_hash};
 
 use crate::{
     image::{
-        Fit, ImageError, Kind, Limits, Sniffed, decode, decode_grey, encode_jpeg, jpeg_size,
+        Fit, ImageError, Kind, Limits, Sniffed, decode, decode_luma, encode_jpeg, jpeg_size,
         measure, resize, sniff,
     },
     source::Reject,
@@ -67,7 +67,7 @@ fn luma_if_it_will_do(bytes: &[u8], recipe: &Recipe) -> Result<Option<Vec<u8>>, 
         return Ok(None);
     }
     // No state outlives the call but `bytes`, which is only read.
-    let luma = catch_unwind(AssertUnwindSafe(|| decode_grey(bytes)))
+    let luma = catch_unwind(AssertUnwindSafe(|| decode_luma(bytes)))
         .unwrap_or_else(|_| Err(ImageError::Corrupt("the decoder panicked".into())))?;
     if luma.len() != (side * side) as usize {
         return Err(ImageError::Corrupt("the decoder returned another size".into()));
