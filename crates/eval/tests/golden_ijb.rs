@@ -14,27 +14,18 @@ use serde_json::Value;
 const ROUNDING: f64 = 1e-12;
 
 fn golden_cases() -> Vec<(PathBuf, Benchmark, Value)> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("ijb");
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: {} is absent", folder.display());
-        return Vec::new();
-    };
-    let mut cases: Vec<_> = entries.filter_map(|entry| case(&entry.unwrap().path())).collect();
-    cases.sort_by(|a, b| a.0.cmp(&b.0));
-    assert!(!cases.is_empty(), "no case in {}", folder.display());
-    cases
+    let folders = pfc_testing::golden_cases("ijb", |path| path.join("expected.json").exists());
+    folders.into_iter().map(case).collect()
 }
 
-fn case(folder: &Path) -> Option<(PathBuf, Benchmark, Value)> {
-    let json = std::fs::read(folder.join("expected.json")).ok()?;
+fn case(folder: PathBuf) -> (PathBuf, Benchmark, Value) {
+    let json = std::fs::read(folder.join("expected.json")).unwrap();
     let expected: Value = serde_json::from_slice(&json).unwrap();
     let benchmark = match expected["target"].as_str().unwrap() {
         "IJBB" => Benchmark::IjbB,
         _ => Benchmark::IjbC,
     };
-    Some((folder.to_owned(), benchmark, expected))
+    (folder, benchmark, expected)
 }
 
 fn run(folder: &Path, benchmark: Benchmark, options: &Options) -> Judged {

@@ -14,16 +14,6 @@ use pfc_model::MirroredEmbeddings;
 
 const DIM: usize = 256;
 
-fn faces() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/faces");
-    let root = PathBuf::from(std::env::var("PFC_FACES").unwrap_or_else(|_| default.to_owned()));
-    if root.is_dir() {
-        return Some(root);
-    }
-    println!("skipped: {} is absent", root.display());
-    None
-}
-
 /// Embeddings by image name, plain and mirrored, as the `MobileFace` network gave them.
 fn published_embeddings(path: &Path) -> HashMap<String, [Vec<f32>; 2]> {
     let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
@@ -55,7 +45,7 @@ fn published_embeddings(path: &Path) -> HashMap<String, [Vec<f32>; 2]> {
 
 #[test]
 fn golden_fold_accuracies_of_a_published_network_on_lfw_are_met() {
-    let Some(root) = faces() else { return };
+    let Some(root) = pfc_testing::faces("") else { return };
     let published = published_embeddings(&root.join("model/mobileface_v2_lfw_embeddings.npz"));
     let set = PairsSet::open(&root.join("lfw112"), &root.join("lfw_protocol/pairs.txt")).unwrap();
     assert_eq!((set.n_images(), set.n_pairs()), (7701, 6000));

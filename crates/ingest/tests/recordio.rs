@@ -35,15 +35,7 @@ fn rows(dir: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
 }
 
 fn golden() -> Vec<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let root = Path::new(&root).join("rec");
-    if !root.exists() {
-        println!("skipped: {} is absent", root.display());
-        return Vec::new();
-    }
-    let entries = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.is_dir()).collect()
+    pfc_testing::golden_cases("rec", Path::is_dir)
 }
 
 /// What a pack must hold: every image that starts as a JPEG, under its class and key.

@@ -24,19 +24,7 @@ const ROUNDING: f64 = 1e-12;
 const AUC_TOLERANCE: f64 = 1e-7;
 
 fn golden_cases() -> Vec<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("ijb");
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: {} is absent", folder.display());
-        return Vec::new();
-    };
-    let paths = entries.map(|entry| entry.unwrap().path());
-    let mut cases: Vec<PathBuf> =
-        paths.filter(|path| path.join("expected.json").exists()).collect();
-    cases.sort();
-    assert!(!cases.is_empty(), "no case in {}", folder.display());
-    cases
+    pfc_testing::golden_cases("ijb", |path| path.join("expected.json").exists())
 }
 
 /// A case as plain columns; the test reads the files itself, to depend on no reader of the project.

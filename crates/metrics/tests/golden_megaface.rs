@@ -20,17 +20,6 @@ const DISTANCE_TOLERANCE: f64 = 1e-7;
 /// The noisy probes of the cleaned set carry noise of ±0.001, but the file holds their features.
 const SHARE_TOLERANCE: f64 = 1e-12;
 
-fn golden_folder() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("megaface");
-    if folder.exists() {
-        return Some(folder);
-    }
-    println!("skipped: {} is absent", folder.display());
-    None
-}
-
 struct Case {
     expected: Value,
     probe_paths: Vec<String>,
@@ -160,7 +149,7 @@ fn check(matches: &Matches, expected: &Value, what: &str) {
 
 #[test]
 fn golden_megaface_ranks_and_rates_are_met_for_all_sizes() {
-    let Some(folder) = golden_folder() else { return };
+    let Some(folder) = pfc_testing::golden("megaface") else { return };
     let case = Case::read(&folder);
     for (name, expected) in case.expected["results"].as_object().unwrap() {
         let (state, size) = name.split_once('_').unwrap();
@@ -172,7 +161,7 @@ fn golden_megaface_ranks_and_rates_are_met_for_all_sizes() {
 
 #[test]
 fn golden_megaface_rank_and_distance_of_every_pair_are_met() {
-    let Some(folder) = golden_folder() else { return };
+    let Some(folder) = pfc_testing::golden("megaface") else { return };
     let case = Case::read(&folder);
     let bytes = std::fs::read(folder.join("pairs.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();

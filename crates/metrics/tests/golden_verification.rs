@@ -21,19 +21,7 @@ const XNORM_TOLERANCE: f64 = 1e-6;
 const ROUNDING: f64 = 1e-12;
 
 fn golden_cases() -> Vec<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("verification");
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: {} is absent", folder.display());
-        return Vec::new();
-    };
-    let paths = entries.map(|entry| entry.unwrap().path());
-    let mut cases: Vec<PathBuf> =
-        paths.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect();
-    cases.sort();
-    assert!(!cases.is_empty(), "no case in {}", folder.display());
-    cases
+    pfc_testing::golden_cases("verification", |path| pfc_testing::has_extension(path, "safetensors"))
 }
 
 struct Case {

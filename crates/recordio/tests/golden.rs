@@ -33,13 +33,7 @@ impl Case {
 }
 
 fn cases() -> Vec<Case> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let root = PathBuf::from(root).join("rec");
-    if !root.exists() {
-        println!("skipped: {} is absent", root.display());
-        return Vec::new();
-    }
+    let Some(root) = pfc_testing::golden("rec") else { return Vec::new() };
     let manifest: Value =
         serde_json::from_slice(&fs::read(root.join("manifest.json")).unwrap()).unwrap();
     let files = manifest["files"].as_object().unwrap();

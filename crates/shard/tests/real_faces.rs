@@ -12,13 +12,6 @@ use std::{
 
 use pfc_shard::{Dataset, DatasetWriter, Face, IdentityNames, ImageSize, Quality, decode, verify};
 
-/// Folder of one folder per person; from `PFC_FACES`, or beside the checkout.
-fn lfw112() -> Option<PathBuf> {
-    let beside = || concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/faces").into();
-    let dir = PathBuf::from(std::env::var_os("PFC_FACES").unwrap_or_else(beside)).join("lfw112");
-    dir.is_dir().then_some(dir)
-}
-
 fn sorted(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
@@ -27,10 +20,7 @@ fn sorted(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn real_faces_come_back_byte_for_byte_and_decode() {
-    let Some(raw) = lfw112() else {
-        println!("skipped: lfw112 is absent");
-        return;
-    };
+    let Some(raw) = pfc_testing::faces("lfw112") else { return };
     // Every tenth person: 1,300 images are as good as all, and ten times faster.
     let people: Vec<PathBuf> = sorted(&raw).into_iter().step_by(10).collect();
     let out = tempfile::tempdir().unwrap();

@@ -162,20 +162,8 @@ fn check_cases(change: impl Fn(&mut HeadConfig), look: Look) {
     }
 }
 
-/// Every case in the folder, in order of name; none where there is no folder.
 fn golden_cases() -> Vec<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("pfc");
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: {} is absent", folder.display());
-        return Vec::new();
-    };
-    let mut cases: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    cases.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-    cases.sort();
-    assert!(!cases.is_empty(), "no case in {}", folder.display());
-    cases
+    pfc_testing::golden_cases("pfc", |path| pfc_testing::has_extension(path, "safetensors"))
 }
 
 #[test]

@@ -1,23 +1,12 @@
 //! The whole of LFW, where it is at hand: `PFC_FACES`, by default beside the project.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use crate::common::{Bench, stdout};
 
-fn lfw() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/faces");
-    let root = std::env::var_os("PFC_FACES").map_or_else(|| default.into(), PathBuf::from);
-    let lfw = root.join("lfw112");
-    if lfw.is_dir() {
-        return Some(lfw);
-    }
-    println!("skipped: {} is absent", lfw.display());
-    None
-}
-
 #[test]
 fn all_of_lfw_packs_the_same_with_one_and_two_threads_and_a_flipped_byte_is_found() {
-    let Some(lfw) = lfw() else { return };
+    let Some(lfw) = pfc_testing::faces("lfw112") else { return };
     let bench = Bench::new();
     let pack = |out: &str, threads: u32| {
         let lfw = lfw.display();

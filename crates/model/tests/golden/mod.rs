@@ -8,15 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 /// The folder of recorded backbones; without it, says so and gives none.
 pub fn folder() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let folder =
-        std::env::var_os("PFC_GOLDEN").map_or_else(|| PathBuf::from(default), PathBuf::from);
-    let folder = folder.join("backbones");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("skipped: {} is absent", folder.display());
-    None
+    pfc_testing::golden("backbones")
 }
 
 /// Files of `folder` whose name ends in `ending`, in order.
