@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_binpack::PackError;
 use pfc_durable::DurableError;
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
@@ -73,14 +74,9 @@ pub enum EvalError {
         /// The folder.
         data: PathBuf,
     },
-    /// A file that is no verification pack.
-    #[error("{}: not a verification pack: {reason}", path.display())]
-    Pack {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
+    /// A verification pack that cannot be read.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// An image that cannot be decoded.
     #[error("{image}: cannot decode the image: {reason}")]
     Image {
@@ -215,11 +211,7 @@ impl EvalError {
             EvalError::NoList { .. } => {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }
-            EvalError::Pack { .. } => Some(
-                "a pack is a pickle of (images, issame) as InsightFace publishes them, such as \
-                 lfw.bin; no other pickles are read, and nothing in one is ever run"
-                    .to_owned(),
-            ),
+            EvalError::Pack(error) => error.hint(),
             EvalError::Features { .. } => Some(
                 "float32 arrays of two dimensions are read, one embedding a row, from .safetensors \
                  or .npy (in Python: numpy.save(name, x.astype('<f4')))"

@@ -11,7 +11,6 @@ mod html;
 pub mod ijb;
 pub mod megaface;
 pub mod nn;
-pub mod pack;
 pub mod pairs;
 pub mod plot;
 pub mod protocols;
@@ -20,3 +19,5 @@ pub mod verification;
 
 pub use cli::{Cli, HINTS, run};
 pub use error::EvalError;
+/// `InsightFace`'s verification packs.
+pub use pfc_binpack as pack;

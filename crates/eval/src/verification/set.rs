@@ -98,7 +98,7 @@ impl PairsSet {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Pack`] if the file is no pack, [`EvalError::Image`], [`EvalError::Io`].
+    /// [`EvalError::Pack`] if the file cannot be read or is no pack, [`EvalError::Image`].
     pub fn open_pack(path: &Path) -> Result<PairsSet, EvalError> {
         let pack = Pack::read(path)?;
         // Where image i of the pack lies among the different ones.

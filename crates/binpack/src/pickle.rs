@@ -10,7 +10,8 @@
 
 use std::borrow::Cow;
 
-use super::{machine::Machine, numpy::Dtype};
+use crate::machine::Machine;
+pub use crate::numpy::Dtype;
 
 /// Why a pickle was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +25,7 @@ pub struct PickleError {
 
 /// Where an object lies in its [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Id(pub(super) u32);
+pub struct Id(pub(crate) u32);
 
 /// An object of a pickle.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +82,7 @@ pub enum Callable {
 
 impl Callable {
     /// The callable of this name, if it is one that packs need.
-    pub(super) fn named(module: &str, name: &str) -> Option<Callable> {
+    pub(crate) fn named(module: &str, name: &str) -> Option<Callable> {
         // numpy.core became numpy._core in NumPy 2, and __builtin__ builtins in Python 3.
         let module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins");
         match (module.as_str(), name) {

@@ -1,16 +1,15 @@
-//! `InsightFace`'s verification packs: `.bin` files that hold a pickled `(images, issame)`.
-//!
-//! Images are encoded (JPEG or PNG), as byte strings or numpy arrays; images 2i and 2i+1 are pair i.
+//! A pack in memory, and the way from a pickle to it.
 
-mod machine;
-mod numpy;
-mod opcode;
-pub mod pickle;
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::Path,
+};
 
-use std::path::Path;
-
-use self::pickle::{Pickle, Value};
-use crate::{EvalError, pairs::read_regular_file};
+use crate::{
+    PackError, numpy,
+    pickle::{Pickle, Value},
+};
 
 /// Ten times the largest published pack.
 const PACK_BYTES_MAX: u64 = 4 << 30;
@@ -29,10 +28,10 @@ impl Pack {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::Pack`] if the file is no pack.
-    pub fn read(path: &Path) -> Result<Pack, EvalError> {
-        let bytes = read_regular_file(path, PACK_BYTES_MAX)?;
-        Pack::parse(&bytes).map_err(|reason| EvalError::Pack { path: path.to_owned(), reason })
+    /// [`PackError::Io`], and [`PackError::NotAPack`] if the file is no pack.
+    pub fn read(path: &Path) -> Result<Pack, PackError> {
+        let bytes = read_regular_file(path)?;
+        Pack::parse(&bytes).map_err(|reason| PackError::NotAPack { path: path.to_owned(), reason })
     }
 
     /// Parses the bytes of a pack.
@@ -68,6 +67,24 @@ impl Pack {
         let images = images.by_ref().map(encoded).collect::<Result<_, _>>()?;
         Ok(Pack { images, same })
     }
+}
+
+/// Reads a file whole, refusing devices, pipes and absurd sizes.
+fn read_regular_file(path: &Path) -> Result<Vec<u8>, PackError> {
+    let refuse =
+        |why: String| PackError::io("read", path)(io::Error::new(io::ErrorKind::InvalidInput, why));
+    let metadata = fs::metadata(path).map_err(PackError::io("open", path))?;
+    if !metadata.is_file() {
+        return Err(refuse("it is no regular file".to_owned()));
+    }
+    if metadata.len() > PACK_BYTES_MAX {
+        return Err(refuse(format!("{} bytes are more than {PACK_BYTES_MAX}", metadata.len())));
+    }
+    let file = File::open(path).map_err(PackError::io("open", path))?;
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    // The file may grow meanwhile; what is read stays bounded.
+    file.take(PACK_BYTES_MAX).read_to_end(&mut bytes).map_err(PackError::io("read", path))?;
+    Ok(bytes)
 }
 
 fn labels_of(pickle: &Pickle<'_>, labels: &Value<'_>) -> Result<Vec<bool>, String> {

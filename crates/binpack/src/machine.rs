@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use super::{
+use crate::{
     numpy::{self, Dtype},
     opcode::{self as op, Reader, name},
     pickle::{Callable, Id, PickleError, Value},

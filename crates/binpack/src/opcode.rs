@@ -1,6 +1,6 @@
 //! Pickle instructions: their codes and the reading of their operands.
 
-use super::pickle::PickleError;
+use crate::pickle::PickleError;
 
 pub const APPEND: u8 = b'a';
 pub const APPENDS: u8 = b'e';
