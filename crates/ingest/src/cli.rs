@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use pfc_cli::{Verbosity, completions::CompletionsArgs};
 
-use crate::{InspectArgs, PackArgs, SynthArgs, VerifyArgs};
+use crate::{InspectArgs, PackArgs, SynthArgs, VerifyArgs, pack::help};
 
 /// Pack face crops into columnar shards, check them, and look at them.
 ///
@@ -36,7 +36,8 @@ pub struct Cli {
 pub enum Command {
     /// Make a folder of procedural faces to try things with.
     Synth(SynthArgs),
-    /// Pack face crops, from folders or RecordIO, into a data set.
+    /// Pack face crops, from folders, lists or other formats, into a data set.
+    #[command(long_about = help::ABOUT)]
     Pack(PackArgs),
     /// Check every byte of a data set.
     Verify(VerifyArgs),

@@ -5,9 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_binpack::PackError;
 use pfc_durable::DurableError;
 use pfc_recordio::RecordError;
 use pfc_shard::ShardError;
+
+use crate::source::InputError;
 
 /// An input that cannot be read or an output that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +42,7 @@ pub enum IngestError {
         path: PathBuf,
     },
     /// The input is a file.
-    #[error("{}: is a file, but not a RecordIO file (.rec)", path.display())]
+    #[error("{}: is a file, not a folder of identities", path.display())]
     NotAFolder {
         /// The path given.
         path: PathBuf,
@@ -129,6 +132,12 @@ pub enum IngestError {
     /// A RecordIO file could not be read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A verification pack could not be read.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// The input is not what it should be.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// A file could not be made visible.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -156,7 +165,7 @@ impl IngestError {
             NoSuchFolder { .. } => "is the path right?".into(),
             NotAFolder { .. } => {
                 "give a folder with one sub-folder of images per identity, as in faces/NAME/1.jpg, \
-                 or a .rec file"
+                 or say with --from what the file is"
                     .into()
             }
             NoIdentities { path, n_loose: 0 } => format!(
@@ -185,6 +194,8 @@ impl IngestError {
             }
             Shard(source) => return source.hint(),
             Record(source) => return source.hint(),
+            Pack(source) => return source.hint(),
+            Input(source) => source.hint(),
             Durable(source) => return source.hint(),
         };
         Some(hint)

@@ -24,6 +24,7 @@ pub use cli::{Cli, Command};
 pub use error::IngestError;
 pub use inspect::InspectArgs;
 pub use pack::PackArgs;
+pub use source::InputError;
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
 

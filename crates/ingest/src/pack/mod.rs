@@ -1,23 +1,23 @@
 //! `pfc-ingest pack`: a folder of face crops becomes a data set.
 
+pub mod help;
 mod output;
 mod pipeline;
 mod prepare;
 pub mod quarantine;
 mod summary;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
-use pfc_recordio::RecordPaths;
 use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize};
 
 use crate::{
     IngestError,
     image::{Fit, Limits},
-    source::{FolderSource, RecordSource, Source},
+    source::{self, InputOptions, Source},
     threads::Threads,
     units,
 };
@@ -27,29 +27,15 @@ use prepare::Recipe;
 use summary::Summary;
 
 /// Pack face crops into a data set.
-///
-/// RAW holds one folder of images per identity, at any depth: RAW/NAME/1.jpg or RAW/part/NAME/1.jpg.
-/// Or it is an MXNet RecordIO file, such as train.rec of MS1MV3 or Glint360K, or a folder that holds
-/// train.rec; train.idx beside it saves a walk through the file.
-/// JPEG, PNG, BMP, PGM/PPM and WebP are told by their content. A JPEG that already has the size is
-/// stored byte for byte; anything else is turned upright, resized and encoded as JPEG. Every image
-/// is decoded once: one that cannot be is left out and listed with its reason in
-/// OUT/quarantine.jsonl. Labels number the identities in byte order of their names; those of
-/// RecordIO, named `id_CLASS`, in the order of their classes, so that dense classes stay as they are.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  pfc-ingest pack faces data
-  pfc-ingest pack photos data --size 128 --fit pad --quality 90
-  pfc-ingest pack glint360k/train.rec data
-  pfc-ingest pack faces data --json | jq .images
-
-The same input, options and seed give the same bytes, whatever the number of threads.
-Memory: the list of files (about 30 bytes each; RecordIO 40) and, per thread, one file and its pixels.")]
+#[command(after_help = help::AFTER)]
 pub struct PackArgs {
-    /// Folder with one folder of images per identity, or a .rec file or the folder of train.rec
+    /// Folder, file, pattern of files, or `-` for a list on standard input
     raw: PathBuf,
     /// Folder to write the data set to
     out: PathBuf,
+    #[command(flatten)]
+    input: InputOptions,
     /// Width and height of the packed images, in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 112,
           value_parser = clap::value_parser!(u16).range(8..=1024))]
@@ -118,7 +104,8 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     let started = std::time::Instant::now();
     let output = Output::open(&args.raw, &args.out, args.force)?;
     let pool = args.threads.pool()?;
-    let source = pool.install(|| open(&args.raw, quiet))?;
+    let scratch = output.scratch()?;
+    let source = pool.install(|| source::open(&args.raw, &args.input, &scratch, quiet))?;
     tracing::info!("{} images listed in {:.1?}", source.index().len(), started.elapsed());
     let job = args.job();
     let spec = args.spec(&*source);
@@ -133,14 +120,6 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     output.commit()?;
     summary.finish(started.elapsed());
     Ok(summary)
-}
-
-/// The source that `raw` is: RecordIO by its file, else identity folders.
-fn open(raw: &Path, quiet: bool) -> Result<Box<dyn Source + Send>, IngestError> {
-    Ok(match RecordPaths::find(raw) {
-        Some(paths) => Box::new(RecordSource::open(&paths, quiet)?),
-        None => Box::new(FolderSource::open(raw)?),
-    })
 }
 
 impl PackArgs {

@@ -56,6 +56,18 @@ impl Output {
         }
     }
 
+    /// A folder that exists on the disk that is written to, for temporary files.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Io`] if the current folder is gone.
+    pub fn scratch(&self) -> Result<PathBuf, IngestError> {
+        let path =
+            std::path::absolute(self.path()).map_err(IngestError::at("find", self.path()))?;
+        let above = path.ancestors().skip(1).find(|folder| folder.is_dir());
+        Ok(above.unwrap_or(&path).to_path_buf())
+    }
+
     /// Puts a replacement in its place; the old data set is removed last.
     ///
     /// # Errors

@@ -142,7 +142,7 @@ impl Writer<'_> {
     fn write(&mut self, rows: Vec<Row>) -> Result<(), IngestError> {
         let ImageSize { width, height } = self.size;
         for Row { entry, result } in rows {
-            let path = self.source.index().path(entry);
+            let path = self.source.path(entry);
             match result {
                 Err(reject) => self.quarantine.add(&path, &reject)?,
                 Ok(Prepared { image, passed_through, quality, hash }) => {

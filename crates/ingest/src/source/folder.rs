@@ -8,14 +8,11 @@ use std::{
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::{Index, LeftOut, Reject, Source};
+use super::{Index, LeftOut, Reject, Source, file::read_file};
 use crate::{
     IngestError,
     image::{SNIFF_BYTES, Sniffed, has_image_extension, sniff},
 };
-
-/// Files beyond this are no face crops, and reading one would be felt.
-const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// A folder of identity folders, indexed.
 pub struct FolderSource {
@@ -61,15 +58,7 @@ impl Source for FolderSource {
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
-        let file = File::open(self.root.join(self.index.path(entry)))?;
-        let size = file.metadata()?.len();
-        if size > FILE_BYTES_MAX {
-            return Err(Reject::TooManyBytes { bytes: size, bytes_max: FILE_BYTES_MAX });
-        }
-        let mut bytes = Vec::with_capacity(size as usize + 1);
-        // The file may grow meanwhile; what is read stays bounded.
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        read_file(&self.root.join(self.index.path(entry)))
     }
 
     fn left_out(&self) -> &[LeftOut] {

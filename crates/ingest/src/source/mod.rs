@@ -1,15 +1,33 @@
 //! Where images come from. A source is indexed first, which fixes labels and order; images are then
 //! read in any order from many threads.
 
+mod bin;
+mod catalogue;
+mod choose;
+mod file;
 mod folder;
 mod index;
+mod input_error;
+pub mod list;
+mod names;
 mod recordio;
+mod shards;
+mod spool;
+mod table;
+pub mod tar;
 
 use std::io;
 
-pub use folder::FolderSource;
+use bin::BinSource;
+pub use choose::{InputOptions, open};
+use folder::FolderSource;
 pub use index::Index;
-pub use recordio::RecordSource;
+pub use input_error::InputError;
+use list::ListSource;
+use recordio::RecordSource;
+use spool::Spool;
+use table::TableSource;
+use tar::TarSource;
 
 use crate::image::ImageError;
 
@@ -20,6 +38,18 @@ pub trait Source: Sync {
 
     /// Identities and images, in the order of the source.
     fn index(&self) -> &Index;
+
+    /// What image `entry` is called in messages and in the data set.
+    fn path(&self, entry: u64) -> String {
+        self.index().path(entry)
+    }
+
+    /// The five points of image `entry`, where the source states them: x and y of the left eye, the
+    /// right eye, the nose and the corners of the mouth, in pixels.
+    #[allow(dead_code, reason = "aligning needs them, packing does not")]
+    fn landmarks(&self, _entry: u64) -> Option<list::Landmarks> {
+        None
+    }
 
     /// The bytes of image `entry`, for `entry` below [`Index::len`].
     ///
@@ -50,6 +80,15 @@ pub enum Reject {
     /// An image that belongs to nobody.
     #[error("the image lies in no identity folder")]
     NoIdentity,
+    /// An image whose identity is not said, or not in a way that is understood.
+    #[error("{0}")]
+    NoLabel(String),
+    /// A sample or a row without an image.
+    #[error("there is no image in it")]
+    NoImage,
+    /// A sample has one image.
+    #[error("its sample has an image already")]
+    SecondImage,
     /// The file cannot be read.
     #[error("cannot read: {0}")]
     Unreadable(String),
@@ -78,6 +117,9 @@ impl Reject {
         match self {
             Reject::OtherFile => "other_file",
             Reject::NoIdentity => "no_identity",
+            Reject::NoLabel(_) => "no_label",
+            Reject::NoImage => "no_image",
+            Reject::SecondImage => "second_image",
             Reject::Unreadable(_) => "unreadable",
             Reject::BrokenLink => "broken_link",
             Reject::NameNotUtf8 => "name_not_utf8",

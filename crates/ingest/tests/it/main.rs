@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
+mod inputs;
 mod inspect;
 mod messages;
 mod pack;

@@ -61,7 +61,7 @@ fn no_such_folder() {
         &Bench::new(),
         "pack raw data",
         "error: cannot pack `raw`
-  cause: raw: there is no such folder
+  cause: raw: there is no such file or folder
 
 hint: is the path right?",
     );
@@ -75,10 +75,10 @@ fn a_file_in_place_of_a_folder() {
         &bench,
         "pack faces.zip data",
         "error: cannot pack `faces.zip`
-  cause: faces.zip: is a file, but not a RecordIO file (.rec)
+  cause: faces.zip: neither its name nor its first bytes say what it is
 
-hint: give a folder with one sub-folder of images per identity, as in faces/NAME/1.jpg, or a .rec \
-file",
+hint: say what it is with --from: recordio, list, tar, parquet or bin; or give a folder with one \
+sub-folder of images per identity, as in faces/NAME/1.jpg",
     );
 }
 

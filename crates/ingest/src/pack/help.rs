@@ -1,0 +1,58 @@
+//! What `pack --help` says beyond its options. A paragraph is a line, which the terminal breaks.
+
+/// What RAW may be, and what becomes of it.
+pub const ABOUT: &str = "\
+Pack face crops into a data set
+
+RAW is one of
+
+- a folder with one folder of images per identity, at any depth: RAW/NAME/1.jpg or \
+  RAW/part/NAME/1.jpg
+
+- MXNet RecordIO: a .rec file, such as that of MS1MV3 or Glint360K, or a folder with train.rec; \
+  train.idx beside it saves a walk through the file
+
+- a list of images: lines `path<TAB>label`, or columns (CSV, or between tabs) under a header with \
+  path and label or identity, and perhaps landmarks x1,y1 to x5,y5; `-` reads one from standard \
+  input. Paths start at --root, else at the list's folder
+
+- WebDataset shards: .tar, .tar.gz or .tar.zst, or a folder of them. A sample is an image with a \
+  .cls of the same name, or a .json with label or identity
+
+- Parquet or Arrow files, or a folder of them, with a column image (bytes, or {bytes, path} as \
+  Hugging Face stores it) and a column label or identity (integers, whose class names are taken if \
+  the file has them, or text)
+
+- a verification pack of InsightFace, such as lfw.bin. It states pairs, not people: images of equal \
+  bytes are packed once, and an identity is all images that pairs of one person connect, named id_N \
+  after the number of its first image in the pack; an image in no such pair is one of its own
+
+Several shards are also a pattern in quotes: 'train-{0000..0127}.tar' or '{train,val}.parquet'.
+
+JPEG, PNG, BMP, PGM/PPM and WebP are told by their content. A JPEG that already has the size is \
+stored byte for byte; anything else is turned upright, resized and encoded as JPEG. Every image is \
+decoded once: one that cannot be is left out and listed with its reason in OUT/quarantine.jsonl.
+
+Labels count from 0. Where a source states integers for all images, they give the order, so that \
+dense labels stay as they are; gaps are closed, with a warning, and the identity's name is the \
+integer that was (id_CLASS in RecordIO). Names are numbered in byte order. Where label and identity \
+are both given, the label gives the place and the identity the name.";
+
+/// Examples, and what it takes.
+pub const AFTER: &str = "\
+Examples:
+  pfc-ingest pack faces data
+  pfc-ingest pack photos data --size 128 --fit pad --quality 90
+  pfc-ingest pack glint360k/train.rec data
+  pfc-ingest pack faces.csv data --root /mnt/faces
+  find faces -name '*.jpg' | awk -F/ '{print $0 \"\\t\" $2}' | pfc-ingest pack - data
+  pfc-ingest pack 'shards/train-{0000..0127}.tar' data
+  pfc-ingest pack lfw.bin data --json | jq .identities
+
+The same input, options and seed give the same bytes, whatever the number of threads.
+
+Memory: the list of images (about 30 bytes each in folders, 40 in RecordIO and tables, 50 and the \
+name in lists and tar) and, per thread, one image and its pixels; a .bin pack is held whole.
+
+Disk: images in .tar.gz, .tar.zst, .parquet and .arrow files are first unpacked, without being \
+decoded, to a nameless temporary file beside OUT, which takes their size until the end.";

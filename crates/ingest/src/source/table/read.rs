@@ -1,0 +1,212 @@
+//! Tables read part by part: a row group of Parquet, or an Arrow file, at a time.
+
+use std::{
+    fs::File,
+    io::{BufReader, Read},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::{FileReader, StreamReader};
+use arrow_schema::{ArrowError, Schema};
+use parquet::arrow::{
+    ProjectionMask,
+    arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    parquet_to_arrow_schema,
+};
+
+use super::columns::{Columns, RowImage};
+use crate::{
+    IngestError,
+    source::{InputError, LeftOut, Reject, Spool, catalogue::Who, file::check_size},
+};
+
+/// Rows are decoded in batches of about so many bytes.
+const BATCH_BYTES: i64 = 8 << 20;
+const BATCH_ROWS_MAX: i64 = 1024;
+
+/// The key under which Hugging Face's libraries describe a table.
+const FEATURES_KEY: &str = "huggingface";
+
+/// A file of tables, and how it is read.
+pub struct Table {
+    columns: Columns,
+    layout: Layout,
+}
+
+enum Layout {
+    Parquet(ArrowReaderMetadata),
+    ArrowFile,
+    ArrowStream,
+}
+
+/// What a part of a table holds.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// By row: whose it is and where among the unpacked images; nothing for a row left out.
+    pub rows: Vec<Option<(Who, u64, u32)>>,
+    /// The rows left out, with numbers that start at the part.
+    pub left_out: Vec<(usize, Reject)>,
+}
+
+impl Table {
+    /// Reads what describes the table at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError`] if it is none, or has other columns.
+    pub fn open(path: &Path) -> Result<Table, IngestError> {
+        let mut magic = Vec::with_capacity(6);
+        let file = File::open(path).map_err(IngestError::at("open", path))?;
+        file.take(6).read_to_end(&mut magic).map_err(IngestError::at("read", path))?;
+        guarded(path, || match &magic[..] {
+            [b'P', b'A', b'R', b'1', ..] => Table::parquet(path),
+            b"ARROW1" => {
+                let reader = FileReader::try_new(open(path)?, None).map_err(say)?;
+                Table::arrow(&reader.schema(), Layout::ArrowFile)
+            }
+            [0xff, 0xff, 0xff, 0xff, ..] => {
+                let reader = StreamReader::try_new(open(path)?, None).map_err(say)?;
+                Table::arrow(&reader.schema(), Layout::ArrowStream)
+            }
+            _ => Err("begins neither as Parquet nor as Arrow does".into()),
+        })
+    }
+
+    fn parquet(path: &Path) -> Result<Table, String> {
+        let file = File::open(path).map_err(|e| e.to_string())?;
+        // What Arrow keeps beside Parquet's own schema would bring other types of the same values.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| e.to_string())?;
+        let file = metadata.metadata().file_metadata();
+        let described =
+            parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok();
+        let features = described.as_ref().and_then(|schema| schema.metadata().get(FEATURES_KEY));
+        let features = features.map(String::as_str);
+        let columns = Columns::find(metadata.schema(), features)?;
+        Ok(Table { columns, layout: Layout::Parquet(metadata) })
+    }
+
+    fn arrow(schema: &Schema, layout: Layout) -> Result<Table, String> {
+        let features = schema.metadata().get(FEATURES_KEY).map(String::as_str);
+        Ok(Table { columns: Columns::find(schema, features)?, layout })
+    }
+
+    /// Number of parts that can be read by themselves.
+    pub fn n_parts(&self) -> usize {
+        match &self.layout {
+            Layout::Parquet(metadata) => metadata.metadata().num_row_groups(),
+            Layout::ArrowFile | Layout::ArrowStream => 1,
+        }
+    }
+
+    /// Reads part `part` of the table at `path`; its images go to `spool`.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError`] at damage, or where the spool is full.
+    pub fn read(&self, path: &Path, part: usize, spool: &Spool) -> Result<Part, IngestError> {
+        let place = match &self.layout {
+            Layout::Parquet(_) => format!("row group {part}: "),
+            Layout::ArrowFile | Layout::ArrowStream => String::new(),
+        };
+        let wrong = |problem: String| InputError::Table {
+            path: path.to_path_buf(),
+            problem: format!("{place}{problem}"),
+        };
+        let mut batches = guarded(path, || self.batches(path, part))?;
+        let mut rows = Part::default();
+        // No state outlives a panic but rows that are then dropped.
+        while let Some(batch) = catch(|| batches.next()).map_err(wrong)? {
+            let batch = batch.map_err(|e| wrong(e.to_string()))?;
+            rows.add(&self.columns, &batch, spool, wrong)?;
+        }
+        Ok(rows)
+    }
+
+    fn batches(&self, path: &Path, part: usize) -> Result<Batches, String> {
+        Ok(match &self.layout {
+            Layout::ArrowFile => Box::new(FileReader::try_new(open(path)?, None).map_err(say)?),
+            Layout::ArrowStream => Box::new(StreamReader::try_new(open(path)?, None).map_err(say)?),
+            Layout::Parquet(metadata) => {
+                let file = File::open(path).map_err(|e| e.to_string())?;
+                let schema = metadata.metadata().file_metadata().schema_descr();
+                let leaves = schema.columns().iter().enumerate();
+                let needed = leaves.filter(|(_, leaf)| self.columns.needed(&leaf.path().string()));
+                let mask = ProjectionMask::leaves(schema, needed.map(|(i, _)| i));
+                let group = metadata.metadata().row_group(part);
+                let row_bytes = group.total_byte_size().max(1) / group.num_rows().max(1);
+                let n_rows = (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX);
+                let builder =
+                    ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+                        .with_row_groups(vec![part])
+                        .with_projection(mask)
+                        .with_batch_size(n_rows as usize);
+                Box::new(builder.build().map_err(|e| e.to_string())?)
+            }
+        })
+    }
+}
+
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+
+impl Part {
+    fn add(
+        &mut self,
+        columns: &Columns,
+        batch: &RecordBatch,
+        spool: &Spool,
+        wrong: impl Fn(String) -> InputError,
+    ) -> Result<(), IngestError> {
+        for (image, who) in columns.rows(batch).map_err(wrong)? {
+            let (bytes, who) = match (image, who) {
+                (RowImage::Bytes(bytes), Ok(who)) => (bytes, who),
+                (RowImage::Missing, _) => {
+                    self.leave_out(Reject::NoImage);
+                    continue;
+                }
+                (_, Err(problem)) => {
+                    self.leave_out(Reject::NoLabel(problem));
+                    continue;
+                }
+            };
+            if let Err(reject) = check_size(bytes.len() as u64) {
+                self.leave_out(reject);
+                continue;
+            }
+            let start = spool.push(bytes)?;
+            self.rows.push(Some((who, start, bytes.len() as u32)));
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, reject: Reject) {
+        self.left_out.push((self.rows.len(), reject));
+        self.rows.push(None);
+    }
+}
+
+/// The rows left out of a part that starts at row `first` of the file `name`.
+pub fn left_out(part: Vec<(usize, Reject)>, name: &str, first: u64) -> Vec<LeftOut> {
+    let source = |row: usize| format!("{name}/{}", first + row as u64);
+    part.into_iter().map(|(row, reject)| LeftOut { source: source(row), reject }).collect()
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, String> {
+    File::open(path).map(BufReader::new).map_err(|e| e.to_string())
+}
+
+fn say(error: ArrowError) -> String {
+    error.to_string()
+}
+
+/// Runs a decoder on foreign bytes; a panic of it is a fault of the file.
+fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| "the decoder panicked".into())
+}
+
+fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, String>) -> Result<T, IngestError> {
+    let wrong = |problem| InputError::Table { path: path.to_path_buf(), problem };
+    Ok(catch(run).and_then(|result| result).map_err(wrong)?)
+}

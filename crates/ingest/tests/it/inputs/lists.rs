@@ -1,0 +1,91 @@
+//! Lists of images, as files and on standard input.
+
+use assert_cmd::Command;
+
+use super::{check_rows, face};
+use crate::common::{Bench, stderr};
+
+fn bench() -> Bench {
+    let bench = Bench::new();
+    for i in 0..4 {
+        bench.write(&format!("store/img {i}.jpg"), &face(i));
+    }
+    bench
+}
+
+#[test]
+fn integer_labels_keep_their_order_and_close_their_gaps_with_a_warning() {
+    let bench = bench();
+    let list = "img 0.jpg\t16777217\nimg 1.jpg\t9\r\n\nimg 2.jpg\t16777216\nimg 3.jpg\t9\n";
+    bench.write("store/list.tsv", list.as_bytes());
+    let run = bench.run("pack store/list.tsv data").success();
+    check_rows(
+        &bench,
+        "data",
+        &[
+            ("img 0.jpg", 2, "16777217", 0),
+            ("img 1.jpg", 0, "9", 1),
+            ("img 2.jpg", 1, "16777216", 2),
+            ("img 3.jpg", 0, "9", 3),
+        ],
+    );
+    insta::assert_snapshot!(stderr(&run), @" WARN store/list.tsv: the labels 9 to 16777217 do not count from 0 without gaps: they become 0 to 2 in their order, and the identities' names say what they were");
+}
+
+#[test]
+fn dense_integer_labels_stay_and_nothing_is_said() {
+    let bench = bench();
+    bench.write("store/list.txt", b"img 0.jpg\t2\nimg 1.jpg\t0\nimg 2.jpg\t1\n");
+    let run = bench.run("pack store/list.txt data").success();
+    check_rows(
+        &bench,
+        "data",
+        &[("img 0.jpg", 2, "2", 0), ("img 1.jpg", 0, "0", 1), ("img 2.jpg", 1, "1", 2)],
+    );
+    assert_eq!(stderr(&run), "");
+}
+
+#[test]
+fn csv_columns_are_found_by_name_and_paths_start_at_root() {
+    let bench = bench();
+    let csv = "identity,size,path\n\"Lee, Ann\",1,img 1.jpg\nBob,2,\"img 0.jpg\"\n";
+    bench.write("lists/faces.csv", csv.as_bytes());
+    bench.run("pack lists/faces.csv data --root store").success();
+    check_rows(&bench, "data", &[("img 0.jpg", 0, "Bob", 0), ("img 1.jpg", 1, "Lee, Ann", 1)]);
+}
+
+#[test]
+fn a_label_beside_an_identity_gives_it_its_place() {
+    let bench = bench();
+    bench.write("store/l.csv", b"path,label,identity\nimg 1.jpg,1,Ann\nimg 0.jpg,0,Bob\n");
+    bench.run("pack store/l.csv data").success();
+    check_rows(&bench, "data", &[("img 0.jpg", 0, "Bob", 0), ("img 1.jpg", 1, "Ann", 1)]);
+}
+
+#[test]
+fn standard_input_is_a_list_whose_paths_start_at_the_current_folder() {
+    let bench = bench();
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("pfc-ingest"));
+    command.current_dir(bench.path("")).env_remove("PFC_LOG").args(["pack", "-", "data"]);
+    command.write_stdin("store/img 2.jpg\tb\nstore/img 3.jpg\ta\n").assert().success();
+    check_rows(&bench, "data", &[("store/img 2.jpg", 1, "b", 2), ("store/img 3.jpg", 0, "a", 3)]);
+    assert_eq!(bench.dataset("data").manifest().sources, ["standard input"]);
+}
+
+#[test]
+fn absolute_paths_are_taken_as_they_are() {
+    let bench = bench();
+    let path = bench.path("store/img 1.jpg").display().to_string();
+    bench.write("elsewhere/list.lst", format!("{path}\t0\n").as_bytes());
+    bench.run("pack elsewhere/list.lst data").success();
+    check_rows(&bench, "data", &[(&path, 0, "0", 1)]);
+}
+
+#[test]
+fn a_file_that_is_missing_is_quarantined_by_its_path() {
+    let bench = bench();
+    bench.write("store/list.txt", b"img 0.jpg\t0\ngone.jpg\t0\n");
+    bench.run("pack store/list.txt data").success();
+    let gone = ("gone.jpg".into(), "quarantined".into(), "unreadable".into());
+    assert_eq!(bench.quarantine("data"), [gone]);
+}

@@ -1,0 +1,126 @@
+//! Bad inputs: exit code 2, a message that says what and where, and the way out.
+
+use super::face;
+use crate::common::{Bench, stderr};
+
+/// Without the hint, which is that of the kind of input.
+#[track_caller]
+fn check(bench: &Bench, line: &str, expected: &str) {
+    let text = stderr(&bench.run(line).code(2));
+    let (causes, hint) = text.split_once("\n\nhint: ").unwrap();
+    assert_eq!(causes.split_once("\n  cause: ").unwrap().1, expected);
+    assert!(!hint.is_empty() && !bench.path("data").exists());
+}
+
+#[test]
+fn a_bad_line_of_a_list_is_shown_with_its_place_and_the_layouts() {
+    let bench = Bench::new();
+    bench.write("l.txt", b"a.jpg\t0\nb.jpg 1\n");
+    let text = stderr(&bench.run("pack l.txt data").code(2));
+    insta::assert_snapshot!(text, @r"
+    error: cannot pack `l.txt`
+      cause: l.txt:2: 1 fields between tabs, not a path and a label
+
+    hint: a list has lines `path<TAB>label`, or a header with the columns path and label or identity, and perhaps x1,y1 to x5,y5
+    ");
+    bench.write("l.csv", b"path,label,x1\na.jpg,0,3\n");
+    check(&bench, "pack l.csv data", "l.csv:1: of the ten columns of landmarks, `y1` is missing");
+    bench.write("l.csv", b"path,label,identity\na.jpg,0,Ann\n\nb.jpg,1,Ann\n");
+    check(&bench, "pack l.csv data", "l.csv:4: `Ann` has label 1 here and 0 before");
+    bench.write("l.csv", b"path,label,identity\na.jpg,0,Ann\nb.jpg,0,Bob\n");
+    check(&bench, "pack l.csv data", "l.csv: label 0 is given to `Ann` and to `Bob`");
+    bench.write("l.csv", b"path,label\n");
+    check(&bench, "pack l.csv data", "l.csv: holds no images");
+    bench.write("l.csv", b"path,label\ngone.jpg,0\n");
+    check(&bench, "pack l.csv data", "l.csv: none of its 1 images can be read");
+}
+
+#[test]
+fn what_contradicts_itself_asks_for_a_word() {
+    let bench = Bench::new();
+    bench.write("raw/ann/1.jpg", &face(1));
+    bench.write("raw/a.tar", b"");
+    let text = stderr(&bench.run("pack raw data").code(2));
+    insta::assert_snapshot!(text, @r"
+    error: cannot pack `raw`
+      cause: raw: it holds both folders and a.tar: which of them is to be packed?
+
+    hint: say with --from how it is to be read, or give another path
+    ");
+    bench.write("raw/b.parquet", b"");
+    check(
+        &bench,
+        "pack raw data",
+        "raw: it holds both a.tar and b.parquet: which of them is to be packed?",
+    );
+    bench.write("a.tar", b"PAR1");
+    check(
+        &bench,
+        "pack a.tar data",
+        "a.tar: its name says tar, and its first bytes say Parquet or Arrow",
+    );
+    check(
+        &bench,
+        "pack a.tar data --from recordio",
+        "a.tar: --from says RecordIO, and its first bytes say Parquet or Arrow",
+    );
+    check(
+        &bench,
+        "pack raw data --from bin",
+        "raw: it is a folder, and --from says a verification pack, which is a file",
+    );
+    check(
+        &bench,
+        "pack - data --from tar",
+        "-: standard input is read as a list, and --from says tar",
+    );
+    check(
+        &bench,
+        "pack raw/ann data --root raw",
+        "--root is the folder of the images of a list, and this is a folder of identities",
+    );
+}
+
+#[test]
+fn shards_that_are_missing_are_counted() {
+    let bench = Bench::new();
+    bench.write("s-0.tar", b"");
+    let text = stderr(&bench.run("pack s-{0..3}.tar data").code(2));
+    insta::assert_snapshot!(text, @r"
+    error: cannot pack `s-{0..3}.tar`
+      cause: s-{0..3}.tar: 3 of its 4 files are missing, first s-1.tar
+
+    hint: is the download complete, and are the numbers of the pattern right?
+    ");
+    check(&bench, "pack s-{3..0}.tar data", "s-{3..0}.tar: `{3..0}` runs backwards");
+    bench.write("empty/notes.txt", b"");
+    check(
+        &bench,
+        "pack empty data --from tar",
+        "empty: no shards (.tar, .tar.gz or .tar.zst) in it",
+    );
+    check(&bench, "pack empty data --from parquet", "empty: no tables (.parquet or .arrow) in it");
+    check(&bench, "pack empty data --from recordio", "empty: no train.rec in it");
+}
+
+#[test]
+fn damaged_files_are_named_with_the_place_of_the_damage() {
+    let bench = Bench::new();
+    bench.write("x.tar", &[b'x'; 1000]);
+    check(&bench, "pack x.tar data", "x.tar: byte 0: no member begins here, by its checksum");
+    bench.write("x.tar.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\x03cut");
+    let text = stderr(&bench.run("pack x.tar.gz data").code(2));
+    assert!(text.contains("cause: x.tar.gz: byte 0: cannot read: "), "{text}");
+    bench.write("x.parquet", b"PAR1PAR1");
+    let text = stderr(&bench.run("pack x.parquet data").code(2));
+    assert!(text.contains("cause: x.parquet: "), "{text}");
+    bench.write("x.parquet", b"hello");
+    check(&bench, "pack x.parquet data", "x.parquet: begins neither as Parquet nor as Arrow does");
+    bench.write("x.bin", b"cos\nsystem\n(S'echo'\ntR.");
+    check(
+        &bench,
+        "pack x.bin data",
+        "x.bin: not a verification pack: byte 0: it asks to import `os.system`, which has no place in \
+         a verification pack",
+    );
+}
