@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pfc_eval::pack::Pack;
+use pfc_binpack::Pack;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(pack) = Pack::parse(bytes) {

@@ -25,6 +25,8 @@ pub use error::IngestError;
 pub use inspect::InspectArgs;
 pub use pack::PackArgs;
 pub use source::InputError;
+#[doc(hidden)]
+pub use source::fuzzing;
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
 

@@ -6,15 +6,16 @@ mod catalogue;
 mod choose;
 mod file;
 mod folder;
+pub mod fuzzing;
 mod index;
 mod input_error;
-pub mod list;
+mod list;
 mod names;
 mod recordio;
 mod shards;
 mod spool;
 mod table;
-pub mod tar;
+mod tar;
 
 use std::io;
 

@@ -18,6 +18,15 @@ pub trait Forward: Read {
     fn skip(&mut self, n: u64) -> io::Result<bool>;
 }
 
+impl Forward for &[u8] {
+    fn skip(&mut self, n: u64) -> io::Result<bool> {
+        let whole = self.len() as u64 >= n;
+        let n = usize::try_from(n).unwrap_or(usize::MAX).min(self.len());
+        *self = &self[n..];
+        Ok(whole)
+    }
+}
+
 /// What is wrong with a tar file, and where.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -294,15 +303,6 @@ fn number(field: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    impl Forward for &[u8] {
-        fn skip(&mut self, n: u64) -> io::Result<bool> {
-            let whole = self.len() as u64 >= n;
-            let n = usize::try_from(n).unwrap_or(usize::MAX).min(self.len());
-            *self = &self[n..];
-            Ok(whole)
-        }
-    }
 
     /// Name and content of every member.
     fn read(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, Fault> {

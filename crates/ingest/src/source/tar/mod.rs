@@ -1,7 +1,7 @@
 //! `WebDataset` shards: tar files in which members of one basename are a sample.
 
 mod members;
-mod samples;
+pub mod samples;
 
 use std::{
     fs::File,
