@@ -1,6 +1,6 @@
 //! Pixels through an affine map.
 
-use crate::Matrix;
+use crate::{CropSize, Matrix};
 
 /// Width and height of a crop.
 pub const CROP: usize = 112;
@@ -33,18 +33,26 @@ impl<'a> Image<'a> {
 
 /// The 112×112 crop into which `matrix` takes `image`; outside of the image it is black.
 ///
+/// As [`warp_to`] with [`CropSize::FACE`].
+pub fn warp(image: &Image, matrix: &Matrix) -> Vec<u8> {
+    warp_to(image, matrix, CropSize::FACE)
+}
+
+/// The crop of `size` into which `matrix` takes `image`; outside of the image it is black.
+///
 /// `matrix` takes source to crop pixels and is inverted here. Bilinear, exact: `OpenCV` rounds
 /// positions to 1/32 pixel and so differs by 0.25 levels on average. A `matrix` that cannot be
 /// inverted gives a black crop; [`similarity`](crate::similarity) never returns one.
 ///
-/// Returns 112·112·3 bytes, rows from the top.
-pub fn warp(image: &Image, matrix: &Matrix) -> Vec<u8> {
-    let mut crop = vec![0; CROP * CROP * 3];
+/// Returns [`size.rgb_bytes()`](CropSize::rgb_bytes) bytes, rows from the top.
+pub fn warp_to(image: &Image, matrix: &Matrix, size: CropSize) -> Vec<u8> {
+    let mut crop = vec![0; size.rgb_bytes()];
     let Some(back) = invert(matrix) else { return crop };
-    for (position, pixel) in crop.chunks_exact_mut(3).enumerate() {
-        let (x, y) = ((position % CROP) as f64, (position / CROP) as f64);
+    let width = usize::from(size.width).max(1);
+    for (position, pixel) in crop.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+        let (x, y) = ((position % width) as f64, (position / width) as f64);
         let source = back.map(|row| row[0] * x + row[1] * y + row[2]);
-        pixel.copy_from_slice(&sample(image, source));
+        *pixel = sample(image, source);
     }
     crop
 }
@@ -98,6 +106,15 @@ mod tests {
         let crop = warp(&Image::new(&image, 2, 1).unwrap(), &[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]);
         // Crop pixel 0 lies at -0.5, 1 at 0.5, 2 at 1.5.
         assert_eq!([0, 1, 2].map(|x| pixel(&crop, x, 0)[0]), [50, 150, 100]);
+    }
+
+    #[test]
+    fn a_crop_of_another_size_has_its_rows() {
+        let image = [[9, 8, 7], [6, 5, 4]].concat();
+        let size = CropSize { width: 3, height: 1 };
+        let identity = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
+        let crop = warp_to(&Image::new(&image, 2, 1).unwrap(), &identity, size);
+        assert_eq!(crop, [9, 8, 7, 6, 5, 4, 0, 0, 0]);
     }
 
     #[test]
