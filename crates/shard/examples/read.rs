@@ -7,10 +7,7 @@
 
 use std::{error::Error, path::PathBuf, time::Instant};
 
-use pfc_shard::{Dataset, EpochOrder, decode};
-
-/// How far ahead of its use a row is asked for, so that the disk reads while we decode.
-const AHEAD: u64 = 256;
+use pfc_shard::{Dataset, EpochOrder};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
@@ -26,12 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut pixels = vec![0; manifest.image_size.rgb_bytes()];
     let mut sum = 0u64;
     let start = Instant::now();
-    for place in order.share(0, 0, 1) {
-        if place.position + AHEAD < order.len() {
-            dataset.will_need(order.row_at(place.position + AHEAD));
-        }
-        let face = dataset.get(place.row)?;
-        decode::decode_rgb(face.image, face.size(), &mut pixels)
+    for visit in dataset.faces(order.share(0, 0, 1)) {
+        let visit = visit?;
+        let (place, face) = (visit.place, visit.face);
+        visit
+            .decode_rgb(&mut pixels)
             .map_err(|e| format!("row {} ({}): {e}", place.row, face.source))?;
         sum += pixels.iter().map(|&p| u64::from(p)).sum::<u64>();
         if place.position < 3 {

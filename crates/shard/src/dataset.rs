@@ -112,6 +112,22 @@ impl Dataset {
         self.shard(i)?.get(row_in_shard).ok_or_else(no_such_row)
     }
 
+    /// The rows of one identity, ascending. Reads the labels of all rows (4 bytes each), in parallel.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError`] for the first shard at fault.
+    pub fn rows_of(&self, label: u32) -> Result<Vec<u64>, ShardError> {
+        let of_shard = |i: usize| {
+            let start = if i == 0 { 0 } else { self.ends[i - 1] };
+            let labels = (start..).zip(self.shard(i)?.labels());
+            Ok(labels.filter(|(_, of_row)| *of_row == label).map(|(row, _)| row).collect())
+        };
+        let rows: Vec<Result<Vec<u64>, ShardError>> =
+            (0..self.slots.len()).into_par_iter().map(of_shard).collect();
+        Ok(rows.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
     /// Asks the system to read the image at `row` from disk ahead of its use; a loader that knows
     /// its order calls it some hundred rows ahead. Ignores rows that do not exist and faulty
     /// shards: [`get`](Dataset::get) reports them.

@@ -10,7 +10,7 @@
 //! ```
 //! use pfc_shard::{
 //!     Dataset, DatasetSpec, DatasetWriter, DEFAULT_SHARD_BYTES, EpochOrder, Face, ImageSize, Quality,
-//!     decode, verify,
+//!     verify,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,9 +36,10 @@
 //! let dataset = Dataset::open(dir)?;
 //! let order = EpochOrder::new(dataset.len(), dataset.manifest().seed, 0);
 //! let mut pixels = vec![0; dataset.manifest().image_size.rgb_bytes()];
-//! for place in order.share(0, 0, 1) {
-//!     let face = dataset.get(place.row)?; // borrowed from the memory map
-//!     decode::decode_rgb(face.image, face.size(), &mut pixels)?;
+//! for visit in dataset.faces(order.share(0, 0, 1)) {
+//!     let visit = visit?;
+//!     visit.decode_rgb(&mut pixels)?; // mirrored where `visit.place` says so
+//!     let face = visit.face; // borrowed from the memory map; `dataset.get(row)` is any other
 //!     println!("{}: {}", dataset.identities().name(face.label), face.source);
 //! }
 //! assert_eq!(dataset.identities().n_images(1), 2);
@@ -47,7 +48,8 @@
 //! # }
 //! ```
 //!
-//! `examples/read.rs` is a program that does so on a real data set; `examples/speed.rs` measures.
+//! `README.md` of the crate is a tour of the reading side; `examples/read.rs` is a program that does
+//! so on a real data set; `examples/speed.rs` and `pfc-ingest bench` measure.
 //!
 //! # What is checked when
 //!
@@ -78,11 +80,13 @@
 
 pub mod decode;
 pub mod hash;
+pub mod pixels;
 
 mod dataset;
 mod dataset_writer;
 mod error;
 mod face;
+mod faces;
 mod identities;
 mod ipc;
 mod ipc_writer;
@@ -100,6 +104,7 @@ pub use dataset::Dataset;
 pub use dataset_writer::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, SHARD_BYTES_MAX};
 pub use error::ShardError;
 pub use face::{Face, IMAGE_BYTES_MAX, ImageSize, Quality, SOURCE_BYTES_MAX};
+pub use faces::{Faces, Visit};
 pub use hash::Checksum;
 pub use identities::Identities;
 pub use manifest::{
@@ -111,3 +116,8 @@ pub use permutation::Permutation;
 pub use shard::Shard;
 pub use shard_writer::{ShardSpec, ShardWriter};
 pub use verify::{Fault, Finding, RowPlace, VerifyReport, verify};
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

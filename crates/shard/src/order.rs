@@ -9,13 +9,15 @@ use crate::Permutation;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochOrder {
     permutation: Permutation,
+    mirror_key: u64,
 }
 
 impl EpochOrder {
     /// The order in which `epoch` visits `len` rows. Seeds and epochs count in all their 64 bits.
     pub fn new(len: u64, seed: u64, epoch: u64) -> EpochOrder {
         let key = xxhash_rust::xxh3::xxh3_64_with_seed(&epoch.to_le_bytes(), seed);
-        EpochOrder { permutation: Permutation::new(len, key) }
+        let mirror_key = mix(mix(seed) ^ epoch);
+        EpochOrder { permutation: Permutation::new(len, key), mirror_key }
     }
 
     /// Number of rows, and of positions.
@@ -35,6 +37,12 @@ impl EpochOrder {
     /// If `position` is not below [`len`](EpochOrder::len).
     pub fn row_at(&self, position: u64) -> u64 {
         self.permutation.apply(position)
+    }
+
+    /// Whether the image at `position` is to be mirrored left to right: half of them are, other ones
+    /// each epoch. A function of (seed, epoch, position) alone.
+    pub fn mirrors(&self, position: u64) -> bool {
+        mix(self.mirror_key ^ position) >> 63 == 1
     }
 
     /// What rank `rank` of `world` takes from position `start` to the end of the epoch: positions
@@ -69,6 +77,16 @@ pub struct Place {
     pub position: u64,
     /// The row to visit there.
     pub row: u64,
+    /// Whether to mirror it, as [`EpochOrder::mirrors`] says.
+    pub mirror: bool,
+}
+
+/// A number that looks random and is a function of `x`: the finaliser of splitmix64.
+fn mix(x: u64) -> u64 {
+    let z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl Iterator for Share {
@@ -77,7 +95,8 @@ impl Iterator for Share {
     fn next(&mut self) -> Option<Place> {
         let position = self.next.filter(|&p| p < self.order.len())?;
         self.next = position.checked_add(self.world);
-        Some(Place { position, row: self.order.row_at(position) })
+        let (row, mirror) = (self.order.row_at(position), self.order.mirrors(position));
+        Some(Place { position, row, mirror })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -145,6 +164,26 @@ mod tests {
         let all = [order(1, 2), order(2, 1), order(0, 3), order(3, 0), order(1 << 40, 0)];
         let distinct: HashSet<&Vec<u64>> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
+    }
+
+    #[test]
+    fn about_half_of_the_images_are_mirrored_and_not_the_same_ones_each_epoch() {
+        let mirrored = |epoch| -> HashSet<u64> {
+            let order = EpochOrder::new(1000, 7, epoch);
+            (0..1000).filter(|position| order.mirrors(*position)).collect()
+        };
+        let (first, second) = (mirrored(0), mirrored(1));
+        // Four standard deviations of a fair coin thrown 1000 times.
+        assert!((437..=563).contains(&first.len()), "{}", first.len());
+        let both = first.intersection(&second).count();
+        assert!((195..=305).contains(&both), "{both}");
+    }
+
+    /// The first outputs of splitmix64 with seed 0, as published with it.
+    #[test]
+    fn mix_is_splitmix64() {
+        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0x6e78_9e6a_a1b9_65f4);
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl Shard {
         columns.face(usize::try_from(row - start).ok()?)
     }
 
+    /// The label of every row in order, reading this column alone.
+    pub fn labels(&self) -> impl Iterator<Item = u32> + '_ {
+        self.batches.iter().flat_map(|columns| columns.label.values().iter().copied())
+    }
+
     /// Checks that labels are below `n_identities` and images of one size, reading these columns
     /// alone.
     ///
