@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 use pfc_cli::{Verbosity, completions::CompletionsArgs};
 
-use crate::{InspectArgs, PackArgs, SynthArgs, VerifyArgs, pack::help};
+use crate::{
+    AlignArgs, BenchArgs, InspectArgs, PackArgs, ShowArgs, SynthArgs, VerifyArgs, pack::help,
+};
 
 /// Pack face crops into columnar shards, check them, and look at them.
 ///
@@ -19,6 +21,7 @@ use crate::{InspectArgs, PackArgs, SynthArgs, VerifyArgs, pack::help};
   pfc-ingest pack faces data
   pfc-ingest verify data
   pfc-ingest inspect data --json
+  pfc-ingest show data --sample 40
 
 Exit codes: 0 all is well, 1 it ran and found faults, 2 it could not run."
 )]
@@ -39,10 +42,16 @@ pub enum Command {
     /// Pack face crops, from folders, lists or other formats, into a data set.
     #[command(long_about = help::ABOUT)]
     Pack(PackArgs),
+    /// Cut faces out of images by their landmarks.
+    Align(AlignArgs),
     /// Check every byte of a data set.
     Verify(VerifyArgs),
     /// Show what a data set holds.
     Inspect(InspectArgs),
+    /// Draw some faces of a data set on one sheet.
+    Show(ShowArgs),
+    /// Measure how fast a data set is read on this machine.
+    Bench(BenchArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
 }

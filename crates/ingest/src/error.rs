@@ -8,7 +8,9 @@ use std::{
 use pfc_binpack::PackError;
 use pfc_durable::DurableError;
 use pfc_recordio::RecordError;
-use pfc_shard::ShardError;
+use pfc_shard::{ShardError, decode::DecodeError};
+
+use crate::landmarks::LandmarkError;
 
 use crate::source::InputError;
 
@@ -20,6 +22,36 @@ pub enum IngestError {
     OutputExists {
         /// The folder.
         path: PathBuf,
+    },
+    /// The file to write is there already.
+    #[error("{}: already exists", path.display())]
+    FileExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A data set has nobody of this name.
+    #[error("nobody is called `{name}`")]
+    NoSuchIdentity {
+        /// The name asked for.
+        name: String,
+        /// The name that is most like it.
+        nearest: Option<String>,
+    },
+    /// A label beyond the last.
+    #[error("there is no label {label} among {n_identities} identities")]
+    NoSuchLabel {
+        /// The label asked for.
+        label: u32,
+        /// Identities of the data set.
+        n_identities: u32,
+    },
+    /// Rows beyond the last.
+    #[error("there is no row {start} among {n_rows}")]
+    NoSuchRows {
+        /// The first row asked for.
+        start: u64,
+        /// Rows of the data set.
+        n_rows: u64,
     },
     /// The folder to write holds a finished data set.
     #[error("{}: already holds a data set", path.display())]
@@ -99,6 +131,20 @@ pub enum IngestError {
         /// The first image and its reason.
         example: String,
     },
+    /// A row whose image cannot be decoded.
+    #[error("row {row} of the data set, `{face}`, cannot be decoded")]
+    BadRow {
+        /// The row.
+        row: u64,
+        /// Where the image came from.
+        face: String,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// A data set without rows.
+    #[error("the data set holds no images")]
+    NothingToMeasure,
     /// The user stopped it.
     #[error("interrupted after {done} of {total} images")]
     Interrupted {
@@ -138,6 +184,8 @@ pub enum IngestError {
     /// The input is not what it should be.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// A list of landmarks could not be understood.
+    Landmarks(#[from] LandmarkError),
     /// A file could not be made visible.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -156,6 +204,21 @@ impl IngestError {
         let hint = match self {
             OutputExists { path } => {
                 format!("choose another folder, or remove {} first", path.display())
+            }
+            FileExists { path } => {
+                format!("choose another name, or give --force to replace {}", path.display())
+            }
+            NoSuchIdentity { nearest: Some(nearest), .. } => format!("is it `{nearest}`?"),
+            NoSuchIdentity { nearest: None, .. } => {
+                "names are those of the packed folders, with the folders above them if there were \
+                 any, or `id_CLASS` from RecordIO; --sample shows some"
+                    .into()
+            }
+            NoSuchLabel { n_identities, .. } => {
+                format!("labels run from 0 to {}", u64::from(*n_identities).saturating_sub(1))
+            }
+            NoSuchRows { n_rows, .. } => {
+                format!("rows run from 0 to {}", n_rows.saturating_sub(1))
             }
             DatasetExists { path } => format!(
                 "choose another folder, or give --force to replace {} once the new one is complete",
@@ -186,6 +249,8 @@ impl IngestError {
             FolderLoop { path, .. } => format!("remove the link {}", path.display()),
             NoRecords { .. } => "the file is empty, or its .idx is: is the copy complete?".into(),
             NothingUsable { example, .. } => format!("the first one: {example}"),
+            BadRow { source, .. } => return source.hint(),
+            NothingToMeasure => "a measurement needs some".into(),
             Interrupted { .. } => "run the same command again; no data set was left behind".into(),
             SynthArguments { hint, .. } => (*hint).into(),
             Io { op, path, source } => {
@@ -196,6 +261,7 @@ impl IngestError {
             Record(source) => return source.hint(),
             Pack(source) => return source.hint(),
             Input(source) => source.hint(),
+            Landmarks(source) => return source.hint(),
             Durable(source) => return source.hint(),
         };
         Some(hint)

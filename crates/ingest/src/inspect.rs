@@ -8,6 +8,7 @@ use pfc_shard::{Dataset, ImageSize, ShardEntry};
 use serde::Serialize;
 
 use crate::{
+    measures::Measures,
     pack::quarantine,
     units::{bytes, count, percent},
 };
@@ -17,7 +18,8 @@ const BAR_COLUMNS: u64 = 40;
 
 /// Show what a data set holds.
 ///
-/// Counts, sizes, shards, where the images came from, and how many images the identities have.
+/// Counts, sizes, shards, where the images came from, how many images the identities have, and how
+/// the measures of the images are spread. Reads all columns but the images: about 70 bytes each.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest inspect data
@@ -41,6 +43,7 @@ struct Inspection {
     tool: String,
     arguments: Vec<String>,
     images_per_identity: Spread,
+    measures: Measures,
     /// Reasons and counts of what `pack` left out.
     left_out: BTreeMap<String, u64>,
     shards: Vec<ShardEntry>,
@@ -92,6 +95,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<Inspection> {
         tool: manifest.tool.clone(),
         arguments: manifest.arguments.clone(),
         images_per_identity: spread(n_images.collect()),
+        measures: Measures::of(&dataset)?,
         left_out: quarantine::count_reasons(&args.dataset)?,
         shards: manifest.shards.clone(),
     })
@@ -141,12 +145,23 @@ fn print(inspection: &Inspection) -> std::io::Result<()> {
         writeln!(out, "{line}")?;
     }
     drop(out);
+    print_measures(&inspection.measures)?;
     let mut shards = table(["shard", "images", "size"]);
     for shard in &inspection.shards {
         shards.add_row([shard.file.clone(), count(shard.rows), bytes(shard.bytes)]);
     }
     writeln!(std::io::stdout())?;
     print_table(&shards)
+}
+
+fn print_measures(measures: &Measures) -> std::io::Result<()> {
+    let mut table = table(["image", "least", "5 %", "median", "95 %", "most", "mean"]);
+    for (name, quantiles) in measures.rows() {
+        let cells = std::iter::once(name.to_owned()).chain(quantiles.columns());
+        table.add_row(cells);
+    }
+    writeln!(std::io::stdout())?;
+    print_table(&table)
 }
 
 fn print_overview(inspection: &Inspection) -> std::io::Result<()> {

@@ -2,11 +2,16 @@
 //!
 //! [`run`] is the whole program, for tests and for other programs of the project.
 
+mod align;
+mod bench;
 mod cli;
 mod error;
 mod image;
 mod inspect;
+mod landmarks;
+mod measures;
 mod pack;
+mod show;
 mod source;
 mod synth;
 mod threads;
@@ -20,10 +25,14 @@ use pfc_cli::{HintFinder, Outcome, hint_of};
 use pfc_durable::DurableError;
 use pfc_shard::ShardError;
 
+pub use align::AlignArgs;
+pub use bench::BenchArgs;
 pub use cli::{Cli, Command};
 pub use error::IngestError;
 pub use inspect::InspectArgs;
+pub use landmarks::LandmarkError;
 pub use pack::PackArgs;
+pub use show::ShowArgs;
 pub use source::InputError;
 #[doc(hidden)]
 pub use source::fuzzing;
@@ -56,8 +65,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Synth(args) => synth::run(&args, quiet),
         Command::Pack(args) => pack::run(&args, quiet),
+        Command::Align(args) => align::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Bench(args) => bench::run(&args, quiet),
         Command::Completions(args) => {
             args.print::<Cli>();
             Ok(Outcome::Clean)

@@ -21,7 +21,9 @@ const XNORM_TOLERANCE: f64 = 1e-6;
 const ROUNDING: f64 = 1e-12;
 
 fn golden_cases() -> Vec<PathBuf> {
-    pfc_testing::golden_cases("verification", |path| pfc_testing::has_extension(path, "safetensors"))
+    pfc_testing::golden_cases("verification", |path| {
+        pfc_testing::has_extension(path, "safetensors")
+    })
 }
 
 struct Case {

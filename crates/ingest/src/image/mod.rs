@@ -5,6 +5,7 @@ mod decode;
 mod jpeg;
 mod kind;
 mod pixels;
+mod png;
 mod quality;
 mod resize;
 
@@ -12,6 +13,7 @@ pub use decode::{Limits, decode};
 pub use jpeg::{decode_luma, encode as encode_jpeg, size as jpeg_size};
 pub use kind::{Kind, SNIFF_BYTES, Sniffed, has_image_extension, sniff};
 pub use pixels::{Channels, Pixels};
+pub use png::encode as encode_png;
 pub use quality::measure;
 pub use resize::{Fit, resize};
 

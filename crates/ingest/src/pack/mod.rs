@@ -17,6 +17,7 @@ use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize};
 use crate::{
     IngestError,
     image::{Fit, Limits},
+    landmarks::{LandmarkFormat, LandmarkTable},
     source::{self, InputOptions, Source},
     threads::Threads,
     units,
@@ -57,6 +58,12 @@ pub struct PackArgs {
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_SHARD_BYTES >> 20,
           value_parser = clap::value_parser!(u64).range(1..=1024))]
     shard_mib: u64,
+    /// Cut each face out by its landmarks: a list as `align` reads it, by the paths below RAW
+    #[arg(long, value_name = "FILE")]
+    landmarks: Option<PathBuf>,
+    /// Order of the numbers in the list of landmarks, if it has no header
+    #[arg(long, value_enum, default_value_t, requires = "landmarks")]
+    landmark_format: LandmarkFormat,
     /// Pixels of the largest image to decode; larger ones are quarantined
     #[arg(long, value_name = "N", default_value_t = 50_000_000)]
     max_pixels: u64,
@@ -107,8 +114,9 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     let scratch = output.scratch()?;
     let source = pool.install(|| source::open(&args.raw, &args.input, &scratch, quiet))?;
     tracing::info!("{} images listed in {:.1?}", source.index().len(), started.elapsed());
-    let job = args.job();
-    let spec = args.spec(&*source);
+    let landmarks = args.read_landmarks()?;
+    let job = Job { landmarks, ..args.job() };
+    let spec = args.spec(&*source, job.landmarks.as_ref());
     let packed = pool.install(|| pipeline::run(&job, &*source, output.path(), spec, quiet));
     let mut summary = match packed {
         Ok(summary) => summary,
@@ -130,15 +138,22 @@ impl PackArgs {
             fit: self.fit,
             limits: Limits { pixels_max: self.max_pixels },
         };
-        Job { recipe, order: self.order, seed: self.seed }
+        Job { recipe, order: self.order, seed: self.seed, landmarks: None }
     }
 
-    fn spec(&self, source: &dyn Source) -> DatasetSpec {
+    fn read_landmarks(&self) -> Result<Option<LandmarkTable>, IngestError> {
+        let read = |path: &PathBuf| LandmarkTable::read(path, self.landmark_format);
+        self.landmarks.as_ref().map(read).transpose()
+    }
+
+    fn spec(&self, source: &dyn Source, landmarks: Option<&LandmarkTable>) -> DatasetSpec {
+        let list = self.landmarks.iter().zip(landmarks);
+        let list = list.map(|(path, table)| format!("{} {}", path.display(), table.checksum()));
         DatasetSpec {
             image_size: ImageSize::square(self.size),
             seed: self.seed,
             shard_bytes: self.shard_mib << 20,
-            sources: vec![source.name()],
+            sources: std::iter::once(source.name()).chain(list).collect(),
             tool: concat!("pfc-ingest ", env!("CARGO_PKG_VERSION")).into(),
             arguments: self.content_arguments(),
         }
@@ -156,6 +171,10 @@ impl PackArgs {
         option("seed", self.seed.to_string());
         option("shard-mib", self.shard_mib.to_string());
         option("max-pixels", self.max_pixels.to_string());
+        if let Some(landmarks) = &self.landmarks {
+            option("landmarks", landmarks.display().to_string());
+            option("landmark-format", word(&self.landmark_format));
+        }
         arguments
     }
 }

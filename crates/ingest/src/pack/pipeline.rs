@@ -9,12 +9,13 @@ use rayon::prelude::*;
 
 use super::{
     Order,
-    prepare::{Prepared, Recipe, prepare},
+    prepare::{Prepared, Recipe, prepare, prepare_aligned},
     quarantine::Quarantine,
     summary::Summary,
 };
 use crate::{
     IngestError,
+    landmarks::LandmarkTable,
     source::{Reject, Source},
 };
 
@@ -23,11 +24,13 @@ use crate::{
 const CHUNK_IMAGES: u64 = 1024;
 
 /// What to make of a source.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Job {
     pub recipe: Recipe,
     pub order: Order,
     pub seed: u64,
+    /// Where the faces are; without, images are crops already.
+    pub landmarks: Option<LandmarkTable>,
 }
 
 /// One image, done or refused.
@@ -122,10 +125,17 @@ impl Reader<'_> {
 
     fn row(&self, place: u64) -> Row {
         let entry = self.order.entry_at(place);
-        let read = self.source.read(entry);
-        let result = read.and_then(|bytes| prepare(bytes, &self.job.recipe));
+        let result = self.prepared(entry);
         self.progress.add(1);
         Row { entry, result }
+    }
+
+    fn prepared(&self, entry: u64) -> Result<Prepared, Reject> {
+        let Some(landmarks) = &self.job.landmarks else {
+            return prepare(self.source.read(entry)?, &self.job.recipe);
+        };
+        let points = landmarks.get(&self.source.path(entry)).ok_or(Reject::NoLandmarks)?;
+        prepare_aligned(self.source.read(entry)?, &points, &self.job.recipe)
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use pfc_align::{CropSize, Point};
 use pfc_shard::{IMAGE_BYTES_MAX, Quality, hash::content_hash};
 
 use crate::{
+    align::crop,
     image::{
-        Fit, ImageError, Kind, Limits, Sniffed, decode, decode_luma, encode_jpeg, jpeg_size,
-        measure, resize, sniff,
+        Fit, ImageError, Kind, Limits, Pixels, Sniffed, decode, decode_luma, encode_jpeg,
+        jpeg_size, measure, resize, sniff,
     },
     source::Reject,
 };
@@ -50,8 +52,25 @@ pub fn prepare(bytes: Vec<u8>, recipe: &Recipe) -> Result<Prepared, Reject> {
     }
     let upright = decode(&bytes, recipe.limits)?;
     drop(bytes);
-    let pixels = resize(upright, recipe.side.into(), recipe.fit)?;
-    let image = encode_jpeg(&pixels, recipe.quality)?;
+    encoded(&resize(upright, recipe.side.into(), recipe.fit)?, recipe)
+}
+
+/// Cuts the face out by its landmarks.
+///
+/// # Errors
+///
+/// [`Reject::Landmarks`] or [`Reject::Image`].
+pub fn prepare_aligned(
+    bytes: Vec<u8>,
+    points: &[Point; 5],
+    recipe: &Recipe,
+) -> Result<Prepared, Reject> {
+    let size = CropSize::square(recipe.side);
+    encoded(&crop(&bytes, points, size, recipe.limits)?, recipe)
+}
+
+fn encoded(pixels: &Pixels, recipe: &Recipe) -> Result<Prepared, Reject> {
+    let image = encode_jpeg(pixels, recipe.quality)?;
     let quality = measure(&pixels.luma(), recipe.side.into());
     let hash = content_hash(&image);
     Ok(Prepared { image, passed_through: false, quality, hash })

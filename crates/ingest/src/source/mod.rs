@@ -19,9 +19,11 @@ mod tar;
 
 use std::io;
 
+use pfc_align::AlignError;
+
 use bin::BinSource;
 pub use choose::{InputOptions, open};
-use folder::FolderSource;
+pub use folder::{FolderSource, read_file};
 pub use index::Index;
 pub use input_error::InputError;
 use list::ListSource;
@@ -73,7 +75,7 @@ pub struct LeftOut {
 }
 
 /// Why something is not packed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Reject {
     /// It is another kind of file: nothing is lost.
     #[error("not an image, by name and content")]
@@ -107,6 +109,21 @@ pub enum Reject {
         /// Most bytes allowed.
         bytes_max: u64,
     },
+    /// There is no such file.
+    #[error("there is no such file")]
+    Missing,
+    /// A path that is absolute or climbs out of its folder.
+    #[error("the path leads out of the folder")]
+    OutsidePath,
+    /// Another line is about the same image.
+    #[error("another line before it makes the same file")]
+    ListedTwice,
+    /// Nobody knows where the face is.
+    #[error("no landmarks are listed for it")]
+    NoLandmarks,
+    /// The landmarks make no face.
+    #[error(transparent)]
+    Landmarks(#[from] AlignError),
     /// What the file holds is of no use.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -124,6 +141,11 @@ impl Reject {
             Reject::Unreadable(_) => "unreadable",
             Reject::BrokenLink => "broken_link",
             Reject::NameNotUtf8 => "name_not_utf8",
+            Reject::Missing => "missing",
+            Reject::OutsidePath => "outside_path",
+            Reject::ListedTwice => "listed_twice",
+            Reject::NoLandmarks => "no_landmarks",
+            Reject::Landmarks(_) => "landmarks",
             Reject::TooManyBytes { .. } | Reject::Image(ImageError::TooManyPixels { .. }) => {
                 "too_large"
             }

@@ -39,12 +39,15 @@ fn the_same_comes_as_json() {
     let spread = &report["images_per_identity"];
     assert_eq!((&spread["least"], &spread["most"]), (&1.into(), &9.into()));
     assert_eq!(spread["mean"], 4.0);
+    let measures = &report["measures"];
+    assert_eq!(measures["bytes"]["mean"], jpeg(112, 112).len() as f64);
+    assert!(measures["brightness"]["median"].as_f64().unwrap() > 50.0);
 }
 
 #[test]
 fn help_and_completions_are_printed_and_nonsense_is_a_usage_error() {
     let bench = Bench::new();
-    for command in ["synth", "pack", "verify", "inspect"] {
+    for command in ["synth", "pack", "align", "verify", "inspect", "show", "bench"] {
         let text = stdout(&bench.run(&format!("{command} --help")).success());
         assert!(text.contains("Examples:"), "{command}");
     }

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod align;
+mod bench;
 mod common;
 mod inputs;
 mod inspect;
 mod messages;
 mod pack;
 mod real_faces;
+mod show;
 mod synth;
 mod verify;

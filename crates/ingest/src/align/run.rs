@@ -1,0 +1,196 @@
+//! A whole list, in its order whatever the number of threads, in constant memory.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Component, Path, PathBuf},
+    time::Instant,
+};
+
+use pfc_cli::{Progress, interrupt};
+use pfc_durable::AtomicDir;
+use pfc_shard::hash::content_hash;
+use rayon::prelude::*;
+
+use super::{CropFormat, Recipe, Summary, crop};
+use crate::{
+    IngestError,
+    image::{Pixels, encode_jpeg, encode_png, has_image_extension},
+    landmarks::{LandmarkFormat, LandmarkList, Marks},
+    pack::quarantine::Quarantine,
+    source::{Reject, read_file},
+};
+
+/// Lines that are read before they are worked on together.
+const CHUNK_LINES: usize = 1024;
+
+/// Writes the crops of all of `list` into `out`, which appears once it is complete.
+///
+/// # Errors
+///
+/// [`IngestError`] if the list cannot be understood, `out` holds something, not one image is usable,
+/// the user interrupts, or a write fails.
+pub fn run(
+    recipe: &Recipe<'_>,
+    (list, format): (&Path, LandmarkFormat),
+    out: &Path,
+    quiet: bool,
+) -> Result<Summary, IngestError> {
+    let started = Instant::now();
+    check_free(out)?;
+    let list = LandmarkList::open(list, format)?;
+    // Also reads every line, so that a fault in the last is known before any work is done.
+    let total = list.images()?.try_fold(0, |n, marks| marks.map(|_| n + 1))?;
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(IngestError::at("create", parent))?;
+    let unfinished = AtomicDir::create(out)?;
+    let mut quarantine = Quarantine::create(unfinished.path())?;
+    let progress = Progress::new("align", "images", total, quiet);
+    let mut taken = HashSet::new();
+    let mut images = list.images()?;
+    let mut done = 0;
+    loop {
+        let chunk: Vec<Marks> = images.by_ref().take(CHUNK_LINES).collect::<Result<_, _>>()?;
+        if chunk.is_empty() {
+            break;
+        }
+        if interrupt::requested() {
+            return Err(IngestError::Interrupted { done, total });
+        }
+        done += chunk.len() as u64;
+        let targets = chunk.iter().map(|marks| target(marks, recipe.format, &mut taken));
+        let targets: Vec<Result<PathBuf, Reject>> = targets.collect();
+        let results: Vec<Result<(), Failure>> = chunk
+            .par_iter()
+            .zip(targets)
+            .map(|(marks, target)| {
+                progress.add(1);
+                one(recipe, marks, &unfinished.path().join(target?))
+            })
+            .collect();
+        for (marks, result) in chunk.iter().zip(results) {
+            match result {
+                Ok(()) => {}
+                Err(Failure::Reject(reject)) => quarantine.add(&marks.image, &reject)?,
+                Err(Failure::Fatal(error)) => return Err(error),
+            }
+        }
+    }
+    progress.finish();
+    let quarantined = quarantine.n_quarantined;
+    if quarantined == total {
+        let example = quarantine.first.unwrap_or_default();
+        let path = list.path().to_path_buf();
+        return Err(IngestError::NothingUsable { path, n: total, example });
+    }
+    quarantine.commit()?;
+    unfinished.commit()?;
+    let (aligned, seconds) = (total - quarantined, started.elapsed().as_secs_f64());
+    let images_per_second = total as f64 / seconds.max(1e-9);
+    Ok(Summary { aligned, quarantined, seconds, images_per_second })
+}
+
+/// Why there is no crop: of this image, or of any.
+enum Failure {
+    Reject(Reject),
+    Fatal(IngestError),
+}
+
+impl From<Reject> for Failure {
+    fn from(reject: Reject) -> Failure {
+        Failure::Reject(reject)
+    }
+}
+
+fn one(recipe: &Recipe<'_>, marks: &Marks, target: &Path) -> Result<(), Failure> {
+    let bytes = read_file(&source(recipe.root, &marks.image))?;
+    let pixels = crop(&bytes, &marks.points, recipe.size, recipe.limits)?;
+    let encoded = encode(&pixels, recipe)?;
+    let parent = target.parent().unwrap_or(target);
+    fs::create_dir_all(parent)
+        .map_err(IngestError::at("create", parent))
+        .and_then(|()| fs::write(target, encoded).map_err(IngestError::at("write", target)))
+        .map_err(Failure::Fatal)
+}
+
+fn encode(pixels: &Pixels, recipe: &Recipe<'_>) -> Result<Vec<u8>, Reject> {
+    Ok(match recipe.format {
+        CropFormat::Jpg => encode_jpeg(pixels, recipe.quality)?,
+        CropFormat::Png => encode_png(pixels)?,
+    })
+}
+
+/// The image's file; lists such as that of `VGGFace2` leave the extension out.
+fn source(root: &Path, image: &str) -> PathBuf {
+    let path = root.join(image);
+    if has_image_extension(&path) || path.exists() {
+        return path;
+    }
+    let with = ["jpg", "png"].map(|extension| root.join(format!("{image}.{extension}")));
+    with.into_iter().find(|path| path.exists()).unwrap_or(path)
+}
+
+/// Where the crop goes, relative to the output; each place is given once.
+fn target(marks: &Marks, format: CropFormat, taken: &mut HashSet<u64>) -> Result<PathBuf, Reject> {
+    let path = Path::new(&marks.image);
+    let is_plain = |c: Component| matches!(c, Component::Normal(_));
+    if path.file_name().is_none() || !path.components().all(is_plain) {
+        return Err(Reject::OutsidePath);
+    }
+    let target = match format {
+        _ if !has_image_extension(path) => {
+            let extension = if format == CropFormat::Jpg { "jpg" } else { "png" };
+            PathBuf::from(format!("{}.{extension}", marks.image))
+        }
+        CropFormat::Jpg if is_jpeg(path) => path.to_path_buf(),
+        CropFormat::Jpg => path.with_extension("jpg"),
+        CropFormat::Png => path.with_extension("png"),
+    };
+    match taken.insert(content_hash(target.as_os_str().as_encoded_bytes()) as u64) {
+        true => Ok(target),
+        false => Err(Reject::ListedTwice),
+    }
+}
+
+fn is_jpeg(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    ["jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// `out` may be missing or an empty folder.
+fn check_free(out: &Path) -> Result<(), IngestError> {
+    let is_free = match fs::read_dir(out) {
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+        Ok(mut entries) => entries.next().is_none(),
+    };
+    if is_free { Ok(()) } else { Err(IngestError::OutputExists { path: out.to_path_buf() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(image: &str, format: CropFormat, expected: Result<&str, Reject>) {
+        let marks = Marks { line: 1, image: image.into(), points: [[0.0; 2]; 5] };
+        let found = target(&marks, format, &mut HashSet::new());
+        assert_eq!(found, expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn crops_keep_their_relative_paths_but_for_the_extension() {
+        check("a/1.jpg", CropFormat::Jpg, Ok("a/1.jpg"));
+        check("a/1.JPEG", CropFormat::Jpg, Ok("a/1.JPEG"));
+        check("a/1.bmp", CropFormat::Jpg, Ok("a/1.jpg"));
+        check("a/1.jpg", CropFormat::Png, Ok("a/1.png"));
+        check("n01/0001_01", CropFormat::Jpg, Ok("n01/0001_01.jpg"));
+        check("a.b/1.2", CropFormat::Png, Ok("a.b/1.2.png"));
+    }
+
+    #[test]
+    fn nothing_is_written_outside_of_the_output() {
+        for image in ["../1.jpg", "a/../../1.jpg", "/etc/1.jpg", "", ".", "a/.."] {
+            check(image, CropFormat::Jpg, Err(Reject::OutsidePath));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `pfc-ingest show`: faces of a data set on one sheet, to look at.
+
+mod select;
+mod sheet;
+mod text;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use pfc_cli::{Format, Outcome, print_json};
+use pfc_shard::Dataset;
+use serde::Serialize;
+
+use crate::{
+    IngestError,
+    image::{Pixels, encode_png},
+    units,
+};
+use select::{Selection, Which};
+
+/// Draw some faces of a data set on one sheet.
+///
+/// Writes a PNG with the crops in a grid. Under each stand its row and, where known to differ, who
+/// it is, and the end of the path it came from. An image that cannot be decoded is crossed out.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pfc-ingest show data --identity Aaron_Eckhart
+  pfc-ingest show data --label 17 -o 17.png --force
+  pfc-ingest show data --rows 1000..1100
+  pfc-ingest show data --sample 100 --seed 7 --columns 20
+
+Exit codes: 0 all faces are drawn, 1 some cannot be decoded, 2 there is no sheet.")]
+pub struct ShowArgs {
+    /// Folder that `pack` wrote
+    dataset: PathBuf,
+    #[command(flatten)]
+    which: Which,
+    /// Seed of --sample
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// File to write
+    #[arg(short, long, value_name = "FILE", default_value = "sheet.png")]
+    output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+    /// Faces in a row of the sheet [default: as makes it square]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
+    columns: Option<u32>,
+    /// Most faces to draw; of more, the first are drawn
+    #[arg(long, value_name = "N", default_value_t = 400,
+          value_parser = clap::value_parser!(u64).range(1..=5_000))]
+    limit: u64,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What was drawn, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    file: PathBuf,
+    images: u64,
+    /// Of these, crossed out.
+    broken: u64,
+    /// Faces that were asked for and are beyond the limit.
+    left_out: u64,
+    rows: Vec<u64>,
+}
+
+/// Runs the command.
+pub fn run(args: &ShowArgs) -> anyhow::Result<Outcome> {
+    let dir = args.dataset.display();
+    let shown = show(args).with_context(|| format!("cannot show `{dir}`"))?;
+    if shown.left_out > 0 {
+        let images = units::of(shown.left_out, "image");
+        tracing::warn!("{images} more are not drawn; --limit draws more");
+    }
+    if args.format.json {
+        print_json(&shown)?;
+    } else {
+        use std::io::Write;
+        let (file, images) = (shown.file.display(), units::of(shown.images, "image"));
+        let broken = match shown.broken {
+            0 => String::new(),
+            n => format!(", {} broken", units::count(n)),
+        };
+        writeln!(std::io::stdout(), "{file}: {images}{broken}")?;
+    }
+    Ok(if shown.broken == 0 { Outcome::Clean } else { Outcome::Findings })
+}
+
+fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
+    check_free(&args.output, args.force)?;
+    let dataset = Dataset::open(&args.dataset)?;
+    let Selection { title, mut rows, is_one_identity } =
+        select::select(&dataset, &args.which, args.seed)?;
+    let limit = args.limit.min(sheet::faces_max(dataset.manifest().image_size));
+    let left_out = (rows.len() as u64).saturating_sub(limit);
+    rows.truncate(limit as usize);
+    let plan = sheet::Plan { title, columns: args.columns, names: !is_one_identity };
+    let sheet = sheet::draw(&dataset, &rows, &plan)?;
+    pfc_durable::write(&args.output, &png(sheet.pixels)?)?;
+    let (images, broken) = (rows.len() as u64, sheet.n_broken);
+    Ok(Shown { file: args.output.clone(), images, broken, left_out, rows })
+}
+
+fn png(pixels: image::RgbImage) -> Result<Vec<u8>, crate::image::ImageError> {
+    let (width, height) = pixels.dimensions();
+    encode_png(&Pixels::rgb(width, height, pixels.into_raw()))
+}
+
+fn check_free(path: &Path, force: bool) -> Result<(), IngestError> {
+    match path.exists() && !force {
+        true => Err(IngestError::FileExists { path: path.to_path_buf() }),
+        false => Ok(()),
+    }
+}

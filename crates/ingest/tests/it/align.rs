@@ -1,0 +1,186 @@
+//! `pfc-ingest align` and `pack --landmarks`.
+
+use std::path::{Path, PathBuf};
+
+use image::ImageFormat;
+use serde_json::Value;
+
+use crate::common::{Bench, encode, picture, stderr};
+
+/// Points of a face twice as large as the template's, by their line's end.
+const XY: &str =
+    "76.5892 103.3926 147.0636 103.0028 112.0504 143.4732 83.0986 184.731 141.4598 184.4082";
+
+fn photo() -> Vec<u8> {
+    encode(picture(240, 250), ImageFormat::Png)
+}
+
+/// A folder of photos and a list of all kinds of trouble.
+fn troubled() -> Bench {
+    let bench = Bench::new();
+    for path in ["photos/ann/1.png", "photos/ann/2.png", "photos/bob/1.png", "photos/bob/2.png"] {
+        bench.write(path, &photo());
+    }
+    bench.write("photos/bob/broken.png", &photo()[..99]);
+    bench.write("photos/bob/nobody.png", &photo());
+    let one_place = ["7"; 10].join(" ");
+    let not_found = ["nan"; 10].join(" ");
+    let list = format!(
+        "ann/1.png {XY}\nann/2.png {XY}\nbob/1.png {one_place}\nbob/2.png {not_found}\n\
+         bob/broken.png {XY}\nbob/gone.png {XY}\n"
+    );
+    bench.write("list.txt", list.as_bytes());
+    bench
+}
+
+#[test]
+fn what_cannot_be_aligned_is_left_out_with_its_reason() {
+    let bench = troubled();
+    let list = format!("../ann/1.png {XY}\n/etc/1.png {XY}\nann/1.png {XY}\nann/1.bmp {XY}\n");
+    let all = [std::fs::read(bench.path("list.txt")).unwrap(), list.into_bytes()].concat();
+    bench.write("all.txt", &all);
+    let report = bench.json("align all.txt crops --root photos --format png --json");
+    assert_eq!((&report["aligned"], &report["quarantined"]), (&2.into(), &8.into()));
+    let reasons = bench.quarantine("crops");
+    let reasons: Vec<(&str, &str)> = reasons.iter().map(|(s, _, r)| (&**s, &**r)).collect();
+    let expected = [
+        ("../ann/1.png", "outside_path"),
+        ("/etc/1.png", "outside_path"),
+        ("ann/1.bmp", "listed_twice"),
+        ("ann/1.png", "listed_twice"),
+        ("bob/1.png", "landmarks"),
+        ("bob/2.png", "landmarks"),
+        ("bob/broken.png", "truncated"),
+        ("bob/gone.png", "missing"),
+    ];
+    assert_eq!(reasons, expected);
+    let files: Vec<PathBuf> = bench.tree("crops").into_keys().collect();
+    assert_eq!(files, ["ann/1.png", "ann/2.png", "quarantine.jsonl"].map(PathBuf::from));
+}
+
+#[test]
+fn crops_do_not_depend_on_the_number_of_threads_and_have_the_size_asked_for() {
+    let bench = troubled();
+    bench.run("align list.txt one --root photos --size 96x112 --threads 1").success();
+    bench.run("align list.txt two --root photos --size 96x112 --threads 2").success();
+    assert_eq!(bench.tree("one"), bench.tree("two"));
+    let crop = image::open(bench.path("one/ann/1.jpg")).unwrap();
+    assert_eq!((crop.width(), crop.height()), (96, 112));
+}
+
+#[test]
+fn pack_with_landmarks_stores_the_crops_that_align_makes() {
+    let bench = troubled();
+    bench.run("align list.txt crops --root photos --quality 80").success();
+    let report = bench.json("pack photos data --landmarks list.txt --quality 80 --json");
+    assert_eq!((&report["images"], &report["quarantined"]), (&2.into(), &4.into()));
+    let dataset = bench.dataset("data");
+    for row in 0..2 {
+        let face = dataset.get(row).unwrap();
+        let crop = Path::new("crops").join(face.source).with_extension("jpg");
+        assert_eq!(face.image, std::fs::read(bench.path(crop.to_str().unwrap())).unwrap());
+    }
+    assert_eq!(dataset.manifest().sources.len(), 2);
+    let reasons = bench.quarantine("data");
+    let nobody = reasons.iter().find(|(source, ..)| source == "bob/nobody.png").unwrap();
+    assert_eq!(nobody.2, "no_landmarks");
+}
+
+#[test]
+fn a_face_where_the_template_has_it_keeps_its_pixels() {
+    let bench = Bench::new();
+    let template =
+        "38.2946 51.6963 73.5318 51.5014 56.0252 71.7366 41.5493 92.3655 70.7299 92.2041";
+    bench.write("list.txt", format!("a/1.png\t{template}").as_bytes());
+    bench.write("a/1.png", &encode(picture(112, 112), ImageFormat::Png));
+    bench.run("align list.txt crops --format png").success();
+    assert_eq!(image::open(bench.path("crops/a/1.png")).unwrap().to_rgb8(), picture(112, 112));
+}
+
+#[track_caller]
+fn refused(bench: &Bench, line: &str, expected: &str) {
+    assert_eq!(stderr(&bench.run(line).code(2)).trim_end(), expected);
+}
+
+#[test]
+fn an_output_that_holds_something_is_not_touched() {
+    let bench = troubled();
+    bench.write("crops/thesis.tex", b"");
+    refused(
+        &bench,
+        "align list.txt crops --root photos",
+        "error: cannot align `list.txt`
+  cause: crops: already exists and is not empty
+
+hint: choose another folder, or remove crops first",
+    );
+}
+
+#[test]
+fn a_list_that_fits_no_image_leaves_nothing_behind() {
+    let bench = troubled();
+    refused(
+        &bench,
+        "align list.txt crops",
+        "error: cannot align `list.txt`
+  cause: list.txt: none of its 6 images can be read
+
+hint: the first one: ann/1.png: there is no such file",
+    );
+    assert!(!bench.path("crops").exists());
+}
+
+#[test]
+fn a_list_that_cannot_be_understood_is_refused_before_any_work() {
+    let bench = troubled();
+    bench.write("bad.txt", format!("ann/1.png {XY}\nann/2.png 1 2 3\n").as_bytes());
+    for line in ["align bad.txt crops --root photos", "pack photos data --landmarks bad.txt"] {
+        let text = stderr(&bench.run(line).code(2));
+        assert!(text.contains("cause: bad.txt: line 2 has 4 fields, expected 11\n"), "{text}");
+    }
+    assert!(!bench.path("crops").exists() && !bench.path("data").exists());
+    bench.run("align list.txt crops --size 7").code(2);
+}
+
+/// `golden/aligned`, made by scikit-image and `OpenCV`.
+fn golden() -> Option<PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
+    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
+    let folder = Path::new(&root).join("aligned");
+    if folder.exists() {
+        return Some(folder);
+    }
+    println!("skipped: {} is absent", folder.display());
+    None
+}
+
+#[test]
+fn golden_aligned_crops_are_what_the_command_writes() {
+    let Some(folder) = golden() else { return };
+    let json = std::fs::read(folder.join("aligned.json")).unwrap();
+    let expected: Value = serde_json::from_slice(&json).unwrap();
+    let images = expected["images"].as_array().unwrap();
+    assert!(!images.is_empty());
+    let line = |image: &Value| {
+        let points = image["landmarks"].as_array().unwrap().iter();
+        let numbers: Vec<String> =
+            points.flat_map(|p| [p[0].to_string(), p[1].to_string()]).collect();
+        format!("{}\t{}\n", image["source"].as_str().unwrap(), numbers.join("\t"))
+    };
+    let bench = Bench::new();
+    bench.write("list.txt", images.iter().map(line).collect::<String>().as_bytes());
+    bench.run(&format!("align list.txt crops --root {} --format png", folder.display())).success();
+    for image in images {
+        let source = Path::new(image["source"].as_str().unwrap());
+        let ours = bench.path("crops").join(source.with_extension("png"));
+        let ours = image::open(ours).unwrap().to_rgb8();
+        let theirs = folder.join(image["crop"].as_str().unwrap());
+        let theirs = image::open(theirs).unwrap().to_rgb8();
+        assert_eq!(ours.dimensions(), theirs.dimensions());
+        let gaps = ours.iter().zip(theirs.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)));
+        let (sum, max) = gaps.fold((0.0, 0.0), |(s, m): (f64, f64), gap| (s + gap, m.max(gap)));
+        let mean = sum / ours.len() as f64;
+        // `OpenCV` interpolates in fixed point on a grid of 1/32 pixel.
+        assert!(mean < 0.5 && max <= 6.0, "{}: mean {mean}, max {max}", source.display());
+    }
+}
