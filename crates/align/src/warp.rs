@@ -20,14 +20,29 @@ impl<'a> Image<'a> {
         (bytes > 0 && bytes == pixels.len()).then_some(Image { pixels, width, height })
     }
 
+    /// The four pixels at (left, top) and right, below, and right below of it.
+    fn square(&self, left: i64, top: i64) -> [[u8; 3]; 4] {
+        let is_inside = (0..self.width as i64 - 1).contains(&left)
+            && (0..self.height as i64 - 1).contains(&top);
+        if !is_inside {
+            let (right, bottom) = (left.saturating_add(1), top.saturating_add(1));
+            return [(left, top), (right, top), (left, bottom), (right, bottom)]
+                .map(|(x, y)| self.at(x, y));
+        }
+        let start = (top as usize * self.width + left as usize) * 3;
+        let rows = [start, start + self.width * 3].map(|start| &self.pixels[start..start + 6]);
+        let [[a, b], [c, d]] = rows.map(|row| [[row[0], row[1], row[2]], [row[3], row[4], row[5]]]);
+        [a, b, c, d]
+    }
+
     /// The pixel at (x, y), black outside of the image.
-    fn at(&self, x: i64, y: i64) -> [f64; 3] {
+    fn at(&self, x: i64, y: i64) -> [u8; 3] {
         let inside = (0..self.width as i64).contains(&x) && (0..self.height as i64).contains(&y);
         if !inside {
-            return [0.0; 3];
+            return [0; 3];
         }
         let start = (y as usize * self.width + x as usize) * 3;
-        [0, 1, 2].map(|channel| f64::from(self.pixels[start + channel]))
+        [0, 1, 2].map(|channel| self.pixels[start + channel])
     }
 }
 
@@ -58,18 +73,22 @@ pub fn warp_to(image: &Image, matrix: &Matrix, size: CropSize) -> Vec<u8> {
 }
 
 fn sample(image: &Image, [x, y]: [f64; 2]) -> [u8; 3] {
-    let (left, top) = (x.floor(), y.floor());
-    let (right_share, bottom_share) = (x - left, y - top);
-    // Saturating: a position far outside stays outside.
-    let (left, top) = (left as i64, top as i64);
-    let (right, bottom) = (left.saturating_add(1), top.saturating_add(1));
-    let corners = [(left, top), (right, top), (left, bottom), (right, bottom)];
-    let [a, b, c, d] = corners.map(|(x, y)| image.at(x, y));
+    let (left, top) = (floor(x), floor(y));
+    let (right_share, bottom_share) = (x - left as f64, y - top as f64);
+    let [a, b, c, d] = image.square(left, top);
     [0, 1, 2].map(|channel| {
-        let upper = a[channel] + (b[channel] - a[channel]) * right_share;
-        let lower = c[channel] + (d[channel] - c[channel]) * right_share;
-        (upper + (lower - upper) * bottom_share).round() as u8
+        let [a, b, c, d] = [a, b, c, d].map(|pixel| f64::from(pixel[channel]));
+        let upper = a + (b - a) * right_share;
+        let lower = c + (d - c) * right_share;
+        // Truncated by the cast: to the nearest. `round` is a call on processors without SSE 4.1.
+        (upper + (lower - upper) * bottom_share + 0.5) as u8
     })
+}
+
+/// Saturating: a position far outside stays outside. `f64::floor` is a call where `round` is.
+fn floor(x: f64) -> i64 {
+    let towards_zero = x as i64;
+    if (towards_zero as f64) > x { towards_zero.saturating_sub(1) } else { towards_zero }
 }
 
 fn invert(m: &Matrix) -> Option<Matrix> {
