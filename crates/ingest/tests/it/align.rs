@@ -87,7 +87,7 @@ fn pack_with_landmarks_stores_the_crops_that_align_makes() {
 }
 
 #[test]
-fn a_face_where_the_template_has_it_keeps_its_pixels() {
+fn a_face_that_lies_as_the_template_has_it_keeps_its_pixels() {
     let bench = Bench::new();
     let template =
         "38.2946 51.6963 73.5318 51.5014 56.0252 71.7366 41.5493 92.3655 70.7299 92.2041";
