@@ -44,6 +44,7 @@ Examples:
   pfc-ingest pack faces data
   pfc-ingest pack photos data --size 128 --fit pad --quality 90
   pfc-ingest pack glint360k/train.rec data
+  pfc-ingest pack photos data --landmarks landmarks.txt
   pfc-ingest pack faces.csv data --root /mnt/faces
   find faces -name '*.jpg' | awk -F/ '{print $0 \"\\t\" $2}' | pfc-ingest pack - data
   pfc-ingest pack 'shards/train-{0000..0127}.tar' data
