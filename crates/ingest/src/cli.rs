@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 use pfc_cli::{Verbosity, completions::CompletionsArgs};
 
 use crate::{
-    AlignArgs, BenchArgs, InspectArgs, PackArgs, ShowArgs, SynthArgs, VerifyArgs, pack::help,
+    AlignArgs, BenchArgs, ExportArgs, InspectArgs, PackArgs, ShowArgs, SynthArgs, VerifyArgs,
+    pack::help,
 };
 
 /// Pack face crops into columnar shards, check them, and look at them.
@@ -22,6 +23,7 @@ use crate::{
   pfc-ingest verify data
   pfc-ingest inspect data --json
   pfc-ingest show data --sample 40
+  pfc-ingest export data rec --to recordio
 
 Exit codes: 0 all is well, 1 it ran and found faults, 2 it could not run."
 )]
@@ -52,6 +54,8 @@ pub enum Command {
     Show(ShowArgs),
     /// Measure how fast a data set is read on this machine.
     Bench(BenchArgs),
+    /// Write a data set in a format of other tools.
+    Export(ExportArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
 }

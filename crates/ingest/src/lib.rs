@@ -6,6 +6,7 @@ mod align;
 mod bench;
 mod cli;
 mod error;
+mod export;
 mod image;
 mod inspect;
 mod landmarks;
@@ -29,6 +30,7 @@ pub use align::AlignArgs;
 pub use bench::BenchArgs;
 pub use cli::{Cli, Command};
 pub use error::IngestError;
+pub use export::{ExportArgs, ExportError};
 pub use inspect::InspectArgs;
 pub use landmarks::LandmarkError;
 pub use pack::PackArgs;
@@ -42,6 +44,7 @@ pub use verify::VerifyArgs;
 /// Who knows the way out of which error.
 pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<IngestError>(e, IngestError::hint),
+    |e| hint_of::<ExportError>(e, ExportError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
 ];
@@ -70,6 +73,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Bench(args) => bench::run(&args, quiet),
+        Command::Export(args) => export::run(&args, quiet),
         Command::Completions(args) => {
             args.print::<Cli>();
             Ok(Outcome::Clean)

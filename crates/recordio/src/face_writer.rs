@@ -107,6 +107,11 @@ impl FaceWriter {
         Ok(key)
     }
 
+    /// The folder while it is being written: a file put there comes with the others.
+    pub fn folder(&self) -> &Path {
+        self.writer.folder()
+    }
+
     /// Writes the identity records and record 0 if the style has them, and gives the folder its
     /// name.
     ///

@@ -88,6 +88,11 @@ impl RecordWriter {
         self.n_records
     }
 
+    /// The folder while it is being written: a file put there comes with the others.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The `.rec` file that will be.
     pub fn path(&self) -> &Path {
         &self.path

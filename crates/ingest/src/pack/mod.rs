@@ -23,6 +23,7 @@ use crate::{
     units,
 };
 use output::Output;
+pub use output::check_apart;
 use pipeline::Job;
 use prepare::Recipe;
 use summary::Summary;

@@ -114,7 +114,11 @@ fn holds_at_most_leftovers(out: &Path) -> io::Result<bool> {
 
 /// A data set inside its own input would be packed the next time; an input inside the output could
 /// be removed with it.
-fn check_apart(raw: &Path, out: &Path) -> Result<(), IngestError> {
+///
+/// # Errors
+///
+/// [`IngestError::OutputInsideInput`].
+pub fn check_apart(raw: &Path, out: &Path) -> Result<(), IngestError> {
     let (Ok(raw_real), Some(out_real)) = (raw.canonicalize(), resolve(out)) else { return Ok(()) };
     if out_real.starts_with(&raw_real) || raw_real.starts_with(&out_real) {
         let (out, raw) = (out.to_path_buf(), raw.to_path_buf());

@@ -11,7 +11,7 @@ mod features;
 mod hair;
 mod pairs;
 mod plan;
-mod random;
+pub mod random;
 mod scene;
 mod shot;
 mod skin;

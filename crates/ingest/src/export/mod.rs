@@ -1,0 +1,170 @@
+//! `pfc-ingest export`: a data set in the formats of other tools.
+
+mod bin;
+mod error;
+mod feed;
+mod folder;
+mod names;
+mod options;
+mod pairs;
+mod pairs_file;
+mod parquet;
+mod recordio;
+mod select;
+mod summary;
+mod webdataset;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use pfc_cli::{Format, Outcome, print_json};
+use pfc_shard::Dataset;
+
+use crate::{IngestError, pack::check_apart, threads::Threads, units};
+
+pub use error::ExportError;
+use feed::{Feed, Item};
+use options::FormatOptions;
+use select::{RowOrder, SelectArgs, Selection};
+use summary::{Summary, Written};
+
+/// Write a data set, or a selection of it, in a format of other tools.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pfc-ingest export data faces --to folder
+  pfc-ingest export data test --to folder --split 0/10
+  pfc-ingest export data rec --to recordio --split 1-9/10
+  pfc-ingest export data tars --to webdataset --shard-mib 512
+  pfc-ingest export data hf --to parquet --identities people.txt --keep-labels
+  pfc-ingest export data lfw.bin --to bin --pairs-file pairs.txt
+  pfc-ingest export data val.bin --to bin --pairs 6000 --split 0/10 --seed 1
+
+Images leave byte for byte as they were packed, each held against its hash on the way. OUT appears
+once it is complete, and nothing that exists is overwritten. Labels number the selected identities
+from 0 in the order of the data set, so that without a selection they stay as they are.
+
+The slashes of an identity's name become folders. So that no name leads out of OUT, `.`, `..` and
+empty parts get a `_` in front, control characters and backslashes become `_`, and parts of more than
+200 bytes are cut and end in their hash; of two files of one name the second gets `-2`.
+
+The same data set and options give the same bytes, whatever the number of threads. Memory: 8 bytes
+per selected image and 21 per identity, for folders and lists 250 per identity.")]
+pub struct ExportArgs {
+    /// Folder that `pack` wrote
+    dataset: PathBuf,
+    /// Folder to write, or file for `bin`; it must not exist, or be an empty folder
+    out: PathBuf,
+    /// Format to write
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    to: Target,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    options: FormatOptions,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// A format to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// OUT/NAME/FILE.jpg, files called as their sources were.
+    Folder,
+    /// OUT/images/NAME/FILE.jpg, and OUT/list.tsv with a line `path<TAB>label` for each.
+    List,
+    /// OUT/train.rec, train.idx and property as MXNet and InsightFace have them, and identities.tsv.
+    #[value(alias = "rec")]
+    Recordio,
+    /// OUT/train-000000.tar … with KEY.jpg, KEY.cls (the label) and KEY.json for each image.
+    #[value(alias = "wds")]
+    Webdataset,
+    /// OUT/data/train-00000-of-00001.parquet … as Hugging Face `datasets` reads images.
+    Parquet,
+    /// OUT is InsightFace's verification pack: pairs of images, and whether each is of one person.
+    Bin,
+}
+
+impl Target {
+    fn name(self) -> &'static str {
+        match self {
+            Target::Folder => "folder",
+            Target::List => "list",
+            Target::Recordio => "recordio",
+            Target::Webdataset => "webdataset",
+            Target::Parquet => "parquet",
+            Target::Bin => "bin",
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &ExportArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let dir = args.dataset.display();
+    let summary = export(args, quiet).with_context(|| format!("cannot export `{dir}`"))?;
+    if args.format.json {
+        print_json(&summary)?;
+    } else {
+        summary.print()?;
+    }
+    warn(&summary);
+    Ok(Outcome::Clean)
+}
+
+fn export(args: &ExportArgs, quiet: bool) -> Result<Summary, ExportError> {
+    let started = Instant::now();
+    let options = args.options.checked(args.to)?;
+    let dataset = Dataset::open(&args.dataset)?;
+    check_apart(&args.dataset, &args.out)?;
+    prepare(&args.out, args.to)?;
+    args.threads.pool()?.install(|| {
+        let selection = Selection::new(&dataset, &args.select, options.order)?;
+        let feed = Feed::new(&dataset, &selection, quiet);
+        let written = match args.to {
+            Target::Folder => folder::write(&feed, &args.out, folder::List::Without),
+            Target::List => folder::write(&feed, &args.out, folder::List::With),
+            Target::Recordio => recordio::write(&feed, &args.out, options.style),
+            Target::Webdataset => webdataset::write(&feed, &args.out, &options.shards),
+            Target::Parquet => parquet::write(&feed, &args.out, &options.shards),
+            Target::Bin => bin::write(&feed, &args.out, &options.pairs),
+        }?;
+        Ok(Summary::new(args.to.name(), written, started.elapsed()))
+    })
+}
+
+/// Checks that `out` is free and makes the folders above it.
+fn prepare(out: &Path, to: Target) -> Result<(), ExportError> {
+    let is_free = match fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_none() && to != Target::Bin,
+        Err(_) => fs::symlink_metadata(out).is_err(),
+    };
+    if !is_free {
+        return Err(IngestError::OutputExists { path: out.to_path_buf() }.into());
+    }
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(ExportError::at("create", parent))
+}
+
+fn warn(summary: &Summary) {
+    if summary.renamed_identities > 0 {
+        let n = summary.renamed_identities;
+        tracing::warn!("identities whose folder has another name, as theirs is not safe: {n}");
+    }
+    if summary.renamed_files > 0 {
+        let n = units::of(summary.renamed_files, "file");
+        tracing::warn!("{n} got another name: theirs was taken or not safe");
+    }
+    if summary.rounded_ranges > 0 {
+        let n = summary.rounded_ranges;
+        tracing::warn!(
+            "identity records with a bound that float32 rounds, so that readers of ranges see an \
+             image of a neighbour: {n}; labels are right"
+        );
+    }
+}
