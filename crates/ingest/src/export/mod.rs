@@ -44,16 +44,16 @@ use summary::{Summary, Written};
   pfc-ingest export data lfw.bin --to bin --pairs-file pairs.txt
   pfc-ingest export data val.bin --to bin --pairs 6000 --split 0/10 --seed 1
 
-Images leave byte for byte as they were packed, each held against its hash on the way. OUT appears
-once it is complete, and nothing that exists is overwritten. Labels number the selected identities
-from 0 in the order of the data set, so that without a selection they stay as they are.
+Images leave byte for byte as they were packed, each held against its hash on the way. OUT
+appears once it is complete, and nothing that exists is overwritten. Labels number the selected
+identities from 0 in the order of the data set, so that without a selection they stay the same.
 
-The slashes of an identity's name become folders. So that no name leads out of OUT, `.`, `..` and
-empty parts get a `_` in front, control characters and backslashes become `_`, and parts of more than
-200 bytes are cut and end in their hash; of two files of one name the second gets `-2`.
+The slashes of an identity's name become folders. So that no name leads out of OUT, `.`, `..`
+and empty parts get a `_` in front, control characters and backslashes become `_`, and parts of
+more than 200 bytes are cut and end in their hash; of two files of one name the second gets `-2`.
 
-The same data set and options give the same bytes, whatever the number of threads. Memory: 8 bytes
-per selected image and 21 per identity, for folders and lists 250 per identity.")]
+The same data set and options give the same bytes, whatever the number of threads. Memory: 8
+bytes per selected image and 21 per identity, for folders and lists 250 per identity.")]
 pub struct ExportArgs {
     /// Folder that `pack` wrote
     dataset: PathBuf,
@@ -63,13 +63,13 @@ pub struct ExportArgs {
     #[arg(long, value_enum, value_name = "FORMAT")]
     to: Target,
     #[command(flatten)]
-    select: SelectArgs,
-    #[command(flatten)]
-    options: FormatOptions,
-    #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
     format: Format,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    options: FormatOptions,
 }
 
 /// A format to write.

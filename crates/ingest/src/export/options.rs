@@ -29,8 +29,8 @@ pub struct FormatOptions {
     /// rather than InsightFace's identity records
     #[arg(long)]
     sequential: bool,
-    /// bin: so many random pairs in ten folds, each half of one person, half of two; people are in
-    /// one fold only if there are at least 20
+    /// bin: so many random pairs in ten folds, in each half of one person and half of two; of 20
+    /// people or more nobody is in two folds
     #[arg(long, value_name = "N", conflicts_with = "pairs_file")]
     pairs: Option<u64>,
     /// bin: the pairs in FILE, lines `PATH PATH 1|0` of sources, or LFW's pairs.txt
