@@ -9,11 +9,29 @@ use tempfile::TempDir;
 
 use crate::{DurableError, parent, sync_dir};
 
-/// A folder being filled beside `path`; dropped without [`commit`](AtomicDir::commit), it is removed.
+/// A folder being filled beside `path`; dropped without [`commit`](AtomicDir::commit), it is removed,
+/// unless it is [resumable](AtomicDir::resume).
 #[derive(Debug)]
 pub struct AtomicDir {
     target: PathBuf,
-    temporary: TempDir,
+    temporary: Temporary,
+}
+
+#[derive(Debug)]
+enum Temporary {
+    /// Of a name that nobody else has; goes when dropped.
+    Unique(TempDir),
+    /// Of a name that follows from the target's; stays until committed or discarded.
+    Resumable(PathBuf),
+}
+
+impl Temporary {
+    fn path(&self) -> &Path {
+        match self {
+            Temporary::Unique(dir) => dir.path(),
+            Temporary::Resumable(path) => path,
+        }
+    }
 }
 
 impl AtomicDir {
@@ -28,7 +46,38 @@ impl AtomicDir {
             .suffix(".tmp")
             .tempdir_in(parent(path))
             .map_err(DurableError::at("create", path))?;
-        Ok(AtomicDir { target: path.to_path_buf(), temporary })
+        Ok(AtomicDir { target: path.to_path_buf(), temporary: Temporary::Unique(temporary) })
+    }
+
+    /// Opens, or makes, the one temporary folder beside `path` that outlives its process: `.NAME.tmp`.
+    /// What a killed process left in it is found there; its parent must exist.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError`] if the parent is missing or not writable.
+    pub fn resume(path: &Path) -> Result<AtomicDir, DurableError> {
+        let beside = beside(path);
+        match fs::create_dir(&beside) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                made.map_err(DurableError::at("create", &beside))?;
+                sync_dir(parent(path))?;
+            }
+        }
+        Ok(AtomicDir { target: path.to_path_buf(), temporary: Temporary::Resumable(beside) })
+    }
+
+    /// Removes the folder that [`resume`](AtomicDir::resume) would find, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError`] if it cannot be removed.
+    pub fn remove_resumable(path: &Path) -> Result<(), DurableError> {
+        let beside = beside(path);
+        match fs::remove_dir_all(&beside) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(DurableError::at("remove", &beside)),
+        }
     }
 
     /// Where to put the files for now.
@@ -45,8 +94,10 @@ impl AtomicDir {
         self.make_whole()?;
         fs::rename(self.temporary.path(), &self.target)
             .map_err(DurableError::at("rename", &self.target))?;
-        // Renamed away: there is nothing left to remove under the temporary name.
-        let _ = self.temporary.keep();
+        if let Temporary::Unique(renamed) = self.temporary {
+            // Renamed away: there is nothing left to remove under the temporary name.
+            let _ = renamed.keep();
+        }
         sync_dir(parent(&self.target))
     }
 
@@ -63,14 +114,26 @@ impl AtomicDir {
         self.make_whole()?;
         exchange(self.temporary.path(), &self.target)
             .map_err(DurableError::at("replace", &self.target))?;
-        sync_dir(parent(&self.target))
+        sync_dir(parent(&self.target))?;
         // What had the name has the temporary one, and goes with it.
+        match self.temporary {
+            Temporary::Unique(_) => Ok(()),
+            Temporary::Resumable(_) => AtomicDir::remove_resumable(&self.target),
+        }
     }
 
     fn make_whole(&self) -> Result<(), DurableError> {
         sync_tree(self.temporary.path())?;
         make_readable(self.temporary.path()).map_err(DurableError::at("write", &self.target))
     }
+}
+
+/// `.NAME.tmp` beside a folder called NAME.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".tmp");
+    parent(path).join(name)
 }
 
 #[cfg(target_os = "linux")]
@@ -196,6 +259,23 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         drop(AtomicDir::create(&parent.path().join("a")).unwrap());
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_resumable_folder_is_found_again_until_it_is_committed_or_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("a");
+        fs::create_dir(&target).unwrap();
+        fs::write(AtomicDir::resume(&target).unwrap().path().join("new"), "").unwrap();
+        let dir = AtomicDir::resume(&target).unwrap();
+        assert!(dir.path().join("new").exists());
+        dir.commit_over().unwrap();
+        assert!(target.join("new").exists());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        drop(AtomicDir::resume(&target).unwrap());
+        AtomicDir::remove_resumable(&target).unwrap();
+        AtomicDir::remove_resumable(&target).unwrap();
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
     }
 
     #[test]

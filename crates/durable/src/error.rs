@@ -33,6 +33,10 @@ impl DurableError {
                 "the disk that holds {path} is full: free space and run the same command again; \
                  nothing half-written was left under its final name"
             )),
+            io::ErrorKind::FileTooLarge => Some(format!(
+                "files like {path} may not grow so large here: raise the limit (`ulimit -f`) or use \
+                 another file system, and run the same command again"
+            )),
             io::ErrorKind::PermissionDenied => {
                 Some(format!("{path} is not writable for this user"))
             }

@@ -11,7 +11,10 @@ pub use dir::AtomicDir;
 pub use error::DurableError;
 pub use file::{AtomicFile, write};
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
 /// Makes the entries of `dir` (new names, renames) survive a power cut.
 ///
@@ -21,6 +24,17 @@ use std::{fs::File, path::Path};
 pub fn sync_dir(dir: &Path) -> Result<(), DurableError> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir).and_then(|f| f.sync_all()).map_err(DurableError::at("sync", dir))
+}
+
+/// Makes the folder `dir` and those above it, whose names then survive a power cut.
+///
+/// # Errors
+///
+/// [`DurableError`] if one cannot be made or synced.
+pub fn create_dir_all(dir: &Path) -> Result<(), DurableError> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|a| !a.exists()).collect();
+    fs::create_dir_all(dir).map_err(DurableError::at("create", dir))?;
+    missing.into_iter().try_for_each(|made| sync_dir(parent(made)))
 }
 
 /// The folder that holds `path`.
