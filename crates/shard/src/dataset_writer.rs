@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
-    Face, IDENTITIES_FILE, IdentityNames, ImageSize, MANIFEST_FILE, Manifest, SHARDS_DIR,
-    ShardEntry, ShardError, ShardSpec, ShardWriter, identities, ipc_writer::earlier_write_failed,
-    manifest::FORMAT, shard_file, shard_writer::row_bytes,
+    Face, IdentityNames, ImageSize, MANIFEST_FILE, Manifest, SHARDS_DIR, ShardEntry, ShardError,
+    ShardSpec, ShardWriter, assemble, ipc_writer::earlier_write_failed, shard_file,
+    shard_writer::row_bytes,
 };
 
 /// Bytes at which a shard is closed, unless told otherwise.
@@ -75,7 +75,7 @@ impl DatasetWriter {
             return Err(ShardError::AlreadyExists { dir: dir.to_path_buf() });
         }
         let shards = dir.join(SHARDS_DIR);
-        create_durably(&shards)?;
+        pfc_durable::create_dir_all(&shards)?;
         remove_leftovers(&shards).map_err(at("clear", &shards))?;
         Ok(DatasetWriter {
             dir: dir.to_path_buf(),
@@ -143,21 +143,7 @@ impl DatasetWriter {
         }
         self.close_shard()?;
         let n_images = |label| self.n_images.get(&label).copied().unwrap_or(0);
-        let table = identities::write(&self.dir.join(IDENTITIES_FILE), &identities, n_images)?;
-        let manifest = Manifest {
-            format: FORMAT,
-            rows: self.n_rows,
-            n_identities,
-            image_size: self.spec.image_size,
-            seed: self.spec.seed,
-            sources: self.spec.sources,
-            tool: self.spec.tool,
-            arguments: self.spec.arguments,
-            identities: table,
-            shards: self.shards,
-        };
-        manifest.write(&self.dir)?;
-        Ok(manifest)
+        assemble(&self.dir, self.spec, self.shards, &identities, n_images)
     }
 
     fn close_shard(&mut self) -> Result<(), ShardError> {
@@ -177,16 +163,6 @@ impl DatasetWriter {
             false => Ok(()),
         }
     }
-}
-
-/// Makes a folder and those above it, whose names then survive a power cut.
-fn create_durably(dir: &Path) -> Result<(), ShardError> {
-    let missing: Vec<&Path> = dir.ancestors().take_while(|a| !a.exists()).collect();
-    fs::create_dir_all(dir).map_err(at("create", dir))?;
-    for made in missing {
-        pfc_durable::sync_dir(made.parent().unwrap_or(made))?;
-    }
-    Ok(())
 }
 
 fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ShardError {

@@ -50,7 +50,8 @@ impl<'a> Face<'a> {
     }
 }
 
-/// Measures of a crop, kept as columns; the packer defines and computes them.
+/// Measures of a crop, kept as columns; the packer defines and computes them. Each may be NaN:
+/// not measured.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Quality {
     /// How much fine detail the luma has; more is sharper.
@@ -59,6 +60,17 @@ pub struct Quality {
     pub brightness: f32,
     /// Standard deviation of the luma.
     pub contrast: f32,
+}
+
+impl Quality {
+    /// Of a crop that nobody has measured.
+    pub const UNKNOWN: Quality =
+        Quality { sharpness: f32::NAN, brightness: f32::NAN, contrast: f32::NAN };
+
+    /// Whether every measure is a number.
+    pub fn is_known(self) -> bool {
+        !(self.sharpness.is_nan() || self.brightness.is_nan() || self.contrast.is_nan())
+    }
 }
 
 /// Width and height of an image in pixels.

@@ -2,10 +2,18 @@
 //!
 //! It finds accidents (flipped bits, truncation, two copies of one image), not attackers.
 
-use std::{fmt, io, str::FromStr};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use crate::ShardError;
 
 /// XXH3-128 of `bytes` with seed 0; equal hashes mean equal images.
 pub fn content_hash(bytes: &[u8]) -> u128 {
@@ -53,19 +61,26 @@ impl<'de> Deserialize<'de> for Checksum {
 }
 
 /// Counts and hashes what passes through to `inner`, so that no file is read again for its checksum.
-pub(crate) struct HashingWriter<W> {
+pub struct HashingWriter<W> {
     inner: W,
     hasher: Box<Xxh3>,
     bytes: u64,
 }
 
+impl<W> fmt::Debug for HashingWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HashingWriter").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
 impl<W: io::Write> HashingWriter<W> {
-    pub(crate) fn new(inner: W) -> HashingWriter<W> {
+    /// Passes bytes on to `inner`, which may be [`io::sink`] to hash alone.
+    pub fn new(inner: W) -> HashingWriter<W> {
         HashingWriter { inner, hasher: Box::new(Xxh3::new()), bytes: 0 }
     }
 
     /// What was written to, how many bytes passed, and their checksum.
-    pub(crate) fn finish(self) -> (W, u64, Checksum) {
+    pub fn finish(self) -> (W, u64, Checksum) {
         (self.inner, self.bytes, Checksum(self.hasher.digest128()))
     }
 }
@@ -80,6 +95,29 @@ impl<W: io::Write> io::Write for HashingWriter<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// Checksum of a file, read from start to end rather than mapped, so that a bad sector is an error
+/// and not a signal. `on_progress` is told the bytes of each read.
+pub(crate) fn file_checksum(
+    path: &Path,
+    mut on_progress: impl FnMut(u64),
+) -> Result<Checksum, ShardError> {
+    let failed =
+        |source: io::Error| ShardError::Io { op: "read", path: path.to_path_buf(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hasher = Xxh3::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = match file.read(&mut buffer) {
+            Ok(0) => return Ok(Checksum(hasher.digest128())),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(failed(e)),
+        };
+        hasher.update(&buffer[..n]);
+        on_progress(n as u64);
     }
 }
 

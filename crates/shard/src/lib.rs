@@ -73,7 +73,7 @@
 //! | `source` | utf8 | path or record key it came from |
 //! | `width`, `height` | uint16 | of the decoded image; the same for all rows |
 //! | `hash` | `fixed_size_binary(16)` | XXH3-128 of `image`, big-endian |
-//! | `sharpness`, `brightness`, `contrast` | float32 | measures of [`Quality`] |
+//! | `sharpness`, `brightness`, `contrast` | float32 | measures of [`Quality`], NaN where nobody measured |
 //!
 //! No column is nullable or compressed, buffers are aligned to 64 bytes, record batches hold up to
 //! 16 MiB, and the schema's metadata says `pfc.format` = `1`.
@@ -82,6 +82,7 @@ pub mod decode;
 pub mod hash;
 pub mod pixels;
 
+mod assemble;
 mod dataset;
 mod dataset_writer;
 mod error;
@@ -100,6 +101,7 @@ mod shard;
 mod shard_writer;
 mod verify;
 
+pub use assemble::assemble;
 pub use dataset::Dataset;
 pub use dataset_writer::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, SHARD_BYTES_MAX};
 pub use error::ShardError;

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Checksum, ImageSize, ShardError};
+use crate::{Checksum, ImageSize, ShardError, dataset::check_size, hash::file_checksum};
 
 /// Name of the manifest in a data set's folder.
 pub const MANIFEST_FILE: &str = "dataset.json";
@@ -73,6 +73,25 @@ pub struct ShardEntry {
     pub bytes: u64,
     /// Checksum of the whole file.
     pub checksum: Checksum,
+}
+
+impl ShardEntry {
+    /// Checks size and checksum of the file in the data set's folder `dir`; reads all of it, at the
+    /// speed of the disk. `on_progress` is told the bytes of each read.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::MissingFile`], [`ShardError::FileSize`], [`ShardError::Checksum`] or
+    /// [`ShardError::Io`].
+    pub fn check(&self, dir: &Path, on_progress: impl FnMut(u64)) -> Result<(), ShardError> {
+        let path = dir.join(&self.file);
+        check_size(&path, self.bytes)?;
+        let found = file_checksum(&path, on_progress)?;
+        match found == self.checksum {
+            true => Ok(()),
+            false => Err(ShardError::Checksum { path, found, expected: self.checksum }),
+        }
+    }
 }
 
 /// The one field that every format has.

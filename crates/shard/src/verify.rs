@@ -2,20 +2,17 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::{self, Read},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use rayon::prelude::*;
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     Checksum, Face, Identities, ImageSize, Manifest, Shard, ShardEntry, ShardError,
     dataset::{check_size, open_listed},
     decode::{self, DecodeError},
-    hash::content_hash,
+    hash::{content_hash, file_checksum},
 };
 
 /// Findings kept per file; the rest are counted. Whoever sees a thousand needs the file replaced.
@@ -224,8 +221,12 @@ impl Job<'_> {
         let mut report = FileReport::of(&self.entry.file);
         let path = self.dir.join(&self.entry.file);
         // Read rather than mapped, so that a bad sector is an error and not a signal.
-        let checksum = check_size(&path, self.entry.bytes)
-            .and_then(|()| file_checksum(&path, &mut report.bytes, on_progress));
+        let checksum = check_size(&path, self.entry.bytes).and_then(|()| {
+            file_checksum(&path, |n| {
+                report.bytes += n;
+                on_progress(n);
+            })
+        });
         let found = match checksum {
             Ok(found) => found,
             Err(error) => {
@@ -316,28 +317,4 @@ fn examine_identities(
         }
     }
     report
-}
-
-/// Checksum of a file read from start to end; `bytes` grows by what was read.
-fn file_checksum(
-    path: &Path,
-    bytes: &mut u64,
-    on_progress: &impl Fn(u64),
-) -> Result<Checksum, ShardError> {
-    let failed =
-        |source: io::Error| ShardError::Io { op: "read", path: path.to_path_buf(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let mut hasher = Xxh3::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let n = match file.read(&mut buffer) {
-            Ok(0) => return Ok(Checksum(hasher.digest128())),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(failed(e)),
-        };
-        hasher.update(&buffer[..n]);
-        *bytes += n as u64;
-        on_progress(n as u64);
-    }
 }
