@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use pfc_cli::{Verbosity, completions::CompletionsArgs};
 
 use crate::{
-    AlignArgs, BenchArgs, ExportArgs, InspectArgs, PackArgs, ShowArgs, SynthArgs, VerifyArgs,
-    pack::help,
+    AlignArgs, BenchArgs, ExportArgs, InspectArgs, MergeArgs, PackArgs, ShowArgs, SynthArgs,
+    VerifyArgs, pack::help,
 };
 
 /// Pack face crops into columnar shards, check them, and look at them.
@@ -46,6 +46,8 @@ pub enum Command {
     Pack(PackArgs),
     /// Cut faces out of images by their landmarks.
     Align(AlignArgs),
+    /// Join what several workers packed.
+    Merge(MergeArgs),
     /// Check every byte of a data set.
     Verify(VerifyArgs),
     /// Show what a data set holds.

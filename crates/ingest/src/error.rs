@@ -5,14 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_binpack::PackError;
+use pfc_binpack::PackError as BinError;
 use pfc_durable::DurableError;
 use pfc_recordio::RecordError;
 use pfc_shard::{ShardError, decode::DecodeError};
 
-use crate::landmarks::LandmarkError;
-
-use crate::source::InputError;
+use crate::{landmarks::LandmarkError, pack::PackError, source::InputError};
 
 /// An input that cannot be read or an output that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +170,9 @@ pub enum IngestError {
         #[source]
         source: io::Error,
     },
+    /// A pack that cannot go on, or parts that cannot be joined.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// A data set could not be read or written.
     #[error(transparent)]
     Shard(#[from] ShardError),
@@ -180,11 +181,12 @@ pub enum IngestError {
     Record(#[from] RecordError),
     /// A verification pack could not be read.
     #[error(transparent)]
-    Pack(#[from] PackError),
+    Bin(#[from] BinError),
     /// The input is not what it should be.
     #[error(transparent)]
     Input(#[from] InputError),
     /// A list of landmarks could not be understood.
+    #[error(transparent)]
     Landmarks(#[from] LandmarkError),
     /// A file could not be made visible.
     #[error(transparent)]
@@ -251,15 +253,16 @@ impl IngestError {
             NothingUsable { example, .. } => format!("the first one: {example}"),
             BadRow { source, .. } => return source.hint(),
             NothingToMeasure => "a measurement needs some".into(),
-            Interrupted { .. } => "run the same command again; no data set was left behind".into(),
+            Interrupted { .. } => "run the same command again; nothing was left behind".into(),
             SynthArguments { hint, .. } => (*hint).into(),
             Io { op, path, source } => {
                 let kind = source.kind();
                 return DurableError { op, path: path.clone(), source: kind.into() }.hint();
             }
+            Pack(source) => return source.hint(),
             Shard(source) => return source.hint(),
             Record(source) => return source.hint(),
-            Pack(source) => return source.hint(),
+            Bin(source) => return source.hint(),
             Input(source) => source.hint(),
             Landmarks(source) => return source.hint(),
             Durable(source) => return source.hint(),

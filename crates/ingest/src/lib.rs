@@ -11,6 +11,7 @@ mod image;
 mod inspect;
 mod landmarks;
 mod measures;
+mod merge;
 mod pack;
 mod show;
 mod source;
@@ -33,11 +34,12 @@ pub use error::IngestError;
 pub use export::{ExportArgs, ExportError};
 pub use inspect::InspectArgs;
 pub use landmarks::LandmarkError;
-pub use pack::PackArgs;
+pub use merge::MergeArgs;
+pub use pack::{PackArgs, PackError};
 pub use show::ShowArgs;
-pub use source::InputError;
 #[doc(hidden)]
 pub use source::fuzzing;
+pub use source::{Index, InputError, RecordSource, Source};
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
 
@@ -69,6 +71,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Synth(args) => synth::run(&args, quiet),
         Command::Pack(args) => pack::run(&args, quiet),
         Command::Align(args) => align::run(&args, quiet),
+        Command::Merge(args) => merge::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),
         Command::Inspect(args) => inspect::run(&args),
         Command::Show(args) => show::run(&args),

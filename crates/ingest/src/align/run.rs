@@ -17,7 +17,7 @@ use crate::{
     IngestError,
     image::{Pixels, encode_jpeg, encode_png, has_image_extension},
     landmarks::{LandmarkFormat, LandmarkList, Marks},
-    pack::quarantine::Quarantine,
+    pack::quarantine::{Line, Quarantine},
     source::{Reject, read_file},
 };
 
@@ -71,7 +71,9 @@ pub fn run(
         for (marks, result) in chunk.iter().zip(results) {
             match result {
                 Ok(()) => {}
-                Err(Failure::Reject(reject)) => quarantine.add(&marks.image, &reject)?,
+                Err(Failure::Reject(reject)) => {
+                    quarantine.add(&Line::new(&marks.image, &reject))?
+                }
                 Err(Failure::Fatal(error)) => return Err(error),
             }
         }

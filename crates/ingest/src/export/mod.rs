@@ -25,7 +25,7 @@ use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
 use pfc_shard::Dataset;
 
-use crate::{IngestError, pack::check_apart, threads::Threads, units};
+use crate::{IngestError, pack::output::check_apart, threads::Threads, units};
 
 pub use error::ExportError;
 use feed::{Feed, Item};

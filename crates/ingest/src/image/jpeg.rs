@@ -16,6 +16,19 @@ pub fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     Ok((size.width.into(), size.height.into()))
 }
 
+/// Whether the image has a whole header, a scan and an end; nothing is decoded.
+///
+/// # Errors
+///
+/// [`ImageError::Truncated`] or [`ImageError::Corrupt`].
+pub fn check_outline(bytes: &[u8]) -> Result<(), ImageError> {
+    if !ends_whole(bytes) {
+        return Err(ImageError::Truncated);
+    }
+    let outline = pfc_shard::decode::check_outline(bytes);
+    outline.map(|_| ()).map_err(|e| ImageError::Corrupt(e.to_string()))
+}
+
 /// Decodes the whole image, brightness and colour, and gives back the brightness.
 ///
 /// Of the usual coding, YCbCr, the first component is the brightness, so that the conversion to RGB

@@ -1,13 +1,26 @@
 //! `pfc-ingest pack`: a folder of face crops becomes a data set.
 
+mod alignment;
+mod error;
+pub mod finish;
 pub mod help;
-mod output;
+pub mod journal;
+pub mod output;
 mod pipeline;
+mod places;
+mod plan;
 mod prepare;
 pub mod quarantine;
-mod summary;
+pub mod resume;
+mod sealed;
+pub mod summary;
+mod worker;
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicU64,
+    time::Instant,
+};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -22,11 +35,16 @@ use crate::{
     threads::Threads,
     units,
 };
+use alignment::Alignment;
+pub use error::{PackError, Space, explain_no_space, name_shards};
+use journal::{Access, Journal};
 use output::Output;
-pub use output::check_apart;
 use pipeline::Job;
-use prepare::Recipe;
+use plan::ShardSize;
+use prepare::{Recipe, Validate};
+use resume::Standing;
 use summary::Summary;
+use worker::Worker;
 
 /// Pack face crops into a data set.
 #[derive(Debug, clap::Args)]
@@ -55,22 +73,40 @@ pub struct PackArgs {
     /// Seed of the random order
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Size at which a shard is closed and the next begun
+    /// Size of a shard, about
+    ///
+    /// All but the last have the same number of images, which a sample of 256 of them decides.
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_SHARD_BYTES >> 20,
           value_parser = clap::value_parser!(u64).range(1..=1024))]
     shard_mib: u64,
     /// Cut each face out by its landmarks: a list as `align` reads it, by the paths below RAW
     #[arg(long, value_name = "FILE")]
     landmarks: Option<PathBuf>,
+    /// Cut each face out by the landmarks that RAW, a list, states beside its path
+    #[arg(long, conflicts_with = "landmarks")]
+    align: bool,
     /// Order of the numbers in the list of landmarks, if it has no header
     #[arg(long, value_enum, default_value_t, requires = "landmarks")]
     landmark_format: LandmarkFormat,
+    /// Images per shard, those left out included; in place of --shard-mib
+    #[arg(long, value_name = "N", conflicts_with = "shard_mib",
+          value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
+    shard_rows: Option<u64>,
     /// Pixels of the largest image to decode; larger ones are quarantined
     #[arg(long, value_name = "N", default_value_t = 50_000_000)]
     max_pixels: u64,
+    /// How much of an image that keeps its bytes is checked
+    #[arg(long, value_enum, default_value_t)]
+    validate: Validate,
     /// Replace the data set that OUT holds, once the new one is complete
     #[arg(long)]
     force: bool,
+    /// Drop what an interrupted pack has done, and begin anew
+    #[arg(long)]
+    restart: bool,
+    /// Pack the share I of N alone, I from 0; `pfc-ingest merge` joins them
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["force", "restart"])]
+    worker: Option<Worker>,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -96,60 +132,139 @@ pub fn run(args: &PackArgs, quiet: bool) -> anyhow::Result<Outcome> {
     } else {
         summary.print()?;
     }
-    if summary.quarantined > 0 {
-        let images = units::of(summary.quarantined, "image");
-        let list = args.out.join(quarantine::FILE);
-        tracing::warn!("{images} left out; the reasons are in {}", list.display());
-    }
-    if summary.identities_without_images > 0 {
-        let n = summary.identities_without_images;
-        tracing::warn!("identities without a readable image, whose labels stay unused: {n}");
-    }
+    warn(&summary, args.worker.is_some(), &args.out);
     Ok(Outcome::Clean)
 }
 
+/// Says what was left out.
+pub fn warn(summary: &Summary, is_part: bool, out: &Path) {
+    let images = units::of(summary.quarantined, "image");
+    match summary.quarantined {
+        0 => {}
+        _ if is_part => tracing::warn!("{images} left out; `merge` lists the reasons"),
+        _ => {
+            let list = out.join(quarantine::FILE);
+            tracing::warn!("{images} left out; the reasons are in {}", list.display());
+        }
+    }
+    if let Some(n @ 1..) = summary.identities_without_images {
+        tracing::warn!("identities without a readable image, whose labels stay unused: {n}");
+    }
+}
+
 fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
-    let started = std::time::Instant::now();
-    let output = Output::open(&args.raw, &args.out, args.force)?;
+    let started = Instant::now();
+    let mut output = Output::open(&args.raw, &args.out, args.force)?;
     let pool = args.threads.pool()?;
     let scratch = output.scratch()?;
     let source = pool.install(|| source::open(&args.raw, &args.input, &scratch, quiet))?;
     tracing::info!("{} images listed in {:.1?}", source.index().len(), started.elapsed());
-    let landmarks = args.read_landmarks()?;
-    let job = Job { landmarks, ..args.job() };
-    let spec = args.spec(&*source, job.landmarks.as_ref());
-    let packed = pool.install(|| pipeline::run(&job, &*source, output.path(), spec, quiet));
-    let mut summary = match packed {
-        Ok(summary) => summary,
-        Err(error) => {
-            output.discard();
-            return Err(error.into());
+    let job = args.job()?;
+    let spec = args.spec(&*source, &job.alignment);
+    let record = pool.install(|| plan::plan(&job, &*source, spec, args.shard_size()));
+    let (mut summary, n_new) = match output.finished(&record, args.force)? {
+        Some(summary) => (summary, 0),
+        None => {
+            let dir = output.path()?.to_path_buf();
+            if args.restart {
+                journal::restart(&dir)?;
+            }
+            let access = if args.worker.is_some() { Access::Shared } else { Access::Alone };
+            let open = Journal::open(&dir, record.clone(), &*source, access);
+            let journal = open.map_err(|e| explain_no_space(e, || Space::of_none(&record)))?;
+            match pool.install(|| pack_into(&journal, args.worker, &job, &*source, quiet)) {
+                Err(error @ IngestError::NothingUsable { .. }) => {
+                    output.discard();
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    return Err(explain_no_space(error, || Space::of(&journal)).into());
+                }
+                Ok(packed) => packed,
+            }
         }
     };
-    output.commit()?;
-    summary.finish(started.elapsed());
+    if args.worker.is_none() {
+        output.commit()?;
+    }
+    summary.finish(started.elapsed(), n_new);
     Ok(summary)
 }
 
+/// Packs what is not done yet; returns also the number of images that were tried just now.
+fn pack_into(
+    journal: &Journal,
+    worker: Option<Worker>,
+    job: &Job,
+    source: &dyn Source,
+    quiet: bool,
+) -> Result<(Summary, u64), IngestError> {
+    let shards = worker.unwrap_or(Worker::ALONE).share(journal.n_shards());
+    if let Some(worker) = worker {
+        journal.add_worker(worker, &shards)?;
+    }
+    let n_images: Vec<AtomicU64> =
+        std::iter::repeat_with(AtomicU64::default).take(source.index().n_identities()).collect();
+    let indices: Vec<u64> = shards.clone().collect();
+    let standing = resume::stand(journal, &indices, &n_images, quiet)?;
+    report(&standing, &shards);
+    pipeline::run(job, source, journal, &standing, &n_images, quiet)?;
+    let summary = match worker {
+        Some(_) => finish::summarize(journal, shards.clone())?,
+        None => {
+            let n_images: Vec<u64> = n_images.into_iter().map(AtomicU64::into_inner).collect();
+            finish::finish(journal, &n_images)?
+        }
+    };
+    let record = journal.job();
+    let images = record.places(shards.end).start - record.places(shards.start).start;
+    Ok((summary, images - standing.images_done))
+}
+
+/// Says what is kept of an earlier run.
+fn report(standing: &Standing, shards: &std::ops::Range<u64>) {
+    for fault in &standing.faults {
+        tracing::warn!("{fault}: packed anew");
+    }
+    if standing.n_done > 0 {
+        let of = units::of(shards.end - shards.start, "shard");
+        tracing::warn!("going on: {} of {of} are done and whole", units::count(standing.n_done));
+    }
+}
+
 impl PackArgs {
-    fn job(&self) -> Job {
+    fn job(&self) -> Result<Job, IngestError> {
         let recipe = Recipe {
             side: self.size,
             quality: self.quality,
             fit: self.fit,
             limits: Limits { pixels_max: self.max_pixels },
+            validate: self.validate,
         };
-        Job { recipe, order: self.order, seed: self.seed, landmarks: None }
+        let alignment = self.alignment()?;
+        Ok(Job { recipe, order: self.order, seed: self.seed, alignment })
     }
 
-    fn read_landmarks(&self) -> Result<Option<LandmarkTable>, IngestError> {
-        let read = |path: &PathBuf| LandmarkTable::read(path, self.landmark_format);
-        self.landmarks.as_ref().map(read).transpose()
+    fn alignment(&self) -> Result<Alignment, IngestError> {
+        Ok(match &self.landmarks {
+            Some(path) => Alignment::List(LandmarkTable::read(path, self.landmark_format)?),
+            None if self.align => Alignment::OfSource,
+            None => Alignment::None,
+        })
     }
 
-    fn spec(&self, source: &dyn Source, landmarks: Option<&LandmarkTable>) -> DatasetSpec {
-        let list = self.landmarks.iter().zip(landmarks);
-        let list = list.map(|(path, table)| format!("{} {}", path.display(), table.checksum()));
+    fn shard_size(&self) -> ShardSize {
+        let bytes = ShardSize::Bytes(self.shard_mib << 20);
+        self.shard_rows.map_or(bytes, ShardSize::Images)
+    }
+
+    fn spec(&self, source: &dyn Source, alignment: &Alignment) -> DatasetSpec {
+        let list = match (&self.landmarks, alignment) {
+            (Some(path), Alignment::List(table)) => {
+                Some(format!("{} {}", path.display(), table.checksum()))
+            }
+            _ => None,
+        };
         DatasetSpec {
             image_size: ImageSize::square(self.size),
             seed: self.seed,
@@ -170,11 +285,18 @@ impl PackArgs {
         option("fit", word(&self.fit));
         option("order", word(&self.order));
         option("seed", self.seed.to_string());
-        option("shard-mib", self.shard_mib.to_string());
+        match self.shard_rows {
+            Some(rows) => option("shard-rows", rows.to_string()),
+            None => option("shard-mib", self.shard_mib.to_string()),
+        }
         option("max-pixels", self.max_pixels.to_string());
+        option("validate", word(&self.validate));
         if let Some(landmarks) = &self.landmarks {
             option("landmarks", landmarks.display().to_string());
             option("landmark-format", word(&self.landmark_format));
+        }
+        if self.align {
+            option("align", "true".to_owned());
         }
         arguments
     }
@@ -189,9 +311,4 @@ impl<T: ValueEnum> ValueName for T {
     fn name(&self) -> String {
         self.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
     }
-}
-
-/// A job that was stopped by the user.
-fn interrupted(done: u64, total: u64) -> IngestError {
-    IngestError::Interrupted { done, total }
 }

@@ -8,19 +8,23 @@ use std::{
 use pfc_durable::AtomicDir;
 use pfc_shard::{IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR};
 
-use super::quarantine;
+use super::{
+    journal::{self, JobRecord},
+    quarantine,
+    summary::Summary,
+};
 use crate::IngestError;
 
-/// The folder being written.
-pub enum Output {
-    /// The final folder itself; it is no data set until its manifest is written, last.
-    InPlace {
-        out: PathBuf,
-        /// It did not exist before.
-        is_new: bool,
-    },
-    /// A folder beside a data set that stays whole until the new one is.
-    Replacement(AtomicDir),
+/// Where to write.
+#[derive(Debug)]
+pub struct Output {
+    out: PathBuf,
+    /// A data set is there, to be replaced once the new one is complete.
+    has_dataset: bool,
+    /// The folder beside a data set in which its replacement grows.
+    beside: Option<AtomicDir>,
+    /// The folder did not exist before.
+    is_new: bool,
 }
 
 impl Output {
@@ -32,28 +36,16 @@ impl Output {
     /// than what an interrupted pack left, or if it lies in `raw` or around it.
     pub fn open(raw: &Path, out: &Path, force: bool) -> Result<Output, IngestError> {
         check_apart(raw, out)?;
-        let has_manifest = out.join(MANIFEST_FILE).exists();
-        if has_manifest && !force {
+        let has_dataset = out.join(MANIFEST_FILE).exists();
+        // With a journal it may be what this very pack wrote just before it was killed.
+        if has_dataset && !force && !out.join(journal::DIR).is_dir() {
             return Err(IngestError::DatasetExists { path: out.to_path_buf() });
         }
-        if !has_manifest && !holds_at_most_leftovers(out).map_err(IngestError::at("list", out))? {
-            return Err(IngestError::OutputExists { path: out.to_path_buf() });
+        if !has_dataset {
+            check_unused(out)?;
         }
-        let out = out.to_path_buf();
-        if has_manifest {
-            return Ok(Output::Replacement(AtomicDir::create(&out)?));
-        }
-        // The folder is made by who writes the first file, so that a failed start leaves nothing.
         let is_new = !out.exists();
-        Ok(Output::InPlace { out, is_new })
-    }
-
-    /// Where to write.
-    pub fn path(&self) -> &Path {
-        match self {
-            Output::InPlace { out, .. } => out,
-            Output::Replacement(beside) => beside.path(),
-        }
+        Ok(Output { out: out.to_path_buf(), has_dataset, beside: None, is_new })
     }
 
     /// A folder that exists on the disk that is written to, for temporary files.
@@ -62,35 +54,94 @@ impl Output {
     ///
     /// [`IngestError::Io`] if the current folder is gone.
     pub fn scratch(&self) -> Result<PathBuf, IngestError> {
-        let path =
-            std::path::absolute(self.path()).map_err(IngestError::at("find", self.path()))?;
+        let path = std::path::absolute(&self.out).map_err(IngestError::at("find", &self.out))?;
         let above = path.ancestors().skip(1).find(|folder| folder.is_dir());
         Ok(above.unwrap_or(&path).to_path_buf())
     }
 
-    /// Puts a replacement in its place; the old data set is removed last.
+    /// What `job` made of `raw` if it was killed between the last write and the end.
     ///
     /// # Errors
     ///
-    /// [`IngestError::Durable`] if it cannot be; the old data set is then still there.
-    pub fn commit(self) -> Result<(), IngestError> {
-        let Output::Replacement(beside) = self else { return Ok(()) };
-        Ok(beside.commit_over()?)
+    /// [`IngestError::DatasetExists`] if there is another data set that is not to be replaced.
+    pub fn finished(
+        &mut self,
+        job: &JobRecord,
+        force: bool,
+    ) -> Result<Option<Summary>, IngestError> {
+        if !self.has_dataset {
+            return Ok(None);
+        }
+        if let Some(summary) = journal::finished(&self.out, job)? {
+            AtomicDir::remove_resumable(&self.out)?;
+            return Ok(Some(summary));
+        }
+        if !force {
+            return Err(IngestError::DatasetExists { path: self.out.clone() });
+        }
+        let beside = AtomicDir::resume(&self.out)?;
+        if !beside.path().join(MANIFEST_FILE).exists() {
+            return Ok(None);
+        }
+        if let Some(summary) = journal::finished(beside.path(), job)? {
+            self.beside = Some(beside);
+            return Ok(Some(summary));
+        }
+        // What was replaced by an earlier run.
+        AtomicDir::remove_resumable(&self.out)?;
+        Ok(None)
     }
 
-    /// Removes what a failed pack wrote, as far as it is certain to be its own.
-    pub fn discard(self) {
-        match self {
-            Output::InPlace { out, is_new: true } => {
-                let _ = fs::remove_dir_all(out);
-            }
-            Output::InPlace { out, is_new: false } => {
-                let _ = fs::remove_dir_all(out.join(SHARDS_DIR));
-                let _ = fs::remove_file(out.join(IDENTITIES_FILE));
-                let _ = fs::remove_file(out.join(quarantine::FILE));
-            }
-            Output::Replacement(_) => {}
+    /// The folder to write to. It is made by who writes the first file, so that a failed start
+    /// leaves nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Durable`] if a folder beside a data set cannot be made.
+    pub fn path(&mut self) -> Result<&Path, IngestError> {
+        if self.has_dataset && self.beside.is_none() {
+            self.beside = Some(AtomicDir::resume(&self.out)?);
         }
+        Ok(self.beside.as_ref().map_or(&*self.out, AtomicDir::path))
+    }
+
+    /// Puts a replacement in its place, and removes the old data set and the journal.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError`] if it cannot be; either data set is then there.
+    pub fn commit(self) -> Result<(), IngestError> {
+        if let Some(beside) = self.beside {
+            beside.commit_over()?;
+        }
+        journal::remove(&self.out)
+    }
+
+    /// Removes what a pack without a usable image wrote, as far as it is certain to be its own.
+    pub fn discard(self) {
+        if let Some(beside) = self.beside {
+            drop(beside);
+            let _ = AtomicDir::remove_resumable(&self.out);
+        } else if self.is_new {
+            let _ = fs::remove_dir_all(self.out);
+        } else {
+            let _ = fs::remove_dir_all(self.out.join(SHARDS_DIR));
+            let _ = fs::remove_dir_all(self.out.join(journal::DIR));
+            let _ = fs::remove_file(self.out.join(IDENTITIES_FILE));
+            let _ = fs::remove_file(self.out.join(quarantine::FILE));
+        }
+    }
+}
+
+/// Checks that `out` holds at most what an interrupted pack left.
+///
+/// # Errors
+///
+/// [`IngestError::OutputExists`] or [`IngestError::Io`].
+pub fn check_unused(out: &Path) -> Result<(), IngestError> {
+    match holds_at_most_leftovers(out).map_err(IngestError::at("list", out))? {
+        true => Ok(()),
+        false => Err(IngestError::OutputExists { path: out.to_path_buf() }),
     }
 }
 
@@ -105,7 +156,8 @@ fn holds_at_most_leftovers(out: &Path) -> io::Result<bool> {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
         let is_temporary = name.starts_with('.') && name.ends_with(".tmp");
-        if !is_temporary && ![SHARDS_DIR, IDENTITIES_FILE, quarantine::FILE].contains(&&*name) {
+        let ours = [SHARDS_DIR, IDENTITIES_FILE, quarantine::FILE, journal::DIR];
+        if !is_temporary && !ours.contains(&&*name) {
             return Ok(false);
         }
     }

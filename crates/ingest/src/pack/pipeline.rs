@@ -1,21 +1,25 @@
-//! From a source to a data set, in bounded memory: while one chunk of rows is written, the next is
-//! read and prepared on all threads. Rows are written in their order, whoever prepared them.
+//! From a source to shards, in bounded memory: while one chunk of rows is written, the next is read
+//! and prepared on all threads. Rows are written in their order, whoever prepared them.
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use pfc_cli::{Progress, interrupt};
-use pfc_shard::{DatasetSpec, DatasetWriter, Face, ImageSize, Permutation};
+use pfc_shard::{Face, ImageSize, ShardSpec, ShardWriter, shard_file};
 use rayon::prelude::*;
 
 use super::{
-    Order,
-    prepare::{Prepared, Recipe, prepare, prepare_aligned},
-    quarantine::Quarantine,
-    summary::Summary,
+    Alignment, Order, PackError,
+    journal::{Journal, ShardFile, ShardRecord},
+    places::Places,
+    prepare::{Prepared, Recipe, prepare},
+    quarantine::Line,
+    resume::Standing,
 };
 use crate::{
     IngestError,
-    landmarks::LandmarkTable,
     source::{Reject, Source},
 };
 
@@ -29,8 +33,19 @@ pub struct Job {
     pub recipe: Recipe,
     pub order: Order,
     pub seed: u64,
-    /// Where the faces are; without, images are crops already.
-    pub landmarks: Option<LandmarkTable>,
+    pub alignment: Alignment,
+}
+
+impl Job {
+    /// Reads and prepares image `entry` of `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reject`] if this one image cannot be had or used.
+    pub fn prepare(&self, source: &dyn Source, entry: u64) -> Result<Prepared, Reject> {
+        let points = self.alignment.points(source, entry)?;
+        prepare(source.read(entry)?, points.as_ref(), &self.recipe)
+    }
 }
 
 /// One image, done or refused.
@@ -39,74 +54,74 @@ struct Row {
     result: Result<Prepared, Reject>,
 }
 
-/// Packs all of `source` into `dir`, on the current thread pool.
+/// Some places of a shard.
+#[derive(Debug, Clone)]
+struct Chunk {
+    shard: u64,
+    places: Range<u64>,
+    /// Whether the shard ends with it.
+    is_last: bool,
+}
+
+/// Packs the shards that are left to do, on the current thread pool, and notes each once it is on
+/// disk. Adds their rows to `n_images`.
 ///
 /// # Errors
 ///
-/// [`IngestError`] if `dir` cannot be written, the user interrupts, or no image is usable. Single
+/// [`IngestError`] if a shard cannot be written or the user interrupts; finished shards stay. Single
 /// bad images are no error.
 pub fn run(
     job: &Job,
     source: &dyn Source,
-    dir: &Path,
-    spec: DatasetSpec,
+    journal: &Journal,
+    standing: &Standing,
+    n_images: &[AtomicU64],
     quiet: bool,
-) -> Result<Summary, IngestError> {
-    let total = source.index().len();
+) -> Result<(), IngestError> {
+    let Standing { todo, images_done, .. } = standing;
+    let record = journal.job();
+    let images = |shard: &u64| record.places(*shard).end - record.places(*shard).start;
+    let total = images_done + todo.iter().map(images).sum::<u64>();
     let progress = Progress::new("pack", "images", total, quiet);
-    let reader = Reader { job, source, order: Places::new(job, total), progress: &progress };
+    progress.add(*images_done);
+    let order = Places::new(job.order, job.seed, record.images);
+    let reader = Reader { job, source, order, progress: &progress };
     let mut writer = Writer {
         source,
-        size: spec.image_size,
-        dataset: DatasetWriter::create(dir, spec)?,
-        quarantine: Quarantine::create(dir)?,
-        summary: Summary::default(),
-        has_images: vec![false; source.index().n_identities()],
+        journal,
+        n_images,
+        size: record.image_size,
+        shard: None,
+        record: ShardRecord::begin(0),
+        n_finished: standing.n_done,
+        images_finished: *images_done,
+        n_quarantined: 0,
     };
-    for left_out in source.left_out() {
-        writer.quarantine.add(&left_out.source, &left_out.reject)?;
-    }
-    let mut rows = reader.chunk(0);
-    for start in (0..total).step_by(CHUNK_IMAGES as usize) {
+    let mut chunks = todo.iter().flat_map(|shard| chunks(*shard, record.places(*shard)));
+    let read = |chunk: Chunk| (reader.rows(&chunk), chunk);
+    let mut current = chunks.next().map(read);
+    while let Some((rows, chunk)) = current {
         if interrupt::requested() {
-            return Err(super::interrupted(start, total));
+            let (done, shards) = (writer.images_finished, writer.n_finished);
+            return Err(PackError::Interrupted { done, total, shards }.into());
         }
-        let (written, next) =
-            rayon::join(|| writer.write(rows), || reader.chunk(start + CHUNK_IMAGES));
+        let next = chunks.next();
+        let (written, next) = rayon::join(|| writer.write(&chunk, rows), || next.map(read));
         written?;
-        rows = next;
+        current = next;
         progress.note(writer.note());
     }
-    let summary = writer.finish(total)?;
     progress.finish();
-    Ok(summary)
+    Ok(())
 }
 
-/// Which entry of the source comes at which place.
-enum Places {
-    Random(Permutation),
-    Source,
+fn chunks(shard: u64, places: Range<u64>) -> impl Iterator<Item = Chunk> {
+    let end = places.end;
+    places.step_by(CHUNK_IMAGES as usize).map(move |start| {
+        let places = start..start.saturating_add(CHUNK_IMAGES).min(end);
+        Chunk { shard, is_last: places.end == end, places }
+    })
 }
-
-impl Places {
-    fn new(job: &Job, total: u64) -> Places {
-        match job.order {
-            // A key of its own, so that an epoch of the same seed is no repetition of this order.
-            Order::Random => Places::Random(Permutation::new(total, job.seed ^ PACK_KEY)),
-            Order::Source => Places::Source,
-        }
-    }
-
-    fn entry_at(&self, place: u64) -> u64 {
-        match self {
-            Places::Random(permutation) => permutation.apply(place),
-            Places::Source => place,
-        }
-    }
-}
-
-/// "pfc-pack" as a number.
-const PACK_KEY: u64 = u64::from_be_bytes(*b"pfc-pack");
 
 struct Reader<'a> {
     job: &'a Job,
@@ -116,89 +131,92 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The rows from place `start` on; none past the end.
-    fn chunk(&self, start: u64) -> Vec<Row> {
-        let total = self.source.index().len();
-        let places: Range<u64> = start.min(total)..(start + CHUNK_IMAGES).min(total);
-        places.into_par_iter().map(|place| self.row(place)).collect()
+    fn rows(&self, chunk: &Chunk) -> Vec<Row> {
+        chunk.places.clone().into_par_iter().map(|place| self.row(place)).collect()
     }
 
     fn row(&self, place: u64) -> Row {
         let entry = self.order.entry_at(place);
-        let result = self.prepared(entry);
+        let result = self.job.prepare(self.source, entry);
         self.progress.add(1);
         Row { entry, result }
-    }
-
-    fn prepared(&self, entry: u64) -> Result<Prepared, Reject> {
-        let Some(landmarks) = &self.job.landmarks else {
-            return prepare(self.source.read(entry)?, &self.job.recipe);
-        };
-        let points = landmarks.get(&self.source.path(entry)).ok_or(Reject::NoLandmarks)?;
-        prepare_aligned(self.source.read(entry)?, &points, &self.job.recipe)
     }
 }
 
 struct Writer<'a> {
     source: &'a dyn Source,
-    dataset: DatasetWriter,
-    quarantine: Quarantine,
-    summary: Summary,
+    journal: &'a Journal,
+    n_images: &'a [AtomicU64],
     size: ImageSize,
-    has_images: Vec<bool>,
+    /// The file being written, once it has a row.
+    shard: Option<ShardWriter>,
+    /// What is known of the shard being written.
+    record: ShardRecord,
+    n_finished: u64,
+    images_finished: u64,
+    n_quarantined: u64,
 }
 
 impl Writer<'_> {
-    fn write(&mut self, rows: Vec<Row>) -> Result<(), IngestError> {
-        let ImageSize { width, height } = self.size;
+    fn write(&mut self, chunk: &Chunk, rows: Vec<Row>) -> Result<(), IngestError> {
+        self.record.index = chunk.shard;
         for Row { entry, result } in rows {
-            let path = self.source.path(entry);
             match result {
-                Err(reject) => self.quarantine.add(&path, &reject)?,
-                Ok(Prepared { image, passed_through, quality, hash }) => {
-                    let label = self.source.index().label(entry);
-                    let source = &path;
-                    let image = &image;
-                    self.dataset.push(Face {
-                        image,
-                        label,
-                        source,
-                        width,
-                        height,
-                        hash,
-                        quality,
-                    })?;
-                    self.summary.add(passed_through);
-                    self.has_images[label as usize] = true;
+                Err(reject) => {
+                    let line = Line::new(&self.source.path(entry), &reject);
+                    self.n_quarantined += u64::from(!line.is_skip());
+                    self.record.quarantine.push(line);
                 }
+                Ok(prepared) => self.push(entry, &prepared)?,
             }
+        }
+        if chunk.is_last { self.finish_shard() } else { Ok(()) }
+    }
+
+    fn push(&mut self, entry: u64, prepared: &Prepared) -> Result<(), IngestError> {
+        let Prepared { image, passed_through, quality, hash } = prepared;
+        let shard = match &mut self.shard {
+            Some(shard) => shard,
+            None => {
+                let file = shard_file(self.record.index as usize);
+                let spec = ShardSpec { image_size: self.size };
+                self.shard.insert(ShardWriter::create(&self.journal.out().join(file), spec)?)
+            }
+        };
+        let (label, source) = (self.source.index().label(entry), self.source.path(entry));
+        let ImageSize { width, height } = self.size;
+        let (hash, quality) = (*hash, *quality);
+        shard.push(Face { image, label, source: &source, width, height, hash, quality })?;
+        match passed_through {
+            true => self.record.passed_through += 1,
+            false => self.record.re_encoded += 1,
+        }
+        if let Some(n) = self.n_images.get(label as usize) {
+            n.fetch_add(1, Relaxed);
         }
         Ok(())
     }
 
+    /// The file first, then the record that says it counts.
+    fn finish_shard(&mut self) -> Result<(), IngestError> {
+        let index = self.record.index;
+        let mut record = std::mem::replace(&mut self.record, ShardRecord::begin(index));
+        if let Some(shard) = self.shard.take() {
+            let entry = shard.finish()?;
+            let (rows, bytes, checksum) = (entry.rows, entry.bytes, entry.checksum);
+            record.file = Some(ShardFile { rows, bytes, checksum });
+        }
+        self.journal.add(record)?;
+        let places = self.journal.job().places(index);
+        self.n_finished += 1;
+        self.images_finished += places.end - places.start;
+        Ok(())
+    }
+
     fn note(&self) -> String {
-        match self.quarantine.n_quarantined {
+        match self.n_quarantined {
             0 => String::new(),
             n => format!("{n} quarantined"),
         }
-    }
-
-    /// Closes the lists, then the data set: its manifest comes last.
-    fn finish(self, total: u64) -> Result<Summary, IngestError> {
-        let Writer { source, dataset, quarantine, mut summary, has_images, .. } = self;
-        if dataset.is_empty() {
-            let example = quarantine.first.unwrap_or_default();
-            let path = source.name().into();
-            return Err(IngestError::NothingUsable { path, n: total, example });
-        }
-        summary.quarantined = quarantine.n_quarantined;
-        summary.skipped = quarantine.n_skipped;
-        summary.identities = has_images.len() as u64;
-        summary.identities_without_images = has_images.iter().filter(|&&has| !has).count() as u64;
-        quarantine.commit()?;
-        let manifest = dataset.finish(source.index().identities().collect())?;
-        summary.shards = manifest.shards.len() as u64;
-        summary.bytes = manifest.bytes();
-        Ok(summary)
     }
 }

@@ -19,12 +19,34 @@ use crate::{IngestError, source::Reject};
 /// Name of the file in a data set's folder.
 pub const FILE: &str = "quarantine.jsonl";
 
-#[derive(Serialize)]
-struct Line<'a> {
-    source: &'a str,
-    kind: &'static str,
-    reason: &'static str,
+/// A line of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    source: String,
+    kind: String,
+    reason: String,
     detail: String,
+}
+
+const SKIPPED: &str = "skipped";
+const QUARANTINED: &str = "quarantined";
+
+impl Line {
+    /// Says of `source` why it is left out.
+    pub fn new(source: &str, reject: &Reject) -> Line {
+        let kind = if reject.is_skip() { SKIPPED } else { QUARANTINED };
+        Line {
+            source: source.to_owned(),
+            kind: kind.to_owned(),
+            reason: reject.reason().to_owned(),
+            detail: reject.to_string(),
+        }
+    }
+
+    /// Whether nothing is lost by it.
+    pub fn is_skip(&self) -> bool {
+        self.kind == SKIPPED
+    }
 }
 
 /// The file being written.
@@ -56,16 +78,15 @@ impl Quarantine {
     /// # Errors
     ///
     /// [`IngestError::Durable`] if it cannot be written.
-    pub fn add(&mut self, source: &str, reject: &Reject) -> Result<(), IngestError> {
-        let (kind, counter) = if reject.is_skip() {
-            ("skipped", &mut self.n_skipped)
+    pub fn add(&mut self, line: &Line) -> Result<(), IngestError> {
+        let counter = if line.is_skip() {
+            &mut self.n_skipped
         } else {
-            self.first.get_or_insert_with(|| format!("{source}: {reject}"));
-            ("quarantined", &mut self.n_quarantined)
+            self.first.get_or_insert_with(|| format!("{}: {}", line.source, line.detail));
+            &mut self.n_quarantined
         };
         *counter += 1;
-        let line = Line { source, kind, reason: reject.reason(), detail: reject.to_string() };
-        let mut text = serde_json::to_vec(&line).expect("strings become JSON");
+        let mut text = serde_json::to_vec(line).expect("strings become JSON");
         text.push(b'\n');
         self.out.write_all(&text).map_err(DurableError::at("write", &self.path))?;
         Ok(())

@@ -3,18 +3,20 @@
 use std::{io, time::Duration};
 
 use pfc_cli::{print_table, table};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::journal::ShardRecord;
 use crate::units::{bytes, count};
 
 /// Counts of a finished pack, as `--json` prints them.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Rows of the data set.
     pub images: u64,
     pub identities: u64,
-    /// Identities all of whose images were quarantined.
-    pub identities_without_images: u64,
+    /// Identities all of whose images were quarantined; of one worker's part nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identities_without_images: Option<u64>,
     /// Images stored as they were.
     pub passed_through: u64,
     /// Images decoded, resized and encoded anew.
@@ -32,21 +34,21 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Counts one row.
-    pub fn add(&mut self, passed_through: bool) {
-        self.images += 1;
-        if passed_through {
-            self.passed_through += 1;
-        } else {
-            self.re_encoded += 1;
-        }
+    /// Counts the rows of one shard.
+    pub fn add(&mut self, shard: &ShardRecord) {
+        self.images += shard.passed_through + shard.re_encoded;
+        self.passed_through += shard.passed_through;
+        self.re_encoded += shard.re_encoded;
+        self.shards += u64::from(shard.file.is_some());
+        self.bytes += shard.file.map_or(0, |file| file.bytes);
     }
 
     /// Notes how long it took.
-    pub fn finish(&mut self, elapsed: Duration) {
+    ///
+    /// * `images`: of those, how many were packed just now and not before an interruption
+    pub fn finish(&mut self, elapsed: Duration, images: u64) {
         self.seconds = elapsed.as_secs_f64();
-        let tried = self.images + self.quarantined;
-        self.images_per_second = tried as f64 / self.seconds.max(1e-9);
+        self.images_per_second = images as f64 / self.seconds.max(1e-9);
     }
 
     /// Prints the table.
@@ -61,8 +63,8 @@ impl Summary {
         };
         row("images", count(self.images));
         row("identities", count(self.identities));
-        if self.identities_without_images > 0 {
-            row("identities without images", count(self.identities_without_images));
+        if let Some(without @ 1..) = self.identities_without_images {
+            row("identities without images", count(without));
         }
         row("passed through", count(self.passed_through));
         row("re-encoded", count(self.re_encoded));

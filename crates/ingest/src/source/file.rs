@@ -1,6 +1,10 @@
 //! Image files read whole, within bounds.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use super::Reject;
 
@@ -11,9 +15,12 @@ pub const IMAGE_BYTES_MAX: u64 = 256 << 20;
 ///
 /// # Errors
 ///
-/// [`Reject`] if it cannot be read or is too large.
+/// [`Reject::Missing`], [`Reject::TooManyBytes`] or [`Reject::Unreadable`].
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Reject> {
-    let file = File::open(path)?;
+    let file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Reject::Missing),
+        file => file?,
+    };
     let size = file.metadata()?.len();
     check_size(size)?;
     let mut bytes = Vec::with_capacity(size as usize + 1);

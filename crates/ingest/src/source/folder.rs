@@ -66,26 +66,6 @@ impl Source for FolderSource {
     }
 }
 
-/// All bytes of a file, if it is no larger than an image may be.
-///
-/// # Errors
-///
-/// [`Reject::Missing`], [`Reject::TooManyBytes`] or [`Reject::Unreadable`].
-pub fn read_file(path: &Path) -> Result<Vec<u8>, Reject> {
-    let file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Reject::Missing),
-        file => file?,
-    };
-    let size = file.metadata()?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(Reject::TooManyBytes { bytes: size, bytes_max: FILE_BYTES_MAX });
-    }
-    let mut bytes = Vec::with_capacity(size as usize + 1);
-    // The file may grow meanwhile; what is read stays bounded.
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 fn check(root: &Path, index: &Index, left_out: &[LeftOut]) -> Result<(), IngestError> {
     if index.n_identities() == 0 {
         let is_loose = |l: &&LeftOut| l.reject == Reject::NoIdentity;

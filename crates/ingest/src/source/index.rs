@@ -1,6 +1,9 @@
 //! The table of a source's images: compact, since there may be hundreds of millions.
 
-use std::ops::Range;
+use std::{
+    io::{self, Write},
+    ops::Range,
+};
 
 /// Identities by label, each with its images.
 ///
@@ -51,9 +54,39 @@ impl Index {
         }
     }
 
+    /// Writes all names in the order of labels, such that other names are other bytes.
+    ///
+    /// # Errors
+    ///
+    /// That of `out`.
+    pub fn write_names(&self, out: &mut impl Write) -> io::Result<()> {
+        for group in &self.groups {
+            out.write_all(&(group.name.len() as u64).to_le_bytes())?;
+            out.write_all(group.name.as_bytes())?;
+            out.write_all(&(group.found.len() as u64).to_le_bytes())?;
+            let start = self.start_of(group.found.start);
+            for end in &self.ends[group.found.clone()] {
+                out.write_all(&(end - start).to_le_bytes())?;
+            }
+            let end = self.start_of(group.found.end);
+            out.write_all(&self.text[start as usize..end as usize])?;
+        }
+        Ok(())
+    }
+
+    /// Where the name of the image found as `found`-th begins in `text`.
+    fn start_of(&self, found: usize) -> u64 {
+        if found == 0 { 0 } else { self.ends[found - 1] }
+    }
+
     /// Number of images; entries are below it.
     pub fn len(&self) -> u64 {
         self.ends.len() as u64
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
     }
 
     /// Number of identities; labels are below it.
@@ -81,8 +114,7 @@ impl Index {
     pub fn path(&self, entry: u64) -> String {
         let group = &self.groups[self.label(entry) as usize];
         let found = group.found.start + (entry - group.first_entry) as usize;
-        let start = if found == 0 { 0 } else { self.ends[found - 1] };
-        let name = &self.text[start as usize..self.ends[found] as usize];
+        let name = &self.text[self.start_of(found) as usize..self.ends[found] as usize];
         let name = std::str::from_utf8(name).expect("pushed as text");
         format!("{}/{name}", group.name)
     }

@@ -23,11 +23,12 @@ use pfc_align::AlignError;
 
 use bin::BinSource;
 pub use choose::{InputOptions, open};
-pub use folder::{FolderSource, read_file};
+pub use file::read_file;
+pub use folder::FolderSource;
 pub use index::Index;
 pub use input_error::InputError;
 use list::ListSource;
-use recordio::RecordSource;
+pub use recordio::RecordSource;
 use spool::Spool;
 use table::TableSource;
 use tar::TarSource;
@@ -49,7 +50,6 @@ pub trait Source: Sync {
 
     /// The five points of image `entry`, where the source states them: x and y of the left eye, the
     /// right eye, the nose and the corners of the mouth, in pixels.
-    #[allow(dead_code, reason = "aligning needs them, packing does not")]
     fn landmarks(&self, _entry: u64) -> Option<list::Landmarks> {
         None
     }

@@ -1,0 +1,107 @@
+//! How much memory the index of a very large source takes: that of Glint360K, 17,091,657 images of
+//! 360,232 identities, with made-up names, or a RecordIO file of as many (tiny) records.
+//!
+//! `cargo run --release -p pfc-ingest --example index_memory -- folder`
+//! `cargo run --release -p pfc-ingest --example index_memory -- recordio SCRATCH_FOLDER`
+//!
+//! The RecordIO file takes 1 GB of the scratch folder and is removed. Linux only: the figures are
+//! the kernel's. `own` is what the process cannot do without; `resident` also counts pages of the
+//! mapped files, which the kernel takes back when others need memory.
+
+#![allow(clippy::print_stdout)]
+
+use std::{
+    error::Error,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use pfc_ingest::{Index, RecordSource, Source};
+use pfc_recordio::{FaceWriter, RecordPaths, Style};
+
+const IMAGES: u64 = 17_091_657;
+const IDENTITIES: u64 = 360_232;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["folder"] => {
+            let index = measured(|| Ok(folder()))?;
+            println!("{}, the last is {}", index.len(), index.path(index.len() - 1));
+        }
+        ["recordio", scratch] => {
+            let dir = Path::new(scratch).join("index_memory.rec.tmp");
+            let paths = write_records(&dir)?;
+            let source = measured(|| Ok(RecordSource::open(&paths, true)?));
+            fs::remove_dir_all(&dir)?;
+            let source = source?;
+            let index = source.index();
+            println!("{}, the last is {}", index.len(), index.path(index.len() - 1));
+        }
+        _ => return Err("give `folder`, or `recordio` and a scratch folder".into()),
+    }
+    Ok(())
+}
+
+/// How many images an identity has: 47 or 48.
+fn n_images(identity: u64) -> u64 {
+    (identity + 1) * IMAGES / IDENTITIES - identity * IMAGES / IDENTITIES
+}
+
+/// As a listing finds them: folders in order, images by number.
+fn folder() -> Index {
+    let mut index = Index::default();
+    for identity in 0..IDENTITIES {
+        let names = (0..n_images(identity)).map(|i| format!("{identity:06}_{i:04}.jpg"));
+        let names: Vec<String> = names.collect();
+        index.push(format!("id_{identity}"), names.iter().map(String::as_str));
+    }
+    index.seal();
+    index
+}
+
+fn write_records(dir: &Path) -> Result<RecordPaths, Box<dyn Error>> {
+    let mut writer = FaceWriter::create(dir, Style::Sequential, 112, 112)?;
+    for identity in 0..IDENTITIES {
+        for _ in 0..n_images(identity) {
+            writer.push(identity, b"\xff\xd8\xff\xd9")?;
+        }
+    }
+    writer.finish()?;
+    Ok(RecordPaths::find(dir).ok_or("the file just written is gone")?)
+}
+
+/// Runs `work` and prints the most memory it had at a time.
+fn measured<T>(work: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<T, Box<dyn Error>> {
+    let (done, own) = (AtomicBool::new(false), AtomicU64::new(0));
+    let before = kib("RssAnon")?;
+    let started = Instant::now();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                own.fetch_max(kib("RssAnon").unwrap_or(0), Relaxed);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let result = work();
+        done.store(true, Relaxed);
+        result
+    });
+    let mib = |kib: u64| kib / 1024;
+    let own = own.load(Relaxed).max(kib("RssAnon")?);
+    println!("seconds             {:.1}", started.elapsed().as_secs_f64());
+    println!("own memory, peak    {} MiB ({} before)", mib(own), mib(before));
+    println!("own memory, after   {} MiB", mib(kib("RssAnon")?));
+    println!("resident, peak      {} MiB", mib(kib("VmHWM")?));
+    result
+}
+
+/// A figure of this process.
+fn kib(name: &str) -> Result<u64, Box<dyn Error>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let figure = line.and_then(|line| line.split_whitespace().next());
+    Ok(figure.ok_or("no such figure")?.parse()?)
+}

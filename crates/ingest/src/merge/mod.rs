@@ -1,0 +1,97 @@
+//! `pfc-ingest merge`: what several workers packed becomes one data set.
+
+mod import;
+mod parts;
+
+use std::{path::PathBuf, sync::atomic::AtomicU64, time::Instant};
+
+use anyhow::Context;
+use pfc_cli::{Format, Outcome, print_json};
+use pfc_shard::MANIFEST_FILE;
+
+use crate::{
+    IngestError,
+    pack::{
+        self, Space, explain_no_space, finish,
+        journal::{self, Journal},
+        output::check_unused,
+        summary::Summary,
+    },
+    threads::Threads,
+};
+use parts::Parts;
+
+/// Join what several workers packed.
+///
+/// OUT becomes the data set that one `pack` without --worker would have written, byte for byte. The
+/// parts must be of one job, complete and undamaged: every shard is read once and compared with its
+/// checksum. Parts in folders of their own stay as they are; their shards are linked into OUT where
+/// it is on the same file system, else copied. If it is stopped, run the same command again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pfc-ingest merge data                       all workers wrote to data
+  pfc-ingest merge data part0 part1 part2     each wrote to a folder of its own
+  pfc-ingest merge data /scratch/*/part --json")]
+pub struct MergeArgs {
+    /// Folder of the data set
+    out: PathBuf,
+    /// Folders that workers wrote; none where all wrote to OUT
+    parts: Vec<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Runs the command.
+pub fn run(args: &MergeArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let out = args.out.display();
+    let summary = merge(args, quiet).with_context(|| format!("cannot merge into `{out}`"))?;
+    if args.format.json {
+        print_json(&summary)?;
+    } else {
+        summary.print()?;
+    }
+    pack::warn(&summary, false, &args.out);
+    Ok(Outcome::Clean)
+}
+
+fn merge(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
+    let started = Instant::now();
+    let out = &args.out;
+    let mut summary = match out.join(MANIFEST_FILE).exists() {
+        // An earlier run was killed between the last write and the end, or it is another data set.
+        true => journal::finished_any(out)?
+            .ok_or_else(|| IngestError::DatasetExists { path: out.clone() })?,
+        false => {
+            check_unused(out)?;
+            let pool = args.threads.pool()?;
+            pool.install(|| join(args, quiet))?
+        }
+    };
+    journal::remove(out)?;
+    let images = summary.images;
+    summary.finish(started.elapsed(), images);
+    Ok(summary)
+}
+
+fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
+    let parts = Parts::open(&args.out, &args.parts)?;
+    let job = parts.job().clone();
+    let n_images: Vec<AtomicU64> =
+        std::iter::repeat_with(AtomicU64::default).take(job.identities as usize).collect();
+    parts.check(&n_images, quiet)?;
+    let begun;
+    let journal = match parts.in_out() {
+        Some(journal) => journal,
+        None => {
+            let open = Journal::open_like(parts.first(), &args.out);
+            begun = open.map_err(|e| explain_no_space(e, || Space::of_none(&job)))?;
+            &begun
+        }
+    };
+    let n_images: Vec<u64> = n_images.into_iter().map(AtomicU64::into_inner).collect();
+    let joined =
+        import::import(&parts, journal, quiet).and_then(|()| finish::finish(journal, &n_images));
+    joined.map_err(|e| explain_no_space(e, || Space::of(journal)))
+}

@@ -1,0 +1,165 @@
+//! The folders that workers wrote: of one job, complete, undamaged.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicU64,
+};
+
+use crate::{
+    IngestError,
+    pack::{
+        PackError,
+        journal::{Access, DIR, JOB_FILE, JobRecord, Journal},
+        name_shards,
+        resume::{self, Standing},
+    },
+};
+
+/// Faults of one part that are told.
+const FAULTS_MAX: usize = 10;
+
+/// The parts of one job, and which shard is in which.
+pub struct Parts {
+    /// At least one. If the output is one of them, it is the first.
+    journals: Vec<Journal>,
+    /// Whether the output is one of them.
+    has_out: bool,
+    /// The part that holds each shard.
+    owners: Vec<usize>,
+}
+
+impl Parts {
+    /// Opens the journals in `parts`, and that in `out` if there is one, and finds every shard once.
+    /// Nobody writes to them until this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError`]: no part, another job, a shard that is missing or in two parts, or a worker
+    /// still at work.
+    pub fn open(out: &Path, parts: &[PathBuf]) -> Result<Parts, IngestError> {
+        let is_out = |part: &Path| match (part.canonicalize(), out.canonicalize()) {
+            (Ok(part), Ok(out)) => part == out,
+            _ => part == out,
+        };
+        let mut journals = Vec::new();
+        if parts.is_empty() || out.join(DIR).join(JOB_FILE).exists() {
+            journals.push(Journal::read(out)?);
+        }
+        let has_out = !journals.is_empty();
+        for part in parts.iter().filter(|part| !is_out(part)) {
+            journals.push(Journal::read(part)?);
+        }
+        if journals.is_empty() {
+            // Only the output itself was given, and it is no part.
+            return Err(PackError::NotAPart { path: out.into() }.into());
+        }
+        let owners = Parts::find_owners(&journals, has_out)?;
+        journals.iter_mut().try_for_each(|journal| journal.take_lock(Access::Alone))?;
+        Ok(Parts { journals, has_out, owners })
+    }
+
+    fn find_owners(journals: &[Journal], has_out: bool) -> Result<Vec<usize>, IngestError> {
+        let first = &journals[0];
+        for journal in &journals[1..] {
+            let differences = journal.job().differences(first.job());
+            if journal.job() != first.job() {
+                let (part, first) = (journal.out().into(), first.out().into());
+                return Err(PackError::PartDiffers { part, first, differences }.into());
+            }
+        }
+        let mut owners: Vec<Option<usize>> = vec![None; first.n_shards() as usize];
+        for (part, journal) in journals.iter().enumerate() {
+            let mut doubled = Vec::new();
+            let mut doubled_with = 0;
+            for (index, owner) in (0..).zip(&mut owners) {
+                match owner {
+                    _ if journal.shard(index).is_none() => {}
+                    None => *owner = Some(part),
+                    // What an interrupted merge brought there already.
+                    Some(0) if has_out => {}
+                    Some(other) => {
+                        if doubled.is_empty() {
+                            doubled_with = *other;
+                        }
+                        if *other == doubled_with {
+                            doubled.push(index);
+                        }
+                    }
+                }
+            }
+            if !doubled.is_empty() {
+                return Err(PackError::DoubledShards {
+                    first: journals[doubled_with].out().into(),
+                    second: journal.out().into(),
+                    shards: name_shards(&doubled),
+                }
+                .into());
+            }
+        }
+        let missing: Vec<u64> =
+            (0..).zip(&owners).filter(|(_, o)| o.is_none()).map(|(index, _)| index).collect();
+        if !missing.is_empty() {
+            return Err(name_missing(journals, &missing)?);
+        }
+        Ok(owners.into_iter().flatten().collect())
+    }
+
+    /// The job of them all.
+    pub fn job(&self) -> &JobRecord {
+        self.journals[0].job()
+    }
+
+    /// The one in the output.
+    pub fn in_out(&self) -> Option<&Journal> {
+        if self.has_out { self.journals.first() } else { None }
+    }
+
+    /// One of them.
+    pub fn first(&self) -> &Journal {
+        &self.journals[0]
+    }
+
+    /// The part that holds shard `index`.
+    pub fn owner(&self, index: u64) -> &Journal {
+        &self.journals[self.owners[index as usize]]
+    }
+
+    /// Reads every shard and compares it with its checksum; adds its labels to `n_images`.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError::DamagedShards`] with the first faults of the first part that has some.
+    pub fn check(&self, n_images: &[AtomicU64], quiet: bool) -> Result<(), IngestError> {
+        for (part, journal) in self.journals.iter().enumerate() {
+            let owned: Vec<u64> = (0..)
+                .zip(&self.owners)
+                .filter(|(_, owner)| **owner == part)
+                .map(|(index, _)| index)
+                .collect();
+            let Standing { faults, .. } = resume::stand(journal, &owned, n_images, quiet)?;
+            if !faults.is_empty() {
+                let path = journal.out().into();
+                let faults = faults.iter().take(FAULTS_MAX).map(ToString::to_string).collect();
+                return Err(PackError::DamagedShards { path, faults }.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name_missing(journals: &[Journal], missing: &[u64]) -> Result<IngestError, IngestError> {
+    let mut of = Vec::new();
+    for journal in journals {
+        for worker in journal.workers()? {
+            if missing.iter().any(|shard| (worker.start..worker.end).contains(shard)) {
+                let out = journal.out().display();
+                of.push(format!("worker {} of {out} has not finished", worker.worker));
+            }
+        }
+    }
+    if of.is_empty() {
+        of.push("no worker that has them began in these folders".into());
+    }
+    let (shards, n_shards) = (name_shards(missing), journals[0].n_shards());
+    Ok(PackError::MissingShards { shards, n_shards, of: of.join(", ") }.into())
+}

@@ -1,0 +1,320 @@
+//! `OUT/journal/`: what an unfinished pack has done so far, so that it can go on after anything.
+//!
+//! | file | |
+//! |---|---|
+//! | `job.json` | what is packed and how: [`JobRecord`]. Another job is not mixed with it |
+//! | `labels.jsonl`, `left_out.jsonl` | names by label, and what the listing left out: [`lists`] |
+//! | `00000.json` … | a finished shard: [`ShardRecord`], written once its shard is on disk |
+//! | `worker-0-of-4.json` | which shards are whose, where workers share the pack |
+//! | `done.json` | what was packed, written just before the manifest |
+//! | `lock` | held by the process at work |
+//!
+//! Every file is written beside, synced and renamed, and carries a checksum. A shard counts only if
+//! its record and its file are whole; everything else is packed again. The journal is removed once
+//! the manifest is in place, `done.json` last.
+
+pub mod lists;
+mod lock;
+mod record;
+
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use pfc_durable::{DurableError, sync_dir};
+use pfc_shard::{Checksum, SHARDS_DIR};
+
+use super::{PackError, sealed, summary::Summary, worker::Worker};
+use crate::{IngestError, source::Source};
+use lock::Lock;
+pub use record::{Done, JobRecord, ShardFile, ShardRecord, WorkerRecord};
+
+/// Name of the folder in that of a data set being packed.
+pub const DIR: &str = "journal";
+
+/// Name of the file that says what is packed.
+pub const JOB_FILE: &str = "job.json";
+const LABELS_FILE: &str = "labels.jsonl";
+const LEFT_OUT_FILE: &str = "left_out.jsonl";
+const DONE_FILE: &str = "done.json";
+const LOCK_FILE: &str = "lock";
+
+/// Who else may write beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nobody.
+    Alone,
+    /// Other workers of the same job.
+    Shared,
+}
+
+/// The journal of a pack in one folder.
+#[derive(Debug)]
+pub struct Journal {
+    out: PathBuf,
+    dir: PathBuf,
+    job: JobRecord,
+    /// Which every record names, so that none of another job is taken for one of this.
+    id: Checksum,
+    lock: Option<Lock>,
+}
+
+impl Journal {
+    /// Begins the journal of `job` in `out`, or goes on with the one that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError::JobDiffers`] if that is of another job, [`PackError::Busy`] if somebody is at
+    /// work on it, [`PackError::DamagedJournal`], or [`IngestError`] if it cannot be written.
+    pub fn open(
+        out: &Path,
+        job: JobRecord,
+        source: &dyn Source,
+        access: Access,
+    ) -> Result<Journal, IngestError> {
+        let mut journal = Journal::begin(out, job, access)?;
+        let path = journal.dir.join(JOB_FILE);
+        match sealed::read::<JobRecord>(&path)? {
+            Some(found) if found == journal.job => return Ok(journal),
+            Some(found) => {
+                let (out, differences) = (out.into(), journal.job.differences(&found));
+                let by_worker = access == Access::Shared;
+                return Err(PackError::JobDiffers { out, differences, by_worker }.into());
+            }
+            None => {}
+        }
+        if access == Access::Alone {
+            journal.clear()?;
+        }
+        journal.write_list(LABELS_FILE, |out| lists::write_labels(out, source))?;
+        journal.write_list(LEFT_OUT_FILE, |out| lists::write_left_out(out, source))?;
+        sealed::write(&path, &journal.job)?;
+        Ok(journal)
+    }
+
+    /// Begins in `out` the journal of a job whose lists are those of `part`.
+    pub fn open_like(part: &Journal, out: &Path) -> Result<Journal, IngestError> {
+        let journal = Journal::begin(out, part.job.clone(), Access::Alone)?;
+        for name in [LABELS_FILE, LEFT_OUT_FILE] {
+            let from = part.dir.join(name);
+            let bytes = fs::read(&from).map_err(IngestError::at("read", &from))?;
+            pfc_durable::write(&journal.dir.join(name), &bytes)?;
+        }
+        sealed::write(&journal.dir.join(JOB_FILE), &journal.job)?;
+        Ok(journal)
+    }
+
+    /// Looks at the journal in `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError::NotAPart`] if there is none, [`PackError::DamagedJournal`], [`IngestError::Io`].
+    pub fn read(out: &Path) -> Result<Journal, IngestError> {
+        let dir = out.join(DIR);
+        let job: Option<JobRecord> = sealed::read(&dir.join(JOB_FILE))?;
+        let job = job.ok_or_else(|| PackError::NotAPart { path: out.into() })?;
+        Ok(Journal { out: out.into(), dir, id: job.id(), job, lock: None })
+    }
+
+    fn begin(out: &Path, job: JobRecord, access: Access) -> Result<Journal, IngestError> {
+        let dir = out.join(DIR);
+        for dir in [&dir, &out.join(SHARDS_DIR)] {
+            pfc_durable::create_dir_all(dir)?;
+        }
+        let mut journal = Journal { out: out.into(), dir, id: job.id(), job, lock: None };
+        journal.take_lock(access)?;
+        Ok(journal)
+    }
+
+    /// Keeps others away until this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError::Busy`] if somebody is at work.
+    pub fn take_lock(&mut self, access: Access) -> Result<(), IngestError> {
+        self.lock = None;
+        self.lock = Lock::take(&self.dir.join(LOCK_FILE), access)
+            .map_err(|()| PackError::Busy { out: self.out.clone() })?;
+        Ok(())
+    }
+
+    /// The folder of the data set.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// What is packed.
+    pub fn job(&self) -> &JobRecord {
+        &self.job
+    }
+
+    /// Number of shards.
+    pub fn n_shards(&self) -> u64 {
+        self.job.n_shards()
+    }
+
+    /// The record of a finished shard; nothing if there is none of this job. A damaged one is as
+    /// good as none: what it says is found again by packing.
+    pub fn shard(&self, index: u64) -> Option<ShardRecord> {
+        let path = self.shard_path(index);
+        match sealed::read::<ShardRecord>(&path) {
+            Ok(record) => record.filter(|record| record.job == self.id && record.index == index),
+            Err(error) => {
+                tracing::warn!("{error}: shard {index} counts as not done");
+                None
+            }
+        }
+    }
+
+    /// Notes a finished shard, whose file is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Durable`].
+    pub fn add(&self, mut record: ShardRecord) -> Result<(), IngestError> {
+        record.job = self.id;
+        sealed::write(&self.shard_path(record.index), &record)
+    }
+
+    fn shard_path(&self, index: u64) -> PathBuf {
+        self.dir.join(format!("{index:05}.json"))
+    }
+
+    /// Notes which shards are whose.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Durable`].
+    pub fn add_worker(&self, worker: Worker, shards: &Range<u64>) -> Result<(), IngestError> {
+        let path = self.dir.join(format!("{}.json", worker.file_stem()));
+        let Range { start, end } = *shards;
+        sealed::write(&path, &WorkerRecord { worker: worker.to_string(), start, end })
+    }
+
+    /// The workers that began here, by first shard.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError`] if the journal cannot be read.
+    pub fn workers(&self) -> Result<Vec<WorkerRecord>, IngestError> {
+        let mut workers: Vec<WorkerRecord> = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(IngestError::at("list", &self.dir))? {
+            let entry = entry.map_err(IngestError::at("list", &self.dir))?;
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with("worker-") {
+                workers.extend(sealed::read::<WorkerRecord>(&entry.path())?);
+            }
+        }
+        workers.sort_by_key(|worker| (worker.start, worker.end));
+        Ok(workers)
+    }
+
+    /// The names of all labels.
+    pub fn labels_path(&self) -> PathBuf {
+        self.dir.join(LABELS_FILE)
+    }
+
+    /// What the listing of the source left out.
+    pub fn left_out_path(&self) -> PathBuf {
+        self.dir.join(LEFT_OUT_FILE)
+    }
+
+    /// Notes that all that is missing is the manifest.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Durable`].
+    pub fn set_done(&self, summary: &Summary) -> Result<(), IngestError> {
+        let done = Done { job: self.id, summary: summary.clone() };
+        sealed::write(&self.dir.join(DONE_FILE), &done)
+    }
+
+    fn write_list(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&mut pfc_durable::AtomicFile) -> std::io::Result<()>,
+    ) -> Result<(), IngestError> {
+        let path = self.dir.join(name);
+        let mut file = pfc_durable::AtomicFile::create(&path)?;
+        write(&mut file).map_err(DurableError::at("write", &path))?;
+        Ok(file.commit()?)
+    }
+
+    /// Removes the shards and records of a job that is not this one.
+    fn clear(&self) -> Result<(), IngestError> {
+        remove_files(&self.dir, |name| name != LOCK_FILE)?;
+        remove_files(&self.out.join(SHARDS_DIR), |_| true)
+    }
+}
+
+/// What was packed, where the data set in `out` is finished but for its journal, and of this job.
+///
+/// # Errors
+///
+/// [`IngestError`] if the journal cannot be read.
+pub fn finished(out: &Path, job: &JobRecord) -> Result<Option<Summary>, IngestError> {
+    let done: Option<Done> = sealed::read(&out.join(DIR).join(DONE_FILE))?;
+    Ok(done.filter(|done| done.job == job.id()).map(|done| done.summary))
+}
+
+/// The same, of whatever job it is.
+///
+/// # Errors
+///
+/// [`IngestError`] if the journal cannot be read.
+pub fn finished_any(out: &Path) -> Result<Option<Summary>, IngestError> {
+    let done: Option<Done> = sealed::read(&out.join(DIR).join(DONE_FILE))?;
+    Ok(done.map(|done| done.summary))
+}
+
+/// Removes the journal in `out`, if there is one.
+///
+/// # Errors
+///
+/// [`IngestError`] if it cannot be.
+pub fn remove(out: &Path) -> Result<(), IngestError> {
+    let dir = out.join(DIR);
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    // The order tells a finished data set from an unfinished one, whenever this is cut short.
+    remove_files(&dir, |name| name != DONE_FILE)?;
+    remove_files(&dir, |_| true)?;
+    fs::remove_dir(&dir).map_err(IngestError::at("remove", &dir))?;
+    Ok(sync_dir(out)?)
+}
+
+/// Drops what an unfinished pack in `out` has done: first what says that it counts.
+///
+/// # Errors
+///
+/// [`PackError::Busy`] if somebody is at work on it, or [`IngestError`] if it cannot be removed.
+pub fn restart(out: &Path) -> Result<(), IngestError> {
+    let dir = out.join(DIR);
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    let _lock = Lock::take(&dir.join(LOCK_FILE), Access::Alone)
+        .map_err(|()| PackError::Busy { out: out.into() })?;
+    remove_files(&dir, |name| name == JOB_FILE)?;
+    remove_files(&dir, |name| name != LOCK_FILE)?;
+    remove_files(&out.join(SHARDS_DIR), |_| true)
+}
+
+/// Removes the files of a folder whose names are so.
+pub fn remove_files(dir: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(), IngestError> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir).map_err(IngestError::at("list", dir))? {
+        let entry = entry.map_err(IngestError::at("list", dir))?;
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && unwanted(&entry.file_name().to_string_lossy()) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(IngestError::at("remove", &path))?;
+        }
+    }
+    Ok(sync_dir(dir)?)
+}

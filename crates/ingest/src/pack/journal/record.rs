@@ -1,0 +1,159 @@
+//! What the files of a journal say.
+
+use pfc_shard::{Checksum, DatasetSpec, ImageSize, ShardEntry, hash::content_hash, shard_file};
+use serde::{Deserialize, Serialize};
+
+use super::lists::ListSeal;
+use crate::{
+    pack::{quarantine::Line, summary::Summary},
+    units::count,
+};
+
+/// What is packed and how. Two packs with the same record write the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    pub tool: String,
+    pub arguments: Vec<String>,
+    pub sources: Vec<String>,
+    pub image_size: ImageSize,
+    pub seed: u64,
+    pub shard_bytes: u64,
+    /// Images in the source.
+    pub images: u64,
+    pub identities: u64,
+    /// Of the names of all identities and images.
+    pub names: Checksum,
+    /// Of the content of some images.
+    pub sample: Checksum,
+    /// Bytes of a row, estimated.
+    pub row_bytes: u64,
+    /// Images of every shard but the last, those left out included.
+    pub shard_images: u64,
+    pub labels_list: ListSeal,
+    pub left_out_list: ListSeal,
+}
+
+impl JobRecord {
+    /// A number for the whole record.
+    pub fn id(&self) -> Checksum {
+        let json = serde_json::to_vec(self).expect("strings and numbers become JSON");
+        Checksum(content_hash(&json))
+    }
+
+    /// Number of shards, those included whose images all are left out.
+    pub fn n_shards(&self) -> u64 {
+        self.images.div_ceil(self.shard_images.max(1))
+    }
+
+    /// The places of shard `index`.
+    pub fn places(&self, index: u64) -> std::ops::Range<u64> {
+        let start = index.saturating_mul(self.shard_images).min(self.images);
+        start..start.saturating_add(self.shard_images).min(self.images)
+    }
+
+    /// What the manifest says.
+    pub fn spec(&self) -> DatasetSpec {
+        DatasetSpec {
+            image_size: self.image_size,
+            seed: self.seed,
+            shard_bytes: self.shard_bytes,
+            sources: self.sources.clone(),
+            tool: self.tool.clone(),
+            arguments: self.arguments.clone(),
+        }
+    }
+
+    /// What is not the same in `there`, an earlier record.
+    pub fn differences(&self, there: &JobRecord) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, now: &str, before: &str| {
+            if now != before {
+                differences.push(format!("{what} {now}, not {before} as before"));
+            }
+        };
+        compare("it is written by", &self.tool, &there.tool);
+        compare("the input is", &self.sources.join(", "), &there.sources.join(", "));
+        let (now, before) = only_in_one(&self.arguments, &there.arguments);
+        compare("the options are", &now, &before);
+        compare("the input has images:", &count(self.images), &count(there.images));
+        compare("the input has identities:", &count(self.identities), &count(there.identities));
+        if differences.is_empty() && self.names != there.names {
+            differences.push("the input's files have other names than before".into());
+        }
+        if differences.is_empty() && self.left_out_list != there.left_out_list {
+            differences.push("the input has other files beside its images than before".into());
+        }
+        if differences.is_empty() {
+            differences.push("the input's images have other content than before".into());
+        }
+        differences
+    }
+}
+
+/// The arguments that the other list lacks, of each.
+fn only_in_one(a: &[String], b: &[String]) -> (String, String) {
+    let only = |a: &[String], b: &[String]| {
+        let only: Vec<&str> = a.iter().filter(|x| !b.contains(x)).map(String::as_str).collect();
+        if only.is_empty() { "without".to_owned() } else { only.join(" ") }
+    };
+    if a == b { (String::new(), String::new()) } else { (only(a, b), only(b, a)) }
+}
+
+/// A finished shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// The job it is of; set when it is written.
+    pub job: Checksum,
+    pub index: u64,
+    /// The file; none if no image of the shard is usable.
+    pub file: Option<ShardFile>,
+    pub passed_through: u64,
+    pub re_encoded: u64,
+    /// The images left out.
+    pub quarantine: Vec<Line>,
+}
+
+/// Size and checksum of a shard's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardFile {
+    pub rows: u64,
+    pub bytes: u64,
+    pub checksum: Checksum,
+}
+
+impl ShardRecord {
+    /// Of a shard without images so far.
+    pub fn begin(index: u64) -> ShardRecord {
+        ShardRecord {
+            job: Checksum(0),
+            index,
+            file: None,
+            passed_through: 0,
+            re_encoded: 0,
+            quarantine: Vec::new(),
+        }
+    }
+
+    /// As the manifest lists it.
+    pub fn entry(&self) -> Option<ShardEntry> {
+        let ShardFile { rows, bytes, checksum } = self.file?;
+        Some(ShardEntry { file: shard_file(self.index as usize), rows, bytes, checksum })
+    }
+}
+
+/// The shards of one worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    /// `2/8`.
+    pub worker: String,
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+}
+
+/// Of a data set that is complete but for its manifest, or has that already.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Done {
+    pub job: Checksum,
+    pub summary: Summary,
+}
