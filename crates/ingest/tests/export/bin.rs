@@ -1,4 +1,4 @@
-//! `--to bin`, read back with a reader of the four instructions that matter.
+//! `--to bin`, read back with a reader of the few instructions that matter.
 
 use std::{collections::BTreeMap, fs};
 
@@ -10,7 +10,7 @@ use crate::{
 /// The images and labels of a pickle that holds byte strings and booleans only.
 fn read(bench: &Bench, path: &str) -> (Vec<Vec<u8>>, Vec<bool>) {
     let bytes = fs::read(bench.path(path)).unwrap();
-    let mut rest = bytes.strip_prefix(b"\x80\x03").unwrap();
+    let mut rest = bytes.strip_prefix(b"\x80\x04").unwrap();
     let (mut images, mut same) = (Vec::new(), Vec::new());
     while let [op, tail @ ..] = rest {
         rest = match op {

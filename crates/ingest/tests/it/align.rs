@@ -69,6 +69,24 @@ fn crops_do_not_depend_on_the_number_of_threads_and_have_the_size_asked_for() {
 }
 
 #[test]
+fn landmarks_beside_the_paths_of_a_list_cut_faces_out_as_a_list_of_their_own_does() {
+    let bench = troubled();
+    let columns = "path,label,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5";
+    let xy = XY.replace(' ', ",");
+    let list = format!("{columns}\nann/1.png,0,{xy}\nbob/1.png,1,{xy}\n");
+    bench.write("photos/list.csv", list.as_bytes());
+    bench.write("own.txt", format!("ann/1.png {XY}\nbob/1.png {XY}\n").as_bytes());
+    bench.run("pack photos/list.csv a --align").success();
+    bench.run("pack photos/list.csv b --landmarks own.txt").success();
+    let [a, b] = ["a", "b"].map(|name| bench.dataset(name));
+    for row in 0..2 {
+        assert_eq!(a.get(row).unwrap(), b.get(row).unwrap());
+    }
+    let run = bench.run("pack photos c --align").code(2);
+    assert!(stderr(&run).contains("lists no landmarks for it"), "{}", stderr(&run));
+}
+
+#[test]
 fn pack_with_landmarks_stores_the_crops_that_align_makes() {
     let bench = troubled();
     bench.run("align list.txt crops --root photos --quality 80").success();

@@ -86,6 +86,6 @@ fn a_file_that_is_missing_is_quarantined_by_its_path() {
     let bench = bench();
     bench.write("store/list.txt", b"img 0.jpg\t0\ngone.jpg\t0\n");
     bench.run("pack store/list.txt data").success();
-    let gone = ("gone.jpg".into(), "quarantined".into(), "unreadable".into());
+    let gone = ("gone.jpg".into(), "quarantined".into(), "missing".into());
     assert_eq!(bench.quarantine("data"), [gone]);
 }
