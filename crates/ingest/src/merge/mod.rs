@@ -61,8 +61,9 @@ fn merge(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let out = &args.out;
     let mut summary = match out.join(MANIFEST_FILE).exists() {
         // An earlier run was killed between the last write and the end, or it is another data set.
-        true => journal::finished_any(out)?
+        true if journal::tells_of_dataset(out)? => journal::finished_any(out)?
             .ok_or_else(|| IngestError::DatasetExists { path: out.clone() })?,
+        true => return Err(IngestError::DatasetExists { path: out.clone() }),
         false => {
             check_unused(out)?;
             let pool = args.threads.pool()?;

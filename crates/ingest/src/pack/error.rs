@@ -205,7 +205,7 @@ impl Space {
         let job = journal.job();
         let images_done = (done as u64).saturating_mul(job.shard_images).min(job.images);
         Space {
-            bytes_left: (job.images - images_done).saturating_mul(job.row_bytes),
+            bytes_left: Space::bytes_of(job, job.images - images_done),
             shards: done as u64,
             ..Space::of_none(job)
         }
@@ -216,11 +216,19 @@ impl Space {
         let shard_images = job.shard_images.min(job.images);
         Space {
             shard_bytes: shard_images.saturating_mul(job.row_bytes),
-            list_bytes: job.labels_list.bytes.saturating_add(job.left_out_list.bytes),
-            bytes_left: job.images.saturating_mul(job.row_bytes),
+            list_bytes: Space::bytes_of(job, 0),
+            bytes_left: Space::bytes_of(job, job.images),
             shards: 0,
             shards_total: job.n_shards(),
         }
+    }
+
+    /// Of so many images and the lists.
+    fn bytes_of(job: &JobRecord, images: u64) -> u64 {
+        // What the table of identities takes besides the names.
+        let table = job.identities.saturating_mul(24);
+        let lists = job.labels_list.bytes.saturating_add(job.left_out_list.bytes);
+        images.saturating_mul(job.row_bytes).saturating_add(lists).saturating_add(table)
     }
 }
 

@@ -38,7 +38,7 @@ impl Output {
         check_apart(raw, out)?;
         let has_dataset = out.join(MANIFEST_FILE).exists();
         // With a journal it may be what this very pack wrote just before it was killed.
-        if has_dataset && !force && !out.join(journal::DIR).is_dir() {
+        if has_dataset && !journal::tells_of_dataset(out)? && !force {
             return Err(IngestError::DatasetExists { path: out.to_path_buf() });
         }
         if !has_dataset {

@@ -269,6 +269,19 @@ pub fn finished_any(out: &Path) -> Result<Option<Summary>, IngestError> {
     Ok(done.map(|done| done.summary))
 }
 
+/// Whether a journal tells of the data set in `out`; the last remains of one are removed.
+///
+/// # Errors
+///
+/// [`IngestError`] if they cannot be.
+pub fn tells_of_dataset(out: &Path) -> Result<bool, IngestError> {
+    if out.join(DIR).join(DONE_FILE).exists() {
+        return Ok(true);
+    }
+    remove(out)?;
+    Ok(false)
+}
+
 /// Removes the journal in `out`, if there is one.
 ///
 /// # Errors
