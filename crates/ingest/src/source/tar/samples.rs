@@ -1,7 +1,10 @@
 //! Samples of a `WebDataset` shard: members whose names differ only after the first dot of the last
 //! part belong together, as `12.jpg` and `12.cls` do.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -25,7 +28,7 @@ pub struct Place {
 /// What a shard holds.
 #[derive(Debug, Default)]
 pub struct Shard {
-    /// Of every sample with an image and a label, in the order of the images.
+    /// Of every sample with an image and a label, those last whose members do not lie together.
     pub places: Vec<Place>,
     /// The same.
     pub whose: Vec<Who>,
@@ -39,9 +42,31 @@ pub struct Shard {
 #[derive(Default)]
 struct Sample {
     image: Option<(Place, String)>,
-    /// By `.cls` or `.json`, which tells names and numbers apart; the last word of several.
-    label: Option<Result<Who, String>>,
-    label_is_cls: bool,
+    /// What its `.cls` says, and its `.json`.
+    labels: [Option<Result<Who, String>>; 2],
+    /// Its members do not lie together: the last of them may come at any time.
+    is_scattered: bool,
+}
+
+impl Sample {
+    fn is_whole(&self) -> bool {
+        self.image.is_some() && self.labels.iter().any(Option::is_some)
+    }
+
+    /// The `.cls` counts, and gets its name from the `.json` if that has one.
+    fn who(&mut self) -> Result<Who, String> {
+        let [cls, json] = self.labels.each_mut().map(Option::take);
+        match (cls.transpose()?, json.transpose()?) {
+            (Some(Who::Number(a)), Some(Who::Both(b, _))) if a != b => {
+                Err(format!("its .cls says {a}, its .json {b}"))
+            }
+            (Some(Who::Number(number)), Some(Who::Both(_, name) | Who::Name(name))) => {
+                Ok(Who::Both(number, name))
+            }
+            (Some(who), _) | (None, Some(who)) => Ok(who),
+            (None, None) => Err("no .cls or .json names it".into()),
+        }
+    }
 }
 
 /// Reads the members of the shard at `path`. Images are read where they lie, or, given a `spool`,
@@ -58,6 +83,7 @@ pub fn read(path: &Path, input: impl Forward, spool: Option<&Spool>) -> Result<S
         members: Members::new(input),
         shard_name: shard_name.into_owned(),
         shard: Shard::default(),
+        current: Default::default(),
         open: HashMap::new(),
     };
     while let Some(member) = reader.members.advance().map_err(fault)? {
@@ -107,52 +133,58 @@ struct Reader<R> {
     members: Members<R>,
     shard_name: String,
     shard: Shard,
-    /// Samples begun and not complete, by key: one or two, where samples lie together.
+    /// The sample whose members are being met, with its key.
+    current: (Vec<u8>, Sample),
+    /// Samples that were met and not found whole, by key. Usually there is none.
     open: HashMap<Vec<u8>, Sample>,
 }
 
 impl<R> Reader<R> {
     fn image(&mut self, key: &[u8], place: Place, name: &str) {
-        let sample = self.open.entry(key.to_vec()).or_default();
-        if sample.image.is_some() {
+        let image = &mut self.sample(key).image;
+        if image.is_some() {
             return self.leave_out(name, Reject::SecondImage);
         }
-        sample.image = Some((place, name.to_owned()));
-        self.close_if_whole(key);
+        *image = Some((place, name.to_owned()));
     }
 
     fn label(&mut self, key: &[u8], is_cls: bool, label: Result<Option<Who>, String>) {
         // A description without a label leaves the sample to its other members.
         let Some(label) = label.transpose() else { return };
-        let sample = self.open.entry(key.to_vec()).or_default();
-        if sample.label.is_none() || is_cls && !sample.label_is_cls {
-            sample.label = Some(label);
-            sample.label_is_cls = is_cls;
-        }
-        self.close_if_whole(key);
+        self.sample(key).labels[usize::from(!is_cls)].get_or_insert(label);
     }
 
-    fn close_if_whole(&mut self, key: &[u8]) {
-        if self.open.get(key).is_some_and(|sample| sample.image.is_some() && sample.label.is_some())
-            && let Some(sample) = self.open.remove(key)
-        {
+    /// Goes to the sample of this key.
+    fn sample(&mut self, key: &[u8]) -> &mut Sample {
+        if self.current.0 != key {
+            self.settle();
+            let sample = self.open.remove(key).unwrap_or_default();
+            self.current = (key.to_vec(), sample);
+        }
+        &mut self.current.1
+    }
+
+    /// Is done with the current sample, if it may be.
+    fn settle(&mut self) {
+        let (key, mut sample) = std::mem::take(&mut self.current);
+        if sample.is_whole() && !sample.is_scattered {
             self.close(sample);
+        } else if !key.is_empty() {
+            sample.is_scattered = true;
+            self.open.insert(key, sample);
         }
     }
 
-    fn close(&mut self, sample: Sample) {
-        match sample {
-            Sample { image: Some((place, name)), label: Some(Ok(who)), .. } => {
+    fn close(&mut self, mut sample: Sample) {
+        let who = sample.who();
+        match (sample.image, who) {
+            (Some((place, name)), Ok(who)) => {
                 self.shard.places.push(place);
                 self.shard.whose.push(who);
                 self.shard.names.push(&name);
             }
-            Sample { image: Some((_, name)), label, .. } => {
-                let problem = label.and_then(Result::err);
-                let problem = problem.unwrap_or_else(|| "no .cls or .json names it".into());
-                self.leave_out(&name, Reject::NoLabel(problem));
-            }
-            Sample { image: None, .. } => {}
+            (Some((_, name)), Err(problem)) => self.leave_out(&name, Reject::NoLabel(problem)),
+            (None, _) => {}
         }
     }
 
@@ -162,13 +194,23 @@ impl<R> Reader<R> {
     }
 
     fn finish(mut self) -> Shard {
-        let mut open: Vec<(Vec<u8>, Sample)> = self.open.drain().collect();
-        open.sort_by(|a, b| a.0.cmp(&b.0));
-        for (key, sample) in open {
-            if sample.image.is_none() {
-                self.leave_out(&String::from_utf8_lossy(&key), Reject::NoImage);
+        self.settle();
+        let (mut scattered, mut without): (Vec<_>, Vec<_>) =
+            self.open.drain().partition(|(_, sample)| sample.image.is_some());
+        scattered.sort_by_key(|(_, sample)| sample.image.as_ref().map(|(place, _)| place.start));
+        scattered.into_iter().for_each(|(_, sample)| self.close(sample));
+        // A label far from a sample that was whole without it is no sample without an image.
+        let all = 0..self.shard.places.len();
+        let known: HashSet<&[u8]> = match without.is_empty() {
+            true => HashSet::new(),
+            false => {
+                all.filter_map(|i| Some(split(self.shard.names.get(i).as_bytes())?.0)).collect()
             }
-            self.close(sample);
+        };
+        without.retain(|(key, _)| !known.contains(&key[..]));
+        without.sort_by(|a, b| a.0.cmp(&b.0));
+        for (key, _) in without {
+            self.leave_out(&String::from_utf8_lossy(&key), Reject::NoImage);
         }
         self.shard
     }
@@ -248,12 +290,17 @@ mod tests {
             ("4.jpg", b"x"),
             ("3.cls", b"Ann"),
             ("4.json", br#"{"identity": 12}"#),
+            ("5.png", b"x"),
+            ("5.json", br#"{"identity": "Eve", "label": 9}"#),
+            ("5.cls", b"9"),
+            ("2.cls", b"7"),
             ("README", b""),
             ("._1.jpg", b""),
         ]);
         let expected = [
             ("d/1.jpg", Who::Number(5)),
             ("2.face.png", Who::Both(7, "Bob".into())),
+            ("5.png", Who::Both(9, "Eve".into())),
             ("3.jpg", Who::Name("Ann".into())),
             ("4.jpg", Who::Number(12)),
         ];
@@ -273,6 +320,9 @@ mod tests {
             ("4.json", b"{"),
             ("5.jpg", b"x"),
             ("5.json", br#"{"label": 0.5}"#),
+            ("6.jpg", b"x"),
+            ("6.cls", b"1"),
+            ("6.json", br#"{"label": 2, "identity": "Ann"}"#),
         ]);
         let left_out: Vec<_> =
             shard.left_out.iter().map(|l| (l.source.as_str(), l.reject.reason())).collect();
@@ -281,6 +331,7 @@ mod tests {
             ("x.tar/3.jpg", "no_label"),
             ("x.tar/4.jpg", "no_label"),
             ("x.tar/5.jpg", "no_label"),
+            ("x.tar/6.jpg", "no_label"),
             ("x.tar/1.jpg", "no_label"),
             ("x.tar/2", "no_image"),
         ];
