@@ -17,7 +17,7 @@ use crate::IngestError;
 
 /// How `pack` may be told to read its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum From {
+pub enum InputKind {
     /// A folder with one folder of images per identity.
     Folder,
     /// `MXNet` RecordIO: a .rec file, or a folder with train.rec.
@@ -35,16 +35,16 @@ pub enum From {
     Bin,
 }
 
-impl From {
+impl InputKind {
     /// What it is, for a message.
     pub fn describe(self) -> &'static str {
         match self {
-            From::Folder => "a folder of identities",
-            From::Recordio => "RecordIO",
-            From::List => "a list",
-            From::Tar => "tar",
-            From::Parquet => "Parquet or Arrow",
-            From::Bin => "a verification pack",
+            InputKind::Folder => "a folder of identities",
+            InputKind::Recordio => "RecordIO",
+            InputKind::List => "a list",
+            InputKind::Tar => "tar",
+            InputKind::Parquet => "Parquet or Arrow",
+            InputKind::Bin => "a verification pack",
         }
     }
 }
@@ -60,7 +60,7 @@ pub struct InputOptions {
     /// .arrow, .bin; .txt, .tsv, .lst, .list and .csv are lists, as is `-`, standard input. What can
     /// be taken for two things is an error that asks for this option.
     #[arg(long, value_enum)]
-    from: Option<From>,
+    from: Option<InputKind>,
     /// Folder that the paths of a list start from; by default that of the list itself
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -79,17 +79,17 @@ pub fn open(
     quiet: bool,
 ) -> Result<Box<dyn Source + Send>, IngestError> {
     let kind = decide(raw, options.from)?;
-    if options.root.is_some() && kind != From::List {
+    if options.root.is_some() && kind != InputKind::List {
         return Err(InputError::RootWithoutList { kind }.into());
     }
     tracing::info!("{} is read as {}", raw.display(), kind.describe());
     Ok(match kind {
-        From::Folder => Box::new(FolderSource::open(raw)?),
-        From::Recordio => Box::new(RecordSource::open(&record_paths(raw)?, quiet)?),
-        From::List => Box::new(ListSource::open(raw, options.root.as_deref())?),
-        From::Tar => Box::new(TarSource::open(raw, scratch, quiet)?),
-        From::Parquet => Box::new(TableSource::open(raw, scratch, quiet)?),
-        From::Bin => Box::new(BinSource::open(raw)?),
+        InputKind::Folder => Box::new(FolderSource::open(raw)?),
+        InputKind::Recordio => Box::new(RecordSource::open(&record_paths(raw)?, quiet)?),
+        InputKind::List => Box::new(ListSource::open(raw, options.root.as_deref())?),
+        InputKind::Tar => Box::new(TarSource::open(raw, scratch, quiet)?),
+        InputKind::Parquet => Box::new(TableSource::open(raw, scratch, quiet)?),
+        InputKind::Bin => Box::new(BinSource::open(raw)?),
     })
 }
 
@@ -111,13 +111,13 @@ fn record_paths(raw: &Path) -> Result<RecordPaths, IngestError> {
 }
 
 /// What `raw` is, by the user's word if there is one, and else by itself.
-fn decide(raw: &Path, said: Option<From>) -> Result<From, IngestError> {
+fn decide(raw: &Path, said: Option<InputKind>) -> Result<InputKind, IngestError> {
     let contradiction = |what: String| {
         IngestError::from(InputError::Contradiction { path: raw.to_path_buf(), what })
     };
     if is_stdin(raw) {
         return match said {
-            None | Some(From::List) => Ok(From::List),
+            None | Some(InputKind::List) => Ok(InputKind::List),
             Some(other) => Err(contradiction(format!(
                 "standard input is read as a list, and --from says {}",
                 other.describe()
@@ -126,7 +126,7 @@ fn decide(raw: &Path, said: Option<From>) -> Result<From, IngestError> {
     }
     if raw.is_dir() {
         return match said {
-            Some(kind @ (From::List | From::Bin)) => {
+            Some(kind @ (InputKind::List | InputKind::Bin)) => {
                 let kind = kind.describe();
                 Err(contradiction(format!(
                     "it is a folder, and --from says {kind}, which is a file"
@@ -137,14 +137,14 @@ fn decide(raw: &Path, said: Option<From>) -> Result<From, IngestError> {
         };
     }
     if shards::is_pattern(raw) {
-        return Ok(said.or_else(|| by_name(raw)).unwrap_or(From::Tar));
+        return Ok(said.or_else(|| by_name(raw)).unwrap_or(InputKind::Tar));
     }
     if !raw.exists() {
         return Err(InputError::NotThere { path: raw.to_path_buf() }.into());
     }
     // A pipe, as a shell's <(command) is: looking at its first bytes would take them away.
     if !raw.is_file() {
-        return Ok(said.unwrap_or(From::List));
+        return Ok(said.unwrap_or(InputKind::List));
     }
     let by_content = by_content(raw).map_err(IngestError::at("read", raw))?;
     let (sayer, first) = match said {
@@ -153,7 +153,7 @@ fn decide(raw: &Path, said: Option<From>) -> Result<From, IngestError> {
     };
     match (first, by_content) {
         (Some(a), Some(b)) if a != b => {
-            let [a, b] = [a, b].map(From::describe);
+            let [a, b] = [a, b].map(InputKind::describe);
             Err(contradiction(format!("{sayer} says {a}, and its first bytes say {b}")))
         }
         (Some(kind), _) | (None, Some(kind)) => Ok(kind),
@@ -161,12 +161,12 @@ fn decide(raw: &Path, said: Option<From>) -> Result<From, IngestError> {
     }
 }
 
-fn of_folder(raw: &Path) -> Result<From, IngestError> {
+fn of_folder(raw: &Path) -> Result<InputKind, IngestError> {
     if RecordPaths::find(raw).is_some() {
-        return Ok(From::Recordio);
+        return Ok(InputKind::Recordio);
     }
     let mut has_folders = false;
-    let mut found = [(From::Tar, None), (From::Parquet, None)];
+    let mut found = [(InputKind::Tar, None), (InputKind::Parquet, None)];
     for entry in raw.read_dir().map_err(IngestError::at("list", raw))? {
         let entry = entry.map_err(IngestError::at("list", raw))?;
         let (name, path) = (entry.file_name(), entry.path());
@@ -190,7 +190,7 @@ fn of_folder(raw: &Path) -> Result<From, IngestError> {
     let ambiguous =
         |what: String| Err(InputError::Contradiction { path: raw.to_path_buf(), what }.into());
     match (first, second) {
-        (None, _) => Ok(From::Folder),
+        (None, _) => Ok(InputKind::Folder),
         (Some((kind, _)), None) if !has_folders => Ok(kind),
         (Some((_, a)), None) => {
             let a = a.to_string_lossy();
@@ -204,30 +204,30 @@ fn of_folder(raw: &Path) -> Result<From, IngestError> {
 }
 
 /// What the name of a file promises.
-fn by_name(path: &Path) -> Option<From> {
+fn by_name(path: &Path) -> Option<InputKind> {
     let has = |endings: &[&str]| shards::has_ending(path, endings);
     match () {
-        () if has(&[".rec"]) => Some(From::Recordio),
-        () if has(tar::ENDINGS) => Some(From::Tar),
-        () if has(table::ENDINGS) => Some(From::Parquet),
-        () if has(list::ENDINGS) => Some(From::List),
-        () if has(&[".bin"]) => Some(From::Bin),
+        () if has(&[".rec"]) => Some(InputKind::Recordio),
+        () if has(tar::ENDINGS) => Some(InputKind::Tar),
+        () if has(table::ENDINGS) => Some(InputKind::Parquet),
+        () if has(list::ENDINGS) => Some(InputKind::List),
+        () if has(&[".bin"]) => Some(InputKind::Bin),
         () => None,
     }
 }
 
 /// What the first bytes of a file are, where they are those of one kind alone.
-fn by_content(path: &Path) -> io::Result<Option<From>> {
+fn by_content(path: &Path) -> io::Result<Option<InputKind>> {
     let mut head = Vec::with_capacity(512);
     File::open(path)?.take(512).read_to_end(&mut head)?;
     Ok(match &head[..] {
-        head if head.starts_with(&MAGIC) => Some(From::Recordio),
+        head if head.starts_with(&MAGIC) => Some(InputKind::Recordio),
         [b'P', b'A', b'R', b'1', ..]
         | [b'A', b'R', b'R', b'O', b'W', b'1', ..]
-        | [0xff, 0xff, 0xff, 0xff, ..] => Some(From::Parquet),
-        head if head.get(257..262) == Some(b"ustar") => Some(From::Tar),
+        | [0xff, 0xff, 0xff, 0xff, ..] => Some(InputKind::Parquet),
+        head if head.get(257..262) == Some(b"ustar") => Some(InputKind::Tar),
         // A pickle of a protocol that names itself.
-        [0x80, 2..=5, ..] => Some(From::Bin),
+        [0x80, 2..=5, ..] => Some(InputKind::Bin),
         _ => None,
     })
 }

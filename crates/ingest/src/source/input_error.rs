@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::choose::From;
+use super::choose::InputKind;
 use crate::IngestError;
 
 /// An input that cannot be read as what it is said, or seems, to be.
@@ -32,7 +32,7 @@ pub enum InputError {
     #[error("--root is the folder of the images of a list, and this is {}", kind.describe())]
     RootWithoutList {
         /// What it is.
-        kind: From,
+        kind: InputKind,
     },
     /// A folder without files of the kind.
     #[error("{}: no {what} in it", path.display())]

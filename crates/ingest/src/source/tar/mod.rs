@@ -43,7 +43,7 @@ pub struct TarSource {
     /// Which of the shards have their images in the spool.
     is_spooled: Vec<bool>,
     spool: Option<Spool>,
-    places: Vec<(u32, Place)>,
+    places: Vec<Located>,
     names: Names,
     index: Index,
     order: Vec<u32>,
@@ -122,7 +122,9 @@ impl TarSource {
             let place = || format!("{}: {}", self.shards[i].display(), names.get(k));
             catalogue.push(who).map_err(|problem| InputError::clash(&place(), problem))?;
         }
-        self.places.extend(places.into_iter().map(|place| (i as u32, place)));
+        let shard = i as u32;
+        let located = |Place { start, n_bytes }| Located { start, n_bytes, shard };
+        self.places.extend(places.into_iter().map(located));
         self.names.append(&names);
         self.left_out.extend(left_out);
         Ok(())
@@ -155,13 +157,13 @@ impl Source for TarSource {
 
     fn path(&self, entry: u64) -> String {
         let item = self.item(entry);
-        let shard = &self.shards[self.places[item].0 as usize];
+        let shard = &self.shards[self.places[item].shard as usize];
         let shard = shard.file_name().unwrap_or_default().to_string_lossy();
         format!("{shard}/{}", self.names.get(item))
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
-        let (shard, Place { start, n_bytes }) = self.places[self.item(entry)];
+        let Located { start, n_bytes, shard } = self.places[self.item(entry)];
         if let (Some(spool), true) = (&self.spool, self.is_spooled[shard as usize]) {
             return spool.read(start, n_bytes as usize);
         }
@@ -176,6 +178,13 @@ impl Source for TarSource {
     fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
+}
+
+/// An image: where it is, and of which shard.
+struct Located {
+    start: u64,
+    n_bytes: u32,
+    shard: u32,
 }
 
 /// How a shard is compressed, by its first bytes.
