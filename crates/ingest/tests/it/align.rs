@@ -83,7 +83,7 @@ fn landmarks_beside_the_paths_of_a_list_cut_faces_out_as_a_list_of_their_own_doe
         assert_eq!(a.get(row).unwrap(), b.get(row).unwrap());
     }
     let run = bench.run("pack photos c --align").code(2);
-    assert!(stderr(&run).contains("lists no landmarks for it"), "{}", stderr(&run));
+    assert!(stderr(&run).contains("no landmarks are listed for it"), "{}", stderr(&run));
 }
 
 #[test]
