@@ -1,34 +1,17 @@
-//! `--to bin`, read back with a reader of the few instructions that matter.
+//! `--to bin`, read back with the reader of `pfc-binpack`; Python's own is run by
+//! `scripts/test-pyarrow`.
 
 use std::{collections::BTreeMap, fs};
+
+use pfc_binpack::Pack;
 
 use crate::{
     common::{Bench, stderr},
     sets::{images, made, numbered, synthetic},
 };
 
-/// The images and labels of a pickle that holds byte strings and booleans only.
 fn read(bench: &Bench, path: &str) -> (Vec<Vec<u8>>, Vec<bool>) {
-    let bytes = fs::read(bench.path(path)).unwrap();
-    let mut rest = bytes.strip_prefix(b"\x80\x04").unwrap();
-    let (mut images, mut same) = (Vec::new(), Vec::new());
-    while let [op, tail @ ..] = rest {
-        rest = match op {
-            b']' | b'(' | b'e' | b'\x86' | b'.' => tail,
-            b'\x88' | b'\x89' => {
-                same.push(*op == b'\x88');
-                tail
-            }
-            b'B' => {
-                let (length, tail) = tail.split_at(4);
-                let length = u32::from_le_bytes(length.try_into().unwrap()) as usize;
-                images.push(tail[..length].to_vec());
-                &tail[length..]
-            }
-            other => panic!("instruction {other:#x}"),
-        };
-    }
-    assert!(bytes.ends_with(b"e\x86."));
+    let Pack { images, same } = Pack::read(&bench.path(path)).unwrap();
     (images, same)
 }
 

@@ -1,9 +1,6 @@
 //! `--to recordio`: the layout of InsightFace's files, byte by byte, and read back.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use pfc_recordio::{Header, Layout, RecordPaths};
 
@@ -127,14 +124,9 @@ fn options_of(folder: &Path) -> Option<&'static str> {
 
 #[test]
 fn golden_files_come_out_of_a_data_set_byte_for_byte_as_mxnet_wrote_them() {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var_os("PFC_GOLDEN").map_or_else(|| default.into(), PathBuf::from);
-    let Ok(folders) = fs::read_dir(root.join("rec")) else {
-        println!("skipped: {} is absent", root.join("rec").display());
-        return;
-    };
-    let folders = folders.map(|entry| entry.unwrap().path());
-    for (folder, options) in folders.filter_map(|f| options_of(&f).map(|options| (f, options))) {
+    let folders = pfc_testing::golden_cases("rec", |path| options_of(path).is_some());
+    for folder in folders {
+        let options = options_of(&folder).unwrap();
         println!("compared: {} {options}", folder.display());
         let bench = Bench::new();
         bench.run(&format!("pack {} data --order source", folder.display())).success();

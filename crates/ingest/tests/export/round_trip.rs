@@ -1,69 +1,102 @@
 //! From format to format and back: the same JPEG bytes under the same labels.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::common::Bench;
 
-/// What must not change: the label of every image, by its bytes. Several images may be the same.
-type Labels = BTreeMap<Vec<u8>, Vec<u32>>;
+/// What must not change: label and name of every image, by its bytes. Several images may be the same.
+type Labels = BTreeMap<Vec<u8>, Vec<(u32, String)>>;
 
 fn of_dataset(bench: &Bench, dir: &str) -> Labels {
     let dataset = bench.dataset(dir);
     let mut labels = Labels::new();
     for row in 0..dataset.len() {
         let face = dataset.get(row).unwrap();
-        labels.entry(face.image.to_vec()).or_default().push(face.label);
+        let name = dataset.identities().name(face.label).to_owned();
+        labels.entry(face.image.to_vec()).or_default().push((face.label, name));
     }
-    labels.values_mut().for_each(|labels| labels.sort_unstable());
+    labels.values_mut().for_each(|of_image| of_image.sort_unstable());
     labels
 }
 
-/// A folder of identity folders, whose labels number the names in byte order.
-fn of_folder(root: &Path) -> Labels {
-    let folders = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
-    let mut folders: Vec<PathBuf> = folders.filter(|path| path.is_dir()).collect();
-    folders.sort();
+/// A folder of identity folders, whose labels `label_of` tells from their place in byte order of the
+/// names, and their names.
+fn of_folder(root: &Path, label_of: impl Fn(u32, &str) -> u32) -> Labels {
+    let folders = fs::read_dir(root).unwrap().map(|entry| entry.unwrap());
+    let folders = folders.filter(|entry| entry.file_type().unwrap().is_dir());
+    let mut names: Vec<_> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
     let mut labels = Labels::new();
-    for (label, folder) in (0..).zip(folders) {
-        for entry in fs::read_dir(folder).unwrap() {
+    for (place, name) in (0..).zip(names) {
+        let who = (label_of(place, &name), name.clone());
+        for entry in fs::read_dir(root.join(&name)).unwrap() {
             let bytes = fs::read(entry.unwrap().path()).unwrap();
-            labels.entry(bytes).or_default().push(label);
+            labels.entry(bytes).or_default().push(who.clone());
         }
     }
+    labels.values_mut().for_each(|of_image| of_image.sort_unstable());
     labels
 }
 
-/// Folder → shards → .rec → shards → folder, and, on the way, every other format.
+/// As the names are once they went through RecordIO, which has none.
+fn by_number(labels: &Labels) -> Labels {
+    let who = |who: &Vec<(u32, String)>| who.iter().map(|(n, _)| (*n, format!("id_{n}"))).collect();
+    labels.iter().map(|(image, of_image)| (image.clone(), who(of_image))).collect()
+}
+
 fn check(bench: &Bench, raw: &Path) {
-    let labels = of_folder(raw);
+    let labels = of_folder(raw, |place, _| place);
     bench.run(&format!("pack {} one", raw.display())).success();
     assert!(of_dataset(bench, "one") == labels, "packed");
-    bench.run("export one rec --to recordio").success();
-    bench.run("pack rec two").success();
-    assert!(of_dataset(bench, "two") == labels, "through .rec");
-    bench.run("export one back --to folder").success();
-    assert!(of_folder(&bench.path("back")) == labels, "back in folders");
+
+    // Each format, and back.
+    for (format, packed) in [
+        ("folder", "a-folder"),
+        ("list", "a-list/list.tsv"),
+        ("webdataset", "a-webdataset"),
+        ("parquet", "a-parquet/data"),
+        ("recordio", "a-recordio"),
+    ] {
+        bench.run(&format!("export one a-{format} --to {format}")).success();
+        bench.run(&format!("pack {packed} b-{format}")).success();
+        let nothing_left_out = bench.quarantine(&format!("b-{format}")).is_empty();
+        assert!(nothing_left_out || format == "recordio", "{format}");
+        let expected = match format {
+            "recordio" => by_number(&labels),
+            // Lists have no names: classes are.
+            "list" => {
+                let who =
+                    |w: &Vec<(u32, String)>| w.iter().map(|(n, _)| (*n, n.to_string())).collect();
+                labels.iter().map(|(image, w)| (image.clone(), who(w))).collect()
+            }
+            _ => labels.clone(),
+        };
+        assert!(of_dataset(bench, &format!("b-{format}")) == expected, "{format}");
+    }
+    assert!(of_folder(&bench.path("a-folder"), |place, _| place) == labels, "folder");
+
+    // Folder → shards → .rec → shards → WebDataset → shards → folder.
+    let numbered = by_number(&labels);
+    bench.run("export b-recordio tars --to webdataset --shard-mib 4").success();
+    bench.run("pack tars three").success();
+    assert!(of_dataset(bench, "three") == numbered, "through .rec and WebDataset");
+    bench.run("export three back --to folder").success();
+    let back = of_folder(&bench.path("back"), |_, name| {
+        name.strip_prefix("id_").unwrap().parse().unwrap()
+    });
+    assert!(back == numbered, "back in folders");
 }
 
 #[test]
 fn synthetic_faces_survive_every_format() {
     let bench = Bench::new();
+    // More than ten people: in byte order of names `id_10` comes before `id_2`.
     bench.run("synth faces --identities 12 --images-per-identity 4").success();
     check(&bench, &bench.path("faces"));
 }
 
 #[test]
 fn all_of_lfw_survives_every_format() {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/faces");
-    let root = std::env::var_os("PFC_FACES").map_or_else(|| default.into(), PathBuf::from);
-    let lfw = root.join("lfw112");
-    if !lfw.is_dir() {
-        println!("skipped: {} is absent", lfw.display());
-        return;
-    }
+    let Some(lfw) = pfc_testing::faces("lfw112") else { return };
     check(&Bench::new(), &lfw);
 }
