@@ -8,7 +8,7 @@ use std::{
 use pfc_binpack::PackError as BinError;
 use pfc_durable::DurableError;
 use pfc_recordio::RecordError;
-use pfc_shard::{ShardError, decode::DecodeError};
+use pfc_shard::{ImageSize, ShardError, decode::DecodeError};
 
 use crate::{landmarks::LandmarkError, pack::PackError, source::InputError};
 
@@ -42,6 +42,12 @@ pub enum IngestError {
         label: u32,
         /// Identities of the data set.
         n_identities: u32,
+    },
+    /// Images beyond what is drawn.
+    #[error("images of {size} pixels are too large for a sheet")]
+    SheetTooLarge {
+        /// The size of all images.
+        size: ImageSize,
     },
     /// Rows beyond the last.
     #[error("there is no row {start} among {n_rows}")]
@@ -219,6 +225,7 @@ impl IngestError {
             NoSuchLabel { n_identities, .. } => {
                 format!("labels run from 0 to {}", u64::from(*n_identities).saturating_sub(1))
             }
+            SheetTooLarge { .. } => "a sheet takes up to 1 GiB of pixels".into(),
             NoSuchRows { n_rows, .. } => {
                 format!("rows run from 0 to {}", n_rows.saturating_sub(1))
             }

@@ -15,6 +15,9 @@ use crate::IngestError;
 /// Images of a batch: the output of a step of training lies in memory, not in a cache.
 const BATCH_IMAGES: usize = 128;
 
+/// Numbers of a batch at most, 256 MiB of them, where images are large.
+const BATCH_NUMBERS_MAX: usize = 64 << 20;
+
 /// Something whose speed is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -97,7 +100,6 @@ impl Input<'_> {
             return;
         }
         let share = self.order.share(part.start as u64, 0, 1);
-        // All is in memory after the first time.
         for (i, visit) in self.dataset.faces(share).take(part.len()).enumerate() {
             let Ok(visit) = visit else { continue };
             if stage == Stage::Read {
@@ -108,7 +110,8 @@ impl Input<'_> {
             }
             let _ = black_box(decode_rgb(visit.face.image, self.size, &mut room.rgb));
             if stage == Stage::Augment {
-                let at = i % BATCH_IMAGES * room.rgb.len();
+                let n_images = room.batch.len() / room.rgb.len();
+                let at = i % n_images * room.rgb.len();
                 let out = &mut room.batch[at..at + room.rgb.len()];
                 normalise(&room.rgb, self.size.width.into(), visit.place.mirror, out);
                 black_box(out);
@@ -119,7 +122,8 @@ impl Input<'_> {
     /// Buffers for one thread.
     pub fn room(&self) -> Room {
         let n = self.size.rgb_bytes();
-        Room { bytes: Vec::new(), rgb: vec![0; n], batch: vec![0.0; n * BATCH_IMAGES] }
+        let n_images = (BATCH_NUMBERS_MAX / n).clamp(1, BATCH_IMAGES);
+        Room { bytes: Vec::new(), rgb: vec![0; n], batch: vec![0.0; n * n_images] }
     }
 }
 

@@ -37,7 +37,7 @@ enum Axis {
     Y,
 }
 
-/// The layout that a header's `names` stand for, for lines of `n_fields` fields.
+/// The layout that a header's `names` stand for; the first line behind it has `n_fields` fields.
 ///
 /// The header of `CelebA` has no name for the first column: then all others move by one.
 ///
@@ -45,13 +45,13 @@ enum Axis {
 ///
 /// What is missing.
 pub fn layout(names: &[String], n_fields: usize) -> Result<Layout, String> {
-    let shift = usize::from(names.len() + 1 == n_fields);
     let plain: Vec<String> = names.iter().map(|name| plain(name)).collect();
+    let named = IMAGE.iter().find_map(|known| plain.iter().position(|name| name == known));
+    let shift = usize::from(named.is_none() && names.len() + 1 == n_fields);
     let image = match shift {
-        1 => Some(0),
-        _ => IMAGE.iter().find_map(|known| plain.iter().position(|name| name == known)),
+        1 => 0,
+        _ => named.ok_or("the path of the image")?,
     };
-    let image = image.ok_or("the path of the image")?;
     let columns: BTreeMap<(usize, Axis), usize> = plain
         .iter()
         .enumerate()
@@ -67,7 +67,7 @@ pub fn layout(names: &[String], n_fields: usize) -> Result<Layout, String> {
     };
     let point = |i| Ok((at(i, Axis::X, "x")?, at(i, Axis::Y, "y")?));
     let points = (0..n_points).map(point).collect::<Result<_, String>>()?;
-    Ok(Layout { image, points, n_fields })
+    Ok(Layout { image, points, n_fields: names.len() + shift })
 }
 
 fn plain(name: &str) -> String {

@@ -323,6 +323,11 @@ mod tests {
         refused(b"\n\xff.jpg 1", auto, ": line 2 is not valid UTF-8");
         refused(b"image,x1\na,1", auto, ": its header names no column for y1 of 5 points");
         let then = |second: &str| format!("1.jpg {XY}\n{second}").into_bytes();
+        let names = "image,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5";
+        let short = format!("{names},who\n1.jpg,{}", XY.replace(' ', ","));
+        refused(short.as_bytes(), auto, ": line 2 has 11 fields, expected 12");
+        let long = format!("{names}\n1.jpg,{},ann", XY.replace(' ', ","));
+        refused(long.as_bytes(), auto, ": line 2 has 12 fields, expected 11");
         refused(&then("2.jpg 1 2"), auto, ": line 2 has 3 fields, expected 11");
         refused(&then(&format!("my {XY}").replace("56", "5g")), auto, ": `5g` is not a number");
         let upside_down = b"1.jpg 73 92 38 92 56 71 70 51 41 51 ";

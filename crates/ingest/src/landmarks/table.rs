@@ -41,7 +41,7 @@ impl LandmarkTable {
             }
             rows.push(Row::of(&marks?));
         }
-        rows.sort_by_key(|row: &Row| row.path_hash);
+        rows.sort_unstable_by_key(|row: &Row| row.path_hash);
         let of_one_path = |pair: &[Row]| pair[0].path_hash == pair[1].path_hash;
         // NaN is unlike itself; listed twice as not found is still not found.
         let differ = |pair: &[Row]| {

@@ -69,7 +69,7 @@ All of them must name the input alike, and a shared OUT must be on a disk that t
 The same input, options and seed give the same bytes, whatever the number of threads or workers.
 
 Memory: the list of images (about 30 bytes each in folders, 40 in RecordIO and tables, 50 and the \
-name in lists and tar) and, per thread, one image and its pixels; a .bin pack is held whole.
+name in lists and tar; with --landmarks 48 more) and, per thread, one image and its pixels; a .bin pack is held whole.
 
 Disk: images in .tar.gz, .tar.zst, .parquet and .arrow files are first unpacked, without being \
 decoded, to a nameless temporary file beside OUT, which takes their size until the end.";

@@ -95,7 +95,11 @@ fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     let dataset = Dataset::open(&args.dataset)?;
     let Selection { title, mut rows, is_one_identity } =
         select::select(&dataset, &args.which, args.seed)?;
-    let limit = args.limit.min(sheet::faces_max(dataset.manifest().image_size));
+    let size = dataset.manifest().image_size;
+    let limit = args.limit.min(sheet::faces_max(size));
+    if limit == 0 {
+        return Err(IngestError::SheetTooLarge { size }.into());
+    }
     let left_out = (rows.len() as u64).saturating_sub(limit);
     rows.truncate(limit as usize);
     let plan = sheet::Plan { title, columns: args.columns, names: !is_one_identity };

@@ -44,11 +44,11 @@ pub struct Sheet {
     pub n_broken: u64,
 }
 
-/// Most faces that a sheet of crops of `size` holds.
+/// Most faces that a sheet of crops of `size` holds; 0 if not even one.
 pub fn faces_max(size: ImageSize) -> u64 {
     let cell = Cell::of(size, true);
     let bytes = u64::from(cell.width + GAP) * u64::from(cell.height + GAP) * 3;
-    (SHEET_BYTES_MAX / bytes).max(1)
+    SHEET_BYTES_MAX / bytes
 }
 
 /// Draws `rows` in their order, from left to right and top to bottom.
