@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pfc_eval::megaface::{
     Gallery, MegaFaceReport, MegaFaceSet, Noises, Options, ProbeList, Store, judge, read_noises,

@@ -2,11 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
-use std::{
-    borrow::Cow,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, fs, path::Path};
 
 use pfc_recordio::{
     FaceWriter, Header, Labels, Layout, Property, Record, RecordFile, RecordPaths, RecordWriter,

@@ -4,10 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use pfc_train::head::{
     ArcfaceGradient, Communicator, Draw, Head, HeadConfig, LocalMember, Margin, Parts, Sampler,

@@ -73,7 +73,7 @@ pub fn run(
             match result {
                 Ok(()) => {}
                 Err(Failure::Reject(reject)) => {
-                    quarantine.add(&Line::new(&marks.image, &reject))?
+                    quarantine.add(&Line::new(&marks.image, &reject))?;
                 }
                 Err(Failure::Fatal(error)) => return Err(error),
             }
