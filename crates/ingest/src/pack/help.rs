@@ -72,4 +72,5 @@ Memory: the list of images (about 30 bytes each in folders, 40 in RecordIO and t
 name in lists and tar; with --landmarks 48 more) and, per thread, one image and its pixels; a .bin pack is held whole.
 
 Disk: images in .tar.gz, .tar.zst, .parquet and .arrow files are first unpacked, without being \
-decoded, to a nameless temporary file beside OUT, which takes their size until the end.";
+decoded, to a nameless temporary file beside OUT, which takes their size until the \
+end; each worker makes its own, and so does a pack that goes on.";

@@ -57,7 +57,7 @@ pub fn plan(job: &Job, source: &dyn Source, spec: DatasetSpec, size: ShardSize) 
         shard_bytes: spec.shard_bytes,
         images: index.len(),
         identities: index.n_identities() as u64,
-        names: index.checksum(),
+        names: checksum(source),
         sample: sample.checksum,
         row_bytes: sample.row_bytes,
         shard_images,
@@ -93,12 +93,10 @@ fn image(job: &Job, source: &dyn Source, entry: u64) -> (u64, u128) {
     })
 }
 
-impl crate::source::Index {
-    /// Of all names, in the order of their labels.
-    fn checksum(&self) -> Checksum {
-        let mut out = HashingWriter::new(io::sink());
-        // A sink takes everything.
-        let _ = self.write_names(&mut out);
-        out.finish().2
-    }
+/// Of all names, in the order of their labels.
+fn checksum(source: &dyn Source) -> Checksum {
+    let mut out = HashingWriter::new(io::sink());
+    // A sink takes everything.
+    let _ = source.write_names(&mut out);
+    out.finish().2
 }

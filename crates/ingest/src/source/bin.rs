@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -10,6 +11,7 @@ use pfc_binpack::Pack;
 use super::{
     Index, InputError, LeftOut, Reject, Source,
     catalogue::{Catalogue, Sealed, Who},
+    write_paths,
 };
 use crate::{IngestError, units};
 
@@ -77,6 +79,10 @@ impl Source for BinSource {
     fn path(&self, entry: u64) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         format!("{name}/{}", self.numbers[entry as usize])
+    }
+
+    fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
+        write_paths(self, |entry| self.images[self.numbers[entry as usize]].len() as u64, out)
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {

@@ -17,7 +17,7 @@ mod spool;
 mod table;
 mod tar;
 
-use std::io;
+use std::io::{self, Write};
 
 use pfc_align::AlignError;
 
@@ -54,6 +54,16 @@ pub trait Source: Sync {
         None
     }
 
+    /// Writes what tells this input from another, so that a pack that goes on sees whether it has
+    /// changed: the names of all identities and images, and more where that is at hand.
+    ///
+    /// # Errors
+    ///
+    /// That of `out`.
+    fn write_names(&self, mut out: &mut dyn Write) -> io::Result<()> {
+        self.index().write_names(&mut out)
+    }
+
     /// The bytes of image `entry`, for `entry` below [`Index::len`].
     ///
     /// # Errors
@@ -63,6 +73,22 @@ pub trait Source: Sync {
 
     /// What was met while indexing and is not among the entries.
     fn left_out(&self) -> &[LeftOut];
+}
+
+/// Writes the paths and sizes of a source whose index names identities alone.
+fn write_paths(
+    source: &dyn Source,
+    n_bytes: impl Fn(u64) -> u64,
+    mut out: &mut dyn Write,
+) -> io::Result<()> {
+    source.index().write_names(&mut out)?;
+    for entry in 0..source.index().len() {
+        let path = source.path(entry);
+        out.write_all(&(path.len() as u64).to_le_bytes())?;
+        out.write_all(path.as_bytes())?;
+        out.write_all(&n_bytes(entry).to_le_bytes())?;
+    }
+    Ok(())
 }
 
 /// Something in the source that is no entry.

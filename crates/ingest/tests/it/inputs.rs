@@ -4,6 +4,7 @@ mod bins;
 mod choice;
 mod lists;
 mod messages;
+mod parts;
 mod tables;
 mod tars;
 

@@ -4,7 +4,7 @@ mod lines;
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
 };
 
@@ -18,6 +18,7 @@ use super::{
     choose::is_stdin,
     file::read_file,
     names::Names,
+    write_paths,
 };
 use crate::IngestError;
 
@@ -105,6 +106,13 @@ impl Source for ListSource {
 
     fn path(&self, entry: u64) -> String {
         self.paths.get(self.place(entry)).to_owned()
+    }
+
+    fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
+        // Sizes are not looked at: that would be a visit to every file.
+        write_paths(self, |_| 0, out)?;
+        let points = (0..self.index.len()).filter_map(|entry| self.landmarks(entry));
+        points.flatten().try_for_each(|value| out.write_all(&value.to_le_bytes()))
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {

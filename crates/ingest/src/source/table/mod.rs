@@ -3,7 +3,10 @@
 mod columns;
 mod read;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
 use pfc_cli::{Progress, interrupt};
 use rayon::prelude::*;
@@ -13,6 +16,7 @@ use super::{
     Index, InputError, LeftOut, Reject, Source, Spool,
     catalogue::{Catalogue, Sealed},
     shards::files,
+    write_paths,
 };
 use crate::IngestError;
 
@@ -162,6 +166,10 @@ impl Source for TableSource {
         let row = self.row(entry) as u64;
         let file = self.firsts.partition_point(|first| *first <= row).saturating_sub(1);
         format!("{}/{}", self.file_name(file), row - self.firsts[file])
+    }
+
+    fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
+        write_paths(self, |entry| self.places[self.row(entry)].1.into(), out)
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {

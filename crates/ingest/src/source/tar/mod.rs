@@ -5,7 +5,7 @@ pub mod samples;
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,7 @@ use super::{
     catalogue::{Catalogue, Sealed},
     names::Names,
     shards::files,
+    write_paths,
 };
 use crate::IngestError;
 
@@ -160,6 +161,10 @@ impl Source for TarSource {
         let shard = &self.shards[self.places[item].shard as usize];
         let shard = shard.file_name().unwrap_or_default().to_string_lossy();
         format!("{shard}/{}", self.names.get(item))
+    }
+
+    fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
+        write_paths(self, |entry| self.places[self.item(entry)].n_bytes.into(), out)
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
