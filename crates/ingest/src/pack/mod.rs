@@ -79,6 +79,10 @@ pub struct PackArgs {
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_SHARD_BYTES >> 20,
           value_parser = clap::value_parser!(u64).range(1..=1024))]
     shard_mib: u64,
+    /// Images per shard, those left out included; in place of --shard-mib
+    #[arg(long, value_name = "N", conflicts_with = "shard_mib",
+          value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
+    shard_rows: Option<u64>,
     /// Cut each face out by its landmarks: a list as `align` reads it, by the paths below RAW
     #[arg(long, value_name = "FILE")]
     landmarks: Option<PathBuf>,
@@ -88,10 +92,6 @@ pub struct PackArgs {
     /// Order of the numbers in the list of landmarks, if it has no header
     #[arg(long, value_enum, default_value_t, requires = "landmarks")]
     landmark_format: LandmarkFormat,
-    /// Images per shard, those left out included; in place of --shard-mib
-    #[arg(long, value_name = "N", conflicts_with = "shard_mib",
-          value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
-    shard_rows: Option<u64>,
     /// Pixels of the largest image to decode; larger ones are quarantined
     #[arg(long, value_name = "N", default_value_t = 50_000_000)]
     max_pixels: u64,

@@ -76,21 +76,22 @@ fn sample(job: &Job, source: &dyn Source) -> Sample {
     let total = source.index().len();
     let random = Permutation::new(total, SAMPLE_KEY);
     let n = total.min(SAMPLE_IMAGES);
-    let images: Vec<(u64, u128)> =
+    let images: Vec<(u64, [u128; 2])> =
         (0..n).into_par_iter().map(|i| image(job, source, random.apply(i))).collect();
     let bytes: u64 = images.iter().map(|(bytes, _)| bytes).sum();
     let row_bytes = if bytes == 0 { ROW_BYTES_DEFAULT } else { (bytes / n).max(1) };
-    let hashes: Vec<u8> = images.iter().flat_map(|(_, hash)| hash.to_be_bytes()).collect();
+    let hashes = images.iter().flat_map(|(_, hashes)| hashes).flat_map(|hash| hash.to_be_bytes());
+    let hashes: Vec<u8> = hashes.collect();
     Sample { row_bytes, checksum: Checksum(content_hash(&hashes)) }
 }
 
-/// Bytes of a row and hash of its image; 0 of an image that is left out.
-fn image(job: &Job, source: &dyn Source, entry: u64) -> (u64, u128) {
-    let prepared = job.prepare(source, entry);
-    prepared.map_or((0, 0), |row| {
-        let bytes = row.image.len() + source.path(entry).len();
-        (bytes as u64 + ROW_FIXED_BYTES, row.hash)
-    })
+/// Bytes of a row, and hashes of its name and its image; of an image that is left out, 0.
+fn image(job: &Job, source: &dyn Source, entry: u64) -> (u64, [u128; 2]) {
+    let name = source.path(entry);
+    let (bytes, hash) = job
+        .prepare(source, entry)
+        .map_or((0, 0), |row| ((row.image.len() + name.len()) as u64 + ROW_FIXED_BYTES, row.hash));
+    (bytes, [content_hash(name.as_bytes()), hash])
 }
 
 /// Of all names, in the order of their labels.

@@ -39,20 +39,15 @@ pub fn stand(
     n_images: &[AtomicU64],
     quiet: bool,
 ) -> Result<Standing, IngestError> {
-    let records: Vec<(u64, Option<ShardRecord>)> =
-        shards.par_iter().map(|index| (*index, journal.shard(*index))).collect();
-    let n_recorded = records.iter().filter(|(_, record)| record.is_some()).count() as u64;
-    let progress = Progress::new("check", "finished shards", n_recorded, quiet);
-    let examine = |(index, record): &(u64, Option<ShardRecord>)| {
-        let whole = match record {
-            _ if interrupt::requested() => return (*index, false, None),
-            None => return (*index, false, None),
-            Some(record) => check(journal, record, n_images),
-        };
+    let progress = Progress::new("check", "shards", shards.len() as u64, quiet);
+    // Records are read here and dropped, since they hold the quarantine of their shards.
+    let examine = |index: &u64| {
+        let record = if interrupt::requested() { None } else { journal.shard(*index) };
+        let whole = record.as_ref().map(|record| check(journal, record, n_images));
         progress.add(1);
-        (*index, whole.is_ok(), whole.err())
+        (*index, matches!(whole, Some(Ok(()))), whole.and_then(Result::err))
     };
-    let examined: Vec<_> = records.par_iter().map(examine).collect();
+    let examined: Vec<_> = shards.par_iter().map(examine).collect();
     progress.finish();
     if interrupt::requested() {
         let (done, total, shards) = (0, journal.job().images, 0);

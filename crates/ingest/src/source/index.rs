@@ -7,8 +7,9 @@ use std::{
 
 /// Identities by label, each with its images.
 ///
-/// Memory: the image names' own bytes and 8 bytes per image, and 72 bytes and the name per identity:
-/// about 0.4 GB for Glint360K.
+/// Memory: the image names' own bytes and 8 bytes per image, and 72 bytes and the name per identity.
+/// Measured by `examples/index_memory.rs`: 402 MiB at most for 17,091,657 images of 360,232
+/// identities, as many as Glint360K has, and 669 MiB for a RecordIO file of as many.
 #[derive(Debug, Default)]
 pub struct Index {
     groups: Vec<Group>,
