@@ -166,7 +166,8 @@ fn exchange_by_three_renames(a: &Path, b: &Path) -> io::Result<()> {
     fs::rename(&kept, a)
 }
 
-/// Files that are listed before they are synced together.
+/// Files and folders that are synced one by one. Of more than these Linux is asked to sync all that
+/// their file system has to write: of 13,000 faces in 5,700 folders that took 1 s, each alone 100 s.
 const FILES_TO_SYNC: usize = 4096;
 
 /// Threads that sync: they wait for the disk, which makes one journal entry of what many ask for.
@@ -175,25 +176,47 @@ const SYNC_THREADS: usize = 32;
 
 fn sync_tree(dir: &Path) -> Result<(), DurableError> {
     let mut files = Vec::new();
-    sync_folders(dir, &mut files)?;
-    sync_files(&files)
+    match list(dir, &mut files)? {
+        Listed::All => sync_files(&files),
+        Listed::Enough => sync_file_system(dir),
+    }
 }
 
-/// Syncs all folders and most files; `files` are those that are left.
-fn sync_folders(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DurableError> {
+#[derive(Debug, PartialEq, Eq)]
+enum Listed {
+    All,
+    /// There are more.
+    Enough,
+}
+
+/// Lists the files and folders in `dir`, itself last: a folder is synced as a file is, and its
+/// entries have their names after a power cut.
+fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<Listed, DurableError> {
     for entry in fs::read_dir(dir).map_err(DurableError::at("read", dir))? {
         let path = entry.map_err(DurableError::at("read", dir))?.path();
-        if path.is_dir() {
-            sync_folders(&path, files)?;
-            continue;
+        if !path.is_dir() {
+            files.push(path);
+        } else if list(&path, files)? == Listed::Enough {
+            return Ok(Listed::Enough);
         }
-        files.push(path);
-        if files.len() >= FILES_TO_SYNC {
-            sync_files(files)?;
-            files.clear();
+        if cfg!(target_os = "linux") && files.len() > FILES_TO_SYNC {
+            return Ok(Listed::Enough);
         }
     }
-    sync_dir(dir)
+    files.push(dir.to_path_buf());
+    Ok(Listed::All)
+}
+
+/// Syncs the file system that holds `dir`. Since version 5.8 Linux reports writes that failed.
+#[cfg(target_os = "linux")]
+fn sync_file_system(dir: &Path) -> Result<(), DurableError> {
+    let synced = fs::File::open(dir).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
+    synced.map_err(DurableError::at("sync", dir))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_: &Path) -> Result<(), DurableError> {
+    unreachable!("all files are listed elsewhere")
 }
 
 fn sync_files(files: &[PathBuf]) -> Result<(), DurableError> {
@@ -252,6 +275,17 @@ mod tests {
         dir.commit().unwrap();
         let folders = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path());
         assert_eq!(folders.map(|folder| fs::read_dir(folder).unwrap().count()).sum::<usize>(), 81);
+    }
+
+    #[test]
+    fn a_folder_of_too_many_files_to_sync_each_appears_as_any() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("a");
+        let dir = AtomicDir::create(&target).unwrap();
+        fs::create_dir(dir.path().join("b")).unwrap();
+        (0..=FILES_TO_SYNC).for_each(|i| fs::write(dir.path().join(format!("b/{i}")), "").unwrap());
+        dir.commit().unwrap();
+        assert_eq!(fs::read_dir(target.join("b")).unwrap().count(), FILES_TO_SYNC + 1);
     }
 
     #[test]
