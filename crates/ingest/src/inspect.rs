@@ -8,7 +8,7 @@ use pfc_shard::{Dataset, ImageSize, ShardEntry};
 use serde::Serialize;
 
 use crate::{
-    measures::Measures,
+    measures::{Measures, Quantiles},
     pack::quarantine,
     units::{bytes, count, percent},
 };
@@ -157,7 +157,9 @@ fn print(inspection: &Inspection) -> std::io::Result<()> {
 fn print_measures(measures: &Measures) -> std::io::Result<()> {
     let mut table = table(["image", "least", "5 %", "median", "95 %", "most", "mean"]);
     for (name, quantiles) in measures.rows() {
-        let cells = std::iter::once(name.to_owned()).chain(quantiles.columns());
+        let unmeasured = || std::array::from_fn(|_| "not measured".to_owned());
+        let columns = quantiles.as_ref().map_or_else(unmeasured, Quantiles::columns);
+        let cells = std::iter::once(name.to_owned()).chain(columns);
         table.add_row(cells);
     }
     writeln!(std::io::stdout())?;

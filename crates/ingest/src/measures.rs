@@ -8,17 +8,17 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub struct Measures {
     /// Bytes of the encoded image.
-    pub bytes: Quantiles,
-    /// Variance of the Laplacian of the luma.
-    pub sharpness: Quantiles,
+    pub bytes: Option<Quantiles>,
+    /// Variance of the Laplacian of the luma; none of the three where nobody measured.
+    pub sharpness: Option<Quantiles>,
     /// Mean luma, 0 to 255.
-    pub brightness: Quantiles,
+    pub brightness: Option<Quantiles>,
     /// Standard deviation of the luma.
-    pub contrast: Quantiles,
+    pub contrast: Option<Quantiles>,
 }
 
-/// Where the values of one measure lie; all 0 without any.
-#[derive(Debug, Default, PartialEq, Serialize)]
+/// Where the values of one measure lie.
+#[derive(Debug, PartialEq, Serialize)]
 pub struct Quantiles {
     pub least: f32,
     /// A value in twenty is below.
@@ -38,7 +38,7 @@ impl Measures {
     /// [`ShardError`] of the first row that cannot be read.
     pub fn of(dataset: &Dataset) -> Result<Measures, ShardError> {
         dataset.preload()?;
-        let spread = |value: fn(&Face<'_>) -> f32| -> Result<Quantiles, ShardError> {
+        let spread = |value: fn(&Face<'_>) -> f32| -> Result<Option<Quantiles>, ShardError> {
             let rows = (0..dataset.len()).into_par_iter();
             let values = rows.map(|row| dataset.get(row).map(|face| value(&face)));
             Ok(Quantiles::of(values.collect::<Result<_, _>>()?))
@@ -52,7 +52,7 @@ impl Measures {
     }
 
     /// Names and spreads, to be printed.
-    pub fn rows(&self) -> [(&'static str, &Quantiles); 4] {
+    pub fn rows(&self) -> [(&'static str, &Option<Quantiles>); 4] {
         [
             ("bytes", &self.bytes),
             ("sharpness", &self.sharpness),
@@ -63,20 +63,21 @@ impl Measures {
 }
 
 impl Quantiles {
-    /// By nearest rank; values that are no numbers count as beyond all others.
-    fn of(mut values: Vec<f32>) -> Quantiles {
-        let Some(last) = values.len().checked_sub(1) else { return Quantiles::default() };
+    /// By nearest rank, of the values that are numbers; none of none.
+    fn of(mut values: Vec<f32>) -> Option<Quantiles> {
+        values.retain(|value| !value.is_nan());
+        let last = values.len().checked_sub(1)?;
         let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len() as f64;
         values.par_sort_unstable_by(f32::total_cmp);
         let at = |share: f64| values[(share * last as f64).round() as usize];
-        Quantiles {
+        Some(Quantiles {
             least: at(0.0),
             p05: at(0.05),
             median: at(0.5),
             p95: at(0.95),
             most: at(1.0),
             mean,
-        }
+        })
     }
 
     /// Least, 5 %, median, 95 %, most and mean as text of about four digits.
@@ -103,12 +104,13 @@ mod tests {
         let quantiles = Quantiles::of((0..=100).rev().map(|v| v as f32).collect());
         let expected =
             Quantiles { least: 0.0, p05: 5.0, median: 50.0, p95: 95.0, most: 100.0, mean: 50.0 };
-        assert_eq!(quantiles, expected);
-        assert_eq!(quantiles.columns()[1], "5.0");
+        assert_eq!(quantiles.as_ref(), Some(&expected));
+        assert_eq!(expected.columns()[1], "5.0");
     }
 
     #[test]
-    fn nothing_has_no_spread() {
-        assert_eq!(Quantiles::of(Vec::new()), Quantiles::default());
+    fn what_was_not_measured_has_no_spread() {
+        assert_eq!(Quantiles::of(vec![f32::NAN; 2]), None);
+        assert_eq!(Quantiles::of(vec![f32::NAN, 3.0]).unwrap().mean, 3.0);
     }
 }

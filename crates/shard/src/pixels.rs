@@ -11,7 +11,8 @@ const SCALE_REST: f32 = (1.0 / 127.5 - SCALE as f64) as f32;
 /// the range 0 to 255 becomes −1 to 1, as the networks of `InsightFace` expect it.
 ///
 /// Both hold rows of `width` pixels of red, green, blue, so that a batch of `out`s is an NHWC
-/// tensor (channels last). Some 5 µs for a crop, and 8 mirrored, of the 60 that decoding it takes.
+/// tensor (channels last). Some 3 µs for a crop and 6 mirrored, where
+/// decoding it takes 45 to 70.
 ///
 /// # Panics
 ///
@@ -19,11 +20,16 @@ const SCALE_REST: f32 = (1.0 / 127.5 - SCALE as f64) as f32;
 pub fn normalise(rgb: &[u8], width: usize, mirror: bool, out: &mut [f32]) {
     assert_eq!(rgb.len(), out.len(), "the output has another size than the image");
     check_rows(rgb, width);
-    if !mirror {
-        return normalise_all(rgb, out);
-    }
-    let row_bytes = (width * CHANNELS).max(1);
-    // Bytes are turned round, then all of them become numbers at once, which vectorises.
+    // Compiled for the widest vectors of the machine; the arithmetic, and so every bit, is the same.
+    pulp::Arch::new().dispatch(|| match mirror {
+        true => normalise_mirrored(rgb, width * CHANNELS, out),
+        false => normalise_all(rgb, out),
+    });
+}
+
+/// Bytes are turned round, then all of a row become numbers at once, which vectorises.
+#[inline(always)]
+fn normalise_mirrored(rgb: &[u8], row_bytes: usize, out: &mut [f32]) {
     let mut row = vec![0; row_bytes];
     for (from, to) in rgb.chunks_exact(row_bytes).zip(out.chunks_exact_mut(row_bytes)) {
         let pixels = from.as_chunks::<CHANNELS>().0.iter().rev();
@@ -34,6 +40,7 @@ pub fn normalise(rgb: &[u8], width: usize, mirror: bool, out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn normalise_all(rgb: &[u8], out: &mut [f32]) {
     for (to, from) in out.iter_mut().zip(rgb) {
         *to = normal(*from);
@@ -42,6 +49,7 @@ fn normalise_all(rgb: &[u8], out: &mut [f32]) {
 
 /// `(x − 127.5) / 127.5` in the very bits that the division gives, which multiplying by one rounded
 /// inverse does not: a test compares all 256.
+#[inline(always)]
 fn normal(x: u8) -> f32 {
     let x = f32::from(x) - 127.5;
     x * SCALE + x * SCALE_REST
@@ -54,13 +62,14 @@ fn normal(x: u8) -> f32 {
 /// If `rgb` holds no whole number of rows.
 pub fn mirror_rgb(rgb: &mut [u8], width: usize) {
     check_rows(rgb, width);
-    for row in rgb.chunks_exact_mut((width * CHANNELS).max(1)) {
+    for row in rgb.chunks_exact_mut(width * CHANNELS) {
         row.as_chunks_mut::<CHANNELS>().0.reverse();
     }
 }
 
 fn check_rows(rgb: &[u8], width: usize) {
-    assert!(rgb.len().is_multiple_of(width * CHANNELS), "the image has no whole number of rows");
+    let is_whole = width > 0 && rgb.len().is_multiple_of(width * CHANNELS);
+    assert!(is_whole, "the image has no whole number of rows");
 }
 
 #[cfg(test)]
