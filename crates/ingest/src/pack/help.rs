@@ -68,9 +68,9 @@ All of them must name the input alike, and a shared OUT must be on a disk that t
 
 The same input, options and seed give the same bytes, whatever the number of threads or workers.
 
-Memory: the list of images (about 30 bytes each in folders, 40 in RecordIO and tables, 50 and the \
+Memory: the list of images (about 30 bytes each in folders, 40 in RecordIO and tables, 40 and the \
 name in lists and tar; with --landmarks 48 more; measured with 17 million images: 0.4 GiB for \
-folders, 0.7 GiB for RecordIO) and, per thread, one image and its pixels; a .bin pack is held whole.
+folders, 0.7 GiB for RecordIO, 0.8 GiB for a list) and, per thread, one image and its pixels; a .bin pack is held whole.
 
 Time: --validate full decodes every image; header looks at a few hundred bytes of each and takes a \
 fifth of the processor time. It finds files that are no JPEG, of another size or cut short, but no \

@@ -195,20 +195,18 @@ impl<R> Reader<R> {
 
     fn finish(mut self) -> Shard {
         self.settle();
+        let mut open: Vec<(Vec<u8>, Sample)> = self.open.drain().collect();
+        open.sort_by(|a, b| a.0.cmp(&b.0));
         let (mut scattered, mut without): (Vec<_>, Vec<_>) =
-            self.open.drain().partition(|(_, sample)| sample.image.is_some());
+            open.into_iter().partition(|(_, sample)| sample.image.is_some());
+        // By place; empty images that share one stay in the order of their keys.
         scattered.sort_by_key(|(_, sample)| sample.image.as_ref().map(|(place, _)| place.start));
         scattered.into_iter().for_each(|(_, sample)| self.close(sample));
         // A label far from a sample that was whole without it is no sample without an image.
-        let all = 0..self.shard.places.len();
-        let known: HashSet<&[u8]> = match without.is_empty() {
-            true => HashSet::new(),
-            false => {
-                all.filter_map(|i| Some(split(self.shard.names.get(i).as_bytes())?.0)).collect()
-            }
-        };
+        let n_whole = if without.is_empty() { 0 } else { self.shard.places.len() };
+        let key = |i| split(self.shard.names.get(i).as_bytes()).map(|(key, _)| key);
+        let known: HashSet<&[u8]> = (0..n_whole).filter_map(key).collect();
         without.retain(|(key, _)| !known.contains(&key[..]));
-        without.sort_by(|a, b| a.0.cmp(&b.0));
         for (key, _) in without {
             self.leave_out(&String::from_utf8_lossy(&key), Reject::NoImage);
         }
