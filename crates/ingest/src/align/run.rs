@@ -89,7 +89,7 @@ pub fn run(
     quarantine.commit()?;
     unfinished.commit()?;
     let (aligned, seconds) = (total - quarantined, started.elapsed().as_secs_f64());
-    let images_per_second = total as f64 / seconds.max(1e-9);
+    let images_per_second = aligned as f64 / seconds.max(1e-9);
     Ok(Summary { aligned, quarantined, seconds, images_per_second })
 }
 
