@@ -39,7 +39,7 @@ pub use pack::{PackArgs, PackError};
 pub use show::ShowArgs;
 #[doc(hidden)]
 pub use source::fuzzing;
-pub use source::{Index, InputError, RecordSource, Source};
+pub use source::{Index, InputError, LeftOut, RecordSource, Reject, Source};
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
 
