@@ -14,14 +14,7 @@ const MEAN_TOLERANCE: f64 = 0.5;
 const MAX_TOLERANCE: f64 = 6.0;
 
 fn folder() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("aligned");
-    if folder.exists() {
-        return Some(folder);
-    }
-    println!("skipped: {} is absent", folder.display());
-    None
+    pfc_testing::golden("aligned")
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

@@ -2,20 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pfc_binpack::{Dialect, Pack, PackWriter};
 use serde_json::Value;
 
 /// Each pack with its entry and the description of its images.
 fn packs() -> Vec<(PathBuf, Value, Value)> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("bin");
-    if !folder.is_dir() {
-        println!("skipped: {} is absent", folder.display());
-        return Vec::new();
-    }
+    let Some(folder) = pfc_testing::golden("bin") else { return Vec::new() };
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();

@@ -2,10 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, path::PathBuf};
 
 use pfc_eval::{faces::decode, pack::Pack, verification::PairsSet};
 use safetensors::SafeTensors;
@@ -16,14 +13,7 @@ const CHANNEL_MEAN_TOLERANCE: f64 = 0.5;
 const MEAN_DIFFERENCE_MAX: f64 = 1.0;
 
 fn folder() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("bin");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: {} is absent", folder.display());
-    None
+    pfc_testing::golden("bin")
 }
 
 fn files(extension: &str) -> Vec<PathBuf> {

@@ -162,14 +162,7 @@ fn a_list_that_cannot_be_understood_is_refused_before_any_work() {
 
 /// `golden/aligned`, made by scikit-image and `OpenCV`.
 fn golden() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("aligned");
-    if folder.exists() {
-        return Some(folder);
-    }
-    println!("skipped: {} is absent", folder.display());
-    None
+    pfc_testing::golden("aligned")
 }
 
 #[test]

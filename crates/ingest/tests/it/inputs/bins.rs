@@ -1,9 +1,6 @@
 //! Verification packs of every dialect of `golden/bin`, and one by hand.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde_json::Value;
 
@@ -12,13 +9,7 @@ use crate::common::{Bench, stderr};
 
 /// The packs of `golden/bin`, each with the description of its images.
 fn golden() -> Vec<(PathBuf, u64, Value)> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
-    let root = std::env::var("PFC_GOLDEN").unwrap_or_else(|_| default.to_owned());
-    let folder = Path::new(&root).join("bin");
-    if !folder.is_dir() {
-        println!("skipped: {} is absent", folder.display());
-        return Vec::new();
-    }
+    let Some(folder) = pfc_testing::golden("bin") else { return Vec::new() };
     let entries = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     let mut packs = Vec::new();
     for json in entries.filter(|path| path.extension().is_some_and(|e| e == "json")) {
