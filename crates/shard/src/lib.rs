@@ -113,7 +113,7 @@ pub use manifest::{
     FORMAT, FileEntry, IDENTITIES_FILE, MANIFEST_FILE, Manifest, SHARDS_DIR, ShardEntry, shard_file,
 };
 pub use names::IdentityNames;
-pub use order::{EpochOrder, Place, Share};
+pub use order::{EpochOrder, Place, Share, mix};
 pub use permutation::Permutation;
 pub use shard::Shard;
 pub use shard_writer::{ShardSpec, ShardWriter};

@@ -10,7 +10,6 @@ pub mod head;
 pub mod loader;
 pub mod metrics;
 pub mod optimizer;
-pub mod pixels;
 pub mod plan;
 pub mod report;
 pub mod run_folder;

@@ -18,15 +18,15 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use pfc_shard::{
-    Dataset, ImageSize, ShardError,
+    Dataset, ImageSize, Place, ShardError,
     decode::{DecodeError, decode_rgb},
+    pixels::normalise,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{BadValue, require_path},
-    pixels::normalise,
-    plan::{Place, Plan},
+    plan::Plan,
 };
 
 /// Section `[data]`: what is trained on.
@@ -263,7 +263,7 @@ fn fill(
     batch.images.resize(spec.plan.batch_size as usize * rgb.len(), 0.0);
     batch.labels.clear();
     let images = batch.images.chunks_exact_mut(rgb.len());
-    for (Place { row, mirror }, out) in spec.plan.places(step).zip(images) {
+    for (Place { row, mirror, .. }, out) in spec.plan.places(step).zip(images) {
         let face = dataset.get(row).map_err(|source| LoadError::Row { row, source })?;
         decode_rgb(face.image, ImageSize::FACE, rgb).map_err(|source| LoadError::Image {
             row,

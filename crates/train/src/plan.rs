@@ -1,6 +1,8 @@
 //! Which images make up which step: arithmetic alone, so that any step can be sought.
 
-use pfc_shard::EpochOrder;
+use pfc_shard::{EpochOrder, Place};
+
+pub use pfc_shard::mix;
 
 /// The steps of a run, a function of (images, batch, epochs, seed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,15 +15,6 @@ pub struct Plan {
     pub epochs: u64,
     /// Seed of order and mirroring.
     pub seed: u64,
-}
-
-/// One image of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Row of the data set.
-    pub row: u64,
-    /// Whether it is mirrored left to right.
-    pub mirror: bool,
 }
 
 impl Plan {
@@ -57,23 +50,9 @@ impl Plan {
 
     /// The images of step `step`, in order.
     pub fn places(&self, step: u64) -> impl Iterator<Item = Place> + use<> {
-        let epoch = self.epoch_of(step);
-        let order = EpochOrder::new(self.n_images, self.seed, epoch);
-        let first = self.position_of(step);
-        let key = mix(mix(self.seed) ^ epoch);
-        (first..first + self.batch_size).map(move |position| Place {
-            row: order.row_at(position),
-            mirror: mix(key ^ position) >> 63 == 1,
-        })
+        let order = EpochOrder::new(self.n_images, self.seed, self.epoch_of(step));
+        order.share(self.position_of(step), 0, 1).take(self.batch_size as usize)
     }
-}
-
-/// A number that looks random and is a function of `x`: the finaliser of splitmix64.
-pub fn mix(x: u64) -> u64 {
-    let z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -112,12 +91,5 @@ mod tests {
         assert!((437..=563).contains(&first.len()), "{}", first.len());
         let both = first.intersection(&second).count();
         assert!((195..=305).contains(&both), "{both}");
-    }
-
-    /// The first outputs of splitmix64 with seed 0, as published with it.
-    #[test]
-    fn mix_is_splitmix64() {
-        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
-        assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0x6e78_9e6a_a1b9_65f4);
     }
 }

@@ -6,10 +6,9 @@ mod support;
 
 use std::sync::Arc;
 
-use pfc_shard::{Dataset, ImageSize, decode::decode_rgb};
+use pfc_shard::{Dataset, ImageSize, decode::decode_rgb, pixels::normalise};
 use pfc_train::{
     loader::{Batch, LoadError, Loader, LoaderSpec},
-    pixels::normalise,
     plan::Plan,
 };
 

@@ -33,7 +33,7 @@ use spool::Spool;
 use table::TableSource;
 use tar::TarSource;
 
-use crate::image::ImageError;
+use crate::{IngestError, image::ImageError};
 
 /// A collection of images with identities.
 pub trait Source: Sync {
@@ -89,6 +89,18 @@ fn write_paths(
         out.write_all(&n_bytes(entry).to_le_bytes())?;
     }
     Ok(())
+}
+
+/// The error of a source called `name` without a usable entry.
+fn nothing(name: &str, left_out: &[LeftOut]) -> IngestError {
+    match left_out.first() {
+        None => InputError::NoImages { path: name.to_owned() }.into(),
+        Some(LeftOut { source, reject }) => IngestError::NothingUsable {
+            path: name.into(),
+            n: left_out.len() as u64,
+            example: format!("{source}: {reject}"),
+        },
+    }
 }
 
 /// Something in the source that is no entry.

@@ -15,6 +15,7 @@ use self::read::{Part, Table, left_out};
 use super::{
     Index, InputError, LeftOut, Reject, Source, Spool,
     catalogue::{Catalogue, Sealed},
+    nothing,
     shards::files,
     write_paths,
 };
@@ -95,7 +96,7 @@ impl TableSource {
         }
         progress.finish();
         if self.left_out.len() == catalogue.len() {
-            return Err(self.nothing());
+            return Err(nothing(&self.name, &self.left_out));
         }
         Sealed { index: self.index, order: self.order } = catalogue.seal(&self.name)?;
         Ok(())
@@ -131,17 +132,6 @@ impl TableSource {
             self.places.push((start, n_bytes));
         }
         Ok(())
-    }
-
-    fn nothing(&self) -> IngestError {
-        match self.left_out.first() {
-            None => InputError::NoImages { path: self.name.clone() }.into(),
-            Some(LeftOut { source, reject }) => IngestError::NothingUsable {
-                path: self.name.clone().into(),
-                n: self.left_out.len() as u64,
-                example: format!("{source}: {reject}"),
-            },
-        }
     }
 
     fn file_name(&self, file: usize) -> String {

@@ -21,6 +21,7 @@ use super::{
     Index, InputError, LeftOut, Reject, Source, Spool,
     catalogue::{Catalogue, Sealed},
     names::Names,
+    nothing,
     shards::files,
     write_paths,
 };
@@ -106,7 +107,7 @@ impl TarSource {
         }
         progress.finish();
         if catalogue.len() == 0 {
-            return Err(self.nothing());
+            return Err(nothing(&self.name, &self.left_out));
         }
         Sealed { index: self.index, order: self.order } = catalogue.seal(&self.name)?;
         Ok(())
@@ -129,17 +130,6 @@ impl TarSource {
         self.names.append(&names);
         self.left_out.extend(left_out);
         Ok(())
-    }
-
-    fn nothing(&self) -> IngestError {
-        match self.left_out.first() {
-            None => InputError::NoImages { path: self.name.clone() }.into(),
-            Some(LeftOut { source, reject }) => IngestError::NothingUsable {
-                path: self.name.clone().into(),
-                n: self.left_out.len() as u64,
-                example: format!("{source}: {reject}"),
-            },
-        }
     }
 
     fn item(&self, entry: u64) -> usize {
