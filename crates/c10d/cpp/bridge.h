@@ -41,8 +41,12 @@ struct PfcStoreSpec {
 };
 
 PfcFailure* pfc_store_open(const PfcStoreSpec* spec, PfcStore** out);
-// Sets `key` unless it is set.
-PfcFailure* pfc_store_set_once(PfcStore* store, const char* key, const char* value);
+// Sets `key` unless it is set; `was_first` becomes 1 if it now holds `value`, else 0.
+PfcFailure* pfc_store_set_once(
+    PfcStore* store,
+    const char* key,
+    const char* value,
+    int32_t* was_first);
 // Puts a copy of the value, for `pfc_text_free`, into `out`; null if `key` is not set.
 PfcFailure* pfc_store_peek(PfcStore* store, const char* key, char** out);
 PfcFailure* pfc_store_add(PfcStore* store, const char* key, int64_t amount, int64_t* out);

@@ -103,8 +103,16 @@ PfcFailure* pfc_store_open(const PfcStoreSpec* spec, PfcStore** out) {
   });
 }
 
-PfcFailure* pfc_store_set_once(PfcStore* store, const char* key, const char* value) {
-  return guarded([&] { store->store->compareSet(key, std::vector<uint8_t>{}, bytes(value)); });
+PfcFailure* pfc_store_set_once(
+    PfcStore* store,
+    const char* key,
+    const char* value,
+    int32_t* was_first) {
+  return guarded([&] {
+    const auto wanted = bytes(value);
+    const auto found = store->store->compareSet(key, std::vector<uint8_t>{}, wanted);
+    *was_first = found == wanted ? 1 : 0;
+  });
 }
 
 PfcFailure* pfc_store_peek(PfcStore* store, const char* key, char** out) {

@@ -52,6 +52,7 @@ unsafe extern "C" {
         store: *mut PfcStore,
         key: *const c_char,
         value: *const c_char,
+        was_first: *mut i32,
     ) -> *mut PfcFailure;
     pub fn pfc_store_peek(
         store: *mut PfcStore,

@@ -257,13 +257,18 @@ impl ProcessGroup {
     /// [`C10dError::Aborted`]. Of several ranks that give up, the first one is told of.
     ///
     /// Rank 0, where the others ask, stays up to three seconds for them to come and read it.
-    pub fn abort(&self, reason: &str) {
+    ///
+    /// Returns whether this rank was the first.
+    pub fn abort(&self, reason: &str) -> bool {
         self.broken.store(true, Ordering::Relaxed);
         let text = format!("{} {}", self.rank(), reason.replace('\0', " "));
         let text = CString::new(text).unwrap_or_default();
+        let mut was_first = 0;
         let told = self.with_store(|store| {
-            // SAFETY: the handle is live, and both texts end in a zero byte.
-            unsafe { ffi::take(ffi::pfc_store_set_once(store, ABORTED.as_ptr(), text.as_ptr())) }
+            let (key, value, first) = (ABORTED.as_ptr(), text.as_ptr(), &raw mut was_first);
+            // SAFETY: the handle is live, both texts end in a zero byte, and `was_first` outlives
+            // the call.
+            unsafe { ffi::take(ffi::pfc_store_set_once(store, key, value, first)) }
         });
         if told.is_ok() && self.place.serves() {
             self.linger();
@@ -271,6 +276,7 @@ impl ProcessGroup {
         let handles = self.lock();
         // SAFETY: the handle is live. It may fail where there is nothing to end.
         let _ = unsafe { ffi::take(ffi::pfc_group_abort(handles.group)) };
+        was_first == 1
     }
 
     fn linger(&self) {
