@@ -152,7 +152,13 @@ impl Writer {
         TensorWriter::create(&self.dir.path().join(name), specs)
     }
 
-    /// Lists a file that was written by [`start`](Writer::start).
+    /// Where the files are until the checkpoint is finished: other processes may write there too.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Lists a file that was written by [`start`](Writer::start), or into [`folder`](Writer::folder)
+    /// by another process.
     pub fn add(&mut self, name: &str, sum: FileSum) {
         self.files.push(FileEntry::new(name, sum));
     }
@@ -254,6 +260,16 @@ impl Checkpoint {
     /// [`ModelError::FileDiffers`] for the first that differs.
     pub fn verify(&self) -> Result<(), ModelError> {
         self.manifest.files.iter().try_for_each(|entry| self.verified(&entry.name).map(drop))
+    }
+
+    /// Compares the checksum of one file.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotACheckpoint`] if the manifest does not list it,
+    /// [`ModelError::FileDiffers`] if its checksum is another.
+    pub fn verify_file(&self, name: &str) -> Result<(), ModelError> {
+        self.verified(name).map(drop)
     }
 
     fn verified(&self, name: &str) -> Result<PathBuf, ModelError> {

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_model::checkpoint::{Checkpoint, DataIdentity, Progress, Writer};
+use pfc_model::{
+    ModelError,
+    checkpoint::{Checkpoint, DataIdentity, Progress, Writer},
+};
 use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +13,15 @@ use crate::{
     TrainError,
     config::{BadValue, Config},
     plan::Plan,
+    ranks::Ranks,
     run_folder::RunFolder,
+    shards,
     step::Trainer,
     tally::Tally,
 };
 
 /// Velocities of the backbone's parameters.
 const OPTIMIZER: &str = "optimizer.safetensors";
-/// Class centres, their momentum, and the updates that they have yet to take, if any.
-const CENTRES: &str = "centres.safetensors";
 
 /// Section `[checkpoint]`: when the run is saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,12 +58,13 @@ struct Memory {
     config: Config,
 }
 
-/// Saves and restores one run.
+/// Saves and restores one run. Every rank has one and calls the same methods.
 #[derive(Debug)]
 pub struct Keeper<'a> {
     folder: &'a RunFolder,
     config: &'a Config,
     plan: &'a Plan,
+    ranks: &'a Ranks,
     data: DataIdentity,
 }
 
@@ -69,12 +73,14 @@ impl<'a> Keeper<'a> {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`] if the data set's manifest cannot be read.
+    /// [`TrainError::Io`] if the data set's manifest cannot be read, [`TrainError::RanksDiffer`] if
+    /// another rank has other data or another configuration.
     pub fn new(
         folder: &'a RunFolder,
         config: &'a Config,
         plan: &'a Plan,
         dataset: &Dataset,
+        ranks: &'a Ranks,
     ) -> Result<Keeper<'a>, TrainError> {
         let manifest = config.data.path.join(MANIFEST_FILE);
         let bytes = std::fs::read(&manifest).map_err(TrainError::io("read", &manifest))?;
@@ -83,7 +89,27 @@ impl<'a> Keeper<'a> {
             n_identities: dataset.n_identities().into(),
             checksum: format!("{:032x}", content_hash(&bytes)),
         };
-        Ok(Keeper { folder, config, plan, data })
+        let keeper = Keeper { folder, config, plan, ranks, data };
+        keeper.check_same_everywhere()?;
+        Ok(keeper)
+    }
+
+    /// Ranks that were started with different arguments would train something else.
+    fn check_same_everywhere(&self) -> Result<(), TrainError> {
+        let own = (self.data.clone(), self.config.clone());
+        let (data, mut config) = self.ranks.of_first(own)?;
+        // Machines may have other numbers of cores, and the data in another place.
+        config.train.threads = self.config.train.threads;
+        config.data.path.clone_from(&self.config.data.path);
+        let rank = self.ranks.rank();
+        if data != self.data {
+            let difference = format!("{:?}, not {:?}", self.data, data);
+            return Err(TrainError::RanksDiffer { rank, difference });
+        }
+        match changes(&config, self.config).into_iter().next() {
+            Some(difference) => Err(TrainError::RanksDiffer { rank, difference }),
+            None => Ok(()),
+        }
     }
 
     /// Writes a checkpoint, then removes the oldest ones beyond those to keep.
@@ -101,27 +127,48 @@ impl<'a> Keeper<'a> {
         scheduled: bool,
     ) -> Result<(), TrainError> {
         let step = trainer.n_done;
-        let path = self.folder.checkpoint(step);
-        if path.exists() {
+        let mut writer = self.begin(step)?;
+        let folder = writer.as_ref().map(|writer| writer.folder().to_path_buf());
+        let Some(folder) = self.ranks.of_first(folder)? else {
             return Ok(());
-        }
-        let mut writer = Writer::create(&path)?;
-        writer.backbone(&trainer.backbone)?;
-        writer.tensors(OPTIMIZER, &trainer.sgd.state())?;
+        };
         let head = &mut trainer.head;
-        writer.tensors(CENTRES, &if scheduled { head.state() } else { head.state_as_it_is() }?)?;
+        let state = if scheduled { head.state() } else { head.state_as_it_is() }?;
+        let place = (self.ranks.rank(), self.ranks.world());
+        let written = shards::write(&folder, place, &state)?;
+        if let Some(writer) = &mut writer {
+            writer.backbone(&trainer.backbone)?;
+            writer.tensors(OPTIMIZER, &trainer.sgd.state())?;
+        }
+        let all_written = self.ranks.gather(written)?;
+        if let Some(mut writer) = writer {
+            all_written.iter().for_each(|file| file.add_to(&mut writer));
+            writer.finish(self.config.model.spec(), Some(self.progress(step, tally)))?;
+            self.folder.point_last_at(step)?;
+            self.prune()?;
+        }
+        Ok(())
+    }
+
+    /// The checkpoint to write, on the first rank; `None` on the others, and if it is there already.
+    fn begin(&self, step: u64) -> Result<Option<Writer>, TrainError> {
+        let path = self.folder.checkpoint(step);
+        if !self.ranks.is_first() || path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Writer::create(&path)?))
+    }
+
+    fn progress(&self, step: u64, tally: &Tally) -> Progress {
         let memory = Memory { tally: *tally, config: self.config.clone() };
-        let progress = Progress {
+        Progress {
             step,
             epoch: self.plan.epoch_of(step),
             epoch_position: self.plan.position_of(step),
-            world_size: 1,
+            world_size: self.ranks.world() as u32,
             data: self.data.clone(),
             trainer: serde_json::to_value(memory).expect("numbers and names become JSON"),
-        };
-        writer.finish(self.config.model.spec(), Some(progress))?;
-        self.folder.point_last_at(step)?;
-        self.prune()
+        }
     }
 
     fn prune(&self) -> Result<(), TrainError> {
@@ -148,13 +195,23 @@ impl<'a> Keeper<'a> {
         trainer: &mut Trainer,
         warn: &mut dyn FnMut(String),
     ) -> Result<Option<Tally>, TrainError> {
-        let all = self.folder.list_checkpoints()?;
+        let all = self.ranks.of_first(self.folder.list_checkpoints()?)?;
         for (_, path) in &all {
-            match open_whole(path) {
-                Ok(checkpoint) => return self.restore(path, &checkpoint, trainer, warn).map(Some),
-                Err(error) => {
-                    warn(format!("{} is damaged, trying the one before: {error}", path.display()));
-                    set_aside(path)?;
+            let opened = self.open_whole(path, trainer);
+            let complaint = opened.as_ref().err().map(ToString::to_string);
+            let complaint = self.ranks.gather(complaint)?.into_iter().flatten().next();
+            match (opened, complaint) {
+                (Ok(checkpoint), None) => {
+                    return self.restore(path, &checkpoint, trainer, warn).map(Some);
+                }
+                (Err(error), None) => return Err(error.into()),
+                (_, Some(complaint)) => {
+                    let path_text = path.display();
+                    warn(format!("{path_text} is damaged, trying the one before: {complaint}"));
+                    if self.ranks.is_first() {
+                        set_aside(path)?;
+                    }
+                    self.ranks.meet()?;
                 }
             }
         }
@@ -163,6 +220,19 @@ impl<'a> Keeper<'a> {
         }
         let path = self.folder.checkpoints();
         Err(TrainError::NoWholeCheckpoint { path, n_checkpoints: all.len() })
+    }
+
+    /// Opens a checkpoint and compares the checksums of the files that this rank is going to read.
+    fn open_whole(&self, path: &Path, trainer: &Trainer) -> Result<Checkpoint, ModelError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let mut names = vec![pfc_model::checkpoint::BACKBONE.to_owned(), OPTIMIZER.to_owned()];
+        if let Some(progress) = &checkpoint.manifest().progress {
+            names.extend(shards::names_for(&trainer.head.range(), world_of(progress)));
+        }
+        for name in &names {
+            checkpoint.verify_file(name)?;
+        }
+        Ok(checkpoint)
     }
 
     fn restore(
@@ -185,7 +255,8 @@ impl<'a> Keeper<'a> {
         let backbone = pfc_model::checkpoint::BACKBONE;
         trainer.backbone.load_state_dict(&origin(backbone), &checkpoint.tensors(backbone)?)?;
         trainer.sgd.load_state(&origin(OPTIMIZER), &checkpoint.tensors(OPTIMIZER)?)?;
-        trainer.head.load_state(&checkpoint.tensors(CENTRES)?)?;
+        let centres = shards::read(checkpoint, &trainer.head.range(), world_of(progress))?;
+        trainer.head.load_state(&centres)?;
         trainer.n_done = progress.step;
         Ok(memory.tally)
     }
@@ -213,10 +284,9 @@ impl<'a> Keeper<'a> {
     }
 }
 
-fn open_whole(path: &Path) -> Result<Checkpoint, pfc_model::ModelError> {
-    let checkpoint = Checkpoint::open(path)?;
-    checkpoint.verify()?;
-    Ok(checkpoint)
+/// Ranks that wrote a checkpoint; at least 1, whatever the manifest says.
+fn world_of(progress: &Progress) -> usize {
+    progress.world_size.max(1) as usize
 }
 
 /// Moves a damaged checkpoint out of the way without losing what a person might still want of it.

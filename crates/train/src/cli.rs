@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use pfc_c10d::{C10dError, Rendezvous};
 use pfc_cli::{
-    Format, HintFinder, Outcome, Verbosity, completions::CompletionsArgs, hint_of, print_json,
+    Format, HintFinder, Hinted, Outcome, Verbosity, completions::CompletionsArgs, hint_of,
+    print_json,
 };
 
 use crate::{
     TrainError,
     config::{self, Config, Override},
+    launch,
+    ranks::Ranks,
     report::tell,
     run_folder::Start,
     summary::Summary,
@@ -21,6 +25,7 @@ Examples:
   pfc-train run data/configs/demo.toml
   pfc-train run data/configs/demo.toml --out runs/a --set optim.lr=0.05 --set train.epochs=2
   pfc-train run runs/a/config.toml --out runs/a --resume
+  pfc-train run data/configs/demo.toml --nproc-per-node 2
   pfc-train check data/configs/demo.toml --set data.path=my/shards
   tensorboard --logdir runs";
 
@@ -63,7 +68,13 @@ The folder of a run:
   checkpoints/      step-NNNNNNNN.ckpt, each appears whole or not at all
   last.ckpt         a link to the newest checkpoint, for `pfc-eval --model`
 
-Ctrl-C saves a checkpoint and ends; a second Ctrl-C ends at once.";
+Ctrl-C saves a checkpoint and ends; a second Ctrl-C ends at once.
+
+Several ranks share the images of a step and the class centres. Start them with
+  pfc-train run CONFIG --nproc-per-node 8                 on one machine, or
+  torchrun --no-python --nnodes 4 --nproc-per-node 8 pfc-train run CONFIG --out DIR
+  srun --ntasks-per-node 8 pfc-train run CONFIG --out DIR
+where DIR is on a disk that all machines share. A run may be resumed with any number of ranks.";
 
 #[derive(Debug, clap::Args)]
 struct ConfigArgs {
@@ -85,6 +96,9 @@ struct RunArgs {
     /// Go on from the newest whole checkpoint in the folder; from the start if there is none
     #[arg(long)]
     resume: bool,
+    /// Start this many ranks on this machine, which train together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    nproc_per_node: Option<u16>,
     #[command(flatten)]
     format: Format,
 }
@@ -96,7 +110,8 @@ struct CheckArgs {
 }
 
 /// Where the hints of errors come from.
-pub const HINTS: &[HintFinder] = &[|error| hint_of(error, TrainError::hint)];
+pub const HINTS: &[HintFinder] =
+    &[|error| hint_of(error, TrainError::hint), |error| hint_of(error, C10dError::hint)];
 
 /// Runs the program.
 ///
@@ -123,20 +138,61 @@ impl Cli {
 
 impl ConfigArgs {
     /// The configuration with the number of threads settled, as results depend on it.
-    fn load(&self) -> Result<Config, TrainError> {
+    fn load(&self, local_world: usize) -> Result<Config, TrainError> {
         let mut config = config::load(&self.config, &self.overrides)?;
-        config.train.threads = config.train.n_threads();
+        config.train.threads = config.train.n_threads(local_world);
         Ok(config)
     }
 }
 
 fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
-    let config = args.config.load()?;
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&args.config.config));
+    let context = || format!("cannot train in `{}`", folder.display());
+    let world = args.nproc_per_node.map_or(1, usize::from);
+    if world > 1 && !launch::is_launched() {
+        if let Some(place) = Rendezvous::from_env()? {
+            return Err(started_twice(&place).into());
+        }
+        // What is wrong with the arguments is said here, once.
+        train::check(&args.config.load(world)?).with_context(context)?;
+        return launch::launch(world);
+    }
+    launch::follow_launcher().context("cannot run as a rank")?;
+    let place = Rendezvous::from_env()?;
+    let config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
+    let nccl = config.train.device(0)?.is_cuda();
+    let ranks = Ranks::from_env(config.train.timeout(), nccl).with_context(context)?;
     let start = if args.resume { Start::Resume } else { Start::Fresh };
-    let ended = train::train(&config, &folder, start, quiet)
-        .with_context(|| format!("cannot train in `{}`", folder.display()))?;
-    let summary = Summary::read(&folder, ended == Ended::Finished)?;
+    let ended = match train::train(&config, &folder, start, &ranks, quiet) {
+        Ok(ended) => ended,
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            if !ranks.give_up(&format!("{error:#}")) && launch::is_launched() {
+                // Another rank's failure was first, and is the one to be read.
+                std::process::exit(2);
+            }
+            return Err(error.context(context()));
+        }
+    };
+    if ranks.is_first() {
+        print_result(args, &folder, ended, quiet)?;
+    }
+    Ok(Outcome::Clean)
+}
+
+fn started_twice(place: &Rendezvous) -> Hinted {
+    Hinted::new(
+        format!(
+            "`--nproc-per-node` would start ranks of rank {} of {}, which the environment says \
+             this is",
+            place.rank, place.world
+        ),
+        "leave it out under `torchrun` and `srun`, which start the ranks themselves",
+    )
+}
+
+fn print_result(args: &RunArgs, folder: &Path, ended: Ended, quiet: bool) -> anyhow::Result<()> {
+    let summary = Summary::read(folder, ended == Ended::Finished)?;
     if args.format.json {
         print_json(&summary)?;
     } else {
@@ -145,12 +201,12 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
     if ended == Ended::Finished && !quiet {
         tell(&format!("model: {}", summary.checkpoint));
     }
-    Ok(Outcome::Clean)
+    Ok(())
 }
 
 fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
     use std::io::Write;
-    let config = args.config.load()?;
+    let config = args.config.load(1)?;
     let Checked { dataset, plan } = train::check(&config)
         .with_context(|| format!("`{}` cannot be trained", args.config.config.display()))?;
     if !quiet {

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_c10d::C10dError;
 use pfc_durable::DurableError;
 use pfc_eval::EvalError;
 use pfc_model::ModelError;
@@ -40,6 +41,9 @@ pub enum TrainError {
     /// A verification set cannot be read or judged.
     #[error(transparent)]
     Eval(#[from] EvalError),
+    /// The ranks cannot meet or exchange something.
+    #[error(transparent)]
+    Ranks(#[from] C10dError),
     /// A file cannot be written whole.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -116,6 +120,22 @@ pub enum TrainError {
         /// In this run.
         expected: String,
     },
+    /// The ranks were started with different data or configurations.
+    #[error("rank {rank} was started differently from rank 0: {difference}")]
+    RanksDiffer {
+        /// This rank.
+        rank: usize,
+        /// What differs, and how.
+        difference: String,
+    },
+    /// The batch gives a rank fewer images than batch normalisation needs.
+    #[error("{world} ranks share batches of {batch_size} images, which leaves less than 2 for one")]
+    TooManyRanks {
+        /// Ranks.
+        world: usize,
+        /// Images of a batch.
+        batch_size: u64,
+    },
     /// The backbone's gradient is not finite.
     #[error("step {step}: the gradient of `{parameter}` is not finite (loss {loss})")]
     GradientNotFinite {
@@ -146,6 +166,7 @@ impl TrainError {
             TrainError::Head(error) => error.hint(),
             TrainError::Eval(error) => error.hint(),
             TrainError::Durable(error) => error.hint(),
+            TrainError::Ranks(error) => error.hint(),
             TrainError::Io { source, path, .. }
                 if matches!(
                     source.kind(),
@@ -180,6 +201,12 @@ impl TrainError {
                 "a run goes on with the values it began with: set {key} back to {found}, or start \
                  another run with `--out`"
             )),
+            TrainError::RanksDiffer { .. } => {
+                Some("start every rank with the same arguments on the same data set".to_owned())
+            }
+            TrainError::TooManyRanks { world, .. } => {
+                Some(format!("raise `train.batch_size` to at least {}", 2 * world))
+            }
             TrainError::GradientNotFinite { .. } => Some(
                 "training has diverged and the weights were not moved: resume from the last \
                  checkpoint with a lower `optim.lr`, a longer `optim.warmup_epochs` or \

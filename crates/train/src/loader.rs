@@ -129,6 +129,10 @@ impl LoadError {
 pub struct LoaderSpec {
     /// What each step holds.
     pub plan: Plan,
+    /// Whose part of it.
+    pub rank: usize,
+    /// How many share it.
+    pub world: usize,
     /// The first step to make.
     pub first_step: u64,
     /// Threads, at least 1.
@@ -260,10 +264,13 @@ fn fill(
     step: u64,
     rgb: &mut [u8],
 ) -> Result<(), LoadError> {
-    batch.images.resize(spec.plan.batch_size as usize * rgb.len(), 0.0);
+    let n_images = spec.plan.images_of_rank(spec.rank, spec.world);
+    batch.images.resize(n_images * rgb.len(), 0.0);
     batch.labels.clear();
     let images = batch.images.chunks_exact_mut(rgb.len());
-    for (Place { row, mirror, .. }, out) in spec.plan.places(step).zip(images) {
+    for (Place { row, mirror, .. }, out) in
+        spec.plan.places_of_rank(step, spec.rank, spec.world).zip(images)
+    {
         let face = dataset.get(row).map_err(|source| LoadError::Row { row, source })?;
         decode_rgb(face.image, ImageSize::FACE, rgb).map_err(|source| LoadError::Image {
             row,

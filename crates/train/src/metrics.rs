@@ -70,6 +70,10 @@ pub struct TrainRecord {
     pub data_wait: f64,
     /// Milliseconds a step that the head took.
     pub head_ms: f64,
+    /// Milliseconds a step that the head waited for exchanges between ranks, within the above. The
+    /// exchange of the backbone's gradients overlaps with the pass backwards and is not counted.
+    #[serde(default)]
+    pub comm_ms: f64,
 }
 
 /// Figures of one epoch.

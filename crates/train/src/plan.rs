@@ -50,8 +50,29 @@ impl Plan {
 
     /// The images of step `step`, in order.
     pub fn places(&self, step: u64) -> impl Iterator<Item = Place> + use<> {
+        self.places_of_rank(step, 0, 1)
+    }
+
+    /// Those of them that `rank` of `world` takes: every `world`-th, from the `rank`-th on.
+    ///
+    /// # Panics
+    ///
+    /// If `rank` is not below `world`.
+    pub fn places_of_rank(
+        &self,
+        step: u64,
+        rank: usize,
+        world: usize,
+    ) -> impl Iterator<Item = Place> + use<> {
         let order = EpochOrder::new(self.n_images, self.seed, self.epoch_of(step));
-        order.share(self.position_of(step), 0, 1).take(self.batch_size as usize)
+        let share = order.share(self.position_of(step), rank as u32, world as u32);
+        share.take(self.images_of_rank(rank, world))
+    }
+
+    /// How many images of a step `rank` of `world` takes: the first ranks one more than the others
+    /// where they do not divide the batch.
+    pub fn images_of_rank(&self, rank: usize, world: usize) -> usize {
+        (self.batch_size as usize).saturating_sub(rank).div_ceil(world)
     }
 }
 
@@ -78,6 +99,19 @@ mod tests {
         let epoch = |e: u64| (e * 10..e * 10 + 10).flat_map(|s| PLAN.places(s)).map(|p| p.row);
         assert_eq!(epoch(0).collect::<BTreeSet<_>>().len(), 1000);
         assert_ne!(epoch(0).collect::<Vec<_>>(), epoch(1).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_ranks_share_a_step_without_gap_or_overlap() {
+        for world in [1, 2, 3, 7] {
+            let of_rank = |rank| PLAN.places_of_rank(13, rank, world).collect::<Vec<_>>();
+            let mut all: Vec<_> = (0..world).flat_map(of_rank).collect();
+            all.sort_by_key(|place| place.position);
+            assert_eq!(all, PLAN.places(13).collect::<Vec<_>>(), "{world} ranks");
+            let sizes: Vec<_> = (0..world).map(|rank| PLAN.images_of_rank(rank, world)).collect();
+            assert_eq!(sizes.iter().sum::<usize>(), 100);
+            assert!(sizes[0] - sizes[world - 1] <= 1, "{sizes:?}");
+        }
     }
 
     #[test]

@@ -9,9 +9,10 @@ use std::{
 use pfc_cli::Progress;
 
 use crate::{
-    TrainError,
+    TrainError, launch,
     metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
     plan::Plan,
+    ranks::Ranks,
     run_folder::RunFolder,
     step::StepFigures,
     tally::Tally,
@@ -38,7 +39,8 @@ pub struct ReportSpec {
 #[derive(Debug)]
 pub struct Report {
     spec: ReportSpec,
-    metrics: MetricsFile,
+    /// Of the first rank; the others write nothing.
+    metrics: Option<MetricsFile>,
     events: Option<EventFile>,
     events_dir: PathBuf,
     progress: Progress,
@@ -56,6 +58,7 @@ struct Clock {
     elapsed: Duration,
     waited: Duration,
     head_ms: f64,
+    comm_ms: f64,
 }
 
 impl Report {
@@ -80,7 +83,33 @@ impl Report {
         let progress = Progress::new("train", "steps", spec.plan.n_steps(), spec.quiet);
         progress.add(spec.n_done);
         let clock = Clock::default();
+        let metrics = Some(metrics);
         Ok(Report { spec, metrics, events, events_dir, progress, tally, clock, evaluated })
+    }
+
+    /// That of the other ranks, which counts and says nothing.
+    #[must_use]
+    pub fn silent(spec: ReportSpec, tally: Tally) -> Report {
+        Report {
+            spec: ReportSpec { quiet: true, ..spec },
+            metrics: None,
+            events: None,
+            events_dir: PathBuf::new(),
+            progress: Progress::new("train", "steps", spec.plan.n_steps(), true),
+            tally,
+            clock: Clock::default(),
+            evaluated: None,
+        }
+    }
+
+    /// Takes over from the first rank which step was measured last.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Ranks`].
+    pub fn agree(&mut self, ranks: &Ranks) -> Result<(), TrainError> {
+        self.evaluated = ranks.of_first(self.evaluated)?;
+        Ok(())
     }
 
     /// Whether the figures of verification after `step` are written.
@@ -110,6 +139,7 @@ impl Report {
         self.clock.elapsed += elapsed;
         self.clock.waited += waited;
         self.clock.head_ms += figures.head_ms;
+        self.clock.comm_ms += figures.comm_ms;
         self.progress.add(1);
         if !n_done.is_multiple_of(self.spec.every_steps) && n_done != self.spec.plan.n_steps() {
             return Ok(());
@@ -127,13 +157,23 @@ impl Report {
             images_per_s: (clock.n_steps * self.spec.plan.batch_size) as f64 / seconds,
             data_wait: clock.waited.as_secs_f64() / seconds,
             head_ms: clock.head_ms / clock.n_steps as f64,
+            comm_ms: clock.comm_ms / clock.n_steps as f64,
         };
         let n_left = self.spec.plan.n_steps().saturating_sub(n_done);
         let left = seconds / clock.n_steps as f64 * n_left as f64;
         self.say(&train_line(&record, self.spec.plan.n_steps(), left));
         self.write(Record::Train(record.clone()))?;
-        let TrainRecord { loss, grad_norm, lr, cavg, images_per_s, data_wait, head_ms, .. } =
-            record;
+        let TrainRecord {
+            loss,
+            grad_norm,
+            lr,
+            cavg,
+            images_per_s,
+            data_wait,
+            head_ms,
+            comm_ms,
+            ..
+        } = record;
         let scalars = [
             ("train/loss", loss),
             ("train/grad_norm", grad_norm),
@@ -142,6 +182,7 @@ impl Report {
             ("speed/images_per_s", images_per_s),
             ("speed/data_wait", data_wait),
             ("speed/head_ms", head_ms),
+            ("speed/comm_ms", comm_ms),
         ];
         self.scalars(n_done, scalars.map(|(tag, value)| (tag.to_owned(), value)).to_vec())
     }
@@ -186,7 +227,7 @@ impl Report {
     ///
     /// [`TrainError::Io`].
     pub fn sync(&self) -> Result<(), TrainError> {
-        self.metrics.sync()
+        self.metrics.as_ref().map_or(Ok(()), MetricsFile::sync)
     }
 
     /// Takes the progress bar off the screen.
@@ -199,7 +240,7 @@ impl Report {
     }
 
     fn write(&mut self, record: Record) -> Result<(), TrainError> {
-        self.metrics.write(&record)
+        self.metrics.as_mut().map_or(Ok(()), |metrics| metrics.write(&record))
     }
 
     fn scalars(&mut self, step: u64, scalars: Vec<(String, f64)>) -> Result<(), TrainError> {
@@ -256,10 +297,14 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// How to go on with a run, as a command.
-pub fn resume_command(folder: &Path) -> String {
+/// How to go on with a run, as a command; ranks that others started are for these to start again.
+pub fn resume_command(folder: &Path, ranks: &Ranks) -> String {
     let folder = folder.display();
-    format!("pfc-train run {folder}/config.toml --out {folder} --resume")
+    let launch = match ranks.world() {
+        world if world > 1 && launch::is_launched() => format!(" --nproc-per-node {world}"),
+        _ => String::new(),
+    };
+    format!("pfc-train run {folder}/config.toml --out {folder} --resume{launch}")
 }
 
 #[cfg(test)]
@@ -278,6 +323,7 @@ mod tests {
             images_per_s: 8412.4,
             data_wait: 0.031,
             head_ms: 2.0,
+            comm_ms: 0.0,
         };
         assert_eq!(
             train_line(&record, 58000, 7534.0),

@@ -7,12 +7,13 @@ use std::{
 
 use crate::TrainError;
 
-/// A run's folder, held by this process alone until dropped.
+/// A run's folder, held by this process, and the ranks it trains with, until dropped.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// The operating system releases the lock even if the process is killed.
-    _lock: File,
+    /// The operating system releases the lock even if the process is killed. The first rank alone
+    /// holds it.
+    _lock: Option<File>,
 }
 
 /// Whether a folder may already hold a run.
@@ -45,12 +46,18 @@ impl RunFolder {
                 return Err(TrainError::io("lock", &lock_path)(source));
             }
         }
-        let folder = RunFolder { path: path.to_path_buf(), _lock: lock };
+        let folder = RunFolder { path: path.to_path_buf(), _lock: Some(lock) };
         if start == Start::Fresh && folder.holds_a_run()? {
             return Err(TrainError::RunExists { path: path.to_path_buf() });
         }
         folder.remove_litter()?;
         Ok(folder)
+    }
+
+    /// The folder that the first rank has opened, for the other ranks.
+    #[must_use]
+    pub fn of_other_rank(path: &Path) -> RunFolder {
+        RunFolder { path: path.to_path_buf(), _lock: None }
     }
 
     /// The folder itself.

@@ -10,10 +10,12 @@ use tch::{Device, Tensor};
 use crate::{
     TrainError,
     config::Config,
-    head::Head,
+    gradients::Gradients,
+    head::{Head, Parts},
     loader::Batch,
     optimizer::{Sgd, clip, global_norm},
     plan::{Plan, mix},
+    ranks::Ranks,
     schedule::Schedule,
 };
 
@@ -25,9 +27,12 @@ pub struct Trainer {
     pub head: Head,
     /// What moves the network.
     pub sgd: Sgd,
+    gradients: Gradients,
     schedule: Schedule,
     clip_norm: f64,
-    seed: u64,
+    /// Of the noise that stochastic layers draw: every rank draws its own.
+    noise_seed: u64,
+    rank: u64,
     device: Device,
     /// Steps finished.
     pub n_done: u64,
@@ -46,6 +51,8 @@ pub struct StepFigures {
     pub lr: f64,
     /// Milliseconds that the head took.
     pub head_ms: f64,
+    /// The part of it that went into exchanges between ranks.
+    pub comm_ms: f64,
 }
 
 impl Trainer {
@@ -53,28 +60,49 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Model`], [`TrainError::Head`] and [`TrainError::Value`].
-    pub fn new(config: &Config, plan: &Plan, n_identities: u32) -> Result<Trainer, TrainError> {
-        let device = config.train.device()?;
+    /// [`TrainError::Model`], [`TrainError::Head`], [`TrainError::Value`] and
+    /// [`TrainError::Ranks`].
+    pub fn new(
+        config: &Config,
+        plan: &Plan,
+        n_identities: u32,
+        ranks: &Ranks,
+    ) -> Result<Trainer, TrainError> {
+        let device = config.train.device(ranks.local_rank())?;
         let seed = config.train.seed;
         let mut backbone = Backbone::new(&config.model.spec(), device, seed)?;
         backbone.set_precision(config.model.precision);
         let sgd = Sgd::new(backbone.named_parameters(), &config.optim);
-        let head = Head::new(&config.head_config(n_identities))?;
+        let gradients = Gradients::new(ranks, &sgd.parameters(), config.train.bucket_mib << 20)?;
+        let head_config = config.head_config(n_identities);
+        let parts = Parts::of_config(&head_config, ranks.communicator())?;
+        let head = Head::with_parts(&head_config, parts)?;
         let schedule = schedule(config, plan);
         let clip_norm = config.optim.clip_norm;
-        Ok(Trainer { backbone, head, sgd, schedule, clip_norm, seed, device, n_done: 0 })
+        Ok(Trainer {
+            backbone,
+            head,
+            sgd,
+            gradients,
+            schedule,
+            clip_norm,
+            noise_seed: seed,
+            rank: ranks.rank() as u64,
+            device,
+            n_done: 0,
+        })
     }
 
-    /// One step on one batch: loss, gradients, weights.
+    /// One step on one batch, of which every rank has its part: loss, gradients, weights.
     ///
     /// # Errors
     ///
     /// [`TrainError::Head`] for a loss, [`TrainError::GradientNotFinite`] for a gradient that is not
-    /// finite: the weights of the backbone are then as before, and the run cannot go on.
+    /// finite, both on every rank: the weights of the backbone are then as before, and the run
+    /// cannot go on. [`TrainError::Ranks`] if a rank is gone.
     pub fn step(&mut self, batch: &Batch) -> Result<StepFigures, TrainError> {
         let lr = self.schedule.at(self.n_done);
-        self.backbone.seed_noise(mix(self.seed ^ mix(self.n_done)));
+        self.backbone.seed_noise(mix(self.noise_seed ^ mix(self.n_done)) ^ self.rank);
 
         let embeddings_bd = self.backbone.forward(&self.images(batch)?, true);
 
@@ -83,7 +111,8 @@ impl Trainer {
         let head = self.head.step(&detached_bd, &batch.labels, self.n_done + 1, lr)?;
         let head_ms = started.elapsed().as_secs_f64() * 1e3;
 
-        let mut gradients = self.gradients(&embeddings_bd, &head.grad_embeddings_bd)?;
+        let grad_bd = &head.grad_embeddings_bd;
+        let mut gradients = self.gradients.of(&embeddings_bd, grad_bd, &self.sgd.parameters())?;
         let grad_norm = global_norm(&gradients);
         if !grad_norm.is_finite() {
             return Err(self.not_finite(&gradients, head.loss));
@@ -95,7 +124,8 @@ impl Trainer {
 
         self.n_done += 1;
         let (loss, cavg) = (head.loss, head.mean_positive_cosine);
-        Ok(StepFigures { loss, grad_norm, cavg, lr, head_ms })
+        let comm_ms = head.timings.communication_ms;
+        Ok(StepFigures { loss, grad_norm, cavg, lr, head_ms, comm_ms })
     }
 
     /// The batch as a `[B, 3, 112, 112]` tensor whose memory is channels-last.
@@ -106,24 +136,6 @@ impl Trainer {
             .and_then(|images| images.f_view([n, IMAGE_SIZE, IMAGE_SIZE, 3]))
             .and_then(|images| images.f_permute([0, 3, 1, 2]));
         images.map_err(|source| ModelError::Torch { op: "copy the images", source })
-    }
-
-    /// The gradient of each parameter, given that of the embeddings.
-    fn gradients(
-        &self,
-        embeddings_bd: &Tensor,
-        grad_bd: &Tensor,
-    ) -> Result<Vec<Tensor>, ModelError> {
-        // The derivative of Σ e·g by e is g: the way to hand the engine a gradient to start from.
-        let objective = (embeddings_bd * grad_bd).sum(embeddings_bd.kind());
-        let parameters = self.sgd.parameters();
-        let gradients = Tensor::f_run_backward(&[objective], &parameters, false, false)
-            .map_err(|source| ModelError::Torch { op: "compute the gradient", source })?;
-        // A parameter that the pass did not use has none.
-        let or_zero = |(gradient, parameter): (Tensor, &&Tensor)| {
-            if gradient.defined() { gradient } else { parameter.zeros_like() }
-        };
-        Ok(gradients.into_iter().zip(&parameters).map(or_zero).collect())
     }
 
     fn not_finite(&self, gradients: &[Tensor], loss: f64) -> TrainError {

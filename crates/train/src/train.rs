@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     loader::{Loader, LoaderSpec},
     plan::Plan,
+    ranks::Ranks,
     report::{Report, ReportSpec, resume_command, tell},
     run_folder::{RunFolder, Start},
     step::Trainer,
@@ -63,65 +64,106 @@ pub fn check(config: &Config) -> Result<Checked, TrainError> {
     Ok(Checked { dataset: Arc::new(dataset), plan })
 }
 
-/// Trains in `folder` until the last step or Ctrl-C.
+/// Trains in `folder` until the last step or Ctrl-C. Every rank calls it with the same arguments; the
+/// first one writes and reports.
 ///
 /// # Errors
 ///
-/// Any [`TrainError`]; what was saved before stays whole.
+/// Any [`TrainError`]; what was saved before stays whole. If one rank fails, all do.
 pub fn train(
     config: &Config,
     folder: &Path,
     start: Start,
+    ranks: &Ranks,
     quiet: bool,
 ) -> Result<Ended, TrainError> {
     let Checked { dataset, plan } = check(config)?;
+    check_ranks(&plan, ranks)?;
     let verifier = Verifier::open(&config.eval)?;
-    let folder = RunFolder::open(folder, start)?;
-    pfc_durable::write(&folder.config(), config.to_toml().as_bytes())?;
-    set_threads(config.train.n_threads());
+    let folder = open_folder(folder, start, config, ranks)?;
+    set_threads(config.train.threads);
 
-    let mut trainer = Trainer::new(config, &plan, dataset.n_identities())?;
-    let keeper = Keeper::new(&folder, config, &plan, &dataset)?;
+    let mut trainer = Trainer::new(config, &plan, dataset.n_identities(), ranks)?;
+    let keeper = Keeper::new(&folder, config, &plan, &dataset, ranks)?;
     let tally = match start {
         Start::Fresh => None,
-        Start::Resume => {
-            keeper.resume(&mut trainer, &mut |text| tell(&format!("warning: {text}")))?
-        }
+        Start::Resume => keeper.resume(&mut trainer, &mut |text| {
+            if ranks.is_first() {
+                tell(&format!("warning: {text}"));
+            }
+        })?,
     };
-    let mut report = Report::open(
-        &folder,
-        report_spec(config, plan, trainer.n_done, quiet),
-        tally.unwrap_or_default(),
-    )?;
-    report.say(&opening(config, &dataset, &plan, trainer.n_done));
-    let mut loader = Loader::start(Arc::clone(&dataset), loader_spec(config, plan, trainer.n_done))
+    let spec = report_spec(config, plan, trainer.n_done, quiet);
+    let mut report = if ranks.is_first() {
+        Report::open(&folder, spec, tally.unwrap_or_default())?
+    } else {
+        Report::silent(spec, tally.unwrap_or_default())
+    };
+    report.agree(ranks)?;
+    report.say(&opening(config, &dataset, &plan, ranks, trainer.n_done));
+    let spec = loader_spec(config, plan, ranks, trainer.n_done);
+    let mut loader = Loader::start(Arc::clone(&dataset), spec)
         .map_err(TrainError::io("start the loader for", &config.data.path))?;
 
-    evaluate_if_due(config, &plan, &verifier, &trainer, &mut report)?;
-    while trainer.n_done < plan.n_steps() && !interrupt::requested() {
+    let measure = Measure { config, plan: &plan, verifier: &verifier, ranks };
+    let mut stop = measure.if_due(&trainer, &mut report)?;
+    while trainer.n_done < plan.n_steps() && !stop {
         let started = Instant::now();
+        // The ranks must agree on the last step; the answer comes while the step is computed.
+        let vote = ranks.ask(interrupt::requested())?;
         let batch = loader.next_batch()?;
         let figures = trainer.step(&batch)?;
         loader.recycle(batch);
+        stop = vote.count()?;
 
         let n_done = trainer.n_done;
         report.step(n_done, &figures, started.elapsed(), loader.take_waited())?;
         if plan.completes_epoch(n_done) {
             report.epoch(n_done)?;
         }
-        evaluate_if_due(config, &plan, &verifier, &trainer, &mut report)?;
+        stop = stop || measure.if_due(&trainer, &mut report)?;
         let scheduled = is_due(config.checkpoint.every_steps, &plan, n_done);
-        if scheduled || interrupt::requested() {
+        if scheduled || stop {
             report.sync()?;
             keeper.save(&mut trainer, &report.tally, scheduled)?;
         }
     }
     report.finish();
+    // The first rank, where the others look for news of failures, must not be gone before them.
+    ranks.meet()?;
     if trainer.n_done == plan.n_steps() {
         return Ok(Ended::Finished);
     }
-    tell(&stopped(&folder, &trainer, &plan));
+    if ranks.is_first() {
+        tell(&stopped(&folder, &trainer, &plan, ranks));
+    }
     Ok(Ended::Interrupted)
+}
+
+fn check_ranks(plan: &Plan, ranks: &Ranks) -> Result<(), TrainError> {
+    let (world, batch_size) = (ranks.world(), plan.batch_size);
+    if plan.images_of_rank(world - 1, world) < 2 {
+        return Err(TrainError::TooManyRanks { world, batch_size });
+    }
+    Ok(())
+}
+
+/// The folder, which the first rank makes and takes hold of for all.
+fn open_folder(
+    path: &Path,
+    start: Start,
+    config: &Config,
+    ranks: &Ranks,
+) -> Result<RunFolder, TrainError> {
+    let folder = if ranks.is_first() {
+        let folder = RunFolder::open(path, start)?;
+        pfc_durable::write(&folder.config(), config.to_toml().as_bytes())?;
+        folder
+    } else {
+        RunFolder::of_other_rank(path)
+    };
+    ranks.meet()?;
+    Ok(folder)
 }
 
 /// Whether something done every so many steps, 0 for every epoch, is due after `n_done` of them.
@@ -134,24 +176,29 @@ fn is_due(every_steps: u64, plan: &Plan, n_done: u64) -> bool {
         }
 }
 
-/// Measures the model unless a run that was stopped here already had.
-fn evaluate_if_due(
-    config: &Config,
-    plan: &Plan,
-    verifier: &Verifier,
-    trainer: &Trainer,
-    report: &mut Report,
-) -> Result<(), TrainError> {
-    let n_done = trainer.n_done;
-    let due = n_done == 0 || is_due(config.eval.every_steps, plan, n_done);
-    if !due || verifier.is_empty() || report.has_evaluated(n_done) || interrupt::requested() {
-        return Ok(());
-    }
-    match verifier.run(&trainer.backbone) {
-        Ok(scores) => report.eval(n_done, scores),
-        // The run is saved next, and measured when it is resumed.
-        Err(EvalError::Interrupted) => Ok(()),
-        Err(error) => Err(error.into()),
+/// Measures the model on the way.
+struct Measure<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+    verifier: &'a Verifier,
+    ranks: &'a Ranks,
+}
+
+impl Measure<'_> {
+    /// Measures it where that is due, unless a run that was stopped here already had. Whether any
+    /// rank was asked to stop meanwhile.
+    fn if_due(&self, trainer: &Trainer, report: &mut Report) -> Result<bool, TrainError> {
+        let n_done = trainer.n_done;
+        let due = n_done == 0 || is_due(self.config.eval.every_steps, self.plan, n_done);
+        if !due || self.verifier.is_empty() || report.has_evaluated(n_done) {
+            return Ok(false);
+        }
+        match self.verifier.run(&trainer.backbone, self.ranks) {
+            Ok(scores) => report.eval(n_done, scores).map(|()| false),
+            // The run is saved next, and measured when it is resumed.
+            Err(TrainError::Eval(EvalError::Interrupted)) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -166,19 +213,25 @@ fn report_spec(config: &Config, plan: Plan, n_done: u64, quiet: bool) -> ReportS
     ReportSpec { plan, n_done, every_steps, tensorboard: config.log.tensorboard, quiet }
 }
 
-fn loader_spec(config: &Config, plan: Plan, first_step: u64) -> LoaderSpec {
-    let on_gpu = config.train.device().is_ok_and(|device| device.is_cuda());
+fn loader_spec(config: &Config, plan: Plan, ranks: &Ranks, first_step: u64) -> LoaderSpec {
+    let on_gpu = config.train.device(0).is_ok_and(|device| device.is_cuda());
     let n_threads = config.data.n_threads(on_gpu);
     let (n_ahead, mirror) = (config.data.batches_ahead, config.data.mirror);
-    LoaderSpec { plan, first_step, n_threads, n_ahead, mirror }
+    let (rank, world) = (ranks.rank(), ranks.world());
+    LoaderSpec { plan, rank, world, first_step, n_threads, n_ahead, mirror }
 }
 
-fn opening(config: &Config, dataset: &Dataset, plan: &Plan, n_done: u64) -> String {
+fn opening(config: &Config, dataset: &Dataset, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {
     let head = config.head_config(dataset.n_identities());
     let resumed =
         if n_done > 0 { format!(", going on after step {n_done}") } else { String::new() };
+    let among = match ranks.world() {
+        1 => String::new(),
+        world => format!(" among {world} ranks"),
+    };
     format!(
-        "{} on {} images of {} identities, {} centres a step, {} steps of {} in {} epochs{resumed}",
+        "{} on {} images of {} identities, {} centres a step, {} steps of {} in {} \
+         epochs{among}{resumed}",
         config.model.network,
         plan.n_images,
         dataset.n_identities(),
@@ -189,8 +242,8 @@ fn opening(config: &Config, dataset: &Dataset, plan: &Plan, n_done: u64) -> Stri
     )
 }
 
-fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan) -> String {
+fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan, ranks: &Ranks) -> String {
     let (n_done, n_steps) = (trainer.n_done, plan.n_steps());
-    let command = resume_command(folder.path());
+    let command = resume_command(folder.path(), ranks);
     format!("stopped after step {n_done} of {n_steps}; to go on:\n  {command}")
 }

@@ -6,10 +6,14 @@ use pfc_eval::{
     EvalError,
     verification::{Options, PairsSet, VerificationReport},
 };
-use pfc_model::Backbone;
+use pfc_model::{Backbone, MirroredEmbeddings};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BadValue, require_path};
+use crate::{
+    TrainError,
+    config::{BadValue, require_path},
+    ranks::Ranks,
+};
 
 /// Section `[eval]`: how the model is measured on the way.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -106,19 +110,49 @@ impl Verifier {
         self.sets.is_empty()
     }
 
-    /// Measures the network as it is, on images and mirror images summed.
+    /// Measures the network as it is, on images and mirror images summed. Every rank embeds its part
+    /// of the images, with the first rank's running statistics, and gets all scores.
     ///
     /// # Errors
     ///
-    /// [`EvalError::Interrupted`] if the user asks to stop; else what a broken network gives.
-    pub fn run(&self, backbone: &Backbone) -> Result<Vec<Score>, EvalError> {
-        let score = |(name, set): &(String, PairsSet)| {
-            let images = 0..set.n_images();
-            let embeddings = set.embed(backbone, images, &mut |_| {
-                if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
-            })?;
-            Ok(Score::new(name, &set.judge(&embeddings, &Options::default())?.report))
+    /// [`EvalError::Interrupted`] on every rank if the user asks any to stop; else what a broken
+    /// network gives.
+    pub fn run(&self, backbone: &Backbone, ranks: &Ranks) -> Result<Vec<Score>, TrainError> {
+        let is_statistic = |name: &str| {
+            ["running_mean", "running_var", "num_batches_tracked"].iter().any(|s| name.ends_with(s))
         };
-        self.sets.iter().map(score).collect()
+        let state = backbone.state_dict().into_iter();
+        let statistics: Vec<_> = state.filter(|(name, _)| is_statistic(name)).collect();
+        let statistics: Vec<_> = statistics.into_iter().map(|(_, tensor)| tensor).collect();
+        ranks.copy_from_first(&statistics)?;
+        self.sets.iter().map(|(name, set)| score(name, set, backbone, ranks)).collect()
     }
+}
+
+fn score(
+    name: &str,
+    set: &PairsSet,
+    backbone: &Backbone,
+    ranks: &Ranks,
+) -> Result<Score, TrainError> {
+    let (n_images, rank, world) = (set.n_images(), ranks.rank(), ranks.world());
+    let own = n_images * rank / world..n_images * (rank + 1) / world;
+    let embedded = set.embed(backbone, own, &mut |_| {
+        if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
+    });
+    let was_interrupted = matches!(embedded, Err(EvalError::Interrupted));
+    if ranks.any(was_interrupted)? {
+        return Err(EvalError::Interrupted.into());
+    }
+    let own = embedded?;
+    let all = MirroredEmbeddings {
+        original: ranks.gather_f32(&own.original)?,
+        mirrored: ranks.gather_f32(&own.mirrored)?,
+    };
+    let judged = match ranks.is_first() {
+        true => Some(Score::new(name, &set.judge(&all, &Options::default())?.report)),
+        false => None,
+    };
+    let judged = ranks.of_first(judged)?;
+    Ok(judged.expect("the first rank has judged"))
 }

@@ -21,7 +21,7 @@ fn dataset() -> (tempfile::TempDir, Arc<Dataset>) {
 
 fn spec(n_threads: usize, n_ahead: usize, first_step: u64) -> LoaderSpec {
     let plan = Plan { n_images: 25, batch_size: 4, epochs: 2, seed: 3 };
-    LoaderSpec { plan, first_step, n_threads, n_ahead, mirror: true }
+    LoaderSpec { plan, rank: 0, world: 1, first_step, n_threads, n_ahead, mirror: true }
 }
 
 /// Every batch from the spec's first step to the last.

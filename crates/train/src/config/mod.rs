@@ -3,7 +3,7 @@
 mod head;
 mod load;
 
-use std::{fmt::Display, path::Path};
+use std::{fmt::Display, path::Path, time::Duration};
 
 use pfc_model::{BackboneSpec, Network, Precision};
 use serde::{Deserialize, Serialize};
@@ -71,24 +71,38 @@ impl ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Images per step, at least 2: batch normalisation needs a variance.
+    /// Images per step over all ranks, at least 2 for each: batch normalisation needs a variance.
     pub batch_size: usize,
     /// Times that the data set is gone through. The last `len mod batch_size` images of an epoch's
     /// order are left out, other ones each time.
     pub epochs: u64,
     /// Seed of the first weights, the order of images, their mirroring and the drawn classes.
     pub seed: u64,
-    /// Threads that compute; 0 takes every core. Results are the same to the bit only for the same
-    /// number.
+    /// Threads that compute in each rank; 0 shares the cores of a machine among its ranks. Results
+    /// are the same to the bit only for the same number.
     pub threads: usize,
-    /// cpu, cuda, cuda:N, or auto: the first GPU if there is one.
+    /// cpu, cuda, cuda:N, or auto: a GPU if there is one. Of several ranks on a machine, each takes
+    /// the GPU of its local number.
     pub device: String,
+    /// Seconds that ranks wait for each other before they give up, above 0. A rank that dies is
+    /// noticed at once; this is for one that hangs.
+    pub timeout_s: f64,
+    /// MiB of gradients that ranks exchange at a time, while the pass backwards computes the others.
+    pub bucket_mib: usize,
 }
 
 impl Default for TrainConfig {
     fn default() -> TrainConfig {
         let device = "auto".to_owned();
-        TrainConfig { batch_size: 128, epochs: 20, seed: 2048, threads: 0, device }
+        TrainConfig {
+            batch_size: 128,
+            epochs: 20,
+            seed: 2048,
+            threads: 0,
+            device,
+            timeout_s: 600.0,
+            bucket_mib: 25,
+        }
     }
 }
 
@@ -104,30 +118,41 @@ impl TrainConfig {
         // TOML has no larger integers, and the run folder keeps the configuration as TOML.
         let fits = i64::try_from(self.seed).is_ok();
         BadValue::unless(fits, "train.seed", self.seed, "below 2^63")?;
-        self.device().map(drop)
+        let (timeout, bucket) = (self.timeout_s, self.bucket_mib);
+        let fits = timeout > 0.0 && timeout <= 1e6;
+        BadValue::unless(fits, "train.timeout_s", timeout, "above 0 and at most 1000000")?;
+        let fits = (1..=4096).contains(&bucket);
+        BadValue::unless(fits, "train.bucket_mib", bucket, "from 1 to 4096")?;
+        self.device(0).map(drop)
     }
 
-    /// The device to compute on.
+    /// How long ranks wait for each other.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.timeout_s)
+    }
+
+    /// The device that rank `local_rank` of this machine computes on.
     ///
     /// # Errors
     ///
     /// [`BadValue`] for text that names none.
-    pub fn device(&self) -> Result<Device, BadValue> {
+    pub fn device(&self, local_rank: usize) -> Result<Device, BadValue> {
         let index = |text: &str| text.parse().ok().map(Device::Cuda);
         let device = match self.device.as_str() {
-            "auto" => Some(Device::cuda_if_available()),
-            "cpu" => Some(Device::Cpu),
-            "cuda" => Some(Device::Cuda(0)),
+            "auto" if tch::Cuda::is_available() => Some(Device::Cuda(local_rank)),
+            "auto" | "cpu" => Some(Device::Cpu),
+            "cuda" => Some(Device::Cuda(local_rank)),
             other => other.strip_prefix("cuda:").and_then(index),
         };
         let bound = "auto, cpu, cuda or cuda:N";
         device.ok_or_else(|| BadValue::new("train.device", format!("`{}`", self.device), bound))
     }
 
-    /// Threads that compute, with 0 resolved.
-    pub fn n_threads(&self) -> usize {
+    /// Threads that compute in each of `local_world` ranks of this machine, with 0 resolved.
+    pub fn n_threads(&self, local_world: usize) -> usize {
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => (n_cores / local_world.max(1)).max(1),
             n => n,
         }
     }

@@ -23,12 +23,15 @@ pub enum CommError {
         /// The transport's own words.
         cause: String,
     },
+    /// A process group failed.
+    #[error(transparent)]
+    Group(#[from] pfc_c10d::C10dError),
 }
 
 /// The exchanges that a head needs. Every rank of a group calls the same ones in the same order.
 ///
-/// A group of one is [`Solo`]. All sums are taken in the order of the ranks, so that they come out
-/// the same on each and in each run.
+/// A group of one is [`Solo`]. Sums come out the same on every rank, and in every run with as many
+/// ranks.
 pub trait Communicator: Send {
     /// This rank, from 0.
     fn rank(&self) -> usize;

@@ -217,6 +217,7 @@ impl HeadError {
             HeadError::Threads { .. } => Some(
                 "`OMP_NUM_THREADS` sets their number; `ulimit -u` shows the system's bound".to_owned(),
             ),
+            HeadError::Comm { source: CommError::Group(error), .. } => error.hint(),
             HeadError::BatchShape { .. }
             | HeadError::Sample { .. }
             | HeadError::Comm { .. }

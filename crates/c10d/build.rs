@@ -1,0 +1,31 @@
+//! Compiles the C++ bridge against the libtorch that torch-sys links, and lets tests find it.
+
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=cpp");
+    let lib = std::env::var_os("DEP_TCH_LIBTORCH_LIB");
+    let lib = PathBuf::from(lib.expect("torch-sys tells where the libtorch is that it links"));
+    let lib = lib.canonicalize().unwrap_or(lib);
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+
+    let include = lib.join("../include");
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++20")
+        // The compiler has little to do here: the work is libtorch's.
+        .opt_level(1)
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
+        .include("cpp")
+        // As system headers, so that their warnings stay theirs.
+        .flag(format!("-isystem{}", include.display()))
+        .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
+        .files(["cpp/group.cpp", "cpp/reducer.cpp"]);
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        build.define("USE_C10D_NCCL", None);
+    }
+    build.compile("pfc_c10d_bridge");
+}

@@ -1,0 +1,97 @@
+// The process groups of libtorch's c10d behind plain functions.
+//
+// Every function that can fail gives back a `Failure`, null if it did not fail. No exception leaves
+// this file's functions. Handles belong to the caller, who gives each to its `_free` function once.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+
+struct PfcStore;
+struct PfcGroup;
+struct PfcWork;
+struct PfcReducer;
+struct PfcFailure;
+
+// What a wait came to.
+enum PfcWait : int32_t { PFC_DONE = 0, PFC_PENDING = 1 };
+
+// How numbers are joined.
+enum PfcReduce : int32_t { PFC_SUM = 0, PFC_MAX = 1 };
+
+// 1 if time ran out, else 0.
+int32_t pfc_failure_timed_out(const PfcFailure* failure);
+// Ends in a zero byte and lives as long as the failure.
+const char* pfc_failure_message(const PfcFailure* failure);
+void pfc_failure_free(PfcFailure* failure);
+
+struct PfcStoreSpec {
+  const char* host;
+  uint16_t port;
+  // A listening socket that the server takes over; -1 for none.
+  int32_t listen_fd;
+  // Whether this process answers the others.
+  int32_t is_server;
+  uint32_t world;
+  int64_t timeout_ms;
+  // Put before every key.
+  const char* prefix;
+};
+
+PfcFailure* pfc_store_open(const PfcStoreSpec* spec, PfcStore** out);
+// Sets `key` unless it is set; `was_first` becomes 1 if it now holds `value`, else 0.
+PfcFailure* pfc_store_set_once(
+    PfcStore* store,
+    const char* key,
+    const char* value,
+    int32_t* was_first);
+// Puts a copy of the value, for `pfc_text_free`, into `out`; null if `key` is not set.
+PfcFailure* pfc_store_peek(PfcStore* store, const char* key, char** out);
+PfcFailure* pfc_store_add(PfcStore* store, const char* key, int64_t amount, int64_t* out);
+void pfc_store_free(PfcStore* store);
+void pfc_text_free(char* text);
+
+struct PfcGroupSpec {
+  int32_t rank;
+  int32_t world;
+  int64_t timeout_ms;
+  // Names of network interfaces, separated by commas; null to choose by `hostname`.
+  const char* interfaces;
+  // The address that Gloo binds; null for that of the machine's name.
+  const char* hostname;
+  // Also open an NCCL backend for tensors on CUDA devices.
+  int32_t with_nccl;
+};
+
+PfcFailure* pfc_group_open(PfcStore* store, const PfcGroupSpec* spec, PfcGroup** out);
+// Ends the operations under way on GPUs. Those of Gloo end with the connection.
+PfcFailure* pfc_group_abort(PfcGroup* group);
+void pfc_group_free(PfcGroup* group);
+
+// Tensors are `at::Tensor*` and are held until the work is freed. Waits are the caller's business.
+PfcFailure* pfc_all_reduce(PfcGroup* group, void* tensor, int32_t reduce, PfcWork** out);
+PfcFailure* pfc_all_gather(PfcGroup* group, void* output, void* input, PfcWork** out);
+PfcFailure* pfc_reduce_scatter(PfcGroup* group, void* output, void* input, PfcWork** out);
+PfcFailure* pfc_broadcast(PfcGroup* group, void* tensor, int32_t root, PfcWork** out);
+PfcFailure* pfc_barrier(PfcGroup* group, PfcWork** out);
+
+// Waits for at most `timeout_ms`; a `PfcWait` goes into `state`.
+PfcFailure* pfc_work_wait(PfcWork* work, int64_t timeout_ms, int32_t* state);
+void pfc_work_free(PfcWork* work);
+
+// Sums gradients over the ranks in buckets while the backward pass runs.
+PfcFailure* pfc_reducer_new(
+    PfcGroup* group,
+    void* const* parameters,
+    size_t n_parameters,
+    int64_t bucket_bytes,
+    PfcReducer** out);
+// To be called with the output of the forward pass whose backward pass is to exchange gradients.
+PfcFailure* pfc_reducer_prepare(PfcReducer* reducer, void* output);
+void pfc_reducer_free(PfcReducer* reducer);
+
+// 1 if the library was built with NCCL and sees a GPU.
+int32_t pfc_nccl_available();
+}

@@ -1,0 +1,232 @@
+//! Exchanges between real processes. Each test starts itself once per rank.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // the ranks report there
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::{Command, Output, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pfc_c10d::{C10dError, GroupOptions, ProcessGroup, Reduce, Reducer, Rendezvous, local};
+use tch::{Kind, Tensor};
+
+const OPTIONS: GroupOptions = GroupOptions { timeout: Duration::from_secs(60), nccl: false };
+/// Longer than any test takes; shorter than [`OPTIONS`], so that no test passes by a timeout.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Runs `body` on `world` ranks, each a process that runs the test `name` again, and gives back how
+/// each ended; in such a process, runs `body` and ends it.
+fn on_ranks(name: &str, world: usize, body: impl FnOnce(&Rendezvous)) -> Vec<Output> {
+    on_ranks_with(name, world, "", body)
+}
+
+/// As [`on_ranks`]; `variant` is in the environment variable `PFC_VARIANT` of the ranks.
+fn on_ranks_with(
+    name: &str,
+    world: usize,
+    variant: &str,
+    body: impl FnOnce(&Rendezvous),
+) -> Vec<Output> {
+    if std::env::var("PFC_TEST").is_ok_and(|running| running == name) {
+        body(&Rendezvous::from_env().unwrap().unwrap());
+        std::process::exit(0);
+    }
+    let program = std::env::current_exe().unwrap();
+    let command = |_| {
+        let mut command = Command::new(&program);
+        command.args([name, "--exact", "--nocapture"]).env("PFC_TEST", name);
+        command.env("PFC_VARIANT", variant);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let children = local::spawn(world, command).unwrap();
+    children.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
+}
+
+/// As [`on_ranks`], where every rank has to succeed.
+#[track_caller]
+fn check_on_ranks(name: &str, world: usize, body: impl FnOnce(Arc<ProcessGroup>)) {
+    let outputs = on_ranks(name, world, |place| {
+        let group = Arc::new(ProcessGroup::join(place, OPTIONS).unwrap());
+        body(Arc::clone(&group));
+        group.barrier().unwrap();
+    });
+    for (rank, output) in outputs.iter().enumerate() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "rank {rank}: {said}");
+    }
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(tensor.to_kind(Kind::Double).reshape([-1])).unwrap()
+}
+
+#[test]
+fn every_exchange_gives_what_it_says() {
+    check_on_ranks("every_exchange_gives_what_it_says", 3, |group| {
+        let (rank, world) = (group.rank() as f64, group.world());
+        assert_eq!(world, 3);
+        let sum = group.all_reduce(Tensor::from_slice(&[rank, 1.0]), Reduce::Sum).unwrap();
+        assert_eq!(numbers(&sum), [3.0, 3.0]);
+        let max = group.all_reduce(Tensor::from_slice(&[rank, -rank]), Reduce::Max).unwrap();
+        assert_eq!(numbers(&max), [2.0, 0.0]);
+
+        let rows = Tensor::from_slice(&[rank, 10.0 + rank]).view([1, 2]);
+        let all = group.all_gather(&rows).unwrap();
+        assert_eq!(all.size(), [3, 2]);
+        assert_eq!(numbers(&all), [0.0, 10.0, 1.0, 11.0, 2.0, 12.0]);
+
+        // Rank r gives (r, r + 1, r + 2): the sums of the columns are 3, 6 and 9.
+        let parts = Tensor::from_slice(&[rank, rank + 1.0, rank + 2.0]);
+        let own = group.reduce_scatter(&parts).unwrap();
+        assert_eq!(numbers(&own), [3.0 * (rank + 1.0)]);
+
+        let given = Tensor::from_slice(&[7.0 + rank]);
+        let got = group.broadcast(&given, 1).unwrap();
+        assert_eq!((numbers(&got), numbers(&given)), (vec![8.0], vec![7.0 + rank]));
+
+        let bytes = group.all_gather_bytes(&vec![b'x'; group.rank()]).unwrap();
+        assert_eq!(bytes, [&b""[..], b"x", b"xx"]);
+    });
+}
+
+#[test]
+fn operations_under_way_end_in_the_order_they_began_in() {
+    check_on_ranks("operations_under_way_end_in_the_order_they_began_in", 2, |group| {
+        let one = || Tensor::from_slice(&[1i64; 1000]);
+        let started: Vec<_> =
+            (0..8).map(|_| group.start_all_reduce(one(), Reduce::Sum).unwrap()).collect();
+        for pending in started {
+            assert_eq!(numbers(&pending.wait().unwrap()), [2.0; 1000]);
+        }
+    });
+}
+
+/// `f(w, u) = Σ w·x + Σ u·x²`: the gradients are x and x², x = 1 + rank.
+#[test]
+fn the_reducer_averages_gradients_and_leaves_accumulated_ones_to_the_last_pass() {
+    let name = "the_reducer_averages_gradients_and_leaves_accumulated_ones_to_the_last_pass";
+    check_on_ranks(name, 2, |group| {
+        let x = 1.0 + group.rank() as f64;
+        let parameter = || Tensor::ones([300, 7], (Kind::Float, tch::Device::Cpu));
+        let (w, u) = (parameter().set_requires_grad(true), parameter().set_requires_grad(true));
+        let mut reducer = Reducer::new(Arc::clone(&group), &[&w, &u], 4096).unwrap();
+        let objective = || (&w * x).sum(Kind::Float) + (&u * (x * x)).sum(Kind::Float);
+        for _ in 0..3 {
+            zero(&[&w, &u]);
+            reducer.backward(&objective()).unwrap();
+            assert_eq!(numbers(&w.grad()), [1.5; 2100]);
+            assert_eq!(numbers(&u.grad()), [2.5; 2100]);
+        }
+        zero(&[&w, &u]);
+        objective().backward();
+        assert_eq!(numbers(&w.grad()), [x; 2100]);
+        reducer.backward(&objective()).unwrap();
+        assert_eq!(numbers(&w.grad()), [3.0; 2100]);
+        assert_eq!(numbers(&u.grad()), [5.0; 2100]);
+    });
+}
+
+fn zero(parameters: &[&Tensor]) {
+    for parameter in parameters {
+        let mut grad = parameter.grad();
+        if grad.defined() {
+            let _ = grad.zero_();
+        }
+    }
+}
+
+/// What is said of a failed exchange, on standard error between marks.
+fn report(error: &C10dError) {
+    eprintln!("<<{error}>>");
+}
+
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let inner = text.split_once("<<").and_then(|(_, rest)| rest.split_once(">>"));
+    inner.unwrap_or_else(|| panic!("nothing was reported: {text}")).0.to_owned()
+}
+
+#[test]
+fn a_rank_that_gives_up_tells_the_others_why() {
+    for quitter in [0, 1] {
+        let started = Instant::now();
+        let (name, variant) = ("a_rank_that_gives_up_tells_the_others_why", quitter.to_string());
+        let outputs = on_ranks_with(name, 3, &variant, |place| {
+            let quitter: usize = std::env::var("PFC_VARIANT").unwrap().parse().unwrap();
+            let group = ProcessGroup::join(place, OPTIONS).unwrap();
+            group.barrier().unwrap();
+            if place.rank == quitter {
+                group.abort("the disk is full");
+                return;
+            }
+            report(&group.barrier().unwrap_err());
+        });
+        for (rank, output) in outputs.iter().enumerate().filter(|(rank, _)| *rank != quitter) {
+            assert_eq!(said(output), format!("rank {quitter} stopped: the disk is full"), "{rank}");
+        }
+        assert!(started.elapsed() < SOON);
+    }
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_others_waits_with_an_error_that_names_rank_and_operation() {
+    let name = "a_rank_that_dies_ends_the_others_waits_with_an_error_that_names_rank_and_operation";
+    let started = Instant::now();
+    let outputs = on_ranks(name, 3, |place| {
+        let group = ProcessGroup::join(place, OPTIONS).unwrap();
+        group.barrier().unwrap();
+        if place.rank == 2 {
+            let me = rustix::process::getpid();
+            rustix::process::kill_process(me, rustix::process::Signal::KILL).unwrap();
+        }
+        let sum = group.all_reduce(Tensor::from_slice(&[1.0]), Reduce::Sum);
+        let error = sum.unwrap_err();
+        assert!(error.is_echo(), "{error:?}");
+        report(&error);
+    });
+    assert_eq!(outputs[2].status.signal(), Some(9));
+    for (rank, output) in outputs.iter().enumerate().take(2) {
+        let said = said(output);
+        assert!(said.starts_with(&format!("all-reduce failed on rank {rank}: ")), "{said}");
+    }
+    assert!(started.elapsed() < SOON);
+}
+
+#[test]
+fn a_rank_that_never_comes_is_an_error_after_the_timeout() {
+    let outputs = on_ranks("a_rank_that_never_comes_is_an_error_after_the_timeout", 1, |place| {
+        let place = Rendezvous { world: 2, ..place.clone() };
+        let options = GroupOptions { timeout: Duration::from_millis(300), nccl: false };
+        report(&ProcessGroup::join(&place, options).unwrap_err());
+    });
+    let said = said(&outputs[0]);
+    assert!(said.starts_with("rank 0 of 2 did not meet the others at 127.0.0.1:"), "{said}");
+}
+
+#[test]
+fn a_rank_that_hangs_is_an_error_after_the_timeout() {
+    let outputs = on_ranks("a_rank_that_hangs_is_an_error_after_the_timeout", 2, |place| {
+        let options = GroupOptions { timeout: Duration::from_millis(1500), nccl: false };
+        let group = ProcessGroup::join(place, options).unwrap();
+        group.barrier().unwrap();
+        if place.rank == 1 {
+            // Comes, but not to the exchange.
+            while group_is_whole(&group) {
+                std::thread::yield_now();
+            }
+            return;
+        }
+        let error = group.all_reduce(Tensor::from_slice(&[1.0]), Reduce::Sum).unwrap_err();
+        report(&error);
+        group.abort(&error.to_string());
+    });
+    let said = said(&outputs[0]);
+    assert_eq!(said, "all-reduce on rank 0 did not end within 1.5 s");
+}
+
+fn group_is_whole(group: &ProcessGroup) -> bool {
+    group.check().is_ok()
+}

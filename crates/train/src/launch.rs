@@ -1,0 +1,173 @@
+//! Ranks on this machine, started and watched by `pfc-train --nproc-per-node`.
+
+use std::{
+    fmt::Write as _,
+    io,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use pfc_cli::{Hinted, Outcome, interrupt};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Set for the ranks: the number of the process that started them.
+const LAUNCHER: &str = "PFC_LAUNCHER";
+/// How often the ranks are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// How long ranks may take to end by themselves after one has failed, and to say why. They notice
+/// within a second; rank 0 stays three more for the others to read the reason.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Whether this process is a rank that `--nproc-per-node` started.
+#[must_use]
+pub fn is_launched() -> bool {
+    std::env::var_os(LAUNCHER).is_some()
+}
+
+/// Makes a rank die with the process that started it, however that ends. Does nothing in a process
+/// that no launcher started.
+///
+/// # Errors
+///
+/// The launcher is gone already, or the system refuses.
+pub fn follow_launcher() -> io::Result<()> {
+    let Some(launcher) = std::env::var(LAUNCHER).ok().and_then(|pid| pid.parse::<u32>().ok())
+    else {
+        return Ok(());
+    };
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have ended before the line above.
+    if std::os::unix::process::parent_id() != launcher {
+        return Err(io::Error::other("the process that started this rank is gone"));
+    }
+    Ok(())
+}
+
+/// Starts this program again as `world` ranks, waits for them and passes Ctrl-C on.
+///
+/// The ranks take the arguments of this process. If one fails the others end within seconds.
+///
+/// # Errors
+///
+/// A rank could not be started, was killed or failed.
+pub fn launch(world: usize) -> anyhow::Result<Outcome> {
+    let program = std::env::current_exe()?;
+    let command = |_| {
+        let mut command = Command::new(&program);
+        command
+            .args(std::env::args_os().skip(1))
+            .env(LAUNCHER, std::process::id().to_string())
+            .stdin(Stdio::null())
+            // Of their own, so that Ctrl-C reaches them once: from here.
+            .process_group(0);
+        command
+    };
+    let children = pfc_c10d::local::spawn(world, command)?;
+    let ranks = children.into_iter().map(|child| Rank { child, ended: None }).collect();
+    Watch { ranks, failed_at: None, asked_to_stop: false }.until_all_ended()
+}
+
+struct Rank {
+    child: Child,
+    ended: Option<ExitStatus>,
+}
+
+struct Watch {
+    ranks: Vec<Rank>,
+    /// When the first rank failed.
+    failed_at: Option<Instant>,
+    asked_to_stop: bool,
+}
+
+impl Watch {
+    fn until_all_ended(mut self) -> anyhow::Result<Outcome> {
+        let mut first_failure = None;
+        loop {
+            if let Some(failure) = self.look()? {
+                first_failure.get_or_insert(failure);
+            }
+            if self.ranks.iter().all(|rank| rank.ended.is_some()) {
+                break;
+            }
+            if interrupt::requested() && !self.asked_to_stop {
+                self.asked_to_stop = true;
+                self.signal(Signal::INT);
+            }
+            if self.failed_at.is_some_and(|at| at.elapsed() > GRACE) {
+                self.signal(Signal::KILL);
+            }
+            thread::sleep(TICK);
+        }
+        match first_failure {
+            None => Ok(Outcome::Clean),
+            Some(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Takes note of the ranks that have ended; the first to fail, if one has now.
+    fn look(&mut self) -> io::Result<Option<Hinted>> {
+        let mut failure = None;
+        for (number, rank) in self.ranks.iter_mut().enumerate() {
+            if rank.ended.is_some() {
+                continue;
+            }
+            rank.ended = rank.child.try_wait()?;
+            match rank.ended {
+                Some(status) if !status.success() => {
+                    // A rank that was killed explains those that ended because of it.
+                    let is_worse = failure.is_none() || status.signal().is_some();
+                    if self.failed_at.is_none() && is_worse {
+                        failure = Some(explain(number, status));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if failure.is_some() {
+            self.failed_at = Some(Instant::now());
+        }
+        Ok(failure)
+    }
+
+    fn signal(&self, signal: Signal) {
+        for rank in self.ranks.iter().filter(|rank| rank.ended.is_none()) {
+            if let Some(pid) = Pid::from_raw(rank.child.id() as i32) {
+                // It may end at this moment.
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    /// No rank outlives its launcher, whatever went wrong.
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        for rank in self.ranks.iter_mut().filter(|rank| rank.ended.is_none()) {
+            let _ = rank.child.wait();
+        }
+    }
+}
+
+fn explain(rank: usize, status: ExitStatus) -> Hinted {
+    let mut text = format!("rank {rank} ");
+    let hint = match (status.signal(), status.code()) {
+        (Some(9), _) => {
+            text += "was killed by signal 9";
+            "if nobody killed it, the system did for want of memory: `dmesg` would say so; the last \
+             checkpoint is whole, and `--resume` goes on from it"
+        }
+        (Some(signal), _) => {
+            let _ = write!(text, "was ended by signal {signal}");
+            "the last checkpoint is whole, and `--resume` goes on from it"
+        }
+        (None, code) => {
+            let _ = write!(text, "failed with exit code {}", code.unwrap_or_default());
+            "its own message is above"
+        }
+    };
+    Hinted::new(text, hint)
+}

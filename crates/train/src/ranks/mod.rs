@@ -1,0 +1,199 @@
+//! The processes that train together: this one alone, or one of a group.
+
+mod communicator;
+
+use std::{sync::Arc, time::Duration};
+
+use pfc_c10d::{C10dError, GroupOptions, Pending, ProcessGroup, Reduce, Rendezvous};
+use serde::{Serialize, de::DeserializeOwned};
+use tch::Tensor;
+
+pub use communicator::GroupMember;
+
+use crate::head::{Communicator, Solo};
+
+/// The ranks of a run, seen from one of them.
+#[derive(Debug, Clone, Default)]
+pub struct Ranks {
+    group: Option<Arc<ProcessGroup>>,
+}
+
+/// A question that all ranks are being asked.
+#[must_use]
+pub struct Vote<'a> {
+    own: bool,
+    pending: Option<Pending<'a>>,
+}
+
+impl Ranks {
+    /// This process alone.
+    #[must_use]
+    pub fn solo() -> Ranks {
+        Ranks::default()
+    }
+
+    /// Meets the ranks that the environment speaks of; alone if it speaks of none.
+    ///
+    /// # Errors
+    ///
+    /// [`C10dError`] if the environment makes no sense or the ranks do not all come.
+    pub fn from_env(timeout: Duration, nccl: bool) -> Result<Ranks, C10dError> {
+        match Rendezvous::from_env()? {
+            Some(place) if place.world > 1 => {
+                Ok(Ranks::of_group(ProcessGroup::join(&place, GroupOptions { timeout, nccl })?))
+            }
+            _ => Ok(Ranks::solo()),
+        }
+    }
+
+    /// The ranks of a group.
+    #[must_use]
+    pub fn of_group(group: ProcessGroup) -> Ranks {
+        Ranks { group: Some(Arc::new(group)) }
+    }
+
+    /// The group, unless this process is alone.
+    #[must_use]
+    pub fn group(&self) -> Option<&Arc<ProcessGroup>> {
+        self.group.as_ref()
+    }
+
+    /// This rank, from 0.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.group.as_ref().map_or(0, |group| group.rank())
+    }
+
+    /// Number of ranks.
+    #[must_use]
+    pub fn world(&self) -> usize {
+        self.group.as_ref().map_or(1, |group| group.world())
+    }
+
+    /// Number of this rank on its machine, which is that of its GPU.
+    #[must_use]
+    pub fn local_rank(&self) -> usize {
+        self.group.as_ref().map_or(0, |group| group.place().local_rank)
+    }
+
+    /// Whether this is the rank that writes and reports.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// What the head exchanges by.
+    #[must_use]
+    pub fn communicator(&self) -> Box<dyn Communicator> {
+        match &self.group {
+            Some(group) => Box::new(GroupMember::new(Arc::clone(group))),
+            None => Box::new(Solo),
+        }
+    }
+
+    /// Begins to ask whether `own` is true on any rank.
+    ///
+    /// # Errors
+    ///
+    /// [`C10dError`] if a rank is gone or has given up, here and below.
+    pub fn ask(&self, own: bool) -> Result<Vote<'_>, C10dError> {
+        let pending = match &self.group {
+            Some(group) => {
+                let ballot = Tensor::from_slice(&[i64::from(own)]);
+                Some(group.start_all_reduce(ballot, Reduce::Max)?)
+            }
+            None => None,
+        };
+        Ok(Vote { own, pending })
+    }
+
+    /// Whether `own` is true on any rank.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn any(&self, own: bool) -> Result<bool, C10dError> {
+        self.ask(own)?.count()
+    }
+
+    /// Every rank's value, in rank order.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    ///
+    /// # Panics
+    ///
+    /// If a value does not become JSON and come back: they are plain structs of this crate.
+    pub fn gather<T: Serialize + DeserializeOwned>(&self, own: T) -> Result<Vec<T>, C10dError> {
+        let Some(group) = &self.group else { return Ok(vec![own]) };
+        let bytes = serde_json::to_vec(&own).expect("plain structs become JSON");
+        let all = group.all_gather_bytes(&bytes)?;
+        let parse =
+            |bytes: &Vec<u8>| serde_json::from_slice(bytes).expect("all ranks run the same");
+        Ok(all.iter().map(parse).collect())
+    }
+
+    /// The first rank's value; what the others give does not matter.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn of_first<T: Serialize + DeserializeOwned>(&self, own: T) -> Result<T, C10dError> {
+        let all = self.gather(own)?;
+        Ok(all.into_iter().next().expect("there is a first rank"))
+    }
+
+    /// Every rank's numbers one after the other; their counts may differ.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn gather_f32(&self, own: &[f32]) -> Result<Vec<f32>, C10dError> {
+        let Some(group) = &self.group else { return Ok(own.to_vec()) };
+        let parts = group.all_gather_bytes(bytemuck::cast_slice(own))?;
+        Ok(parts.iter().flat_map(|part| bytemuck::pod_collect_to_vec::<u8, f32>(part)).collect())
+    }
+
+    /// Overwrites `tensors` with the first rank's.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn copy_from_first(&self, tensors: &[Tensor]) -> Result<(), C10dError> {
+        let Some(group) = &self.group else { return Ok(()) };
+        for tensor in tensors {
+            let first = group.broadcast(&tensor.detach(), 0)?;
+            tch::no_grad(|| tensor.shallow_clone().copy_(&first));
+        }
+        Ok(())
+    }
+
+    /// Waits until every rank has come here.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn meet(&self) -> Result<(), C10dError> {
+        self.group.as_ref().map_or(Ok(()), |group| group.barrier())
+    }
+
+    /// Tells the other ranks that this one can not go on. Whether it was the first to say so.
+    pub fn give_up(&self, reason: &str) -> bool {
+        self.group.as_ref().is_none_or(|group| group.abort(reason))
+    }
+}
+
+impl Vote<'_> {
+    /// Waits for all ranks' answers: whether any was yes.
+    ///
+    /// # Errors
+    ///
+    /// [`C10dError`] if a rank is gone or has given up.
+    pub fn count(self) -> Result<bool, C10dError> {
+        match self.pending {
+            Some(pending) => Ok(pending.wait()?.int64_value(&[0]) != 0),
+            None => Ok(self.own),
+        }
+    }
+}
