@@ -35,6 +35,12 @@ impl AtomicFile {
         })
     }
 
+    /// The temporary file, for a library that writes to a path of its own; nothing may have been
+    /// written here before.
+    pub fn temporary_path(&self) -> &Path {
+        self.out.get_ref().path()
+    }
+
     /// Flushes, syncs and renames to `path`, replacing what was there.
     ///
     /// # Errors
