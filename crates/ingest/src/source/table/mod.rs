@@ -1,6 +1,7 @@
 //! Image tables in Parquet and Arrow files, as Hugging Face's libraries store them.
 
 mod columns;
+mod ipc;
 mod read;
 
 use std::{

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arrow_array::RecordBatch;
-use arrow_ipc::reader::{FileReader, StreamReader};
+use arrow_ipc::reader::StreamReader;
 use arrow_schema::{ArrowError, Schema};
 use parquet::arrow::{
     ProjectionMask,
@@ -16,7 +16,10 @@ use parquet::arrow::{
     parquet_to_arrow_schema,
 };
 
-use super::columns::{Columns, RowImage};
+use super::{
+    columns::{Columns, RowImage},
+    ipc::ArrowFile,
+};
 use crate::{
     IngestError,
     source::{InputError, LeftOut, Reject, Spool, catalogue::Who, file::check_size},
@@ -63,8 +66,8 @@ impl Table {
         guarded(path, || match &magic[..] {
             [b'P', b'A', b'R', b'1', ..] => Table::parquet(path),
             b"ARROW1" => {
-                let reader = FileReader::try_new(open(path)?, None).map_err(say)?;
-                Table::arrow(&reader.schema(), Layout::ArrowFile)
+                let file = ArrowFile::open(path).map_err(say)?;
+                Table::arrow(file.schema(), Layout::ArrowFile)
             }
             [0xff, 0xff, 0xff, 0xff, ..] => {
                 let reader = StreamReader::try_new(open(path)?, None).map_err(say)?;
@@ -127,7 +130,7 @@ impl Table {
 
     fn batches(&self, path: &Path, part: usize) -> Result<Batches, String> {
         Ok(match &self.layout {
-            Layout::ArrowFile => Box::new(FileReader::try_new(open(path)?, None).map_err(say)?),
+            Layout::ArrowFile => Box::new(ArrowFile::open(path).map_err(say)?),
             Layout::ArrowStream => Box::new(StreamReader::try_new(open(path)?, None).map_err(say)?),
             Layout::Parquet(metadata) => {
                 let file = File::open(path).map_err(|e| e.to_string())?;
