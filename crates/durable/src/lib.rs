@@ -37,6 +37,17 @@ pub fn create_dir_all(dir: &Path) -> Result<(), DurableError> {
     missing.into_iter().try_for_each(|made| sync_dir(parent(made)))
 }
 
+/// Gives a finished file another name on the same file system, replacing what has that name.
+///
+/// # Errors
+///
+/// [`DurableError`] if it cannot be renamed or a folder not be synced.
+pub fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
+    fs::rename(from, to).map_err(DurableError::at("rename", from))?;
+    sync_dir(parent(to))?;
+    sync_dir(parent(from))
+}
+
 /// The folder that holds `path`.
 fn parent(path: &Path) -> &Path {
     match path.parent() {

@@ -5,6 +5,7 @@ mod dot;
 mod error;
 pub mod ijb;
 pub mod megaface;
+pub mod near;
 pub mod nn;
 mod product;
 pub mod roc;

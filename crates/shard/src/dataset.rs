@@ -112,6 +112,18 @@ impl Dataset {
         self.shard(i)?.get(row_in_shard).ok_or_else(no_such_row)
     }
 
+    /// The label of every row, in row order. Reads this column alone, in parallel; 4 bytes a row.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError`] for the first shard at fault.
+    pub fn labels(&self) -> Result<Vec<u32>, ShardError> {
+        let of_shard = |i: usize| Ok(self.shard(i)?.labels().collect());
+        let labels: Vec<Result<Vec<u32>, ShardError>> =
+            (0..self.slots.len()).into_par_iter().map(of_shard).collect();
+        Ok(labels.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
     /// The rows of one identity, ascending. Reads the labels of all rows (4 bytes each), in parallel.
     ///
     /// # Errors

@@ -168,6 +168,20 @@ pub enum ShardError {
         /// Which labels and which name.
         what: String,
     },
+    /// A run of decisions beyond the last.
+    #[error("there is no run {number} among {n_runs}")]
+    NoSuchRun {
+        /// The run asked for.
+        number: usize,
+        /// Runs of the log.
+        n_runs: usize,
+    },
+    /// Decisions about a data set that has been replaced since.
+    #[error("{}: decides about another data set than the one it lies in", path.display())]
+    StaleDecisions {
+        /// The run.
+        path: PathBuf,
+    },
     /// The arguments of a writer make no sense.
     #[error("{}: cannot be written: {what}", path.display())]
     BadSpec {
@@ -243,6 +257,14 @@ impl ShardError {
             NoSuchRow { n_rows, .. } => format!("rows run from 0 to {}", n_rows - 1),
             UnnamedLabel { .. } => "name every label, from 0 to the largest used".into(),
             IdentityName { .. } => "give every identity a name of its own".into(),
+            NoSuchRun { n_runs: 0, .. } => {
+                "nothing has been decided: `pfc-ingest clean` does".into()
+            }
+            NoSuchRun { n_runs, .. } => format!("runs are numbered from 0 to {}", n_runs - 1),
+            StaleDecisions { path } => format!(
+                "its row numbers mean nothing here: move {} away and clean again",
+                path.display()
+            ),
             Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 format!("{} is not accessible to this user", path.display())
             }

@@ -58,6 +58,15 @@ pub(crate) fn read_batches(
     blocks.into_iter().enumerate().map(decode).collect::<Result<_, _>>().map_err(bad)
 }
 
+/// The value of `key` in the metadata of the file's schema.
+pub(crate) fn metadata(file: &[u8], key: &str) -> Result<Option<String>, String> {
+    let (_, footer) = footer_bytes(file)?;
+    let footer = root_as_footer(&footer).map_err(|e| format!("its footer: {e}"))?;
+    let schema = footer.schema().ok_or("its footer has no schema")?;
+    let schema = try_fb_to_schema(schema).map_err(|e| e.to_string())?;
+    Ok(schema.metadata().get(key).cloned())
+}
+
 /// Where the footer starts, and a copy of it: a flatbuffer must start at an aligned address.
 fn footer_bytes(file: &[u8]) -> Result<(usize, Vec<u8>), String> {
     let body_end = file.len().checked_sub(TRAILER_BYTES).filter(|&end| end >= PREFIX_BYTES);

@@ -64,6 +64,8 @@
 //! The one thing that memory maps cannot survive is a file cut short while it is open (the system
 //! then ends the program): replace files by renaming, as this crate does, never in place.
 //!
+//! What cleaning decided lies beside the shards as a log, see [`decisions`].
+//!
 //! # Columns of a shard
 //!
 //! | column | type | |
@@ -78,6 +80,7 @@
 //! No column is nullable or compressed, buffers are aligned to 64 bytes, record batches hold up to
 //! 16 MiB, and the schema's metadata says `pfc.format` = `1`.
 
+pub mod decisions;
 pub mod decode;
 pub mod hash;
 pub mod pixels;

@@ -39,6 +39,20 @@ pub(crate) static IDENTITIES: LazyLock<SchemaRef> = LazyLock::new(|| {
     ])
 });
 
+/// Columns of a run of decisions.
+pub(crate) static DECISIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    schema([
+        ("row", DataType::UInt64),
+        ("action", DataType::Utf8),
+        ("reason", DataType::Utf8),
+        ("label", DataType::UInt32),
+        ("target", DataType::UInt32),
+        ("partner", DataType::UInt64),
+        ("score", DataType::Float32),
+        ("threshold", DataType::Float32),
+    ])
+});
+
 /// The items of column `names`.
 pub(crate) fn name_field() -> Arc<Field> {
     Arc::new(Field::new("item", DataType::Utf8, false))

@@ -1,0 +1,156 @@
+//! One run of the log as a file.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow_schema::{ArrowError, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Decision};
+use crate::{Checksum, ShardError, ipc, ipc_writer::IpcWriter, mmap::Map, schema, shard::column};
+
+/// Key of the schema's metadata that carries the run's description.
+const RUN_KEY: &str = "pfc.run";
+/// Bytes of that description at most.
+const RUN_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a reason at most.
+const REASON_BYTES_MAX: usize = 64;
+/// Decisions of a record batch.
+const BATCH_ROWS: usize = 1 << 16;
+
+const NO_LABEL: u32 = u32::MAX;
+const NO_ROW: u64 = u64::MAX;
+
+/// Who decided, about what, and by which bounds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Checksum of the manifest of the data set that the rows are counted in.
+    pub dataset: Checksum,
+    /// Name and version of the program.
+    pub tool: String,
+    /// The command, as `clean`.
+    pub command: String,
+    /// Its arguments that decide the outcome.
+    pub arguments: Vec<String>,
+    /// What it measured and by which bounds it judged, for people and reports.
+    pub notes: serde_json::Value,
+}
+
+/// Writes a run; the file appears once complete. The same run gives the same bytes.
+pub(super) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<(), ShardError> {
+    let bad = |what: String| ShardError::BadSpec { path: path.to_path_buf(), what };
+    if let Some(bad_one) = rows.iter().find(|d| !is_reason(&d.reason)) {
+        return Err(bad(format!("a reason `{}`", bad_one.reason)));
+    }
+    let text = serde_json::to_string(info).map_err(|e| bad(e.to_string()))?;
+    if text.len() > RUN_BYTES_MAX {
+        return Err(bad(format!(
+            "a description of {} bytes, the limit is {RUN_BYTES_MAX}",
+            text.len()
+        )));
+    }
+    let mut out = IpcWriter::create(path, &schema_with(text))?;
+    for rows in rows.chunks(BATCH_ROWS) {
+        out.write(record_batch(rows))?;
+    }
+    out.finish().map(|_| ())
+}
+
+fn schema_with(run: String) -> SchemaRef {
+    let mut metadata: HashMap<String, String> = schema::DECISIONS.metadata().clone().into();
+    metadata.insert(RUN_KEY.into(), run);
+    Arc::new(Schema::new_with_metadata(schema::DECISIONS.fields().clone(), metadata))
+}
+
+fn record_batch(rows: &[Decision]) -> Result<RecordBatch, ArrowError> {
+    let column =
+        |value: fn(&Decision) -> u64| UInt64Array::from_iter_values(rows.iter().map(value));
+    let labels =
+        |value: fn(&Decision) -> u32| UInt32Array::from_iter_values(rows.iter().map(value));
+    let floats =
+        |value: fn(&Decision) -> f32| Float32Array::from_iter_values(rows.iter().map(value));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(column(|d| d.row)),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|d| d.action.name()))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|d| &d.reason))),
+        Arc::new(labels(|d| d.label)),
+        Arc::new(labels(|d| d.target.unwrap_or(NO_LABEL))),
+        Arc::new(column(|d| d.partner.unwrap_or(NO_ROW))),
+        Arc::new(floats(|d| d.score)),
+        Arc::new(floats(|d| d.threshold)),
+    ];
+    RecordBatch::try_new(schema::DECISIONS.clone(), columns)
+}
+
+/// Reads a run, of which nothing is trusted: not its structure, names, nor labels.
+pub(super) fn read(path: &Path) -> Result<(RunInfo, Vec<Decision>), ShardError> {
+    let bad = |what: String| ShardError::Malformed { path: path.to_path_buf(), what };
+    let buffer = Map::open(path)?.buffer();
+    let batches = ipc::read_batches(path, &buffer, &schema::DECISIONS)?;
+    let run = ipc::metadata(&buffer, RUN_KEY).map_err(bad)?;
+    let run = run.filter(|text| text.len() <= RUN_BYTES_MAX);
+    let run = run.ok_or_else(|| bad("it does not say which run it is of".into()))?;
+    let info = serde_json::from_str(&run).map_err(|e| bad(format!("its `{RUN_KEY}`: {e}")))?;
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let columns = Columns::of(batch).ok_or_else(|| bad("a column has another type".into()))?;
+        for i in 0..batch.num_rows() {
+            let line = rows.len();
+            rows.push(columns.decision(i).map_err(|e| bad(format!("decision {line}: {e}")))?);
+        }
+    }
+    Ok((info, rows))
+}
+
+struct Columns {
+    row: UInt64Array,
+    action: StringArray,
+    reason: StringArray,
+    label: UInt32Array,
+    target: UInt32Array,
+    partner: UInt64Array,
+    score: Float32Array,
+    threshold: Float32Array,
+}
+
+impl Columns {
+    fn of(batch: &RecordBatch) -> Option<Columns> {
+        Some(Columns {
+            row: column(batch, "row")?,
+            action: column(batch, "action")?,
+            reason: column(batch, "reason")?,
+            label: column(batch, "label")?,
+            target: column(batch, "target")?,
+            partner: column(batch, "partner")?,
+            score: column(batch, "score")?,
+            threshold: column(batch, "threshold")?,
+        })
+    }
+
+    fn decision(&self, i: usize) -> Result<Decision, String> {
+        let action: Action = self.action.value(i).parse()?;
+        let reason = self.reason.value(i);
+        if !is_reason(reason) {
+            return Err("its reason is no word".into());
+        }
+        let target = Some(self.target.value(i)).filter(|&label| label != NO_LABEL);
+        if matches!(action, Action::Relabel | Action::Merge) && target.is_none() {
+            return Err(format!("a {action} to nobody"));
+        }
+        Ok(Decision {
+            row: self.row.value(i),
+            action,
+            reason: reason.into(),
+            label: self.label.value(i),
+            target,
+            partner: Some(self.partner.value(i)).filter(|&row| row != NO_ROW),
+            score: self.score.value(i),
+            threshold: self.threshold.value(i),
+        })
+    }
+}
+
+fn is_reason(text: &str) -> bool {
+    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    !text.is_empty() && text.len() <= REASON_BYTES_MAX && text.bytes().all(is_word)
+}

@@ -1,0 +1,117 @@
+//! The log of decisions: what is written is read, damage is found, undoing leaves a trace.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use pfc_shard::{
+    Dataset, ShardError,
+    decisions::{Action, Decision, DecisionLog, RunInfo},
+};
+
+fn dataset() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    common::write(dir.path(), &common::rows(6), common::FOUR_ROWS);
+    dir
+}
+
+fn info(log: &DecisionLog) -> RunInfo {
+    RunInfo {
+        dataset: log.dataset(),
+        tool: "test 1".into(),
+        command: "clean".into(),
+        arguments: vec!["--pass=exact".into()],
+        notes: serde_json::json!({"threshold": 0.5}),
+    }
+}
+
+fn decisions() -> Vec<Decision> {
+    vec![
+        Decision::new(0, 0, Action::Drop, "exact_duplicate").scored(0.0, 2.0).with_partner(2),
+        Decision::new(1, 1, Action::Merge, "same_person").scored(0.7, 0.6).with_target(0),
+    ]
+}
+
+#[test]
+fn what_is_decided_is_read_back_and_seen_in_the_view() {
+    let dir = dataset();
+    let mut log = DecisionLog::open(dir.path()).unwrap();
+    let info = info(&log);
+    assert_eq!(log.append(&info, &decisions()).unwrap(), 0);
+    let log = DecisionLog::open(dir.path()).unwrap();
+    let run = log.read(0).unwrap();
+    assert_eq!((run.number, &run.info), (0, &info));
+    assert_eq!(run.decisions, decisions());
+    let dataset = Dataset::open(dir.path()).unwrap();
+    let view = log.view(&dataset).unwrap();
+    assert!(view.is_dropped(0) && view.resolve(1) == 0);
+}
+
+#[test]
+fn undoing_keeps_the_file_and_the_same_run_has_the_same_bytes() {
+    let dir = dataset();
+    let mut log = DecisionLog::open(dir.path()).unwrap();
+    let info = info(&log);
+    log.append(&info, &decisions()).unwrap();
+    let first = fs::read(log.path(0)).unwrap();
+    let undone = log.undo().unwrap();
+    assert_eq!(fs::read(undone).unwrap(), first);
+    assert!(!log.path(0).exists() && log.is_empty());
+    log.append(&info, &decisions()).unwrap();
+    assert_eq!(fs::read(log.path(0)).unwrap(), first);
+    log.undo().unwrap();
+    assert!(matches!(log.undo(), Err(ShardError::NoSuchRun { n_runs: 0, .. })));
+}
+
+#[test]
+fn decisions_about_another_data_set_are_refused() {
+    let dir = dataset();
+    let mut log = DecisionLog::open(dir.path()).unwrap();
+    let other = RunInfo { dataset: pfc_shard::Checksum(7), ..info(&log) };
+    log.append(&other, &decisions()).unwrap();
+    let error = log.read(0).unwrap_err();
+    assert!(matches!(error, ShardError::StaleDecisions { .. }) && error.hint().is_some());
+}
+
+#[test]
+fn a_row_that_is_not_there_is_an_error_that_names_the_file() {
+    let dir = dataset();
+    let mut log = DecisionLog::open(dir.path()).unwrap();
+    let info = info(&log);
+    log.append(&info, &[Decision::new(u64::MAX - 1, 0, Action::Drop, "test")]).unwrap();
+    let error = log.view(&Dataset::open(dir.path()).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("000.arrow") && error.contains("decision 0: row"), "{error}");
+}
+
+#[test]
+fn a_run_missing_in_between_is_an_error() {
+    let dir = dataset();
+    let mut log = DecisionLog::open(dir.path()).unwrap();
+    let info = info(&log);
+    log.append(&info, &[]).unwrap();
+    log.append(&info, &[]).unwrap();
+    fs::remove_file(log.path(0)).unwrap();
+    let error = DecisionLog::open(dir.path()).unwrap_err();
+    assert!(matches!(error, ShardError::MissingFile { .. }), "{error}");
+}
+
+#[test]
+fn flipped_bytes_give_decisions_or_an_error_and_no_panic() {
+    let dir = dataset();
+    let mut log = DecisionLog::open(dir.path()).unwrap();
+    let info = info(&log);
+    log.append(&info, &decisions()).unwrap();
+    let whole = fs::read(log.path(0)).unwrap();
+    for i in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[i] ^= 0xff;
+        fs::write(log.path(0), bytes).unwrap();
+        let _ = log.read(0);
+    }
+    for end in (0..whole.len()).step_by(7) {
+        fs::write(log.path(0), &whole[..end]).unwrap();
+        assert!(log.read(0).is_err());
+    }
+}
