@@ -8,7 +8,6 @@
 mod error;
 mod machine;
 mod numpy;
-mod opcode;
 mod pack;
 pub mod pickle;
 mod writer;

@@ -2,9 +2,10 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
+use pfc_pickle::{Reader, op};
+
 use crate::{
     numpy::{self, Dtype},
-    opcode::{self as op, Reader, name},
     pickle::{Callable, Id, PickleError, Value},
 };
 
@@ -137,7 +138,7 @@ impl<'a> Machine<'a> {
             op::BUILD => self.build(),
             other => Err(self.wrong(format!(
                 "instruction {other:#04x} ({}) has no place in a verification pack",
-                name(other)
+                op::name(other)
             ))),
         }
     }

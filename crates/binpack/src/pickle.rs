@@ -10,18 +10,10 @@
 
 use std::borrow::Cow;
 
+pub use pfc_pickle::PickleError;
+
 use crate::machine::Machine;
 pub use crate::numpy::Dtype;
-
-/// Why a pickle was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("byte {offset}: {problem}")]
-pub struct PickleError {
-    /// Where in the file, from 0.
-    pub offset: usize,
-    /// What is wrong there.
-    pub problem: String,
-}
 
 /// Where an object lies in its [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

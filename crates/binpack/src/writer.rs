@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::opcode as op;
+use pfc_pickle::op;
 
 /// Python itself appends to a list in batches of so many items.
 const BATCH_ITEMS: u64 = 1000;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -35,6 +35,12 @@ impl AtomicFile {
         })
     }
 
+    /// The temporary file, for a library that writes to a path of its own; nothing may have been
+    /// written here before.
+    pub fn temporary_path(&self) -> &Path {
+        self.out.get_ref().path()
+    }
+
     /// Flushes, syncs and renames to `path`, replacing what was there.
     ///
     /// # Errors
@@ -58,6 +64,13 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+/// For formats that state sizes before the data they are of.
+impl Seek for AtomicFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.out.seek(to)
     }
 }
 

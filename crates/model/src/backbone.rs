@@ -12,12 +12,12 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, ModelError, Precision,
     allocator::keep_freed_memory,
+    graph::Graph,
+    inference::{Description, Inference},
     init::Stream,
-    iresnet::IResNet,
     layers::Pass,
-    mobilefacenet::MobileFaceNet,
-    state::State,
-    vit::{Vit, VitShape},
+    net::Net,
+    state::{Start, State},
 };
 
 /// A network that turns aligned faces into embeddings.
@@ -33,13 +33,6 @@ pub struct Backbone {
     precision: Precision,
     noise: Stream,
     n_noisy: AtomicU64,
-}
-
-#[derive(Debug)]
-enum Net {
-    IResNet(IResNet),
-    MobileFaceNet(MobileFaceNet),
-    Vit(Vit),
 }
 
 impl Backbone {
@@ -64,7 +57,7 @@ impl Backbone {
         device: Device,
         seed: u64,
     ) -> Result<Backbone, ModelError> {
-        Backbone::build(architecture, embedding, device, Some(seed))
+        Backbone::build(architecture, embedding, device, Start::Seed(seed))
     }
 
     /// A network with the weights of `tensors`, by state-dict key; `origin` names where they came
@@ -80,35 +73,55 @@ impl Backbone {
         tensors: &[(K, Tensor)],
     ) -> Result<Backbone, ModelError> {
         // Left at zero: drawing 118 million first values only to overwrite them takes a second.
-        let backbone = Backbone::build(spec.network.architecture(), spec.embedding, device, None)?;
+        let architecture = spec.network.architecture();
+        let backbone = Backbone::build(architecture, spec.embedding, device, Start::Zeros)?;
         backbone.load_state_dict(origin, tensors)?;
         Ok(backbone)
+    }
+
+    /// As [`from_state_dict`](Backbone::from_state_dict), for an architecture that was told from the
+    /// tensors themselves: nothing is allocated before all of them are found to fit.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_state_dict`](Backbone::from_state_dict).
+    pub fn from_tensors<K: AsRef<str>>(
+        architecture: Architecture,
+        embedding: i64,
+        device: Device,
+        origin: &str,
+        tensors: &[(K, Tensor)],
+    ) -> Result<Backbone, ModelError> {
+        let shapes = Backbone::build(architecture, embedding, device, Start::Shapes)?;
+        shapes.state.matched(origin, tensors)?;
+        let backbone = Backbone::build(architecture, embedding, device, Start::Zeros)?;
+        backbone.load_state_dict(origin, tensors)?;
+        Ok(backbone)
+    }
+
+    /// The network's shapes alone, to count on: its tensors have no memory of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::EmbeddingSize`].
+    pub fn shapes(spec: &BackboneSpec) -> Result<Backbone, ModelError> {
+        let architecture = spec.network.architecture();
+        Backbone::build(architecture, spec.embedding, Device::Cpu, Start::Shapes)
     }
 
     fn build(
         architecture: Architecture,
         embedding: i64,
         device: Device,
-        seed: Option<u64>,
+        start: Start,
     ) -> Result<Backbone, ModelError> {
         if !(1..=EMBEDDING_MAX).contains(&embedding) {
             return Err(ModelError::EmbeddingSize { value: embedding });
         }
         check_device(device)?;
         keep_freed_memory();
-        let mut state = State::new(device, seed);
-        let net = match architecture {
-            Architecture::IResNet { layers, widths } => {
-                Net::IResNet(IResNet::new(&mut state, layers, widths, embedding))
-            }
-            Architecture::MobileFaceNet { blocks, scale } => {
-                Net::MobileFaceNet(MobileFaceNet::new(&mut state, blocks, scale, embedding))
-            }
-            Architecture::Vit { dim, depth, heads, patch, drop_path, mask } => {
-                let shape = VitShape { dim, depth, heads, patch, drop_path, mask };
-                Net::Vit(Vit::new(&mut state, shape, embedding))
-            }
-        };
+        let mut state = State::new(device, start);
+        let net = Net::new(&mut state, architecture, embedding);
         Ok(Backbone {
             net,
             state,
@@ -116,7 +129,7 @@ impl Backbone {
             embedding,
             device,
             precision: Precision::F32,
-            noise: Stream::new(seed.unwrap_or(0), "noise"),
+            noise: Stream::new(if let Start::Seed(seed) = start { seed } else { 0 }, "noise"),
             n_noisy: AtomicU64::new(0),
         })
     }
@@ -141,11 +154,7 @@ impl Backbone {
         let noise_seed = self.noise.at(n_noisy);
         let pass = Pass { train, precision: self.precision, noise_seed };
         let images = channels_last(images);
-        match &self.net {
-            Net::IResNet(net) => net.forward(&images, &pass),
-            Net::MobileFaceNet(net) => net.forward(&images, &pass),
-            Net::Vit(net) => net.forward(&images, &pass),
-        }
+        self.net.forward(&images, &pass)
     }
 
     /// What the large layers compute in from now on; parameters stay f32.
@@ -178,6 +187,30 @@ impl Backbone {
     /// Where the network computes.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// What the network becomes when it is only used: faster, and the same up to rounding.
+    #[must_use]
+    pub fn into_inference(self) -> Inference {
+        let Backbone { net, state, architecture, embedding, device, precision, .. } = self;
+        for entry in state.entries() {
+            // In place, as the network shares the tensor.
+            let _ = entry.tensor.set_requires_grad(false);
+        }
+        Inference::new(net, &Description { architecture, embedding, device, precision })
+    }
+
+    /// Multiply-accumulates of one image, by convolutions, linear layers and attention: what papers
+    /// on these networks call FLOPs.
+    pub fn n_macs(&self) -> u64 {
+        let mut graph = Graph::default();
+        self.net.emit(&mut graph);
+        graph.macs
+    }
+
+    /// Numbers that are parameters, frozen ones included, running statistics not.
+    pub fn n_parameters(&self) -> u64 {
+        self.state.n_parameters()
     }
 
     /// The parameters that learn, in state-dict order, each with its gradient.
@@ -235,7 +268,7 @@ fn check_device(device: Device) -> Result<(), ModelError> {
 }
 
 /// The same values with the channels of a pixel side by side in memory, which convolutions keep.
-fn channels_last(images: &Tensor) -> Tensor {
+pub(crate) fn channels_last(images: &Tensor) -> Tensor {
     images.to_kind(Kind::Float).permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 

@@ -5,13 +5,20 @@
 
 // B = batch, C = channels, H, W = height and width.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::{init::Init, layers::Pass, spec::Precision, state::State};
+use crate::{
+    graph::{Attribute, Graph, Value},
+    init::Init,
+    layers::Pass,
+    spec::Precision,
+    state::State,
+};
 
 /// Two-dimensional convolution.
 #[derive(Debug)]
 pub(crate) struct Conv2d {
+    name: String,
     weight: Tensor,
     bias: Option<Tensor>,
     stride: i64,
@@ -54,7 +61,7 @@ impl Conv2d {
     pub(crate) fn new(state: &mut State, name: &str, shape: ConvShape, init: Init) -> Conv2d {
         let weight = state.parameter(format!("{name}.weight"), &shape.weight(), init);
         let ConvShape { stride, padding, groups, .. } = shape;
-        Conv2d { weight, bias: None, stride, padding, groups }
+        Conv2d { name: name.to_owned(), weight, bias: None, stride, padding, groups }
     }
 
     /// With a bias, both as PyTorch starts them.
@@ -78,6 +85,38 @@ impl Conv2d {
             return self.convolve(&x_bchw, &self.weight, [1, self.groups], pass);
         }
         self.convolve(x_bchw, &self.weight, [self.stride, self.groups], pass)
+    }
+
+    /// Multiplies each output channel by `scale` and adds `shift`, for good.
+    pub(crate) fn absorb(&mut self, scale: &Tensor, shift: &Tensor) {
+        let weight = self.weight.detach().to_kind(Kind::Double) * scale.view([-1, 1, 1, 1]);
+        self.weight = weight.to_kind(Kind::Float);
+        let bias = match &self.bias {
+            Some(bias) => bias.detach().to_kind(Kind::Double) * scale + shift,
+            None => shift.shallow_clone(),
+        };
+        self.bias = Some(bias.to_kind(Kind::Float));
+    }
+
+    /// `[C, H, W]` to `[outputs, H', W']`.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let [outputs, per_group, height, width] = self.shape();
+        let side = |side: i64, kernel: i64| (side + 2 * self.padding - kernel) / self.stride + 1;
+        let shape = [outputs, side(x.shape[1], height), side(x.shape[2], width)];
+        graph.macs += (shape.iter().product::<i64>() * per_group * height * width) as u64;
+        let mut inputs = vec![graph.numbers(format!("{}.weight", self.name), &self.weight)];
+        if let Some(bias) = &self.bias {
+            inputs.push(graph.numbers(format!("{}.bias", self.name), bias));
+        }
+        let attributes = vec![
+            ("group", Attribute::Int(self.groups)),
+            ("kernel_shape", Attribute::Ints(vec![height, width])),
+            ("pads", Attribute::Ints(vec![self.padding; 4])),
+            ("strides", Attribute::Ints(vec![self.stride; 2])),
+        ];
+        let inputs: Vec<&str> =
+            std::iter::once(&x.name).chain(&inputs).map(String::as_str).collect();
+        graph.node("Conv", &self.name, &inputs, attributes, &shape)
     }
 
     /// oneDNN's bf16 kernels are several times slower than they could be on two grouped shapes.
@@ -145,11 +184,12 @@ fn block_diagonal(weight: &Tensor, merged: i64) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Start;
     use crate::testing::{check_close, pass, random, with_gradients};
 
     #[track_caller]
     fn check_conv(shape: ConvShape, side: i64, precision: Precision, tolerance: f64) {
-        let mut state = State::new(Device::Cpu, Some(0));
+        let mut state = State::new(Device::Cpu, Start::Seed(0));
         let layer = Conv2d::new(&mut state, "conv", shape, Init::Constant(0.0));
         let weight = random(&shape.weight(), "weight");
         tch::no_grad(|| layer.weight.shallow_clone().copy_(&weight));

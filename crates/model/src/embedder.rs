@@ -1,208 +1,231 @@
-//! Images in, embeddings out.
+//! A model in use, whatever it was made from.
 
-// N = images, E = embedding.
+// B = batch, E = embedding.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
-use tch::{Device, Kind, Tensor};
+use pfc_onnx::{InputOptions, InputSpec, OnnxModel, OpenOptions};
+use tch::{Device, Tensor};
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::{Backbone, IMAGE_SIZE, ModelError, Precision, checkpoint};
+use crate::{
+    Backbone, Embed, IMAGE_SIZE, Inference, MirroredEmbeddings, ModelError, Precision, checkpoint,
+    embed,
+    script::Script,
+    weights::{self, FileKind},
+};
 
-/// Bytes of one RGB image.
-const IMAGE_BYTES: usize = (IMAGE_SIZE * IMAGE_SIZE * 3) as usize;
-
-/// Images per pass: beyond this a CPU gains nothing, and r200 keeps below 1 GB.
-const BATCH: usize = 64;
-
-/// Anything that turns aligned faces into embeddings.
-pub trait Embed {
-    /// Numbers in an embedding, E.
-    fn embedding(&self) -> usize;
-
-    /// Embeddings of `n` images, `[n, E]` row by row, not normalised.
-    ///
-    /// `rgb` holds `n` images of 112×112×3 bytes: rows from the top, pixels from the left, red first.
-    ///
-    /// # Errors
-    ///
-    /// [`ModelError::Pixels`] if `rgb` has another size, [`ModelError::Torch`] if libtorch fails.
-    fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError>;
-
-    /// As [`embed`](Embed::embed), of the images and of their mirror images.
-    ///
-    /// # Errors
-    ///
-    /// As [`embed`](Embed::embed).
-    fn embed_with_mirror(&self, rgb: &[u8], n: usize) -> Result<MirroredEmbeddings, ModelError>;
+/// How a model is opened; the default suits most.
+#[derive(Debug, Clone)]
+pub struct EmbedderOptions {
+    /// Where it computes.
+    pub device: Device,
+    /// What the large layers compute in; only networks of ours can change it.
+    pub precision: Precision,
+    /// Threads of a pass; by default one per core.
+    pub threads: Option<usize>,
+    /// What is known of the input.
+    pub input: InputOptions,
+    /// Attention heads of a transformer that has no name.
+    pub heads: Option<i64>,
 }
 
-/// Embeddings of images and of the same images mirrored left to right, `[n, E]` each.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MirroredEmbeddings {
-    /// As they are.
-    pub original: Vec<f32>,
-    /// Mirrored.
-    pub mirrored: Vec<f32>,
+impl Default for EmbedderOptions {
+    fn default() -> EmbedderOptions {
+        EmbedderOptions {
+            device: Device::Cpu,
+            precision: Precision::F32,
+            threads: None,
+            input: InputOptions::default(),
+            heads: None,
+        }
+    }
 }
 
-/// A model in use.
+/// A model that embeds: a network of ours from a checkpoint or a state dict, a TorchScript program,
+/// or an ONNX graph.
 #[derive(Debug)]
 pub struct Embedder {
-    backbone: Backbone,
+    engine: Engine,
+    input: InputSpec,
+    fingerprint: String,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Native(Box<Inference>),
+    Script(Box<Script>),
+    Onnx(Box<OnnxModel>),
 }
 
 impl Embedder {
-    /// The model of a checkpoint folder.
+    /// The model at `path` on `device`, all else by default.
     ///
     /// # Errors
     ///
-    /// As [`checkpoint::open_backbone`].
+    /// As [`open_with`](Embedder::open_with).
     pub fn open(path: &Path, device: Device) -> Result<Embedder, ModelError> {
-        Ok(Embedder { backbone: checkpoint::open_backbone(path, device)? })
+        Embedder::open_with(path, &EmbedderOptions { device, ..EmbedderOptions::default() })
     }
 
-    /// What the large layers compute in; f32 unless set.
-    pub fn set_precision(&mut self, precision: Precision) {
-        self.backbone.set_precision(precision);
+    /// The model at `path`: a checkpoint folder, a state dict as `.pth`, `.pt` or `.safetensors`, a
+    /// TorchScript program or an ONNX graph, told by its first bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`weights::open`]; [`ModelError::Script`], [`ModelError::Onnx`]; [`ModelError::Option`]
+    /// for an option that this kind of model lacks.
+    pub fn open_with(path: &Path, options: &EmbedderOptions) -> Result<Embedder, ModelError> {
+        if let Some(threads) = options.threads {
+            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        }
+        let (kind, file) = weights::identify(path)?;
+        let refuse = |option, reason| ModelError::Option { path: path.to_owned(), option, reason };
+        let is_native = !matches!(kind, FileKind::Onnx | FileKind::TorchScript);
+        if !is_native && options.precision != Precision::F32 {
+            return Err(refuse("--precision", "the file fixes what its graph computes in"));
+        }
+        let side = IMAGE_SIZE as usize;
+        if is_native && options.input.size.is_some_and(|size| size != [side, side]) {
+            return Err(refuse("--input-size", "these networks take 112×112 and nothing else"));
+        }
+        let mut input = InputSpec::insightface().with(&options.input);
+        let engine = match kind {
+            FileKind::Onnx => {
+                let model = OnnxModel::open(&file, &onnx_options(options)?)?;
+                input = *model.input();
+                Engine::Onnx(Box::new(model))
+            }
+            FileKind::TorchScript => {
+                Engine::Script(Box::new(Script::open(&file, options.device, &input)?))
+            }
+            _ => {
+                let loaded = weights::open(&file, options.device, options.heads)?;
+                let mut inference = loaded.backbone.into_inference();
+                inference.set_precision(options.precision);
+                Engine::Native(Box::new(inference))
+            }
+        };
+        let fingerprint = fingerprint(&kind, &file, &input, options.precision)?;
+        Ok(Embedder { engine, input, fingerprint })
+    }
+
+    /// What the input wants.
+    pub fn input(&self) -> &InputSpec {
+        &self.input
+    }
+
+    /// Tells this model, opened with these options, from any other: embeddings made with equal
+    /// fingerprints may be mixed. Empty for a network that is in no file.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Embeddings `[B, E]` of images that are normalised already, `[B, 3, H, W]` f32.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Script`], [`ModelError::Onnx`] or [`ModelError::Torch`] if the network fails.
+    ///
+    /// # Panics
+    ///
+    /// If a network of ours is given another shape than `[B, 3, 112, 112]`.
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor, ModelError> {
+        match &self.engine {
+            Engine::Native(inference) => Ok(inference.forward(images)),
+            Engine::Script(script) => script.forward(images),
+            Engine::Onnx(model) => {
+                let n = images.size()[0];
+                let flat = images.f_contiguous().and_then(|images| images.f_reshape(-1));
+                let values = flat
+                    .and_then(|flat| Vec::<f32>::try_from(&flat))
+                    .map_err(ModelError::torch("copy images"))?;
+                let rows = model.embed_values(values, n as usize)?;
+                Ok(Tensor::from_slice(&rows).view([n, model.embedding() as i64]))
+            }
+        }
+    }
+
+    fn device(&self) -> Device {
+        match &self.engine {
+            Engine::Native(inference) => inference.device(),
+            Engine::Script(script) => script.device(),
+            Engine::Onnx(_) => Device::Cpu,
+        }
     }
 }
 
 impl From<Backbone> for Embedder {
     fn from(backbone: Backbone) -> Embedder {
-        Embedder { backbone }
+        Embedder {
+            engine: Engine::Native(Box::new(backbone.into_inference())),
+            input: InputSpec::insightface(),
+            fingerprint: String::new(),
+        }
     }
 }
 
 impl Embed for Embedder {
     fn embedding(&self) -> usize {
-        Embed::embedding(&self.backbone)
+        match &self.engine {
+            Engine::Native(inference) => inference.embedding() as usize,
+            Engine::Script(script) => script.embedding(),
+            Engine::Onnx(model) => model.embedding(),
+        }
     }
 
     fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError> {
-        self.backbone.embed(rgb, n)
+        if let Engine::Onnx(model) = &self.engine {
+            return Ok(model.embed(rgb, n)?);
+        }
+        embed::embed(rgb, n, &self.input, self.device(), |images| self.forward(images))
     }
 
     fn embed_with_mirror(&self, rgb: &[u8], n: usize) -> Result<MirroredEmbeddings, ModelError> {
-        self.backbone.embed_with_mirror(rgb, n)
-    }
-}
-
-/// In evaluation mode, whatever the network is used for otherwise.
-impl Embed for Backbone {
-    fn embedding(&self) -> usize {
-        Backbone::embedding(self) as usize
-    }
-
-    fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError> {
-        let mut out = Vec::with_capacity(n * Embed::embedding(self));
-        for batch in batches(rgb, n)? {
-            let images = self.images(batch)?;
-            out.extend(rows(&tch::no_grad(|| self.forward(&images, false)))?);
+        if let Engine::Onnx(model) = &self.engine {
+            let (original, mirrored) = (model.embed(rgb, n)?, model.embed_mirrored(rgb, n)?);
+            return Ok(MirroredEmbeddings { original, mirrored });
         }
-        Ok(out)
+        let forward = |images: &Tensor| self.forward(images);
+        embed::embed_with_mirror(rgb, n, &self.input, self.device(), forward)
     }
+}
 
-    fn embed_with_mirror(&self, rgb: &[u8], n: usize) -> Result<MirroredEmbeddings, ModelError> {
-        let (mut original, mut mirrored) = (Vec::new(), Vec::new());
-        for batch in batches(rgb, n)? {
-            let images = self.images(batch)?;
-            let flipped = images.f_flip([3]).map_err(ModelError::torch("mirror images"))?;
-            original.extend(rows(&tch::no_grad(|| self.forward(&images, false)))?);
-            mirrored.extend(rows(&tch::no_grad(|| self.forward(&flipped, false)))?);
+fn onnx_options(options: &EmbedderOptions) -> Result<OpenOptions, ModelError> {
+    let device = match options.device {
+        Device::Cpu => pfc_onnx::Device::Cpu,
+        Device::Cuda(index) => pfc_onnx::Device::Cuda(index as i32),
+        other => return Err(ModelError::Device { device: format!("{other:?}").to_lowercase() }),
+    };
+    Ok(OpenOptions { input: options.input.clone(), threads: options.threads, device })
+}
+
+/// Of the weights and of everything that changes what comes out.
+fn fingerprint(
+    kind: &FileKind,
+    path: &Path,
+    input: &InputSpec,
+    precision: Precision,
+) -> Result<String, ModelError> {
+    // A checkpoint's manifest holds the checksums of all its files.
+    let path: PathBuf = match kind {
+        FileKind::Checkpoint => path.join(checkpoint::MANIFEST),
+        _ => path.to_owned(),
+    };
+    let mut file = File::open(&path).map_err(ModelError::io("open", &path))?;
+    let (mut hash, mut buffer) = (Xxh3::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer).map_err(ModelError::io("read", &path))? {
+            0 => break,
+            n => hash.update(&buffer[..n]),
         }
-        Ok(MirroredEmbeddings { original, mirrored })
     }
-}
-
-impl Backbone {
-    /// Pixels as the network takes them.
-    fn images(&self, rgb: &[u8]) -> Result<Tensor, ModelError> {
-        let n = (rgb.len() / IMAGE_BYTES) as i64;
-        let failed = || ModelError::torch("prepare images");
-        let pixels = Tensor::f_from_slice(rgb).map_err(failed())?;
-        let pixels = pixels.f_to_device(self.device()).map_err(failed())?;
-        let pixels = pixels.f_to_kind(Kind::Float).map_err(failed())?;
-        let images = ((pixels - 127.5) / 127.5).view([n, IMAGE_SIZE, IMAGE_SIZE, 3]);
-        Ok(images.permute([0, 3, 1, 2]))
-    }
-}
-
-fn batches(rgb: &[u8], n: usize) -> Result<std::slice::Chunks<'_, u8>, ModelError> {
-    let expected = n.saturating_mul(IMAGE_BYTES);
-    if rgb.len() != expected {
-        return Err(ModelError::Pixels { n, found: rgb.len(), expected });
-    }
-    Ok(rgb.chunks(BATCH * IMAGE_BYTES))
-}
-
-fn rows(embeddings: &Tensor) -> Result<Vec<f32>, ModelError> {
-    let flat = embeddings.f_to_kind(Kind::Float).and_then(|rows| rows.f_reshape(-1));
-    flat.and_then(|flat| Vec::try_from(&flat)).map_err(ModelError::torch("copy embeddings"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Architecture;
-
-    fn embedder() -> Embedder {
-        tch::set_num_threads(1);
-        let architecture = Architecture::IResNet { layers: [1; 4], widths: [8, 8, 8, 8] };
-        Backbone::with_architecture(architecture, 12, Device::Cpu, 1).unwrap().into()
-    }
-
-    fn faces(n: usize) -> Vec<u8> {
-        (0..n * IMAGE_BYTES).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
-    }
-
-    fn mirrored(rgb: &[u8]) -> Vec<u8> {
-        let row = IMAGE_SIZE as usize * 3;
-        rgb.chunks(row).flat_map(|row| row.rchunks(3).flatten().copied()).collect()
-    }
-
-    fn close(a: &[f32], b: &[f32]) -> bool {
-        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
-    }
-
-    #[test]
-    fn pixels_reach_the_network_normalised_and_in_planes() {
-        let mut rgb = vec![0; IMAGE_BYTES];
-        // Row 2, column 5: red 255, green 128, blue 0.
-        let at = (2 * 112 + 5) * 3;
-        (rgb[at], rgb[at + 1]) = (255, 128);
-        let images = embedder().backbone.images(&rgb).unwrap();
-        assert_eq!(images.size(), [1, 3, 112, 112]);
-        let pixel = |channel| images.double_value(&[0, channel, 2, 5]);
-        assert_eq!(pixel(0), 1.0);
-        assert!((pixel(1) - 0.5 / 127.5).abs() < 1e-7);
-        assert_eq!(pixel(2), -1.0);
-        assert_eq!(images.double_value(&[0, 0, 5, 2]), -1.0);
-    }
-
-    #[test]
-    fn mirrored_embeddings_are_those_of_the_mirrored_image() {
-        let (embedder, rgb) = (embedder(), faces(2));
-        let both = embedder.embed_with_mirror(&rgb, 2).unwrap();
-        assert!(close(&both.original, &embedder.embed(&rgb, 2).unwrap()));
-        assert!(close(&both.mirrored, &embedder.embed(&mirrored(&rgb), 2).unwrap()));
-        assert!(!close(&both.mirrored, &both.original));
-    }
-
-    #[test]
-    fn embeddings_come_row_by_row_over_batches() {
-        let (embedder, n) = (embedder(), BATCH + 1);
-        let rgb = faces(n);
-        let all = embedder.embed(&rgb, n).unwrap();
-        assert_eq!(all.len(), n * embedder.embedding());
-        let last = embedder.embed(&rgb[BATCH * IMAGE_BYTES..], 1).unwrap();
-        assert!(close(&all[BATCH * 12..], &last));
-        assert!(embedder.embed(&[], 0).unwrap().is_empty());
-    }
-
-    #[test]
-    fn pixels_that_are_not_n_images_are_refused() {
-        let error = embedder().embed(&faces(1)[1..], 1).unwrap_err();
-        assert_eq!(error.to_string(), "37631 bytes of pixels for 1 images, which take 37632");
-        assert!(embedder().embed_with_mirror(&faces(1), usize::MAX).is_err());
-    }
+    let InputSpec { height, width, channels, mean, std, .. } = input;
+    let options = format!("{height} {width} {channels:?} {mean:?} {std:?} {precision:?}");
+    hash.update(options.as_bytes());
+    Ok(format!("{:032x}", hash.digest128()))
 }

@@ -3,6 +3,8 @@
 use std::{io, path::PathBuf};
 
 use pfc_durable::DurableError;
+use pfc_onnx::OnnxError;
+use pfc_torchfile::TorchFileError;
 
 use crate::{EMBEDDING_MAX, Network};
 
@@ -132,6 +134,52 @@ pub enum ModelError {
         /// The kind the network needs.
         expected: String,
     },
+    /// A file of PyTorch that cannot be read or written.
+    #[error("{}: not usable as weights", path.display())]
+    TorchFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: TorchFileError,
+    },
+    /// A file whose first bytes belong to no kind of model.
+    #[error("{}: not a model: {reason}", path.display())]
+    NotAModel {
+        /// The file.
+        path: PathBuf,
+        /// What it begins with.
+        reason: String,
+    },
+    /// Weights of no known network.
+    #[error("{origin}: the weights belong to no known network: {reason}")]
+    UnknownArchitecture {
+        /// Where the weights came from.
+        origin: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A TorchScript program that is refused, or fails.
+    #[error("{}: the TorchScript program is refused: {reason}", path.display())]
+    Script {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// An option that this kind of model does not have.
+    #[error("{}: {option} cannot be set: {reason}", path.display())]
+    Option {
+        /// The model.
+        path: PathBuf,
+        /// As on the command line.
+        option: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// An ONNX model that cannot be opened or run.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     /// Pixels that do not make the stated number of images.
     #[error("{found} bytes of pixels for {n} images, which take {expected}")]
     Pixels {
@@ -184,6 +232,21 @@ impl ModelError {
                 "the weights belong to another network or embedding size than the one asked for"
                     .to_owned(),
             ),
+            ModelError::TorchFile { source, .. } => source.hint(),
+            ModelError::NotAModel { .. } => Some(
+                "a model is a checkpoint folder (.ckpt), an ONNX file, a TorchScript program, or a \
+                 state dict as .pth, .pt or .safetensors"
+                    .to_owned(),
+            ),
+            ModelError::UnknownArchitecture { .. } => Some(
+                "IResNet, MobileFaceNet and ViT are known with InsightFace's keys; of a ViT of \
+                 your own, state its attention heads with --heads"
+                    .to_owned(),
+            ),
+            ModelError::Script { .. } => {
+                Some("a trace or script of the backbone alone is wanted: images in, embeddings out".to_owned())
+            }
+            ModelError::Onnx(error) => error.hint(),
             ModelError::Durable(error) => error.hint(),
             _ => None,
         }

@@ -6,9 +6,11 @@ use tch::Tensor;
 
 use crate::{
     IMAGE_SIZE,
-    conv::{Conv2d, ConvShape},
+    conv::ConvShape,
+    graph::{Graph, Value},
     init::Init,
     layers::{BatchNorm, Linear, PRelu, Pass},
+    normed::{ConvNorm, LinearNorm},
     state::State,
 };
 
@@ -17,13 +19,12 @@ const CONV: Init = Init::Normal { std: 0.1 };
 
 #[derive(Debug)]
 pub(crate) struct IResNet {
-    conv1: Conv2d,
-    bn1: BatchNorm,
+    conv1: ConvNorm,
     prelu: PRelu,
     blocks: Vec<Block>,
-    bn2: BatchNorm,
-    fc: Linear,
-    features: BatchNorm,
+    /// Gone once it is folded into `fc`.
+    bn2: Option<BatchNorm>,
+    fc: LinearNorm,
 }
 
 impl IResNet {
@@ -33,80 +34,118 @@ impl IResNet {
         widths: [i64; 4],
         embedding: i64,
     ) -> IResNet {
-        let conv1 = Conv2d::new(state, "conv1", ConvShape::three(3, widths[0], 1), CONV);
-        let bn1 = BatchNorm::new(state, "bn1", widths[0]);
+        let conv1 = ConvShape::three(3, widths[0], 1);
+        let conv1 = ConvNorm::new(state, ["conv1", "bn1"], conv1, CONV);
         let prelu = PRelu::new(state, "prelu", widths[0]);
         let mut blocks = Vec::new();
         let mut inputs = widths[0];
         for (stage, (&n_blocks, &outputs)) in layers.iter().zip(&widths).enumerate() {
             for i in 0..n_blocks {
                 let name = format!("layer{}.{i}", stage + 1);
-                blocks.push(Block::new(state, &name, inputs, outputs, i == 0));
+                blocks.push(Block::new(state, name, inputs, outputs, i == 0));
                 inputs = outputs;
             }
         }
-        let bn2 = BatchNorm::new(state, "bn2", inputs);
+        let bn2 = Some(BatchNorm::new(state, "bn2", inputs));
         // Four stages halve the side four times.
         let flat = inputs * (IMAGE_SIZE / 16) * (IMAGE_SIZE / 16);
         let init = Init::torch_default(flat);
         let fc = Linear::new(state, "fc", [embedding, flat], init).with_bias(state, "fc", init);
         let features = BatchNorm::frozen_weight(state, "features", embedding);
-        IResNet { conv1, bn1, prelu, blocks, bn2, fc, features }
+        IResNet { conv1, prelu, blocks, bn2, fc: LinearNorm::new(fc, features) }
     }
 
     /// `[B, 3, 112, 112]` to `[B, E]`; the last two layers are always f32, as in the reference.
     pub(crate) fn forward(&self, images: &Tensor, pass: &Pass) -> Tensor {
-        let mut x = self.bn1.forward(&self.conv1.forward(images, pass), pass);
-        x = self.prelu.forward(&x, pass);
+        let mut x = self.prelu.forward(&self.conv1.forward(images, pass), pass);
         for block in &self.blocks {
             x = block.forward(&x, pass);
         }
-        let flat = self.bn2.forward(&x, pass).flatten(1, -1);
-        self.features.forward(&self.fc.forward(&flat, &pass.full()), pass)
+        if let Some(bn2) = &self.bn2 {
+            x = bn2.forward(&x, pass);
+        }
+        self.fc.forward(&x.flatten(1, -1), &pass.full())
+    }
+
+    /// Folds what can be: a normalisation before a padded convolution cannot, as zeros of the
+    /// padding are not normalised.
+    pub(crate) fn fold(&mut self) {
+        self.conv1.fold();
+        self.blocks.iter_mut().for_each(Block::fold);
+        self.fc.fold(self.bn2.take().as_ref());
+    }
+
+    pub(crate) fn emit(&self, graph: &mut Graph, images: &Value) -> Value {
+        let x = self.conv1.emit(graph, images);
+        let mut x = self.prelu.emit(graph, &x);
+        for block in &self.blocks {
+            x = block.emit(graph, &x);
+        }
+        if let Some(bn2) = &self.bn2 {
+            x = bn2.emit(graph, &x);
+        }
+        let flat = graph.flatten("flatten", &x);
+        self.fc.emit(graph, &flat)
     }
 }
 
 #[derive(Debug)]
 struct Block {
+    name: String,
     bn1: BatchNorm,
-    conv1: Conv2d,
-    bn2: BatchNorm,
+    conv1: ConvNorm,
     prelu: PRelu,
-    conv2: Conv2d,
-    bn3: BatchNorm,
-    downsample: Option<(Conv2d, BatchNorm)>,
+    conv2: ConvNorm,
+    downsample: Option<ConvNorm>,
 }
 
 impl Block {
     /// The first block of a stage halves the side and has a convolution in its shortcut.
-    fn new(state: &mut State, name: &str, inputs: i64, outputs: i64, is_first: bool) -> Block {
+    fn new(state: &mut State, name: String, inputs: i64, outputs: i64, is_first: bool) -> Block {
         let stride = if is_first { 2 } else { 1 };
-        let conv1 = ConvShape::three(inputs, outputs, 1);
-        let conv2 = ConvShape::three(outputs, outputs, stride);
-        Block {
-            bn1: BatchNorm::new(state, &format!("{name}.bn1"), inputs),
-            conv1: Conv2d::new(state, &format!("{name}.conv1"), conv1, CONV),
-            bn2: BatchNorm::new(state, &format!("{name}.bn2"), outputs),
-            prelu: PRelu::new(state, &format!("{name}.prelu"), outputs),
-            conv2: Conv2d::new(state, &format!("{name}.conv2"), conv2, CONV),
-            bn3: BatchNorm::new(state, &format!("{name}.bn3"), outputs),
-            downsample: is_first.then(|| {
-                let shape = ConvShape::one(inputs, outputs, stride);
-                (
-                    Conv2d::new(state, &format!("{name}.downsample.0"), shape, CONV),
-                    BatchNorm::new(state, &format!("{name}.downsample.1"), outputs),
-                )
-            }),
-        }
+        let part = |part: &str| format!("{name}.{part}");
+        let conv = |state: &mut State, names: [&str; 2], shape| {
+            ConvNorm::new(state, [&part(names[0]), &part(names[1])], shape, CONV)
+        };
+        let three = ConvShape::three;
+        let bn1 = BatchNorm::new(state, &part("bn1"), inputs);
+        let conv1 = conv(state, ["conv1", "bn2"], three(inputs, outputs, 1));
+        let prelu = PRelu::new(state, &part("prelu"), outputs);
+        let conv2 = conv(state, ["conv2", "bn3"], three(outputs, outputs, stride));
+        let shortcut = ConvShape::one(inputs, outputs, stride);
+        let downsample = is_first.then(|| conv(state, ["downsample.0", "downsample.1"], shortcut));
+        Block { bn1, conv1, prelu, conv2, downsample, name }
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
         let y = self.conv1.forward(&self.bn1.forward(x, pass), pass);
-        let y = self.prelu.forward(&self.bn2.forward(&y, pass), pass);
-        let y = self.bn3.forward(&self.conv2.forward(&y, pass), pass);
+        let y = self.conv2.forward(&self.prelu.forward(&y, pass), pass);
         match &self.downsample {
-            Some((conv, bn)) => y + bn.forward(&conv.forward(x, pass), pass),
+            Some(downsample) => y + downsample.forward(x, pass),
             None => y + x,
+        }
+    }
+
+    fn fold(&mut self) {
+        let Block { conv1, conv2, downsample, .. } = self;
+        [Some(conv1), Some(conv2), downsample.as_mut()]
+            .into_iter()
+            .flatten()
+            .for_each(ConvNorm::fold);
+    }
+
+    fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let y = self.bn1.emit(graph, x);
+        let y = self.conv1.emit(graph, &y);
+        let y = self.prelu.emit(graph, &y);
+        let y = self.conv2.emit(graph, &y);
+        let sum = format!("{}.sum", self.name);
+        match &self.downsample {
+            Some(downsample) => {
+                let shortcut = downsample.emit(graph, x);
+                graph.add(&sum, &y, &shortcut)
+            }
+            None => graph.add(&sum, &y, x),
         }
     }
 }

@@ -4,7 +4,12 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{init::Init, spec::Precision, state::State};
+use crate::{
+    graph::{Attribute, Graph, Value},
+    init::Init,
+    spec::Precision,
+    state::State,
+};
 
 /// How one forward pass is to be done.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +42,7 @@ impl Pass {
 /// Parameters and statistics are f32 whatever the input's kind, and sums are taken in f32.
 #[derive(Debug)]
 pub(crate) struct BatchNorm {
+    name: String,
     weight: Tensor,
     bias: Tensor,
     running_mean: Tensor,
@@ -63,6 +69,7 @@ impl BatchNorm {
     fn with_weight(state: &mut State, name: &str, channels: i64, weight: Tensor) -> BatchNorm {
         let c = &[channels];
         BatchNorm {
+            name: name.to_owned(),
             weight,
             bias: state.parameter(format!("{name}.bias"), c, Init::Constant(0.0)),
             running_mean: state.buffer(format!("{name}.running_mean"), c, Init::Constant(0.0)),
@@ -74,6 +81,40 @@ impl BatchNorm {
 
     pub(crate) fn with_eps(self, eps: f64) -> BatchNorm {
         BatchNorm { eps, ..self }
+    }
+
+    /// What it does in evaluation, `x * scale + shift` per channel: both `[C]` in f64.
+    pub(crate) fn scale_and_shift(&self) -> (Tensor, Tensor) {
+        let double = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double);
+        let scale = double(&self.weight) / (double(&self.running_var) + self.eps).sqrt();
+        let shift = double(&self.bias) - double(&self.running_mean) * &scale;
+        (scale, shift)
+    }
+
+    /// Keeps the shape.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let name = &self.name;
+        if graph.plain_normalisation {
+            let mut sides = vec![1; x.shape.len()];
+            sides[0] = -1;
+            let (scale, shift) = self.scale_and_shift();
+            let scale = graph.numbers(format!("{name}.scale"), &scale.view(&sides[..]));
+            let shift = graph.numbers(format!("{name}.shift"), &shift.view(&sides[..]));
+            let scaled = format!("{name}.scaled");
+            let scaled = graph.node("Mul", &scaled, &[&x.name, &scale], Vec::new(), &x.shape);
+            return graph.node("Add", name, &[&scaled.name, &shift], Vec::new(), &x.shape);
+        }
+        let parts = [
+            ("weight", &self.weight),
+            ("bias", &self.bias),
+            ("running_mean", &self.running_mean),
+            ("running_var", &self.running_var),
+        ];
+        let parts = parts.map(|(part, tensor)| graph.numbers(format!("{name}.{part}"), tensor));
+        let [weight, bias, mean, var] = parts.each_ref().map(String::as_str);
+        let eps = vec![("epsilon", Attribute::Float(self.eps as f32))];
+        let inputs = [&x.name, weight, bias, mean, var];
+        graph.node("BatchNormalization", name, &inputs, eps, &x.shape)
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
@@ -96,13 +137,22 @@ impl BatchNorm {
 /// Leaky rectifier with one learnt slope per channel.
 #[derive(Debug)]
 pub(crate) struct PRelu {
+    name: String,
     weight: Tensor,
 }
 
 impl PRelu {
     pub(crate) fn new(state: &mut State, name: &str, channels: i64) -> PRelu {
         let init = Init::Constant(0.25);
-        PRelu { weight: state.parameter(format!("{name}.weight"), &[channels], init) }
+        let weight = state.parameter(format!("{name}.weight"), &[channels], init);
+        PRelu { name: name.to_owned(), weight }
+    }
+
+    /// Keeps the shape `[C, H, W]`.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let slopes = self.weight.view([-1, 1, 1]);
+        let slopes = graph.numbers(format!("{}.weight", self.name), &slopes);
+        graph.node("PRelu", &self.name, &[&x.name, &slopes], Vec::new(), &x.shape)
     }
 
     pub(crate) fn forward(&self, x_bchw: &Tensor, pass: &Pass) -> Tensor {
@@ -119,18 +169,77 @@ impl PRelu {
 /// Matrix product with an optional bias.
 #[derive(Debug)]
 pub(crate) struct Linear {
+    name: String,
     weight: Tensor,
     bias: Option<Tensor>,
 }
 
 impl Linear {
     pub(crate) fn new(state: &mut State, name: &str, shape: [i64; 2], init: Init) -> Linear {
-        Linear { weight: state.parameter(format!("{name}.weight"), &shape, init), bias: None }
+        let weight = state.parameter(format!("{name}.weight"), &shape, init);
+        Linear { name: name.to_owned(), weight, bias: None }
     }
 
     pub(crate) fn with_bias(self, state: &mut State, name: &str, init: Init) -> Linear {
         let outputs = self.weight.size()[0];
         Linear { bias: Some(state.parameter(format!("{name}.bias"), &[outputs], init)), ..self }
+    }
+
+    /// Multiplies each output by `scale` and adds `shift`, for good.
+    pub(crate) fn absorb(&mut self, scale: &Tensor, shift: &Tensor) {
+        let weight = self.weight.detach().to_kind(Kind::Double) * scale.unsqueeze(1);
+        self.weight = weight.to_kind(Kind::Float);
+        self.add_bias(scale, shift);
+    }
+
+    /// The same of its inputs, which are channels flattened: `[C, H, W]` in this order.
+    pub(crate) fn absorb_before(&mut self, scale: &Tensor, shift: &Tensor) {
+        let [outputs, inputs] = self.weight.size()[..] else { return };
+        let area = inputs / scale.size()[0];
+        let over_area =
+            |per_channel: &Tensor| per_channel.repeat_interleave_self_int(area, 0, None);
+        let weight = self.weight.detach().to_kind(Kind::Double);
+        let shift = weight.mv(&over_area(shift));
+        self.weight = (weight * over_area(scale)).to_kind(Kind::Float);
+        let ones = Tensor::ones([outputs], (Kind::Double, shift.device()));
+        self.add_bias(&ones, &shift);
+    }
+
+    fn add_bias(&mut self, scale: &Tensor, shift: &Tensor) {
+        let bias = match &self.bias {
+            Some(bias) => bias.detach().to_kind(Kind::Double) * scale + shift,
+            None => shift.shallow_clone(),
+        };
+        self.bias = Some(bias.to_kind(Kind::Float));
+    }
+
+    /// Over the last axis.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let (name, sizes) = (&self.name, self.weight.size());
+        let mut shape = x.shape.clone();
+        if let Some(last) = shape.last_mut() {
+            *last = sizes[0];
+        }
+        graph.macs += (shape.iter().product::<i64>() * sizes[1]) as u64;
+        let bias = self.bias.as_ref();
+        if shape.len() == 1 {
+            let weight = graph.numbers(format!("{name}.weight"), &self.weight);
+            let bias = bias.map(|bias| graph.numbers(format!("{name}.bias"), bias));
+            let inputs: Vec<&str> = [Some(&x.name), Some(&weight), bias.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(String::as_str)
+                .collect();
+            let transposed = vec![("transB", Attribute::Int(1))];
+            return graph.node("Gemm", name, &inputs, transposed, &shape);
+        }
+        // Gemm knows two axes only.
+        let weight = graph.numbers(format!("{name}.weight"), &self.weight.transpose(0, 1));
+        let product = if bias.is_some() { format!("{name}.product") } else { name.clone() };
+        let product = graph.node("MatMul", &product, &[&x.name, &weight], Vec::new(), &shape);
+        let Some(bias) = bias else { return product };
+        let bias = graph.numbers(format!("{name}.bias"), bias);
+        graph.node("Add", name, &[&product.name, &bias], Vec::new(), &shape)
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
@@ -139,9 +248,13 @@ impl Linear {
     }
 }
 
+/// PyTorch's default, which the reference keeps.
+const LAYER_EPS: f64 = 1e-5;
+
 /// Normalisation over the last axis, always in f32.
 #[derive(Debug)]
 pub(crate) struct LayerNorm {
+    name: String,
     weight: Tensor,
     bias: Tensor,
 }
@@ -149,6 +262,7 @@ pub(crate) struct LayerNorm {
 impl LayerNorm {
     pub(crate) fn new(state: &mut State, name: &str, dim: i64) -> LayerNorm {
         LayerNorm {
+            name: name.to_owned(),
             weight: state.parameter(format!("{name}.weight"), &[dim], Init::Constant(1.0)),
             bias: state.parameter(format!("{name}.bias"), &[dim], Init::Constant(0.0)),
         }
@@ -156,7 +270,23 @@ impl LayerNorm {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let dim = self.weight.size();
-        x.to_kind(Kind::Float).layer_norm(dim, Some(&self.weight), Some(&self.bias), 1e-5, true)
+        x.to_kind(Kind::Float).layer_norm(
+            dim,
+            Some(&self.weight),
+            Some(&self.bias),
+            LAYER_EPS,
+            true,
+        )
+    }
+
+    /// Keeps the shape.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let weight = graph.numbers(format!("{}.weight", self.name), &self.weight);
+        let bias = graph.numbers(format!("{}.bias", self.name), &self.bias);
+        let attributes =
+            vec![("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(LAYER_EPS as f32))];
+        let inputs = [&x.name, weight.as_str(), bias.as_str()];
+        graph.node("LayerNormalization", &self.name, &inputs, attributes, &x.shape)
     }
 }
 
@@ -164,11 +294,12 @@ impl LayerNorm {
 mod tests {
     use super::*;
     use crate::conv::{Conv2d, ConvShape};
+    use crate::state::Start;
     use crate::testing::{check_close, pass, random, with_gradients};
 
     #[test]
     fn prelu_and_its_gradients_equal_pytorch_s() {
-        let mut state = State::new(Device::Cpu, Some(0));
+        let mut state = State::new(Device::Cpu, Start::Seed(0));
         let layer = PRelu::new(&mut state, "prelu", 5);
         let slopes = Tensor::from_slice(&[0.25f32, -0.5, 0.0, 1.0, 1.75]);
         tch::no_grad(|| layer.weight.shallow_clone().copy_(&slopes));
@@ -184,7 +315,7 @@ mod tests {
 
     #[test]
     fn bf16_keeps_master_weights_and_their_gradients_in_f32() {
-        let mut state = State::new(Device::Cpu, Some(0));
+        let mut state = State::new(Device::Cpu, Start::Seed(0));
         let shape = ConvShape::three(3, 4, 1);
         let conv = Conv2d::new(&mut state, "c", shape, Init::Constant(0.1));
         let bn = BatchNorm::new(&mut state, "b", 4);
@@ -204,7 +335,7 @@ mod tests {
 
     #[test]
     fn evaluation_leaves_running_statistics_alone() {
-        let mut state = State::new(Device::Cpu, Some(0));
+        let mut state = State::new(Device::Cpu, Start::Seed(0));
         let bn = BatchNorm::new(&mut state, "bn", 2);
         let x = random(&[3, 2, 4, 4], "x");
         let eval = Pass { train: false, ..pass(Precision::F32) };

@@ -2,21 +2,31 @@
 //!
 //! A [`Backbone`] turns aligned 112×112 faces into embeddings. Parameter names, shapes and orders
 //! are InsightFace's, so that weights move between the two without renaming. A [`checkpoint`] keeps
-//! one on disk, an [`Embedder`] runs one over images.
+//! one on disk, [`weights`] come from the files of other programs, [`export`] writes such files, and
+//! an [`Embedder`] runs any of them over images, whatever it was made from.
 
 pub mod bytes;
 pub mod checkpoint;
+pub mod export;
 pub mod tensors;
+pub mod weights;
 
 mod allocator;
 mod backbone;
 mod conv;
+mod embed;
 mod embedder;
 mod error;
+mod graph;
+mod inference;
 mod init;
 mod iresnet;
 mod layers;
 mod mobilefacenet;
+mod net;
+mod normed;
+mod recognise;
+mod script;
 mod spec;
 mod state;
 #[cfg(test)]
@@ -24,6 +34,9 @@ mod testing;
 mod vit;
 
 pub use backbone::Backbone;
-pub use embedder::{Embed, Embedder, MirroredEmbeddings};
+pub use embed::{Embed, MirroredEmbeddings};
+pub use embedder::{Embedder, EmbedderOptions};
 pub use error::ModelError;
+pub use inference::Inference;
+pub use pfc_onnx::{ChannelOrder, InputOptions, InputSpec, OnnxError};
 pub use spec::{Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, Network, Precision};

@@ -5,9 +5,11 @@
 use tch::Tensor;
 
 use crate::{
-    conv::{Conv2d, ConvShape},
+    conv::ConvShape,
+    graph::{Graph, Value},
     init::Init,
     layers::{BatchNorm, Linear, PRelu, Pass},
+    normed::{ConvNorm, LinearNorm},
     state::State,
 };
 
@@ -18,9 +20,8 @@ const SEPARATED: i64 = 512;
 pub(crate) struct MobileFaceNet {
     layers: Vec<Layer>,
     conv_sep: ConvBlock,
-    gdc: LinearBlock,
-    linear: Linear,
-    bn: BatchNorm,
+    gdc: ConvNorm,
+    linear: LinearNorm,
 }
 
 #[derive(Debug)]
@@ -62,11 +63,11 @@ impl MobileFaceNet {
         ];
         let conv_sep = ConvBlock::new(state, "conv_sep", ConvShape::one(wide, SEPARATED, 1));
         let pool = ConvShape { kernel: 7, padding: 0, ..ConvShape::three(SEPARATED, SEPARATED, 1) };
-        let gdc = LinearBlock::new(state, "features.layers.0", pool.grouped(SEPARATED));
+        let gdc = linear_block(state, "features.layers.0", pool.grouped(SEPARATED));
         let shape = [embedding, SEPARATED];
         let linear = Linear::new(state, "features.layers.2", shape, Init::kaiming_fan_out(&shape));
         let bn = BatchNorm::new(state, "features.layers.3", embedding);
-        MobileFaceNet { layers, conv_sep, gdc, linear, bn }
+        MobileFaceNet { layers, conv_sep, gdc, linear: LinearNorm::new(linear, bn) }
     }
 
     /// `[B, 3, 112, 112]` to `[B, E]`; from `conv_sep` on always f32, as in the reference.
@@ -83,7 +84,38 @@ impl MobileFaceNet {
         }
         let full = pass.full();
         let x = self.gdc.forward(&self.conv_sep.forward(&x, &full), &full).flatten(1, -1);
-        self.bn.forward(&self.linear.forward(&x, &full), &full)
+        self.linear.forward(&x, &full)
+    }
+
+    pub(crate) fn fold(&mut self) {
+        for layer in &mut self.layers {
+            match layer {
+                Layer::Conv(block) => block.conv.fold(),
+                Layer::Down(block) => block.fold(),
+                Layer::Residual(blocks) => blocks.iter_mut().for_each(DepthWise::fold),
+            }
+        }
+        self.conv_sep.conv.fold();
+        self.gdc.fold();
+        self.linear.fold(None);
+    }
+
+    pub(crate) fn emit(&self, graph: &mut Graph, images: &Value) -> Value {
+        let mut x = images.clone();
+        for layer in &self.layers {
+            x = match layer {
+                Layer::Conv(block) => block.emit(graph, &x),
+                Layer::Down(block) => block.emit(graph, &x),
+                Layer::Residual(blocks) => blocks.iter().fold(x, |x, block| {
+                    let y = block.emit(graph, &x);
+                    graph.add(&format!("{}.sum", block.name), &y, &x)
+                }),
+            };
+        }
+        let x = self.conv_sep.emit(graph, &x);
+        let x = self.gdc.emit(graph, &x);
+        let flat = graph.flatten("flatten", &x);
+        self.linear.emit(graph, &flat)
     }
 }
 
@@ -96,48 +128,41 @@ fn residual(state: &mut State, name: &str, n: usize, channels: i64, groups: i64)
 /// Convolution, normalisation, activation.
 #[derive(Debug)]
 struct ConvBlock {
-    linear: LinearBlock,
+    conv: ConvNorm,
     prelu: PRelu,
 }
 
 impl ConvBlock {
     fn new(state: &mut State, name: &str, shape: ConvShape) -> ConvBlock {
-        let linear = LinearBlock::new(state, name, shape);
+        let conv = linear_block(state, name, shape);
         let prelu = PRelu::new(state, &format!("{name}.layers.2"), shape.outputs);
-        ConvBlock { linear, prelu }
+        ConvBlock { conv, prelu }
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        self.prelu.forward(&self.linear.forward(x, pass), pass)
+        self.prelu.forward(&self.conv.forward(x, pass), pass)
+    }
+
+    fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let y = self.conv.emit(graph, x);
+        self.prelu.emit(graph, &y)
     }
 }
 
 /// Convolution and normalisation.
-#[derive(Debug)]
-struct LinearBlock {
-    conv: Conv2d,
-    bn: BatchNorm,
-}
-
-impl LinearBlock {
-    fn new(state: &mut State, name: &str, shape: ConvShape) -> LinearBlock {
-        let init = Init::kaiming_fan_out(&shape.weight());
-        let conv = Conv2d::new(state, &format!("{name}.layers.0"), shape, init);
-        let bn = BatchNorm::new(state, &format!("{name}.layers.1"), shape.outputs);
-        LinearBlock { conv, bn }
-    }
-
-    fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        self.bn.forward(&self.conv.forward(x, pass), pass)
-    }
+fn linear_block(state: &mut State, name: &str, shape: ConvShape) -> ConvNorm {
+    let init = Init::kaiming_fan_out(&shape.weight());
+    let names = [format!("{name}.layers.0"), format!("{name}.layers.1")];
+    ConvNorm::new(state, names.each_ref().map(String::as_str), shape, init)
 }
 
 /// Expand by 1×1, convolve each channel by 3×3, project by 1×1.
 #[derive(Debug)]
 struct DepthWise {
+    name: String,
     expand: ConvBlock,
     depthwise: ConvBlock,
-    project: LinearBlock,
+    project: ConvNorm,
 }
 
 impl DepthWise {
@@ -146,13 +171,14 @@ impl DepthWise {
         let [inputs, between, outputs] = channels;
         let depthwise = ConvShape::three(between, between, stride).grouped(between);
         DepthWise {
+            name: name.to_owned(),
             expand: ConvBlock::new(
                 state,
                 &format!("{name}.layers.0"),
                 ConvShape::one(inputs, between, 1),
             ),
             depthwise: ConvBlock::new(state, &format!("{name}.layers.1"), depthwise),
-            project: LinearBlock::new(
+            project: linear_block(
                 state,
                 &format!("{name}.layers.2"),
                 ConvShape::one(between, outputs, 1),
@@ -163,5 +189,17 @@ impl DepthWise {
     fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
         let x = self.depthwise.forward(&self.expand.forward(x, pass), pass);
         self.project.forward(&x, pass)
+    }
+
+    fn fold(&mut self) {
+        self.expand.conv.fold();
+        self.depthwise.conv.fold();
+        self.project.fold();
+    }
+
+    fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let y = self.expand.emit(graph, x);
+        let y = self.depthwise.emit(graph, &y);
+        self.project.emit(graph, &y)
     }
 }

@@ -17,14 +17,24 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct State {
     device: Device,
-    /// `None` leaves every tensor at zero, for a network whose weights are loaded next.
-    seed: Option<u64>,
+    start: Start,
     entries: Vec<Entry>,
 }
 
+/// What a network's tensors hold at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// First values, drawn from this seed.
+    Seed(u64),
+    /// Zeros, for weights that are loaded next.
+    Zeros,
+    /// Nothing: shapes without memory, to compare weights with before any is allocated.
+    Shapes,
+}
+
 impl State {
-    pub(crate) fn new(device: Device, seed: Option<u64>) -> State {
-        State { device, seed, entries: Vec::new() }
+    pub(crate) fn new(device: Device, start: Start) -> State {
+        State { device, start, entries: Vec::new() }
     }
 
     /// A parameter that learns.
@@ -46,11 +56,15 @@ impl State {
     }
 
     fn initial(&self, key: &str, shape: &[i64], init: Init) -> Tensor {
-        let Some(seed) = self.seed else {
-            return Tensor::zeros(shape, (Kind::Float, self.device));
-        };
-        let n = shape.iter().product::<i64>() as usize;
-        Tensor::from_slice(&init.values(seed, key, n)).view(shape).to_device(self.device)
+        let options = (Kind::Float, self.device);
+        match self.start {
+            Start::Zeros => Tensor::zeros(shape, options),
+            Start::Shapes => Tensor::zeros([0i64; 0], options).expand(shape, false),
+            Start::Seed(seed) => {
+                let n = shape.iter().product::<i64>() as usize;
+                Tensor::from_slice(&init.values(seed, key, n)).view(shape).to_device(self.device)
+            }
+        }
     }
 
     fn register(&mut self, key: String, tensor: Tensor, trainable: bool) -> Tensor {
@@ -61,6 +75,14 @@ impl State {
 
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Numbers of everything but running statistics and counters.
+    pub(crate) fn n_parameters(&self) -> u64 {
+        let statistics = ["running_mean", "running_var", "num_batches_tracked"];
+        let is_parameter =
+            |entry: &&Entry| !statistics.iter().any(|name| entry.key.ends_with(name));
+        self.entries.iter().filter(is_parameter).map(|entry| entry.tensor.numel() as u64).sum()
     }
 
     /// Copies `tensors` in, all or none. `origin` names their source in errors.
@@ -80,7 +102,7 @@ impl State {
     }
 
     /// For each entry its tensor among `tensors`, checked.
-    fn matched<'a, K: AsRef<str>>(
+    pub(crate) fn matched<'a, K: AsRef<str>>(
         &self,
         origin: &str,
         tensors: &'a [(K, Tensor)],

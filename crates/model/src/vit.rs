@@ -7,8 +7,10 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     IMAGE_SIZE,
     conv::{Conv2d, ConvShape},
+    graph::{Attribute, Graph, Value},
     init::{Init, Stream, unit},
     layers::{BatchNorm, LayerNorm, Linear, Pass},
+    normed::LinearNorm,
     state::State,
 };
 
@@ -71,6 +73,28 @@ impl Vit {
             x_bld = hidden.refilled(&x_bld, &self.mask_token);
         }
         self.feature.forward(&x_bld.flatten(1, -1), pass)
+    }
+
+    pub(crate) fn fold(&mut self) {
+        self.feature.first.fold(None);
+        self.feature.second.fold(None);
+    }
+
+    pub(crate) fn emit(&self, graph: &mut Graph, images: &Value) -> Value {
+        let patches = self.patch_embed.emit(graph, images);
+        let (dim, tokens) = (patches.shape[0], patches.shape[1] * patches.shape[2]);
+        let rows = graph.reshape("patch_embed.rows", &patches, &[dim, tokens]);
+        let rows = graph.transpose("patch_embed.tokens", &rows, &[0, 2, 1], &[tokens, dim]);
+        let places = graph.numbers("pos_embed".to_owned(), &self.pos_embed);
+        let inputs = [rows.name.as_str(), &places];
+        let mut x = graph.node("Add", "patch_embed.placed", &inputs, Vec::new(), &rows.shape);
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.emit(graph, &x, i);
+        }
+        let x = self.norm.emit(graph, &x);
+        let flat = graph.flatten("flatten", &x);
+        let hidden = self.feature.first.emit(graph, &flat);
+        self.feature.second.emit(graph, &hidden)
     }
 }
 
@@ -176,9 +200,10 @@ impl Block {
     }
 
     fn attend(&self, x_bld: &Tensor, pass: &Pass) -> Tensor {
-        let [batch, tokens, dim] = three(x_bld);
+        let [_, tokens, dim] = three(x_bld);
         let qkv = self.qkv.forward(x_bld, pass).to_kind(Kind::Float);
-        let qkv = qkv.view([batch, tokens, 3, self.heads, dim / self.heads]);
+        // The batch is left to be told from the rest, so that a recorded trace takes any.
+        let qkv = qkv.view([-1, tokens, 3, self.heads, dim / self.heads]);
         let qkv = qkv.permute([2, 0, 3, 1, 4]);
         let attended_bnld = Tensor::scaled_dot_product_attention(
             &qkv.get(0),
@@ -190,8 +215,62 @@ impl Block {
             None,
             false,
         );
-        let attended = attended_bnld.transpose(1, 2).reshape([batch, tokens, dim]);
+        let attended = attended_bnld.transpose(1, 2).reshape([-1, tokens, dim]);
         self.proj.forward(&attended, pass)
+    }
+
+    fn emit(&self, graph: &mut Graph, x: &Value, i: usize) -> Value {
+        let name = |part: &str| format!("blocks.{i}.{part}");
+        let y = self.norm1.emit(graph, x);
+        let y = self.emit_attention(graph, &y, i);
+        let x = graph.add(&name("attended"), x, &y);
+        let y = self.norm2.emit(graph, &x);
+        let y = self.fc1.emit(graph, &y);
+        let bounds = [("low", 0.0f32), ("high", 6.0)].map(|(bound, value)| {
+            graph.numbers(name(&format!("mlp.relu6.{bound}")), &Tensor::from(value))
+        });
+        let inputs = [y.name.as_str(), &bounds[0], &bounds[1]];
+        let y = graph.node("Clip", &name("mlp.relu6"), &inputs, Vec::new(), &y.shape);
+        let y = self.fc2.emit(graph, &y);
+        graph.add(&name("out"), &x, &y)
+    }
+
+    fn emit_attention(&self, graph: &mut Graph, x: &Value, i: usize) -> Value {
+        let name = |part: &str| format!("blocks.{i}.attn.{part}");
+        let (tokens, dim) = (x.shape[0], x.shape[1]);
+        let (heads, width) = (self.heads, dim / self.heads);
+        let qkv = self.qkv.emit(graph, x);
+        let qkv = graph.reshape(&name("heads"), &qkv, &[tokens, 3, heads, width]);
+        let by_head = [heads, tokens, width];
+        let [q, k, v] = [("q", 0), ("k", 1), ("v", 2)].map(|(part, index)| {
+            let index = graph.integer(name(&format!("{part}.index")), index);
+            let axis = vec![("axis", Attribute::Int(2))];
+            let shape = [tokens, heads, width];
+            let rows = name(&format!("{part}.rows"));
+            let rows = graph.node("Gather", &rows, &[&qkv.name, &index], axis, &shape);
+            // Keys are laid out for the product at once.
+            let (axes, shape) = match part {
+                "k" => ([0, 2, 3, 1], [heads, width, tokens]),
+                _ => ([0, 2, 1, 3], by_head),
+            };
+            graph.transpose(&name(part), &rows, &axes, &shape)
+        });
+        // As the products of the reference's own count: queries with keys, weights with values.
+        graph.macs += 2 * (tokens * tokens * dim) as u64;
+        let square = [heads, tokens, tokens];
+        let scale = Tensor::from((width as f64).sqrt().recip() as f32);
+        let scale = graph.numbers(name("scale"), &scale);
+        let q = graph.node("Mul", &name("q.scaled"), &[&q.name, &scale], Vec::new(), &q.shape);
+        let logits =
+            graph.node("MatMul", &name("logits"), &[&q.name, &k.name], Vec::new(), &square);
+        let axis = vec![("axis", Attribute::Int(-1))];
+        let weights = graph.node("Softmax", &name("weights"), &[&logits.name], axis, &square);
+        let inputs = [weights.name.as_str(), &v.name];
+        let mixed = graph.node("MatMul", &name("mixed"), &inputs, Vec::new(), &by_head);
+        let rows = [tokens, heads, width];
+        let mixed = graph.transpose(&name("mixed.rows"), &mixed, &[0, 2, 1, 3], &rows);
+        let mixed = graph.reshape(&name("joined"), &mixed, &[tokens, dim]);
+        self.proj.emit(graph, &mixed)
     }
 
     /// Stochastic depth: the branch of a whole image is left out, and the others weigh more.
@@ -219,26 +298,23 @@ fn on_device(values: &[f32], device: Device) -> Tensor {
 /// Two linear layers, each with its normalisation.
 #[derive(Debug)]
 struct Head {
-    linear0: Linear,
-    bn1: BatchNorm,
-    linear2: Linear,
-    bn3: BatchNorm,
+    first: LinearNorm,
+    second: LinearNorm,
 }
 
 impl Head {
     fn new(state: &mut State, flat: i64, dim: i64, embedding: i64) -> Head {
-        Head {
-            linear0: Linear::new(state, "feature.0", [dim, flat], NARROW),
-            bn1: BatchNorm::new(state, "feature.1", dim).with_eps(HEAD_EPS),
-            linear2: Linear::new(state, "feature.2", [embedding, dim], NARROW),
-            bn3: BatchNorm::new(state, "feature.3", embedding).with_eps(HEAD_EPS),
-        }
+        let mut layer = |i: usize, shape: [i64; 2]| {
+            let linear = Linear::new(state, &format!("feature.{i}"), shape, NARROW);
+            let norm = BatchNorm::new(state, &format!("feature.{}", i + 1), shape[0]);
+            LinearNorm::new(linear, norm.with_eps(HEAD_EPS))
+        };
+        Head { first: layer(0, [dim, flat]), second: layer(2, [embedding, dim]) }
     }
 
     fn forward(&self, flat: &Tensor, pass: &Pass) -> Tensor {
         let full = pass.full();
-        let x = self.bn1.forward(&self.linear0.forward(flat, &full), &full);
-        self.bn3.forward(&self.linear2.forward(&x, &full), &full)
+        self.second.forward(&self.first.forward(flat, &full), &full)
     }
 }
 
@@ -246,6 +322,7 @@ impl Head {
 mod tests {
     use super::*;
     use crate::spec::Precision;
+    use crate::state::Start;
 
     #[test]
     fn hidden_tokens_come_back_as_mask_tokens_in_their_places() {
@@ -266,7 +343,7 @@ mod tests {
 
     #[test]
     fn stochastic_depth_keeps_the_expectation() {
-        let mut state = State::new(Device::Cpu, Some(0));
+        let mut state = State::new(Device::Cpu, Start::Seed(0));
         let shape = VitShape { dim: 4, depth: 2, heads: 1, patch: 56, drop_path: 0.2, mask: 0.0 };
         let block = Block::new(&mut state, 1, shape);
         let pass = Pass { train: true, precision: Precision::F32, noise_seed: 9 };

@@ -189,5 +189,8 @@ fn an_embedder_opened_from_disk_embeds_like_the_network_in_memory() {
     let rgb: Vec<u8> = (0..2 * 112 * 112 * 3u64).map(|i| (i * i / 7) as u8).collect();
     let found = embedder.embed(&rgb, 2).expect("embedded");
     assert_eq!(found.len(), 2 * 32);
-    assert_eq!(found, backbone.embed(&rgb, 2).expect("embedded"));
+    let expected = backbone.embed(&rgb, 2).expect("embedded");
+    // Its normalisations are folded, which rounds elsewhere.
+    let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference < 1e-5, "{difference}");
 }

@@ -51,6 +51,9 @@ impl Salvage {
     }
 }
 
+/// Bytes of a file that a walk through it holds at a time.
+const RELEASE_BYTES: u64 = 256 << 20;
+
 /// A `.rec` file, memory-mapped.
 ///
 /// Reading takes `&self` from any number of threads. The index takes 16 bytes of memory per record,
@@ -136,8 +139,14 @@ impl RecordFile {
         bytes: Bytes,
         mut on_damage: impl FnMut(Damage) -> Result<(), RecordError>,
     ) -> Result<RecordFile, RecordError> {
-        let mut entries = Vec::new();
+        let (mut entries, mut release_at) = (Vec::new(), RELEASE_BYTES);
         for found in Scanner::new(&bytes) {
+            if let Ok((offset, _)) = found
+                && offset >= release_at
+            {
+                bytes.release();
+                release_at = offset + RELEASE_BYTES;
+            }
             let found = found.and_then(|(offset, payload)| {
                 let damage =
                     |fault| Damage { from: offset, offset, fault, resumes_at: payload.end as u64 };
@@ -184,6 +193,14 @@ impl RecordFile {
     /// What the user should know about the file; for warnings.
     pub fn notes(&self) -> &[Note] {
         &self.notes
+    }
+
+    /// Stops the pages of the file read so far from counting as this process's memory. What was read
+    /// of them stays valid, and reading goes on as before. For loops through files larger than
+    /// memory: what the system shows as this process's memory, and bounds in a job, then is what it
+    /// needs.
+    pub fn release_pages(&self) {
+        self.bytes.release();
     }
 
     /// Number of records.

@@ -4,7 +4,7 @@
 
 use std::{fs::File, ops::Deref, path::Path};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::RecordError;
 
@@ -25,6 +25,16 @@ impl Bytes {
         // reader would break any program that maps it.
         let mmap = unsafe { Mmap::map(&file) }.map_err(failed("map"))?;
         Ok(Bytes::Mapped(mmap))
+    }
+
+    /// Takes the pages of a mapped file out of this process; the system's cache may keep them.
+    pub(crate) fn release(&self) {
+        if let Bytes::Mapped(mmap) = self {
+            // SAFETY: pages of a file mapped for reading only come back from the file with the same
+            // bytes, which `open` relies on anyway, so no borrow of them sees a change. It is
+            // advice: where the system does not take it, the pages stay.
+            let _ = unsafe { mmap.unchecked_advise(UncheckedAdvice::DontNeed) };
+        }
     }
 }
 

@@ -63,11 +63,11 @@ pub fn decode_rgb(jpeg: &[u8], size: ImageSize, out: &mut [u8]) -> Result<(), De
     if out.len() != size.rgb_bytes() {
         return Err(DecodeError::Buffer { found: out.len(), expected: size.rgb_bytes() });
     }
-    let found = header(jpeg)?;
-    if found != size {
-        return Err(DecodeError::Size { found, expected: size });
+    let outline = Outline::read(jpeg)?;
+    if outline.size != size {
+        return Err(DecodeError::Size { found: outline.size, expected: size });
     }
-    if !has_end(jpeg) {
+    if !outline.has_end() {
         return Err(DecodeError::Broken { what: "it is cut short: no end-of-image marker".into() });
     }
     let options = DecoderOptions::default()
@@ -86,11 +86,7 @@ pub fn decode_rgb(jpeg: &[u8], size: ImageSize, out: &mut [u8]) -> Result<(), De
 /// [`DecodeError::NotJpeg`] if the bytes end, or stop being JPEG segments, before a frame header
 /// with positive dimensions.
 pub fn header(bytes: &[u8]) -> Result<ImageSize, DecodeError> {
-    let bad = |what| DecodeError::NotJpeg { what };
-    let rest = bytes.strip_prefix(START_OF_IMAGE).ok_or(bad("no start-of-image marker"))?;
-    let frame = Segments { rest }.find(|s| is_frame_header(s.marker));
-    let frame = frame.ok_or(bad("no frame header"))?;
-    frame_size(frame.payload).ok_or(bad("the frame header has no dimensions"))
+    Ok(Outline::read(bytes)?.size)
 }
 
 /// What can be said of a JPEG without decoding it: every segment up to the first scan is whole, there
@@ -103,20 +99,38 @@ pub fn header(bytes: &[u8]) -> Result<ImageSize, DecodeError> {
 ///
 /// [`DecodeError::NotJpeg`] as [`header`]; [`DecodeError::Broken`] if the scan or the end is missing.
 pub fn check_outline(bytes: &[u8]) -> Result<ImageSize, DecodeError> {
-    let size = header(bytes)?;
-    match has_end(bytes) {
+    let outline = Outline::read(bytes)?;
+    let size = outline.size;
+    match outline.has_end() {
         true => Ok(size),
         false => Err(DecodeError::Broken { what: "no scan, or no end-of-image marker".into() }),
     }
 }
 
-/// Whether the image ends with its marker. The decoder takes a scan that lost its last rows for a
-/// whole one, and fills them with grey.
-fn has_end(jpeg: &[u8]) -> bool {
-    let rest = jpeg.strip_prefix(START_OF_IMAGE).unwrap_or_default();
-    let scan = Segments { rest }.find(|s| s.marker == START_OF_SCAN);
-    // Within the scans the two bytes stand for nothing else. There may be padding after them.
-    scan.is_some_and(|s| s.rest.windows(2).rev().any(|pair| pair == END_OF_IMAGE))
+/// An image as its segments tell it.
+struct Outline<'a> {
+    size: ImageSize,
+    /// The segments after the frame header.
+    after_frame: Segments<'a>,
+}
+
+impl<'a> Outline<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Outline<'a>, DecodeError> {
+        let bad = |what| DecodeError::NotJpeg { what };
+        let rest = bytes.strip_prefix(START_OF_IMAGE).ok_or(bad("no start-of-image marker"))?;
+        let mut segments = Segments { rest };
+        let frame = segments.find(|s| is_frame_header(s.marker)).ok_or(bad("no frame header"))?;
+        let size = frame_size(frame.payload).ok_or(bad("the frame header has no dimensions"))?;
+        Ok(Outline { size, after_frame: segments })
+    }
+
+    /// Whether there is a scan and, behind it, the end marker. The decoder takes a scan that lost its
+    /// last rows for a whole one, and fills them with grey.
+    fn has_end(mut self) -> bool {
+        let scan = self.after_frame.find(|s| s.marker == START_OF_SCAN);
+        // Within the scans the two bytes stand for nothing else. There may be padding after them.
+        scan.is_some_and(|s| s.rest.windows(2).rev().any(|pair| pair == END_OF_IMAGE))
+    }
 }
 
 const START_OF_IMAGE: &[u8] = b"\xff\xd8";

@@ -11,17 +11,27 @@ use std::{path::PathBuf, sync::Arc};
 
 use pfc_train::{
     head::{
-        ArcfaceGradient, Communicator, Draw, Head, HeadConfig, LocalMember, Margin, Parts, Sampler,
-        Update,
+        ArcfaceGradient, Communicator, Draw, Head, HeadConfig, LocalMember, Margin, Parts,
+        Placement, Sampler, Storage, Update,
     },
     ranks::GroupMember,
 };
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
-/// The README's bounds: of the loss, and of every tensor as `max|a - b| / max|b|`.
-const LOSS_BOUND: f64 = 1e-5;
-const TENSOR_BOUND: f64 = 1e-4;
+/// Bounds of the loss, relative, and of every tensor as `max|a - b| / max|b|`.
+#[derive(Clone, Copy)]
+struct Bounds {
+    loss: f64,
+    tensor: f64,
+}
+
+/// The README's.
+const EXACT: Bounds = Bounds { loss: 1e-5, tensor: 1e-4 };
+
+/// Of centres that are kept in bf16. A number of 8 bits is off by up to 1/128 where it is rounded up
+/// or down at random; cosines average that over the width, and a step adds to it.
+const BF16: Bounds = Bounds { loss: 2e-2, tensor: 6e-2 };
 
 /// One file: a run of a few steps on some ranks.
 struct Case {
@@ -105,11 +115,11 @@ enum Look {
 }
 
 #[track_caller]
-fn check(found: &Tensor, expected: &Tensor, place: &str) {
+fn check(found: &Tensor, expected: &Tensor, bound: f64, place: &str) {
     let largest = |t: Tensor| t.to_kind(Kind::Double).abs().max().double_value(&[]);
     assert_eq!(found.size(), expected.size(), "{place}");
     let error = largest(found - expected) / largest(expected.shallow_clone());
-    assert!(error <= TENSOR_BOUND, "{place}: relative error {error:e}");
+    assert!(error <= bound, "{place}: relative error {error:e}");
 }
 
 /// The head of one rank, with the reference's initial centres and rows.
@@ -129,7 +139,7 @@ fn head_of_rank(case: &Arc<Case>, member: Box<dyn Communicator>, config: &HeadCo
     head
 }
 
-fn check_rank(case: &Arc<Case>, rank: usize, mut head: Head, look: Look) {
+fn check_rank(case: &Arc<Case>, rank: usize, mut head: Head, look: Look, bounds: Bounds) {
     let n_steps = case.parameter("steps") as u64;
     for step in 0..n_steps {
         let name = |what: &str| format!("rank{rank}.step{step}.{what}");
@@ -140,19 +150,24 @@ fn check_rank(case: &Arc<Case>, rank: usize, mut head: Head, look: Look) {
         let output = head.step(&embeddings_bd, &labels, step, lr).unwrap();
         let loss = case.tensor(&name("loss")).sum(Kind::Double).double_value(&[]);
         let error = (output.loss - loss).abs() / loss;
-        assert!(error <= LOSS_BOUND, "{}: {} for {loss}", place("loss"), output.loss);
+        assert!(error <= bounds.loss, "{}: {} for {loss}", place("loss"), output.loss);
         let expected = case.tensor(&name("grad_embeddings"));
-        check(&output.grad_embeddings_bd, &expected, &place("grad_embeddings"));
+        check(&output.grad_embeddings_bd, &expected, bounds.tensor, &place("grad_embeddings"));
         if matches!(look, Look::EveryStep) || step + 1 == n_steps {
             let state = head.state().unwrap();
-            check(&state[0].1, &case.tensor(&name("weight.after")), &place("weight.after"));
-            check(&state[1].1, &case.tensor(&name("momentum.after")), &place("momentum.after"));
+            for (i, what) in ["weight.after", "momentum.after"].into_iter().enumerate() {
+                check(&state[i].1, &case.tensor(&name(what)), bounds.tensor, &place(what));
+            }
         }
     }
 }
 
 /// Runs every case of the folder, changed by `change`.
 fn check_cases(change: impl Fn(&mut HeadConfig), look: Look) {
+    check_cases_within(EXACT, change, look);
+}
+
+fn check_cases_within(bounds: Bounds, change: impl Fn(&mut HeadConfig), look: Look) {
     for path in golden_cases() {
         let case = Case::open(path);
         let mut config = case.config();
@@ -163,7 +178,7 @@ fn check_cases(change: impl Fn(&mut HeadConfig), look: Look) {
                 let (case, config) = (&case, &config);
                 scope.spawn(move || {
                     let head = head_of_rank(case, Box::new(member), config);
-                    check_rank(case, rank, head, look);
+                    check_rank(case, rank, head, look, bounds);
                 });
             }
         });
@@ -198,7 +213,7 @@ fn every_golden_case_comes_out_the_same_where_each_rank_is_a_process() {
             let member = Box::new(GroupMember::new(Arc::new(group)));
             let rank = member.rank();
             let head = head_of_rank(&case, member, &case.config());
-            check_rank(&case, rank, head, Look::EveryStep);
+            check_rank(&case, rank, head, Look::EveryStep, EXACT);
         })
     };
     if pfc_testing::is_again(name) {
@@ -208,4 +223,31 @@ fn every_golden_case_comes_out_the_same_where_each_rank_is_a_process() {
         let world = Case::open(path.clone()).parameter("world") as usize;
         on_ranks(path.to_str().unwrap(), world);
     }
+}
+
+/// Puts the centres into a file of a fresh folder.
+fn on_disk(config: &mut HeadConfig, parent: &tempfile::TempDir) {
+    let folder = tempfile::tempdir_in(parent.path()).unwrap().keep();
+    config.centres = Placement::File(folder);
+}
+
+#[test]
+fn golden_cases_come_out_the_same_with_the_centres_on_disk() {
+    let parent = tempfile::tempdir().unwrap();
+    check_cases(|config| on_disk(config, &parent), Look::EveryStep);
+    check_cases(|config| on_disk(config, &parent), Look::AtTheEnd);
+}
+
+#[test]
+fn golden_cases_come_out_within_the_rounding_of_bf16_in_either_place() {
+    let parent = tempfile::tempdir().unwrap();
+    let short = |config: &mut HeadConfig| {
+        (config.weights, config.state) = (Storage::Bf16, Storage::Bf16);
+    };
+    check_cases_within(BF16, short, Look::AtTheEnd);
+    let short_on_disk = |config: &mut HeadConfig| {
+        short(config);
+        on_disk(config, &parent);
+    };
+    check_cases_within(BF16, short_on_disk, Look::AtTheEnd);
 }

@@ -1,9 +1,9 @@
 //! The readers of foreign bytes, with what must hold of whatever they accept: for the fuzz targets,
 //! which see nothing else of this module's neighbours.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use super::{list::Lines, tar::samples};
+use super::{Spool, list::Lines, table::Table, tar::samples};
 
 /// Any bytes as a tar file: samples or an error, and every image lies within the bytes.
 pub fn tar(bytes: &[u8]) {
@@ -27,4 +27,24 @@ pub fn list(bytes: &[u8]) {
         n_rows += 1;
         assert!(n_rows <= lines.line());
     }
+}
+
+/// Any bytes as a table in a file of `dir`: rows or an error, and every image lies within what was
+/// unpacked.
+///
+/// # Errors
+///
+/// Those of `dir`, which say nothing of the bytes.
+pub fn table(bytes: &[u8], dir: &Path) -> std::io::Result<()> {
+    let path = dir.join("table");
+    fs::write(&path, bytes)?;
+    let Ok(table) = Table::open(&path) else { return Ok(()) };
+    let spool = Spool::create(dir).map_err(std::io::Error::other)?;
+    for part in 0..table.n_parts() {
+        let Ok(part) = table.read(&path, part, &spool) else { return Ok(()) };
+        for (_, start, n_bytes) in part.rows.into_iter().flatten() {
+            assert!(start + u64::from(n_bytes) <= spool.len());
+        }
+    }
+    Ok(())
 }

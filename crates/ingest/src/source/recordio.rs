@@ -1,5 +1,7 @@
 //! `MXNet` RecordIO files: a record's class is its identity.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use pfc_cli::{Progress, interrupt};
 use pfc_recordio::{LABEL_EXACT_MAX, RecordFile, RecordPaths};
 use rayon::prelude::*;
@@ -7,7 +9,8 @@ use rayon::prelude::*;
 use super::{Index, LeftOut, Reject, Source};
 use crate::{IngestError, units};
 
-/// Images whose classes are read between two looks at whether the user has had enough.
+/// Images read between two looks at whether the user has had enough, and before their pages are
+/// given back.
 const CHUNK_IMAGES: u64 = 1 << 16;
 
 /// In place of the class of a record that has none.
@@ -26,6 +29,7 @@ pub struct RecordSource {
     /// Where each entry is among the images of the file.
     positions: Vec<u32>,
     left_out: Vec<LeftOut>,
+    n_read: AtomicU64,
 }
 
 impl RecordSource {
@@ -57,7 +61,7 @@ impl RecordSource {
         // Stable, so that the images of an identity keep their order.
         positions.par_sort_by_key(|position| classes[*position as usize]);
         let index = index(&file, &classes, &positions);
-        Ok(RecordSource { file, index, positions, left_out })
+        Ok(RecordSource { file, index, positions, left_out, n_read: AtomicU64::new(0) })
     }
 }
 
@@ -71,6 +75,10 @@ impl Source for RecordSource {
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
+        // The images of a pack are all over the file, which may be larger than memory.
+        if self.n_read.fetch_add(1, Relaxed) % CHUNK_IMAGES == CHUNK_IMAGES - 1 {
+            self.file.release_pages();
+        }
         let position = self.positions[entry as usize];
         let face = self.file.image(position.into());
         face.map(|face| face.image.into_owned()).map_err(|e| Reject::Unreadable(e.to_string()))
@@ -93,6 +101,7 @@ fn classes(file: &RecordFile, quiet: bool) -> Result<Vec<u32>, IngestError> {
         let end = (start + CHUNK_IMAGES).min(total);
         let class = |position| class(file, position).unwrap_or(NO_CLASS);
         classes.par_extend((start..end).into_par_iter().map(class));
+        file.release_pages();
         progress.add(end - start);
     }
     progress.finish();

@@ -1,8 +1,13 @@
 //! What a head is: sizes, loss, sampling and update, as they stand in a configuration file.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use super::HeadError;
+use super::{
+    HeadError,
+    layout::{RowLayout, Storage},
+};
 
 /// Everything that decides what a [`Head`](super::Head) computes.
 ///
@@ -31,7 +36,10 @@ pub struct HeadConfig {
     /// Which rows take momentum and weight decay.
     #[serde(default)]
     pub update: Update,
-    /// Momentum of the centres, in `[0, 1)`.
+    /// What moves a row, given its gradient.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// Momentum of the centres under SGD, in `[0, 1)`.
     #[serde(default = "default_momentum")]
     pub momentum: f64,
     /// Weight decay of the centres, at least 0.
@@ -40,7 +48,16 @@ pub struct HeadConfig {
     /// Number format of the three matrix products; everything else is f32 or f64.
     #[serde(default)]
     pub precision: Precision,
-    /// Seed of the initial centres and of the sampling.
+    /// Where the centres live.
+    #[serde(default)]
+    pub centres: Placement,
+    /// Number format that the centres are kept in.
+    #[serde(default)]
+    pub weights: Storage,
+    /// Number format that the optimizer's state is kept in.
+    #[serde(default)]
+    pub state: Storage,
+    /// Seed of the initial centres, of the sampling and of the rounding.
     #[serde(default = "default_seed")]
     pub seed: u64,
     /// Rows of centres that are worked on at a time. Larger tiles multiply faster, smaller ones
@@ -112,6 +129,46 @@ pub enum Update {
     Dense,
 }
 
+/// What moves a row of centres.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Optimizer {
+    /// SGD with momentum: a number of state for each of the weight.
+    #[default]
+    Sgd,
+    /// `AdamW` (arXiv 1711.05101): two numbers of state for each of the weight. Its moments are not
+    /// linear in the row, so it goes with sparse updates alone.
+    Adamw {
+        /// Decay of the mean gradient, in `[0, 1)`.
+        #[serde(default = "default_beta1")]
+        beta1: f64,
+        /// Decay of the mean square, in `[0, 1)`.
+        #[serde(default = "default_beta2")]
+        beta2: f64,
+        /// Added to the root of the mean square, above 0.
+        #[serde(default = "default_eps")]
+        eps: f64,
+    },
+    /// Adagrad with one number of state a row; sparse updates alone.
+    RowAdagrad {
+        /// Added to the root of the sum of squares, above 0.
+        #[serde(default = "default_eps")]
+        eps: f64,
+    },
+}
+
+/// Where the centres live.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// The memory of the host.
+    #[default]
+    Host,
+    /// A sparse file in the folder of this name, which may be larger than the memory. It takes room
+    /// for the rows that have moved alone.
+    File(PathBuf),
+}
+
 /// Number format of the operands of the matrix products; sums are f32 in either.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -135,9 +192,13 @@ impl HeadConfig {
             scale: default_scale(),
             interclass_filter: 0.0,
             update: Update::default(),
+            optimizer: Optimizer::default(),
             momentum: default_momentum(),
             weight_decay: default_weight_decay(),
             precision: Precision::default(),
+            centres: Placement::default(),
+            weights: Storage::default(),
+            state: Storage::default(),
             seed: default_seed(),
             tile_rows: default_tile_rows(),
             cache_mib: default_cache_mib(),
@@ -160,13 +221,45 @@ impl HeadConfig {
         require("weight_decay", self.weight_decay, 0.0..=1.0)?;
         require("tile_rows", self.tile_rows as f64, 1.0..=16_777_216.0)?;
         require("cache_mib", self.cache_mib as f64, 0.0..=1_048_576.0)?;
+        self.optimizer.validate()?;
+        if self.update == Update::Dense && self.optimizer != Optimizer::Sgd {
+            return Err(HeadError::DenseOptimizer);
+        }
         self.margin.validate()
+    }
+
+    /// How a row of centres lies in memory.
+    #[must_use]
+    pub fn row_layout(&self) -> RowLayout {
+        let n_state = match self.optimizer {
+            Optimizer::Sgd => self.dim,
+            Optimizer::Adamw { .. } => 2 * self.dim,
+            Optimizer::RowAdagrad { .. } => 1,
+        };
+        // One number of a row is no memory to save.
+        let state = if n_state == 1 { Storage::F32 } else { self.state };
+        RowLayout::new((self.dim, self.weights), (n_state, state))
     }
 
     /// `floor(r * C)`: how many rows a step uses, unless there are more positives.
     #[must_use]
     pub fn rows_per_step(&self) -> u64 {
         (self.sample_rate * self.classes as f64).floor() as u64
+    }
+}
+
+impl Optimizer {
+    fn validate(&self) -> Result<(), HeadError> {
+        let below_one = 0.0..=1.0 - f64::EPSILON;
+        match *self {
+            Optimizer::Sgd => Ok(()),
+            Optimizer::Adamw { beta1, beta2, eps } => {
+                require("optimizer.beta1", beta1, below_one.clone())?;
+                require("optimizer.beta2", beta2, below_one)?;
+                require("optimizer.eps", eps, f64::MIN_POSITIVE..=1.0)
+            }
+            Optimizer::RowAdagrad { eps } => require("optimizer.eps", eps, f64::MIN_POSITIVE..=1.0),
+        }
     }
 }
 
@@ -208,6 +301,15 @@ fn default_momentum() -> f64 {
 }
 fn default_weight_decay() -> f64 {
     5e-4
+}
+fn default_beta1() -> f64 {
+    0.9
+}
+fn default_beta2() -> f64 {
+    0.999
+}
+fn default_eps() -> f64 {
+    1e-8
 }
 fn default_seed() -> u64 {
     2048

@@ -1,5 +1,10 @@
 //! What can go wrong in the head, and the way out.
 
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
 use tch::TchError;
 
 use super::comm::CommError;
@@ -18,6 +23,40 @@ pub enum HeadError {
         least: f64,
         /// The most it may be.
         most: f64,
+    },
+    /// An optimizer that needs a gradient to move a row, with a rule that moves all rows.
+    #[error("head.update is dense, which is exact for SGD alone")]
+    DenseOptimizer,
+    /// The file of the centres is not the one that is needed.
+    #[error("{}: {problem}", path.display())]
+    CentreFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The disk has no room for the rows that a step would write.
+    #[error("{}: {free} bytes are free, but step {step} may write {needed}", path.display())]
+    DiskFull {
+        /// Training step.
+        step: u64,
+        /// The folder of the centres.
+        path: PathBuf,
+        /// Free bytes of its file system.
+        free: u64,
+        /// The most that the step may need.
+        needed: u64,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {op}", path.display())]
+    Io {
+        /// What was being done.
+        op: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
     },
     /// The rank's batch does not have the shape of the head, or the labels are not one a row.
     #[error("step {step}: the batch is {found}, but the head takes {expected}")]
@@ -72,12 +111,12 @@ pub enum HeadError {
         problem: String,
     },
     /// The machine does not grant the memory for the centres.
-    #[error("{rows} centres of {dim} numbers and their momentum do not fit into memory")]
+    #[error("{rows} centres of {row_bytes} bytes, optimizer state included, do not fit into memory")]
     Memory {
         /// Rows of this rank.
         rows: usize,
-        /// Width of a row.
-        dim: usize,
+        /// Bytes of a row.
+        row_bytes: usize,
     },
     /// The system does not grant the threads that work on the centres.
     #[error("cannot start {n_threads} threads for the head")]
@@ -129,6 +168,12 @@ impl HeadError {
         move |source| HeadError::Comm { step, what, source }
     }
 
+    /// Turns an I/O error into one that names the place; for `map_err`.
+    pub(super) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HeadError {
+        let path = path.to_path_buf();
+        move |source| HeadError::Io { op, path, source }
+    }
+
     /// The way out, for the causes that have a common one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -136,6 +181,17 @@ impl HeadError {
             HeadError::Config { field, least, most, .. } => {
                 Some(format!("set `{field}` to a value from {least} to {most}"))
             }
+            HeadError::DenseOptimizer => Some(
+                "set `update = \"sparse\"`, or `optimizer = { name = \"sgd\" }`".to_owned(),
+            ),
+            HeadError::CentreFile { .. } => Some(
+                "resume from the newest checkpoint, or remove the folder to begin afresh".to_owned(),
+            ),
+            HeadError::DiskFull { .. } => Some(
+                "make room and resume: the last checkpoint is whole; `weights` and `state` in bf16 \
+                 take half"
+                    .to_owned(),
+            ),
             HeadError::LabelOutOfRange { classes, .. } => Some(format!(
                 "labels run from 0 to {}; `pfc-ingest verify` lists every bad row of a data set",
                 classes.saturating_sub(1)
@@ -150,9 +206,10 @@ impl HeadError {
                  embedding's width"
                     .to_owned(),
             ),
-            HeadError::Memory { rows, dim } => Some(format!(
-                "they take {} MiB; spread the classes over more ranks",
-                (*rows as f64 * *dim as f64 * 8.0 / 1_048_576.0).ceil()
+            HeadError::Memory { rows, row_bytes } => Some(format!(
+                "they take {} MiB; keep them in a file with `centres`, in bf16 with `weights` and \
+                 `state`, or spread the classes over more ranks",
+                (*rows as f64 * *row_bytes as f64 / 1_048_576.0).ceil()
             )),
             HeadError::Torch { .. } => Some(
                 "if memory ran out, lower the batch size, `sample_rate` or `tile_rows`".to_owned(),
@@ -161,9 +218,10 @@ impl HeadError {
                 "`OMP_NUM_THREADS` sets their number; `ulimit -u` shows the system's bound".to_owned(),
             ),
             HeadError::Comm { source: CommError::Group(error), .. } => error.hint(),
-            HeadError::BatchShape { .. } | HeadError::Sample { .. } | HeadError::Comm { .. } => {
-                None
-            }
+            HeadError::BatchShape { .. }
+            | HeadError::Sample { .. }
+            | HeadError::Comm { .. }
+            | HeadError::Io { .. } => None,
         }
     }
 }

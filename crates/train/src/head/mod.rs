@@ -23,21 +23,26 @@
 //! an embedding, S = rows drawn on this rank, T = rows of one tile of them, C = classes.
 
 mod batch;
+mod centre_folder;
 mod comm;
 mod config;
+mod dense;
 mod elements;
 mod error;
 mod forward;
-mod host_store;
-mod host_tile;
 mod lane;
+mod layout;
 mod local_group;
 mod loss;
 mod margin;
+mod memory;
 mod positives;
 mod random;
 mod range;
+mod round;
 mod row;
+mod row_store;
+mod row_tile;
 mod sampler;
 mod softmax;
 mod state;
@@ -54,16 +59,22 @@ use rayon::ThreadPool;
 use tch::Tensor;
 
 pub use comm::{CommError, Communicator, Solo};
-pub use config::{ArcfaceGradient, HeadConfig, Margin, Precision, Update};
+pub use config::{
+    ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Update,
+};
 pub use error::HeadError;
-pub use host_store::HostStore;
+pub use layout::{RowLayout, Storage};
 pub use local_group::LocalMember;
 pub use margin::{MarginLoss, Target};
 pub use range::ClassRange;
+pub use row_store::RowStore;
 pub use sampler::{Draw, Pprn, Sampler};
-pub use store::{CentreStore, CentreTile, Pull, TileGradient};
+pub use store::{CentreStore, CentreTile, DurableCentres, Pull, TileGradient};
 pub use timings::Timings;
-pub use update::{Dense, Flow, Sgd, Sparse, Stamp, UNTOUCHED, UpdateRule, rule};
+pub use update::{
+    AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UntouchedRows,
+    UpdateRule, rule,
+};
 
 use batch::GlobalBatch;
 use forward::Forward;
@@ -110,20 +121,19 @@ pub struct HeadOutput {
 }
 
 impl Parts {
-    /// The pieces that `config` names, with the centres of `comm`'s rank in host memory.
+    /// The pieces that `config` names, with the centres of `comm`'s rank.
     ///
     /// # Errors
     ///
-    /// [`HeadError::Config`] if the configuration is out of bounds, [`HeadError::Memory`] if the
-    /// centres do not fit.
+    /// [`HeadError::Config`] if the configuration is out of bounds, and as [`RowStore::new`].
     pub fn of_config(config: &HeadConfig, comm: Box<dyn Communicator>) -> Result<Parts, HeadError> {
         config.validate()?;
         let range = ClassRange::of_rank(config.classes, comm.rank(), comm.world());
         Ok(Parts {
             sampler: Box::new(Pprn::new(config.rows_per_step(), config.seed)),
             loss: Box::new(config.margin),
-            rule: rule(config.update, config.momentum, config.weight_decay),
-            store: Box::new(HostStore::new(range, config.dim, config.seed)?),
+            rule: rule(config),
+            store: Box::new(RowStore::new(config, range)?),
             comm,
         })
     }
@@ -169,7 +179,7 @@ impl Head {
         self.range
     }
 
-    /// Loss and gradient of one batch, and one SGD step of the centres.
+    /// Loss and gradient of one batch, and one step of the centres.
     ///
     /// Every rank calls it with its part of the batch, which may be empty on some of them.
     ///
@@ -212,6 +222,7 @@ impl Head {
             sampler.draw(&Draw { step, positives: &batch.classes(), range })
         });
         sampler::check_rows(&rows, step, range.len())?;
+        store.prepare(&rows, step)?;
         let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
         let positives = timed(&mut timings.gather_ms, || {
             Positives::find(&batch, &range, &rows, step, loss.as_ref(), &mut centres)
@@ -245,6 +256,9 @@ impl Head {
         tile_timings /= rayon::current_num_threads() as f64;
         timings += tile_timings;
         rule.finish_step(lr);
+        if store.wants_prefetch() {
+            store.prefetch(&sampler.likely(step + 1, range));
+        }
         if rule.must_catch_up() {
             self.catch_up()?;
         }

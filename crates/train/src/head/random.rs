@@ -1,6 +1,7 @@
 //! Random numbers that are a function of where they are used: no state, no order of drawing.
 
 /// Spreads a 64-bit number over all 64 bits (Stafford's mixer 13, as in SplitMix64).
+#[inline(always)]
 pub(super) fn scramble(number: u64) -> u64 {
     let first = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let second = (first ^ (first >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -8,6 +9,7 @@ pub(super) fn scramble(number: u64) -> u64 {
 }
 
 /// A key for `purpose` at `index`; keys of different seeds, purposes or indices are unrelated.
+#[inline(always)]
 pub(super) fn key(seed: u64, purpose: Purpose, index: u64) -> u64 {
     // Each round makes its input count in all bits before the next is added.
     let seeded = scramble(seed.wrapping_add(GOLDEN_GAMMA));
@@ -22,6 +24,8 @@ pub(super) enum Purpose {
     InitialCentre = 1,
     /// The rows sampled in the step with this index.
     Sample = 2,
+    /// The rounding of rows in the step with this index.
+    Rounding = 3,
 }
 
 /// 2^64 divided by the golden ratio, made odd: SplitMix64's increment.
@@ -32,6 +36,7 @@ const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Box-Muller on the halves of one 64-bit draw per pair. Only IEEE additions, products, quotients
 /// and square roots are used, so every machine gets the same bits. No value is further from 0 than
 /// 5.9 deviations, which 24 bits can express.
+#[inline(always)]
 pub(super) fn fill_normal(key: u64, deviation: f32, row: &mut [f32]) {
     let (pairs, last) = row.as_chunks_mut::<2>();
     let pair_at = |pair: usize| {
@@ -48,6 +53,7 @@ pub(super) fn fill_normal(key: u64, deviation: f32, row: &mut [f32]) {
 }
 
 /// Two normal draws from two 24-bit uniform ones.
+#[inline(always)]
 fn normal_pair(length_bits: u32, angle_bits: u32, deviation: f32) -> [f32; 2] {
     let uniform = (length_bits as f32 + 0.5) * (1.0 / 16_777_216.0);
     let length = (-2.0 * ln(uniform)).sqrt() * deviation;
@@ -56,6 +62,7 @@ fn normal_pair(length_bits: u32, angle_bits: u32, deviation: f32) -> [f32; 2] {
 }
 
 /// Natural logarithm of a normal `x` in `(0, 2]`, within 2e-7 relative or absolute.
+#[inline(always)]
 fn ln(x: f32) -> f32 {
     // x = mantissa * 2^exponent with the mantissa in [sqrt(1/2), sqrt(2)).
     let shifted = x.to_bits().wrapping_sub(SQRT_HALF_BITS);
@@ -71,6 +78,7 @@ fn ln(x: f32) -> f32 {
 const SQRT_HALF_BITS: u32 = 0x3f35_04f3;
 
 /// Sine and cosine of an angle that runs once round the circle as `bits` runs over 24 bits.
+#[inline(always)]
 fn sin_cos(bits: u32) -> (f32, f32) {
     // The two high bits choose a quarter turn, the others an angle of at most an eighth.
     let part = (bits & 0x3f_ffff) as f32 * (1.0 / 4_194_304.0) - 0.5;

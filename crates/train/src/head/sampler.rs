@@ -25,6 +25,13 @@ pub trait Sampler: Send {
     /// This rank's rows, counted from the start of its range, strictly ascending; every positive of
     /// the range is among them.
     fn draw(&mut self, draw: &Draw<'_>) -> Vec<u32>;
+
+    /// Rows that the draw of `step` will most likely hold, ascending, as far as they can be told
+    /// without its labels.
+    fn likely(&mut self, step: u64, range: ClassRange) -> Vec<u32> {
+        let _ = (step, range);
+        Vec::new()
+    }
 }
 
 /// All positives, and negatives drawn uniformly without replacement (PPRN, arXiv 2010.05222).
@@ -74,6 +81,11 @@ impl Sampler for Pprn {
         rows.extend(places[n_inside..].iter().filter_map(|&(_, class)| range.row_of(class)));
         rows.par_sort_unstable();
         rows
+    }
+
+    fn likely(&mut self, step: u64, range: ClassRange) -> Vec<u32> {
+        // Without positives; those of the step push a few of these out.
+        self.draw(&Draw { step, positives: &[], range })
     }
 }
 

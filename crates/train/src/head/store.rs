@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::{
     HeadError,
-    update::{Stamp, UpdateRule},
+    update::{Stamp, UntouchedRows, UpdateRule},
 };
 
 /// Rows of centres with their momentum.
@@ -23,22 +23,41 @@ pub trait CentreStore: Send {
     /// on side by side.
     fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>>;
 
-    /// Gives every row what it has missed.
+    /// Told the rows of a step before any of them moves.
     ///
     /// # Errors
     ///
-    /// [`HeadError`] if the rows cannot be reached, here and below.
-    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<(), HeadError>;
+    /// [`HeadError`] if there is no room for them, or the store holds another run; here and below
+    /// also if the rows cannot be reached.
+    fn prepare(&mut self, rows: &[u32], step: u64) -> Result<(), HeadError> {
+        let _ = (rows, step);
+        Ok(())
+    }
 
-    /// Gives `stamp` to every row that was ever touched, after a catch-up.
-    fn restamp(&mut self, stamp: Stamp);
+    /// Told the rows that will most likely be asked for next.
+    fn prefetch(&mut self, rows: &[u32]) {
+        let _ = rows;
+    }
+
+    /// Whether [`CentreStore::prefetch`] does anything.
+    fn wants_prefetch(&self) -> bool {
+        false
+    }
+
+    /// Gives every row what it has missed, except perhaps those never touched.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<UntouchedRows, HeadError>;
 
     /// The stamp of every row.
-    fn stamps(&self) -> &[Stamp];
+    fn stamps(&self) -> Vec<Stamp>;
 
-    /// Copies out weights and momentum of `rows`, as of each row's own stamp.
+    /// Copies out weights and optimizer state of `rows`, as of each row's own stamp.
     ///
-    /// * `weight`, `momentum`: `rows.len() * D` each
+    /// * `weight`: `rows.len() * D`
+    /// * `state`: as many numbers a row as the optimizer keeps
     ///
     /// # Errors
     ///
@@ -47,7 +66,7 @@ pub trait CentreStore: Send {
         &self,
         rows: Range<usize>,
         weight: &mut [f32],
-        momentum: &mut [f32],
+        state: &mut [f32],
     ) -> Result<(), HeadError>;
 
     /// Puts back what [`CentreStore::export`] gave; the rows then carry `stamps`, one each.
@@ -59,9 +78,39 @@ pub trait CentreStore: Send {
         &mut self,
         rows: Range<usize>,
         weight: &[f32],
-        momentum: &[f32],
+        state: &[f32],
         stamps: &[Stamp],
     ) -> Result<(), HeadError>;
+
+    /// The store itself, if what it holds outlives the process.
+    fn durable(&mut self) -> Option<&mut dyn DurableCentres> {
+        None
+    }
+}
+
+/// A store on disk. It keeps the rows as they were when they were last protected, beside what has
+/// moved since.
+pub trait DurableCentres {
+    /// Makes everything up to the time `now` survive a crash. What was protected before still does.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the disk refuses, here and below.
+    fn flush(&mut self, now: Stamp) -> Result<(), HeadError>;
+
+    /// Protects what was flushed at `now`, instead of anything older, until the next call.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn protect(&mut self, now: Stamp) -> Result<(), HeadError>;
+
+    /// Puts every row where it was at `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held.
+    fn restore(&mut self, now: Stamp) -> Result<(), HeadError>;
 }
 
 /// A few of a store's rows, in the hands of one thread.

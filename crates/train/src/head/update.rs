@@ -1,6 +1,8 @@
-//! How a row of centres moves: SGD with momentum, applied to sampled rows or, lazily, to all.
+//! How a row of centres moves: an optimizer, applied to sampled rows or, lazily, to all.
 
-use super::config::Update;
+use super::config::{HeadConfig, Optimizer, Update};
+
+pub use super::dense::Dense;
 
 /// A linear map of a row's weight and momentum, the same for each of its elements:
 /// `w' = ww * w + wv * v` and `v' = vw * w + vv * v`.
@@ -56,17 +58,63 @@ impl Sgd {
     }
 }
 
-/// How far a row has come; a store keeps one for each and does not interpret it, except that
-/// [`UNTOUCHED`] rows hold nothing yet.
+/// `AdamW` as torch has it (arXiv 1711.05101), with the bias of the moments corrected by the number
+/// of steps of the head, not of the row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the mean gradient.
+    pub beta1: f64,
+    /// Decay of the mean square.
+    pub beta2: f64,
+    /// Added to the root of the mean square.
+    pub eps: f64,
+    /// Share of the weight taken off, times the learning rate.
+    pub weight_decay: f64,
+    /// `1 - beta1^t` in step t, from 1.
+    pub correction1: f64,
+    /// `1 - beta2^t`.
+    pub correction2: f64,
+}
+
+/// Adagrad with one number of state a row: the sum over steps of the gradient's mean square.
+/// `a += mean(g^2)`, then `w -= lr * g / (sqrt(a) + eps)`, with the decay in `g`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowAdagrad {
+    /// Learning rate.
+    pub lr: f64,
+    /// Added to the root of the sum.
+    pub eps: f64,
+    /// Factor on the weight, in the gradient.
+    pub weight_decay: f64,
+}
+
+/// What one step makes of a row's gradient.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Motion {
+    /// State: the momentum.
+    Sgd(Sgd),
+    /// State: mean gradient, then mean square.
+    AdamW(AdamW),
+    /// State: one number.
+    RowAdagrad(RowAdagrad),
+}
+
+/// Steps that the head had taken when a row last moved, plus 1. They only grow, so that of two
+/// copies of a row the newer one is known.
 pub type Stamp = u32;
 
 /// The stamp of a row that still has its initial value and that no memory was spent on.
 pub const UNTOUCHED: Stamp = 0;
 
+/// The stamp of a row that moved before the first step, as an imported one.
+pub(super) const FIRST: Stamp = UNTOUCHED + 1;
+
 /// Decides what happens to rows in the steps that do not sample them.
 pub trait UpdateRule: Send + Sync {
-    /// The step's SGD at learning rate `lr`, for the rows that are sampled.
-    fn sgd(&self, lr: f64) -> Sgd;
+    /// What the current step does at learning rate `lr` with the rows that are sampled.
+    fn motion(&self, lr: f64) -> Motion;
 
     /// What a row with this stamp has missed before the current step; `None` if nothing.
     fn missed(&self, stamp: Stamp) -> Option<Flow>;
@@ -75,7 +123,9 @@ pub trait UpdateRule: Send + Sync {
     fn stamp(&self) -> Stamp;
 
     /// The stamp of a row that has had the current step.
-    fn stamp_after(&self) -> Stamp;
+    fn stamp_after(&self) -> Stamp {
+        self.stamp() + 1
+    }
 
     /// Ends the current step.
     fn finish_step(&mut self, lr: f64);
@@ -83,37 +133,100 @@ pub trait UpdateRule: Send + Sync {
     /// Whether rows must be caught up now, as the rule will not remember further back.
     fn must_catch_up(&self) -> bool;
 
-    /// Told when every row has missed nothing: stamps now start afresh at [`UpdateRule::stamp`].
-    fn caught_up(&mut self);
+    /// Told when every row has missed nothing, but for those of `untouched`.
+    fn caught_up(&mut self, untouched: UntouchedRows);
 
-    /// What rows may have missed: the k-th, from 0, is the last k + 1 steps.
-    fn memory(&self) -> &[Flow];
+    /// What rows may have missed.
+    fn memory(&self) -> Memory;
 
     /// Takes up the memory of an earlier head, whose stamps its rows carry; false if this rule has
     /// no use for one, so that the rows must be caught up by the earlier head's.
     #[must_use]
-    fn remember(&mut self, memory: &[Flow]) -> bool;
+    fn remember(&mut self, memory: &Memory) -> bool;
 }
 
-/// The rule of the given name.
+/// What became of the rows that were never touched when all others were caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UntouchedRows {
+    /// They were given what they had missed, and are touched now.
+    CaughtUp,
+    /// They still have missed every step.
+    LeftAlone,
+}
+
+/// The steps that rows may have missed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Memory {
+    /// The stamp of a row that has missed none.
+    pub now: Stamp,
+    /// The k-th, from 0: the last k + 1 steps together.
+    pub missed: Vec<Flow>,
+    /// What untouched rows have missed before the earliest of them.
+    pub before: Flow,
+}
+
+impl Memory {
+    /// Nothing to remember but the time.
+    #[must_use]
+    pub fn at(now: Stamp) -> Memory {
+        Memory { now, missed: Vec::new(), before: Flow::IDENTITY }
+    }
+
+    /// Whether no row can have missed anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.missed.is_empty() && self.before == Flow::IDENTITY
+    }
+}
+
+/// The rule that `config` names.
 #[must_use]
-pub fn rule(update: Update, momentum: f64, weight_decay: f64) -> Box<dyn UpdateRule> {
-    match update {
-        Update::Sparse => Box::new(Sparse { momentum, weight_decay }),
-        Update::Dense => Box::new(Dense::new(momentum, weight_decay)),
+pub fn rule(config: &HeadConfig) -> Box<dyn UpdateRule> {
+    match config.update {
+        Update::Dense => Box::new(Dense::new(config.momentum, config.weight_decay)),
+        Update::Sparse => Box::new(Sparse::new(config)),
     }
 }
 
 /// Rows that are not sampled rest.
 #[derive(Debug, Clone)]
 pub struct Sparse {
+    optimizer: Optimizer,
     momentum: f64,
     weight_decay: f64,
+    now: Stamp,
+}
+
+impl Sparse {
+    fn new(config: &HeadConfig) -> Sparse {
+        let HeadConfig { optimizer, momentum, weight_decay, .. } = *config;
+        Sparse { optimizer, momentum, weight_decay, now: FIRST }
+    }
 }
 
 impl UpdateRule for Sparse {
-    fn sgd(&self, lr: f64) -> Sgd {
-        Sgd { lr, momentum: self.momentum, weight_decay: self.weight_decay }
+    fn motion(&self, lr: f64) -> Motion {
+        let weight_decay = self.weight_decay;
+        match self.optimizer {
+            Optimizer::Sgd => Motion::Sgd(Sgd { lr, momentum: self.momentum, weight_decay }),
+            Optimizer::Adamw { beta1, beta2, eps } => {
+                // The number of this step, from 1, which is the stamp before it.
+                let correction = |beta: f64| 1.0 - beta.powf(f64::from(self.now));
+                let (correction1, correction2) = (correction(beta1), correction(beta2));
+                Motion::AdamW(AdamW {
+                    lr,
+                    beta1,
+                    beta2,
+                    eps,
+                    weight_decay,
+                    correction1,
+                    correction2,
+                })
+            }
+            Optimizer::RowAdagrad { eps } => {
+                Motion::RowAdagrad(RowAdagrad { lr, eps, weight_decay })
+            }
+        }
     }
 
     fn missed(&self, _: Stamp) -> Option<Flow> {
@@ -121,105 +234,26 @@ impl UpdateRule for Sparse {
     }
 
     fn stamp(&self) -> Stamp {
-        UNTOUCHED + 1
+        self.now
     }
 
-    fn stamp_after(&self) -> Stamp {
-        UNTOUCHED + 1
+    fn finish_step(&mut self, _: f64) {
+        self.now += 1;
     }
-
-    fn finish_step(&mut self, _: f64) {}
 
     fn must_catch_up(&self) -> bool {
         false
     }
 
-    fn caught_up(&mut self) {}
+    fn caught_up(&mut self, _: UntouchedRows) {}
 
-    fn memory(&self) -> &[Flow] {
-        &[]
+    fn memory(&self) -> Memory {
+        Memory::at(self.now)
     }
 
-    fn remember(&mut self, memory: &[Flow]) -> bool {
+    fn remember(&mut self, memory: &Memory) -> bool {
+        self.now = memory.now;
         memory.is_empty()
-    }
-}
-
-/// Every row takes momentum and decay in every step, though only when it is next touched.
-///
-/// Without a gradient, step t maps (w, v) by a matrix `A_t` that no row changes. A row last moved k
-/// steps ago has missed `A_t ... A_(t-k+1)`; those products are kept for every k and carried
-/// forward in each step, 16 flops a piece. (Quotients of products from the start would be O(1), but
-/// `det A = momentum`, so after 300 steps nothing would be left of them in f64.) The products are
-/// formed in f64, so a row is rounded once for k steps where step by step it is rounded k times.
-///
-/// The list grows by one a step and is cleared whenever all rows are caught up, at the latest after
-/// 65,536 steps: 2 MiB, and 0.2 ms a step.
-#[derive(Debug, Clone)]
-pub struct Dense {
-    momentum: f64,
-    weight_decay: f64,
-    /// `products[k - 1]`: the last k steps.
-    products: Vec<Flow>,
-}
-
-const STEPS_MAX: usize = 1 << 16;
-
-impl Dense {
-    fn new(momentum: f64, weight_decay: f64) -> Dense {
-        Dense { momentum, weight_decay, products: Vec::new() }
-    }
-
-    /// A rule that makes up for what `memory` holds and goes no further.
-    pub(super) fn of_memory(memory: Vec<Flow>) -> Dense {
-        Dense { momentum: 0.0, weight_decay: 0.0, products: memory }
-    }
-}
-
-impl UpdateRule for Dense {
-    fn sgd(&self, lr: f64) -> Sgd {
-        Sgd { lr, momentum: self.momentum, weight_decay: self.weight_decay }
-    }
-
-    fn missed(&self, stamp: Stamp) -> Option<Flow> {
-        // An untouched row has missed everything, which is what a row of the first stamp has.
-        let n_missed = self.stamp() - stamp.max(UNTOUCHED + 1);
-        (n_missed > 0).then(|| self.products[n_missed as usize - 1])
-    }
-
-    fn stamp(&self) -> Stamp {
-        // At most STEPS_MAX + 1.
-        UNTOUCHED + 1 + self.products.len() as Stamp
-    }
-
-    fn stamp_after(&self) -> Stamp {
-        self.stamp() + 1
-    }
-
-    fn finish_step(&mut self, lr: f64) {
-        let step = self.sgd(lr).flow();
-        // From far to near: what were the last k steps becomes the last k + 1.
-        self.products.insert(0, Flow::IDENTITY);
-        for product in &mut self.products {
-            *product = step.after(product);
-        }
-    }
-
-    fn must_catch_up(&self) -> bool {
-        self.products.len() >= STEPS_MAX
-    }
-
-    fn caught_up(&mut self) {
-        self.products.clear();
-    }
-
-    fn memory(&self) -> &[Flow] {
-        &self.products
-    }
-
-    fn remember(&mut self, memory: &[Flow]) -> bool {
-        self.products = memory.to_vec();
-        true
     }
 }
 
@@ -227,79 +261,37 @@ impl UpdateRule for Dense {
 mod tests {
     use super::*;
 
-    fn apply(flow: &Flow, (w, v): (f64, f64)) -> (f64, f64) {
-        (flow.ww * w + flow.wv * v, flow.vw * w + flow.vv * v)
-    }
-
     #[test]
     fn a_step_without_gradient_is_sgd_as_torch_has_it() {
         // v = 0.9 * 2 + 0.1 * 5 = 2.3; w = 5 - 0.5 * 2.3 = 3.85
-        let sgd = Sgd { lr: 0.5, momentum: 0.9, weight_decay: 0.1 };
-        let (w, v) = apply(&sgd.flow(), (5.0, 2.0));
+        let flow = Sgd { lr: 0.5, momentum: 0.9, weight_decay: 0.1 }.flow();
+        let (w, v) = (flow.ww * 5.0 + flow.wv * 2.0, flow.vw * 5.0 + flow.vv * 2.0);
         // The map writes w in terms of the old v: (1 - 0.05) * 5 - 0.45 * 2.
         assert!((v - 2.3).abs() < 1e-12 && (w - 3.85).abs() < 1e-12);
     }
 
     #[test]
-    fn the_missed_steps_are_those_since_the_stamp() {
-        let mut dense = Dense::new(0.9, 5e-4);
-        let rates = [0.1, 0.07, 0.03, 0.01];
-        let mut stamps = vec![dense.stamp()];
-        for lr in rates {
-            dense.finish_step(lr);
-            stamps.push(dense.stamp());
-        }
-        assert_eq!(dense.missed(stamps[4]), None);
-        for (since, &stamp) in stamps[..4].iter().enumerate() {
-            let mut row = (0.3, -0.2);
-            for &lr in &rates[since..] {
-                row = apply(&dense.sgd(lr).flow(), row);
-            }
-            let (w, v) = apply(&dense.missed(stamp).unwrap(), (0.3, -0.2));
-            assert!((w - row.0).abs() < 1e-15 && (v - row.1).abs() < 1e-15, "since {since}");
-        }
-        assert_eq!(dense.missed(UNTOUCHED), dense.missed(stamps[0]));
-    }
-
-    #[test]
-    fn a_row_touched_in_a_step_misses_the_next_ones_only() {
-        let mut dense = Dense::new(0.9, 0.0);
-        let touched = dense.stamp_after();
-        dense.finish_step(0.1);
-        assert_eq!(touched, dense.stamp());
-        dense.finish_step(0.2);
-        assert_eq!(dense.missed(touched), Some(dense.sgd(0.2).flow()));
-    }
-
-    #[test]
-    fn ten_thousand_missed_steps_keep_their_precision() {
-        let mut dense = Dense::new(0.9, 5e-4);
-        let mut row = (1.0, 1.0);
-        for step in 0..10_000 {
-            let lr = 0.1 * (1.0 - f64::from(step) / 10_000.0);
-            dense.finish_step(lr);
-            row = apply(&dense.sgd(lr).flow(), row);
-        }
-        let (w, v) = apply(&dense.missed(UNTOUCHED).unwrap(), (1.0, 1.0));
-        assert!(((w - row.0) / row.0).abs() < 1e-11 && ((v - row.1) / row.1).abs() < 1e-11);
-    }
-
-    #[test]
-    fn the_memory_of_missed_steps_is_bounded() {
-        let mut dense = Dense::new(0.9, 5e-4);
-        dense.products = vec![Flow::IDENTITY; STEPS_MAX - 1];
-        assert!(!dense.must_catch_up());
-        dense.finish_step(0.1);
-        assert!(dense.must_catch_up());
-        dense.caught_up();
-        assert!(!dense.must_catch_up());
-        assert_eq!(dense.missed(dense.stamp()), None);
-    }
-
-    #[test]
     fn a_sparse_row_misses_nothing() {
-        let mut sparse = Sparse { momentum: 0.9, weight_decay: 5e-4 };
+        let mut sparse = Sparse::new(&HeadConfig::new(2, 2));
+        let before = sparse.stamp();
         sparse.finish_step(0.1);
-        assert_eq!((sparse.missed(UNTOUCHED), sparse.missed(sparse.stamp())), (None, None));
+        assert_eq!((sparse.missed(UNTOUCHED), sparse.missed(before)), (None, None));
+        assert_eq!(sparse.stamp(), before + 1);
+    }
+
+    #[test]
+    fn the_bias_correction_of_the_first_two_steps_is_torchs() {
+        let optimizer = Optimizer::Adamw { beta1: 0.9, beta2: 0.75, eps: 1e-8 };
+        let mut sparse = Sparse::new(&HeadConfig { optimizer, ..HeadConfig::new(2, 2) });
+        let corrections = |rule: &Sparse| match rule.motion(0.1) {
+            Motion::AdamW(adam) => [adam.correction1, adam.correction2],
+            other => panic!("{other:?}"),
+        };
+        let close = |found: [f64; 2], expected: [f64; 2]| {
+            assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-12), "{found:?}");
+        };
+        close(corrections(&sparse), [0.1, 0.25]);
+        sparse.finish_step(0.1);
+        close(corrections(&sparse), [0.19, 0.4375]);
     }
 }

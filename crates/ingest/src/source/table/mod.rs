@@ -11,7 +11,8 @@ use std::{
 use pfc_cli::{Progress, interrupt};
 use rayon::prelude::*;
 
-use self::read::{Part, Table, left_out};
+pub use self::read::Table;
+use self::read::{Part, left_out};
 use super::{
     Index, InputError, LeftOut, Reject, Source, Spool,
     catalogue::{Catalogue, Sealed},

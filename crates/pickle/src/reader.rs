@@ -1,83 +1,9 @@
-//! Pickle instructions: their codes and the reading of their operands.
+//! The operands of instructions, read within bounds.
 
-use crate::pickle::PickleError;
-
-pub const APPEND: u8 = b'a';
-pub const APPENDS: u8 = b'e';
-pub const BINBYTES: u8 = b'B';
-pub const BINBYTES8: u8 = 0x8e;
-pub const BINGET: u8 = b'h';
-pub const BININT: u8 = b'J';
-pub const BININT1: u8 = b'K';
-pub const BININT2: u8 = b'M';
-pub const BINPUT: u8 = b'q';
-pub const BINSTRING: u8 = b'T';
-pub const BINUNICODE: u8 = b'X';
-pub const BINUNICODE8: u8 = 0x8d;
-pub const BUILD: u8 = b'b';
-pub const BYTEARRAY8: u8 = 0x96;
-pub const EMPTY_LIST: u8 = b']';
-pub const EMPTY_TUPLE: u8 = b')';
-pub const FRAME: u8 = 0x95;
-pub const GET: u8 = b'g';
-pub const GLOBAL: u8 = b'c';
-pub const INT: u8 = b'I';
-pub const LIST: u8 = b'l';
-pub const LONG: u8 = b'L';
-pub const LONG1: u8 = 0x8a;
-pub const LONG_BINGET: u8 = b'j';
-pub const LONG_BINPUT: u8 = b'r';
-pub const MARK: u8 = b'(';
-pub const MEMOIZE: u8 = 0x94;
-pub const NEWFALSE: u8 = 0x89;
-pub const NEWTRUE: u8 = 0x88;
-pub const NONE: u8 = b'N';
-pub const POP: u8 = b'0';
-pub const POP_MARK: u8 = b'1';
-pub const PROTO: u8 = 0x80;
-pub const PUT: u8 = b'p';
-pub const REDUCE: u8 = b'R';
-pub const SHORT_BINBYTES: u8 = b'C';
-pub const SHORT_BINSTRING: u8 = b'U';
-pub const SHORT_BINUNICODE: u8 = 0x8c;
-pub const STACK_GLOBAL: u8 = 0x93;
-pub const STOP: u8 = b'.';
-pub const STRING: u8 = b'S';
-pub const TUPLE: u8 = b't';
-pub const TUPLE1: u8 = 0x85;
-pub const TUPLE2: u8 = 0x86;
-pub const TUPLE3: u8 = 0x87;
-pub const UNICODE: u8 = b'V';
-
-/// What Python's documentation calls an instruction that is not read here.
-pub fn name(opcode: u8) -> &'static str {
-    match opcode {
-        b'2' => "DUP",
-        b'F' => "FLOAT",
-        b'G' => "BINFLOAT",
-        b'P' => "PERSID",
-        b'Q' => "BINPERSID",
-        b'd' | b'}' => "DICT",
-        b'i' => "INST",
-        b'o' => "OBJ",
-        b's' => "SETITEM",
-        b'u' => "SETITEMS",
-        0x81 => "NEWOBJ",
-        0x82 => "EXT1",
-        0x83 => "EXT2",
-        0x84 => "EXT4",
-        0x8b => "LONG4",
-        0x8f => "EMPTY_SET",
-        0x90 => "ADDITEMS",
-        0x91 => "FROZENSET",
-        0x92 => "NEWOBJ_EX",
-        0x97 => "NEXT_BUFFER",
-        0x98 => "READONLY_BUFFER",
-        _ => "unknown",
-    }
-}
+use crate::{PickleError, op};
 
 /// The bytes of a pickle, read forwards.
+#[derive(Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
     next: usize,
@@ -86,6 +12,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Starts at the first instruction.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader { bytes, next: 0, start: 0 }
     }
@@ -96,6 +23,11 @@ impl<'a> Reader<'a> {
         self.next
     }
 
+    /// The next `n` bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within, or the operand is malformed.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], PickleError> {
         let end = self.next.checked_add(n).filter(|&end| end <= self.bytes.len());
         let Some(end) = end else {
@@ -106,30 +38,60 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within, or the operand is malformed.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], PickleError> {
         let taken = self.take(N)?;
         taken.try_into().map_err(|_| self.wrong("the file ends within an instruction"))
     }
 
+    /// The next byte.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within, or the operand is malformed.
     pub fn byte(&mut self) -> Result<u8, PickleError> {
         self.array().map(|[byte]| byte)
     }
 
     /// A string with its length before it.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within, or the operand is malformed.
     pub fn counted(&mut self, opcode: u8) -> Result<&'a [u8], PickleError> {
         let length = match opcode {
-            SHORT_BINSTRING | SHORT_BINBYTES | SHORT_BINUNICODE => u64::from(self.byte()?),
-            BINBYTES8 | BYTEARRAY8 | BINUNICODE8 => u64::from_le_bytes(self.array()?),
+            op::SHORT_BINSTRING | op::SHORT_BINBYTES | op::SHORT_BINUNICODE => {
+                u64::from(self.byte()?)
+            }
+            op::BINBYTES8 | op::BYTEARRAY8 | op::BINUNICODE8 => u64::from_le_bytes(self.array()?),
             // A length of Python 2 is signed; a negative one is longer than any file.
             _ => u64::from(u32::from_le_bytes(self.array()?)),
         };
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    /// Little-endian two's complement with its length before it.
-    pub fn long1(&mut self) -> Result<i64, PickleError> {
+    /// The bytes of an integer with their number before it: little-endian two's complement.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within.
+    pub fn long1_bytes(&mut self) -> Result<&'a [u8], PickleError> {
         let n = usize::from(self.byte()?);
-        let bytes = self.take(n)?;
+        self.take(n)
+    }
+
+    /// An integer with the number of its bytes before it.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within, or the operand is malformed.
+    pub fn long1(&mut self) -> Result<i64, PickleError> {
+        let bytes = self.long1_bytes()?;
+        let n = bytes.len();
         if n > 8 {
             return Err(self.wrong("an integer that does not fit"));
         }
@@ -139,10 +101,15 @@ impl<'a> Reader<'a> {
         Ok(i64::from_le_bytes(word))
     }
 
+    /// The operand of an instruction that remembers or recalls.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within, or the operand is malformed.
     pub fn memo_slot(&mut self, opcode: u8) -> Result<u32, PickleError> {
         match opcode {
-            BINGET | BINPUT => self.byte().map(u32::from),
-            LONG_BINGET | LONG_BINPUT => self.array().map(u32::from_le_bytes),
+            op::BINGET | op::BINPUT => self.byte().map(u32::from),
+            op::LONG_BINGET | op::LONG_BINPUT => self.array().map(u32::from_le_bytes),
             _ => {
                 let text = self.line_text()?;
                 text.parse().map_err(|_| self.wrong("a memo number that does not fit"))
@@ -159,6 +126,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The rest of the line, as text.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within, or the operand is malformed.
     pub fn line_text(&mut self) -> Result<&'a str, PickleError> {
         let line = self.line()?;
         std::str::from_utf8(line)
@@ -167,6 +138,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A string as Python's `repr` writes it, in quotes and with escapes.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within, or the operand is malformed.
     pub fn quoted(&mut self) -> Result<Vec<u8>, PickleError> {
         let line = self.line()?.trim_ascii_end();
         let inner = match line {
@@ -177,6 +152,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Text as Python's `raw-unicode-escape` writes it: Latin-1 with `\u` escapes.
+    ///
+    /// # Errors
+    ///
+    /// If the pickle ends within, or the operand is malformed.
     pub fn raw_unicode(&mut self) -> Result<String, PickleError> {
         let mut rest = self.line()?;
         let mut text = String::new();

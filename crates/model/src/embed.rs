@@ -1,0 +1,199 @@
+//! Images in, embeddings out: the one thing every model does.
+
+// N = images, E = embedding.
+
+use pfc_onnx::{ChannelOrder, FACE_BYTES};
+use tch::{Device, Kind, Tensor};
+
+use crate::{Backbone, IMAGE_SIZE, InputSpec, ModelError};
+
+/// Images per pass: beyond this a CPU gains nothing, and r200 keeps below 1 GB.
+const BATCH: usize = 64;
+
+/// Anything that turns aligned faces into embeddings.
+pub trait Embed {
+    /// Numbers in an embedding, E.
+    fn embedding(&self) -> usize;
+
+    /// Embeddings of `n` images, `[n, E]` row by row, not normalised.
+    ///
+    /// `rgb` holds `n` images of 112×112×3 bytes: rows from the top, pixels from the left, red first.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Pixels`] if `rgb` has another size, [`ModelError::Torch`],
+    /// [`ModelError::Script`] or [`ModelError::Onnx`] if the network fails.
+    fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError>;
+
+    /// As [`embed`](Embed::embed), of the images and of their mirror images.
+    ///
+    /// # Errors
+    ///
+    /// As [`embed`](Embed::embed).
+    fn embed_with_mirror(&self, rgb: &[u8], n: usize) -> Result<MirroredEmbeddings, ModelError>;
+}
+
+/// Embeddings of images and of the same images mirrored left to right, `[n, E]` each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MirroredEmbeddings {
+    /// As they are.
+    pub original: Vec<f32>,
+    /// Mirrored.
+    pub mirrored: Vec<f32>,
+}
+
+/// In evaluation mode, whatever the network is used for otherwise.
+impl Embed for Backbone {
+    fn embedding(&self) -> usize {
+        Backbone::embedding(self) as usize
+    }
+
+    fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError> {
+        embed(rgb, n, &InputSpec::insightface(), self.device(), |images| {
+            Ok(tch::no_grad(|| self.forward(images, false)))
+        })
+    }
+
+    fn embed_with_mirror(&self, rgb: &[u8], n: usize) -> Result<MirroredEmbeddings, ModelError> {
+        embed_with_mirror(rgb, n, &InputSpec::insightface(), self.device(), |images| {
+            Ok(tch::no_grad(|| self.forward(images, false)))
+        })
+    }
+}
+
+/// Runs `forward` over batches of normalised images.
+pub(crate) fn embed(
+    rgb: &[u8],
+    n: usize,
+    input: &InputSpec,
+    device: Device,
+    forward: impl Fn(&Tensor) -> Result<Tensor, ModelError>,
+) -> Result<Vec<f32>, ModelError> {
+    let mut out = Vec::new();
+    for batch in batches(rgb, n)? {
+        out.extend(rows(&forward(&images(batch, input, device)?)?)?);
+    }
+    Ok(out)
+}
+
+/// As [`embed`], of mirror images too.
+pub(crate) fn embed_with_mirror(
+    rgb: &[u8],
+    n: usize,
+    input: &InputSpec,
+    device: Device,
+    forward: impl Fn(&Tensor) -> Result<Tensor, ModelError>,
+) -> Result<MirroredEmbeddings, ModelError> {
+    let (mut original, mut mirrored) = (Vec::new(), Vec::new());
+    for batch in batches(rgb, n)? {
+        let images = images(batch, input, device)?;
+        let flipped = images.f_flip([3]).map_err(ModelError::torch("mirror images"))?;
+        original.extend(rows(&forward(&images)?)?);
+        mirrored.extend(rows(&forward(&flipped)?)?);
+    }
+    Ok(MirroredEmbeddings { original, mirrored })
+}
+
+/// Pixels as a network takes them: `[N, 3, H, W]`, normalised, on its device.
+pub(crate) fn images(rgb: &[u8], input: &InputSpec, device: Device) -> Result<Tensor, ModelError> {
+    let n = (rgb.len() / FACE_BYTES) as i64;
+    let failed = || ModelError::torch("prepare images");
+    if (input.height, input.width) != (IMAGE_SIZE as usize, IMAGE_SIZE as usize) {
+        let mut values = vec![0.0; n as usize * input.n_values()];
+        let faces = rgb.chunks_exact(FACE_BYTES).zip(values.chunks_exact_mut(input.n_values()));
+        faces.for_each(|(face, out)| input.write(face, out));
+        let images = Tensor::f_from_slice(&values).map_err(failed())?;
+        let images = images.f_to_device(device).map_err(failed())?;
+        return Ok(images.view([n, 3, input.height as i64, input.width as i64]));
+    }
+    let pixels = Tensor::f_from_slice(rgb).map_err(failed())?;
+    let pixels = pixels.f_to_device(device).map_err(failed())?;
+    let mut pixels_nhwc = pixels.view([n, IMAGE_SIZE, IMAGE_SIZE, 3]);
+    if input.channels == ChannelOrder::Bgr {
+        pixels_nhwc = pixels_nhwc.f_flip([3]).map_err(failed())?;
+    }
+    let pixels_nhwc = pixels_nhwc.f_to_kind(Kind::Float).map_err(failed())?;
+    let per_channel = |values: &[f32; 3]| Tensor::from_slice(values).to_device(device);
+    let images_nhwc = (pixels_nhwc - per_channel(&input.mean)) / per_channel(&input.std);
+    Ok(images_nhwc.permute([0, 3, 1, 2]))
+}
+
+fn batches(rgb: &[u8], n: usize) -> Result<std::slice::Chunks<'_, u8>, ModelError> {
+    let expected = n.saturating_mul(FACE_BYTES);
+    if rgb.len() != expected {
+        return Err(ModelError::Pixels { n, found: rgb.len(), expected });
+    }
+    Ok(rgb.chunks(BATCH * FACE_BYTES))
+}
+
+fn rows(embeddings: &Tensor) -> Result<Vec<f32>, ModelError> {
+    let flat = embeddings.f_to_kind(Kind::Float).and_then(|rows| rows.f_reshape(-1));
+    flat.and_then(|flat| Vec::try_from(&flat)).map_err(ModelError::torch("copy embeddings"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Architecture;
+
+    fn backbone() -> Backbone {
+        tch::set_num_threads(1);
+        let architecture = Architecture::IResNet { layers: [1; 4], widths: [8, 8, 8, 8] };
+        Backbone::with_architecture(architecture, 12, Device::Cpu, 1).unwrap()
+    }
+
+    fn faces(n: usize) -> Vec<u8> {
+        (0..n * FACE_BYTES).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    }
+
+    fn close(a: &[f32], b: &[f32]) -> bool {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
+    }
+
+    #[test]
+    fn pixels_reach_the_network_normalised_and_in_planes() {
+        let mut rgb = vec![0; FACE_BYTES];
+        // Row 2, column 5: red 255, green 128, blue 0.
+        let at = (2 * 112 + 5) * 3;
+        (rgb[at], rgb[at + 1]) = (255, 128);
+        let spec = InputSpec::insightface();
+        let found = images(&rgb, &spec, Device::Cpu).unwrap();
+        assert_eq!(found.size(), [1, 3, 112, 112]);
+        let pixel = |channel| found.double_value(&[0, channel, 2, 5]);
+        assert_eq!(pixel(0), 1.0);
+        assert!((pixel(1) - 0.5 / 127.5).abs() < 1e-7);
+        assert_eq!(pixel(2), -1.0);
+        assert_eq!(found.double_value(&[0, 0, 5, 2]), -1.0);
+        let bgr = InputSpec { channels: ChannelOrder::Bgr, ..spec };
+        let bgr = images(&rgb, &bgr, Device::Cpu).unwrap();
+        assert_eq!(bgr, found.flip([1]));
+    }
+
+    #[test]
+    fn mirrored_embeddings_are_those_of_the_mirrored_image() {
+        let (backbone, rgb) = (backbone(), faces(2));
+        let both = backbone.embed_with_mirror(&rgb, 2).unwrap();
+        let mirrored: Vec<u8> = rgb.chunks(FACE_BYTES).flat_map(pfc_onnx::mirrored).collect();
+        assert!(close(&both.original, &backbone.embed(&rgb, 2).unwrap()));
+        assert!(close(&both.mirrored, &backbone.embed(&mirrored, 2).unwrap()));
+        assert!(!close(&both.mirrored, &both.original));
+    }
+
+    #[test]
+    fn embeddings_come_row_by_row_over_batches() {
+        let (backbone, n) = (backbone(), BATCH + 1);
+        let rgb = faces(n);
+        let all = backbone.embed(&rgb, n).unwrap();
+        assert_eq!(all.len(), n * Embed::embedding(&backbone));
+        let last = backbone.embed(&rgb[BATCH * FACE_BYTES..], 1).unwrap();
+        assert!(close(&all[BATCH * 12..], &last));
+        assert!(backbone.embed(&[], 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn pixels_that_are_not_n_images_are_refused() {
+        let error = backbone().embed(&faces(1)[1..], 1).unwrap_err();
+        assert_eq!(error.to_string(), "37631 bytes of pixels for 1 images, which take 37632");
+        assert!(backbone().embed_with_mirror(&faces(1), usize::MAX).is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! Files of other programs through the readers and the embedder, and ours through theirs.
+
+// Helper functions of a test are tests to us, but not to clippy.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, dead_code)]
+
+mod golden;
+
+use std::path::{Path, PathBuf};
+
+use golden::{Case, json_files, relative_error};
+use pfc_model::{
+    Architecture, Backbone, BackboneSpec, Embed, Embedder, EmbedderOptions, Network, export,
+    tensors, weights,
+};
+use tch::{Device, Tensor};
+
+/// Every small network: its list, and the path of its files without their ending.
+fn cases() -> Vec<(Case, String)> {
+    let Some(folder) = golden::folder() else { return Vec::new() };
+    let lists = json_files(&folder, ".tensors.json");
+    assert!(!lists.is_empty(), "no small networks in {}", folder.display());
+    let stem =
+        |list: &Path| list.to_str().unwrap().strip_suffix(".tensors.json").unwrap().to_owned();
+    lists.iter().map(|list| (Case::open(list), stem(list))).collect()
+}
+
+fn heads(case: &Case) -> Option<i64> {
+    match case.small_backbone().architecture() {
+        Architecture::Vit { heads, .. } => Some(heads),
+        _ => None,
+    }
+}
+
+fn recorded(path: &str, name: &str) -> Tensor {
+    let answers = tensors::read(Path::new(path)).unwrap();
+    answers.into_iter().find(|(other, _)| other == name).unwrap().1
+}
+
+fn has_onnxruntime() -> bool {
+    match pfc_onnx::runtime::load() {
+        Ok(_) => true,
+        Err(error) => {
+            println!("skipped: {error}");
+            false
+        }
+    }
+}
+
+#[test]
+fn golden_files_of_every_format_give_the_recorded_embeddings() {
+    let mut n_files = 0;
+    for (case, stem) in cases() {
+        let expected = recorded(&format!("{stem}.golden.safetensors"), "eval.output");
+        let options = EmbedderOptions { heads: heads(&case), ..EmbedderOptions::default() };
+        for ending in ["pth", "legacy.pth", "safetensors", "torchscript.pt"] {
+            let path = PathBuf::from(format!("{stem}.{ending}"));
+            if !path.exists() {
+                continue;
+            }
+            let embedder = Embedder::open_with(&path, &options).unwrap();
+            let found = embedder.forward(&golden::input()).unwrap();
+            let error = relative_error(&found, &expected);
+            assert!(error < 1e-5, "{}: {error}", path.display());
+            n_files += 1;
+        }
+    }
+    assert!(n_files > 0 || golden::folder().is_none());
+}
+
+#[test]
+fn golden_onnx_gives_its_recorded_output_through_the_embedder() {
+    if !has_onnxruntime() {
+        return;
+    }
+    for (_, stem) in cases() {
+        let path = PathBuf::from(format!("{stem}.onnx"));
+        if !path.exists() {
+            continue;
+        }
+        let expected = recorded(&format!("{stem}.onnx.golden.safetensors"), "output");
+        let embedder = Embedder::open(&path, Device::Cpu).unwrap();
+        let found = embedder.forward(&golden::input()).unwrap();
+        let error = relative_error(&found, &expected);
+        assert!(error < 1e-5, "{}: {error}", path.display());
+    }
+}
+
+#[test]
+fn golden_networks_exported_and_read_again_embed_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    for (case, stem) in cases() {
+        let expected = recorded(&format!("{stem}.golden.safetensors"), "eval.output");
+        let backbone = || {
+            let backbone = case.small_backbone();
+            backbone.load_state_dict("the formula", &case.weights()).unwrap();
+            backbone
+        };
+        let options = EmbedderOptions { heads: heads(&case), ..EmbedderOptions::default() };
+        let check = |name: &str, tolerance: f64| {
+            let embedder = Embedder::open_with(&dir.path().join(name), &options).unwrap();
+            let found = embedder.forward(&golden::input()).unwrap();
+            let error = relative_error(&found, &expected);
+            assert!(error < tolerance, "{} as {name}: {error}", case.text("net"));
+        };
+        let path = |name: &str| dir.path().join(name);
+        export::pth(&path("a.pth"), &backbone(), false).unwrap();
+        check("a.pth", 1e-5);
+        export::safetensors(&path("a.safetensors"), &backbone(), false).unwrap();
+        check("a.safetensors", 1e-5);
+        export::torchscript(&path("a.pt"), &backbone().into_inference()).unwrap();
+        check("a.pt", 1e-5);
+        if has_onnxruntime() {
+            let write = |name: &str, half| {
+                let options = export::OnnxOptions { half, ..export::OnnxOptions::default() };
+                export::onnx(&path(name), &backbone().into_inference(), options).unwrap();
+            };
+            write("a.onnx", false);
+            check("a.onnx", 1e-5);
+            write("half.onnx", true);
+            // Eleven bits of mantissa through some fifty layers.
+            check("half.onnx", 2e-2);
+        }
+    }
+}
+
+#[test]
+fn golden_preprocessing_within_the_graph_gives_the_same_embeddings_of_pixels() {
+    if !has_onnxruntime() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let faces: Vec<u8> = (0..3 * 112 * 112 * 3u64).map(|i| (i * i / 7 % 251) as u8).collect();
+    for (case, _) in cases() {
+        let backbone = case.small_backbone();
+        backbone.load_state_dict("the formula", &case.weights()).unwrap();
+        let expected = backbone.embed(&faces, 3).unwrap();
+        let inference = backbone.into_inference();
+        let path = dir.path().join("a.onnx");
+        for embed_preprocessing in [false, true] {
+            let options = export::OnnxOptions { embed_preprocessing, ..Default::default() };
+            export::onnx(&path, &inference, options).unwrap();
+            let embedder = Embedder::open(&path, Device::Cpu).unwrap();
+            let mean = if embed_preprocessing { 0.0 } else { 127.5 };
+            assert_eq!(embedder.input().mean, [mean; 3]);
+            let found = embedder.embed(&faces, 3).unwrap();
+            let (found, expected) = (Tensor::from_slice(&found), Tensor::from_slice(&expected));
+            let error = relative_error(&found, &expected);
+            assert!(error < 1e-5, "{}: {error}", case.text("net"));
+        }
+    }
+}
+
+#[test]
+fn golden_checkpoints_exported_to_onnx_keep_their_embeddings_within_1e_5() {
+    if !has_onnxruntime() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let faces: Vec<u8> = (0..3 * 112 * 112 * 3u64).map(|i| (i * i / 7 % 251) as u8).collect();
+    let spec = BackboneSpec { network: "mbf".parse().unwrap(), embedding: 64 };
+    let backbone = Backbone::new(&spec, Device::Cpu, 2).unwrap();
+    let expected = backbone.embed(&faces, 3).unwrap();
+    let path = dir.path().join("a.onnx");
+    export::onnx(&path, &backbone.into_inference(), export::OnnxOptions::default()).unwrap();
+    let found = Embedder::open(&path, Device::Cpu).unwrap().embed(&faces, 3).unwrap();
+    let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference < 1e-5, "{difference}");
+}
+
+/// Parameters in millions and multiply-accumulates in billions, as `arcface_torch` and the papers
+/// on these networks publish them.
+#[test]
+fn counts_equal_the_published_ones() {
+    let published = [
+        ("r18", 24.03, 2.61),
+        ("r34", 34.14, 4.46),
+        ("r50", 43.59, 6.31),
+        ("r100", 65.16, 12.09),
+        ("r200", 118.83, 23.42),
+        ("mbf", 2.06, 0.44),
+        ("mbf_large", 6.31, 1.82),
+        ("vit_t", 19.1, 1.50),
+        ("vit_s", 76.0, 5.75),
+        ("vit_b", 113.8, 11.44),
+        ("vit_l_dp005_mask_005", 255.7, 25.34),
+    ];
+    for (name, parameters, macs) in published {
+        let network: Network = name.parse().unwrap();
+        let backbone = Backbone::shapes(&BackboneSpec { network, embedding: 512 }).unwrap();
+        let (n_parameters, n_macs) =
+            (backbone.n_parameters() as f64 / 1e6, backbone.n_macs() as f64 / 1e9);
+        eprintln!("{name}: {n_parameters:.4} M, {n_macs:.4} GMACs");
+        let digit = if name.starts_with("vit") { 0.05 } else { 0.005 };
+        assert!((n_parameters - parameters).abs() <= digit, "{name}: {n_parameters}");
+        assert!((n_macs - macs).abs() <= 0.005, "{name}: {n_macs}");
+    }
+}
+
+#[test]
+fn weights_of_a_graph_are_not_taken_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.onnx");
+    std::fs::write(&path, b"\x08\x07").unwrap();
+    let error = weights::open(&path, Device::Cpu, None).unwrap_err();
+    assert!(error.to_string().contains("weights are wanted"), "{error}");
+}

@@ -1,0 +1,32 @@
+//! ONNX models: their files, and embedding with them through onnxruntime.
+//!
+//! An [`OnnxModel`] takes aligned 112×112 faces and gives embeddings, whatever size, channel order and
+//! normalisation its network wants: these are recognised from the file or stated by the user
+//! ([`InputOptions`]). The runtime is a library that is looked for when the first model is opened
+//! ([`runtime`]); nothing links against it, and nothing here knows libtorch.
+
+mod error;
+mod file;
+mod input;
+mod model;
+mod pixels;
+pub mod proto;
+mod recognise;
+pub mod runtime;
+
+pub use error::OnnxError;
+pub use input::{ChannelOrder, InputOptions, InputSpec, Layout, Origin};
+pub use model::{Device, OnnxModel, OpenOptions};
+pub use pixels::{FACE_BYTES, FACE_SIDE, mirrored};
+
+/// Keys of the metadata in which exported models state what they want; values are texts.
+pub mod metadata {
+    /// `RGB` or `BGR`.
+    pub const CHANNELS: &str = "pfc.channels";
+    /// One number, or three in the order of the channels.
+    pub const MEAN: &str = "pfc.mean";
+    /// As the mean.
+    pub const STD: &str = "pfc.std";
+    /// The backbone's name, for people.
+    pub const NETWORK: &str = "pfc.network";
+}

@@ -1,0 +1,24 @@
+//! PyTorch's state dict files: what `torch.save(model.state_dict(), path)` writes.
+//!
+//! [`StateFile`] reads both formats, the zip archive of PyTorch 1.6 and later and the older bare
+//! pickles, and runs nothing in them: a whitelist names the instructions and callables that are
+//! known. [`StateWriter`] writes archives that `torch.load` reads with `weights_only=True`.
+//!
+//! Memory is bounded by the file: a pickle by 64 MiB, a tensor by its storage.
+
+mod archive;
+mod dtype;
+mod error;
+mod global;
+mod layout;
+mod legacy;
+mod machine;
+mod state_dict;
+mod state_file;
+mod value;
+mod writer;
+
+pub use dtype::Dtype;
+pub use error::TorchFileError;
+pub use state_file::{StateFile, TensorInfo, is_torchscript};
+pub use writer::{StateWriter, TensorSpec};

@@ -1,0 +1,448 @@
+//! The stack machine that a pickle is a program for, without anything that acts.
+
+use std::collections::HashMap;
+
+use pfc_pickle::{PickleError, Reader, op};
+
+use crate::{
+    global::Global,
+    value::{Id, Pickle, StorageRef, TensorRef, Value},
+};
+
+/// The state of an optimizer over the largest network makes under 100,000 objects.
+const OBJECTS_MAX: usize = 1 << 21;
+/// Each item of a list, tuple or dictionary was pushed once.
+const PUSHES_MAX: usize = 1 << 22;
+/// Items of the longest tuple that is looked into: arguments, shapes.
+const TUPLE_MAX: usize = 16;
+
+/// Runs the first pickle in `bytes` to its end.
+///
+/// # Errors
+///
+/// [`PickleError`] at the first instruction that is unknown, not allowed or damaged.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Pickle<'_>, PickleError> {
+    let mut machine = Machine {
+        input: Reader::new(bytes),
+        at: 0,
+        objects: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        n_pushes: 0,
+    };
+    loop {
+        machine.at = machine.input.offset();
+        let opcode = machine.input.byte()?;
+        if opcode == op::STOP {
+            let root = machine.pop()?;
+            let n_bytes = machine.input.offset();
+            return Ok(Pickle { objects: machine.objects, root, n_bytes });
+        }
+        machine.step(opcode)?;
+    }
+}
+
+struct Machine<'a> {
+    input: Reader<'a>,
+    /// Start of the instruction being run.
+    at: usize,
+    objects: Vec<Value<'a>>,
+    stack: Vec<Id>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Id>,
+    n_pushes: usize,
+}
+
+type Done = Result<(), PickleError>;
+
+impl<'a> Machine<'a> {
+    fn step(&mut self, opcode: u8) -> Done {
+        match opcode {
+            op::PROTO => self.protocol(),
+            op::FRAME => self.input.take(8).map(drop),
+            op::MARK => {
+                self.marks.push(self.stack.len());
+                Ok(())
+            }
+            op::POP => self.pop().map(drop),
+            op::POP_MARK => self.pop_mark().map(drop),
+            op::NONE => self.push(Value::None),
+            op::NEWTRUE => self.push(Value::Bool(true)),
+            op::NEWFALSE => self.push(Value::Bool(false)),
+            op::BININT | op::BININT1 | op::BININT2 | op::LONG1 | op::BINFLOAT => {
+                let value = self.number(opcode)?;
+                self.push(value)
+            }
+            op::BINSTRING
+            | op::SHORT_BINSTRING
+            | op::BINBYTES
+            | op::SHORT_BINBYTES
+            | op::BINUNICODE
+            | op::SHORT_BINUNICODE => {
+                let bytes = self.input.counted(opcode)?;
+                // Python 2 wrote names as bytes, and nothing else in these files is a byte string.
+                self.push(std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text))
+            }
+            op::EMPTY_LIST => self.push(Value::List(Vec::new())),
+            op::EMPTY_TUPLE => self.push(Value::Tuple(Vec::new())),
+            op::EMPTY_DICT => self.push(Value::Dict(Vec::new())),
+            op::LIST => {
+                let items = self.pop_mark()?;
+                self.push(Value::List(items))
+            }
+            op::TUPLE => {
+                let items = self.pop_mark()?;
+                self.push(Value::Tuple(items))
+            }
+            op::DICT => {
+                let items = self.pop_mark()?;
+                self.push(Value::Dict(Vec::new()))?;
+                self.set(items)
+            }
+            op::TUPLE1 => self.tuple(1),
+            op::TUPLE2 => self.tuple(2),
+            op::TUPLE3 => self.tuple(3),
+            op::APPEND => {
+                let item = self.pop()?;
+                self.extend(vec![item])
+            }
+            op::APPENDS => {
+                let items = self.pop_mark()?;
+                self.extend(items)
+            }
+            op::SETITEM => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.set(vec![key, value])
+            }
+            op::SETITEMS => {
+                let items = self.pop_mark()?;
+                self.set(items)
+            }
+            op::BINGET | op::LONG_BINGET => self.recall(opcode),
+            op::BINPUT | op::LONG_BINPUT => {
+                let slot = self.input.memo_slot(opcode)?;
+                self.memorise(slot)
+            }
+            op::MEMOIZE => self.memorise(self.memo.len() as u32),
+            op::GLOBAL => {
+                let module = self.input.line_text()?;
+                let name = self.input.line_text()?;
+                self.import(module, name)
+            }
+            op::STACK_GLOBAL => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                match (self.get(module), self.get(name)) {
+                    (&Value::Text(module), &Value::Text(name)) => self.import(module, name),
+                    _ => Err(self.wrong("a name is expected")),
+                }
+            }
+            op::BINPERSID => self.storage(),
+            op::REDUCE => self.reduce(),
+            op::BUILD => self.build(),
+            other => Err(self.wrong(format!(
+                "instruction {other:#04x} ({}) has no place in a state dict",
+                op::name(other)
+            ))),
+        }
+    }
+
+    fn wrong(&self, problem: impl Into<String>) -> PickleError {
+        PickleError { offset: self.at, problem: problem.into() }
+    }
+
+    fn protocol(&mut self) -> Done {
+        match self.input.byte()? {
+            2..=5 => Ok(()),
+            other => Err(self.wrong(format!("pickle protocol {other}; 2 to 5 are known"))),
+        }
+    }
+
+    fn number(&mut self, opcode: u8) -> Result<Value<'a>, PickleError> {
+        Ok(match opcode {
+            op::BININT => Value::Int(i64::from(i32::from_le_bytes(self.input.array()?))),
+            op::BININT1 => Value::Int(i64::from(self.input.byte()?)),
+            op::BININT2 => Value::Int(i64::from(u16::from_le_bytes(self.input.array()?))),
+            op::BINFLOAT => Value::Float(f64::from_be_bytes(self.input.array()?)),
+            _ => {
+                let bytes = self.input.long1_bytes()?;
+                let mut word = [if bytes.last().is_some_and(|b| *b >= 0x80) { 0xff } else { 0 }; 8];
+                match word.get_mut(..bytes.len()) {
+                    Some(low) => {
+                        low.copy_from_slice(bytes);
+                        Value::Int(i64::from_le_bytes(word))
+                    }
+                    None => Value::BigInt(bytes),
+                }
+            }
+        })
+    }
+
+    fn push(&mut self, value: Value<'a>) -> Done {
+        if self.objects.len() >= OBJECTS_MAX {
+            return Err(self.wrong(format!("more than {OBJECTS_MAX} objects")));
+        }
+        let id = Id(self.objects.len() as u32);
+        self.objects.push(value);
+        self.push_id(id)
+    }
+
+    fn push_id(&mut self, id: Id) -> Done {
+        if self.n_pushes >= PUSHES_MAX {
+            return Err(self.wrong(format!("more than {PUSHES_MAX} items")));
+        }
+        self.n_pushes += 1;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Id, PickleError> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.stack.len() <= floor {
+            return Err(self.wrong("the stack is empty"));
+        }
+        self.stack.pop().ok_or_else(|| self.wrong("the stack is empty"))
+    }
+
+    /// Everything above the last mark.
+    fn pop_mark(&mut self) -> Result<Vec<Id>, PickleError> {
+        let mark = self.marks.pop().ok_or_else(|| self.wrong("there is no mark"))?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn top(&self) -> Result<Id, PickleError> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        let above = self.stack.get(floor..).unwrap_or_default();
+        above.last().copied().ok_or_else(|| self.wrong("the stack is empty"))
+    }
+
+    fn tuple(&mut self, n: usize) -> Done {
+        let mut items = (0..n).map(|_| self.pop()).collect::<Result<Vec<Id>, _>>()?;
+        items.reverse();
+        self.push(Value::Tuple(items))
+    }
+
+    fn extend(&mut self, items: Vec<Id>) -> Done {
+        let list = self.top()?;
+        match &mut self.objects[list.0 as usize] {
+            Value::List(old) => {
+                old.extend(items);
+                Ok(())
+            }
+            _ => Err(self.wrong("items are appended to what is no list")),
+        }
+    }
+
+    /// Puts keys and values, alternating, into the dictionary on top.
+    fn set(&mut self, items: Vec<Id>) -> Done {
+        let dict = self.top()?;
+        let (pairs, rest) = items.as_chunks::<2>();
+        match &mut self.objects[dict.0 as usize] {
+            Value::Dict(old) if rest.is_empty() => {
+                old.extend(pairs.iter().map(|&[key, value]| (key, value)));
+                Ok(())
+            }
+            _ => Err(self.wrong("items are set in what is no dictionary")),
+        }
+    }
+
+    fn recall(&mut self, opcode: u8) -> Done {
+        let slot = self.input.memo_slot(opcode)?;
+        match self.memo.get(&slot) {
+            Some(&id) => self.push_id(id),
+            None => Err(self.wrong(format!("nothing is remembered as {slot}"))),
+        }
+    }
+
+    fn memorise(&mut self, slot: u32) -> Done {
+        let id = self.top()?;
+        self.memo.insert(slot, id);
+        Ok(())
+    }
+
+    fn get(&self, id: Id) -> &Value<'a> {
+        &self.objects[id.0 as usize]
+    }
+
+    /// A copy of a tuple, which is refused if it is longer than anything with a meaning.
+    fn short_tuple(&self, id: Id) -> Result<Vec<Id>, PickleError> {
+        match self.get(id) {
+            Value::Tuple(items) if items.len() <= TUPLE_MAX => Ok(items.clone()),
+            _ => Err(self.wrong("arguments and shapes are short tuples")),
+        }
+    }
+
+    fn count(&self, id: Id) -> Result<u64, PickleError> {
+        match self.get(id) {
+            &Value::Int(value) if value >= 0 => Ok(value as u64),
+            _ => Err(self.wrong("a count is expected")),
+        }
+    }
+
+    fn counts(&self, id: Id) -> Result<Vec<u64>, PickleError> {
+        self.short_tuple(id)?.into_iter().map(|id| self.count(id)).collect()
+    }
+
+    fn import(&mut self, module: &str, name: &str) -> Done {
+        match Global::named(module, name) {
+            Some(global) => self.push(Value::Global(global)),
+            None => Err(self.wrong(format!(
+                "it asks to import `{}.{}`, which has no place in a state dict",
+                module.escape_debug(),
+                name.escape_debug()
+            ))),
+        }
+    }
+
+    /// `("storage", type, key, device, elements)`: the bytes of one or more tensors.
+    fn storage(&mut self) -> Done {
+        let id = self.pop()?;
+        let parts = self.short_tuple(id)?;
+        let (&[kind, dtype, key, _device, n_elements]
+        | &[kind, dtype, key, _device, n_elements, _]) = &parts[..]
+        else {
+            return Err(self.wrong("a persistent object is described by five or six items"));
+        };
+        let is_whole = parts.get(5).is_none_or(|view| matches!(self.get(*view), Value::None));
+        match (self.get(kind), self.get(dtype), self.get(key)) {
+            (Value::Text("storage"), &Value::Global(Global::Storage(dtype)), &Value::Text(key))
+                if is_whole =>
+            {
+                let n_elements = self.count(n_elements)?;
+                self.push(Value::Storage(StorageRef { key, dtype, n_elements }))
+            }
+            _ => Err(self.wrong("a persistent object that is no storage")),
+        }
+    }
+
+    /// The meaning of calling a callable; nothing is run.
+    fn reduce(&mut self) -> Done {
+        let (arguments, callable) = (self.pop()?, self.pop()?);
+        let Value::Global(global) = *self.get(callable) else {
+            return Err(self.wrong("what is called is no callable"));
+        };
+        let arguments = self.short_tuple(arguments)?;
+        match (global, &arguments[..]) {
+            (Global::OrderedDict, []) => self.push(Value::Dict(Vec::new())),
+            // Python 2 wrote the items as a list of pairs.
+            (Global::OrderedDict, &[items]) => self.ordered_dict(items),
+            (Global::RebuildTensor, &[storage, offset, shape, strides, ..]) => {
+                let tensor = self.tensor([storage, offset, shape, strides])?;
+                self.push(Value::Tensor(tensor))
+            }
+            (Global::RebuildParameter, &[tensor, ..]) => match self.get(tensor) {
+                Value::Tensor(_) => self.push_id(tensor),
+                _ => Err(self.wrong("a parameter that is no tensor")),
+            },
+            (Global::Size, &[sizes]) => self.push_id(sizes),
+            (Global::Device, _) => self.push(Value::Opaque),
+            _ => Err(self.wrong(format!("{global:?} is called with other arguments than known"))),
+        }
+    }
+
+    fn ordered_dict(&mut self, items: Id) -> Done {
+        let Value::List(items) = self.get(items) else {
+            return Err(self.wrong("a dictionary is made of a list of pairs"));
+        };
+        let pair = |id: &Id| match self.get(*id) {
+            Value::Tuple(pair) | Value::List(pair) => match pair[..] {
+                [key, value] => Some((key, value)),
+                _ => None,
+            },
+            _ => None,
+        };
+        let pairs: Option<Vec<(Id, Id)>> = items.iter().map(pair).collect();
+        let pairs = pairs.ok_or_else(|| self.wrong("a dictionary is made of pairs"))?;
+        // Each call copies the list: it counts as pushing its items again.
+        self.n_pushes = self.n_pushes.saturating_add(pairs.len());
+        self.push(Value::Dict(pairs))
+    }
+
+    fn tensor(&self, parts: [Id; 4]) -> Result<TensorRef<'a>, PickleError> {
+        let [storage, offset, shape, strides] = parts;
+        let &Value::Storage(storage) = self.get(storage) else {
+            return Err(self.wrong("a tensor without a storage"));
+        };
+        let (offset, shape) = (self.count(offset)?, self.counts(shape)?);
+        let strides = self.counts(strides)?;
+        if strides.len() != shape.len() {
+            return Err(self.wrong("a tensor has as many strides as axes"));
+        }
+        Ok(TensorRef { storage, offset, shape, strides })
+    }
+
+    /// The only state that is set is a dictionary's `_metadata`, of no interest here.
+    fn build(&mut self) -> Done {
+        self.pop()?;
+        let target = self.top()?;
+        match self.get(target) {
+            Value::Dict(_) => Ok(()),
+            _ => Err(self.wrong("a state is set for what has none")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_refused(bytes: &[u8], expected: &str) {
+        assert_eq!(parse(bytes).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn a_call_of_the_system_is_refused_by_name() {
+        check_refused(
+            b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00echo\x85R.",
+            "byte 2: it asks to import `posix.system`, which has no place in a state dict",
+        );
+        check_refused(
+            b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.",
+            "byte 18: it asks to import `builtins.eval`, which has no place in a state dict",
+        );
+        // What torch itself offers is no better.
+        check_refused(
+            b"\x80\x02ctorch\nload\n.",
+            "byte 2: it asks to import `torch.load`, which has no place in a state dict",
+        );
+    }
+
+    #[test]
+    fn instructions_that_make_objects_are_refused_by_name() {
+        for (opcode, name) in [(b'i', "INST"), (b'o', "OBJ"), (0x81, "NEWOBJ"), (0x82, "EXT1")] {
+            let problem = parse(&[0x80, 2, opcode]).unwrap_err().problem;
+            assert!(problem.contains(name), "{problem}");
+        }
+    }
+
+    #[test]
+    fn counts_that_are_none_are_refused() {
+        let tensor = |offset: &[u8], strides: &[u8]| {
+            let head =
+                b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\n\
+                FloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ";
+            [&head[..], offset, b"K\x02K\x03\x86", strides, b"tR."].concat()
+        };
+        assert!(parse(&tensor(b"K\x00", b"K\x03K\x01\x86")).is_ok());
+        let problem = parse(&tensor(b"J\xff\xff\xff\xff", b"K\x03K\x01\x86")).unwrap_err().problem;
+        assert_eq!(problem, "a count is expected");
+        let problem = parse(&tensor(b"K\x00", b"K\x03\x85")).unwrap_err().problem;
+        assert_eq!(problem, "a tensor has as many strides as axes");
+    }
+
+    #[test]
+    fn the_stack_below_a_mark_is_out_of_reach() {
+        check_refused(b"N(0.", "byte 2: the stack is empty");
+        check_refused(b"}(u(s.", "byte 4: the stack is empty");
+        check_refused(b"u.", "byte 0: there is no mark");
+        check_refused(b"}(Nu.", "byte 3: items are set in what is no dictionary");
+    }
+
+    #[test]
+    fn an_integer_too_long_keeps_its_bytes() {
+        let pickle = parse(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.rest").unwrap();
+        assert_eq!(pickle.root(), &Value::BigInt(b"l\xfc\x9cF\xf9 j\xa8P\x19"));
+        assert_eq!(pickle.n_bytes, 15);
+    }
+}

@@ -1,0 +1,176 @@
+//! An open state dict file.
+
+use std::{
+    collections::HashMap,
+    io::{Read, Seek, SeekFrom},
+};
+
+use crate::{
+    Dtype, TorchFileError, archive,
+    layout::gather,
+    legacy, machine, state_dict,
+    value::{TensorRef, Value},
+};
+
+/// A tensor of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its key, without prefixes such as `module.` that all keys share.
+    pub key: String,
+    /// What an element is.
+    pub dtype: Dtype,
+    /// Its shape; empty for a scalar.
+    pub shape: Vec<u64>,
+    n_bytes: usize,
+    /// Of the first byte in the file.
+    start: u64,
+    /// From the first byte to the last in the file.
+    span_bytes: usize,
+    /// `None` where the elements lie in order.
+    strides: Option<Vec<u64>>,
+}
+
+impl TensorInfo {
+    /// Bytes of all elements.
+    pub fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+}
+
+/// A state dict whose every tensor lies within the file.
+#[derive(Debug)]
+pub struct StateFile<R> {
+    reader: R,
+    tensors: Vec<TensorInfo>,
+}
+
+impl<R: Read + Seek> StateFile<R> {
+    /// Reads the pickles and checks every tensor against the file. Elements are not read yet.
+    ///
+    /// Where the file holds more than a state dict, such as `arcface_torch`'s
+    /// `checkpoint_gpu_0.pt`, the backbone's is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`TorchFileError`] for anything that is no state dict, and for I/O.
+    pub fn parse(mut reader: R) -> Result<StateFile<R>, TorchFileError> {
+        let mut magic = Vec::new();
+        reader.seek(SeekFrom::Start(0))?;
+        reader.by_ref().take(4).read_to_end(&mut magic)?;
+        let tensors = if magic.starts_with(b"PK\x03\x04") {
+            let archive = archive::open(&mut reader)?;
+            let pickle = machine::parse(&archive.pickle)
+                .map_err(|source| TorchFileError::Pickle { name: "data.pkl", source })?;
+            locate(state_dict::tensors(&pickle)?, &archive.storages)?
+        } else {
+            let head = legacy::head(&mut reader)?;
+            let (pickle, start) = legacy::object(&head)?;
+            let element_bytes: HashMap<&str, u64> = pickle
+                .objects
+                .iter()
+                .filter_map(|value| match value {
+                    Value::Storage(storage) => Some((storage.key, storage.dtype.size() as u64)),
+                    _ => None,
+                })
+                .collect();
+            let storages = legacy::storages(&mut reader, &head, start, &element_bytes)?;
+            locate(state_dict::tensors(&pickle)?, &storages)?
+        };
+        let mut file = StateFile { reader, tensors };
+        file.check_ends()?;
+        Ok(file)
+    }
+
+    /// The tensors, in the order of the file.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// Reads the elements of tensor `i`, little-endian and in order, into `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`TorchFileError::Io`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no tensor `i`, or `out` has another size than [`TensorInfo::n_bytes`].
+    pub fn read(&mut self, i: usize, out: &mut [u8]) -> Result<(), TorchFileError> {
+        let info = &self.tensors[i];
+        assert_eq!(out.len(), info.n_bytes, "the buffer has another size than the tensor");
+        if out.is_empty() {
+            return Ok(());
+        }
+        self.reader.seek(SeekFrom::Start(info.start))?;
+        let Some(strides) = &info.strides else { return Ok(self.reader.read_exact(out)?) };
+        let mut span = vec![0; info.span_bytes];
+        self.reader.read_exact(&mut span)?;
+        gather(&span, &info.shape, strides, info.dtype.size(), out);
+        Ok(())
+    }
+
+    /// A directory may claim what the file does not have.
+    fn check_ends(&mut self) -> Result<(), TorchFileError> {
+        let file_bytes = self.reader.seek(SeekFrom::End(0))?;
+        let beyond = |info: &&TensorInfo| {
+            info.start.checked_add(info.span_bytes as u64).is_none_or(|end| end > file_bytes)
+        };
+        match self.tensors.iter().find(beyond) {
+            None => Ok(()),
+            Some(info) => Err(TorchFileError::Tensor {
+                key: info.key.clone(),
+                reason: "the file ends before its data do".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Whether the file is a TorchScript program rather than weights.
+pub fn is_torchscript<R: Read + Seek>(mut reader: R) -> bool {
+    archive::has_code(&mut reader)
+}
+
+fn locate(
+    named: Vec<(String, &TensorRef<'_>)>,
+    storages: &HashMap<String, (u64, u64)>,
+) -> Result<Vec<TensorInfo>, TorchFileError> {
+    named
+        .into_iter()
+        .map(|(key, tensor)| {
+            let info = place(tensor, storages);
+            info.map(|info| TensorInfo { key: key.clone(), ..info })
+                .map_err(|reason| TorchFileError::Tensor { key, reason })
+        })
+        .collect()
+}
+
+fn place(
+    tensor: &TensorRef<'_>,
+    storages: &HashMap<String, (u64, u64)>,
+) -> Result<TensorInfo, String> {
+    let storage = &tensor.storage;
+    let size = storage.dtype.size() as u64;
+    let extent = tensor.extent()?;
+    let (start, available) = storages
+        .get(storage.key)
+        .ok_or_else(|| format!("there is no storage `{}`", storage.key.escape_debug()))?;
+    let claimed = storage.n_elements.checked_mul(size);
+    if claimed.is_none_or(|claimed| claimed > *available) {
+        return Err(format!(
+            "its storage claims {} elements of {size} bytes and has {available} bytes",
+            storage.n_elements
+        ));
+    }
+    // Within `claimed`, which did not overflow.
+    let offset = if extent.n == 0 { 0 } else { tensor.offset * size };
+    let bytes = |n: u64| usize::try_from(n * size).map_err(|_| "it is too large".to_owned());
+    Ok(TensorInfo {
+        key: String::new(),
+        dtype: storage.dtype,
+        shape: tensor.shape.clone(),
+        n_bytes: bytes(extent.n)?,
+        start: start.checked_add(offset).ok_or("it lies beyond any file")?,
+        span_bytes: bytes(extent.span)?,
+        strides: (!tensor.is_contiguous() && extent.n > 0).then(|| tensor.strides.clone()),
+    })
+}

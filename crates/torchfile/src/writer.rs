@@ -1,0 +1,268 @@
+//! Writes the zip archive of PyTorch, tensor by tensor.
+
+use std::io::{Seek, Write};
+
+use pfc_pickle::op;
+use zip::{CompressionMethod, DateTime, ZipWriter, result::ZipError, write::FileOptions};
+
+use crate::{Dtype, TorchFileError};
+
+/// Members that hold numbers start at a multiple of this, as PyTorch's own do.
+const ALIGNMENT: u16 = 64;
+/// Name of the folder within the archive.
+const ROOT: &str = "archive";
+
+/// Name, type and shape of a tensor to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// State-dict key.
+    pub key: String,
+    /// What an element is.
+    pub dtype: Dtype,
+    /// Its shape; empty for a scalar.
+    pub shape: Vec<u64>,
+}
+
+impl TensorSpec {
+    fn n_elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
+
+/// An archive whose tensors arrive one after another, in the order of their specs.
+pub struct StateWriter<W: Write + Seek> {
+    zip: ZipWriter<W>,
+    specs: Vec<TensorSpec>,
+    n_written: usize,
+}
+
+impl<W: Write + Seek> StateWriter<W> {
+    /// Starts an archive: an `OrderedDict` of these tensors.
+    ///
+    /// # Errors
+    ///
+    /// [`TorchFileError::Io`].
+    pub fn new(out: W, specs: Vec<TensorSpec>) -> Result<StateWriter<W>, TorchFileError> {
+        let mut writer = StateWriter { zip: ZipWriter::new(out), specs, n_written: 0 };
+        let pickle = pickle(&writer.specs);
+        writer.member("data.pkl", &pickle)?;
+        writer.member("byteorder", b"little")?;
+        Ok(writer)
+    }
+
+    /// Appends the elements of the next tensor, little-endian and in order.
+    ///
+    /// # Errors
+    ///
+    /// [`TorchFileError::Io`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no further spec, or `bytes` does not have its size.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), TorchFileError> {
+        let spec = &self.specs[self.n_written];
+        let expected = spec.n_elements() * spec.dtype.size() as u64;
+        assert_eq!(bytes.len() as u64, expected, "`{}` has another size", spec.key);
+        let name = format!("data/{}", self.n_written);
+        self.n_written += 1;
+        self.member(&name, bytes)
+    }
+
+    /// Writes the directory and hands the file back.
+    ///
+    /// # Errors
+    ///
+    /// [`TorchFileError::Io`].
+    ///
+    /// # Panics
+    ///
+    /// If tensors are missing.
+    pub fn finish(mut self) -> Result<W, TorchFileError> {
+        assert_eq!(self.n_written, self.specs.len(), "tensors are missing");
+        self.member("version", b"3\n")?;
+        self.zip.finish().map_err(io)
+    }
+
+    fn member(&mut self, name: &str, bytes: &[u8]) -> Result<(), TorchFileError> {
+        // A fixed date: the same weights make the same file.
+        let options = FileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .last_modified_time(DateTime::default())
+            .large_file(u32::try_from(bytes.len()).is_err());
+        self.zip.start_file_aligned(format!("{ROOT}/{name}"), options, ALIGNMENT).map_err(io)?;
+        Ok(self.zip.write_all(bytes)?)
+    }
+}
+
+impl<W: Write + Seek> std::fmt::Debug for StateWriter<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateWriter").field("n_written", &self.n_written).finish_non_exhaustive()
+    }
+}
+
+fn io(error: ZipError) -> TorchFileError {
+    match error {
+        ZipError::Io(error) => error.into(),
+        other => TorchFileError::Io(std::io::Error::other(other.to_string())),
+    }
+}
+
+/// The object graph of `OrderedDict([(key, tensor), …])`, as `torch.save` pickles it.
+fn pickle(specs: &[TensorSpec]) -> Vec<u8> {
+    let mut out = vec![op::PROTO, 2];
+    global(&mut out, "collections", "OrderedDict");
+    out.extend([op::EMPTY_TUPLE, op::REDUCE, op::MARK]);
+    for (i, spec) in specs.iter().enumerate() {
+        text(&mut out, &spec.key);
+        global(&mut out, "torch._utils", "_rebuild_tensor_v2");
+        out.extend([op::MARK, op::MARK]);
+        text(&mut out, "storage");
+        global(&mut out, "torch", spec.dtype.storage());
+        text(&mut out, &i.to_string());
+        text(&mut out, "cpu");
+        integer(&mut out, spec.n_elements());
+        out.extend([op::TUPLE, op::BINPERSID]);
+        integer(&mut out, 0);
+        integers(&mut out, &spec.shape);
+        integers(&mut out, &strides(&spec.shape));
+        // Needs no gradient, has no hooks.
+        out.push(op::NEWFALSE);
+        global(&mut out, "collections", "OrderedDict");
+        out.extend([op::EMPTY_TUPLE, op::REDUCE, op::TUPLE, op::REDUCE]);
+    }
+    out.extend([op::SETITEMS, op::STOP]);
+    out
+}
+
+fn strides(shape: &[u64]) -> Vec<u64> {
+    let mut strides: Vec<u64> = Vec::with_capacity(shape.len());
+    let mut stride = 1;
+    for side in shape.iter().rev() {
+        strides.push(stride);
+        stride *= (*side).max(1);
+    }
+    strides.reverse();
+    strides
+}
+
+fn global(out: &mut Vec<u8>, module: &str, name: &str) {
+    out.push(op::GLOBAL);
+    out.extend(format!("{module}\n{name}\n").bytes());
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.push(op::BINUNICODE);
+    out.extend((text.len() as u32).to_le_bytes());
+    out.extend(text.bytes());
+}
+
+fn integers(out: &mut Vec<u8>, values: &[u64]) {
+    out.push(op::MARK);
+    values.iter().for_each(|value| integer(out, *value));
+    out.push(op::TUPLE);
+}
+
+fn integer(out: &mut Vec<u8>, value: u64) {
+    if let Ok(value) = i32::try_from(value) {
+        out.push(op::BININT);
+        out.extend(value.to_le_bytes());
+    } else {
+        // No tensor has so many elements that the sign bit is set.
+        out.extend([op::LONG1, 8]);
+        out.extend(value.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::{StateFile, machine, state_dict};
+
+    fn spec(key: &str, dtype: Dtype, shape: &[u64]) -> TensorSpec {
+        TensorSpec { key: key.to_owned(), dtype, shape: shape.to_vec() }
+    }
+
+    fn archive(specs: &[TensorSpec]) -> Vec<u8> {
+        let mut writer = StateWriter::new(Cursor::new(Vec::new()), specs.to_vec()).unwrap();
+        for (i, spec) in specs.iter().enumerate() {
+            let n = spec.n_elements() as usize * spec.dtype.size();
+            writer.push(&vec![i as u8 + 1; n]).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    }
+
+    fn sample() -> Vec<TensorSpec> {
+        vec![
+            spec("conv.weight", Dtype::F32, &[2, 3]),
+            spec("n", Dtype::I64, &[]),
+            spec("half", Dtype::Bf16, &[5, 0]),
+            spec("last", Dtype::F16, &[3]),
+        ]
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut file = StateFile::parse(Cursor::new(archive(&sample()))).unwrap();
+        let infos = file.tensors().to_vec();
+        for (i, (info, spec)) in infos.iter().zip(sample()).enumerate() {
+            assert_eq!((&info.key, info.dtype, &info.shape), (&spec.key, spec.dtype, &spec.shape));
+            let mut bytes = vec![0; info.n_bytes()];
+            file.read(i, &mut bytes).unwrap();
+            assert!(bytes.iter().all(|byte| *byte == i as u8 + 1));
+        }
+    }
+
+    #[test]
+    fn numbers_lie_at_multiples_of_64_bytes() {
+        let bytes = archive(&sample());
+        let first = bytes.windows(24).position(|window| window == [1; 24]).unwrap();
+        assert_eq!(first % 64, 0);
+        assert_eq!(archive(&sample()), bytes);
+    }
+
+    #[test]
+    fn any_cut_or_flipped_byte_gives_an_error_or_a_state_dict() {
+        let bytes = archive(&sample());
+        for len in 0..bytes.len() {
+            assert!(StateFile::parse(Cursor::new(&bytes[..len])).is_err(), "cut at {len}");
+        }
+        for at in 0..bytes.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= flip;
+                if let Ok(mut file) = StateFile::parse(Cursor::new(damaged)) {
+                    for i in 0..file.tensors().len() {
+                        let mut out = vec![0; file.tensors()[i].n_bytes()];
+                        let _ = file.read(i, &mut out);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrappers_prefixes_are_taken_off_where_all_keys_have_them() {
+        let keys = |keys: &[&str]| {
+            let specs: Vec<_> = keys.iter().map(|key| spec(key, Dtype::U8, &[1])).collect();
+            let pickle = pickle(&specs);
+            let parsed = machine::parse(&pickle).unwrap();
+            let tensors = state_dict::tensors(&parsed).unwrap();
+            tensors.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&["module.a", "module.b"]), ["a", "b"]);
+        assert_eq!(keys(&["module._orig_mod.a"]), ["a"]);
+        assert_eq!(keys(&["module.a", "b"]), ["module.a", "b"]);
+    }
+
+    #[test]
+    fn large_counts_survive_the_pickle() {
+        let large = u64::from(u32::MAX) * 9;
+        let mut bytes = vec![op::PROTO, 2];
+        integer(&mut bytes, large);
+        bytes.push(op::STOP);
+        let parsed = machine::parse(&bytes).unwrap();
+        assert_eq!(parsed.root(), &crate::value::Value::Int(large as i64));
+    }
+}

@@ -1,0 +1,49 @@
+//! Zeroed memory of any size: anonymous, or a sparse file. The only unsafe code of the crate.
+
+#![allow(unsafe_code)]
+
+use std::{fs::File, io};
+
+use bytemuck::Pod;
+use memmap2::{MmapMut, MmapOptions};
+
+/// Memory that the system hands out page by page when it is first written to.
+///
+/// It begins at a multiple of 64 bytes as long as the offset in the file does.
+#[derive(Debug)]
+pub(super) struct Memory {
+    map: MmapMut,
+    n_bytes: usize,
+}
+
+impl Memory {
+    /// `n_bytes` zeros that no file holds.
+    pub fn anonymous(n_bytes: usize) -> io::Result<Memory> {
+        // A mapping of nothing is an error.
+        let map = MmapOptions::new().len(n_bytes.max(1)).no_reserve_swap().map_anon()?;
+        Ok(Memory { map, n_bytes })
+    }
+
+    /// The bytes from `offset` on of a file that has them.
+    pub fn of_file(file: &File, offset: u64, n_bytes: usize) -> io::Result<Memory> {
+        let end = offset.checked_add(n_bytes as u64);
+        if end.is_none_or(|end| file.metadata().is_ok_and(|metadata| metadata.len() < end)) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: the mapping is sound as long as nobody shortens the file, and its bytes are plain
+        // numbers whatever another process writes to them. The folder of the centres belongs to its
+        // run, which holds a lock on it; ranks of one run map parts that do not overlap.
+        let map = unsafe { MmapOptions::new().offset(offset).len(n_bytes.max(1)).map_mut(file)? };
+        Ok(Memory { map, n_bytes })
+    }
+
+    /// All of it, as numbers.
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(&self.map[..self.n_bytes])
+    }
+
+    /// The same, to be written to.
+    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.map[..self.n_bytes])
+    }
+}
