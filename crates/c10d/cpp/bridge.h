@@ -88,8 +88,8 @@ PfcFailure* pfc_reducer_new(
     size_t n_parameters,
     int64_t bucket_bytes,
     PfcReducer** out);
-// To be called with the output of the forward pass whose backward pass is to exchange gradients.
-PfcFailure* pfc_reducer_prepare(PfcReducer* reducer, void* output);
+// The backward pass of `objective`, one number, with the exchange of gradients.
+PfcFailure* pfc_reducer_backward(PfcReducer* reducer, void* objective);
 void pfc_reducer_free(PfcReducer* reducer);
 
 // 1 if the library was built with NCCL and sees a GPU.

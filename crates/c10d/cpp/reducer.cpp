@@ -5,6 +5,34 @@
 
 using pfc::guarded;
 
+namespace {
+
+// Prints every warning but one that speaks of speed where there is nothing to gain: the kernels of
+// 1x1 convolutions have several descriptions of one layout.
+class AllButStrides : public c10::WarningHandler {
+ public:
+  void process(const c10::Warning& warning) override {
+    if (warning.msg().find("Grad strides do not match bucket view strides") == std::string::npos) {
+      c10::WarningHandler::process(warning);
+    }
+  }
+};
+
+// Plain sums. Without a hook the reducer means them, and it multiplies by 1/W in its first pass where
+// it divides by W in the later ones: a resumed run would differ in the last bits.
+class SumHook : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::ProcessGroup>> {
+ public:
+  explicit SumHook(const c10::intrusive_ptr<c10d::ProcessGroup>& group)
+      : CppCommHookInterface(group) {}
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    std::vector<at::Tensor> tensors{bucket.getBufferRef()};
+    return state_->allreduce(tensors)->getFuture();
+  }
+};
+
+} // namespace
+
 struct PfcReducer {
   // The reducer uses it until it is gone.
   c10::intrusive_ptr<c10d::ProcessGroup> group;
@@ -46,14 +74,18 @@ PfcFailure* pfc_reducer_new(
     // one, would differ in the last bits. Regroup now, by the order given.
     reducer->push_rebuilt_params_for_all_indices();
     reducer->rebuild_buckets();
+    reducer->register_comm_hook(std::make_unique<SumHook>(group->group));
     *out = new PfcReducer{group->group, std::move(reducer)};
   });
 }
 
-PfcFailure* pfc_reducer_prepare(PfcReducer* reducer, void* output) {
+PfcFailure* pfc_reducer_backward(PfcReducer* reducer, void* objective) {
   return guarded([&] {
-    reducer->reducer->prepare_for_forward();
-    reducer->reducer->prepare_for_backward({*static_cast<at::Tensor*>(output)});
+    AllButStrides handler;
+    c10::WarningUtils::WarningHandlerGuard guard(&handler);
+    const at::Tensor& output = *static_cast<at::Tensor*>(objective);
+    reducer->reducer->prepare_for_backward({output});
+    output.backward();
   });
 }
 

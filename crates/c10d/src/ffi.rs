@@ -112,7 +112,10 @@ unsafe extern "C" {
         bucket_bytes: i64,
         out: *mut *mut PfcReducer,
     ) -> *mut PfcFailure;
-    pub fn pfc_reducer_prepare(reducer: *mut PfcReducer, output: *mut c_void) -> *mut PfcFailure;
+    pub fn pfc_reducer_backward(
+        reducer: *mut PfcReducer,
+        objective: *mut c_void,
+    ) -> *mut PfcFailure;
     pub fn pfc_reducer_free(reducer: *mut PfcReducer);
 
     pub fn pfc_nccl_available() -> i32;

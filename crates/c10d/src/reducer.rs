@@ -8,13 +8,13 @@ use tch::Tensor;
 
 use crate::{
     C10dError, ProcessGroup,
-    ffi::{self, Failure, PfcReducer},
+    ffi::{self, PfcReducer},
     group::raw,
 };
 
 const OPERATION: &str = "all-reduce of the gradients";
 
-/// `c10d::Reducer`: averages the gradients of a network over the ranks, a bucket at a time, while the
+/// `c10d::Reducer`: sums the gradients of a network over the ranks, a bucket at a time, while the
 /// backward pass still computes the others.
 ///
 /// Buckets are filled in the reverse order of the parameters. The `grad` of every parameter becomes
@@ -64,7 +64,7 @@ impl Reducer {
         }
     }
 
-    /// The backward pass of `objective`, after which every parameter's `grad` is the mean over the
+    /// The backward pass of `objective`, after which every parameter's `grad` is the sum over the
     /// ranks of what it was before plus this pass's gradient.
     ///
     /// A pass that only adds to `grad`, as in gradient accumulation, is a plain
@@ -74,15 +74,11 @@ impl Reducer {
     ///
     /// [`C10dError`] if a rank is gone, or the pass itself fails.
     pub fn backward(&mut self, objective: &Tensor) -> Result<(), C10dError> {
-        let mut output = objective.shallow_clone();
+        let mut objective = objective.shallow_clone();
         let result = self.group.with_group(|_| {
-            // SAFETY: the reducer is live, and this is the only reference to it.
-            unsafe { ffi::take(ffi::pfc_reducer_prepare(self.raw, raw(&mut output))) }?;
-            objective.f_backward().map_err(|error| {
-                let message = error.to_string();
-                let message = message.lines().next().unwrap_or_default().to_owned();
-                Failure { timed_out: message.contains("imed out"), message }
-            })
+            // SAFETY: the reducer is live, and this is the only reference to it; the tensor outlives
+            // the call.
+            unsafe { ffi::take(ffi::pfc_reducer_backward(self.raw, raw(&mut objective))) }
         });
         result.map_err(|failure| self.group.explain(OPERATION, failure))
     }

@@ -4,7 +4,7 @@
 
 use std::{
     os::unix::process::ExitStatusExt,
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,16 +29,13 @@ fn on_ranks_with(
     variant: &str,
     body: impl FnOnce(&Rendezvous),
 ) -> Vec<Output> {
-    if std::env::var("PFC_TEST").is_ok_and(|running| running == name) {
+    if pfc_testing::is_again(name) {
         body(&Rendezvous::from_env().unwrap().unwrap());
         std::process::exit(0);
     }
-    let program = std::env::current_exe().unwrap();
     let command = |_| {
-        let mut command = Command::new(&program);
-        command.args([name, "--exact", "--nocapture"]).env("PFC_TEST", name);
-        command.env("PFC_VARIANT", variant);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = pfc_testing::again(name);
+        command.env("PFC_VARIANT", variant).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     };
     let children = local::spawn(world, command).unwrap();
@@ -106,8 +103,8 @@ fn operations_under_way_end_in_the_order_they_began_in() {
 
 /// `f(w, u) = Σ w·x + Σ u·x²`: the gradients are x and x², x = 1 + rank.
 #[test]
-fn the_reducer_averages_gradients_and_leaves_accumulated_ones_to_the_last_pass() {
-    let name = "the_reducer_averages_gradients_and_leaves_accumulated_ones_to_the_last_pass";
+fn the_reducer_sums_gradients_and_leaves_accumulated_ones_to_the_last_pass() {
+    let name = "the_reducer_sums_gradients_and_leaves_accumulated_ones_to_the_last_pass";
     check_on_ranks(name, 2, |group| {
         let x = 1.0 + group.rank() as f64;
         let parameter = || Tensor::ones([300, 7], (Kind::Float, tch::Device::Cpu));
@@ -117,15 +114,15 @@ fn the_reducer_averages_gradients_and_leaves_accumulated_ones_to_the_last_pass()
         for _ in 0..3 {
             zero(&[&w, &u]);
             reducer.backward(&objective()).unwrap();
-            assert_eq!(numbers(&w.grad()), [1.5; 2100]);
-            assert_eq!(numbers(&u.grad()), [2.5; 2100]);
+            assert_eq!(numbers(&w.grad()), [3.0; 2100]);
+            assert_eq!(numbers(&u.grad()), [5.0; 2100]);
         }
         zero(&[&w, &u]);
         objective().backward();
         assert_eq!(numbers(&w.grad()), [x; 2100]);
         reducer.backward(&objective()).unwrap();
-        assert_eq!(numbers(&w.grad()), [3.0; 2100]);
-        assert_eq!(numbers(&u.grad()), [5.0; 2100]);
+        assert_eq!(numbers(&w.grad()), [6.0; 2100]);
+        assert_eq!(numbers(&u.grad()), [10.0; 2100]);
     });
 }
 

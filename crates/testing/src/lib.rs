@@ -1,10 +1,12 @@
 //! Where tests find known answers and real faces. Where there are none, they say so and pass.
+//! And how a test becomes several processes.
 
 #![allow(clippy::print_stdout)] // cargo shows what a test prints
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// The folder of known answers `area`: below `PFC_GOLDEN`, by default `../shared/golden` beside the
@@ -35,6 +37,28 @@ pub fn golden_cases(area: &str, is_case: impl Fn(&Path) -> bool) -> Vec<PathBuf>
 #[must_use]
 pub fn faces(name: &str) -> Option<PathBuf> {
     find("PFC_FACES", "faces", name)
+}
+
+/// Names the test that runs again in another process.
+const AGAIN: &str = "PFC_TEST_AGAIN";
+
+/// A command that runs the test `name` of this program once more, and no other. In that process
+/// [`is_again`]`(name)` is true, so that one test function is both sides.
+///
+/// # Panics
+///
+/// If the system does not tell where this program is.
+#[must_use]
+pub fn again(name: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("a program knows its place"));
+    command.args([name, "--exact", "--nocapture"]).env(AGAIN, name);
+    command
+}
+
+/// Whether this process was started by [`again`]`(name)`.
+#[must_use]
+pub fn is_again(name: &str) -> bool {
+    env::var(AGAIN).is_ok_and(|running| running == name)
 }
 
 /// Whether `path` is a file of this extension.

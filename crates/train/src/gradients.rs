@@ -16,12 +16,7 @@ pub enum Gradients {
     /// On this process alone.
     Alone,
     /// Summed over the ranks while the pass runs.
-    Summed {
-        /// What sums them.
-        reducer: Box<Reducer>,
-        /// Number of ranks.
-        world: f64,
-    },
+    Summed(Box<Reducer>),
 }
 
 impl Gradients {
@@ -36,8 +31,8 @@ impl Gradients {
         bucket_bytes: usize,
     ) -> Result<Gradients, TrainError> {
         let Some(group) = ranks.group() else { return Ok(Gradients::Alone) };
-        let reducer = Box::new(Reducer::new(Arc::clone(group), parameters, bucket_bytes)?);
-        Ok(Gradients::Summed { reducer, world: ranks.world() as f64 })
+        let reducer = Reducer::new(Arc::clone(group), parameters, bucket_bytes)?;
+        Ok(Gradients::Summed(Box::new(reducer)))
     }
 
     /// The gradient of the global loss by each of `parameters`, given that by this rank's embeddings;
@@ -56,15 +51,14 @@ impl Gradients {
         let objective = (embeddings_bd * grad_bd).sum(embeddings_bd.kind());
         match self {
             Gradients::Alone => Ok(alone(&objective, parameters)?),
-            Gradients::Summed { reducer, world } => {
+            Gradients::Summed(reducer) => {
                 for parameter in parameters {
                     let mut grad = parameter.grad();
                     if grad.defined() {
                         let _ = grad.zero_();
                     }
                 }
-                // The reducer takes the mean over ranks.
-                reducer.backward(&(objective * *world))?;
+                reducer.backward(&objective)?;
                 Ok(parameters.iter().map(|parameter| parameter.grad()).collect())
             }
         }

@@ -50,6 +50,12 @@ pub fn write(
 }
 
 impl Written {
+    /// The file's name within the checkpoint.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Lists the file in the checkpoint.
     pub fn add_to(&self, writer: &mut Writer) {
         let [high, low] = self.xxh3.map(u128::from);

@@ -1,14 +1,20 @@
-//! The head against what `PartialFC_V2` of InsightFace computed, every rank a thread.
+//! The head against what `PartialFC_V2` of InsightFace computed, every rank a thread or a process.
 
 // B = batch of one rank, D = embedding, C = classes of one rank.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
+#[path = "support/ranks.rs"]
+mod ranks;
+
 use std::{path::PathBuf, sync::Arc};
 
-use pfc_train::head::{
-    ArcfaceGradient, Communicator, Draw, Head, HeadConfig, LocalMember, Margin, Parts, Placement,
-    Sampler, Storage, Update,
+use pfc_train::{
+    head::{
+        ArcfaceGradient, Communicator, Draw, Head, HeadConfig, LocalMember, Margin, Parts,
+        Placement, Sampler, Storage, Update,
+    },
+    ranks::GroupMember,
 };
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
@@ -34,6 +40,11 @@ struct Case {
 }
 
 impl Case {
+    fn open(path: PathBuf) -> Arc<Case> {
+        let bytes = std::fs::read(&path).unwrap();
+        Arc::new(Case { path, bytes })
+    }
+
     /// A value of the metadata, which is JSON.
     fn parameter(&self, name: &str) -> f64 {
         let (_, metadata) = SafeTensors::read_metadata(&self.bytes).unwrap();
@@ -112,9 +123,9 @@ fn check(found: &Tensor, expected: &Tensor, bound: f64, place: &str) {
 }
 
 /// The head of one rank, with the reference's initial centres and rows.
-fn head_of_rank(case: &Arc<Case>, member: LocalMember, config: &HeadConfig) -> Head {
+fn head_of_rank(case: &Arc<Case>, member: Box<dyn Communicator>, config: &HeadConfig) -> Head {
     let rank = member.rank();
-    let mut parts = Parts::of_config(config, Box::new(member)).unwrap();
+    let mut parts = Parts::of_config(config, member).unwrap();
     parts.sampler = Box::new(Recorded { case: Arc::clone(case), rank });
     let mut head = Head::with_parts(config, parts).unwrap();
     let weight_cd = case.tensor(&format!("rank{rank}.weight.init"));
@@ -158,8 +169,7 @@ fn check_cases(change: impl Fn(&mut HeadConfig), look: Look) {
 
 fn check_cases_within(bounds: Bounds, change: impl Fn(&mut HeadConfig), look: Look) {
     for path in golden_cases() {
-        let bytes = std::fs::read(&path).unwrap();
-        let case = Arc::new(Case { path, bytes });
+        let case = Case::open(path);
         let mut config = case.config();
         change(&mut config);
         let world = case.parameter("world") as usize;
@@ -167,7 +177,7 @@ fn check_cases_within(bounds: Bounds, change: impl Fn(&mut HeadConfig), look: Lo
             for (rank, member) in LocalMember::group(world).into_iter().enumerate() {
                 let (case, config) = (&case, &config);
                 scope.spawn(move || {
-                    let head = head_of_rank(case, member, config);
+                    let head = head_of_rank(case, Box::new(member), config);
                     check_rank(case, rank, head, look, bounds);
                 });
             }
@@ -192,6 +202,27 @@ fn golden_centres_come_out_the_same_when_their_updates_were_put_off_to_the_end()
 #[test]
 fn golden_cases_come_out_the_same_in_small_tiles_without_a_cache() {
     check_cases(|config| (config.tile_rows, config.cache_mib) = (13, 0), Look::AtTheEnd);
+}
+
+#[test]
+fn every_golden_case_comes_out_the_same_where_each_rank_is_a_process() {
+    let name = "every_golden_case_comes_out_the_same_where_each_rank_is_a_process";
+    let on_ranks = |path: &str, world| {
+        ranks::on_ranks(name, path, world, |group| {
+            let case = Case::open(ranks::variant().into());
+            let member = Box::new(GroupMember::new(Arc::new(group)));
+            let rank = member.rank();
+            let head = head_of_rank(&case, member, &case.config());
+            check_rank(&case, rank, head, Look::EveryStep, EXACT);
+        })
+    };
+    if pfc_testing::is_again(name) {
+        on_ranks("", 0);
+    }
+    for path in golden_cases() {
+        let world = Case::open(path.clone()).parameter("world") as usize;
+        on_ranks(path.to_str().unwrap(), world);
+    }
 }
 
 /// Puts the centres into a file of a fresh folder.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pfc_model::{Embedder, ModelError, Precision};
+use pfc_model::{Embedder, EmbedderOptions, ModelError, Precision};
 use tch::Device;
 
 /// The model under test; flatten it into a command's arguments.
@@ -24,11 +24,11 @@ impl ModelArgs {
     ///
     /// # Errors
     ///
-    /// As [`Embedder::open`].
+    /// As [`Embedder::open_with`].
     pub fn open(&self) -> Result<Embedder, ModelError> {
-        let mut embedder = Embedder::open(&self.model, self.device)?;
-        embedder.set_precision(self.precision);
-        Ok(embedder)
+        let (device, precision) = (self.device, self.precision);
+        let options = EmbedderOptions { device, precision, ..EmbedderOptions::default() };
+        Embedder::open_with(&self.model, &options)
     }
 }
 
