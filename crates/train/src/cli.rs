@@ -10,6 +10,8 @@ use pfc_cli::{
 use crate::{
     TrainError,
     config::{self, Config, Override},
+    export_command::{self, ExportArgs},
+    model_command::{self, ModelArgs},
     report::tell,
     run_folder::Start,
     summary::Summary,
@@ -46,6 +48,8 @@ enum Command {
     ///
     /// Nothing is trained and nothing written. The text printed is a configuration file itself.
     Check(CheckArgs),
+    Model(ModelArgs),
+    Export(ExportArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -96,7 +100,10 @@ struct CheckArgs {
 }
 
 /// Where the hints of errors come from.
-pub const HINTS: &[HintFinder] = &[|error| hint_of(error, TrainError::hint)];
+pub const HINTS: &[HintFinder] = &[
+    |error| hint_of(error, TrainError::hint),
+    |error| hint_of(error, pfc_model::ModelError::hint),
+];
 
 /// Runs the program.
 ///
@@ -107,6 +114,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Run(args) => run_training(&args, cli.verbosity.is_quiet()),
         Command::Check(args) => check(&args, cli.verbosity.is_quiet()),
+        Command::Model(args) => model_command::model(&args),
+        Command::Export(args) => export_command::export(&args),
         Command::Completions(args) => {
             args.print::<Cli>();
             Ok(Outcome::Clean)
