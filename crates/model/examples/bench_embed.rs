@@ -25,7 +25,8 @@ fn main() -> Result<(), Error> {
         arguments.get(i).map_or(default, String::as_str).to_owned()
     };
     let model = argument(0, "r50");
-    let (n_faces, n_rounds): (usize, usize) = (argument(1, "32").parse()?, argument(2, "5").parse()?);
+    let (n_faces, n_rounds): (usize, usize) =
+        (argument(1, "32").parse()?, argument(2, "5").parse()?);
     let threads = arguments.get(3).map(|n| n.parse()).transpose()?;
     let dir = tempfile::tempdir()?;
     let weights_path = dir.path().join("m.safetensors");
