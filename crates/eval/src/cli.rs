@@ -6,6 +6,8 @@ use pfc_cli::{HintFinder, Outcome, Verbosity, completions::CompletionsArgs, hint
 use crate::{
     EvalError,
     commands::{
+        compare::{self, CompareArgs},
+        embed::{self, EmbedArgs},
         ijb::{self, IjbbArgs, IjbcArgs},
         megaface::{self, MegaFaceArgs},
         nn::{self, NnArgs},
@@ -36,7 +38,8 @@ enum Command {
     #[command(after_help = "Examples:
   pfc-eval lfw --model run.ckpt --data lfw --pairs pairs.txt
   pfc-eval lfw --model run.ckpt --data lfw --pairs pairs.txt --plot roc.svg --json > run.json
-  pfc-eval lfw --model run.ckpt --data lfw.bin")]
+  pfc-eval lfw --model run.ckpt --data lfw.bin
+  pfc-eval lfw --model w600k_r50.onnx --data lfw.bin")]
     Lfw(Box<SetArgs>),
     /// Judge a model on CFP, frontal faces against profiles
     CfpFp(Box<CfpArgs>),
@@ -64,6 +67,8 @@ enum Command {
     #[command(name = "megaface")]
     MegaFace(Box<MegaFaceArgs>),
     Nn(Box<NnArgs>),
+    Embed(Box<EmbedArgs>),
+    Compare(Box<CompareArgs>),
     Completions(CompletionsArgs),
 }
 
@@ -78,6 +83,9 @@ impl Cli {
 pub const HINTS: &[HintFinder] = &[
     |e| hint_of(e, EvalError::hint),
     |e| hint_of(e, pfc_model::ModelError::hint),
+    |e| hint_of(e, pfc_model::OnnxError::hint),
+    |e| hint_of(e, pfc_recordio::RecordError::hint),
+    |e| hint_of(e, pfc_shard::ShardError::hint),
     |e| hint_of(e, pfc_metrics::MetricError::hint),
     |e| hint_of(e, pfc_durable::DurableError::hint),
 ];
@@ -103,6 +111,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Ijbc(args) => ijb::ijbc(&args, quiet),
         Command::MegaFace(args) => megaface::megaface(&args, quiet),
         Command::Nn(args) => nn::nn(&args, quiet),
+        Command::Embed(args) => embed::embed(&args, quiet),
+        Command::Compare(args) => compare::compare(&args),
         Command::Completions(args) => {
             args.print::<Cli>();
             Ok(Outcome::Clean)

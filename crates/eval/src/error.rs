@@ -9,6 +9,8 @@ use pfc_binpack::PackError;
 use pfc_durable::DurableError;
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
+use pfc_recordio::RecordError;
+use pfc_shard::ShardError;
 
 /// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,26 @@ pub enum EvalError {
     /// A verification pack that cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A data set that cannot be read.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A RecordIO file that cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A place without images.
+    #[error("{}: no image is in it", path.display())]
+    NoImages {
+        /// The place.
+        path: PathBuf,
+    },
+    /// An output that cannot hold what is wanted.
+    #[error("{}: cannot hold the embeddings: {reason}", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
     /// An image that cannot be decoded.
     #[error("{image}: cannot decode the image: {reason}")]
     Image {
@@ -212,6 +234,18 @@ impl EvalError {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }
             EvalError::Pack(error) => error.hint(),
+            EvalError::Shard(error) => error.hint(),
+            EvalError::Record(error) => error.hint(),
+            EvalError::NoImages { .. } => Some(
+                "a folder is searched for .jpg, .jpeg, .png, .bmp, .webp, .ppm and .pgm; other \
+                 inputs are a data set, a .rec file or a list of paths"
+                    .to_owned(),
+            ),
+            EvalError::Output { .. } => Some(
+                "name a file that ends in .npy, .arrow or .safetensors; the latter two can keep \
+                 mirrored embeddings beside the others"
+                    .to_owned(),
+            ),
             EvalError::Features { .. } => Some(
                 "float32 arrays of two dimensions are read, one embedding a row, from .safetensors \
                  or .npy (in Python: numpy.save(name, x.astype('<f4')))"

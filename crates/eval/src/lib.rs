@@ -9,6 +9,7 @@ pub mod faces;
 pub mod features;
 mod html;
 pub mod ijb;
+pub mod images;
 pub mod megaface;
 pub mod nn;
 pub mod pairs;

@@ -5,8 +5,9 @@
 use std::{collections::HashMap, io::Read, path::Path};
 
 use half::f16;
-use pfc_eval::verification::{Options, PairsSet};
-use pfc_model::MirroredEmbeddings;
+use pfc_eval::verification::{Options, PairsSet, evaluate};
+use pfc_model::{Embed, Embedder, MirroredEmbeddings};
+use tch::Device;
 
 const DIM: usize = 256;
 
@@ -66,4 +67,61 @@ fn golden_fold_accuracies_of_a_published_network_on_lfw_are_met() {
     assert_eq!(folds, expected);
     assert_eq!(format!("{:.6}", report.accuracy.mean), "0.989167");
     assert_eq!(format!("{:.6}", report.accuracy.std.unwrap()), "0.004362");
+}
+
+/// The network itself, where onnxruntime can be loaded.
+fn network(root: &Path) -> Option<Embedder> {
+    if let Err(error) = pfc_onnx::runtime::load() {
+        println!("skipped: {error}");
+        return None;
+    }
+    let path = root.join("model/mobileface_v2_112.onnx");
+    Some(Embedder::open(&path, Device::Cpu).unwrap())
+}
+
+#[test]
+fn golden_embeddings_of_aligned_faces_equal_those_that_onnxruntime_gave() {
+    let Some(root) = pfc_testing::faces("") else { return };
+    let Some(embedder) = network(&root) else { return };
+    let published = published_embeddings(&root.join("model/mobileface_v2_lfw_embeddings.npz"));
+    let landmarks = std::fs::read_to_string(root.join("lfw_landmarks.txt")).unwrap();
+    let mut n_faces = 0;
+    for line in landmarks.lines() {
+        let (path, numbers) = line.split_once('\t').unwrap();
+        let name = Path::new(path).file_stem().unwrap().to_str().unwrap();
+        let image = root.join("lfw250").join(path);
+        let expected = published.get(name).or_else(|| published.get(path));
+        let (Some(expected), true) = (expected, image.exists()) else { continue };
+        let numbers: Vec<f64> = numbers.split('\t').map(|n| n.parse().unwrap()).collect();
+        let points = numbers.as_chunks::<2>().0.try_into().unwrap();
+        let image = image::open(&image).unwrap().into_rgb8();
+        let size = (image.width() as usize, image.height() as usize);
+        let view = pfc_align::Image::new(image.as_raw(), size.0, size.1).unwrap();
+        let crop = pfc_align::warp(&view, &pfc_align::align(points).unwrap());
+        let found = embedder.embed_with_mirror(&crop, 1).unwrap();
+        for (found, expected) in [(&found.original, &expected[0]), (&found.mirrored, &expected[1])]
+        {
+            let cosine = cosine(found, expected);
+            assert!(cosine >= 0.999, "{path}: {cosine}");
+        }
+        n_faces += 1;
+    }
+    assert!(n_faces > 100, "{n_faces} faces have images, landmarks and embeddings");
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn golden_accuracy_on_lfw_of_a_real_network_is_that_of_its_publication() {
+    let Some(root) = pfc_testing::faces("") else { return };
+    let Some(embedder) = network(&root) else { return };
+    let set = PairsSet::open(&root.join("lfw112"), &root.join("lfw_protocol/pairs.txt")).unwrap();
+    let options = Options::default();
+    let report = evaluate(&embedder, &set, &options).unwrap();
+    let mean = report.accuracy.mean;
+    // The crops are JPEGs, which moves it by up to a pair a fold or so.
+    assert!((mean - 0.989).abs() <= 0.002, "{mean}");
 }

@@ -28,7 +28,7 @@ pub(crate) struct MobileFaceNet {
 enum Layer {
     Conv(ConvBlock),
     /// One block that halves the side.
-    Down(DepthWise),
+    Down(Box<DepthWise>),
     /// Blocks with a shortcut each.
     Residual(Vec<DepthWise>),
 }
@@ -54,11 +54,11 @@ impl MobileFaceNet {
         let layers = vec![
             Layer::Conv(stem),
             second,
-            Layer::Down(DepthWise::new(state, "layers.2", [narrow, 128, narrow], 2)),
+            down(state, "layers.2", [narrow, 128, narrow]),
             residual(state, "layers.3", blocks[1], narrow, 128),
-            Layer::Down(DepthWise::new(state, "layers.4", [narrow, 256, wide], 2)),
+            down(state, "layers.4", [narrow, 256, wide]),
             residual(state, "layers.5", blocks[2], wide, 256),
-            Layer::Down(DepthWise::new(state, "layers.6", [wide, 512, wide], 2)),
+            down(state, "layers.6", [wide, 512, wide]),
             residual(state, "layers.7", blocks[3], wide, 256),
         ];
         let conv_sep = ConvBlock::new(state, "conv_sep", ConvShape::one(wide, SEPARATED, 1));
@@ -117,6 +117,10 @@ impl MobileFaceNet {
         let flat = graph.flatten("flatten", &x);
         self.linear.emit(graph, &flat)
     }
+}
+
+fn down(state: &mut State, name: &str, channels: [i64; 3]) -> Layer {
+    Layer::Down(Box::new(DepthWise::new(state, name, channels, 2)))
 }
 
 fn residual(state: &mut State, name: &str, n: usize, channels: i64, groups: i64) -> Layer {

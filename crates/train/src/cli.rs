@@ -12,8 +12,10 @@ use pfc_cli::{
 use crate::{
     TrainError,
     config::{self, Config, Override},
+    export_command::{self, ExportArgs},
     launch,
     ranks::Ranks,
+    model_command::{self, ModelArgs},
     report::tell,
     run_folder::Start,
     summary::Summary,
@@ -51,6 +53,8 @@ enum Command {
     ///
     /// Nothing is trained and nothing written. The text printed is a configuration file itself.
     Check(CheckArgs),
+    Model(ModelArgs),
+    Export(ExportArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -110,8 +114,11 @@ struct CheckArgs {
 }
 
 /// Where the hints of errors come from.
-pub const HINTS: &[HintFinder] =
-    &[|error| hint_of(error, TrainError::hint), |error| hint_of(error, C10dError::hint)];
+pub const HINTS: &[HintFinder] = &[
+    |error| hint_of(error, TrainError::hint),
+    |error| hint_of(error, C10dError::hint),
+    |error| hint_of(error, pfc_model::ModelError::hint),
+];
 
 /// Runs the program.
 ///
@@ -122,6 +129,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Run(args) => run_training(&args, cli.verbosity.is_quiet()),
         Command::Check(args) => check(&args, cli.verbosity.is_quiet()),
+        Command::Model(args) => model_command::model(&args),
+        Command::Export(args) => export_command::export(&args),
         Command::Completions(args) => {
             args.print::<Cli>();
             Ok(Outcome::Clean)

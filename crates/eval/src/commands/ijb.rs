@@ -11,7 +11,7 @@ use super::{
     ijb_table,
     pairs::parse_far,
     protocol::{self, BootstrapArgs},
-    source::{Source, SourceArgs, fingerprint},
+    source::{Source, SourceArgs},
 };
 use crate::{
     EvalError, features,
@@ -140,10 +140,8 @@ fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outc
             let embedder = model
                 .open()
                 .with_context(|| format!("cannot open the model `{}`", model.model.display()))?;
-            let cache = match &args.source.cache {
-                None => None,
-                Some(dir) => Some((dir.as_path(), fingerprint(&model.model)?)),
-            };
+            let cache = args.source.cache.as_deref();
+            let cache = cache.map(|dir| (dir, embedder.fingerprint().to_owned()));
             let progress = Progress::new("embed", "faces", set.faces.names.len() as u64, quiet);
             let embeddings = ijb::embed(&set, &embedder, cache, |n| {
                 progress.add(n as u64);

@@ -1,6 +1,8 @@
 //! The program's subcommands, one file each.
 
+pub mod compare;
 pub mod document;
+pub mod embed;
 pub mod ijb;
 mod ijb_table;
 pub mod megaface;

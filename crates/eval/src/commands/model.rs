@@ -2,21 +2,48 @@
 
 use std::path::PathBuf;
 
-use pfc_model::{Embedder, EmbedderOptions, ModelError, Precision};
+use pfc_model::{ChannelOrder, Embedder, EmbedderOptions, InputOptions, ModelError, Precision};
 use tch::Device;
 
 /// The model under test; flatten it into a command's arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Checkpoint folder of the model
-    #[arg(long, value_name = "RUN.ckpt")]
+    /// The model: a checkpoint folder, .onnx, TorchScript, or a state dict as .pth or .safetensors
+    #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
+    /// How it is run.
+    #[command(flatten)]
+    pub options: ModelOptions,
+}
+
+/// How a model is run; flatten it into a command's arguments.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelOptions {
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
-    pub device: Device,
+    device: Device,
     /// What the network's large layers compute in: f32, as published figures do, or the faster bf16
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
-    pub precision: Precision,
+    precision: Precision,
+    /// Threads of the network [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Side of the input where an ONNX or TorchScript file leaves it open; or 128x96, height first
+    #[arg(long, value_name = "PIXELS", value_parser = InputOptions::parse_size)]
+    input_size: Option<[usize; 2]>,
+    /// Order of the colours: rgb, unless the file says otherwise, or bgr
+    #[arg(long, value_name = "ORDER")]
+    channels: Option<ChannelOrder>,
+    /// Subtracted from pixels of 0 to 255; recognised in ONNX files, else 127.5
+    #[arg(long, value_name = "MEAN[,G,B]", value_parser = InputOptions::parse_mean)]
+    mean: Option<[f32; 3]>,
+    /// The difference is divided by this; recognised in ONNX files, else 127.5
+    #[arg(long, value_name = "STD[,G,B]", value_parser = InputOptions::parse_std)]
+    std: Option<[f32; 3]>,
+    /// Attention heads of a transformer that is none of the named ones
+    #[arg(long, value_name = "N")]
+    heads: Option<i64>,
 }
 
 impl ModelArgs {
@@ -26,13 +53,26 @@ impl ModelArgs {
     ///
     /// As [`Embedder::open_with`].
     pub fn open(&self) -> Result<Embedder, ModelError> {
-        let (device, precision) = (self.device, self.precision);
-        let options = EmbedderOptions { device, precision, ..EmbedderOptions::default() };
-        Embedder::open_with(&self.model, &options)
+        let ModelOptions { device, precision, threads, heads, .. } = self.options;
+        let options = EmbedderOptions {
+            device,
+            precision,
+            threads: threads.map(usize::from),
+            input: InputOptions {
+                size: self.options.input_size,
+                channels: self.options.channels,
+                mean: self.options.mean,
+                std: self.options.std,
+            },
+            heads,
+        };
+        let embedder = Embedder::open_with(&self.model, &options)?;
+        tracing::info!("{}: {:?}", self.model.display(), embedder.input());
+        Ok(embedder)
     }
 }
 
-pub(super) fn parse_device(text: &str) -> Result<Device, String> {
+fn parse_device(text: &str) -> Result<Device, String> {
     match text {
         "cpu" => Ok(Device::Cpu),
         "cuda" => Ok(Device::Cuda(0)),

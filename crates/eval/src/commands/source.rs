@@ -1,21 +1,19 @@
 //! Where embeddings come from: a model, or a file made earlier.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use pfc_metrics::Rows;
-use pfc_model::{MirroredEmbeddings, Precision};
-use tch::Device;
+use pfc_model::MirroredEmbeddings;
 
-use super::model::{ModelArgs, parse_device};
+use super::model::{ModelArgs, ModelOptions};
 use crate::{EvalError, features::FeatureFile};
 
 /// A model to run, or its embeddings; flatten it into a command's arguments.
 #[derive(Debug, Clone, clap::Args)]
 #[command(group = clap::ArgGroup::new("source").required(true).args(["model", "features"]))]
 pub struct SourceArgs {
-    /// Checkpoint folder of the model
-    #[arg(long, value_name = "RUN.ckpt")]
+    /// The model: a checkpoint folder, .onnx, TorchScript, or a state dict as .pth or .safetensors
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Embeddings made earlier instead of a model: .safetensors with `embs` and, of the mirror
     /// images, `embs_f`; or .npy; float32, one row per face in the order of the lists
@@ -24,16 +22,12 @@ pub struct SourceArgs {
     /// Embeddings of the mirror images, where --features has them not
     #[arg(long, value_name = "FILE", requires = "features")]
     mirrored: Option<PathBuf>,
-    /// Where the model computes: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
-    device: Device,
-    /// What the network's large layers compute in: f32, as published figures do, or the faster bf16
-    #[arg(long, value_name = "PRECISION", default_value = "f32")]
-    precision: Precision,
     /// Keep the model's embeddings in this folder; an interrupted run resumes, and a later run with
     /// the same model needs no model pass
     #[arg(long, value_name = "FOLDER", requires = "model")]
     pub(super) cache: Option<PathBuf>,
+    #[command(flatten)]
+    options: ModelOptions,
 }
 
 /// Embeddings, wherever they are.
@@ -46,7 +40,7 @@ impl SourceArgs {
     /// The model, if embeddings are to be made.
     pub(super) fn model(&self) -> Option<ModelArgs> {
         let model = self.model.clone()?;
-        Some(ModelArgs { model, device: self.device, precision: self.precision })
+        Some(ModelArgs { model, options: self.options.clone() })
     }
 
     /// What the figures are of, for the report.
@@ -86,12 +80,4 @@ impl Source {
             }
         }
     }
-}
-
-/// A fingerprint of a checkpoint, from its manifest with the checksums of all files.
-pub(super) fn fingerprint(checkpoint: &Path) -> anyhow::Result<String> {
-    let manifest = checkpoint.join("manifest.json");
-    let bytes = std::fs::read(&manifest)
-        .with_context(|| format!("{}: cannot read the manifest", manifest.display()))?;
-    Ok(pfc_shard::Checksum(pfc_shard::hash::content_hash(&bytes)).to_string())
 }

@@ -9,7 +9,7 @@ use super::{FeatureFile, write};
 use crate::EvalError;
 
 /// Faces per part: with 512 numbers each, 32 MiB on disk and a minute of work on a CPU.
-const PART: usize = 8192;
+pub const PART: usize = 8192;
 
 /// A folder of parts.
 #[derive(Debug)]
@@ -66,6 +66,24 @@ impl Cache {
 
     fn part(&self, part: usize) -> PathBuf {
         self.dir.join(format!("{part:05}.safetensors"))
+    }
+
+    /// The rows of a part that [`put_rows`](Cache::put_rows) kept; `None` if it is absent or not
+    /// whole.
+    pub fn rows(&self, part: usize, n_rows: usize) -> Option<Vec<f32>> {
+        let file = FeatureFile::open(&self.part(part)).ok()?;
+        let rows = file.optional_rows("embs").ok()??;
+        (rows.len() == n_rows && rows.dim() == self.key.dim).then(|| rows.data().to_vec())
+    }
+
+    /// Keeps the rows of a part.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Durable`].
+    pub fn put_rows(&self, part: usize, rows: &[f32]) -> Result<(), EvalError> {
+        let shape = [rows.len() / self.key.dim, self.key.dim];
+        write::safetensors(&self.part(part), &[("embs", shape, rows)])
     }
 
     /// The embeddings of a part that was kept, `[faces, dim]` each; `None` if it is absent or not

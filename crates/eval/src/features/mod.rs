@@ -3,6 +3,7 @@
 pub mod cache;
 mod map;
 mod npy;
+pub mod sink;
 pub mod write;
 
 use std::{

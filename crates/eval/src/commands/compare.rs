@@ -1,0 +1,102 @@
+//! Two faces, one number.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use pfc_cli::Outcome;
+use pfc_model::Embed;
+use serde::Serialize;
+
+use super::model::ModelArgs;
+use crate::{EvalError, faces::Faces};
+
+/// Compare two aligned faces: the cosine of their embeddings
+///
+/// 1 is the same direction, 0 unrelated. Embeddings of each face and of its mirror image are summed,
+/// as in the verification protocols. A threshold that fits the model is in the table of
+/// `pfc-eval lfw`, as squared distance: cosine = 1 − distance / 2.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  pfc-eval compare a.jpg b.jpg --model run.ckpt
+  pfc-eval compare a.jpg b.jpg --model w600k_r50.onnx --json")]
+pub struct CompareArgs {
+    /// An aligned face
+    left: PathBuf,
+    /// Another
+    right: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Leave the mirror images out
+    #[arg(long)]
+    no_flip: bool,
+    #[command(flatten)]
+    format: pfc_cli::Format,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    left: String,
+    right: String,
+    model: String,
+    flip: bool,
+    cosine: f64,
+}
+
+/// Runs `pfc-eval compare`.
+///
+/// # Errors
+///
+/// [`EvalError`] with context.
+pub fn compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
+    use std::io::Write;
+    let paths = [&args.left, &args.right];
+    let read = |i: usize| std::fs::read(paths[i]).map_err(EvalError::io("read", paths[i]));
+    let faces = Faces::load(2, read, |i| paths[i].display().to_string())?;
+    if faces.n_resized() > 0 {
+        tracing::warn!("{} of 2 images are not 112×112 and were resized", faces.n_resized());
+    }
+    let embedder = args
+        .model
+        .open()
+        .with_context(|| format!("cannot open the model `{}`", args.model.model.display()))?;
+    let rgb = faces.rgb(0..2);
+    let rows = if args.no_flip {
+        embedder.embed(&rgb, 2)?
+    } else {
+        let both = embedder.embed_with_mirror(&rgb, 2)?;
+        both.original.iter().zip(&both.mirrored).map(|(a, b)| a + b).collect()
+    };
+    let (left, right) = rows.split_at(embedder.embedding());
+    let report = Report {
+        left: args.left.display().to_string(),
+        right: args.right.display().to_string(),
+        model: args.model.model.display().to_string(),
+        flip: !args.no_flip,
+        cosine: cosine(left, right),
+    };
+    if args.format.json {
+        pfc_cli::print_json(&report)?;
+    } else {
+        writeln!(std::io::stdout().lock(), "{:.6}", report.cosine)?;
+    }
+    Ok(Outcome::Clean)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cosine_ignores_lengths() {
+        assert_eq!(cosine(&[3.0, 0.0], &[0.5, 0.0]), 1.0);
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), 0.0);
+        assert!((cosine(&[1.0, 1.0], &[1.0, 0.0]) - 0.5f64.sqrt()).abs() < 1e-15);
+    }
+}

@@ -1,0 +1,146 @@
+//! `pfc-eval embed` and `compare`, with models of every kind.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
+
+mod support;
+
+use std::path::Path;
+
+use pfc_eval::features::FeatureFile;
+use pfc_model::{Embed, Embedder, Inference, export, weights};
+use support::{LfwLike, pfc_eval, stderr_of_failure};
+use tch::Device;
+
+fn rows(path: &Path, name: &str) -> Vec<f32> {
+    FeatureFile::open(path).unwrap().rows(&[name]).unwrap().data().to_vec()
+}
+
+#[track_caller]
+fn check_close(a: &[f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4, "{worst}");
+}
+
+/// The first three faces by path, as the embedder gives them.
+fn expected(set: &LfwLike, model: &Path) -> (Vec<f32>, Vec<f32>) {
+    let rgb: Vec<u8> = (1..=3)
+        .flat_map(|i| {
+            let path = set.path(&format!("faces/P00/P00_{i:04}.png"));
+            image::open(path).unwrap().into_rgb8().into_raw()
+        })
+        .collect();
+    let both = Embedder::open(model, Device::Cpu).unwrap().embed_with_mirror(&rgb, 3).unwrap();
+    (both.original, both.mirrored)
+}
+
+#[test]
+fn a_folder_becomes_rows_in_the_order_of_its_paths() {
+    let set = LfwLike::new();
+    let (original, mirrored) = expected(&set, &set.model());
+    let run = |out: &str, more: &[&str]| {
+        let args = ["embed", "faces/P00", out, "--model", "run.ckpt", "--json"];
+        pfc_eval(set.dir.path()).args(args).args(more).assert().success();
+    };
+    run("a.npy", &["--names", "a.txt"]);
+    let sum: Vec<f32> = original.iter().zip(&mirrored).map(|(a, b)| a + b).collect();
+    check_close(&rows(&set.path("a.npy"), ""), &sum);
+    let names = std::fs::read_to_string(set.path("a.txt")).unwrap();
+    assert_eq!(names, "P00_0001.png\nP00_0002.png\nP00_0003.png\n");
+    run("b.npy", &["--mirror", "none"]);
+    check_close(&rows(&set.path("b.npy"), ""), &original);
+    run("c.safetensors", &["--mirror", "keep"]);
+    check_close(&rows(&set.path("c.safetensors"), "embs"), &original);
+    check_close(&rows(&set.path("c.safetensors"), "embs_f"), &mirrored);
+    assert!(!set.path("a.npy.parts").exists());
+}
+
+#[test]
+fn an_interrupted_run_goes_on_and_another_model_is_not_mixed_in() {
+    let set = LfwLike::new();
+    set.model();
+    let embed = |out: &str| {
+        let mut command = pfc_eval(set.dir.path());
+        command.args(["embed", "faces/P00", out, "--model", "run.ckpt", "--json"]);
+        command
+    };
+    embed("a.npy").assert().success();
+    let whole = std::fs::read(set.path("a.npy")).unwrap();
+    // As after a kill between the last part and the end: what is kept is a marker of its own.
+    let writable = set.path("blocked");
+    std::fs::create_dir(&writable).unwrap();
+    let mut blocked = embed("blocked/a.npy");
+    std::fs::create_dir(writable.join("a.npy")).unwrap();
+    blocked.assert().code(2);
+    assert!(set.path("blocked/a.npy.parts/00000.safetensors").exists());
+    std::fs::remove_dir(writable.join("a.npy")).unwrap();
+    let output = embed("blocked/a.npy").output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["images"], &report["resumed"]), (&3.into(), &3.into()));
+    assert_eq!(std::fs::read(set.path("blocked/a.npy")).unwrap(), whole);
+    // Parts of other options are no parts of this run.
+    std::fs::create_dir(set.path("c.npy")).unwrap();
+    embed("c.npy").assert().code(2);
+    let error = stderr_of_failure(embed("c.npy").args(["--mirror", "none"]));
+    assert!(error.contains("kept from another run"), "{error}");
+}
+
+#[test]
+fn every_kind_of_model_gives_the_same_embeddings() {
+    let set = LfwLike::new();
+    let (original, _) = expected(&set, &set.model());
+    let backbone = || weights::open(&set.path("run.ckpt"), Device::Cpu, None).unwrap().backbone;
+    export::pth(&set.path("m.pth"), &backbone(), false).unwrap();
+    export::safetensors(&set.path("m.safetensors"), &backbone(), false).unwrap();
+    export::torchscript(&set.path("m.pt"), &Inference::from(backbone())).unwrap();
+    let mut models = vec!["m.pth", "m.safetensors", "m.pt"];
+    match pfc_onnx::runtime::load() {
+        Ok(_) => {
+            let options = export::OnnxOptions::default();
+            export::onnx(&set.path("m.onnx"), &Inference::from(backbone()), options).unwrap();
+            models.push("m.onnx");
+        }
+        Err(error) => println!("skipped: {error}"),
+    }
+    for model in models {
+        let args = ["embed", "faces/P00", "a.npy", "--mirror", "none", "--model", model];
+        pfc_eval(set.dir.path()).args(args).assert().success();
+        check_close(&rows(&set.path("a.npy"), ""), &original);
+        let lfw = ["lfw", "--data", "faces", "--pairs", "pairs.txt", "--bootstrap", "0"];
+        pfc_eval(set.dir.path()).args(lfw).args(["--model", model]).assert().success();
+    }
+}
+
+#[test]
+fn comparing_prints_the_cosine_alone() {
+    let set = LfwLike::new();
+    set.model();
+    let compare = |left: &str, right: &str| {
+        let args = ["compare", left, right, "--model", "run.ckpt"];
+        let output = pfc_eval(set.dir.path()).args(args).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim().parse::<f64>().unwrap()
+    };
+    let [a, b] = ["faces/P00/P00_0001.png", "faces/P07/P07_0002.png"];
+    assert_eq!(compare(a, a), 1.0);
+    assert!(compare(a, b) < 1.0);
+    assert_eq!(compare(a, b), compare(b, a));
+}
+
+#[test]
+fn options_that_a_model_lacks_are_refused_by_name() {
+    let set = LfwLike::new();
+    set.model();
+    let compare = |more: &[&str]| {
+        let face = "faces/P00/P00_0001.png";
+        let args = ["compare", face, face, "--model", "run.ckpt"];
+        stderr_of_failure(pfc_eval(set.dir.path()).args(args).args(more))
+    };
+    let error = compare(&["--input-size", "224"]);
+    assert!(error.contains("--input-size cannot be set"), "{error}");
+    std::fs::write(set.path("x.bin"), b"nothing known").unwrap();
+    let args = ["embed", "faces", "a.npy", "--model", "x.bin"];
+    let error = stderr_of_failure(pfc_eval(set.dir.path()).args(args));
+    assert!(error.contains("not a model: it begins with `noth`"), "{error}");
+    assert!(error.contains("hint: a model is a checkpoint folder"), "{error}");
+}
