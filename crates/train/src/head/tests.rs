@@ -344,7 +344,8 @@ fn a_file_of_centres_saved_on_some_ranks_resumes_on_others() {
         let mut head = Head::new(&config).unwrap();
         let number = |name: &str, n: i64| (name.to_owned(), Tensor::from_slice(&[n]));
         // What rank 0 saved holds for all ranks: times and missed steps, no rows.
-        let mut once = Head::new(&HeadConfig { centres: Placement::Host, ..config.clone() }).unwrap();
+        let mut once =
+            Head::new(&HeadConfig { centres: Placement::Host, ..config.clone() }).unwrap();
         for step in 0..3 {
             let (embeddings_gd, labels) = batch(&config, 12, step);
             once.step(&embeddings_gd, &labels, step, 0.05).unwrap();
