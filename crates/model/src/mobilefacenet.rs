@@ -28,7 +28,7 @@ pub(crate) struct MobileFaceNet {
 enum Layer {
     Conv(ConvBlock),
     /// One block that halves the side.
-    Down(DepthWise),
+    Down(Box<DepthWise>),
     /// Blocks with a shortcut each.
     Residual(Vec<DepthWise>),
 }
@@ -54,11 +54,11 @@ impl MobileFaceNet {
         let layers = vec![
             Layer::Conv(stem),
             second,
-            Layer::Down(DepthWise::new(state, "layers.2", [narrow, 128, narrow], 2)),
+            Layer::Down(Box::new(DepthWise::new(state, "layers.2", [narrow, 128, narrow], 2))),
             residual(state, "layers.3", blocks[1], narrow, 128),
-            Layer::Down(DepthWise::new(state, "layers.4", [narrow, 256, wide], 2)),
+            Layer::Down(Box::new(DepthWise::new(state, "layers.4", [narrow, 256, wide], 2))),
             residual(state, "layers.5", blocks[2], wide, 256),
-            Layer::Down(DepthWise::new(state, "layers.6", [wide, 512, wide], 2)),
+            Layer::Down(Box::new(DepthWise::new(state, "layers.6", [wide, 512, wide], 2))),
             residual(state, "layers.7", blocks[3], wide, 256),
         ];
         let conv_sep = ConvBlock::new(state, "conv_sep", ConvShape::one(wide, SEPARATED, 1));
