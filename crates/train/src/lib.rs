@@ -2,12 +2,14 @@
 //!
 //! [`train::train`] is the loop and [`step::Trainer::step`] the arithmetic; the rest serves them.
 
+pub mod average;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
 mod error;
 pub mod gradients;
 pub mod head;
+pub mod init;
 pub mod launch;
 pub mod loader;
 pub mod metrics;

@@ -336,4 +336,3 @@ fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HeadError> {
         problem: error.to_string(),
     })
 }
-

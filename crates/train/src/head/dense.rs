@@ -1,6 +1,8 @@
 //! The rule of `arcface_torch` since 2022, where every row moves in every step, made lazy.
 
-use super::update::{FIRST, Flow, Memory, Motion, Sgd, Stamp, UNTOUCHED, UntouchedRows, UpdateRule};
+use super::update::{
+    FIRST, Flow, Memory, Motion, Sgd, Stamp, UNTOUCHED, UntouchedRows, UpdateRule,
+};
 
 /// Every row takes momentum and decay in every step, though only when it is next touched.
 ///

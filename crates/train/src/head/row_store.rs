@@ -44,8 +44,13 @@ impl RowStore {
     pub fn new(config: &HeadConfig, range: ClassRange) -> Result<RowStore, HeadError> {
         let layout = config.row_layout();
         let n_slots = if matches!(config.centres, Placement::File(_)) { 2 } else { 1 };
-        let frame =
-            Frame { layout, seed: config.seed, first_class: range.first(), n_slots, floor: UNTOUCHED };
+        let frame = Frame {
+            layout,
+            seed: config.seed,
+            first_class: range.first(),
+            n_slots,
+            floor: UNTOUCHED,
+        };
         let n_rows = range.len();
         let refused = || HeadError::Memory { rows: n_rows, row_bytes: layout.size_bytes() };
         let n_bytes = n_rows.checked_mul(frame.stride()).ok_or_else(refused)?;
@@ -187,7 +192,8 @@ impl CentreStore for RowStore {
         if let Some(folder) = &mut self.folder {
             folder.begin()?;
         }
-        let (layout, stride, n_slots) = (self.frame.layout, self.frame.stride(), self.frame.n_slots);
+        let (layout, stride, n_slots) =
+            (self.frame.layout, self.frame.stride(), self.frame.n_slots);
         let values = weight.chunks(layout.dim()).zip(state.chunks(layout.n_state()));
         for ((row, (weight, state)), &stamp) in rows.zip(values).zip(stamps) {
             let bytes = &mut self.bytes.as_mut_slice::<u8>()[row * stride..][..layout.size_bytes()];
@@ -380,7 +386,8 @@ mod tests {
     #[test]
     fn memory_that_no_machine_has_is_an_error() {
         let config = HeadConfig::new(u64::from(u32::MAX), 1 << 58);
-        let error = RowStore::new(&config, ClassRange::of_rank(config.classes, 0, 1)).err().unwrap();
+        let error =
+            RowStore::new(&config, ClassRange::of_rank(config.classes, 0, 1)).err().unwrap();
         assert!(matches!(error, HeadError::Memory { .. }));
     }
 

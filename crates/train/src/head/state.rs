@@ -235,7 +235,10 @@ fn memory_of(state: &[(String, Tensor)]) -> Result<Memory, HeadError> {
     // States of before there was this tensor begin to count at the earliest step they know of.
     let now = if has(STEPS) { integer(state, STEPS)? } else { least };
     if now < least {
-        return Err(refused(STEPS, format!("is {now}, but {} steps are in {MISSED}", missed.len())));
+        return Err(refused(
+            STEPS,
+            format!("is {now}, but {} steps are in {MISSED}", missed.len()),
+        ));
     }
     Ok(Memory { now, missed, before })
 }
