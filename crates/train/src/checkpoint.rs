@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pfc_model::{
     ModelError,
-    checkpoint::{Checkpoint, DataIdentity, Progress, Writer},
+    checkpoint::{BACKBONE, Checkpoint, DataIdentity, Progress, Writer},
 };
 use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
@@ -12,15 +12,19 @@ use serde::{Deserialize, Serialize};
 use crate::{
     TrainError,
     config::{BadValue, Config},
+    metrics::{self, EvalRecord, Record},
     plan::Plan,
     ranks::Ranks,
     run_folder::RunFolder,
     shards,
     step::Trainer,
     tally::Tally,
+    verify::EvalConfig,
 };
 
-/// Velocities of the backbone's parameters.
+/// The network as it is trained, where the one that is measured and exported is a mean.
+const TRAINED: &str = "trained.safetensors";
+/// What the optimizer remembers of the backbone's parameters.
 const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// Section `[checkpoint]`: when the run is saved.
@@ -31,22 +35,28 @@ pub struct CheckpointConfig {
     pub every_steps: u64,
     /// Checkpoints to keep, the newest ones; at least 1. With 2 or more, one may be damaged.
     pub keep: usize,
+    /// The set of `[eval]` by whose accuracy one more checkpoint is kept, and `best.ckpt` points at
+    /// it; empty keeps none. Only measured steps that are saved count.
+    pub best: String,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> CheckpointConfig {
-        CheckpointConfig { every_steps: 0, keep: 3 }
+        CheckpointConfig { every_steps: 0, keep: 3, best: String::new() }
     }
 }
 
 impl CheckpointConfig {
-    /// Refuses to keep none.
+    /// Refuses to keep none, and a best of a set that there is not.
     ///
     /// # Errors
     ///
     /// [`BadValue`].
-    pub fn validate(&self) -> Result<(), BadValue> {
-        BadValue::unless(self.keep > 0, "checkpoint.keep", 0, "1 or more")
+    pub fn validate(&self, eval: &EvalConfig) -> Result<(), BadValue> {
+        BadValue::unless(self.keep > 0, "checkpoint.keep", 0, "1 or more")?;
+        let is_known = self.best.is_empty() || eval.sets.iter().any(|set| set.name == self.best);
+        let bound = "empty or the name of one of eval.sets";
+        BadValue::unless(is_known, "checkpoint.best", format!("`{}`", self.best), bound)
     }
 }
 
@@ -56,6 +66,9 @@ impl CheckpointConfig {
 struct Memory {
     tally: Tally,
     config: Config,
+    /// Of the loss function, which few have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    loss: Vec<f64>,
 }
 
 /// Saves and restores one run. Every rank has one and calls the same methods.
@@ -132,22 +145,30 @@ impl<'a> Keeper<'a> {
         let Some(folder) = self.ranks.of_first(folder)? else {
             return Ok(());
         };
-        let head = &mut trainer.head;
-        let state = if scheduled { head.state() } else { head.state_as_it_is() }?;
+        let state = trainer.head.checkpoint(scheduled)?;
         let place = (self.ranks.rank(), self.ranks.world());
         let written = shards::write(&folder, place, &state)?;
         if let Some(writer) = &mut writer {
-            writer.backbone(&trainer.backbone)?;
-            writer.tensors(OPTIMIZER, &trainer.sgd.state())?;
+            writer.backbone(trainer.measured())?;
+            if trainer.average.is_some() {
+                writer.tensors(TRAINED, &trainer.backbone.state_dict())?;
+            }
+            writer.tensors(OPTIMIZER, &trainer.optimizer.state())?;
         }
         let all_written = self.ranks.gather(written)?;
         if let Some(mut writer) = writer {
             all_written.iter().for_each(|file| file.add_to(&mut writer));
-            writer.finish(self.config.model.spec(), Some(self.progress(step, tally)))?;
+            writer.finish(self.config.model.spec(), Some(self.progress(trainer, tally)))?;
             self.folder.point_last_at(step)?;
-            self.prune()?;
+            let best = self.best()?;
+            if let Some(best) = best {
+                self.folder.point_best_at(best)?;
+            }
+            self.prune(best)?;
         }
-        Ok(())
+        // Only what is safe may replace what was.
+        self.ranks.meet()?;
+        Ok(trainer.head.checkpointed()?)
     }
 
     /// The checkpoint to write, on the first rank; `None` on the others, and if it is there already.
@@ -159,8 +180,10 @@ impl<'a> Keeper<'a> {
         Ok(Some(Writer::create(&path)?))
     }
 
-    fn progress(&self, step: u64, tally: &Tally) -> Progress {
-        let memory = Memory { tally: *tally, config: self.config.clone() };
+    fn progress(&self, trainer: &Trainer, tally: &Tally) -> Progress {
+        let step = trainer.n_done;
+        let loss = trainer.head.loss_memory();
+        let memory = Memory { tally: *tally, config: self.config.clone(), loss };
         Progress {
             step,
             epoch: self.plan.epoch_of(step),
@@ -171,8 +194,30 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn prune(&self) -> Result<(), TrainError> {
-        for (_, path) in self.folder.list_checkpoints()?.iter().skip(self.config.checkpoint.keep) {
+    /// The step of the checkpoint that did best on the set in question, the earliest of equals.
+    fn best(&self) -> Result<Option<u64>, TrainError> {
+        let name = &self.config.checkpoint.best;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let saved: Vec<u64> =
+            self.folder.list_checkpoints()?.into_iter().map(|(step, _)| step).collect();
+        let mut best: Option<(u64, f64)> = None;
+        for record in metrics::read(&self.folder.metrics())? {
+            let Record::Eval(EvalRecord { step, score, .. }) = record else { continue };
+            let counts = score.set == *name && saved.contains(&step);
+            if counts && best.is_none_or(|(_, accuracy)| score.accuracy > accuracy) {
+                best = Some((step, score.accuracy));
+            }
+        }
+        Ok(best.map(|(step, _)| step))
+    }
+
+    /// Removes all but the newest checkpoints and the best.
+    fn prune(&self, best: Option<u64>) -> Result<(), TrainError> {
+        let all = self.folder.list_checkpoints()?;
+        let old = all.iter().skip(self.config.checkpoint.keep);
+        for (_, path) in old.filter(|(step, _)| Some(*step) != best) {
             // Renamed first: a half-removed folder must not look like a checkpoint.
             let doomed = self.folder.checkpoints().join(".removed.tmp");
             std::fs::rename(path, &doomed).map_err(TrainError::io("rename", path))?;
@@ -225,7 +270,8 @@ impl<'a> Keeper<'a> {
     /// Opens a checkpoint and compares the checksums of the files that this rank is going to read.
     fn open_whole(&self, path: &Path, trainer: &Trainer) -> Result<Checkpoint, ModelError> {
         let checkpoint = Checkpoint::open(path)?;
-        let mut names = vec![pfc_model::checkpoint::BACKBONE.to_owned(), OPTIMIZER.to_owned()];
+        let mut names = vec![BACKBONE.to_owned(), OPTIMIZER.to_owned()];
+        names.extend(checkpoint.has(TRAINED).then(|| TRAINED.to_owned()));
         if let Some(progress) = &checkpoint.manifest().progress {
             names.extend(shards::names_for(&trainer.head.range(), world_of(progress)));
         }
@@ -252,9 +298,15 @@ impl<'a> Keeper<'a> {
             warn(format!("the run goes on with another configuration: {change}"));
         }
         let origin = |file: &str| path.join(file).display().to_string();
-        let backbone = pfc_model::checkpoint::BACKBONE;
-        trainer.backbone.load_state_dict(&origin(backbone), &checkpoint.tensors(backbone)?)?;
-        trainer.sgd.load_state(&origin(OPTIMIZER), &checkpoint.tensors(OPTIMIZER)?)?;
+        let trained = if checkpoint.has(TRAINED) { TRAINED } else { BACKBONE };
+        trainer.backbone.load_state_dict(&origin(trained), &checkpoint.tensors(trained)?)?;
+        if let Some(average) = &trainer.average {
+            average
+                .backbone()
+                .load_state_dict(&origin(BACKBONE), &checkpoint.tensors(BACKBONE)?)?;
+        }
+        trainer.optimizer.load_state(&origin(OPTIMIZER), &checkpoint.tensors(OPTIMIZER)?)?;
+        trainer.head.recall_loss(&memory.loss);
         let centres = shards::read(checkpoint, &trainer.head.range(), world_of(progress))?;
         trainer.head.load_state(&centres)?;
         trainer.n_done = progress.step;

@@ -71,6 +71,7 @@ The folder of a run:
   tensorboard/      event files
   checkpoints/      step-NNNNNNNN.ckpt, each appears whole or not at all
   last.ckpt         a link to the newest checkpoint, for `pfc-eval --model`
+  best.ckpt         a link to the best by `checkpoint.best`, if that is set
 
 Ctrl-C saves a checkpoint and ends; a second Ctrl-C ends at once.
 

@@ -128,11 +128,21 @@ pub enum TrainError {
         /// What differs, and how.
         difference: String,
     },
-    /// The batch gives a rank fewer images than batch normalisation needs.
-    #[error("{world} ranks share batches of {batch_size} images, which leaves less than 2 for one")]
-    TooManyRanks {
+    /// The centres to begin with have updates that were put off.
+    #[error("{}: was saved between two scheduled checkpoints, with centres to catch up", path.display())]
+    UnfinishedCentres {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// Batch normalisation would see fewer than two images.
+    #[error(
+        "batches of {batch_size} images on {world} ranks in {n_parts} parts leave less than 2 for one"
+    )]
+    TooManyParts {
         /// Ranks.
         world: usize,
+        /// Parts that each of them computes its images in.
+        n_parts: usize,
         /// Images of a batch.
         batch_size: u64,
     },
@@ -204,9 +214,14 @@ impl TrainError {
             TrainError::RanksDiffer { .. } => {
                 Some("start every rank with the same arguments on the same data set".to_owned())
             }
-            TrainError::TooManyRanks { world, .. } => {
-                Some(format!("raise `train.batch_size` to at least {}", 2 * world))
-            }
+            TrainError::UnfinishedCentres { .. } => Some(
+                "begin with a checkpoint that was saved on schedule, or at the end of a run"
+                    .to_owned(),
+            ),
+            TrainError::TooManyParts { world, n_parts, .. } => Some(format!(
+                "raise `train.batch_size` to at least {}",
+                2 * world.saturating_mul(*n_parts)
+            )),
             TrainError::GradientNotFinite { .. } => Some(
                 "training has diverged and the weights were not moved: resume from the last \
                  checkpoint with a lower `optim.lr`, a longer `optim.warmup_epochs` or \

@@ -2,6 +2,7 @@
 //!
 //! [`train::train`] is the loop and [`step::Trainer::step`] the arithmetic; the rest serves them.
 
+pub mod average;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -9,6 +10,7 @@ mod error;
 pub mod export_command;
 pub mod gradients;
 pub mod head;
+pub mod init;
 pub mod launch;
 pub mod loader;
 pub mod metrics;

@@ -74,6 +74,10 @@ pub struct TrainRecord {
     /// exchange of the backbone's gradients overlaps with the pass backwards and is not counted.
     #[serde(default)]
     pub comm_ms: f64,
+    /// The most memory that the first rank's process has had so far, in MiB; 0 where the system does
+    /// not tell.
+    #[serde(default)]
+    pub peak_memory_mib: f64,
 }
 
 /// Figures of one epoch.

@@ -158,6 +158,7 @@ impl Report {
             data_wait: clock.waited.as_secs_f64() / seconds,
             head_ms: clock.head_ms / clock.n_steps as f64,
             comm_ms: clock.comm_ms / clock.n_steps as f64,
+            peak_memory_mib: peak_memory_mib(),
         };
         let n_left = self.spec.plan.n_steps().saturating_sub(n_done);
         let left = seconds / clock.n_steps as f64 * n_left as f64;
@@ -172,6 +173,7 @@ impl Report {
             data_wait,
             head_ms,
             comm_ms,
+            peak_memory_mib,
             ..
         } = record;
         let scalars = [
@@ -183,6 +185,7 @@ impl Report {
             ("speed/data_wait", data_wait),
             ("speed/head_ms", head_ms),
             ("speed/comm_ms", comm_ms),
+            ("speed/peak_memory_mib", peak_memory_mib),
         ];
         self.scalars(n_done, scalars.map(|(tag, value)| (tag.to_owned(), value)).to_vec())
     }
@@ -247,6 +250,14 @@ impl Report {
         let Some(events) = &mut self.events else { return Ok(()) };
         events.scalars(step, &scalars).map_err(TrainError::io("write", &self.events_dir))
     }
+}
+
+/// `VmHWM` of `/proc/self/status`.
+fn peak_memory_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
 }
 
 /// Prints a line to standard error, clear of the progress bar.
@@ -324,6 +335,7 @@ mod tests {
             data_wait: 0.031,
             head_ms: 2.0,
             comm_ms: 0.0,
+            peak_memory_mib: 0.0,
         };
         assert_eq!(
             train_line(&record, 58000, 7534.0),

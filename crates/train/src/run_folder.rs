@@ -114,11 +114,24 @@ impl RunFolder {
     ///
     /// [`TrainError::Io`].
     pub fn point_last_at(&self, step: u64) -> Result<(), TrainError> {
+        self.point("last.ckpt", step)
+    }
+
+    /// Points `best.ckpt` at the checkpoint of `step`.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn point_best_at(&self, step: u64) -> Result<(), TrainError> {
+        self.point("best.ckpt", step)
+    }
+
+    fn point(&self, name: &str, step: u64) -> Result<(), TrainError> {
         let checkpoint = self.checkpoint(step);
-        let name = checkpoint.file_name().unwrap_or(checkpoint.as_os_str());
-        let target = Path::new("checkpoints").join(name);
-        let link = self.path.join("last.ckpt");
-        let temporary = self.path.join(".last.ckpt.tmp");
+        let target = checkpoint.file_name().unwrap_or(checkpoint.as_os_str());
+        let target = Path::new("checkpoints").join(target);
+        let link = self.path.join(name);
+        let temporary = self.path.join(format!(".{name}.tmp"));
         let _ = fs::remove_file(&temporary);
         symlink(&target, &temporary).map_err(TrainError::io("create", &temporary))?;
         fs::rename(&temporary, &link).map_err(TrainError::io("rename", &link))

@@ -13,7 +13,8 @@ use tch::Tensor;
 use crate::head::ClassRange;
 
 /// Tensors that are the same on every rank; all others have a row per class.
-const SHARED: [&str; 1] = ["centres.missed"];
+const SHARED: [&str; 4] =
+    ["centres.missed", "centres.missed_before", "centres.steps", "centres.in_place"];
 /// Global id of the class in the first row, different in every file.
 const FIRST_CLASS: &str = "centres.first_class";
 

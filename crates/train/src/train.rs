@@ -10,6 +10,7 @@ use crate::{
     TrainError,
     checkpoint::Keeper,
     config::Config,
+    init,
     loader::{Loader, LoaderSpec},
     plan::Plan,
     ranks::Ranks,
@@ -78,7 +79,7 @@ pub fn train(
     quiet: bool,
 ) -> Result<Ended, TrainError> {
     let Checked { dataset, plan } = check(config)?;
-    check_ranks(&plan, ranks)?;
+    check_ranks(&plan, config.train.accumulate, ranks)?;
     let verifier = Verifier::open(&config.eval)?;
     let folder = open_folder(folder, start, config, ranks)?;
     set_threads(config.train.threads);
@@ -93,6 +94,10 @@ pub fn train(
             }
         })?,
     };
+    let begun = match tally {
+        Some(_) => None,
+        None => init::begin(&config.init, &mut trainer, &dataset)?,
+    };
     let spec = report_spec(config, plan, trainer.n_done, quiet);
     let mut report = if ranks.is_first() {
         Report::open(&folder, spec, tally.unwrap_or_default())?
@@ -101,6 +106,9 @@ pub fn train(
     };
     report.agree(ranks)?;
     report.say(&opening(config, &dataset, &plan, ranks, trainer.n_done));
+    if let Some(begun) = begun {
+        report.say(&begun);
+    }
     let spec = loader_spec(config, plan, ranks, trainer.n_done);
     let mut loader = Loader::start(Arc::clone(&dataset), spec)
         .map_err(TrainError::io("start the loader for", &config.data.path))?;
@@ -140,10 +148,11 @@ pub fn train(
     Ok(Ended::Interrupted)
 }
 
-fn check_ranks(plan: &Plan, ranks: &Ranks) -> Result<(), TrainError> {
+/// Normalisation needs two images in every part of every rank.
+fn check_ranks(plan: &Plan, n_parts: usize, ranks: &Ranks) -> Result<(), TrainError> {
     let (world, batch_size) = (ranks.world(), plan.batch_size);
-    if plan.images_of_rank(world - 1, world) < 2 {
-        return Err(TrainError::TooManyRanks { world, batch_size });
+    if plan.images_of_rank(world - 1, world) / n_parts < 2 {
+        return Err(TrainError::TooManyParts { world, n_parts, batch_size });
     }
     Ok(())
 }
@@ -193,7 +202,7 @@ impl Measure<'_> {
         if !due || self.verifier.is_empty() || report.has_evaluated(n_done) {
             return Ok(false);
         }
-        match self.verifier.run(&trainer.backbone, self.ranks) {
+        match self.verifier.run(trainer.measured(), self.ranks) {
             Ok(scores) => report.eval(n_done, scores).map(|()| false),
             // The run is saved next, and measured when it is resumed.
             Err(TrainError::Eval(EvalError::Interrupted)) => Ok(true),

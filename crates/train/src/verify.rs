@@ -1,6 +1,6 @@
 //! Verification on the way: how well the embeddings tell strangers from namesakes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pfc_eval::{
     EvalError,
@@ -10,7 +10,7 @@ use pfc_model::{Backbone, MirroredEmbeddings};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    TrainError,
+    TrainError, average,
     config::{BadValue, require_path},
     ranks::Ranks,
 };
@@ -26,17 +26,26 @@ pub struct EvalConfig {
     pub sets: Vec<EvalSet>,
 }
 
-/// One `[[eval.sets]]`: a list of pairs and the folder that holds their images.
+/// One `[[eval.sets]]`: a list of pairs and the folder that holds their images, or a pack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSet {
     /// What it is called in logs, unlike any other.
     pub name: String,
     /// Folder that the list's paths start from.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub data: PathBuf,
+    /// A verification pack of InsightFace, such as `lfw.bin`; instead of `data` and `pairs`.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub pack: PathBuf,
     /// The list: LFW's `pairs.txt` (ten folds) or `pairsDevTest.txt` (one list), or lines of two
     /// paths and 1 or 0.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub pairs: PathBuf,
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 impl EvalConfig {
@@ -51,8 +60,14 @@ impl EvalConfig {
             let name = format!("`{}`", set.name);
             let bound = "a name that no other set has";
             BadValue::unless(is_new && !set.name.is_empty(), "eval.sets.name", name, bound)?;
-            require_path("eval.sets.data", &set.data)?;
-            require_path("eval.sets.pairs", &set.pairs)?;
+            if is_empty(&set.pack) {
+                require_path("eval.sets.data", &set.data)?;
+                require_path("eval.sets.pairs", &set.pairs)?;
+            } else {
+                let alone = is_empty(&set.data) && is_empty(&set.pairs);
+                let bound = "the only one of `data`, `pairs` and `pack`, or left out";
+                BadValue::unless(alone, "eval.sets.pack", set.pack.display(), bound)?;
+            }
         }
         Ok(())
     }
@@ -101,7 +116,14 @@ impl Verifier {
     ///
     /// [`EvalError`] for the first list or image that cannot be read.
     pub fn open(config: &EvalConfig) -> Result<Verifier, EvalError> {
-        let open = |set: &EvalSet| Ok((set.name.clone(), PairsSet::open(&set.data, &set.pairs)?));
+        let open = |set: &EvalSet| {
+            let opened = if is_empty(&set.pack) {
+                PairsSet::open(&set.data, &set.pairs)?
+            } else {
+                PairsSet::open_pack(&set.pack)?
+            };
+            Ok((set.name.clone(), opened))
+        };
         Ok(Verifier { sets: config.sets.iter().map(open).collect::<Result<_, EvalError>>()? })
     }
 
@@ -118,13 +140,7 @@ impl Verifier {
     /// [`EvalError::Interrupted`] on every rank if the user asks any to stop; else what a broken
     /// network gives.
     pub fn run(&self, backbone: &Backbone, ranks: &Ranks) -> Result<Vec<Score>, TrainError> {
-        let is_statistic = |name: &str| {
-            ["running_mean", "running_var", "num_batches_tracked"].iter().any(|s| name.ends_with(s))
-        };
-        let state = backbone.state_dict().into_iter();
-        let statistics: Vec<_> = state.filter(|(name, _)| is_statistic(name)).collect();
-        let statistics: Vec<_> = statistics.into_iter().map(|(_, tensor)| tensor).collect();
-        ranks.copy_from_first(&statistics)?;
+        ranks.copy_from_first(&average::running(backbone))?;
         self.sets.iter().map(|(name, set)| score(name, set, backbone, ranks)).collect()
     }
 }

@@ -38,7 +38,7 @@ fn every_mistake_in_a_configuration_is_named_with_the_way_out() {
     insta::assert_snapshot!(complaint(&["run", "bad.toml"], dir.path()), @r#"
     error: bad.toml line 5: unknown key `optim.momentun`
 
-    hint: did you mean `optim.momentum`? The keys here are optim.lr, optim.momentum, optim.weight_decay, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
+    hint: did you mean `optim.momentum`? The keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
     "#);
     file("[data]\npath = \"data\"\n[model]\nnetwork = \"iresnet50\"\n");
     insta::assert_snapshot!(complaint(&["run", "bad.toml"], dir.path()), @r#"
@@ -93,7 +93,7 @@ fn data_that_does_not_fit_is_refused_before_anything_is_written() {
     insta::assert_snapshot!(run("optim.lrr=1"), @r#"
     error: --set optim.lrr=1: unknown key `optim.lrr`
 
-    hint: did you mean `optim.lr`? The keys here are optim.lr, optim.momentum, optim.weight_decay, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
+    hint: did you mean `optim.lr`? The keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
     "#);
     insta::assert_snapshot!(
         run("eval.sets=[{name=\"a\", data=\"data\", pairs=\"no.txt\"}]"), @r#"
@@ -130,6 +130,20 @@ fn a_run_prints_its_result_as_a_table_or_as_json() {
     assert!(json["rows"][0]["mean_loss"].as_f64().unwrap() > 0.0);
     let (_, out, _) = pfc_train(&["run", "tiny.toml", "--out", "r", "--resume"], dir.path());
     assert!(out.contains("mean loss"), "{out}");
+}
+
+#[test]
+fn every_recipe_is_a_valid_configuration() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/configs");
+    let mut n_recipes = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            pfc_train::config::load(&path, &[]).unwrap().validate().unwrap();
+            n_recipes += 1;
+        }
+    }
+    assert!(n_recipes > 2);
 }
 
 #[test]

@@ -117,6 +117,91 @@ fn a_run_killed_after_a_checkpoint_and_resumed_equals_one_never_killed_bit_for_b
 }
 
 #[test]
+fn adamw_a_mean_of_the_weights_adaface_and_parts_resume_bit_for_bit_too() {
+    let setup = Setup::new();
+    let more = [
+        "optim.optimizer=adamw",
+        "optim.lr=0.001",
+        "optim.decay_all=false",
+        "optim.ema=0.9",
+        "head.lr_factor=20",
+        "head.margin={loss=\"adaface\", m=0.4}",
+        "head.log_q=true",
+        "train.accumulate=2",
+    ]
+    .map(|set| format!("--set={set}"));
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let whole = setup.out("whole");
+    setup.finish(&whole, &more);
+    let killed = setup.out("killed");
+    let mut child = setup.command(&killed, &more).spawn().unwrap();
+    assert!(wait_for(&checkpoint(&killed, 6), &mut child));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    setup.finish(&killed, &[&["--resume"][..], &more].concat());
+    assert_eq!(figures(&killed), figures(&whole));
+    assert!(final_tensors(&killed) == final_tensors(&whole), "the weights differ");
+    let trained = |out: &Path| fs::read(out.join("last.ckpt/trained.safetensors")).unwrap();
+    assert!(trained(&killed) == trained(&whole), "the weights behind the mean differ");
+}
+
+#[test]
+fn the_best_checkpoint_is_kept_beside_the_newest() {
+    let setup = Setup::new();
+    let out = setup.out("run");
+    // Saved and measured every step: the accuracy of the newest is not the best for long.
+    let more = ["checkpoint.best=made", "checkpoint.keep=1", "checkpoint.every_steps=1"];
+    let more: Vec<String> =
+        more.iter().chain(&["eval.every_steps=1"]).map(|set| format!("--set={set}")).collect();
+    setup.finish(&out, &more.iter().map(String::as_str).collect::<Vec<_>>());
+    let evals = metrics::read(&out.join("metrics.jsonl")).unwrap().into_iter();
+    let evals: Vec<(u64, f64)> = evals
+        .filter_map(|record| match record {
+            Record::Eval(eval) if eval.step > 0 => Some((eval.step, eval.score.accuracy)),
+            _ => None,
+        })
+        .collect();
+    let most = evals.iter().map(|(_, accuracy)| *accuracy).fold(0.0, f64::max);
+    let best = evals.iter().find(|(_, accuracy)| *accuracy == most).unwrap().0;
+    let target = fs::canonicalize(out.join("best.ckpt")).unwrap();
+    assert_eq!(target, fs::canonicalize(checkpoint(&out, best)).unwrap());
+    let mut left: Vec<_> = fs::read_dir(out.join("checkpoints")).unwrap().collect();
+    left.dedup_by_key(|entry| entry.as_ref().unwrap().file_name());
+    assert_eq!(left.len(), if best == 12 { 1 } else { 2 });
+}
+
+#[test]
+fn fine_tuning_carries_the_centres_of_known_people_over() {
+    let setup = Setup::new();
+    let old = setup.out("old");
+    setup.finish(&old, &[]);
+    // Nine people, the first six of whom are those of before.
+    let data = setup.out("more-people");
+    support::write_dataset(&data, 9, 3);
+    let new = setup.out("new");
+    let sets = [
+        format!("data.path={}", data.display()),
+        format!("init.model={}/last.ckpt", old.display()),
+        format!("init.data={}/data", setup.dir.path().display()),
+        // At rate 0 weights stay as they were: the first step of warm-up.
+        "optim.warmup_epochs=1".to_owned(),
+        "train.epochs=1".to_owned(),
+        "head.weight_decay=0".to_owned(),
+        "optim.lr=1e-12".to_owned(),
+    ];
+    let sets: Vec<String> = sets.iter().map(|set| format!("--set={set}")).collect();
+    let said = setup.finish(&new, &sets.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(said.contains("backbone and 6 of 9 centres"), "{said}");
+    let centres = |out: &Path| {
+        let tensors = pfc_model::tensors::read(&out.join("last.ckpt/centres.safetensors")).unwrap();
+        tensors.into_iter().find(|(name, _)| name == "centres.weight").unwrap().1
+    };
+    let (before, after) = (centres(&old), centres(&new));
+    assert_eq!(after.size(), [9, 32]);
+    assert!(after.narrow(0, 0, 6).allclose(&before, 1e-6, 1e-9, false));
+}
+
+#[test]
 fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     let setup = Setup::new();
     let out = setup.out("run");

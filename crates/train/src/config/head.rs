@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{BadValue, Config};
 use crate::head::{HeadConfig, HeadError, Margin, Precision, Update};
 
-/// Section `[head]`. Momentum and weight decay are those of `[optim]`, the seed that of `[train]`.
+/// Section `[head]`. Momentum is that of `[optim]`, the seed that of `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeadSection {
@@ -16,6 +16,14 @@ pub struct HeadSection {
     pub scale: f64,
     /// Cosine above which a negative is taken for label noise and left out; 0 turns it off.
     pub interclass_filter: f64,
+    /// Whether the negatives drawn are weighted to stand for all, so that the margin keeps its meaning
+    /// at every sample rate. The reference does not.
+    pub log_q: bool,
+    /// What the learning rate of `[optim]` is multiplied by for the centres, above 0.
+    pub lr_factor: f64,
+    /// Weight decay of the centres; that of `[optim]` if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
     /// Which centres take momentum and decay: dense (all) or sparse (the sampled ones).
     pub update: Update,
     /// What the matrix products compute in: f32 or bf16.
@@ -34,6 +42,7 @@ impl Default for HeadSection {
             sample_rate,
             scale,
             interclass_filter,
+            log_q,
             update,
             precision,
             tile_rows,
@@ -45,6 +54,9 @@ impl Default for HeadSection {
             sample_rate,
             scale,
             interclass_filter,
+            log_q,
+            lr_factor: 1.0,
+            weight_decay: None,
             update,
             precision,
             tile_rows,
@@ -56,6 +68,9 @@ impl Default for HeadSection {
 
 impl HeadSection {
     pub(super) fn validate(&self) -> Result<(), BadValue> {
+        let factor = self.lr_factor;
+        let fits = factor > 0.0 && factor.is_finite();
+        BadValue::unless(fits, "head.lr_factor", factor, "a number above 0")?;
         match self.with_sizes(1, 1).validate() {
             Ok(()) => Ok(()),
             Err(HeadError::Config { field, value, least, most }) => {
@@ -70,6 +85,8 @@ impl HeadSection {
             sample_rate: self.sample_rate,
             scale: self.scale,
             interclass_filter: self.interclass_filter,
+            log_q: self.log_q,
+            weight_decay: self.weight_decay.unwrap_or_default(),
             update: self.update,
             precision: self.precision,
             tile_rows: self.tile_rows,
@@ -85,7 +102,7 @@ impl Config {
     pub fn head_config(&self, n_identities: u32) -> HeadConfig {
         HeadConfig {
             momentum: self.optim.momentum,
-            weight_decay: self.optim.weight_decay,
+            weight_decay: self.head.weight_decay.unwrap_or(self.optim.weight_decay),
             seed: self.train.seed,
             ..self.head.with_sizes(n_identities.into(), self.model.embedding as usize)
         }
@@ -104,6 +121,9 @@ fn key_of(field: &str) -> &'static str {
         "margin.m1" => "head.margin.m1",
         "margin.m2" => "head.margin.m2",
         "margin.m3" => "head.margin.m3",
+        "margin.h" => "head.margin.h",
+        "margin.alpha" => "head.margin.alpha",
+        "weight_decay" => "head.weight_decay",
         _ => "head",
     }
 }

@@ -210,19 +210,19 @@ mod tests {
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
         insta::assert_snapshot!(complaint("[optim]\nmomentum = 0.9\nleraning_rate = 1\n", &[]), @r#"
         run.toml line 3: unknown key `optim.leraning_rate`
-        hint: the keys here are optim.lr, optim.momentum, optim.weight_decay, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
+        hint: the keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
         "#);
         insta::assert_snapshot!(complaint("[optim]\nweigth_decay = 1\n", &[]), @r#"
         run.toml line 2: unknown key `optim.weigth_decay`
-        hint: did you mean `optim.weight_decay`? The keys here are optim.lr, optim.momentum, optim.weight_decay, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
+        hint: did you mean `optim.weight_decay`? The keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma
         "#);
         insta::assert_snapshot!(complaint("[optimizer]\nlr = 1\n", &[]), @r#"
         run.toml line 1: unknown key `optimizer`
-        hint: did you mean `optim`? The keys here are data, model, head, optim, train, checkpoint, eval, log
+        hint: did you mean `optim`? The keys here are data, model, init, head, optim, train, checkpoint, eval, log
         "#);
         insta::assert_snapshot!(complaint("[[eval.sets]]\nname = \"a\"\npair = \"b\"\n", &[]), @r#"
         run.toml line 3: unknown key `eval.sets.pair`
-        hint: did you mean `eval.sets.pairs`? The keys here are eval.sets.name, eval.sets.data, eval.sets.pairs
+        hint: did you mean `eval.sets.pairs`? The keys here are eval.sets.name, eval.sets.data, eval.sets.pack, eval.sets.pairs
         "#);
     }
 
@@ -230,7 +230,7 @@ mod tests {
     fn an_override_at_fault_is_named_itself() {
         insta::assert_snapshot!(complaint("", &["optim.lr=0.2", "train.epoch=3"]), @r#"
         --set train.epoch=3: unknown key `train.epoch`
-        hint: did you mean `train.epochs`? The keys here are train.batch_size, train.epochs, train.seed, train.threads, train.device, train.timeout_s, train.bucket_mib
+        hint: did you mean `train.epochs`? The keys here are train.batch_size, train.accumulate, train.epochs, train.seed, train.threads, train.device, train.timeout_s, train.bucket_mib
         "#);
         insta::assert_snapshot!(complaint("", &["train.epochs=many"]), @r#"
         --set train.epochs=many: invalid type: string "many", expected u64

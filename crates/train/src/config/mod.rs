@@ -13,8 +13,8 @@ pub use head::HeadSection;
 pub use load::{ConfigError, Override, load, parse};
 
 use crate::{
-    checkpoint::CheckpointConfig, loader::DataConfig, metrics::LogConfig, optimizer::OptimConfig,
-    verify::EvalConfig,
+    checkpoint::CheckpointConfig, init::InitConfig, loader::DataConfig, metrics::LogConfig,
+    optimizer::OptimConfig, verify::EvalConfig,
 };
 
 /// Everything that decides how a run goes, one field per section of the file.
@@ -27,6 +27,8 @@ pub struct Config {
     pub data: DataConfig,
     /// The backbone.
     pub model: ModelConfig,
+    /// What to begin with, in fine-tuning.
+    pub init: InitConfig,
     /// The margin softmax.
     pub head: HeadSection,
     /// How weights move.
@@ -73,6 +75,10 @@ impl ModelConfig {
 pub struct TrainConfig {
     /// Images per step over all ranks, at least 2 for each: batch normalisation needs a variance.
     pub batch_size: usize,
+    /// Parts that a rank computes its images of a step in, one after the other, for batches that do
+    /// not fit the memory. The step is that of the whole batch, but for normalisation, which sees a
+    /// part; the network passes forwards twice for it.
+    pub accumulate: usize,
     /// Times that the data set is gone through. The last `len mod batch_size` images of an epoch's
     /// order are left out, other ones each time.
     pub epochs: u64,
@@ -96,6 +102,7 @@ impl Default for TrainConfig {
         let device = "auto".to_owned();
         TrainConfig {
             batch_size: 128,
+            accumulate: 1,
             epochs: 20,
             seed: 2048,
             threads: 0,
@@ -111,6 +118,9 @@ impl TrainConfig {
         let (batch, epochs) = (self.batch_size, self.epochs);
         let bound = "from 2 to 1048576";
         BadValue::unless((2..=1 << 20).contains(&batch), "train.batch_size", batch, bound)?;
+        let parts = self.accumulate;
+        let fits = (1..=4096).contains(&parts);
+        BadValue::unless(fits, "train.accumulate", parts, "from 1 to 4096")?;
         let bound = "from 1 to 1000000";
         BadValue::unless((1..=1_000_000).contains(&epochs), "train.epochs", epochs, bound)?;
         let threads = self.threads;
@@ -170,10 +180,11 @@ impl Config {
         let fits = (1..=pfc_model::EMBEDDING_MAX).contains(&embedding);
         let bound = format!("from 1 to {}", pfc_model::EMBEDDING_MAX);
         BadValue::unless(fits, "model.embedding", embedding, bound)?;
+        self.init.validate()?;
         self.head.validate()?;
         self.train.validate()?;
         self.optim.validate(self.train.epochs)?;
-        self.checkpoint.validate()?;
+        self.checkpoint.validate(&self.eval)?;
         self.log.validate()?;
         self.eval.validate()
     }
@@ -193,6 +204,7 @@ impl Config {
         vec![
             ("model.network", self.model.network.to_string()),
             ("model.embedding", self.model.embedding.to_string()),
+            ("optim.optimizer", format!("{:?}", self.optim.optimizer).to_lowercase()),
             ("train.batch_size", self.train.batch_size.to_string()),
             ("train.seed", self.train.seed.to_string()),
         ]

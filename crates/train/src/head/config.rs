@@ -33,6 +33,10 @@ pub struct HeadConfig {
     /// gradient. 0 switches the filter off (arXiv 2203.15565 uses 0.4).
     #[serde(default)]
     pub interclass_filter: f64,
+    /// Whether the negatives' sum is scaled from the rows drawn to all classes, which undoes that
+    /// sampling at rate r acts like a margin smaller by `ln(1/r) / s`. Off in the reference.
+    #[serde(default)]
+    pub log_q: bool,
     /// Which rows take momentum and weight decay.
     #[serde(default)]
     pub update: Update,
@@ -95,6 +99,18 @@ pub enum Margin {
         m2: f64,
         /// Cosine taken off.
         m3: f64,
+    },
+    /// `s * (cos(theta - m * q) - (m + m * q))`, q from -1 for the shortest embeddings to 1 for the
+    /// longest (arXiv 2204.00964).
+    Adaface {
+        /// The margin m of an embedding of average length.
+        m: f64,
+        /// Standard deviations of the length times this are q.
+        #[serde(default = "default_h")]
+        h: f64,
+        /// Weight of a batch in the running mean and deviation of the lengths.
+        #[serde(default = "default_alpha")]
+        alpha: f64,
     },
 }
 
@@ -191,6 +207,7 @@ impl HeadConfig {
             margin: Margin::default(),
             scale: default_scale(),
             interclass_filter: 0.0,
+            log_q: false,
             update: Update::default(),
             optimizer: Optimizer::default(),
             momentum: default_momentum(),
@@ -274,6 +291,11 @@ impl Margin {
                 require("margin.m2", m2, 0.0..=half_turn)?;
                 require("margin.m3", m3, 0.0..=2.0)
             }
+            Margin::Adaface { m, h, alpha } => {
+                require("margin.m", m, 0.0..=half_turn)?;
+                require("margin.h", h, 0.0..=10.0)?;
+                require("margin.alpha", alpha, 0.0..=1.0)
+            }
         }
     }
 }
@@ -310,6 +332,12 @@ fn default_beta2() -> f64 {
 }
 fn default_eps() -> f64 {
     1e-8
+}
+fn default_h() -> f64 {
+    0.333
+}
+fn default_alpha() -> f64 {
+    0.01
 }
 fn default_seed() -> u64 {
     2048

@@ -2,7 +2,10 @@
 
 use std::f64::consts::PI;
 
-use super::config::{ArcfaceGradient, Margin};
+use super::{
+    adaface::{Adaface, target_of_quality},
+    config::{ArcfaceGradient, Margin},
+};
 
 /// What a loss makes of one positive's cosine.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +33,26 @@ pub trait MarginLoss: Send {
     /// * `sample`: row of the global batch
     /// * `cosine`: of that row's embedding and its own centre, in `[-1, 1]`
     fn target(&self, sample: usize, cosine: f64) -> Target;
+
+    /// What a resumed run has to know beside the configuration; nothing for most losses.
+    fn memory(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// Takes over what [`MarginLoss::memory`] gave.
+    fn remember(&mut self, memory: &[f64]) {
+        let _ = memory;
+    }
+}
+
+impl Margin {
+    /// The loss that a head computes by.
+    pub(super) fn loss(&self) -> Box<dyn MarginLoss> {
+        match *self {
+            Margin::Adaface { m, h, alpha } => Box::new(Adaface::new(m, h, alpha)),
+            other => Box::new(other),
+        }
+    }
 }
 
 impl MarginLoss for Margin {
@@ -50,6 +73,8 @@ impl MarginLoss for Margin {
                 let Target { value, slope } = of_angle(cosine, m1, m2);
                 Target { value: value - m3, slope }
             }
+            // By itself a margin has seen no batch, in which every length is the average one.
+            Margin::Adaface { m, .. } => target_of_quality(m, 0.0, cosine),
         }
     }
 }

@@ -22,6 +22,7 @@
 //! sides. Axes in the names of tensors: G = global batch, B = this rank's part of it, D = width of
 //! an embedding, S = rows drawn on this rank, T = rows of one tile of them, C = classes.
 
+mod adaface;
 mod batch;
 mod centre_folder;
 mod comm;
@@ -129,7 +130,7 @@ impl Parts {
         let range = ClassRange::of_rank(config.classes, comm.rank(), comm.world());
         Ok(Parts {
             sampler: Box::new(Pprn::new(config.rows_per_step(), config.seed)),
-            loss: Box::new(config.margin),
+            loss: config.margin.loss(),
             rule: rule(config),
             store: Box::new(RowStore::new(config, range)?),
             comm,
@@ -175,6 +176,17 @@ impl Head {
     #[must_use]
     pub fn range(&self) -> ClassRange {
         self.range
+    }
+
+    /// What the loss has to remember beside the centres; nothing for most losses.
+    #[must_use]
+    pub fn loss_memory(&self) -> Vec<f64> {
+        self.parts.loss.memory()
+    }
+
+    /// Takes over what [`Head::loss_memory`] gave.
+    pub fn recall_loss(&mut self, memory: &[f64]) {
+        self.parts.loss.remember(memory);
     }
 
     /// Loss and gradient of one batch, and one step of the centres.
@@ -240,6 +252,8 @@ impl Head {
             positives: &positives,
             offsets_g: offsets_g.as_deref(),
             scale: config.scale,
+            n_rows: rows.len(),
+            classes: config.log_q.then_some(config.classes),
         };
         let forward =
             timed(&mut timings.communication_ms, || Forward::collect(&parts, step, comm.as_mut()))?;

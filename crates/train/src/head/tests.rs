@@ -53,8 +53,25 @@ fn by_autograd(
             (&cos_gc - m * m.sin()).where_self(&past_pi, &(cos_gc.acos() + m).cos())
         }
         Margin::Combined { m1, m2, m3 } => (cos_gc.acos() * m1 + m2).cos() - m3,
+        Margin::Adaface { m, h, alpha } => {
+            let norms_g1 = x_gd.detach().norm_scalaropt_dim(2, [1i64], true);
+            let (mean, deviation) = (norms_g1.mean(Kind::Double), norms_g1.std(true));
+            let mean = 20.0 + alpha * (mean.double_value(&[]) - 20.0);
+            let deviation = 100.0 + alpha * (deviation.double_value(&[]) - 100.0);
+            let quality_g1 = ((norms_g1 - mean) / (deviation + 1e-3) * h).clamp(-1.0, 1.0);
+            let angle_gc = cos_gc.acos() - &quality_g1 * m;
+            angle_gc.clamp(1e-3, std::f64::consts::PI - 1e-3).cos() - (quality_g1 * m + m)
+        }
     };
-    let logits_gc = margined_gc.where_self(&own_gc, &cos_gc) * config.scale;
+    let mut logits_gc = margined_gc.where_self(&own_gc, &cos_gc) * config.scale;
+    let drawn = drawn_in_step_0(config, labels);
+    if config.log_q {
+        let weight = (config.classes - 1) as f64 / (drawn.len() - 1) as f64;
+        logits_gc = logits_gc.where_self(&own_gc, &(&logits_gc + weight.ln()));
+    }
+    let drawn_c = Tensor::zeros([config.classes as i64], (Kind::Bool, Device::Cpu));
+    let _ = drawn_c.shallow_clone().index_fill_(0, &Tensor::from_slice(&drawn), 1);
+    logits_gc = logits_gc.masked_fill(&drawn_c.logical_not(), f64::NEG_INFINITY);
     let losses_g =
         logits_gc.cross_entropy_loss::<Tensor>(&labels_g, None, Reduction::None, -100, 0.0);
     // The bound on a sample's loss does not stop its gradient, in the reference as here.
@@ -62,6 +79,17 @@ fn by_autograd(
     let loss = (losses_g - beyond_g).mean(Kind::Double);
     loss.backward();
     (loss.double_value(&[]), x_gd.grad(), w_cd.grad())
+}
+
+/// The classes that take part in the first step.
+fn drawn_in_step_0(config: &HeadConfig, labels: &[i64]) -> Vec<i64> {
+    let mut positives: Vec<u64> = labels.iter().map(|&label| label as u64).collect();
+    positives.sort_unstable();
+    positives.dedup();
+    let range = ClassRange::of_rank(config.classes, 0, 1);
+    let draw = Draw { step: 0, positives: &positives, range };
+    let rows = Pprn::new(config.rows_per_step(), config.seed).draw(&draw);
+    rows.into_iter().map(i64::from).collect()
 }
 
 /// One step of `head` against automatic differentiation; with lr 1 and neither momentum nor decay,
@@ -90,6 +118,7 @@ fn every_loss_has_the_gradient_of_automatic_differentiation() {
         Margin::Arcface { m: 0.5, gradient: exact },
         Margin::Arcface { m: 1.6, gradient: exact },
         Margin::Combined { m1: 1.1, m2: 0.3, m3: 0.2 },
+        Margin::Adaface { m: 0.4, h: 0.333, alpha: 0.99 },
     ] {
         check_gradients(|config| config.margin = margin, 2e-5);
         let filtered = |config: &mut HeadConfig| {
@@ -97,6 +126,14 @@ fn every_loss_has_the_gradient_of_automatic_differentiation() {
             config.interclass_filter = 0.2;
         };
         check_gradients(filtered, 2e-5);
+    }
+}
+
+#[test]
+fn sampled_rows_have_the_gradient_of_automatic_differentiation_weighted_or_not() {
+    for log_q in [false, true] {
+        let change = |config: &mut HeadConfig| (config.sample_rate, config.log_q) = (0.5, log_q);
+        check_gradients(change, 2e-5);
     }
 }
 
@@ -329,7 +366,9 @@ fn a_file_of_centres_saved_on_some_ranks_resumes_on_others() {
                         let own_bd = embeddings_gd.narrow(0, own.start as i64, own.len() as i64);
                         head.step(&own_bd, &labels[own.clone()], step, 0.05).unwrap().loss
                     };
-                    (0..3).for_each(|s| drop(step(&mut head, s)));
+                    (0..3).for_each(|s| {
+                        step(&mut head, s);
+                    });
                     let state = head.checkpoint(false).unwrap();
                     // No rank goes on before all have flushed, as the trainer sees to.
                     head.parts.comm.all_gather(&[]).unwrap();

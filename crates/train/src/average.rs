@@ -1,0 +1,133 @@
+//! A running mean of the network's weights, and copies of what a pass forwards moves.
+
+use pfc_model::{Backbone, ModelError};
+use tch::{Kind, Tensor};
+
+use crate::config::Config;
+
+/// A running mean of the weights (EMA): after each step `mean = ema·mean + (1 - ema)·weights`.
+///
+/// Running statistics of normalisations are averaged like weights; counters are taken over.
+#[derive(Debug)]
+pub struct Average {
+    backbone: Backbone,
+    ema: f64,
+}
+
+impl Average {
+    /// A mean that begins with the weights of `backbone`; `None` if the configuration wants none.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if memory runs out.
+    pub fn new(backbone: &Backbone, config: &Config) -> Result<Option<Average>, ModelError> {
+        let ema = config.optim.ema;
+        if ema == 0.0 {
+            return Ok(None);
+        }
+        let spec = config.model.spec();
+        let state = backbone.state_dict();
+        let mut mean = Backbone::from_state_dict(&spec, backbone.device(), "the network", &state)?;
+        mean.set_precision(backbone.precision());
+        Ok(Some(Average { backbone: mean, ema }))
+    }
+
+    /// The network with the mean weights.
+    pub fn backbone(&self) -> &Backbone {
+        &self.backbone
+    }
+
+    /// Takes in the weights of `backbone` after a step.
+    pub fn take_in(&mut self, backbone: &Backbone) {
+        let pairs = self.backbone.state_dict().into_iter().zip(backbone.state_dict());
+        tch::no_grad(|| {
+            for ((_, mut mean), (_, newest)) in pairs {
+                if mean.kind() == Kind::Int64 {
+                    mean.copy_(&newest);
+                } else {
+                    let _ = mean.lerp_(&newest, 1.0 - self.ema);
+                }
+            }
+        });
+    }
+}
+
+/// The tensors that a pass forwards moves, as they were.
+#[derive(Debug)]
+pub struct Statistics {
+    /// Each with its copy.
+    tensors: Vec<(Tensor, Tensor)>,
+}
+
+impl Statistics {
+    /// Copies them.
+    pub fn of(backbone: &Backbone) -> Statistics {
+        let copied = running(backbone).into_iter().map(|tensor| {
+            let copy = tensor.copy();
+            (tensor, copy)
+        });
+        Statistics { tensors: copied.collect() }
+    }
+
+    /// Puts them back.
+    pub fn restore(self) {
+        tch::no_grad(|| {
+            for (mut tensor, copy) in self.tensors {
+                tensor.copy_(&copy);
+            }
+        });
+    }
+}
+
+/// The running statistics of all normalisations, sharing their storage with the network.
+pub fn running(backbone: &Backbone) -> Vec<Tensor> {
+    let is_running = |name: &str| {
+        ["running_mean", "running_var", "num_batches_tracked"].iter().any(|s| name.ends_with(s))
+    };
+    let state = backbone.state_dict().into_iter();
+    state.filter(|(name, _)| is_running(name)).map(|(_, tensor)| tensor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    fn config(ema: f64) -> Config {
+        let mut config = Config::default();
+        config.model.network = "r10_w8".parse().unwrap();
+        config.model.embedding = 8;
+        config.optim.ema = ema;
+        config
+    }
+
+    fn network(seed: u64) -> Backbone {
+        Backbone::new(&config(0.0).model.spec(), Device::Cpu, seed).unwrap()
+    }
+
+    #[test]
+    fn the_mean_moves_by_its_share_towards_the_weights() {
+        let (first, second) = (network(1), network(2));
+        assert!(Average::new(&first, &config(0.0)).unwrap().is_none());
+        let mut average = Average::new(&first, &config(0.75)).unwrap().unwrap();
+        average.take_in(&second);
+        let weight = |net: &Backbone| net.state_dict()[0].1.copy();
+        let expected = weight(&first) * 0.75 + weight(&second) * 0.25;
+        assert!(weight(average.backbone()).allclose(&expected, 1e-6, 1e-7, false));
+    }
+
+    #[test]
+    fn statistics_come_back_as_they_were() {
+        let net = network(1);
+        let saved = Statistics::of(&net);
+        let images = Tensor::ones([2, 3, 112, 112], (Kind::Float, Device::Cpu));
+        let _ = net.forward(&images, true);
+        let counted =
+            |net: &Backbone| running(net).iter().map(|t| t.sum(Kind::Double)).sum::<Tensor>();
+        let moved = counted(&net);
+        saved.restore();
+        assert_ne!(counted(&net), moved);
+        assert_eq!(counted(&net), counted(&network(2)));
+    }
+}
