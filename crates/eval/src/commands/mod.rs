@@ -2,8 +2,9 @@
 
 pub mod document;
 pub mod ijb;
-mod ijb_table;
+pub(crate) mod ijb_table;
 pub mod megaface;
+mod megaface_features;
 pub mod model;
 pub mod nn;
 pub mod pairs;
@@ -11,4 +12,4 @@ pub mod protocol;
 pub mod report;
 mod scores;
 pub mod source;
-mod table;
+pub(crate) mod table;
