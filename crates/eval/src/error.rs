@@ -173,6 +173,17 @@ pub enum EvalError {
         /// Why not.
         reason: String,
     },
+    /// An image of a list that a data set lacks.
+    #[error("{}: no row of the data set is of `{image}`", path.display())]
+    NotPacked {
+        /// The data set.
+        path: PathBuf,
+        /// What the list calls the image.
+        image: String,
+    },
+    /// A data set that cannot be read.
+    #[error(transparent)]
+    Shard(#[from] pfc_shard::ShardError),
     /// A folder of kept embeddings that belong to something else.
     #[error("{}: kept from another run: {reason}", path.display())]
     Cache {
@@ -274,12 +285,18 @@ impl EvalError {
                 "name another folder, or delete `{}` if its embeddings are not needed",
                 path.parent().unwrap_or(path).display()
             )),
+            EvalError::NotPacked { .. } => Some(
+                "images of a data set are called by the column `source` of its shards; without \
+                 --list all are taken"
+                    .to_owned(),
+            ),
+            EvalError::Shard(error) => error.hint(),
             EvalError::Landmarks { source, .. } => source.hint(),
             EvalError::Metric(error) => error.hint(),
             EvalError::Model(error) => error.hint(),
             EvalError::Durable(error) => error.hint(),
             EvalError::Document { .. } => {
-                Some("write one with `pfc-eval lfw … --json > FILE`".to_owned())
+                Some("write one with `pfc-eval lfw … --json > FILE`; any command's will do".to_owned())
             }
             _ => None,
         }

@@ -17,6 +17,7 @@ pub mod plot;
 pub mod protocols;
 pub mod report;
 pub mod verification;
+pub mod worst;
 
 pub use cli::{Cli, HINTS, run};
 pub use error::EvalError;

@@ -88,7 +88,8 @@ fn a_model_is_judged_and_a_second_run_uses_the_kept_embeddings() {
         let model = ["20", "--model", "run.ckpt", "--cache", "kept/parts", "--json"];
         let mut command = pfc_eval(ijb.dir());
         let files = ["--scores", "s.npy", "--plot", "roc.svg", "--save-features", "f.safetensors"];
-        stdout(command.args(IJBC).args(model).args(files))
+        let charts = ["--det", "det.png", "--cmc", "cmc.svg", "--histogram", "scores.png"];
+        stdout(command.args(IJBC).args(model).args(files).args(charts))
     };
     let first = run();
     let document: serde_json::Value = serde_json::from_slice(first.as_bytes()).unwrap();
@@ -97,7 +98,9 @@ fn a_model_is_judged_and_a_second_run_uses_the_kept_embeddings() {
     assert_eq!(document["one_to_one"][0]["rows"].as_array().unwrap().len(), 6);
     assert_eq!(document["one_to_n"]["galleries"][1]["n_mated"], 4);
     assert_eq!(std::fs::metadata(ijb.files.path("s.npy")).unwrap().len(), 128 + 8 * 64);
-    assert!(ijb.files.path("roc.svg").exists());
+    check_charts(&ijb.files, &["roc.svg", "det.png", "cmc.svg", "scores.png"]);
+    assert_eq!(document["one_to_n"]["galleries"][0]["cmc"].as_array().unwrap().len(), 100);
+    assert_eq!(document["one_to_one"][0]["worst_rejects"].as_array().unwrap().len(), 8);
     // The images are gone: only the kept embeddings can give the same figures.
     assert!(ijb.files.path("kept/parts/00000.safetensors").exists());
     std::fs::write(ijb.files.path("IJBC/loose_crop/1.png"), "no image").unwrap();
@@ -106,6 +109,40 @@ fn a_model_is_judged_and_a_second_run_uses_the_kept_embeddings() {
     let from_features = stdout(pfc_eval(ijb.dir()).args(IJBC).args(features));
     let other: serde_json::Value = serde_json::from_slice(from_features.as_bytes()).unwrap();
     assert_eq!(other["one_to_one"], document["one_to_one"]);
+}
+
+#[track_caller]
+fn check_charts(files: &LfwLike, names: &[&str]) {
+    for name in names {
+        match name.ends_with(".svg") {
+            true => assert!(std::fs::read_to_string(files.path(name)).unwrap().starts_with("<svg")),
+            false => assert!(image::open(files.path(name)).is_ok(), "{name}"),
+        }
+    }
+}
+
+#[test]
+fn faces_in_another_order_and_threads_print_the_same_tables() {
+    let ijb = IjbLike::new();
+    ijb.features(N_FACES);
+    let table = |n_threads: &str| {
+        let mut command = pfc_eval(ijb.dir());
+        command.args(IJBC).args(["30", "--features", "e.safetensors"]);
+        stdout(command.env("RAYON_NUM_THREADS", n_threads))
+    };
+    let before = table("1");
+    assert_eq!(table("2"), before);
+    for name in ["name_5pts_score.txt", "face_tid_mid.txt", "template_pair_label.txt"] {
+        let text = std::fs::read_to_string(ijb.meta(name)).unwrap();
+        let reversed: Vec<&str> = text.lines().rev().collect();
+        ijb.write(name, &reversed.join("\n"));
+    }
+    let file = pfc_eval::features::FeatureFile::open(&ijb.files.path("e.safetensors")).unwrap();
+    let rows = file.rows(&["embs"]).unwrap();
+    let values: Vec<f32> = (0..N_FACES).rev().flat_map(|i| rows.row(i)).copied().collect();
+    let arrays = [("embs", [N_FACES, 3], &values[..]), ("embs_f", [N_FACES, 3], &values[..])];
+    safetensors(&ijb.files.path("e.safetensors"), &arrays).unwrap();
+    assert_eq!(table("2"), before);
 }
 
 #[test]
@@ -226,11 +263,13 @@ fn megaface_scores_cleans_and_scores_the_cleaned_files_alike() {
     let noisy = ["--distractor-noises", "noisy"];
     let run =
         |arguments: &[&str]| stdout(pfc_eval(files.dir.path()).arg("megaface").args(arguments));
-    let score = [&["score", "--json", "--plot", "cmc.png"][..], &DEVKIT, &noisy].concat();
+    let charts = ["--cmc", "cmc.png", "--plot", "roc.svg", "--det", "det.svg"];
+    let score = [&["score", "--json"][..], &charts, &DEVKIT, &noisy].concat();
     let json: serde_json::Value = serde_json::from_str(&run(&score)).unwrap();
     assert_eq!((&json["n_pairs"], &json["cleaned"]), (&6.into(), &true.into()));
     assert_eq!(json["galleries"][1]["n_distractors"], 40);
-    assert!(image::open(files.path("cmc.png")).is_ok());
+    check_charts(&files, &["cmc.png", "roc.svg", "det.svg"]);
+    assert!(json["galleries"][0]["rank10"]["interval"]["low"].is_number());
     run(&[&["clean", "--out", "cleaned"][..], &DEVKIT, &noisy].concat());
     let banished = std::fs::read(files.path("cleaned/megaface/0/a/3.jpg_x.bin")).unwrap();
     assert_eq!(feature::decode(&banished).unwrap()[4], 100.0);
@@ -238,6 +277,122 @@ fn megaface_scores_cleans_and_scores_the_cleaned_files_alike() {
     (cleaned[3], cleaned[5]) = ("cleaned/facescrub", "cleaned/megaface");
     let again: serde_json::Value = serde_json::from_str(&run(&cleaned)).unwrap();
     assert_eq!(again["galleries"], json["galleries"]);
+}
+
+#[test]
+fn megaface_lists_in_another_order_and_threads_print_the_same_table() {
+    let files = devkit();
+    std::fs::write(files.path("noisy"), "P1_3.png\n").unwrap();
+    let table = |n_threads: &str| {
+        let mut command = pfc_eval(files.dir.path());
+        command.args(["megaface", "score", "--bootstrap", "40", "--probe-noises", "noisy"]);
+        stdout(command.args(DEVKIT).env("RAYON_NUM_THREADS", n_threads))
+    };
+    let before = table("1");
+    assert_eq!(table("3"), before);
+    let lists = ["probes.json", "lists/megaface_features_list.json_40_1"];
+    for name in lists {
+        let text = std::fs::read_to_string(files.path(name)).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for column in json.as_object_mut().unwrap().values_mut() {
+            column.as_array_mut().unwrap().reverse();
+        }
+        std::fs::write(files.path(name), json.to_string()).unwrap();
+    }
+    assert_eq!(table("3"), before);
+}
+
+/// A packed data set of drawn faces, whose sources are their paths below `faces`.
+fn pack(files: &LfwLike, sources: &[&str]) {
+    use pfc_shard::{DatasetSpec, DatasetWriter, Face, ImageSize, Quality};
+    let spec = DatasetSpec {
+        image_size: ImageSize::FACE,
+        seed: 1,
+        shard_bytes: pfc_shard::DEFAULT_SHARD_BYTES,
+        sources: vec!["faces".to_owned()],
+        tool: "test".to_owned(),
+        arguments: Vec::new(),
+    };
+    let mut writer = DatasetWriter::create(&files.path("packed"), spec).unwrap();
+    for source in sources {
+        let face = image::open(files.path(&format!("faces/{source}"))).unwrap().into_rgb8();
+        let mut jpeg = Vec::new();
+        let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 95);
+        face.write_with_encoder(encoder).unwrap();
+        writer.push(Face::new(&jpeg, 0, source, ImageSize::FACE, Quality::default())).unwrap();
+    }
+    writer.finish(["anyone"].into_iter().collect()).unwrap();
+}
+
+#[test]
+fn distractors_come_from_a_packed_data_set() {
+    let files = LfwLike::new();
+    files.model();
+    let distractors = ["P05/P05_0001.png", "P06/P06_0002.png", "P07/P07_0003.png"];
+    pack(&files, &distractors);
+    let probes = "P00/P00_0001.png\nP00/P00_0002.png\nP01/P01_0001.png\nP01/P01_0002.png\n";
+    std::fs::write(files.path("probes"), probes).unwrap();
+    let embed = |arguments: &[&str]| {
+        let mut command = pfc_eval(files.dir.path());
+        command.args(["megaface", "embed", "--model", "run.ckpt", "--suffix", "_m.bin"]);
+        stdout(command.args(arguments))
+    };
+    embed(&["--images", "faces", "--list", "probes", "--out", "out/p"]);
+    embed(&["--images", "packed", "--out", "out/d"]);
+    for name in distractors {
+        assert!(files.path(&format!("out/d/{name}_m.bin")).exists(), "{name}");
+    }
+    let mut command = pfc_eval(files.dir.path());
+    command.args(["megaface", "score", "--probes", "out/p", "--distractors", "out/d", "--json"]);
+    command.args(["--suffix", "_m.bin", "--probe-list", "probes", "--galleries", "packed"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&mut command)).unwrap();
+    let gallery = &json["galleries"][0];
+    assert_eq!((&gallery["n_distractors"], &gallery["name"]), (&3.into(), &"packed".into()));
+    std::fs::write(files.path("list"), "nobody.png\n").unwrap();
+    let mut command = pfc_eval(files.dir.path());
+    command.args(["megaface", "embed", "--model", "run.ckpt", "--suffix", "_m.bin"]);
+    command.args(["--images", "packed", "--list", "list", "--out", "out/d"]);
+    let stderr = stderr_of_failure(&mut command);
+    assert!(stderr.contains("packed: no row of the data set is of `nobody.png`"), "{stderr}");
+}
+
+#[test]
+fn report_compares_results_of_all_protocols_on_one_page() {
+    let ijb = IjbLike::new();
+    ijb.features(N_FACES);
+    let save = |name: &str, command: &mut assert_cmd::Command| {
+        std::fs::write(ijb.files.path(name), stdout(command)).unwrap();
+    };
+    let ijbc = ["20", "--features", "e.safetensors", "--json"];
+    save("ijbc.json", pfc_eval(ijb.dir()).args(IJBC).args(ijbc));
+    save("plain.json", pfc_eval(ijb.dir()).args(IJBC).args(ijbc).arg("--no-flip"));
+    let labels: String = (0..N_FACES).map(|i| format!("p{} g{}\n", i / 4, i / 16)).collect();
+    std::fs::write(ijb.files.path("labels"), labels).unwrap();
+    let nn = ["nn", "--features", "e.safetensors", "--labels", "labels", "--json", "--far", "0.01"];
+    save("nn.json", pfc_eval(ijb.dir()).args(nn).args(["--plot", "r.svg", "--det", "d.png"]));
+    check_charts(&ijb.files, &["r.svg", "d.png"]);
+    let megaface = devkit();
+    let score = [&["megaface", "score", "--json"][..], &DEVKIT].concat();
+    save("megaface.json", pfc_eval(megaface.dir.path()).args(score));
+    let results = ["report", "ijbc.json", "plain.json", "nn.json", "megaface.json", "--out"];
+    stdout(pfc_eval(ijb.dir()).args(results).arg("page.html"));
+    let page = std::fs::read_to_string(ijb.files.path("page.html")).unwrap();
+    for text in [
+        "e.safetensors (2)",
+        "<h2>IJB-C</h2>",
+        "<h2>MegaFace</h2>",
+        "<h2>N:N</h2>",
+        "CMC",
+        "rank-10",
+        "TPIR@FPIR 0.1",
+        "10, set 1",
+        "Not the complete benchmark: 32 faces of 469375",
+        "data:image/jpeg;base64,",
+    ] {
+        assert!(page.contains(text), "{text} is missing");
+    }
+    // ROC, DET, two histograms and the CMC of IJB-C; CMC, ROC and DET of MegaFace; ROC and DET of N:N.
+    assert_eq!(page.matches("role=\"img\"").count(), 5 + 3 + 2);
 }
 
 #[test]

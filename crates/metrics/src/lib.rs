@@ -1,6 +1,7 @@
 //! The figures of face recognition: numbers in, numbers out. No files, no tensors.
 
 pub mod bootstrap;
+mod cmc;
 mod dot;
 mod error;
 pub mod ijb;
@@ -14,5 +15,6 @@ pub mod scores;
 mod sort;
 pub mod verification;
 
+use cmc::cmc;
 pub use error::MetricError;
 pub use rows::Rows;

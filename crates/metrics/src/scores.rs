@@ -160,19 +160,15 @@ impl SortedScores {
     /// point by the rule of [`at_most`](SortedScores::at_most); fewer where points would coincide.
     pub fn roc(&self, n_points: usize) -> Vec<RocPoint> {
         let n_impostors = self.impostor.len();
-        let decades = (n_impostors as f64).log10();
-        let steps = (n_points.max(2) - 1) as f64;
-        let allowed = |i: usize| 10f64.powf(decades * i as f64 / steps).round() as usize - 1;
-        let mut counts: Vec<usize> = (0..n_points.max(2)).map(allowed).collect();
-        counts.dedup();
-        let point = |allowed: usize| {
-            let threshold = self.impostor[allowed.min(n_impostors - 1)];
+        let point = |allowed: u64| {
+            let threshold = self.impostor[allowed as usize];
             RocPoint {
                 threshold,
                 far: above(&self.impostor, threshold) as f64 / n_impostors as f64,
                 tar: share(above(&self.genuine, threshold), &self.genuine),
             }
         };
+        let counts = log_spaced(n_impostors as u64, n_points);
         let mut points: Vec<RocPoint> = counts.into_iter().map(point).collect();
         points.dedup_by(|a, b| a.threshold == b.threshold);
         points
@@ -200,6 +196,18 @@ impl SortedScores {
         }
         decimated.finish(visit);
     }
+}
+
+/// Up to `n_points` whole numbers from 0 to `n` − 1 whose successors are evenly spaced in the
+/// logarithm, each once.
+pub(crate) fn log_spaced(n: u64, n_points: usize) -> Vec<u64> {
+    let n_points = n_points.max(2);
+    let decades = (n as f64).log10();
+    let at = |i: usize| 10f64.powf(decades * i as f64 / (n_points - 1) as f64).round() as u64;
+    let mut all: Vec<u64> =
+        (0..n_points).map(|i| at(i).clamp(1, n.max(1)) - 1).filter(|&at| at < n).collect();
+    all.dedup();
+    all
 }
 
 /// Pairs accepted so far.

@@ -1,37 +1,71 @@
 //! The JSON of `--json`, which `pfc-eval report` reads back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pfc_metrics::roc::RocPoint;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     EvalError,
+    ijb::IjbReport,
+    megaface::MegaFaceReport,
+    nn::NnReport,
     pairs::read_regular_file,
     plot::Histogram,
     verification::{Judged, PairsSet, VerificationReport},
+    worst::{Source, Worst, WorstPair},
 };
 
 /// Version of the layout below; a reader refuses a newer one.
+///
+/// Fields are only ever added within a version, and a reader takes a result that lacks them.
 pub const SCHEMA: u32 = 1;
 /// A result of one set is under 1 MB.
 const DOCUMENT_BYTES_MAX: u64 = 1 << 30;
-/// Pairs kept of each kind of mistake.
-const N_WORST: usize = 12;
 
-/// What one run of a pair verification command found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What one run of a command found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Document {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Program and version.
     pub tool: String,
-    /// Subcommand.
+    /// Subcommand, which tells what the findings are.
     pub command: String,
-    /// The model, as given on the command line.
+    /// The model or the embeddings, as given on the command line.
     pub model: String,
-    /// One entry per set.
-    pub results: Vec<SetResult>,
+    /// The figures; their fields stand beside those above.
+    #[serde(flatten)]
+    pub findings: Findings,
+}
+
+/// The figures, by kind of protocol.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Findings {
+    /// Of `lfw`, `bin` and the other commands that judge pairs of images.
+    Pairs {
+        /// One entry per set.
+        results: Vec<SetResult>,
+    },
+    /// Of `ijbb` and `ijbc`.
+    Ijb(Box<IjbReport>),
+    /// Of `megaface`.
+    MegaFace(Box<MegaFaceReport>),
+    /// Of `nn`.
+    Nn(Box<NnReport>),
+}
+
+/// What is read first, so that a newer layout is told from a broken one.
+#[derive(Debug, Deserialize)]
+struct Head {
+    schema: u32,
+    #[serde(default)]
+    tool: String,
+    #[serde(default)]
+    command: String,
+    #[serde(default)]
+    model: String,
 }
 
 /// One set.
@@ -54,59 +88,15 @@ pub struct SetResult {
     pub worst_rejects: Vec<WorstPair>,
 }
 
-/// Where the images of a set are, with absolute paths.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum Source {
-    /// A folder of images; pairs name paths below it.
-    Folder {
-        /// The folder.
-        root: PathBuf,
-    },
-    /// An `InsightFace` pack; pairs name image numbers.
-    Pack {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-/// A pair that the model judges worst.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorstPair {
-    /// Position in the list, from 0.
-    pub pair: usize,
-    /// Image name in the source.
-    pub left: String,
-    /// Image name in the source.
-    pub right: String,
-    /// Cosine similarity.
-    pub similarity: f64,
-    /// Whether it lies on the wrong side of the mean threshold.
-    pub wrong: bool,
-}
-
-impl Source {
-    /// The source of a set in `data`, a folder or a pack.
-    pub fn of(data: &Path) -> Source {
-        // A path that cannot be resolved now could not be found later either: keep it as given.
-        let absolute = data.canonicalize().unwrap_or_else(|_| data.to_owned());
-        if data.is_dir() {
-            Source::Folder { root: absolute }
-        } else {
-            Source::Pack { path: absolute }
-        }
-    }
-}
-
 impl Document {
     /// A document of this version of the program.
-    pub fn new(command: &str, model: &Path, results: Vec<SetResult>) -> Document {
+    pub fn new(command: &str, model: &Path, findings: Findings) -> Document {
         Document {
             schema: SCHEMA,
             tool: format!("pfc-eval {}", env!("CARGO_PKG_VERSION")),
             command: command.to_owned(),
             model: model.display().to_string(),
-            results,
+            findings,
         }
     }
 
@@ -116,19 +106,38 @@ impl Document {
     ///
     /// [`EvalError::Io`]; [`EvalError::Document`] for JSON of another layout or a newer schema.
     pub fn read(path: &Path) -> Result<Document, EvalError> {
-        /// Read first, so that a newer layout is told from a broken one.
-        #[derive(Deserialize)]
-        struct Head {
-            schema: u32,
-        }
         let bytes = read_regular_file(path, DOCUMENT_BYTES_MAX)?;
-        let broken = |error: serde_json::Error| EvalError::document(path, error.to_string());
-        let Head { schema } = serde_json::from_slice(&bytes).map_err(broken)?;
-        if schema != SCHEMA {
-            let reason = format!("schema {schema}, and this program knows {SCHEMA}");
-            return Err(EvalError::document(path, reason));
+        Document::parse(&bytes).map_err(|reason| EvalError::document(path, reason))
+    }
+
+    /// Parses the JSON, or says what is wrong with it.
+    fn parse(bytes: &[u8]) -> Result<Document, String> {
+        let broken = |error: serde_json::Error| error.to_string();
+        let Head { schema, tool, command, model } =
+            serde_json::from_slice(bytes).map_err(broken)?;
+        if schema > SCHEMA {
+            return Err(format!("schema {schema}, and this program knows up to {SCHEMA}"));
         }
-        serde_json::from_slice(&bytes).map_err(broken)
+        let findings = Findings::parse(&command, bytes).map_err(broken)?;
+        Ok(Document { schema, tool, command, model, findings })
+    }
+}
+
+impl Findings {
+    fn parse(command: &str, bytes: &[u8]) -> serde_json::Result<Findings> {
+        #[derive(Deserialize)]
+        struct Pairs {
+            results: Vec<SetResult>,
+        }
+        Ok(match command {
+            "ijbb" | "ijbc" => Findings::Ijb(serde_json::from_slice(bytes)?),
+            "megaface" => Findings::MegaFace(serde_json::from_slice(bytes)?),
+            "nn" => Findings::Nn(serde_json::from_slice(bytes)?),
+            _ => {
+                let Pairs { results } = serde_json::from_slice(bytes)?;
+                Findings::Pairs { results }
+            }
+        })
     }
 }
 
@@ -143,29 +152,24 @@ impl SetResult {
         let similarities = judged.similarities();
         let same: Vec<bool> = set.pairs().iter().map(|pair| pair.same).collect();
         let threshold = judged.report.accuracy.threshold;
-        let worst = |of_same: bool| {
-            let mut pairs: Vec<usize> = (0..same.len()).filter(|&i| same[i] == of_same).collect();
-            let badness =
-                |i: usize| if of_same { judged.distances[i] } else { -judged.distances[i] };
-            pairs.sort_by(|&a, &b| badness(b).total_cmp(&badness(a)).then(a.cmp(&b)));
-            pairs.truncate(N_WORST);
-            let row = |pair: usize| WorstPair {
-                pair,
-                left: set.image_name(set.pairs()[pair].left as usize).to_owned(),
-                right: set.image_name(set.pairs()[pair].right as usize).to_owned(),
-                similarity: similarities[pair],
-                wrong: (judged.distances[pair] < threshold) != of_same,
-            };
-            pairs.into_iter().map(row).collect::<Vec<_>>()
+        let row = |pair: usize| WorstPair {
+            pair: Some(pair),
+            left: set.image_name(set.pairs()[pair].left as usize).to_owned(),
+            right: set.image_name(set.pairs()[pair].right as usize).to_owned(),
+            similarity: similarities[pair],
+            wrong: (judged.distances[pair] < threshold) != same[pair],
         };
+        // Not similarities: near 1 they are too coarse to tell pairs apart.
+        let scores: Vec<f64> = judged.distances.iter().map(|distance| -distance).collect();
+        let worst = Worst::of(&scores, &same, |pair| pair);
         SetResult {
             source,
             differs,
             figures: judged.report.clone(),
             roc: thinned(&judged.roc()),
             histogram: Histogram::new(&similarities, &same),
-            worst_accepts: worst(false),
-            worst_rejects: worst(true),
+            worst_accepts: worst.accepts.into_iter().map(row).collect(),
+            worst_rejects: worst.rejects.into_iter().map(row).collect(),
         }
     }
 }

@@ -8,14 +8,15 @@ use pfc_metrics::{ijb::Pooling, roc::Far};
 use pfc_model::Embed;
 
 use super::{
+    document::{Document, Findings},
     ijb_table,
     pairs::parse_far,
-    protocol::{self, BootstrapArgs},
+    protocol::{BootstrapArgs, CurveArgs},
     source::{Source, SourceArgs},
 };
 use crate::{
     EvalError, features,
-    ijb::{self, Benchmark, Embedded, IjbSet},
+    ijb::{self, Benchmark, Embedded, IjbReport, IjbSet},
     plot::{self, PlotPath},
 };
 
@@ -99,9 +100,14 @@ struct IjbArgs {
     /// Write the model's embeddings to this .safetensors file
     #[arg(long, value_name = "FILE", requires = "model")]
     save_features: Option<PathBuf>,
-    /// Draw the ROC curves to this SVG or PNG file
+    #[command(flatten)]
+    curves: CurveArgs,
+    /// Draw the CMC curves of the 1:N search to this SVG or PNG file
+    #[arg(long, value_name = "FILE", conflicts_with = "no_search")]
+    cmc: Option<PlotPath>,
+    /// Draw the histogram of the scores of the first table to this SVG or PNG file
     #[arg(long, value_name = "FILE")]
-    plot: Option<PlotPath>,
+    histogram: Option<PlotPath>,
     #[command(flatten)]
     format: pfc_cli::Format,
 }
@@ -202,20 +208,35 @@ fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow:
     if let Some(path) = &args.scores {
         features::write::npy(path, &judged.scores)?;
     }
-    if let Some(path) = &args.plot {
-        let labels: Vec<String> =
-            report.one_to_one.iter().map(|t| ijb_table::pooling(&t.pooling)).collect();
-        let curves: Vec<plot::Curve<'_>> = labels
-            .iter()
-            .zip(&report.one_to_one)
-            .map(|(label, table)| (label.as_str(), &table.roc[..], report.n_impostor as u64))
-            .collect();
-        plot::roc(&curves).write(path)?;
-    }
+    draw(args, report)?;
     if args.format.json {
-        protocol::print_json(benchmark.prefix(), args.source.name(), report)?;
+        let findings = Findings::Ijb(Box::new(judged.report.clone()));
+        let model = args.source.name();
+        pfc_cli::print_json(&Document::new(benchmark.prefix(), model.as_ref(), findings))?;
     } else {
         ijb_table::print(report)?;
     }
     Ok(())
+}
+
+fn draw(args: &IjbArgs, report: &IjbReport) -> Result<(), EvalError> {
+    let labels: Vec<String> =
+        report.one_to_one.iter().map(|table| ijb_table::pooling(&table.pooling)).collect();
+    let curves: Vec<plot::Curve<'_>> = labels
+        .iter()
+        .zip(&report.one_to_one)
+        .map(|(label, table)| (label.as_str(), &table.roc[..], report.n_impostor as u64))
+        .collect();
+    args.curves.draw(&curves)?;
+    if let Some(to) = &args.cmc {
+        let galleries = report.one_to_n.iter().flat_map(|search| &search.galleries);
+        let cmcs: Vec<(&str, &[f64])> =
+            galleries.map(|gallery| (gallery.name.as_str(), &gallery.cmc[..])).collect();
+        plot::cmc(plot::PROBES_FOUND, &cmcs).write(to)?;
+    }
+    let histogram = report.one_to_one.first().and_then(|table| table.histogram.as_ref());
+    match (&args.histogram, histogram) {
+        (Some(to), Some(histogram)) => plot::histogram(histogram).write(to),
+        _ => Ok(()),
+    }
 }

@@ -26,7 +26,7 @@ pub(super) fn print(report: &IjbReport) -> io::Result<()> {
 }
 
 /// The options of a table in a few words.
-pub(super) fn pooling(how: &Pooling) -> String {
+pub(crate) fn pooling(how: &Pooling) -> String {
     let words = [
         (how.flip, "flip"),
         (how.unit_norm_faces, "unit-norm faces"),
@@ -50,7 +50,8 @@ fn one_to_one(report: &IjbReport, of: &TarTable) -> io::Result<()> {
         ]);
     }
     let blank = String::new;
-    table.add_row(["AUC".to_owned(), blank(), percent(of.auc), blank(), blank()]);
+    let auc_interval = interval(of.auc_interval);
+    table.add_row(["AUC".to_owned(), blank(), percent(of.auc), auc_interval, blank()]);
     table.add_row(["options".to_owned(), blank(), blank(), blank(), pooling(&of.pooling)]);
     let pairs = format!("{} genuine + {} impostor", report.n_genuine, report.n_impostor);
     table.add_row(["pairs".to_owned(), blank(), blank(), blank(), pairs]);
@@ -83,21 +84,23 @@ fn one_to_n(report: &IjbReport, search: &SearchReport) -> io::Result<()> {
         header.push("95 % interval".to_owned());
     }
     header.push("both".to_owned());
+    header.push("95 % interval".to_owned());
     let mut table = pfc_cli::table(header);
     for (i, k) in [1, 5, 10].into_iter().enumerate() {
         let cells = |g: &GalleryRow| share(g.rank[i]);
-        table.add_row(row(format!("rank-{k}"), search, cells, percent(search.top[i])));
+        let both = [percent(search.top[i]), interval(search.top_intervals[i])];
+        table.add_row(row(format!("rank-{k}"), search, cells, both));
     }
     for (i, (fpir, mean)) in search.mean_tpir.iter().enumerate() {
         let reference = |g: &GalleryRow| {
             [percent(g.tpir.get(i).map_or(f64::NAN, |at| at.reference_tpir)), String::new()]
         };
         let name = format!("TPIR@FPIR {}, reference", rate(*fpir));
-        table.add_row(row(name, search, reference, percent(*mean)));
+        table.add_row(row(name, search, reference, [percent(*mean), String::new()]));
         if *fpir < 1.0 {
             let strict = |g: &GalleryRow| share(g.tpir.get(i).and_then(|at| at.tpir));
             let name = format!("TPIR@FPIR {}, at most", rate(*fpir));
-            table.add_row(row(name, search, strict, String::new()));
+            table.add_row(row(name, search, strict, Default::default()));
         }
     }
     let probes = |g: &GalleryRow| {
@@ -106,7 +109,7 @@ fn one_to_n(report: &IjbReport, search: &SearchReport) -> io::Result<()> {
             format!("{} + {} probes", g.n_mated, g.n_non_mated),
         ]
     };
-    table.add_row(row("mated + others".to_owned(), search, probes, String::new()));
+    table.add_row(row("mated + others".to_owned(), search, probes, Default::default()));
     pfc_cli::print_table(&table)
 }
 
@@ -114,11 +117,11 @@ fn row(
     name: String,
     search: &SearchReport,
     cells: impl Fn(&GalleryRow) -> [String; 2],
-    both: String,
+    both: [String; 2],
 ) -> Vec<String> {
     let mut row = vec![name];
     row.extend(search.galleries.iter().flat_map(cells));
-    row.push(both);
+    row.extend(both);
     row
 }
 

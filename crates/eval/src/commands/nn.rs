@@ -7,14 +7,16 @@ use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{Rows, roc::Far};
 
 use super::{
+    document::{Document, Findings},
     pairs::parse_far,
-    protocol::{self, BootstrapArgs},
+    protocol::{BootstrapArgs, CurveArgs},
     table::{interval, percent, rate},
 };
 use crate::{
     EvalError,
     features::FeatureFile,
     nn::{self, Labels, NnReport, State},
+    plot::Curve,
 };
 
 /// Compare all faces of a labelled set with each other: TAR down to FAR 1e-8, by group and of all
@@ -51,6 +53,8 @@ pub struct NnArgs {
     #[command(flatten)]
     bootstrap: BootstrapArgs,
     #[command(flatten)]
+    curves: CurveArgs,
+    #[command(flatten)]
     format: pfc_cli::Format,
 }
 
@@ -84,8 +88,15 @@ pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let report = report.with_context(|| {
         format!("cannot compare `{}` by `{}`", args.features.display(), args.labels.display())
     })?;
+    let curves: Vec<Curve<'_>> = report
+        .groups
+        .iter()
+        .map(|group| (group.name.as_str(), &group.roc[..], group.n_impostors))
+        .collect();
+    args.curves.draw(&curves)?;
     if args.format.json {
-        protocol::print_json("nn", args.features.display().to_string(), &report)?;
+        let findings = Findings::Nn(Box::new(report));
+        pfc_cli::print_json(&Document::new("nn", &args.features, findings))?;
     } else {
         print(&report)?;
     }

@@ -8,15 +8,17 @@ use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::Embed;
 
 use super::{
-    document::{Document, SetResult, Source},
+    document::{Document, Findings, SetResult},
     model::ModelArgs,
+    protocol::CurveArgs,
     scores, table,
 };
 use crate::{
     EvalError,
     pairs::{CfpSplit, PairList},
-    plot::{self, Chart, PlotPath},
-    verification::{Judged, Options, PairsSet, protocol},
+    plot::{self, PlotPath},
+    verification::{self, Judged, Options, PairsSet},
+    worst::Source,
 };
 
 /// What every pair verification command takes.
@@ -36,12 +38,8 @@ pub struct JudgeArgs {
     /// Seed of the resampling
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
-    /// Draw the ROC curve to this SVG or PNG file
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PlotPath>,
-    /// Draw the DET curve to this SVG or PNG file
-    #[arg(long, value_name = "FILE")]
-    det: Option<PlotPath>,
+    #[command(flatten)]
+    curves: CurveArgs,
     /// Draw the histogram of the scores to this SVG or PNG file
     #[arg(long, value_name = "FILE")]
     histogram: Option<PlotPath>,
@@ -164,7 +162,8 @@ fn run(
     for (data, open) in sets {
         let context = || format!("cannot judge the model on `{}`", data.display());
         let set = open().with_context(context)?;
-        let differs = protocol::check(command, &set).err().map(|mismatch| mismatch.to_string());
+        let differs =
+            verification::protocol::check(command, &set).err().map(|mismatch| mismatch.to_string());
         if let Some(differs) = &differs {
             tracing::warn!("{}: {differs}", set.name());
         }
@@ -182,7 +181,8 @@ fn run(
         pfc_durable::write(path, csv.as_bytes())?;
     }
     if args.format.json {
-        pfc_cli::print_json(&Document::new(command, &args.model.model, results))?;
+        let findings = Findings::Pairs { results };
+        pfc_cli::print_json(&Document::new(command, &args.model.model, findings))?;
     }
     Ok(Outcome::Clean)
 }
@@ -208,15 +208,12 @@ fn draw(args: &JudgeArgs, results: &[SetResult]) -> Result<(), EvalError> {
         .filter(|result| !result.roc.is_empty())
         .map(|result| (result.figures.set.as_str(), &result.roc[..], result.figures.n_impostor))
         .collect();
-    let write = |to: &Option<PlotPath>, chart: &dyn Fn() -> Chart| match to {
-        Some(to) => chart().write(to),
-        None => Ok(()),
-    };
-    write(&args.plot, &|| plot::roc(&curves))?;
-    write(&args.det, &|| plot::det(&curves))?;
+    args.curves.draw(&curves)?;
     // One histogram of all sets would mix their scales: the first is drawn.
-    let Some(first) = results.first() else { return Ok(()) };
-    write(&args.histogram, &|| plot::histogram(&first.histogram))
+    match (&args.histogram, results.first()) {
+        (Some(to), Some(first)) => plot::histogram(&first.histogram).write(to),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn parse_far(text: &str) -> Result<Far, String> {

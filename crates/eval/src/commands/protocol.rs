@@ -1,10 +1,11 @@
-//! What the commands of the large protocols share.
+//! What several commands share.
 
 use pfc_metrics::bootstrap::Bootstrap;
-use serde::Serialize;
 
-/// Version of the JSON layout.
-pub const SCHEMA: u32 = 1;
+use crate::{
+    EvalError,
+    plot::{self, Curve, PlotPath},
+};
 
 /// How many sets are resampled for confidence intervals.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,24 +24,26 @@ impl BootstrapArgs {
     }
 }
 
-/// A report with where it comes from.
-#[derive(Debug, Serialize)]
-struct Document<'a, R> {
-    schema: u32,
-    tool: String,
-    command: &'a str,
-    /// The model or features, as given on the command line.
-    model: String,
-    #[serde(flatten)]
-    report: &'a R,
+/// Charts of accept and reject rates.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CurveArgs {
+    /// Draw the ROC curve to this SVG or PNG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PlotPath>,
+    /// Draw the DET curve to this SVG or PNG file
+    #[arg(long, value_name = "FILE")]
+    det: Option<PlotPath>,
 }
 
-/// Prints a report as JSON, with the version of its layout.
-pub(super) fn print_json(
-    command: &str,
-    model: String,
-    report: &impl Serialize,
-) -> std::io::Result<()> {
-    let tool = format!("pfc-eval {}", env!("CARGO_PKG_VERSION"));
-    pfc_cli::print_json(&Document { schema: SCHEMA, tool, command, model, report })
+impl CurveArgs {
+    /// Draws what was asked for.
+    pub(super) fn draw(&self, curves: &[Curve<'_>]) -> Result<(), EvalError> {
+        if let Some(to) = &self.plot {
+            plot::roc(curves).write(to)?;
+        }
+        match &self.det {
+            Some(to) => plot::det(curves).write(to),
+            None => Ok(()),
+        }
+    }
 }

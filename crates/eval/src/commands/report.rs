@@ -12,9 +12,10 @@ use crate::report;
 #[command(after_help = "Examples:
   pfc-eval lfw --model a.ckpt --data lfw --pairs pairs.txt --json > a.json
   pfc-eval lfw --model b.ckpt --data lfw --pairs pairs.txt --json > b.json
-  pfc-eval report a.json b.json --out report.html")]
+  pfc-eval ijbc --data IJBC --model a.ckpt --json > a-ijbc.json
+  pfc-eval report a.json b.json a-ijbc.json --out report.html")]
 pub struct ReportArgs {
-    /// Results that --json of lfw, cfp-fp, bin and the like wrote
+    /// Results that --json wrote, of any command
     #[arg(value_name = "RESULT.json", required = true)]
     results: Vec<PathBuf>,
     /// Page to write

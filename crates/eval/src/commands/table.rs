@@ -141,7 +141,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// A false accept rate as people write it: `0.1`, `0.01`, `1e-3`, `9.67e-4`.
-pub(super) fn rate(far: f64) -> String {
+pub(crate) fn rate(far: f64) -> String {
     if far == 0.0 || far >= 0.01 {
         return format!("{}", (far * 1e6).round() / 1e6);
     }

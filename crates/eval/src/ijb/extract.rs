@@ -5,7 +5,7 @@ use std::{collections::HashSet, ops::Range, path::Path};
 use pfc_model::{Embed, MirroredEmbeddings};
 use rayon::prelude::*;
 
-use super::IjbSet;
+use super::{FaceList, IjbSet};
 use crate::{
     EvalError,
     faces::{FACE_BYTES, decode_rgb},
@@ -30,7 +30,7 @@ pub fn embed<E: Embed + ?Sized>(
     cache: Option<(&Path, String)>,
     on_faces: impl Fn(usize) -> Result<(), EvalError>,
 ) -> Result<MirroredEmbeddings, EvalError> {
-    let images = set.data.join("loose_crop");
+    let images = set.images();
     check_images(set, &images)?;
     let n_faces = set.faces.names.len();
     let cache = match cache {
@@ -79,7 +79,7 @@ fn crop(set: &IjbSet, images: &Path, index: usize) -> Result<Vec<u8>, EvalError>
     let points = [landmarks[0], landmarks[1], landmarks[2], landmarks[3], landmarks[4]];
     let matrix = pfc_align::align(&points).map_err(|source| EvalError::Landmarks {
         path: set.paths.landmarks.clone(),
-        line: index + 1,
+        line: FaceList::line(&set.paths.landmarks, index),
         source,
     })?;
     let bytes = std::fs::read(&path).map_err(EvalError::io("read", &path))?;
@@ -114,7 +114,7 @@ fn check_images(set: &IjbSet, images: &Path) -> Result<(), EvalError> {
             n_missing,
             n_images: set.faces.names.len(),
             first: name.clone(),
-            line: first + 1,
+            line: FaceList::line(&set.paths.landmarks, first),
         }),
     }
 }

@@ -4,8 +4,8 @@ use pfc_metrics::{
     Rows,
     bootstrap::{Bootstrap, Interval, identity_intervals},
     ijb::{
-        Faces, Gallery, Pooling, Probes, ScoredPairs, Search, Templates, pool, score_pairs, search,
-        tar_intervals,
+        Faces, Gallery, Pooling, Probes, ScoredPairs, Search, Templates, pair_intervals, pool,
+        score_pairs, search,
     },
     roc::Far,
     scores::{Curve, SortedScores},
@@ -15,13 +15,24 @@ use super::{
     GalleryRow, IjbReport, IjbSet, SearchList, SearchLists, SearchReport, TarRow, TarTable,
     TpirRow, Units,
 };
-use crate::{EvalError, verification::Figure};
+use crate::{
+    EvalError,
+    plot::Histogram,
+    verification::Figure,
+    worst::{Source, Worst, WorstPair},
+};
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 400;
 
 /// Ranks of the closed set.
 const RANKS: [u32; 3] = [1, 5, 10];
+
+/// Ranks of the CMC curve.
+const CMC_RANKS: usize = 100;
+
+/// FAR whose threshold tells which of the worst pairs are judged wrongly.
+const WRONG_AT_FAR: f64 = 1e-4;
 
 /// What to compute.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +91,7 @@ pub fn judge(set: &IjbSet, embedded: &Embedded, options: &Options) -> Result<Jud
     check(set, embedded, options)?;
     let (units, unit_of) = units(set);
     let order = set.faces.by_name();
+    let portraits = portraits(set, &order);
     let mut scores = Vec::new();
     let mut tables = Vec::with_capacity(options.poolings.len());
     let mut one_to_n = None;
@@ -94,7 +106,10 @@ pub fn judge(set: &IjbSet, embedded: &Embedded, options: &Options) -> Result<Jud
         };
         let templates = pool(&faces, pooling)?;
         let pair_scores = score_pairs(templates.rows(), &set.pairs.pairs)?;
-        tables.push(table(set, *pooling, &templates, &pair_scores, &unit_of, options)?);
+        let mut table = table(set, *pooling, &templates, &pair_scores, &unit_of, options)?;
+        (table.worst_accepts, table.worst_rejects) =
+            worst_pairs(set, &pair_scores, &portraits, &table.rows);
+        tables.push(table);
         if i == 0 {
             scores = pair_scores;
             if let (true, Some(lists)) = (options.one_to_n, &set.search) {
@@ -110,6 +125,7 @@ pub fn judge(set: &IjbSet, embedded: &Embedded, options: &Options) -> Result<Jud
         n_genuine,
         n_impostor: set.pairs.same.len() - n_genuine,
         incomplete: set.differences(),
+        images: Some(set.images()).filter(|dir| dir.is_dir()).map(|dir| Source::of(&dir)),
         units,
         one_to_one: tables,
         one_to_n,
@@ -145,7 +161,7 @@ fn table(
     let targets: Vec<f64> = fars.iter().map(|far| far.get()).collect();
     let nearest = sorted.nearest(&targets, Curve::Decimated);
     let scored = ScoredPairs { pairs: &set.pairs.pairs, scores, same, units };
-    let intervals = tar_intervals(&options.bootstrap, &scored, &sorted, &fars)?;
+    let intervals = pair_intervals(&options.bootstrap, &scored, &sorted, &fars)?;
     let row = |i: usize| {
         let at_most = sorted.at_most(fars[i]);
         TarRow {
@@ -153,7 +169,7 @@ fn table(
             nearest_tar: nearest[i].tar,
             nearest_far: nearest[i].far,
             tar: at_most.tar,
-            interval: intervals[i],
+            interval: intervals.tar[i],
             threshold: at_most.threshold,
             n_impostors_allowed: at_most.allowed,
             finer_than_data: at_most.allowed == 0,
@@ -163,9 +179,52 @@ fn table(
         pooling,
         rows: (0..fars.len()).map(row).collect(),
         auc: sorted.auc(),
+        auc_interval: intervals.auc,
         zero_templates: templates.zeros().collect(),
         roc: sorted.roc(ROC_POINTS),
+        histogram: Some(Histogram::new(scores, same)),
+        worst_accepts: Vec::new(),
+        worst_rejects: Vec::new(),
     })
+}
+
+/// The face to show of each template: the one with the best detector score, of equal ones the first
+/// by name.
+fn portraits(set: &IjbSet, by_name: &[u32]) -> Vec<u32> {
+    let mut portraits = vec![u32::MAX; set.index.len()];
+    let score = |face: u32| set.faces.detector_score[face as usize];
+    for &face in by_name {
+        let Some(row) = set.index.row(set.faces.template[face as usize]) else { continue };
+        let best = &mut portraits[row as usize];
+        if *best == u32::MAX || score(face) > score(*best) {
+            *best = face;
+        }
+    }
+    portraits
+}
+
+/// False accepts and false rejects, worst first.
+fn worst_pairs(
+    set: &IjbSet,
+    scores: &[f64],
+    portraits: &[u32],
+    rows: &[TarRow],
+) -> (Vec<WorstPair>, Vec<WorstPair>) {
+    let (pairs, same) = (&set.pairs.pairs, &set.pairs.same);
+    let decades = |row: &TarRow| (row.far / WRONG_AT_FAR).log10().abs();
+    let row = rows.iter().min_by(|a, b| decades(a).total_cmp(&decades(b)));
+    let threshold = row.map_or(0.0, |row| row.threshold);
+    let name = |template: u32| set.faces.names[portraits[template as usize] as usize].clone();
+    let pair = |pair: usize| WorstPair {
+        pair: None,
+        left: name(pairs[pair].0),
+        right: name(pairs[pair].1),
+        similarity: scores[pair],
+        wrong: (scores[pair] > threshold) != same[pair],
+    };
+    let worst = Worst::of(scores, same, |pair| pairs[pair]);
+    let list = |indices: Vec<usize>| indices.into_iter().map(pair).collect();
+    (list(worst.accepts), list(worst.rejects))
 }
 
 /// The person of each template if the 1:N lists name all, else the template itself.
@@ -193,17 +252,18 @@ fn search_all(
     options: &Options,
 ) -> Result<SearchReport, EvalError> {
     let mut galleries = Vec::with_capacity(lists.galleries.len());
-    let mut hits = [0; RANKS.len()];
+    let mut hits = vec![[0.0; RANKS.len()]; lists.probes.rows.len()];
     for (name, list) in &lists.galleries {
         let gallery = Gallery { rows: &list.rows, subjects: &list.subjects };
         let probes = Probes { rows: &lists.probes.rows, subjects: &lists.probes.subjects };
         let found = search(templates.rows(), gallery, probes)?;
-        for (hits, k) in hits.iter_mut().zip(RANKS) {
-            *hits += found.hits(k);
+        for mated in &found.mated {
+            let hits = hits[mated.probe as usize].iter_mut().zip(RANKS);
+            hits.for_each(|(hit, k)| *hit += f64::from(u8::from(mated.rank < k)));
         }
         galleries.push(gallery_row(name, list, &lists.probes, &found, options)?);
     }
-    let n_probes = lists.probes.rows.len().max(1) as f64;
+    let (top, top_intervals) = top(&lists.probes, &hits, &options.bootstrap);
     let mean = |i: usize| {
         let tpirs =
             galleries.iter().filter_map(|g: &GalleryRow| Some(g.tpir.get(i)?.reference_tpir));
@@ -211,10 +271,30 @@ fn search_all(
         (n > 0).then(|| (options.fpirs[i], sum / f64::from(n)))
     };
     Ok(SearchReport {
-        top: hits.map(|hits| hits as f64 / n_probes),
+        top,
+        top_intervals,
         mean_tpir: (0..options.fpirs.len()).filter_map(mean).collect(),
         galleries,
     })
+}
+
+/// Hits in any gallery over all probes, and their intervals by resampling people.
+fn top(
+    probes: &SearchList,
+    hits: &[[f64; RANKS.len()]],
+    bootstrap: &Bootstrap,
+) -> ([f64; RANKS.len()], [Option<Interval>; RANKS.len()]) {
+    let mut by_person = std::collections::BTreeMap::new();
+    for (person, hits) in probes.subjects.iter().zip(hits) {
+        let counts = by_person.entry(person).or_insert_with(|| vec![0.0; RANKS.len() + 1]);
+        counts[0] += 1.0;
+        counts[1..].iter_mut().zip(hits).for_each(|(count, hit)| *count += hit);
+    }
+    let counts: Vec<Vec<f64>> = by_person.into_values().collect();
+    let intervals = identity_intervals(bootstrap, &counts);
+    let sum = |k: usize| counts.iter().map(|row| row[k]).sum::<f64>();
+    let all = [0, 1, 2];
+    (all.map(|k| sum(k + 1) / sum(0).max(1.0)), all.map(|k| intervals.get(k).copied().flatten()))
 }
 
 fn gallery_row(
@@ -252,6 +332,7 @@ fn gallery_row(
         n_mated: found.mated.len(),
         n_non_mated: found.non_mated.len(),
         rank: [shares[0], shares[1], shares[2]],
+        cmc: if found.mated.is_empty() { Vec::new() } else { found.cmc(CMC_RANKS) },
         tpir: reference.iter().enumerate().map(row).collect(),
     })
 }

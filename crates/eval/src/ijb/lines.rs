@@ -39,6 +39,19 @@ pub(super) fn parse<T: Send>(
     Ok(all)
 }
 
+/// Number, from 1, of the line that the result at `index` came from.
+pub(super) fn line_of(bytes: &[u8], index: usize) -> usize {
+    let lines = (1..).zip(bytes.split(|&byte| byte == b'\n'));
+    let mut filled = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+    filled.nth(index).map_or_else(|| last_line(bytes), |(number, _)| number)
+}
+
+/// The line after the last one with content, where a list is too short.
+fn last_line(bytes: &[u8]) -> usize {
+    let text = bytes.trim_ascii_end();
+    text.iter().filter(|&&byte| byte == b'\n').count() + 1 + usize::from(!text.is_empty())
+}
+
 /// A number of a field, or what is wrong with it.
 pub(super) fn number<T: std::str::FromStr>(field: &str, what: &str) -> Result<T, String> {
     field.parse().map_err(|_| format!("the {what} is `{}`, which is no number", shown(field)))
@@ -104,6 +117,14 @@ mod tests {
         assert!(run(text.as_bytes()).unwrap().into_iter().eq(0..400_000));
         assert_eq!(run(b"7").unwrap(), [7]);
         assert!(run(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn results_know_their_lines() {
+        let bytes = b"\n7\r\n \r\n\n8\n";
+        assert_eq!(run(bytes).unwrap(), [7, 8]);
+        assert_eq!([0, 1, 2].map(|i| line_of(bytes, i)), [2, 5, 6]);
+        assert_eq!(line_of(b"", 0), 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::lines::{number, parse, shown};
+use super::lines::{line_of, number, parse, shown};
 use crate::{EvalError, pairs::read_regular_file};
 
 /// No list of a benchmark is near this size.
@@ -87,7 +87,7 @@ impl FaceList {
             let (here, there) = (places.get(i).map(|p| &p.0), points.get(i).map(|p| &p.0));
             return Err(EvalError::Line {
                 path: faces.0.to_owned(),
-                line: i + 1,
+                line: line_of(faces.1, i),
                 problem: format!(
                     "{} stands where {} has {}",
                     name(here),
@@ -119,6 +119,13 @@ impl FaceList {
             list.detector_score.push(score);
         }
         Ok(list)
+    }
+
+    /// Line of the list of landmarks that names a face; the list is read again.
+    pub(super) fn line(landmarks: &Path, face: usize) -> usize {
+        // Where the list is gone by now, blank lines (there are none as published) do not count.
+        let bytes = read_regular_file(landmarks, LIST_BYTES_MAX).unwrap_or_default();
+        if bytes.is_empty() { face + 1 } else { line_of(&bytes, face) }
     }
 
     /// Ids of all templates, rising.
@@ -264,7 +271,7 @@ impl SearchList {
             if known != subject {
                 return Err(EvalError::Line {
                     path: path.to_owned(),
-                    line: i + 2,
+                    line: 1 + line_of(&bytes[header_end..], i),
                     problem: format!("template {id} is of subject {subject}, above of {known}"),
                     layout: SEARCH_LAYOUT,
                 });
@@ -465,6 +472,7 @@ mod tests {
         assert_eq!((list.rows, list.subjects), (vec![0, 1], vec![41, 40]));
         let error = |text: &str| parse(text).unwrap_err().to_string();
         assert_eq!(error("h\n5,1\n5,2"), "s:3: template 5 is of subject 2, above of 1");
+        assert_eq!(error("h\n\n5,1\n\n5,2"), "s:5: template 5 is of subject 2, above of 1");
         assert_eq!(error("h\n9,1"), "s:2: template 9 has no face in the list of faces");
         assert_eq!(error("h\n5"), "s:2: the subject id is ``, which is no number");
         assert_eq!(parse("").unwrap(), SearchList::default());

@@ -91,6 +91,11 @@ impl IjbSet {
         Ok(IjbSet { benchmark, data: data.to_owned(), faces, index, pairs, search, paths })
     }
 
+    /// Where the faces are.
+    pub fn images(&self) -> PathBuf {
+        self.data.join("loose_crop")
+    }
+
     /// What is not as in the complete benchmark.
     pub fn differences(&self) -> Vec<String> {
         let facts = self.benchmark.facts();

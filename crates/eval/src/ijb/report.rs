@@ -3,7 +3,11 @@
 use pfc_metrics::{bootstrap::Interval, ijb::Pooling, roc::RocPoint};
 use serde::{Deserialize, Serialize};
 
-use crate::verification::Figure;
+use crate::{
+    plot::Histogram,
+    verification::Figure,
+    worst::{Source, WorstPair},
+};
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +24,9 @@ pub struct IjbReport {
     pub n_impostor: usize,
     /// What is not as in the complete benchmark; empty if all is.
     pub incomplete: Vec<String>,
+    /// Where the faces are, if they were there.
+    #[serde(default)]
+    pub images: Option<Source>,
     /// What the confidence intervals resample.
     pub units: Units,
     /// One 1:1 table per way of pooling.
@@ -47,10 +54,23 @@ pub struct TarTable {
     pub rows: Vec<TarRow>,
     /// Area under the ROC curve.
     pub auc: f64,
+    /// Its confidence interval.
+    #[serde(default)]
+    pub auc_interval: Option<Interval>,
     /// Templates whose faces add up to zero.
     pub zero_templates: Vec<u64>,
     /// The curve at FARs that are evenly spaced in the logarithm.
     pub roc: Vec<RocPoint>,
+    /// Spread of the scores.
+    #[serde(default)]
+    pub histogram: Option<Histogram>,
+    /// Impostor pairs of highest similarity, worst first; of each template the face with the best
+    /// detector score. `wrong` is by the threshold of the row nearest to FAR 1e-4.
+    #[serde(default)]
+    pub worst_accepts: Vec<WorstPair>,
+    /// Genuine pairs of lowest similarity, likewise.
+    #[serde(default)]
+    pub worst_rejects: Vec<WorstPair>,
 }
 
 /// TAR at one FAR, read in two ways.
@@ -81,6 +101,9 @@ pub struct SearchReport {
     pub galleries: Vec<GalleryRow>,
     /// Probes found at rank 1, 5 and 10 in any gallery, over all probes.
     pub top: [f64; 3],
+    /// Their confidence intervals.
+    #[serde(default)]
+    pub top_intervals: [Option<Interval>; 3],
     /// Mean over the galleries of TPIR at each FPIR, by the reference's threshold.
     pub mean_tpir: Vec<(f64, f64)>,
 }
@@ -98,6 +121,10 @@ pub struct GalleryRow {
     pub n_non_mated: usize,
     /// Closed set: share of mated probes found at rank 1, 5 and 10.
     pub rank: [Option<Figure>; 3],
+    /// Closed set: share of mated probes found among the k best, from k = 1 to 100; empty without
+    /// mated probes.
+    #[serde(default)]
+    pub cmc: Vec<f64>,
     /// Open set.
     pub tpir: Vec<TpirRow>,
 }

@@ -14,6 +14,12 @@ use crate::{
     verification::Figure,
 };
 
+/// Points of the ROC curve that are kept for plots.
+const ROC_POINTS: usize = 200;
+
+/// Ranks whose shares have intervals.
+const RANKS: [u32; 2] = [1, 10];
+
 /// Distractors in memory at a time: 16 MB with 512 numbers each, enough to keep many threads busy.
 const PIECE: usize = 8192;
 
@@ -126,7 +132,7 @@ fn gallery_row(
     let shares = shares(set, matches, &at, &options.bootstrap);
     let tar = |(i, at): (usize, &TarByDistance)| TarRow {
         far: options.fars[i].get(),
-        tar: shares[i + 1],
+        tar: shares[RANKS.len() + i],
         threshold: at.threshold,
         n_negatives_allowed: at.allowed,
         finer_than_data: at.allowed == 0,
@@ -136,31 +142,33 @@ fn gallery_row(
         n_distractors: matches.n_distractors,
         n_negatives: matches.n_negatives(),
         rank1: shares[0],
+        rank10: Some(shares[1]),
         cmc: matches.cmc(options.n_ranks),
         cmc_of_best_mates: matches.cmc_of_best_mates(options.n_ranks),
         tar_at_far: at.iter().enumerate().map(tar).collect(),
+        roc: matches.roc(ROC_POINTS),
     })
 }
 
-/// Shares of mate pairs: rank 1, then nearer than each threshold.
+/// Shares of mate pairs: found at each rank, then nearer than each threshold.
 fn shares(
     set: &MegaFaceSet,
     matches: &Matches,
     at: &[TarByDistance],
     bootstrap: &Bootstrap,
 ) -> Vec<Figure> {
-    let mut counts = vec![vec![0.0; at.len() + 2]; set.probes.names.len()];
+    let n_figures = RANKS.len() + at.len();
+    let mut counts = vec![vec![0.0; n_figures + 1]; set.probes.names.len()];
     for pair in &matches.pairs {
         let row = &mut counts[set.probes.identities[pair.probe as usize] as usize];
         row[0] += 1.0;
-        row[1] += f64::from(u8::from(pair.rank == 0));
-        for (count, at) in row[2..].iter_mut().zip(at) {
-            *count += f64::from(u8::from(pair.distance < at.threshold));
+        let ranks = RANKS.iter().map(|&k| pair.rank < k);
+        let near = at.iter().map(|at| pair.distance < at.threshold);
+        for (count, hit) in row[1..].iter_mut().zip(ranks.chain(near)) {
+            *count += f64::from(u8::from(hit));
         }
     }
     let intervals = identity_intervals(bootstrap, &counts);
     let sum = |k: usize| counts.iter().map(|row| row[k]).sum::<f64>();
-    (1..at.len() + 2)
-        .map(|k| Figure { value: sum(k) / sum(0), interval: intervals[k - 1] })
-        .collect()
+    (1..=n_figures).map(|k| Figure { value: sum(k) / sum(0), interval: intervals[k - 1] }).collect()
 }

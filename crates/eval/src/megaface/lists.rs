@@ -21,9 +21,9 @@ const NOISE_LAYOUT: &str = "each line holds one image, or a number, a tab and an
 pub struct ProbeList {
     /// `person/image`, below the folder of probes.
     pub paths: Vec<String>,
-    /// The person of each, numbered from 0 in order of first mention.
+    /// The person of each, numbered from 0 in the order of names.
     pub identities: Vec<u32>,
-    /// Names of the people.
+    /// Names of the people, rising.
     pub names: Vec<String>,
 }
 
@@ -71,7 +71,7 @@ impl ProbeList {
                 serde_json::Value::String(text) => text,
                 other => other.to_string(),
             };
-            (path, id.into_iter().map(text).collect())
+            (path, id.into_iter().map(text).collect::<Vec<String>>())
         } else {
             let paths = lines(file, bytes, LINES_LAYOUT)?;
             let folder = |path: &String| {
@@ -83,15 +83,12 @@ impl ProbeList {
         if paths.is_empty() {
             return Err(EvalError::list(file, "it names no image"));
         }
-        let mut known = std::collections::HashMap::new();
-        let mut names = Vec::new();
-        let mut identity = |id: String| {
-            *known.entry(id.clone()).or_insert_with(|| {
-                names.push(id);
-                names.len() as u32 - 1
-            })
-        };
-        let identities = ids.into_iter().map(&mut identity).collect();
+        // By name and not by first mention, so that the order of the list does not matter.
+        let mut names = ids.clone();
+        names.sort_unstable();
+        names.dedup();
+        let identities =
+            ids.iter().map(|id| names.partition_point(|name| name < id) as u32).collect();
         Ok(ProbeList { paths, identities, names })
     }
 }
@@ -127,6 +124,34 @@ impl Gallery {
         Ok(Gallery { name, file: file.to_owned(), paths })
     }
 
+    /// All images of a packed data set, called by their sources, in the order of the rows; images of
+    /// one source are named once.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Shard`] for a damaged data set, [`EvalError::List`] for a source that is no path
+    /// below a folder.
+    pub fn of_dataset(folder: &Path) -> Result<Gallery, EvalError> {
+        let dataset = pfc_shard::Dataset::open(folder)?;
+        let mut known = HashSet::new();
+        let mut paths = Vec::new();
+        for row in 0..dataset.len() {
+            let source = dataset.get(row)?.source;
+            if source.is_empty() || !is_plain(source) {
+                let reason = format!("row {row} is of `{source}`, which is no path below a folder");
+                return Err(EvalError::list(folder, reason));
+            }
+            if known.insert(source) {
+                paths.push(source.to_owned());
+            }
+        }
+        if paths.is_empty() {
+            return Err(EvalError::list(folder, "it names no image"));
+        }
+        let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
+        Ok(Gallery { name, file: folder.to_owned(), paths })
+    }
+
     /// The devkit's lists in a folder, `…json_<size>_<set>`, by rising size and set.
     ///
     /// # Errors
@@ -147,6 +172,11 @@ impl Gallery {
         }
         Ok(found.into_iter().map(|(_, path)| path).collect())
     }
+}
+
+/// Whether a folder is a packed data set.
+pub fn is_dataset(folder: &Path) -> bool {
+    folder.join(pfc_shard::MANIFEST_FILE).is_file()
 }
 
 /// Names in a list of noisy images, as `remove_noises.py` reads it.
@@ -234,10 +264,11 @@ mod tests {
     fn probes_come_as_json_or_as_lines() {
         let json = probes(r#"{"path": ["A/1.png", "B/2.png", "A/3.png"], "id": ["x", 7, "x"]}"#);
         let json = json.unwrap();
-        assert_eq!(json.identities, [0, 1, 0]);
-        assert_eq!(json.names, ["x", "7"]);
-        let lines = probes("A/1.png\nB/2.png\r\n\nA/3.png").unwrap();
-        assert_eq!((lines.paths, lines.identities), (json.paths, json.identities));
+        assert_eq!(json.identities, [1, 0, 1]);
+        assert_eq!(json.names, ["7", "x"]);
+        let lines = probes("B/1.png\nA/2.png\r\n\nB/3.png").unwrap();
+        assert_eq!(lines.paths, ["B/1.png", "A/2.png", "B/3.png"]);
+        assert_eq!(lines.identities, json.identities);
     }
 
     #[test]

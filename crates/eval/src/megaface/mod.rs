@@ -10,6 +10,6 @@ mod report;
 mod store;
 
 pub use judge::{MegaFaceSet, Options, judge};
-pub use lists::{Gallery, ProbeList, parse_noises, read_noises};
+pub use lists::{Gallery, ProbeList, is_dataset, parse_noises, read_noises};
 pub use report::{GalleryRow, MegaFaceReport, TarRow};
 pub use store::{Noises, Store};

@@ -1,5 +1,6 @@
 //! What a run on MegaFace found, as it is printed and written to JSON.
 
+use pfc_metrics::roc::RocPoint;
 use serde::{Deserialize, Serialize};
 
 use crate::verification::Figure;
@@ -32,12 +33,18 @@ pub struct GalleryRow {
     pub n_negatives: u64,
     /// Share of pairs whose mate is nearest.
     pub rank1: Figure,
+    /// Share of pairs with the mate among the ten nearest.
+    #[serde(default)]
+    pub rank10: Option<Figure>,
     /// Share of pairs with the mate among the k nearest, from k = 1.
     pub cmc: Vec<f64>,
     /// The same, counting each probe once, with its nearest mate.
     pub cmc_of_best_mates: Vec<f64>,
     /// Verification.
     pub tar_at_far: Vec<TarRow>,
+    /// The curve up to the largest of those FARs; scores are negated distances.
+    #[serde(default)]
+    pub roc: Vec<RocPoint>,
 }
 
 /// TAR at one FAR.

@@ -114,7 +114,10 @@ impl Noises {
         };
         let mut sums = vec![0.0; list.names.len() * dim];
         let rows = || list.paths.iter().zip(&list.identities).zip(values.chunks_exact(dim));
-        for ((_, &person), row) in rows().filter(|((path, _), _)| !is_noisy(path)) {
+        let mut clean: Vec<_> = rows().filter(|((path, _), _)| !is_noisy(path)).collect();
+        // A sum depends on the order of its terms, and figures must not depend on that of the list.
+        clean.sort_by_key(|((path, _), _)| *path);
+        for ((_, &person), row) in clean {
             let sum = &mut sums[person as usize * dim..][..dim];
             sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }

@@ -6,12 +6,15 @@ use pfc_metrics::{
     Rows,
     bootstrap::{Bootstrap, Interval},
     nn::{AllPairs, Group, Labels as LabelColumns, Rates, Tally, TarAt},
-    roc::Far,
+    roc::{Far, RocPoint},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Labels, State};
 use crate::EvalError;
+
+/// Points of the ROC curve that are kept for plots.
+const ROC_POINTS: usize = 200;
 
 /// A power cut costs at most this much work.
 const SAVE_EVERY: Duration = Duration::from_secs(300);
@@ -47,6 +50,9 @@ pub struct GroupRow {
     pub n_impostors: u64,
     /// By the FARs asked for.
     pub tar_at_far: Vec<TarRow>,
+    /// The curve up to the largest of those FARs.
+    #[serde(default)]
+    pub roc: Vec<RocPoint>,
 }
 
 /// TAR at one FAR.
@@ -144,6 +150,7 @@ fn complete(rates: &Rates, n_groups: u32, options: &Options) -> bool {
 }
 
 fn report(rates: &Rates, labels: &Labels, options: &Options) -> NnReport {
+    let coarsest = options.fars.iter().copied().max_by(|a, b| a.get().total_cmp(&b.get()));
     let row = |group: Option<u32>| {
         let sizes = rates.group(group);
         let at: Vec<Option<TarAt>> = options.fars.iter().map(|&far| rates.at(group, far)).collect();
@@ -167,6 +174,7 @@ fn report(rates: &Rates, labels: &Labels, options: &Options) -> NnReport {
             n_genuine: sizes.n_genuine,
             n_impostors: sizes.n_impostors,
             tar_at_far: options.fars.iter().zip(at).map(tar).collect(),
+            roc: coarsest.map_or(Vec::new(), |far| rates.roc(group, far, ROC_POINTS)),
         }
     };
     NnReport { groups: groups(labels.groups.len() as u32).map(row).collect() }

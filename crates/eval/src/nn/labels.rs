@@ -69,6 +69,16 @@ impl Labels {
         if rows.is_empty() {
             return Err(broken(1, "the list is empty".to_owned()));
         }
+        let mut group_of = HashMap::new();
+        for (number, &(person, group)) in (1..).zip(&rows) {
+            let first = *group_of.entry(person).or_insert(group);
+            if let (Some(first), Some(group)) = (first, group)
+                && first != group
+            {
+                let problem = format!("`{person}` is in group `{group}`, above in `{first}`");
+                return Err(broken(number, problem));
+            }
+        }
         let (identity, people) = numbered(rows.iter().map(|row| row.0));
         let (group, groups) = numbered(rows.iter().filter_map(|row| row.1));
         let group = if group.is_empty() { vec![0; rows.len()] } else { group };
@@ -113,6 +123,7 @@ mod tests {
         assert_eq!(error("a\n\nb"), "l:2: the line is empty");
         assert_eq!(error("a b c d"), "l:1: 4 fields where 1 or 2 are expected");
         assert_eq!(error("a b\nc"), "l:2: it has no group, unlike the first line");
+        assert_eq!(error("a x\nb x\na y"), "l:3: `a` is in group `y`, above in `x`");
         assert_eq!(error(""), "l:1: the list is empty");
         let error = Labels::parse(Path::new("l"), b"a\n\xff").unwrap_err();
         assert_eq!(error.to_string(), "l:2: it is not UTF-8 text");

@@ -1,6 +1,7 @@
 //! The charts of face recognition.
 
 use pfc_metrics::roc::RocPoint;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Axis, Chart, Legend, Series, Shape};
@@ -21,12 +22,10 @@ pub fn roc(curves: &[Curve<'_>]) -> Chart {
         edge.min(1.0)
     };
     let lowest = curves.iter().map(|c| visible(c.1)).fold(1.0, f64::min);
-    let bottoms = [0.99, 0.98, 0.95, 0.9, 0.8, 0.5];
-    let bottom = bottoms.into_iter().find(|&bottom| bottom <= lowest).unwrap_or(0.0);
     Chart {
         title: "ROC".to_owned(),
         x: Axis::log("False accept rate", finest, 1.0),
-        y: Axis::linear("True accept rate", bottom, 1.0),
+        y: Axis::linear("True accept rate", bottom(lowest), 1.0),
         series: lines(curves, |p| (p.far, p.tar)),
         legend: Legend::LowerRight,
     }
@@ -46,6 +45,37 @@ pub fn det(curves: &[Curve<'_>]) -> Chart {
         series: lines(curves, |p| (p.far, 1.0 - p.tar)),
         legend: Legend::LowerLeft,
     }
+}
+
+/// What CMC curves of searches count, beside the axis.
+pub const PROBES_FOUND: &str = "Share of probes found";
+/// What CMC curves of pairs count, beside the axis.
+pub const MATES_FOUND: &str = "Share of mates found";
+
+/// Share found within the k best, over k in the logarithm; curves are `(name, share at k = 1, …)`.
+pub fn cmc(what: &str, curves: &[(&str, &[f64])]) -> Chart {
+    let k_max = curves.iter().map(|curve| curve.1.len()).max().unwrap_or(0);
+    let lowest = curves.iter().flat_map(|curve| curve.1.first()).copied().fold(1.0, f64::min);
+    let line = |shares: &[f64]| (1..).zip(shares).map(|(k, &s)| (f64::from(k), s)).collect();
+    Chart {
+        title: "CMC".to_owned(),
+        x: Axis::log("Rank", 1.0, k_max.max(2) as f64),
+        y: Axis::linear(what, bottom(lowest), 1.0),
+        series: curves
+            .iter()
+            .map(|&(label, shares)| Series {
+                label: label.to_owned(),
+                shape: Shape::Line(line(shares)),
+            })
+            .collect(),
+        legend: Legend::LowerRight,
+    }
+}
+
+/// A round value below all that is shown, so that curves near 1 are told apart.
+fn bottom(lowest: f64) -> f64 {
+    let bottoms = [0.99, 0.98, 0.95, 0.9, 0.8, 0.5];
+    bottoms.into_iter().find(|&bottom| bottom <= lowest).unwrap_or(0.0)
 }
 
 fn finest_far(curves: &[Curve<'_>]) -> f64 {
@@ -71,8 +101,22 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts cosine similarities.
+    /// Counts cosine similarities, on all threads.
     pub fn new(similarities: &[f64], same: &[bool]) -> Histogram {
+        const PIECE: usize = 1 << 16;
+        let pieces = similarities.par_chunks(PIECE).zip(same.par_chunks(PIECE));
+        pieces.map(|(similarities, same)| Histogram::of_piece(similarities, same)).reduce(
+            || Histogram::of_piece(&[], &[]),
+            |mut sum, piece| {
+                let add = |a: &mut [u64], b: &[u64]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+                add(&mut sum.genuine, &piece.genuine);
+                add(&mut sum.impostor, &piece.impostor);
+                sum
+            },
+        )
+    }
+
+    fn of_piece(similarities: &[f64], same: &[bool]) -> Histogram {
         let mut counts = Histogram { genuine: vec![0; N_BARS], impostor: vec![0; N_BARS] };
         for (similarity, &same) in similarities.iter().zip(same) {
             let bar = ((similarity + 1.0) / 2.0 * N_BARS as f64) as usize;
@@ -129,8 +173,16 @@ mod tests {
     }
 
     #[test]
+    fn the_cmc_starts_at_rank_1() {
+        let chart = cmc("found", &[("a", &[0.97, 0.99, 1.0][..]), ("b", &[0.96][..])]);
+        assert_eq!((chart.x.low, chart.x.high, chart.y.low), (1.0, 10.0, 0.95));
+        let Shape::Line(line) = &chart.series[0].shape else { panic!("bars") };
+        assert_eq!(line[..2], [(1.0, 0.97), (2.0, 0.99)]);
+    }
+
+    #[test]
     fn charts_of_nothing_can_be_drawn() {
-        for chart in [roc(&[]), det(&[]), histogram(&Histogram::new(&[], &[]))] {
+        for chart in [roc(&[]), det(&[]), cmc("", &[]), histogram(&Histogram::new(&[], &[]))] {
             assert!(chart.svg().is_ok() && chart.png().is_ok(), "{}", chart.title);
         }
     }

@@ -5,7 +5,7 @@ mod draw;
 mod kinds;
 
 pub use axis::{Axis, Scale};
-pub use kinds::{Curve, Histogram, det, histogram, roc};
+pub use kinds::{Curve, Histogram, MATES_FOUND, PROBES_FOUND, cmc, det, histogram, roc};
 
 use std::{fmt, io::Cursor, path::PathBuf, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! The frame of the page: head, style, heading.
+//! The frame of the page: head, style, heading, sections.
 
 use crate::html::escape;
 
@@ -13,6 +13,10 @@ const STYLE: &str = "
 body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--text); background: var(--ground);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: .5rem 0; }
+h3 { font-size: 1.05rem; margin: 1.5rem 0 .3rem; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; }
+p { margin: .5rem 0; overflow-wrap: anywhere; }
+.note { font-size: .9rem; opacity: .8; max-width: 45rem; }
 h2 { font-size: 1.3rem; margin: 2rem 0 .5rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 a { color: var(--mark); }
 .scroll { overflow-x: auto; }
@@ -20,8 +24,11 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
   vertical-align: top; white-space: nowrap; }
 td { min-width: 6.5rem; }
-tbody th, thead th:first-child { text-align: left; font-weight: 600; }
+tbody th, thead th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0;
+  background: var(--ground); }
+tbody th { min-width: 6rem; max-width: 14rem; white-space: normal; overflow-wrap: anywhere; }
 td small { display: block; opacity: .75; white-space: normal; }
+td .interval { white-space: nowrap; }
 .whisker { width: 120px; height: 12px; display: block; margin-left: auto; }
 .whisker line { stroke: var(--mark); stroke-width: 2; }
 .whisker circle { fill: var(--mark); }
@@ -43,26 +50,27 @@ figcaption { font-size: .8rem; overflow-wrap: anywhere; margin-top: .3rem; }
 .warning { color: var(--bad); font-weight: 600; }
 ";
 
-/// A page around `body`.
-pub fn html(body: &str) -> String {
-    format!(
+/// The whole page: models, links, and the sections, each `(title, body)`.
+pub fn html(models: &[String], sections: &[(&str, String)]) -> String {
+    let mut different: Vec<String> = models.iter().map(|model| escape(model)).collect();
+    different.sort();
+    different.dedup();
+    let links: Vec<String> = (1..)
+        .zip(sections)
+        .map(|(i, (title, _))| format!("<a href=\"#s{i}\">{}</a>", escape(title)))
+        .collect();
+    let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Face verification</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n\
-         </html>\n"
-    )
-}
-
-/// Title, models, and links to the sets.
-pub fn heading<'a>(models: &[String], sets: impl Iterator<Item = &'a str>) -> String {
-    let models: Vec<String> = models.iter().map(|model| escape(model)).collect();
-    let links: Vec<String> =
-        sets.map(|set| format!("<a href=\"#{0}\">{0}</a>", escape(set))).collect();
-    format!(
-        "<h1>Face verification</h1>\n<p>Models: {}</p>\n<nav>Sets: {}</nav>\n<p>Values in percent. \
-         Intervals hold 95 % of resampled sets of people. Thresholds are squared L2 distances of unit \
-         embeddings.</p>\n",
-        models.join(", "),
-        links.join(" · ")
-    )
+         <title>Face recognition figures</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
+         <header><h1>Face recognition figures</h1>\n<p>Models: {}</p>\n<nav>{}</nav>\n\
+         <p class=\"note\">Values in percent; the smaller range below a value holds 95 % of the sets \
+         of people (or templates) resampled from the benchmark.</p></header>\n<main>\n",
+        different.join(", "),
+        links.join(" ")
+    );
+    for (i, (title, body)) in (1..).zip(sections) {
+        html += &format!("<section id=\"s{i}\"><h2>{}</h2>\n{body}</section>\n", escape(title));
+    }
+    html + "</main>\n</body>\n</html>\n"
 }

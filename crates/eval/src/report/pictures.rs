@@ -10,9 +10,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 
 use crate::{
-    commands::document::Source,
     faces::{FACE_SIDE, decode},
     pack::Pack,
+    worst::Source,
 };
 
 /// Enough to look at a face; the page stays small.

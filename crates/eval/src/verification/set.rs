@@ -260,13 +260,12 @@ fn people(list: &PairList) -> (Vec<u32>, u32, PeopleFrom) {
         let (people, n) = link(list.images.len(), &list.pairs);
         return (people, n, PeopleFrom::Pairs);
     };
-    let mut index = HashMap::new();
-    let mut number = |name| {
-        let next = index.len() as u32;
-        *index.entry(name).or_insert(next)
-    };
-    let people = names.into_iter().map(&mut number).collect();
-    (people, index.len() as u32, PeopleFrom::Names)
+    let mut different = names.clone();
+    different.sort_unstable();
+    different.dedup();
+    // By name and not by first mention, so that the order of the list does not matter.
+    let number = |name: &String| different.partition_point(|other| *other < name) as u32;
+    (names.iter().map(|name| number(name)).collect(), different.len() as u32, PeopleFrom::Names)
 }
 
 /// People as the groups of images that matched pairs link, numbered by first image.

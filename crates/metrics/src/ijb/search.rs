@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    MetricError, Rows,
+    MetricError, Rows, cmc,
     dot::{GROUP, dot4, widen, with_widest_vectors},
     roc::Far,
 };
@@ -101,6 +101,12 @@ impl Search {
     /// Mated probes found among the `k` most similar gallery templates.
     pub fn hits(&self, k: u32) -> usize {
         self.mated.iter().filter(|mated| mated.rank < k).count()
+    }
+
+    /// Share of mated probes found among the k most similar gallery templates, for k from 1 to
+    /// `k_max`; NaN without mated probes.
+    pub fn cmc(&self, k_max: usize) -> Vec<f64> {
+        cmc(self.mated.iter().map(|mated| mated.rank), k_max)
     }
 
     /// TPIR at each of `fpirs` as the reference defines it: of the highest similarities of the n
@@ -237,6 +243,7 @@ mod tests {
         let search = example();
         assert_eq!(search.mated.iter().map(|m| m.rank).collect::<Vec<_>>(), [0, 1]);
         assert_eq!([1, 2].map(|k| search.hits(k)), [1, 2]);
+        assert_eq!(search.cmc(3), [0.5, 1.0, 1.0]);
         let highest: Vec<f32> = search.non_mated.iter().map(|n| n.1 as f32).collect();
         assert_eq!(highest, [0.3, 0.7]);
     }

@@ -12,7 +12,11 @@ mod tail;
 
 pub use matcher::Matcher;
 
-use crate::{MetricError, roc::Far};
+use crate::{
+    MetricError, cmc,
+    roc::{Far, RocPoint},
+    scores::log_spaced,
+};
 
 /// An ordered pair of images of one person.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,27 +93,33 @@ impl Matches {
         let accepted = self.pairs.iter().filter(|pair| pair.distance < threshold).count();
         Ok(TarByDistance { tar: accepted as f64 / self.pairs.len() as f64, threshold, allowed })
     }
+
+    /// The ROC curve as far as distances were kept, at up to `n_points` FARs that are evenly spaced
+    /// in the logarithm, each point by the rule of [`tar_at_far`](Matches::tar_at_far).
+    ///
+    /// The score of a point is the negated distance. Empty without pairs or distances.
+    pub fn roc(&self, n_points: usize) -> Vec<RocPoint> {
+        let mut mates: Vec<f64> = self.pairs.iter().map(|pair| pair.distance).collect();
+        mates.sort_unstable_by(f64::total_cmp);
+        if mates.is_empty() {
+            return Vec::new();
+        }
+        let below = |sorted: &[f64], bound: f64| sorted.partition_point(|&d| d < bound) as f64;
+        let point = |allowed: u64| {
+            let threshold = self.nearest[allowed as usize];
+            RocPoint {
+                threshold: -threshold,
+                far: below(&self.nearest, threshold) / self.n_negatives() as f64,
+                tar: below(&mates, threshold) / mates.len() as f64,
+            }
+        };
+        log_spaced(self.nearest.len() as u64, n_points).into_iter().map(point).collect()
+    }
 }
 
 /// Distances that must be kept for TAR at `far`.
 pub fn n_nearest_for(far: Far, n_probes: u64, n_distractors: u64) -> usize {
     far.allowed(n_probes * n_distractors) as usize + 1
-}
-
-fn cmc(ranks: impl Iterator<Item = u32>, k_max: usize) -> Vec<f64> {
-    let mut counts = vec![0u64; k_max];
-    let mut n = 0u64;
-    for rank in ranks {
-        n += 1;
-        if let Some(count) = counts.get_mut(rank as usize) {
-            *count += 1;
-        }
-    }
-    let running = counts.iter().scan(0, |sum, &count| {
-        *sum += count;
-        Some(*sum)
-    });
-    running.map(|sum| sum as f64 / n as f64).collect()
 }
 
 #[cfg(test)]
@@ -131,6 +141,16 @@ mod tests {
         let matches = matches();
         assert_eq!(matches.cmc(4), [1.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0, 1.0]);
         assert_eq!(matches.cmc_of_best_mates(2), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn the_curve_ends_where_distances_were_kept() {
+        let roc = matches().roc(10);
+        let points: Vec<(f64, f64)> =
+            roc.iter().map(|point| (150.0 * point.far, point.tar)).collect();
+        assert_eq!(points, [(0.0, 1.0 / 3.0), (1.0, 2.0 / 3.0), (2.0, 2.0 / 3.0)]);
+        assert_eq!(roc[0].threshold, -0.6);
+        assert!(Matches { pairs: Vec::new(), ..matches() }.roc(10).is_empty());
     }
 
     #[test]

@@ -68,32 +68,32 @@ impl KeyCounts {
         })
     }
 
-    /// The value at `position` (from 0) when the occurrences in all of `parts` are put in one row
-    /// from high to low; `None` if they are fewer.
+    /// The values at rising `positions` (from 0) when the occurrences in all of `parts` are put in
+    /// one row from high to low; fewer values than positions where the row ends before.
     ///
-    /// All parts must have the same floor.
-    pub fn nth_highest(parts: &[&KeyCounts], position: u64) -> Option<f32> {
-        let (first, n_pages) = (parts.first()?, parts.iter().map(|p| p.pages.len()).max()?);
+    /// All parts must have the same floor. One pass over the pages in use.
+    pub fn nth_highest(parts: &[&KeyCounts], positions: &[u64]) -> Vec<f32> {
+        let mut values = Vec::with_capacity(positions.len());
+        let n_pages = parts.iter().map(|part| part.pages.len()).max().unwrap_or(0);
         let mut n_above = 0;
         for i in (0..n_pages).rev() {
             let pages: Vec<_> = parts.iter().filter_map(|part| part.pages.get(i)?.get()).collect();
-            if pages.is_empty() {
-                continue;
-            }
             let at = |j: usize| pages.iter().map(|page| page[j].load(Relaxed)).sum::<u64>();
             let n_page: u64 = pages.iter().flat_map(|p| p.iter()).map(|n| n.load(Relaxed)).sum();
-            if n_above + n_page <= position {
+            let Some(&next) = positions.get(values.len()) else { break };
+            if n_above + n_page <= next {
                 n_above += n_page;
                 continue;
             }
             for j in (0..PAGE).rev() {
                 n_above += at(j);
-                if n_above > position {
-                    return Some(value(key(first.floor) + (i * PAGE + j) as u32));
+                let value = value(key(parts[0].floor) + (i * PAGE + j) as u32);
+                while positions.get(values.len()).is_some_and(|&position| position < n_above) {
+                    values.push(value);
                 }
             }
         }
-        None
+        values
     }
 }
 
@@ -131,10 +131,10 @@ mod tests {
         let (a, b) = (KeyCounts::new(-0.5), KeyCounts::new(-0.5));
         a.count(&[0.9, 0.3, 0.3, -0.4]);
         b.count(&[0.5, 0.3, -0.0, 0.0]);
-        let nth = |n| KeyCounts::nth_highest(&[&a, &b], n);
-        assert_eq!([0, 1, 2, 4, 5, 6, 7].map(nth), [0.9, 0.5, 0.3, 0.3, 0.0, 0.0, -0.4].map(Some));
-        assert_eq!(nth(8), None);
-        assert_eq!(KeyCounts::nth_highest(&[], 0), None);
+        let nth = |positions: &[u64]| KeyCounts::nth_highest(&[&a, &b], positions);
+        assert_eq!(nth(&[0, 1, 2, 4, 5, 6, 7, 8]), [0.9, 0.5, 0.3, 0.3, 0.0, 0.0, -0.4]);
+        assert_eq!(nth(&[2, 2, 7]), [0.3, 0.3, -0.4]);
+        assert!(nth(&[8]).is_empty() && KeyCounts::nth_highest(&[], &[0]).is_empty());
     }
 
     #[test]

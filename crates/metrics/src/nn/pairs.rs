@@ -389,6 +389,11 @@ mod tests {
                 assert!(plain.at(group, far).is_some());
                 assert_eq!(plain.at(group, far), other.at(group, far));
             }
+            let far = Far::new(0.05).unwrap();
+            let roc = plain.roc(group, far, 20);
+            assert_eq!(roc, other.roc(group, far, 20));
+            let (last, at) = (roc[roc.len() - 1], plain.at(group, far).unwrap());
+            assert_eq!((last.threshold, last.tar), (f64::from(at.threshold), at.tar));
         }
     }
 

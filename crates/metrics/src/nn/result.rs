@@ -3,7 +3,8 @@
 use super::{AllPairs, KeyCounts, Tally};
 use crate::{
     bootstrap::{Bootstrap, Interval, identity_intervals},
-    roc::Far,
+    roc::{Far, RocPoint},
+    scores::log_spaced,
 };
 
 /// How many faces, people and pairs a group has.
@@ -93,9 +94,28 @@ impl Rates {
             return None;
         }
         let allowed = far.allowed(sizes.n_impostors);
-        let threshold = KeyCounts::nth_highest(&self.parts(group), allowed)?;
+        let threshold = *KeyCounts::nth_highest(&self.parts(group), &[allowed]).first()?;
         let accepted = self.genuine(group).filter(|pair| pair.1 > threshold).count();
         Some(TarAt { tar: accepted as f64 / sizes.n_genuine as f64, threshold, allowed })
+    }
+
+    /// The ROC curve up to `coarsest`, at up to `n_points` FARs that are evenly spaced in the
+    /// logarithm, each point by the rule of [`at`](Rates::at); it ends where the count does.
+    pub fn roc(&self, group: Option<u32>, coarsest: Far, n_points: usize) -> Vec<RocPoint> {
+        let sizes = self.group(group);
+        let mut genuine: Vec<f32> = self.genuine(group).map(|pair| pair.1).collect();
+        if genuine.is_empty() || sizes.n_impostors == 0 {
+            return Vec::new();
+        }
+        genuine.sort_unstable_by(|a, b| b.total_cmp(a));
+        let allowed = log_spaced(coarsest.allowed(sizes.n_impostors) + 1, n_points);
+        let thresholds = KeyCounts::nth_highest(&self.parts(group), &allowed);
+        let point = |(allowed, threshold): (u64, f32)| RocPoint {
+            threshold: f64::from(threshold),
+            far: allowed as f64 / sizes.n_impostors as f64,
+            tar: genuine.partition_point(|&score| score > threshold) as f64 / genuine.len() as f64,
+        };
+        allowed.into_iter().zip(thresholds).map(point).collect()
     }
 
     /// The interval of each of `at`, by resampling people. The thresholds stay: they come from many

@@ -1,0 +1,163 @@
+//! `pfc-eval megaface embed` and `clean`: feature files in the devkit's layout.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use pfc_cli::Progress;
+use pfc_metrics::verification::fuse_mirrored;
+use pfc_model::Embed;
+use pfc_shard::Dataset;
+
+use super::{
+    megaface::{SetArgs, asked_to_stop},
+    model::ModelArgs,
+};
+use crate::{
+    EvalError,
+    faces::Faces,
+    megaface::{Gallery, Store, is_dataset},
+    pairs::read_regular_file,
+};
+
+/// Images that the network takes in one go.
+const BATCH: usize = 256;
+
+/// Distractors that are cleaned between two looks at Ctrl-C.
+const PIECE: usize = 4096;
+
+/// Larger files are no face crops.
+const IMAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// What `pfc-eval megaface embed` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct EmbedArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Folder of aligned images, 112×112, or a packed data set
+    #[arg(long, value_name = "FOLDER|DATASET")]
+    images: PathBuf,
+    /// List of image paths below it: lines, or the devkit's JSON; of a data set all without it
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
+    /// Folder for the features
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// What follows the image's path in the name of its feature: `_ALGORITHM.bin`
+    #[arg(long, value_name = "SUFFIX")]
+    suffix: String,
+}
+
+/// What `pfc-eval megaface clean` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct CleanArgs {
+    #[command(flatten)]
+    set: SetArgs,
+    /// Folder for the cleaned features, in facescrub/ and megaface/
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+/// Encoded images by name.
+enum Images {
+    Folder(PathBuf),
+    Dataset { dataset: Box<Dataset>, rows: HashMap<String, u64>, path: PathBuf },
+}
+
+impl Images {
+    fn open(path: &Path) -> Result<Images, EvalError> {
+        if !is_dataset(path) {
+            return Ok(Images::Folder(path.to_owned()));
+        }
+        let dataset = Dataset::open(path)?;
+        let mut rows = HashMap::new();
+        for row in 0..dataset.len() {
+            rows.entry(dataset.get(row)?.source.to_owned()).or_insert(row);
+        }
+        Ok(Images::Dataset { dataset: Box::new(dataset), rows, path: path.to_owned() })
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, EvalError> {
+        match self {
+            Images::Folder(folder) => read_regular_file(&folder.join(name), IMAGE_BYTES_MAX),
+            Images::Dataset { dataset, rows, path } => {
+                let missing =
+                    || EvalError::NotPacked { path: path.clone(), image: name.to_owned() };
+                Ok(dataset.get(*rows.get(name).ok_or_else(missing)?)?.image.to_vec())
+            }
+        }
+    }
+
+    fn place(&self, name: &str) -> String {
+        match self {
+            Images::Folder(folder) => folder.join(name).display().to_string(),
+            Images::Dataset { path, .. } => format!("{}: {name}", path.display()),
+        }
+    }
+}
+
+/// Runs `pfc-eval megaface embed`.
+pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<()> {
+    let names = match &args.list {
+        Some(list) => Gallery::read(list)?.paths,
+        None if is_dataset(&args.images) => Gallery::of_dataset(&args.images)?.paths,
+        None => return Err(EvalError::NoList { data: args.images.clone() }.into()),
+    };
+    let images = Images::open(&args.images)?;
+    let embedder = args.model.open()?;
+    let dim = embedder.embedding();
+    let store = Store { root: args.out.clone(), suffix: args.suffix.clone() };
+    let progress = Progress::new("embed", "images", names.len() as u64, quiet);
+    for batch in names.chunks(BATCH) {
+        let missing: Vec<&String> = batch.iter().filter(|name| !store.has(name, dim)).collect();
+        let read = |i: usize| images.read(missing[i]);
+        let faces = Faces::load(missing.len(), read, |i| images.place(missing[i]))?;
+        let embeddings = embedder.embed_with_mirror(&faces.rgb(0..faces.len()), faces.len())?;
+        let fused = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
+        for (name, row) in missing.iter().zip(fused.chunks_exact(dim)) {
+            let row: Vec<f32> = row.iter().map(|&value| value as f32).collect();
+            store.write(name, &row)?;
+        }
+        progress.add(batch.len() as u64);
+        asked_to_stop()?;
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Runs `pfc-eval megaface clean`.
+pub(super) fn clean(args: &CleanArgs, quiet: bool) -> anyhow::Result<()> {
+    let set = args.set.open()?;
+    let noises = set.noises.clone().unwrap_or_default();
+    let out = |name| Store { root: args.out.join(name), suffix: args.set.suffix.clone() };
+    let (values, dim) = set.probe_store.read(&set.probes.paths, None)?;
+    let cleaned = noises.clean_probes(&set.probes, &values, dim);
+    write_missing(&out("facescrub"), &set.probes.paths, &cleaned, dim + 1)?;
+    let n_distractors: usize = set.galleries.iter().map(|gallery| gallery.paths.len()).sum();
+    let progress = Progress::new("clean", "distractors", n_distractors as u64, quiet);
+    // Galleries share images: what one has written the next finds.
+    for paths in set.galleries.iter().flat_map(|gallery| gallery.paths.chunks(PIECE)) {
+        let (values, _) = set.distractor_store.read(paths, Some(dim))?;
+        let cleaned = noises.clean_distractors(paths, &values, dim);
+        write_missing(&out("megaface"), paths, &cleaned, dim + 1)?;
+        progress.add(paths.len() as u64);
+        asked_to_stop()?;
+    }
+    progress.finish();
+    Ok(())
+}
+
+fn write_missing(
+    store: &Store,
+    paths: &[String],
+    rows: &[f32],
+    dim: usize,
+) -> Result<(), EvalError> {
+    for (path, row) in paths.iter().zip(rows.chunks_exact(dim)) {
+        if !store.has(path, dim) {
+            store.write(path, row)?;
+        }
+    }
+    Ok(())
+}

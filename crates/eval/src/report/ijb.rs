@@ -1,0 +1,166 @@
+//! IJB-B and IJB-C.
+
+use super::{
+    Entry,
+    cells::{Table, figure, percent, rests_on, share},
+    different_rates,
+    pictures::Pictures,
+    section::{charts, curves, incomplete, summary, worst},
+};
+use crate::{
+    EvalError,
+    commands::{ijb_table::pooling, table::rate},
+    ijb::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable},
+    plot,
+};
+
+type Ijb<'a> = Entry<&'a IjbReport>;
+
+/// The section of one of the two benchmarks.
+pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<String, EvalError> {
+    let holds = |entry: &Ijb<'_>| {
+        let report = entry.of;
+        format!(
+            "{} template pairs ({} genuine, {} impostor) of {} templates of {} faces",
+            report.n_genuine + report.n_impostor,
+            report.n_genuine,
+            report.n_impostor,
+            report.n_templates,
+            report.n_faces
+        )
+    };
+    let mut html = summary(entries.iter().map(holds));
+    html += &incomplete(entries.iter().map(|entry| &entry.of.incomplete[..]));
+    html += "<h3>1:1 verification</h3>\n<p class=\"note\">TAR where at most that share of the \
+             impostor pairs is accepted, with its interval; “nearest” is the reading that papers \
+             print.</p>\n";
+    let tables: Vec<(String, &TarTable, &IjbReport)> = entries.iter().flat_map(tables).collect();
+    html += &one_to_one(&tables);
+    let named: Vec<plot::Curve<'_>> = tables
+        .iter()
+        .map(|(name, table, report)| (name.as_str(), &table.roc[..], report.n_impostor as u64))
+        .collect();
+    let mut all = curves(&named);
+    for (name, table, _) in &tables {
+        if let Some(histogram) = &table.histogram {
+            let mut chart = plot::histogram(histogram);
+            chart.title = format!("Scores of {name}");
+            all.push(chart);
+        }
+    }
+    html += &charts(&all)?;
+    html += &one_to_n(entries)?;
+    for entry in entries {
+        let Some(table) = entry.of.one_to_one.first() else { continue };
+        let source = entry.of.images.as_ref();
+        let (accepts, rejects) = (&table.worst_accepts, &table.worst_rejects);
+        html += &worst(&entry.model, source, accepts, rejects, pictures);
+    }
+    Ok(html)
+}
+
+/// The tables of a result, named by the model and, where there are several, by how faces were
+/// pooled.
+fn tables<'a>(entry: &'a Ijb<'a>) -> impl Iterator<Item = (String, &'a TarTable, &'a IjbReport)> {
+    let several = entry.of.one_to_one.len() > 1;
+    entry.of.one_to_one.iter().map(move |table| {
+        let name = match several {
+            true => format!("{} ({})", entry.model, pooling(&table.pooling)),
+            false => entry.model.clone(),
+        };
+        (name, table, entry.of)
+    })
+}
+
+fn one_to_one(tables: &[(String, &TarTable, &IjbReport)]) -> String {
+    let fars = different_rates(tables.iter().flat_map(|table| &table.1.rows).map(|row| row.far));
+    let mut head = vec!["model".to_owned()];
+    head.extend(fars.iter().map(|&far| format!("TAR@FAR {}", rate(far))));
+    head.extend(["AUC", "options"].map(str::to_owned));
+    let mut table = Table::new(head);
+    for (name, of, _) in tables {
+        let cell = |&far: &f64| {
+            let found = of.rows.iter().find(|row| row.far == far);
+            found.map_or("–".to_owned(), tar_cell)
+        };
+        let mut cells: Vec<String> = fars.iter().map(cell).collect();
+        cells.push(share(of.auc, of.auc_interval, &[]));
+        cells.push(pooling(&of.pooling));
+        table.row(name, cells);
+    }
+    table.html()
+}
+
+fn tar_cell(row: &TarRow) -> String {
+    let nearest = format!("nearest {}", percent(row.nearest_tar));
+    share(
+        row.tar,
+        row.interval,
+        &[&nearest, &rests_on(row.n_impostors_allowed, row.finer_than_data)],
+    )
+}
+
+fn one_to_n(entries: &[Ijb<'_>]) -> Result<String, EvalError> {
+    let searches: Vec<(&str, &SearchReport)> = entries
+        .iter()
+        .filter_map(|entry| Some((entry.model.as_str(), entry.of.one_to_n.as_ref()?)))
+        .collect();
+    if searches.is_empty() {
+        return Ok(String::new());
+    }
+    let rows = searches.iter().flat_map(|search| &search.1.galleries).flat_map(|g| &g.tpir);
+    let fpirs = different_rates(rows.filter(|row| row.tpir.is_some()).map(|row| row.fpir));
+    let mut head = ["model", "gallery", "rank-1", "rank-5", "rank-10"].map(str::to_owned).to_vec();
+    head.extend(fpirs.iter().map(|&fpir| format!("TPIR@FPIR {}", rate(fpir))));
+    head.push("probes".to_owned());
+    let mut table = Table::new(head);
+    let mut cmcs = Vec::new();
+    for (model, search) in &searches {
+        for gallery in &search.galleries {
+            let mut cells = vec![crate::html::escape(&gallery.name)];
+            cells.extend(gallery.rank.map(figure));
+            cells.extend(fpirs.iter().map(|&fpir| tpir_cell(gallery, fpir)));
+            cells.push(format!("{} + {}", gallery.n_mated, gallery.n_non_mated));
+            table.row(model, cells);
+            cmcs.push((format!("{model}, {}", gallery.name), &gallery.cmc[..]));
+        }
+        let mut cells = vec!["all".to_owned()];
+        cells.extend((0..3).map(|k| share(search.top[k], search.top_intervals[k], &[])));
+        cells.extend(fpirs.iter().map(|&fpir| {
+            let mean = search.mean_tpir.iter().find(|mean| mean.0 == fpir);
+            mean.map_or(String::new(), |mean| {
+                format!("<small>reference {}</small>", percent(mean.1))
+            })
+        }));
+        cells.push(String::new());
+        table.row(model, cells);
+    }
+    let cmcs: Vec<(&str, &[f64])> = cmcs
+        .iter()
+        .filter(|cmc| !cmc.1.is_empty())
+        .map(|(name, cmc)| (name.as_str(), *cmc))
+        .collect();
+    let mut html = "<h3>1:N search</h3>\n<p class=\"note\">TPIR where at most that share of the \
+                    probes of strangers is answered; “reference” is the threshold of the published \
+                    script. Probes: of people in the gallery + of others.</p>\n"
+        .to_owned();
+    html += &table.html();
+    if !cmcs.is_empty() {
+        html += &charts(&[plot::cmc(plot::PROBES_FOUND, &cmcs)])?;
+    }
+    Ok(html)
+}
+
+fn tpir_cell(gallery: &GalleryRow, fpir: f64) -> String {
+    let Some(row) = gallery.tpir.iter().find(|row| row.fpir == fpir) else {
+        return "–".to_owned();
+    };
+    let reference = format!("reference {}", percent(row.reference_tpir));
+    let rests_on = match row.n_non_mated_allowed {
+        _ if row.finer_than_data => "finer than the data".to_owned(),
+        1 => "on 1 probe".to_owned(),
+        n => format!("on {n} probes"),
+    };
+    let notes = [reference.as_str(), &rests_on];
+    row.tpir.map_or("–".to_owned(), |tpir| share(tpir.value, tpir.interval, &notes))
+}

@@ -1,0 +1,65 @@
+//! `MegaFace`.
+
+use super::{
+    Entry,
+    cells::{Table, figure, rests_on, share},
+    different_rates,
+    section::{charts, curves, incomplete, summary},
+};
+use crate::{
+    EvalError,
+    commands::table::rate,
+    megaface::{GalleryRow, MegaFaceReport},
+    plot,
+};
+
+type MegaFace<'a> = Entry<&'a MegaFaceReport>;
+
+/// The section of results that are all cleaned, or all not.
+pub fn section(entries: &[MegaFace<'_>]) -> Result<String, EvalError> {
+    let holds = |entry: &MegaFace<'_>| {
+        let report = entry.of;
+        format!(
+            "{} mate pairs of {} probes of {} people",
+            report.n_pairs, report.n_probes, report.n_people
+        )
+    };
+    let mut html = summary(entries.iter().map(holds));
+    html += &incomplete(entries.iter().map(|entry| &entry.of.incomplete[..]));
+    let galleries: Vec<(&str, &GalleryRow)> = entries
+        .iter()
+        .flat_map(|entry| entry.of.galleries.iter().map(|row| (entry.model.as_str(), row)))
+        .collect();
+    html += &table(&galleries);
+    let names: Vec<String> =
+        galleries.iter().map(|(model, row)| format!("{model}, {}", row.name)).collect();
+    let named = || names.iter().map(String::as_str).zip(&galleries);
+    let cmcs: Vec<(&str, &[f64])> = named().map(|(name, row)| (name, &row.1.cmc[..])).collect();
+    let rocs: Vec<plot::Curve<'_>> =
+        named().map(|(name, row)| (name, &row.1.roc[..], row.1.n_negatives)).collect();
+    let mut all = vec![plot::cmc(plot::MATES_FOUND, &cmcs)];
+    all.extend(curves(&rocs));
+    Ok(html + &charts(&all)?)
+}
+
+fn table(galleries: &[(&str, &GalleryRow)]) -> String {
+    let fars = different_rates(
+        galleries.iter().flat_map(|gallery| &gallery.1.tar_at_far).map(|row| row.far),
+    );
+    let mut head = ["model", "distractors", "rank-1", "rank-10"].map(str::to_owned).to_vec();
+    head.extend(fars.iter().map(|&far| format!("TAR@FAR {}", rate(far))));
+    let mut table = Table::new(head);
+    for (model, gallery) in galleries {
+        let mut cells = vec![crate::html::escape(&gallery.name)];
+        cells.extend([Some(gallery.rank1), gallery.rank10].map(figure));
+        cells.extend(fars.iter().map(|&far| {
+            let found = gallery.tar_at_far.iter().find(|row| row.far == far);
+            found.map_or("–".to_owned(), |row| {
+                let notes = rests_on(row.n_negatives_allowed, row.finer_than_data);
+                share(row.tar.value, row.tar.interval, &[&notes])
+            })
+        }));
+        table.row(model, cells);
+    }
+    table.html()
+}

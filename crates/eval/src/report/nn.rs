@@ -1,0 +1,70 @@
+//! N:N.
+
+use super::{
+    Entry,
+    cells::{Table, missing, rests_on, share},
+    different_rates,
+    section::{charts, curves, summary},
+};
+use crate::{
+    EvalError,
+    commands::table::rate,
+    nn::{GroupRow, NnReport, TarRow},
+    plot,
+};
+
+type Nn<'a> = Entry<&'a NnReport>;
+
+/// The section of all results.
+pub fn section(entries: &[Nn<'_>]) -> Result<String, EvalError> {
+    let holds = |entry: &Nn<'_>| {
+        let all = entry.of.groups.last();
+        all.map_or(String::new(), |all| {
+            format!(
+                "{} faces of {} people: {} genuine and {} impostor pairs",
+                all.n_faces, all.n_identities, all.n_genuine, all.n_impostors
+            )
+        })
+    };
+    let mut html = summary(entries.iter().map(holds));
+    let groups: Vec<(&str, &GroupRow)> = entries
+        .iter()
+        .flat_map(|entry| entry.of.groups.iter().map(|row| (entry.model.as_str(), row)))
+        .collect();
+    html += &table(&groups);
+    let names: Vec<String> =
+        groups.iter().map(|(model, row)| format!("{model}, {}", row.name)).collect();
+    let named: Vec<plot::Curve<'_>> = names
+        .iter()
+        .zip(&groups)
+        .map(|(name, (_, row))| (name.as_str(), &row.roc[..], row.n_impostors))
+        .collect();
+    Ok(html + &charts(&curves(&named))?)
+}
+
+fn table(groups: &[(&str, &GroupRow)]) -> String {
+    let fars =
+        different_rates(groups.iter().flat_map(|group| &group.1.tar_at_far).map(|row| row.far));
+    let mut head = ["model", "group"].map(str::to_owned).to_vec();
+    head.extend(fars.iter().map(|&far| format!("TAR@FAR {}", rate(far))));
+    head.extend(["people", "faces"].map(str::to_owned));
+    let mut table = Table::new(head);
+    for (model, group) in groups {
+        let mut cells = vec![crate::html::escape(&group.name)];
+        cells.extend(fars.iter().map(|&far| {
+            let found = group.tar_at_far.iter().find(|row| row.far == far);
+            found.map_or("–".to_owned(), tar_cell)
+        }));
+        cells.extend([group.n_identities, group.n_faces].map(|n| n.to_string()));
+        table.row(model, cells);
+    }
+    table.html()
+}
+
+fn tar_cell(row: &TarRow) -> String {
+    let notes = rests_on(row.n_impostors_allowed, row.finer_than_data);
+    match row.tar {
+        Some(tar) => share(tar, row.interval, &[&notes]),
+        None => missing("without pairs of both kinds"),
+    }
+}

@@ -1,0 +1,125 @@
+//! Pairs of images: LFW and its family.
+
+use pfc_metrics::bootstrap::Interval;
+
+use super::{
+    Entry,
+    cells::{Table, figure, missing, percent, rests_on, share, whisker},
+    different_rates,
+    pictures::Pictures,
+    section::{charts, curves, worst},
+};
+use crate::{
+    EvalError,
+    commands::{document::SetResult, table::rate},
+    html::escape,
+    pairs::Protocol,
+    plot,
+    verification::TarRow,
+};
+
+type Pairs<'a> = Entry<&'a SetResult>;
+
+/// The section of a set.
+pub fn section(entries: &[Pairs<'_>], pictures: &mut Pictures) -> Result<String, EvalError> {
+    let mut html = summary(entries) + &table(entries);
+    let named: Vec<plot::Curve<'_>> = entries
+        .iter()
+        .map(|entry| (entry.model.as_str(), &entry.of.roc[..], entry.of.figures.n_impostor))
+        .collect();
+    let mut all = curves(&named);
+    for entry in entries {
+        let mut chart = plot::histogram(&entry.of.histogram);
+        chart.title = format!("Scores of {}", entry.model);
+        all.push(chart);
+    }
+    html += &charts(&all)?;
+    for entry in entries {
+        let (accepts, rejects) = (&entry.of.worst_accepts, &entry.of.worst_rejects);
+        html += &worst(&entry.model, Some(&entry.of.source), accepts, rejects, pictures);
+    }
+    Ok(html)
+}
+
+/// What the set holds; results of one set by name may still differ in it.
+fn summary(entries: &[Pairs<'_>]) -> String {
+    let text = |entry: &Pairs<'_>| {
+        let figures = &entry.of.figures;
+        let judged = match figures.protocol {
+            Protocol::TenFold => "ten folds",
+            Protocol::SingleList => "a single list, judged by its own best threshold",
+        };
+        format!(
+            "{} pairs ({} genuine, {} impostor) of {} images of {} people; {judged}",
+            figures.n_pairs,
+            figures.n_genuine,
+            figures.n_impostor,
+            figures.n_images,
+            figures.n_people
+        )
+    };
+    let differs: String = entries
+        .iter()
+        .filter_map(|entry| Some((&entry.model, entry.of.differs.as_ref()?)))
+        .map(|(model, differs)| {
+            format!("<p class=\"warning\">{}: {}</p>", escape(model), escape(differs))
+        })
+        .collect();
+    super::section::summary(entries.iter().map(text)) + &differs
+}
+
+/// The table of figures with their intervals.
+fn table(entries: &[Pairs<'_>]) -> String {
+    let mut fars = different_rates(
+        entries.iter().flat_map(|entry| &entry.of.figures.tar_at_far).map(|row| row.far),
+    );
+    fars.reverse();
+    let pca = entries.iter().any(|entry| entry.of.figures.pca.is_some());
+    let mut head = ["model", "accuracy", "95 % interval", "threshold"].map(str::to_owned).to_vec();
+    head.extend(pca.then(|| "after PCA".to_owned()));
+    head.extend(fars.iter().map(|&far| format!("TAR@FAR {}", rate(far))));
+    head.extend(["AUC", "EER"].map(str::to_owned));
+    let mut table = Table::new(head);
+    let axis = accuracy_axis(entries);
+    for entry in entries {
+        let figures = &entry.of.figures;
+        let accuracy = &figures.accuracy;
+        let spread = accuracy.std.map_or(String::new(), |std| format!(" ± {}", percent(std)));
+        let mut cells = vec![
+            percent(accuracy.mean) + &spread,
+            whisker(accuracy.mean, accuracy.interval, &axis),
+            format!("{:.3}", accuracy.threshold),
+        ];
+        if pca {
+            cells.push(figures.pca.as_ref().map_or("–".to_owned(), |pca| {
+                let notes = format!("{} components", pca.components);
+                share(pca.mean, None, &[&notes])
+            }));
+        }
+        for &far in &fars {
+            let found = figures.tar_at_far.iter().find(|row| row.far == far);
+            cells.push(found.map_or("–".to_owned(), tar_cell));
+        }
+        cells.extend([figures.auc, figures.eer].map(figure));
+        table.row(&entry.model, cells);
+    }
+    table.html()
+}
+
+fn tar_cell(row: &TarRow) -> String {
+    match row.tar {
+        Some(tar) => share(tar, row.interval, &[&rests_on(row.n_impostors_allowed, false)]),
+        None => missing("finer than the set can measure"),
+    }
+}
+
+/// The range that holds the accuracies of all models and their intervals.
+fn accuracy_axis(entries: &[Pairs<'_>]) -> Interval {
+    let of = |entry: &Pairs<'_>| {
+        let accuracy = &entry.of.figures.accuracy;
+        accuracy.interval.unwrap_or(Interval { low: accuracy.mean, high: accuracy.mean })
+    };
+    let low = entries.iter().map(|entry| of(entry).low).fold(1.0, f64::min);
+    let high = entries.iter().map(|entry| of(entry).high).fold(0.0, f64::max);
+    Interval { low, high: high.max(low + 1e-6) }
+}
