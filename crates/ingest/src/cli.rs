@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use pfc_cli::{Verbosity, completions::CompletionsArgs};
 
 use crate::{
-    AlignArgs, BenchArgs, ExportArgs, InspectArgs, MergeArgs, PackArgs, ShowArgs, SynthArgs,
-    VerifyArgs, pack::help,
+    AlignArgs, BenchArgs, CleanArgs, CompactArgs, DecisionsArgs, ExportArgs, InspectArgs,
+    MergeArgs, PackArgs, ReportArgs, ReviewArgs, ShowArgs, SynthArgs, VerifyArgs, pack::help,
 };
 
 /// Pack face crops into columnar shards, check them, and look at them.
@@ -23,6 +23,7 @@ use crate::{
   pfc-ingest verify data
   pfc-ingest inspect data --json
   pfc-ingest show data --sample 40
+  pfc-ingest clean data && pfc-ingest compact data data-clean
   pfc-ingest export data rec --to recordio
 
 Exit codes: 0 all is well, 1 it ran and found faults, 2 it could not run."
@@ -46,8 +47,18 @@ pub enum Command {
     Pack(PackArgs),
     /// Cut faces out of images by their landmarks.
     Align(AlignArgs),
-    /// Join what several workers packed.
+    /// Join what several workers packed, or data sets with people in common.
     Merge(MergeArgs),
+    /// Find duplicates, bad images, wrong labels and people with two labels.
+    Clean(CleanArgs),
+    /// List, show and take back what cleaning decided.
+    Decisions(DecisionsArgs),
+    /// Ask somebody about what cleaning is not sure of.
+    Review(ReviewArgs),
+    /// Write a page about a data set and what cleaning found in it.
+    Report(ReportArgs),
+    /// Write a new data set with all decisions applied.
+    Compact(CompactArgs),
     /// Check every byte of a data set.
     Verify(VerifyArgs),
     /// Show what a data set holds.

@@ -10,7 +10,10 @@ use pfc_durable::DurableError;
 use pfc_recordio::RecordError;
 use pfc_shard::{ImageSize, ShardError, decode::DecodeError};
 
-use crate::{landmarks::LandmarkError, pack::PackError, source::InputError};
+use crate::{
+    clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError,
+    source::InputError,
+};
 
 /// An input that cannot be read or an output that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -194,6 +197,15 @@ pub enum IngestError {
     /// A list of landmarks could not be understood.
     #[error(transparent)]
     Landmarks(#[from] LandmarkError),
+    /// A data set that cannot be cleaned so.
+    #[error(transparent)]
+    Clean(#[from] CleanError),
+    /// Embeddings that are not those of the data set.
+    #[error(transparent)]
+    Embeddings(#[from] EmbeddingError),
+    /// A network that cannot be used.
+    #[error(transparent)]
+    Onnx(#[from] pfc_onnx::OnnxError),
     /// A file could not be made visible.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -272,6 +284,9 @@ impl IngestError {
             Bin(source) => return source.hint(),
             Input(source) => source.hint(),
             Landmarks(source) => return source.hint(),
+            Clean(source) => return source.hint(),
+            Embeddings(source) => return source.hint(),
+            Onnx(source) => return source.hint(),
             Durable(source) => return source.hint(),
         };
         Some(hint)

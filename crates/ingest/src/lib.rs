@@ -4,7 +4,11 @@
 
 mod align;
 mod bench;
+mod clean;
 mod cli;
+mod compact;
+mod decisions;
+mod embeddings;
 mod error;
 mod export;
 mod image;
@@ -13,6 +17,8 @@ mod landmarks;
 mod measures;
 mod merge;
 mod pack;
+mod report;
+mod review;
 mod show;
 mod source;
 mod synth;
@@ -29,13 +35,18 @@ use pfc_shard::ShardError;
 
 pub use align::AlignArgs;
 pub use bench::BenchArgs;
+pub use clean::{CleanArgs, CleanError};
 pub use cli::{Cli, Command};
+pub use compact::CompactArgs;
+pub use decisions::DecisionsArgs;
 pub use error::IngestError;
 pub use export::{ExportArgs, ExportError};
 pub use inspect::InspectArgs;
 pub use landmarks::LandmarkError;
 pub use merge::MergeArgs;
 pub use pack::{PackArgs, PackError};
+pub use report::ReportArgs;
+pub use review::ReviewArgs;
 pub use show::ShowArgs;
 #[doc(hidden)]
 pub use source::fuzzing;
@@ -74,6 +85,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Merge(args) => merge::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Clean(args) => clean::run(&args, quiet),
+        Command::Decisions(args) => decisions::run(&args),
+        Command::Compact(args) => compact::run(&args, quiet),
+        Command::Report(args) => report::run(&args),
+        Command::Review(args) => review::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Bench(args) => bench::run(&args, quiet),
         Command::Export(args) => export::run(&args, quiet),

@@ -1,6 +1,8 @@
-//! `pfc-ingest merge`: what several workers packed becomes one data set.
+//! `pfc-ingest merge`: what several workers packed becomes one data set; or, with `--match`, data sets
+//! that have people in common do.
 
 mod import;
+mod matched;
 mod parts;
 
 use std::{path::PathBuf, sync::atomic::AtomicU64, time::Instant};
@@ -21,31 +23,65 @@ use crate::{
 };
 use parts::Parts;
 
-/// Join what several workers packed.
+/// Join what several workers packed, or data sets with people in common.
 ///
-/// OUT becomes the data set that one `pack` without --worker would have written, byte for byte. The
+/// Without --match, OUT becomes the data set that one `pack` without --worker would have written, byte for byte. The
 /// parts must be of one job, complete and undamaged: every shard is read once and compared with its
 /// checksum. Parts in folders of their own stay as they are; their shards are linked into OUT where
 /// it is on the same file system, else copied. If it is stopped, run the same command again.
+///
+/// With --match embeddings the parts are finished data sets. OUT gets all rows of all of them, and
+/// decisions that say which identities of different parts are one person: `decisions` shows them,
+/// `compact` applies them. Sources and names begin with the name of the part they come from.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest merge data                       all workers wrote to data
   pfc-ingest merge data part0 part1 part2     each wrote to a folder of its own
-  pfc-ingest merge data /scratch/*/part --json")]
+  pfc-ingest merge data /scratch/*/part --json
+  pfc-ingest merge both ms1m asian --match embeddings --embeddings ms1m.npy --embeddings asian.npy
+  pfc-ingest merge both ms1m asian --match embeddings --model r50.onnx && \\
+      pfc-ingest compact both joined")]
 pub struct MergeArgs {
     /// Folder of the data set
     out: PathBuf,
     /// Folders that workers wrote; none where all wrote to OUT
     parts: Vec<PathBuf>,
+    /// Join data sets by who is in them
+    #[arg(long = "match", value_name = "BY", requires = "by_what")]
+    matching: Option<Match>,
+    /// Embeddings of a part's rows, once for each part, in their order
+    #[arg(long, value_name = "FILE", requires = "matching", group = "by_what")]
+    embeddings: Vec<PathBuf>,
+    /// Network to embed all parts with
+    #[arg(long, value_name = "FILE.onnx", requires = "matching", group = "by_what")]
+    model: Option<PathBuf>,
+    /// Cosine of two centres above which they are one person [default: calibrated]
+    #[arg(long, value_name = "COSINE", requires = "matching")]
+    same_person: Option<f32>,
+    /// Wrong joins to expect, for the calibration
+    #[arg(long, value_name = "N", default_value_t = 10.0, requires = "matching")]
+    false_matches: f64,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
     format: Format,
 }
 
+/// By what people are known again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Match {
+    /// By the embeddings of their images
+    Embeddings,
+}
+
 /// Runs the command.
 pub fn run(args: &MergeArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let out = args.out.display();
+    if args.matching.is_some() {
+        let joined = matched::join(args, quiet).with_context(|| format!("cannot make `{out}`"))?;
+        joined.print(args.format.json)?;
+        return Ok(Outcome::Clean);
+    }
     let summary = merge(args, quiet).with_context(|| format!("cannot merge into `{out}`"))?;
     if args.format.json {
         print_json(&summary)?;

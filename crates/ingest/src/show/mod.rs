@@ -1,7 +1,7 @@
 //! `pfc-ingest show`: faces of a data set on one sheet, to look at.
 
 mod select;
-mod sheet;
+pub mod sheet;
 mod text;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ mod colour;
 mod face;
 mod features;
 mod hair;
+mod junk;
 mod pairs;
 mod plan;
 pub mod random;
@@ -37,7 +38,8 @@ use plan::{Noise, World};
 #[command(after_help = "Examples:
   pfc-ingest synth faces --identities 100 --images-per-identity 20
   pfc-ingest synth dirty --identities 100 --images-per-identity 20 \\
-      --noise mislabelled=0.02,duplicated=0.03,corrupt=0.01
+      --noise mislabelled=0.02,duplicated=0.03,junk=0.01,split=0.02 \\
+      --holdout 40 --hidden 10
   pfc-ingest synth demo --identities 200 --images-per-identity 20 --holdout 40 --pairs 1000
 
 With --holdout the images lie in OUT/train and OUT/test. OUT/synth.json tells the truth about
@@ -57,13 +59,18 @@ pub struct SynthArgs {
     /// Spoil this share of the images: one number for each kind, or kind=share,...
     ///
     /// Kinds: mislabelled (shows someone else), duplicated (an image once more, its bytes or
-    /// re-encoded), corrupt (cut short, empty, header broken, or text). Held-out people are spared.
+    /// re-encoded), corrupt (cut short, empty, header broken, or text), junk (blank, tiny or a strip),
+    /// and split, a share of the people: half of their images under another name. Held-out people
+    /// are spared.
     #[arg(long, value_name = "SHARE")]
     noise: Option<Noise>,
     /// Further people in a folder of their own, to test with
     #[arg(long, value_name = "M", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     holdout: u64,
+    /// Of the held-out people, show so many among the others too, under other names
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    hidden: u64,
     /// Write a list of this many verification pairs, a multiple of 20
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pairs: Option<u64>,
@@ -91,7 +98,13 @@ fn make(args: &SynthArgs, quiet: bool) -> anyhow::Result<write::Summary> {
         identities: args.identities,
         holdout: args.holdout,
         images: args.images_per_identity,
+        hidden: args.hidden,
     };
+    if args.hidden > args.holdout {
+        let what = format!("{} people cannot be hidden of {}", args.hidden, args.holdout);
+        let hint = "hold at least as many out with --holdout";
+        return Err(crate::IngestError::SynthArguments { what, hint }.into());
+    }
     let noise = args.noise.unwrap_or_default();
     let pool = args.threads.pool()?;
     Ok(pool.install(|| write::write(&args.out, world, noise, args.pairs, quiet))?)

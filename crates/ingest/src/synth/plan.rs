@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use serde::Serialize;
 
-use super::random::Stream;
+use super::{junk::Junk, random::Stream};
 
 /// The people and pictures of a synthetic folder.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,8 @@ pub struct World {
     pub holdout: u64,
     /// Images of each.
     pub images: u64,
+    /// Of the held-out people so many are among those to train on, under other names.
+    pub hidden: u64,
 }
 
 /// What share of the training images is spoiled, per kind.
@@ -24,17 +26,26 @@ pub struct Noise {
     pub mislabelled: f64,
     pub duplicated: f64,
     pub corrupt: f64,
+    pub junk: f64,
+    /// Share of the identities.
+    pub split: f64,
 }
 
 impl FromStr for Noise {
     type Err = String;
 
-    /// One share for each of the three kinds, or `kind=share` separated by commas.
+    /// One share for each of the five kinds, or `kind=share` separated by commas.
     fn from_str(text: &str) -> Result<Noise, String> {
         let mut noise = Noise::default();
         if !text.contains('=') {
             let each = share(text)?;
-            noise = Noise { mislabelled: each, duplicated: each, corrupt: each };
+            noise = Noise {
+                mislabelled: each,
+                duplicated: each,
+                corrupt: each,
+                junk: each,
+                split: each,
+            };
         } else {
             for part in text.split(',') {
                 let (kind, value) = part.split_once('=').ok_or_else(|| {
@@ -44,16 +55,19 @@ impl FromStr for Noise {
                     "mislabelled" => &mut noise.mislabelled,
                     "duplicated" => &mut noise.duplicated,
                     "corrupt" => &mut noise.corrupt,
+                    "junk" => &mut noise.junk,
+                    "split" => &mut noise.split,
                     other => {
                         return Err(format!(
-                            "`{other}` is no kind of noise; mislabelled, duplicated and corrupt are"
+                            "`{other}` is no kind of noise; mislabelled, duplicated, corrupt, junk \
+                             and split are"
                         ));
                     }
                 };
                 *target = share(value)?;
             }
         }
-        let sum = noise.mislabelled + noise.duplicated + noise.corrupt;
+        let sum = noise.mislabelled + noise.duplicated + noise.corrupt + noise.junk;
         if sum > 0.9 {
             return Err(format!("the shares add up to {sum}; 0.9 is the most"));
         }
@@ -79,6 +93,8 @@ pub enum Fault {
     Duplicated { of: u64, same_bytes: bool },
     /// It is no whole image.
     Corrupt(Damage),
+    /// It decodes and shows nobody.
+    Junk(Junk),
 }
 
 /// Ways to spoil a file; a strict decoder refuses each of them.
@@ -95,6 +111,8 @@ pub enum Damage {
 pub struct Plan {
     world: World,
     faults: BTreeMap<u64, Fault>,
+    /// Identities whose later half of images is in a folder of another name, in order.
+    splits: Vec<u64>,
 }
 
 impl Plan {
@@ -106,21 +124,55 @@ impl Plan {
         let total = world.identities * world.images;
         let of_total = |share: f64| (share * total as f64).round() as usize;
         let mut draw = Stream::new(&[world.seed, 0x0115e]);
-        let n_spoiled =
-            of_total(noise.mislabelled) + of_total(noise.duplicated) + of_total(noise.corrupt);
+        let n_spoiled = of_total(noise.mislabelled)
+            + of_total(noise.duplicated)
+            + of_total(noise.corrupt)
+            + of_total(noise.junk);
         let mut slots = sample(&mut draw, total, n_spoiled.min(total as usize)).into_iter();
-        let mut plan = Plan { world, faults: BTreeMap::new() };
+        let mut plan = Plan { world, faults: BTreeMap::new(), splits: Vec::new() };
         for slot in slots.by_ref().take(of_total(noise.mislabelled)) {
             plan.mislabel(slot, &mut draw);
         }
         let doubles: Vec<u64> = slots.by_ref().take(of_total(noise.duplicated)).collect();
+        let junk: Vec<u64> = slots.by_ref().take(of_total(noise.junk)).collect();
         for slot in slots {
             let kinds = [Damage::Truncated, Damage::Empty, Damage::BrokenHeader, Damage::Text];
             let damage = kinds[draw.below(kinds.len() as u64) as usize];
             plan.faults.insert(slot, Fault::Corrupt(damage));
         }
+        for slot in junk {
+            let kind = Junk::ALL[draw.below(Junk::ALL.len() as u64) as usize];
+            plan.faults.insert(slot, Fault::Junk(kind));
+        }
         plan.duplicate(doubles, &mut draw);
+        plan.split((noise.split * world.identities as f64).round() as usize);
         plan
+    }
+
+    /// The place among the splits of the identity that this image was split from.
+    pub fn split_of(&self, identity: u64, image: u64) -> Option<usize> {
+        let is_later = image >= self.world.images.div_ceil(2);
+        is_later.then(|| self.splits.binary_search(&identity).ok()).flatten()
+    }
+
+    /// Identities that have two folders, in order.
+    pub fn splits(&self) -> &[u64] {
+        &self.splits
+    }
+
+    /// Splits identities without faults, of at least four images, as far as there are any.
+    fn split(&mut self, n: usize) {
+        let World { seed, identities, images, .. } = self.world;
+        if n == 0 || images < 4 {
+            return;
+        }
+        let mut draw = Stream::new(&[seed, 0x5711]);
+        let order = sample(&mut draw, identities, identities as usize);
+        let is_sound = |identity: &u64| {
+            self.faults.range(identity * images..(identity + 1) * images).next().is_none()
+        };
+        self.splits = order.into_iter().filter(is_sound).take(n).collect();
+        self.splits.sort_unstable();
     }
 
     /// What is wrong with an image of the training part.
@@ -180,7 +232,7 @@ fn sample(draw: &mut Stream, total: u64, n: usize) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    const WORLD: World = World { seed: 1, identities: 20, holdout: 0, images: 10 };
+    const WORLD: World = World { seed: 1, identities: 20, holdout: 0, images: 10, hidden: 0 };
 
     fn counts(plan: &Plan) -> [usize; 3] {
         let count = |is: fn(&Fault) -> bool| plan.faults.values().filter(|f| is(f)).count();
@@ -193,14 +245,20 @@ mod tests {
 
     #[test]
     fn stated_shares_become_whole_numbers_of_images() {
-        let noise = Noise { mislabelled: 0.02, duplicated: 0.05, corrupt: 0.1 };
+        let noise = Noise { mislabelled: 0.02, duplicated: 0.05, corrupt: 0.1, ..Noise::default() };
         assert_eq!(counts(&Plan::new(WORLD, noise)), [4, 10, 20]);
         assert_eq!(counts(&Plan::new(WORLD, Noise::default())), [0, 0, 0]);
     }
 
     #[test]
     fn a_fault_points_at_something_else_that_is_sound() {
-        let noise = Noise { mislabelled: 0.2, duplicated: 0.3, corrupt: 0.1 };
+        let noise = Noise {
+            mislabelled: 0.2,
+            duplicated: 0.3,
+            corrupt: 0.1,
+            junk: 0.05,
+            ..Noise::default()
+        };
         let plan = Plan::new(WORLD, noise);
         for (identity, image, fault) in plan.faults() {
             match fault {
@@ -209,19 +267,35 @@ mod tests {
                     assert_ne!(of, image);
                     assert_eq!(plan.fault(identity, of), None);
                 }
-                Fault::Corrupt(_) => {}
+                Fault::Corrupt(_) | Fault::Junk(_) => {}
             }
         }
     }
 
     #[test]
     fn noise_is_one_share_for_all_or_one_for_each() {
-        let noise = |mislabelled, duplicated, corrupt| Noise { mislabelled, duplicated, corrupt };
-        assert_eq!("0.02".parse(), Ok(noise(0.02, 0.02, 0.02)));
-        assert_eq!("corrupt=0.1,mislabelled=0.2".parse(), Ok(noise(0.2, 0.0, 0.1)));
+        let noise = |mislabelled, duplicated, corrupt, junk, split| Noise {
+            mislabelled,
+            duplicated,
+            corrupt,
+            junk,
+            split,
+        };
+        assert_eq!("0.02".parse(), Ok(noise(0.02, 0.02, 0.02, 0.02, 0.02)));
+        assert_eq!("corrupt=0.1,mislabelled=0.2".parse(), Ok(noise(0.2, 0.0, 0.1, 0.0, 0.0)));
         for bad in ["", "x", "-1", "0.5", "NaN", "corrupt", "blurred=0.1", "corrupt=2"] {
             assert!(bad.parse::<Noise>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn split_identities_are_sound_and_their_later_half_is_elsewhere() {
+        let noise = Noise { mislabelled: 0.02, split: 0.25, ..Noise::default() };
+        let plan = Plan::new(WORLD, noise);
+        assert_eq!(plan.splits().len(), 5);
+        let first = plan.splits()[0];
+        assert_eq!((plan.split_of(first, 4), plan.split_of(first, 5)), (None, Some(0)));
+        assert!(plan.splits().iter().all(|&i| (0..10).all(|image| plan.fault(i, image).is_none())));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::{
     camera::{photograph, photograph_at_quality},
+    junk,
     pairs::{self, Person},
     plan::{Damage, Fault, Noise, Plan, World},
     random::Stream,
@@ -28,6 +29,9 @@ pub struct Summary {
     pub mislabelled: u64,
     pub duplicated: u64,
     pub corrupt: u64,
+    pub junk: u64,
+    pub split_identities: u64,
+    pub hidden_identities: u64,
     pub pairs: u64,
     pub seconds: f64,
     pub images_per_second: f64,
@@ -43,6 +47,22 @@ struct Truth {
     holdout_identities: u64,
     noise: Noise,
     faults: Vec<FaultTruth>,
+    /// People with two folders.
+    splits: Vec<SplitTruth>,
+    /// Folders to train on that show somebody held out.
+    hidden: Vec<HiddenTruth>,
+}
+
+#[derive(Serialize)]
+struct SplitTruth {
+    identity: String,
+    other: String,
+}
+
+#[derive(Serialize)]
+struct HiddenTruth {
+    identity: String,
+    shows: String,
 }
 
 #[derive(Serialize)]
@@ -108,18 +128,26 @@ impl Folder {
     fn write_images(&self, root: &Path, quiet: bool) -> Result<(), IngestError> {
         let World { identities, holdout, images, .. } = self.world;
         let people = identities + holdout;
-        for identity in 0..people {
-            let folder = root.join(self.folder_of(identity));
+        let splits =
+            (0..self.plan.splits().len()).map(|i| self.training_folder(self.split_name(i)));
+        let hidden = (0..self.world.hidden).map(|i| self.training_folder(self.hidden_name(i)));
+        for folder in (0..people).map(|i| self.folder_of(i)).chain(splits).chain(hidden) {
+            let folder = root.join(folder);
             fs::create_dir_all(&folder).map_err(IngestError::at("create", &folder))?;
         }
-        let total = people * images;
+        // The hidden people come last, as if they were further ones.
+        let total = (people + self.world.hidden) * images;
         let progress = Progress::new("synth", "images", total, quiet);
         let written = (0..total).into_par_iter().try_for_each(|slot| {
             if interrupt::requested() {
                 return Err(IngestError::Interrupted { done: 0, total });
             }
             let (identity, image) = (slot / images, slot % images);
-            save(&root.join(self.path(identity, image)), &self.content(identity, image))?;
+            let (path, content) = match identity.checked_sub(people) {
+                None => (self.path(identity, image), self.content(identity, image)),
+                Some(i) => (self.hidden_path(i, image), self.hidden_content(i, image)),
+            };
+            save(&root.join(path), &content)?;
             progress.add(1);
             Ok(())
         });
@@ -144,7 +172,34 @@ impl Folder {
                 let mut draw = Stream::new(&[seed, identity, image, 0xbad]);
                 spoil(photograph(seed, identity, image), damage, &mut draw)
             }
+            Some(Fault::Junk(kind)) => {
+                let mut draw = Stream::new(&[seed, identity, image, 0x7a5]);
+                junk::spoil(&photograph(seed, identity, image), kind, &mut draw)
+            }
         }
+    }
+
+    /// A picture of held-out person `i` that no other file shows.
+    fn hidden_content(&self, i: u64, image: u64) -> Vec<u8> {
+        let World { seed, identities, images, .. } = self.world;
+        photograph(seed, identities + i, images * (identities + 1) + image)
+    }
+
+    fn hidden_path(&self, i: u64, image: u64) -> PathBuf {
+        let name = self.hidden_name(i);
+        self.training_folder(name.clone()).join(format!("{name}_{:04}.jpg", image + 1))
+    }
+
+    fn split_name(&self, i: usize) -> String {
+        name(self.world.identities + self.world.holdout + i as u64)
+    }
+
+    fn hidden_name(&self, i: u64) -> String {
+        self.split_name(self.plan.splits().len() + i as usize)
+    }
+
+    fn training_folder(&self, name: String) -> PathBuf {
+        if self.world.holdout == 0 { name.into() } else { Path::new("train").join(name) }
     }
 
     fn fault_of(&self, identity: u64, image: u64) -> Option<Fault> {
@@ -157,7 +212,12 @@ impl Folder {
         let World { identities, holdout, images, .. } = self.world;
         let people = if holdout > 0 { identities..identities + holdout } else { 0..identities };
         let sound = |identity| {
-            (0..images).filter(|&i| self.fault_of(identity, i).is_none()).collect::<Vec<_>>()
+            (0..images)
+                .filter(|&i| {
+                    self.fault_of(identity, i).is_none()
+                        && self.plan.split_of(identity, i).is_none()
+                })
+                .collect::<Vec<_>>()
         };
         people.map(|i| Person { name: name(i), images: sound(i) }).collect()
     }
@@ -172,6 +232,10 @@ impl Folder {
     }
 
     fn path(&self, identity: u64, image: u64) -> PathBuf {
+        if let Some(i) = self.plan.split_of(identity, image) {
+            let name = self.split_name(i);
+            return self.training_folder(name.clone()).join(format!("{name}_{:04}.jpg", image + 1));
+        }
         self.folder_of(identity).join(format!("{}_{:04}.jpg", name(identity), image + 1))
     }
 
@@ -194,6 +258,7 @@ impl Folder {
                     truth.how = Some(if same_bytes { "same_bytes" } else { "re_encoded" });
                 }
                 Fault::Corrupt(damage) => truth.how = Some(damage.name()),
+                Fault::Junk(kind) => (truth.fault, truth.how) = ("junk", Some(kind.name())),
             }
             truth
         });
@@ -205,6 +270,19 @@ impl Folder {
             holdout_identities: self.world.holdout,
             noise,
             faults: faults.collect(),
+            splits: (0..)
+                .zip(self.plan.splits())
+                .map(|(i, &identity)| SplitTruth {
+                    identity: name(identity),
+                    other: self.split_name(i),
+                })
+                .collect(),
+            hidden: (0..self.world.hidden)
+                .map(|i| HiddenTruth {
+                    identity: self.hidden_name(i),
+                    shows: name(self.world.identities + i),
+                })
+                .collect(),
         };
         let mut text = serde_json::to_vec_pretty(&truth).expect("numbers and strings become JSON");
         text.push(b'\n');
@@ -213,7 +291,7 @@ impl Folder {
 
     fn summary(&self, pairs: u64, seconds: f64) -> Summary {
         let World { identities, holdout, images, .. } = self.world;
-        let all = (identities + holdout) * images;
+        let all = (identities + holdout + self.world.hidden) * images;
         let count = |is: fn(&Fault) -> bool| self.plan.faults().filter(|f| is(&f.2)).count() as u64;
         Summary {
             images: all,
@@ -222,6 +300,9 @@ impl Folder {
             mislabelled: count(|f| matches!(f, Fault::Mislabelled { .. })),
             duplicated: count(|f| matches!(f, Fault::Duplicated { .. })),
             corrupt: count(|f| matches!(f, Fault::Corrupt(_))),
+            junk: count(|f| matches!(f, Fault::Junk(_))),
+            split_identities: self.plan.splits().len() as u64,
+            hidden_identities: self.world.hidden,
             pairs,
             seconds,
             images_per_second: all as f64 / seconds.max(1e-9),
@@ -247,6 +328,9 @@ impl Summary {
             ("mislabelled", self.mislabelled),
             ("duplicated", self.duplicated),
             ("corrupt", self.corrupt),
+            ("junk", self.junk),
+            ("split identities", self.split_identities),
+            ("hidden identities", self.hidden_identities),
         ] {
             if n > 0 {
                 row(kind, count(n));
@@ -308,7 +392,7 @@ mod tests {
 
     #[test]
     fn held_out_people_are_in_a_folder_of_their_own() {
-        let world = World { seed: 0, identities: 2, holdout: 1, images: 1 };
+        let world = World { seed: 0, identities: 2, holdout: 1, images: 1, hidden: 0 };
         let folder = Folder { world, plan: Plan::new(world, Noise::default()) };
         let path = |identity| folder.path(identity, 0).to_string_lossy().into_owned();
         assert_eq!(path(1), "train/Person_000001/Person_000001_0001.jpg");

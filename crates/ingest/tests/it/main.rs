@@ -4,6 +4,7 @@
 
 mod align;
 mod bench;
+mod clean;
 mod common;
 mod inputs;
 mod inspect;

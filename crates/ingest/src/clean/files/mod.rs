@@ -1,0 +1,10 @@
+//! Passes that look at the images themselves.
+
+mod duplicates;
+mod flags;
+mod perceptual;
+mod signature;
+
+pub use duplicates::{NearOptions, exact, near};
+pub use flags::{FlagOptions, flags};
+pub use signature::{Signature, signatures};

@@ -1,0 +1,98 @@
+//! A hash of what a picture looks like: equal or nearly so for the same picture encoded again.
+
+/// Side of the picture that is transformed.
+const SIDE: usize = 32;
+/// Lowest frequencies kept each way.
+const LOW: usize = 8;
+
+/// 64 bits: which of the 8×8 lowest frequencies of the luma, shrunk to 32×32, are above their
+/// median (the cosine-transform hash, pHash).
+pub fn perceptual_hash(luma: &[u8], width: usize, height: usize) -> u64 {
+    let small = shrink(luma, width, height, SIDE, SIDE);
+    let low = lowest_frequencies(&small);
+    // The mean says how bright the picture is, not what is on it.
+    let mut others = low[1..].to_vec();
+    others.sort_by(f32::total_cmp);
+    let median = others[others.len() / 2];
+    low.iter().enumerate().fold(0, |hash, (i, value)| hash | (u64::from(*value > median) << i))
+}
+
+/// Mean of every cell of a grid of `columns` by `rows`; pixels that lie in two cells count in parts.
+pub fn shrink(luma: &[u8], width: usize, height: usize, columns: usize, rows: usize) -> Vec<f32> {
+    let across = spans(width, columns);
+    let down = spans(height, rows);
+    let mut lines = vec![0.0; height * columns];
+    for y in 0..height {
+        let row = &luma[y * width..(y + 1) * width];
+        for (x, span) in across.iter().enumerate() {
+            let sum: f32 = span.iter().map(|&(i, weight)| f32::from(row[i]) * weight).sum();
+            lines[y * columns + x] = sum;
+        }
+    }
+    let mut out = vec![0.0; rows * columns];
+    for (y, span) in down.iter().enumerate() {
+        for &(i, weight) in span {
+            for x in 0..columns {
+                out[y * columns + x] += lines[i * columns + x] * weight;
+            }
+        }
+    }
+    out
+}
+
+/// For each of `n` cells along a side of `length` pixels, the pixels in it and their weights, which
+/// sum to 1.
+fn spans(length: usize, n: usize) -> Vec<Vec<(usize, f32)>> {
+    let step = length as f32 / n as f32;
+    let span = |cell: usize| {
+        let (start, end) = (cell as f32 * step, (cell + 1) as f32 * step);
+        let pixels = start as usize..(end.ceil() as usize).min(length);
+        let part = |i: usize| (end.min((i + 1) as f32) - start.max(i as f32)).max(0.0);
+        pixels.map(|i| (i, part(i) / step)).collect()
+    };
+    (0..n).map(span).collect()
+}
+
+/// The type-II cosine transform of a 32×32 picture, its 8×8 lowest coefficients.
+fn lowest_frequencies(picture: &[f32]) -> Vec<f32> {
+    let wave = |k: usize, i: usize| {
+        (std::f32::consts::PI * k as f32 * (2 * i + 1) as f32 / (2 * SIDE) as f32).cos()
+    };
+    let waves: Vec<f32> = (0..LOW * SIDE).map(|at| wave(at / SIDE, at % SIDE)).collect();
+    let wave_of = |k: usize| &waves[k * SIDE..(k + 1) * SIDE];
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let mut lines = vec![0.0; LOW * SIDE];
+    for (y, row) in picture.chunks_exact(SIDE).enumerate() {
+        (0..LOW).for_each(|k| lines[k * SIDE + y] = dot(row, wave_of(k)));
+    }
+    let coefficient = |at: usize| dot(&lines[at % LOW * SIDE..][..SIDE], wave_of(at / LOW));
+    (0..LOW * LOW).map(coefficient).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(of: impl Fn(usize, usize) -> f32) -> Vec<u8> {
+        (0..112 * 112).map(|i| of(i % 112, i / 112).clamp(0.0, 255.0) as u8).collect()
+    }
+
+    #[test]
+    fn brightness_and_contrast_leave_the_hash_as_it_is() {
+        let waves =
+            |x: usize, y: usize| (x as f32 / 9.0).sin() * 40.0 + (y as f32 / 17.0).cos() * 50.0;
+        let hash = perceptual_hash(&picture(|x, y| 128.0 + waves(x, y)), 112, 112);
+        let dimmer = perceptual_hash(&picture(|x, y| 100.0 + 0.7 * waves(x, y)), 112, 112);
+        let other = perceptual_hash(&picture(|x, y| 128.0 + waves(y, x)), 112, 112);
+        assert!((hash ^ dimmer).count_ones() <= 4, "{:064b}", hash ^ dimmer);
+        assert!((hash ^ other).count_ones() > 10);
+    }
+
+    #[test]
+    fn shrinking_averages() {
+        assert_eq!(shrink(&[0, 10, 20, 30, 40, 50], 3, 2, 1, 1), [25.0]);
+        // Cells of one and a half pixels.
+        let halves = shrink(&[0, 30, 90], 3, 1, 2, 1);
+        assert!((halves[0] - 10.0).abs() < 1e-4 && (halves[1] - 70.0).abs() < 1e-4, "{halves:?}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Images under a wrong label.
+
+use pfc_metrics::{Rows, near};
+use pfc_shard::decisions::{Action, Decision};
+use serde_json::json;
+
+use super::{Bounds, calibrate, centres::Centres};
+use crate::{IngestError, clean::Work, embeddings::Embeddings};
+
+/// Share of strangers that pass as one's own image: what is below that score is looked at.
+const STRANGER_RATE: f64 = 1e-3;
+/// So many wrong pairs above the bound are refused all the same for each that passes: the match must
+/// be the nearest of all, by a margin, and sure of itself (three in four on LFW with known errors).
+const REFUSED_ALL_THE_SAME: f64 = 4.0;
+/// One image says less of a person than a centre does: so much more is asked of it.
+const SINGLE_EXTRA: f32 = 0.1;
+/// Suspects compared at a time: bounds their memory.
+const CHUNK: usize = 1 << 16;
+
+/// Relabels images that are far from their own identity, near to another's centre and nearer to it
+/// than to their own by a margin, where the other identity is sure of itself. Such as are near to a
+/// single image only, or not near enough, are suspicions.
+///
+/// Only suspects are compared with all centres: 2·D·(suspects)·G operations.
+///
+/// # Errors
+///
+/// [`IngestError`] if embeddings cannot be read, or are too few to calibrate with.
+pub fn labels(
+    work: &mut Work<'_>,
+    embeddings: &Embeddings,
+    bounds: &Bounds,
+) -> Result<Vec<Decision>, IngestError> {
+    let centres = Centres::of(work, embeddings)?;
+    let needs_tail = bounds.stranger.is_none() || bounds.label_match.is_none();
+    let tail = needs_tail.then(|| calibrate::image_to_centre(&centres, embeddings)).transpose()?;
+    let at = |rate: f64| tail.map_or(f32::NAN, |tail| tail.at(rate));
+    let stranger = bounds.stranger.unwrap_or_else(|| at(STRANGER_RATE));
+    let suspects = suspects(work, &centres, stranger);
+    let compared = (suspects.len() as f64 * centres.len() as f64).max(1.0);
+    let match_rate = (REFUSED_ALL_THE_SAME * bounds.false_matches / compared).min(STRANGER_RATE);
+    let label_match = bounds.label_match.unwrap_or_else(|| at(match_rate));
+    work.notes.insert(
+        "labels".into(),
+        json!({
+            "stranger": stranger, "label_match": label_match, "label_margin": bounds.label_margin,
+            "suspects": suspects.len(), "false_match_rate": match_rate,
+            "impostors": tail.map(|tail| tail.note()),
+        }),
+    );
+    let judge =
+        Judge { work, centres: &centres, stranger, label_match, margin: bounds.label_margin };
+    let mut decisions = Vec::new();
+    for chunk in suspects.chunks(CHUNK) {
+        decisions.extend(judge.decide(chunk, embeddings)?);
+    }
+    decisions.sort_by_key(|decision| decision.row);
+    Ok(decisions)
+}
+
+/// An image that may be a stranger's.
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    row: u64,
+    place: usize,
+    own: f32,
+}
+
+fn suspects(work: &Work<'_>, centres: &Centres, stranger: f32) -> Vec<Suspect> {
+    let of_place = |place: usize| {
+        let rows = centres.own(place).filter(|(_, own)| *own < stranger);
+        rows.map(move |(row, own)| Suspect { row, place, own })
+    };
+    let all = (0..centres.len()).flat_map(of_place);
+    all.filter(|suspect| !work.view.is_pinned(suspect.row)).collect()
+}
+
+struct Judge<'a> {
+    work: &'a Work<'a>,
+    centres: &'a Centres,
+    stranger: f32,
+    label_match: f32,
+    margin: f32,
+}
+
+impl Judge<'_> {
+    fn decide(
+        &self,
+        suspects: &[Suspect],
+        embeddings: &Embeddings,
+    ) -> Result<Vec<Decision>, IngestError> {
+        if suspects.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<u64> = suspects.iter().map(|suspect| suspect.row).collect();
+        let images = embeddings.rows(&rows)?;
+        let images = Rows::new(&images, embeddings.dim()).expect("whole rows");
+        let allowed = |i: usize, to: usize| to != suspects[i].place && self.is_sure(to);
+        let found = near::nearest(images, self.centres.rows(), allowed);
+        let judged = suspects.iter().zip(found);
+        Ok(judged.filter_map(|(suspect, found)| self.judge(suspect, found?)).collect())
+    }
+
+    /// Whether the identity is one person, as far as its images tell: a single one always is.
+    fn is_sure(&self, place: usize) -> bool {
+        let cohesion = self.centres.cohesion[place];
+        cohesion.is_nan() || cohesion >= self.stranger
+    }
+
+    fn judge(&self, suspect: &Suspect, (to, score): (u32, f32)) -> Option<Decision> {
+        let to = to as usize;
+        let is_single = self.centres.n_images(to) == 1;
+        let bound = self.label_match + if is_single { SINGLE_EXTRA } else { 0.0 };
+        let is_nearer = score >= suspect.own + self.margin;
+        let action = match score >= bound && is_nearer {
+            true => Action::Relabel,
+            // One such suspicion in ten is right; below it is noise.
+            false if is_nearer && score >= 0.5 * (self.stranger + self.label_match) => {
+                Action::Suspect
+            }
+            false => return None,
+        };
+        let decision =
+            Decision::new(suspect.row, self.work.own_label(suspect.row), action, "label_error");
+        let target = self.centres.groups.labels[to];
+        Some(
+            decision
+                .scored(score, bound)
+                .with_partner(self.centres.typical[to])
+                .with_target(target),
+        )
+    }
+}

@@ -1,0 +1,105 @@
+//! Passes that compare embeddings: who is nobody's, someone else's, or twice there.
+//!
+//! Scores are cosines. `G` identities, `D` numbers of an embedding.
+
+mod calibrate;
+mod centres;
+mod labels;
+mod merges;
+mod outliers;
+mod overlap;
+mod union;
+
+use clap::ValueEnum;
+
+pub use labels::labels;
+pub use merges::{joined, merges};
+pub use outliers::outliers;
+pub use overlap::overlap;
+
+/// Bounds of the passes that compare embeddings; those not stated are calibrated.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Bounds {
+    /// Wrong pairs to expect among all that a pass compares, before it looks at what else speaks
+    /// for them; bounds are calibrated to that
+    #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = positive)]
+    pub false_matches: f64,
+    /// merges: cosine of two centres above which they are one person
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    pub same_person: Option<f32>,
+    /// merges: cosine above which it is a suspicion
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    pub maybe_same_person: Option<f32>,
+    /// labels: cosine of an image with another identity's centre above which it is theirs
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    pub label_match: Option<f32>,
+    /// labels: by how much that centre must be nearer than its own
+    #[arg(long, value_name = "COSINE", default_value_t = 0.1, value_parser = cosine)]
+    pub label_margin: f32,
+    /// outliers, labels: cosine with its own centre below which an image may be a stranger's
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    pub stranger: Option<f32>,
+    /// outliers: cosine with its own centre below which an image is left out
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    pub outlier: Option<f32>,
+    /// overlap: cosine of a probe with a centre above which the identity is left out
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    pub probe_match: Option<f32>,
+    /// outliers: what becomes of a second person's images among those of one identity
+    #[arg(long, value_name = "HOW", default_value = "keep")]
+    pub second_cluster: SecondCluster,
+}
+
+/// What becomes of images that are like one another, but not like the rest of their identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SecondCluster {
+    /// They stay, as a suspicion
+    Keep,
+    /// They become an identity of their own
+    Split,
+    /// They are left out
+    Drop,
+}
+
+impl Bounds {
+    /// As arguments.
+    pub fn stated(&self) -> Vec<String> {
+        let bound = |name: &str, value: Option<f32>| value.map(|v| format!("--{name}={v}"));
+        let second = match self.second_cluster {
+            SecondCluster::Keep => "keep",
+            SecondCluster::Split => "split",
+            SecondCluster::Drop => "drop",
+        };
+        let given = [
+            bound("same-person", self.same_person),
+            bound("maybe-same-person", self.maybe_same_person),
+            bound("label-match", self.label_match),
+            bound("stranger", self.stranger),
+            bound("outlier", self.outlier),
+            bound("probe-match", self.probe_match),
+        ];
+        let mut all = vec![
+            format!("--false-matches={}", self.false_matches),
+            format!("--label-margin={}", self.label_margin),
+            format!("--second-cluster={second}"),
+        ];
+        all.extend(given.into_iter().flatten());
+        all
+    }
+}
+
+fn cosine(text: &str) -> Result<f32, String> {
+    let value: f32 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    match (-1.0..=1.0).contains(&value) {
+        true => Ok(value),
+        false => Err(format!("a cosine lies between -1 and 1, not at {value}")),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    match value.is_finite() && value > 0.0 {
+        true => Ok(value),
+        false => Err("a number above 0 is wanted".into()),
+    }
+}

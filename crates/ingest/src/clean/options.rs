@@ -1,0 +1,249 @@
+//! The command line of `clean`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use pfc_cli::Format;
+
+use super::{CleanError, Work, files, identities};
+use crate::{
+    IngestError,
+    embeddings::{EmbedOptions, Embeddings, with_model},
+    threads::Threads,
+};
+
+/// Find duplicates, bad images, outliers, wrong labels and people with two labels.
+///
+/// Writes what it finds as decisions beside the data set (DATASET/decisions/NNN.arrow) and changes
+/// nothing else: `decisions list` and `show` tell them, `decisions undo` takes them back, `report`
+/// draws them, `review` asks somebody, and `compact` applies them in a new data set. Findings that
+/// are likely but not sure are suspicions, which `compact` does not apply.
+///
+/// Passes run in one order, each on what those before it left. exact: the same bytes or pixels
+/// twice. near: the same picture, encoded again. small, blurred, blank, aspect: images without
+/// enough to see. labels: rows that are someone else's. outliers: rows that are nobody's. merges:
+/// identities that are one person. overlap: people of the --probes. few, many: identities of too few
+/// or too many images.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pfc-ingest clean data
+  pfc-ingest clean data --pass exact,near,few --min-images 3
+  pfc-ingest clean data --pass files,embeddings --embeddings data.npy
+  pfc-ingest clean data --pass embeddings --model w600k_r50.onnx
+  pfc-ingest clean data --pass overlap --model r50.onnx --probes ijbc.npy
+  pfc-ingest clean data --pass merges --embeddings data.npy --same-person 0.62 --dry-run
+
+Thresholds that are not stated are calibrated: pairs of different identities are sampled from the
+data set itself, and the bound is put where --false-matches wrong pairs are expected among all that
+are compared. Figures and bounds are printed, and kept with the decisions.")]
+pub struct CleanArgs {
+    /// Folder that `pack` wrote
+    pub(super) dataset: PathBuf,
+    /// Passes to run; `files` and `embeddings` stand for all of their kind
+    #[arg(long = "pass", value_name = "NAME", value_delimiter = ',', default_value = "files")]
+    passes: Vec<PassName>,
+    /// Embeddings of all rows: .npy, .npz, .arrow or .safetensors
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    embeddings: Option<PathBuf>,
+    /// Network to embed with; what it gives is kept in DATASET/embeddings
+    #[arg(long, value_name = "FILE.onnx")]
+    model: Option<PathBuf>,
+    /// Embed images alone, not summed with their mirror image
+    #[arg(long, requires = "model")]
+    no_mirror: bool,
+    /// Embeddings of benchmark faces, by the same network: their people are left out
+    #[arg(long, value_name = "FILE")]
+    probes: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) near: files::NearOptions,
+    #[command(flatten)]
+    pub(super) flags: files::FlagOptions,
+    #[command(flatten)]
+    pub(super) bounds: identities::Bounds,
+    /// Leave identities of fewer images out
+    #[arg(long, value_name = "N")]
+    pub(super) min_images: Option<u64>,
+    /// Leave images beyond this many of an identity out
+    #[arg(long, value_name = "N")]
+    pub(super) max_images: Option<u64>,
+    /// Print what would be decided and write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) threads: Threads,
+    #[command(flatten)]
+    pub(super) format: Format,
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PassName {
+    /// All that look at images, and few or many where their numbers are given
+    Files,
+    /// labels, outliers and merges; overlap where --probes is given
+    Embeddings,
+    Exact,
+    Near,
+    Small,
+    Blurred,
+    Blank,
+    Aspect,
+    Labels,
+    Outliers,
+    Merges,
+    Overlap,
+    Few,
+    Many,
+}
+
+/// A pass, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pass {
+    Exact,
+    Near,
+    Small,
+    Blurred,
+    Blank,
+    Aspect,
+    Labels,
+    Outliers,
+    Merges,
+    Overlap,
+    Few,
+    Many,
+}
+
+impl Pass {
+    const IMAGES: [Pass; 6] =
+        [Pass::Exact, Pass::Near, Pass::Small, Pass::Blurred, Pass::Blank, Pass::Aspect];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pass::Exact => "exact",
+            Pass::Near => "near",
+            Pass::Small => "small",
+            Pass::Blurred => "blurred",
+            Pass::Blank => "blank",
+            Pass::Aspect => "aspect",
+            Pass::Labels => "labels",
+            Pass::Outliers => "outliers",
+            Pass::Merges => "merges",
+            Pass::Overlap => "overlap",
+            Pass::Few => "few",
+            Pass::Many => "many",
+        }
+    }
+
+    /// Whether it looks at pixels.
+    pub fn needs_images(self) -> bool {
+        Pass::IMAGES.contains(&self)
+    }
+
+    /// Whether it compares embeddings.
+    pub fn needs_embeddings(self) -> bool {
+        matches!(self, Pass::Labels | Pass::Outliers | Pass::Merges | Pass::Overlap)
+    }
+}
+
+impl CleanArgs {
+    /// The passes asked for, in order, once each.
+    ///
+    /// # Errors
+    ///
+    /// [`CleanError`] if one lacks what it needs.
+    pub(super) fn passes(&self) -> Result<Vec<Pass>, CleanError> {
+        let mut all: Vec<Pass> = self.passes.iter().flat_map(|name| self.expand(*name)).collect();
+        all.sort_unstable();
+        all.dedup();
+        let has_embeddings = self.embeddings.is_some() || self.model.is_some();
+        for pass in &all {
+            let missing = match pass {
+                Pass::Few if self.min_images.is_none() => Some("--min-images"),
+                Pass::Many if self.max_images.is_none() => Some("--max-images"),
+                Pass::Overlap if self.probes.is_none() => Some("--probes"),
+                _ => None,
+            };
+            if let Some(option) = missing {
+                return Err(CleanError::Missing { pass: pass.name(), option });
+            }
+            if pass.needs_embeddings() && !has_embeddings {
+                return Err(CleanError::NoEmbeddings { pass: pass.name() });
+            }
+        }
+        Ok(all)
+    }
+
+    fn expand(&self, name: PassName) -> Vec<Pass> {
+        let counts = [self.min_images.map(|_| Pass::Few), self.max_images.map(|_| Pass::Many)];
+        match name {
+            PassName::Files => {
+                Pass::IMAGES.into_iter().chain(counts.into_iter().flatten()).collect()
+            }
+            PassName::Embeddings => {
+                let overlap = self.probes.as_ref().map(|_| Pass::Overlap);
+                [Pass::Labels, Pass::Outliers, Pass::Merges].into_iter().chain(overlap).collect()
+            }
+            PassName::Exact => vec![Pass::Exact],
+            PassName::Near => vec![Pass::Near],
+            PassName::Small => vec![Pass::Small],
+            PassName::Blurred => vec![Pass::Blurred],
+            PassName::Blank => vec![Pass::Blank],
+            PassName::Aspect => vec![Pass::Aspect],
+            PassName::Labels => vec![Pass::Labels],
+            PassName::Outliers => vec![Pass::Outliers],
+            PassName::Merges => vec![Pass::Merges],
+            PassName::Overlap => vec![Pass::Overlap],
+            PassName::Few => vec![Pass::Few],
+            PassName::Many => vec![Pass::Many],
+        }
+    }
+
+    /// Embeddings of the data set's rows, from the file or the network.
+    pub(super) fn embeddings(&self, work: &Work<'_>) -> Result<Embeddings, IngestError> {
+        match (&self.embeddings, &self.model) {
+            (Some(file), _) => Embeddings::open(file)?.of(work.dataset),
+            (None, Some(model)) => {
+                let options = EmbedOptions { plain: self.no_mirror, quiet: work.quiet };
+                with_model(model, work.dir, work.dataset, options)
+            }
+            (None, None) => Err(CleanError::NoEmbeddings { pass: "embeddings" }.into()),
+        }
+    }
+
+    /// The faces of the benchmark.
+    pub(super) fn probes(&self, expected: usize) -> Result<Embeddings, IngestError> {
+        let missing = CleanError::Missing { pass: "overlap", option: "--probes" };
+        let probes = Embeddings::open(self.probes.as_ref().ok_or(missing)?)?.in_order();
+        match probes.dim() {
+            found if found == expected => Ok(probes),
+            found => Err(CleanError::Dim { found, expected }.into()),
+        }
+    }
+
+    /// What decides the outcome, to be kept with it: not the number of threads, nor where files lie.
+    pub(super) fn stated(&self) -> Vec<String> {
+        let name =
+            |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let file = |option: &str, path: &Option<PathBuf>| {
+            path.as_ref().map(|path| format!("--{option}={}", name(path)))
+        };
+        let number = |option: &str, n: Option<u64>| n.map(|n| format!("--{option}={n}"));
+        let passes = self.passes().unwrap_or_default();
+        let passes: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
+        let options = [
+            file("embeddings", &self.embeddings),
+            file("model", &self.model),
+            self.no_mirror.then(|| "--no-mirror".into()),
+            file("probes", &self.probes),
+            number("min-images", self.min_images),
+            number("max-images", self.max_images),
+        ];
+        let mut all = vec![format!("--pass={}", passes.join(","))];
+        all.extend(options.into_iter().flatten());
+        all.extend(self.near.stated());
+        all.extend(self.flags.stated());
+        all.extend(self.bounds.stated());
+        all
+    }
+}

@@ -1,0 +1,199 @@
+//! Embeddings of the rows of a data set: from a file of any common kind, or computed by a model.
+
+mod arrow;
+mod layout;
+mod model;
+mod npy;
+mod npz;
+mod numbers;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use pfc_shard::Dataset;
+
+use crate::IngestError;
+use layout::Layout;
+pub use model::{EmbedOptions, with_model};
+use numbers::read_at;
+
+/// Numbers in an embedding at most.
+pub const DIM_MAX: usize = 65_536;
+
+/// Embeddings by row of a data set, left on disk: every read is one of the file.
+#[derive(Debug)]
+pub struct Embeddings {
+    path: PathBuf,
+    file: File,
+    layout: Layout,
+    /// The file's row for each row of the data set; the same where not given.
+    order: Option<Vec<u32>>,
+}
+
+/// A file that does not hold what is wanted of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", path.display())]
+pub struct EmbeddingError {
+    path: PathBuf,
+    what: String,
+}
+
+impl EmbeddingError {
+    fn new(path: &Path, what: impl Into<String>) -> EmbeddingError {
+        EmbeddingError { path: path.to_path_buf(), what: what.into() }
+    }
+
+    /// The way out.
+    pub fn hint(&self) -> Option<String> {
+        Some(
+            "give one embedding a row, in the order of the rows, as `numpy.save(\"e.npy\", e)` of \
+             [rows, numbers] does; or a .npz, .arrow or .safetensors, in which `names` (or \
+             `source`) may say which image each is of"
+                .into(),
+        )
+    }
+}
+
+impl Embeddings {
+    /// Opens a `.npy`, `.npz`, `.arrow` or `.safetensors` with a two-dimensional array of float16,
+    /// float32 or float64. The names that a `.npz` or `.arrow` gives are compared with the sources.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbeddingError`] for a file that is none, or lacks a row.
+    pub fn open(path: &Path) -> Result<Opened, IngestError> {
+        let file = File::open(path).map_err(IngestError::at("open", path))?;
+        let bad = |what: String| IngestError::from(EmbeddingError::new(path, what));
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let found = match ending {
+            "npy" => npy::open(&file).map(|layout| (layout, None, None)),
+            "safetensors" => layout::safetensors(&file).map(|layout| (layout, None, None)),
+            "npz" => npz::open(&file),
+            "arrow" | "feather" => arrow::open(&file),
+            _ => Err("its name ends in none of .npy, .npz, .arrow, .safetensors".into()),
+        };
+        let (layout, names, spooled) = found.map_err(bad)?;
+        let file = spooled.unwrap_or(file);
+        let embeddings = Embeddings { path: path.to_path_buf(), file, layout, order: None };
+        Ok(Opened { embeddings, names })
+    }
+
+    /// Numbers in an embedding.
+    pub fn dim(&self) -> usize {
+        self.layout.dim
+    }
+
+    /// Embeddings there are.
+    pub fn len(&self) -> u64 {
+        self.order.as_ref().map_or(self.layout.rows, |order| order.len() as u64)
+    }
+
+    /// The embedding of `row`, with length 1, into `out` of [`dim`](Embeddings::dim) numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbeddingError`] for a row that is not there, not finite or zero.
+    pub fn read(&self, row: u64, out: &mut [f32]) -> Result<(), IngestError> {
+        let bad = |what: String| IngestError::from(EmbeddingError::new(&self.path, what));
+        let in_file = match &self.order {
+            Some(order) => order.get(row as usize).copied().map(u64::from),
+            None => Some(row).filter(|row| *row < self.layout.rows),
+        };
+        let in_file = in_file.ok_or_else(|| bad(format!("it has no row {row}")))?;
+        read_at(&self.file, &self.layout, in_file, out)
+            .map_err(IngestError::at("read", &self.path))?;
+        let norm = out.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        if !norm.is_finite() || norm == 0.0 {
+            return Err(bad(format!("row {in_file} is zero or not finite")));
+        }
+        out.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        Ok(())
+    }
+
+    /// Several rows one after another.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Embeddings::read).
+    pub fn rows(&self, rows: &[u64]) -> Result<Vec<f32>, IngestError> {
+        let mut data = vec![0.0; rows.len() * self.dim()];
+        for (row, out) in rows.iter().zip(data.chunks_exact_mut(self.dim())) {
+            self.read(*row, out)?;
+        }
+        Ok(data)
+    }
+}
+
+/// Writes a `.npy` of `rows` embeddings of `dim` numbers, each given by `read`; it appears once
+/// complete.
+///
+/// # Errors
+///
+/// Those of `read`, or of a failed write.
+pub fn write_rows(
+    path: &Path,
+    rows: u64,
+    dim: usize,
+    read: impl Fn(u64, &mut [f32]) -> Result<(), IngestError>,
+) -> Result<(), IngestError> {
+    use std::io::Write;
+    if let Some(folder) = path.parent() {
+        pfc_durable::create_dir_all(folder)?;
+    }
+    let failed = |e| IngestError::from(pfc_durable::DurableError::at("write", path)(e));
+    let mut file = pfc_durable::AtomicFile::create(path)?;
+    file.write_all(&npy::write_header(rows, dim)).map_err(failed)?;
+    let mut numbers = vec![0.0f32; dim];
+    for row in 0..rows {
+        read(row, &mut numbers)?;
+        let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
+        file.write_all(&bytes).map_err(failed)?;
+    }
+    Ok(file.commit()?)
+}
+
+/// A file, and who its rows are if it says so.
+#[derive(Debug)]
+pub struct Opened {
+    embeddings: Embeddings,
+    names: Option<Vec<String>>,
+}
+
+impl Opened {
+    /// As they are in the file.
+    pub fn in_order(self) -> Embeddings {
+        self.embeddings
+    }
+
+    /// Those of the rows of `dataset`: by name where the file has names, else in row order.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbeddingError`] if a row has none, or their numbers differ.
+    pub fn of(self, dataset: &Dataset) -> Result<Embeddings, IngestError> {
+        let Opened { mut embeddings, names } = self;
+        let bad = |what: String| EmbeddingError::new(&embeddings.path, what);
+        let Some(names) = names else {
+            let (found, expected) = (embeddings.len(), dataset.len());
+            return match found == expected {
+                true => Ok(embeddings),
+                false => Err(bad(format!("{found} embeddings for {expected} rows")).into()),
+            };
+        };
+        let mut by_name: Vec<u32> = (0..names.len() as u32).collect();
+        by_name.sort_by_key(|&i| &names[i as usize]);
+        let mut order = Vec::with_capacity(dataset.len() as usize);
+        for row in 0..dataset.len() {
+            let source = dataset.get(row)?.source;
+            let at = by_name.partition_point(|&i| names[i as usize].as_str() < source);
+            let found = by_name.get(at).filter(|&&i| names[i as usize] == source);
+            let found =
+                found.ok_or_else(|| bad(format!("none is called `{source}`, row {row}")))?;
+            order.push(*found);
+        }
+        embeddings.order = Some(order);
+        Ok(embeddings)
+    }
+}

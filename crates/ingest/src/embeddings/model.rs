@@ -1,0 +1,159 @@
+//! Embeddings that a model computes, kept beside the data set, so that a stopped run goes on.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use pfc_cli::{Progress, interrupt};
+use pfc_onnx::{OnnxModel, OpenOptions as ModelOptions};
+use pfc_shard::{Dataset, ImageSize, decode::decode_rgb};
+use rayon::prelude::*;
+
+use super::{Embeddings, npy};
+use crate::IngestError;
+
+/// Folder of computed embeddings in a data set's folder.
+const EMBEDDINGS_DIR: &str = "embeddings";
+/// Faces decoded and embedded at a time.
+const CHUNK: u64 = 256;
+
+/// How a model is used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EmbedOptions {
+    /// Embed the image alone, not the sum with its mirror image.
+    pub plain: bool,
+    /// Draw no progress.
+    pub quiet: bool,
+}
+
+/// Embeddings of all rows of the data set in `dir`, taken from `dir/embeddings` where an earlier run
+/// left them. The file is named after the model's checksum and appears once complete.
+///
+/// # Errors
+///
+/// [`IngestError`] if the model cannot be opened or fails, an image cannot be decoded, or the user
+/// interrupts; the rows done so far are kept for the next run.
+pub fn with_model(
+    model: &Path,
+    dir: &Path,
+    dataset: &Dataset,
+    options: EmbedOptions,
+) -> Result<Embeddings, IngestError> {
+    let model = OnnxModel::open(model, &ModelOptions::default())?;
+    let folder = dir.join(EMBEDDINGS_DIR);
+    let kind = if options.plain { "plain" } else { "mirrored" };
+    let path = folder.join(format!("{:032x}-{kind}.npy", model.checksum()));
+    if !path.exists() {
+        pfc_durable::create_dir_all(&folder)?;
+        let part = path.with_extension("part");
+        compute(&model, dataset, &part, options)?;
+        pfc_durable::rename(&part, &path)?;
+    }
+    Embeddings::open(&path)?.of(dataset)
+}
+
+fn compute(
+    model: &OnnxModel,
+    dataset: &Dataset,
+    part: &Path,
+    options: EmbedOptions,
+) -> Result<(), IngestError> {
+    let header = npy::write_header(dataset.len(), model.embedding());
+    let (mut out, done) = resume(part, &header, model.embedding() as u64 * 4, dataset.len())?;
+    let write = |e| IngestError::from(pfc_durable::DurableError::at("write", part)(e));
+    let progress = Progress::new("embed", "images", dataset.len(), options.quiet);
+    progress.add(done);
+    let mut row = done;
+    while row < dataset.len() {
+        if interrupt::requested() {
+            return Err(IngestError::Interrupted { done: row, total: dataset.len() });
+        }
+        let end = (row + CHUNK).min(dataset.len());
+        let rows: Vec<u64> = (row..end).collect();
+        let embeddings = embed_chunk(model, dataset, &rows, options)?;
+        let bytes: Vec<u8> = embeddings.iter().flat_map(|v| v.to_le_bytes()).collect();
+        out.write_all(&bytes).map_err(write)?;
+        progress.add(end - row);
+        row = end;
+    }
+    progress.finish();
+    out.sync_all().map_err(write)
+}
+
+/// Opens what an earlier run left, cut back to whole rows, or begins anew.
+fn resume(
+    part: &Path,
+    header: &[u8],
+    row_bytes: u64,
+    n_rows: u64,
+) -> Result<(File, u64), IngestError> {
+    let write = |e| IngestError::from(pfc_durable::DurableError::at("write", part)(e));
+    let start = header.len() as u64;
+    let mut begun = vec![0; header.len()];
+    let read = File::open(part).and_then(|mut file| file.read_exact(&mut begun));
+    let fits = read.is_ok() && begun == header;
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(part);
+    let mut file = opened.map_err(write)?;
+    let mut done = 0;
+    if fits {
+        let bytes = file.metadata().map_err(write)?.len();
+        // The last rows may not have reached the disk before a power cut: they are done again.
+        done = ((bytes - start) / row_bytes).min(n_rows).saturating_sub(CHUNK);
+    } else {
+        file.set_len(0).and_then(|()| file.write_all(header)).map_err(write)?;
+    }
+    let end = start + done * row_bytes;
+    file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(write)?;
+    Ok((file, done))
+}
+
+fn embed_chunk(
+    model: &OnnxModel,
+    dataset: &Dataset,
+    rows: &[u64],
+    options: EmbedOptions,
+) -> Result<Vec<f32>, IngestError> {
+    let size = dataset.manifest().image_size;
+    let decode = |row: &u64| -> Result<Vec<u8>, IngestError> {
+        let face = dataset.get(*row)?;
+        let mut rgb = vec![0; size.rgb_bytes()];
+        let bad = |source| IngestError::BadRow { row: *row, face: face.source.into(), source };
+        decode_rgb(face.image, size, &mut rgb).map_err(bad)?;
+        resized(rgb, size)
+    };
+    let images: Vec<Vec<u8>> = rows.par_iter().map(decode).collect::<Result<_, _>>()?;
+    embed_images(model, &images, options)
+}
+
+/// Embeddings of 112×112 images of red, green, blue, not normalised.
+fn embed_images(
+    model: &OnnxModel,
+    images: &[Vec<u8>],
+    options: EmbedOptions,
+) -> Result<Vec<f32>, IngestError> {
+    let pixels = images.concat();
+    let mut embeddings = model.embed(&pixels, images.len())?;
+    if !options.plain {
+        let mirrored = model.embed_mirrored(&pixels, images.len())?;
+        embeddings.iter_mut().zip(mirrored).for_each(|(a, b)| *a += b);
+    }
+    Ok(embeddings)
+}
+
+/// To the size that models take.
+fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, IngestError> {
+    use crate::image::{Fit, Pixels, resize};
+    if size == ImageSize::FACE {
+        return Ok(rgb);
+    }
+    let pixels = Pixels::rgb(size.width.into(), size.height.into(), rgb);
+    let side = u32::from(ImageSize::FACE.width);
+    let resized = resize(pixels, side, Fit::Crop).map_err(|e| IngestError::Io {
+        op: "resize an image of",
+        path: PathBuf::from("the data set"),
+        source: std::io::Error::other(e),
+    })?;
+    Ok(resized.data)
+}

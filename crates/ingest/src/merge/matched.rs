@@ -1,0 +1,234 @@
+//! Two or more data sets with people in common become one, as Glint360K was made.
+//!
+//! The new data set holds all rows of all, under their own labels; who is the same person is decided
+//! by embeddings and written to its log, so that every join can be looked at and taken back.
+
+use std::path::{Path, PathBuf};
+
+use pfc_cli::{Progress, interrupt, print_json, print_table, table};
+use pfc_durable::AtomicDir;
+use pfc_shard::{
+    DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames, Permutation,
+    decisions::{Decision, DecisionLog, RunInfo, View},
+};
+use serde::Serialize;
+
+use super::MergeArgs;
+use crate::{
+    IngestError,
+    clean::{
+        CleanError, TOOL, Work,
+        identities::{Bounds, SecondCluster, joined},
+        tally,
+    },
+    embeddings::{EmbedOptions, Embeddings, with_model, write_rows},
+    units::count,
+};
+
+/// Embeddings of the new data set, relative to its folder, for later runs of `clean`.
+const EMBEDDINGS_FILE: &str = "embeddings/joined.npy";
+
+/// What was joined, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    parts: Vec<String>,
+    images: u64,
+    identities: u32,
+    decisions: std::collections::BTreeMap<String, std::collections::BTreeMap<&'static str, u64>>,
+    notes: serde_json::Map<String, serde_json::Value>,
+}
+
+/// One of the data sets to join.
+struct Part {
+    name: String,
+    dataset: Dataset,
+    embeddings: Embeddings,
+    first_row: u64,
+    first_label: u32,
+}
+
+/// Joins the parts into OUT, which appears once complete.
+///
+/// # Errors
+///
+/// [`IngestError`] for parts that do not fit, a row or embedding that cannot be read, a failed write.
+pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
+    let parts = open(args, quiet)?;
+    let unfinished = AtomicDir::create(&args.out)?;
+    let out = unfinished.path();
+    write(&parts, out, quiet)?;
+    let dataset = Dataset::open(out)?;
+    let embeddings = Embeddings::open(&out.join(EMBEDDINGS_FILE))?.of(&dataset)?;
+    let mut work = Work::new(out, &dataset, View::of(&dataset), quiet)?;
+    let bounds = bounds(args);
+    let part_of = |label: u32| parts.partition_point(|part| part.first_label <= label);
+    let pool = args.threads.pool()?;
+    let decisions: Vec<Decision> =
+        pool.install(|| joined(&mut work, &embeddings, &bounds, |a, b| part_of(a) != part_of(b)))?;
+    let notes = work.notes.clone();
+    let mut log = DecisionLog::open(out)?;
+    let info = RunInfo {
+        dataset: log.dataset(),
+        tool: TOOL.into(),
+        command: "merge".into(),
+        arguments: stated(args, &parts),
+        notes: notes.clone().into(),
+    };
+    log.append(&info, &decisions)?;
+    unfinished.commit()?;
+    Ok(Summary {
+        parts: parts.iter().map(|part| part.name.clone()).collect(),
+        images: dataset.len(),
+        identities: dataset.n_identities(),
+        decisions: tally(&decisions),
+        notes,
+    })
+}
+
+fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
+    let (n, given) = (args.parts.len(), args.embeddings.len());
+    let wrong = |what: String| Err(CleanError::Join { what }.into());
+    if n < 2 {
+        return wrong(format!("{n} data sets cannot be joined by who is in them"));
+    }
+    if args.model.is_none() && given != n {
+        return wrong(format!("{given} files of embeddings for {n} data sets"));
+    }
+    let mut parts: Vec<Part> = Vec::new();
+    let (mut first_row, mut first_label) = (0u64, 0u32);
+    for (i, dir) in args.parts.iter().enumerate() {
+        let dataset = Dataset::open(dir)?;
+        dataset.preload()?;
+        let embeddings = match &args.model {
+            Some(model) => with_model(model, dir, &dataset, EmbedOptions { plain: false, quiet })?,
+            None => Embeddings::open(&args.embeddings[i])?.of(&dataset)?,
+        };
+        let name = part_name(dir, &parts);
+        let (rows, labels) = (dataset.len(), dataset.n_identities());
+        if let Some(first) = parts.first() {
+            let sizes = [&first.dataset, &dataset].map(|d| d.manifest().image_size);
+            if sizes[0] != sizes[1] {
+                return wrong(format!(
+                    "{} has images of {}, {name} of {}",
+                    first.name, sizes[0], sizes[1]
+                ));
+            }
+            let dims = [first.embeddings.dim(), embeddings.dim()];
+            if dims[0] != dims[1] {
+                return Err(CleanError::Dim { found: dims[1], expected: dims[0] }.into());
+            }
+        }
+        parts.push(Part { name, dataset, embeddings, first_row, first_label });
+        first_row += rows;
+        let Some(next) = first_label.checked_add(labels).filter(|next| *next < u32::MAX) else {
+            return Err(IngestError::TooManyIdentities { n: u32::MAX as usize });
+        };
+        first_label = next;
+    }
+    Ok(parts)
+}
+
+/// The folder's name, with a number if another has it too.
+fn part_name(dir: &Path, before: &[Part]) -> String {
+    let name = dir.file_name().map_or("part".into(), |name| name.to_string_lossy().into_owned());
+    let is_taken = before.iter().any(|part| part.name == name);
+    if is_taken { format!("{name}-{}", before.len()) } else { name }
+}
+
+/// All rows in a random order, their sources and names under the part's name; embeddings likewise.
+fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
+    let Some(first) = parts.first() else { return Ok(()) };
+    let manifest = first.dataset.manifest();
+    let spec = DatasetSpec {
+        image_size: manifest.image_size,
+        seed: manifest.seed,
+        shard_bytes: DEFAULT_SHARD_BYTES,
+        sources: parts.iter().map(|part| part.name.clone()).collect(),
+        tool: TOOL.into(),
+        arguments: vec!["merge --match embeddings".into()],
+    };
+    let total = parts.iter().map(|part| part.dataset.len()).sum();
+    let order = Permutation::new(total, manifest.seed);
+    let mut writer = DatasetWriter::create(out, spec)?;
+    let progress = Progress::new("join", "images", total, quiet);
+    let place = |place: u64| {
+        let at = order.apply(place);
+        let part = &parts[parts.partition_point(|part| part.first_row <= at) - 1];
+        (part, at - part.first_row)
+    };
+    for i in 0..total {
+        if i % 4096 == 0 && interrupt::requested() {
+            return Err(IngestError::Interrupted { done: i, total });
+        }
+        let (part, row) = place(i);
+        let face = part.dataset.get(row)?;
+        let source = format!("{}/{}", part.name, face.source);
+        writer.push(Face { label: part.first_label + face.label, source: &source, ..face })?;
+        progress.add(1);
+    }
+    progress.finish();
+    let mut names = IdentityNames::default();
+    for part in parts {
+        let identities = part.dataset.identities();
+        for label in 0..identities.len() {
+            names.push(identities.names(label).map(|name| format!("{}/{name}", part.name)));
+        }
+    }
+    writer.finish(names)?;
+    let read = |i: u64, out: &mut [f32]| {
+        let (part, row) = place(i);
+        part.embeddings.read(row, out)
+    };
+    write_rows(&out.join(EMBEDDINGS_FILE), total, first.embeddings.dim(), read)
+}
+
+fn bounds(args: &MergeArgs) -> Bounds {
+    Bounds {
+        false_matches: args.false_matches,
+        same_person: args.same_person,
+        maybe_same_person: None,
+        label_match: None,
+        label_margin: 0.0,
+        stranger: None,
+        outlier: None,
+        probe_match: None,
+        second_cluster: SecondCluster::Keep,
+    }
+}
+
+fn stated(args: &MergeArgs, parts: &[Part]) -> Vec<String> {
+    let model = args.model.as_ref().and_then(|m: &PathBuf| m.file_name());
+    let mut all: Vec<String> = parts.iter().map(|part| part.name.clone()).collect();
+    all.push("--match=embeddings".into());
+    all.push(format!("--false-matches={}", args.false_matches));
+    all.extend(args.same_person.map(|bound| format!("--same-person={bound}")));
+    all.extend(model.map(|name| format!("--model={}", name.to_string_lossy())));
+    all
+}
+
+impl Summary {
+    /// Prints the outcome as JSON or tables.
+    ///
+    /// # Errors
+    ///
+    /// That of a closed standard output.
+    pub fn print(&self, json: bool) -> std::io::Result<()> {
+        use std::io::Write;
+        if json {
+            return print_json(self);
+        }
+        let mut rows = table(["reason", "action", "n"]);
+        for (reason, actions) in &self.decisions {
+            for (action, n) in actions {
+                rows.add_row([reason.clone(), (*action).to_owned(), count(*n)]);
+            }
+        }
+        print_table(&rows)?;
+        writeln!(
+            std::io::stdout(),
+            "{} images of {} identities; `compact` applies what was decided",
+            count(self.images),
+            count(self.identities.into())
+        )
+    }
+}

@@ -1,0 +1,115 @@
+//! The figures of the page: counts before and after, histograms, runs and their bounds.
+
+use pfc_shard::{
+    Dataset, Face,
+    decisions::{Run, View},
+};
+
+use super::{
+    histogram::{Histogram, draw},
+    page::Page,
+};
+use crate::{IngestError, clean::tally, units};
+
+const BINS: usize = 40;
+
+/// Counts and histograms of all rows and of those that are left.
+///
+/// # Errors
+///
+/// [`IngestError::Shard`] if a row cannot be read.
+pub fn write(page: &mut Page, dataset: &Dataset, view: &View) -> Result<(), IngestError> {
+    let labels = dataset.labels()?;
+    let mut before = vec![0u64; view.n_identities() as usize];
+    let mut after = before.clone();
+    for (row, &label) in (0..).zip(&labels) {
+        before[label as usize] += 1;
+        if let Some(label) = view.label(row, label) {
+            after[label as usize] += 1;
+        }
+    }
+    let seen = |counts: &[u64]| counts.iter().filter(|n| **n > 0).count() as u64;
+    let kept = dataset.len() - view.n_dropped();
+    let row =
+        |name: &str, was: u64, is: u64| vec![name.to_owned(), units::count(was), units::count(is)];
+    let rows = [
+        row("images", dataset.len(), kept),
+        row("identities", seen(&before), seen(&after)),
+        row("images relabelled", 0, view.n_relabelled()),
+        row("identities merged into others", 0, view.merges().len() as u64),
+    ];
+    page.table(&["", "before", "after"], &[1, 2], &rows);
+    page.heading("figures", "Figures", "pale: before, strong: after");
+    page.push("<div class=\"charts\">\n");
+    let most = |counts: &[u64]| counts.iter().copied().max().unwrap_or(1);
+    let mut sizes: Vec<f32> = before.iter().map(|n| *n as f32).filter(|n| *n > 0.0).collect();
+    let (_, step) = Histogram::scale(&mut sizes, BINS);
+    let step = step.ceil();
+    let n = BINS.min((most(&before) as f64 / step).ceil() as usize + 1);
+    let of = |counts: &[u64]| {
+        let counts = counts.iter().filter(|n| **n > 0).map(|n| *n as f64);
+        Histogram::of(counts, 0.0, step, n)
+    };
+    page.push(&draw("images per identity", "images", &of(&before), &of(&after)));
+    let measures: [(&str, &str, fn(&Face<'_>) -> f32); 4] = [
+        ("bytes per image", "bytes", |face| face.image.len() as f32),
+        ("sharpness (variance of the Laplacian)", "", |face| face.quality.sharpness),
+        ("brightness (mean luma)", "levels", |face| face.quality.brightness),
+        ("contrast (deviation of the luma)", "levels", |face| face.quality.contrast),
+    ];
+    for (title, unit, measure) in measures {
+        let mut values = Vec::with_capacity(labels.len());
+        for row in 0..dataset.len() {
+            values.push(measure(&dataset.get(row)?));
+        }
+        let (start, step) = Histogram::scale(&mut values.clone(), BINS);
+        let all = Histogram::of(values.iter().map(|v| f64::from(*v)), start, step, BINS);
+        let left = (0..).zip(&values).filter(|(row, _)| !view.is_dropped(*row));
+        let left = Histogram::of(left.map(|(_, v)| f64::from(*v)), start, step, BINS);
+        page.push(&draw(title, unit, &all, &left));
+    }
+    page.push("</div>\n");
+    Ok(())
+}
+
+/// What every run decided, and by which bounds.
+pub fn write_runs(page: &mut Page, runs: &[Run]) {
+    if runs.is_empty() {
+        page.paragraph("Nothing has been decided: `pfc-ingest clean` looks for something.");
+        return;
+    }
+    page.heading("runs", "What was decided", "suspicions are not applied");
+    let mut rows = Vec::new();
+    for run in runs {
+        for (reason, actions) in tally(&run.decisions) {
+            for (action, n) in actions {
+                let head = format!("{:03} {}", run.number, run.info.command);
+                rows.push(vec![head, words(&reason), action.to_owned(), units::count(n)]);
+            }
+        }
+    }
+    page.table(&["run", "why", "what", "n"], &[3], &rows);
+    let mut bounds = Vec::new();
+    for run in runs {
+        for (pass, note) in run.info.notes.as_object().into_iter().flatten() {
+            for (name, value) in note.as_object().into_iter().flatten() {
+                let text = match value.as_f64() {
+                    Some(number) if number != 0.0 && number.abs() < 1e-3 => format!("{number:.2e}"),
+                    Some(number) if number.fract() != 0.0 => format!("{number:.4}"),
+                    _ => value.to_string(),
+                };
+                let head = format!("{:03} {pass}", run.number);
+                bounds.push(vec![head, words(name), text]);
+            }
+        }
+    }
+    if !bounds.is_empty() {
+        page.heading("bounds", "Bounds", "as stated, or calibrated on pairs of different people");
+        page.table(&["pass", "", ""], &[2], &bounds);
+    }
+}
+
+/// `label_error` as `label error`.
+pub fn words(name: &str) -> String {
+    name.replace('_', " ")
+}

@@ -1,0 +1,81 @@
+//! `pfc-ingest report`: a data set and what cleaning found in it, as one page.
+
+mod examples;
+mod figures;
+mod histogram;
+mod page;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use pfc_cli::{Format, Outcome, print_json};
+use serde::Serialize;
+
+use crate::{IngestError, decisions, units};
+use page::Page;
+
+/// Write a page about a data set and what cleaning found in it.
+///
+/// One HTML file with everything in it: images per identity, sizes, sharpness and brightness before
+/// and after, what was decided and why, by which bounds, and examples of each finding side by side,
+/// the strongest first. It holds pictures of the people in the data set: treat it as you treat them.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pfc-ingest report data
+  pfc-ingest report data -o /tmp/report.html --examples 10 --force")]
+pub struct ReportArgs {
+    /// Folder of the data set
+    dataset: PathBuf,
+    /// File to write
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+    /// Examples of each finding
+    #[arg(long, value_name = "N", default_value_t = 24,
+          value_parser = clap::value_parser!(u64).range(0..=1000))]
+    examples: u64,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    file: &'a PathBuf,
+    bytes: usize,
+    runs: usize,
+    examples: usize,
+}
+
+/// Runs the command.
+pub fn run(args: &ReportArgs) -> anyhow::Result<Outcome> {
+    let dir = args.dataset.display();
+    let written = write(args).with_context(|| format!("cannot report on `{dir}`"))?;
+    if args.format.json {
+        print_json(&written)?;
+        return Ok(Outcome::Clean);
+    }
+    use std::io::Write;
+    let (file, size) = (args.output.display(), units::bytes(written.bytes as u64));
+    writeln!(std::io::stdout(), "{file}: {size}, {} examples", written.examples)?;
+    Ok(Outcome::Clean)
+}
+
+fn write(args: &ReportArgs) -> Result<Written<'_>, IngestError> {
+    if args.output.exists() && !args.force {
+        return Err(IngestError::FileExists { path: args.output.clone() });
+    }
+    let (runs, dataset, log) = decisions::read(&args.dataset)?;
+    dataset.preload()?;
+    let view = log.view(&dataset)?;
+    let name = args.dataset.file_name().unwrap_or_default().to_string_lossy();
+    let mut page = Page::new(&format!("{name}: what is in it"));
+    figures::write(&mut page, &dataset, &view)?;
+    figures::write_runs(&mut page, &runs);
+    let examples = examples::write(&mut page, &dataset, &runs, args.examples as usize)?;
+    let html = page.finish();
+    pfc_durable::write(&args.output, html.as_bytes())?;
+    Ok(Written { file: &args.output, bytes: html.len(), runs: runs.len(), examples })
+}

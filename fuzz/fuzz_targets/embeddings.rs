@@ -1,0 +1,21 @@
+//! Any bytes as a file of embeddings of each kind: rows of numbers, or an error.
+
+#![no_main]
+
+use std::cell::OnceCell;
+
+use libfuzzer_sys::fuzz_target;
+use tempfile::TempDir;
+
+thread_local! {
+    static DIR: OnceCell<TempDir> = const { OnceCell::new() };
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((kind, bytes)) = data.split_first() else { return };
+    DIR.with(|cell| {
+        let dir = cell.get_or_init(|| tempfile::tempdir().expect("a temporary folder"));
+        let ending = ["npy", "npz", "arrow", "safetensors"][usize::from(kind % 4)];
+        pfc_ingest::fuzzing::embeddings(bytes, ending, dir.path()).expect("a temporary folder");
+    });
+});
