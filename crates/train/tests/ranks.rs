@@ -37,6 +37,9 @@ mod table {
     const N_IMAGES: u64 = 240;
     /// No multiple of every number of ranks that is tried.
     const BATCH: u64 = 22;
+    /// Learning rate of the table. Sums over ranks are rounded in another order for each number of
+    /// them, and training feeds the rounding back: at 2 the last of 50 losses is 1.1e-5 off.
+    const TABLE_LR: f64 = 0.5;
 
     fn config() -> HeadConfig {
         HeadConfig {
@@ -75,7 +78,7 @@ mod table {
             let own_b = Tensor::from_slice(&own);
             let embeddings_bd = self.images_nd.index_select(0, &own_b);
             let output = self.head.step(&embeddings_bd, &labels, self.n_done + 1, 0.1).unwrap();
-            let moved_bd = embeddings_bd - output.grad_embeddings_bd * 2.0;
+            let moved_bd = embeddings_bd - output.grad_embeddings_bd * TABLE_LR;
             // Every rank keeps the whole table.
             let moved = self.ranks.gather_f32(&numbers(&moved_bd)).unwrap();
             let order: Vec<i64> =

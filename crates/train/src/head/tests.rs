@@ -210,7 +210,8 @@ fn eager_step(
     let index_s = Tensor::from_slice(&rows.iter().map(|&row| i64::from(row)).collect::<Vec<_>>());
     let slots: Vec<i64> =
         labels.iter().map(|&label| rows.binary_search(&(label as u32)).unwrap() as i64).collect();
-    let sampled = HeadConfig { classes: rows.len() as u64, ..config.clone() };
+    let classes = rows.len() as u64;
+    let sampled = HeadConfig { classes, sample_rate: 1.0, ..config.clone() };
     let weight_sd = weight_cd.index_select(0, &index_s);
     let (loss, _, grad_sd) = by_autograd(&sampled, (embeddings_gd, &slots), &weight_sd);
     let grad_cd = weight_cd.zeros_like();
