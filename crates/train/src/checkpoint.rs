@@ -89,7 +89,8 @@ impl<'a> Keeper<'a> {
     /// Writes a checkpoint, then removes the oldest ones beyond those to keep.
     ///
     /// A `scheduled` one catches the centres up, as every run does at that step; any other saves
-    /// them as they are, so that the run goes on as if it had not been saved.
+    /// them as they are, so that the run goes on as if it had not been saved. Centres that are kept
+    /// in a file stay there, and only the newest checkpoint can be gone back to.
     ///
     /// # Errors
     ///
@@ -109,7 +110,7 @@ impl<'a> Keeper<'a> {
         writer.backbone(&trainer.backbone)?;
         writer.tensors(OPTIMIZER, &trainer.sgd.state())?;
         let head = &mut trainer.head;
-        writer.tensors(CENTRES, &if scheduled { head.state() } else { head.state_as_it_is() }?)?;
+        writer.tensors(CENTRES, &head.checkpoint(scheduled)?)?;
         let memory = Memory { tally: *tally, config: self.config.clone() };
         let progress = Progress {
             step,
@@ -120,6 +121,7 @@ impl<'a> Keeper<'a> {
             trainer: serde_json::to_value(memory).expect("numbers and names become JSON"),
         };
         writer.finish(self.config.model.spec(), Some(progress))?;
+        trainer.head.checkpointed()?;
         self.folder.point_last_at(step)?;
         self.prune()
     }

@@ -9,6 +9,8 @@ use pfc_cli::{
 
 use crate::{
     TrainError,
+    bench::{self, BenchCommand},
+    capacity::{self, PlanArgs},
     config::{self, Config, Override},
     report::tell,
     run_folder::Start,
@@ -46,6 +48,14 @@ enum Command {
     ///
     /// Nothing is trained and nothing written. The text printed is a configuration file itself.
     Check(CheckArgs),
+    /// Tell what a head of a given size takes, by scheme: memory, wire, time, and where it stops
+    ///
+    /// Exits with 1 if nothing fits.
+    #[command(after_help = capacity::EXAMPLES)]
+    Plan(PlanArgs),
+    /// Time parts of the training on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -107,6 +117,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Run(args) => run_training(&args, cli.verbosity.is_quiet()),
         Command::Check(args) => check(&args, cli.verbosity.is_quiet()),
+        Command::Plan(args) => capacity::run(&args),
+        Command::Bench(command) => bench::run(&command, cli.verbosity.is_quiet()),
         Command::Completions(args) => {
             args.print::<Cli>();
             Ok(Outcome::Clean)

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{BadValue, Config};
-use crate::head::{HeadConfig, HeadError, Margin, Precision, Update};
+use crate::head::{
+    HeadConfig, HeadError, Margin, Optimizer, Placement, Precision, Storage, Update,
+};
 
 /// Section `[head]`. Momentum and weight decay are those of `[optim]`, the seed that of `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +20,15 @@ pub struct HeadSection {
     pub interclass_filter: f64,
     /// Which centres take momentum and decay: dense (all) or sparse (the sampled ones).
     pub update: Update,
+    /// What moves the centres: `{ name = "sgd" }`, with sparse updates also `{ name = "adamw" }` and
+    /// `{ name = "row_adagrad" }`.
+    pub optimizer: Optimizer,
+    /// Where the centres live: "host" memory, or `{ file = "FOLDER" }`, a sparse file there.
+    pub centres: Placement,
+    /// What the centres are kept in: f32 or bf16.
+    pub weights: Storage,
+    /// What the state of their optimizer is kept in: f32 or bf16.
+    pub state: Storage,
     /// What the matrix products compute in: f32 or bf16.
     pub precision: Precision,
     /// Centres worked on at a time.
@@ -35,6 +46,10 @@ impl Default for HeadSection {
             scale,
             interclass_filter,
             update,
+            optimizer,
+            centres,
+            weights,
+            state,
             precision,
             tile_rows,
             cache_mib,
@@ -46,6 +61,10 @@ impl Default for HeadSection {
             scale,
             interclass_filter,
             update,
+            optimizer,
+            centres,
+            weights,
+            state,
             precision,
             tile_rows,
             cache_mib,
@@ -61,6 +80,9 @@ impl HeadSection {
             Err(HeadError::Config { field, value, least, most }) => {
                 Err(BadValue::new(key_of(field), value, format!("from {least} to {most}")))
             }
+            Err(HeadError::DenseOptimizer) => {
+                Err(BadValue::new("head.update", "dense", "sparse with that `head.optimizer`"))
+            }
             Err(other) => Err(BadValue::new("head", "refused", other.to_string())),
         }
     }
@@ -71,6 +93,10 @@ impl HeadSection {
             scale: self.scale,
             interclass_filter: self.interclass_filter,
             update: self.update,
+            optimizer: self.optimizer,
+            centres: self.centres.clone(),
+            weights: self.weights,
+            state: self.state,
             precision: self.precision,
             tile_rows: self.tile_rows,
             cache_mib: self.cache_mib,
@@ -98,6 +124,9 @@ fn key_of(field: &str) -> &'static str {
         "sample_rate" => "head.sample_rate",
         "scale" => "head.scale",
         "interclass_filter" => "head.interclass_filter",
+        "optimizer.beta1" => "head.optimizer.beta1",
+        "optimizer.beta2" => "head.optimizer.beta2",
+        "optimizer.eps" => "head.optimizer.eps",
         "tile_rows" => "head.tile_rows",
         "cache_mib" => "head.cache_mib",
         "margin.m" => "head.margin.m",

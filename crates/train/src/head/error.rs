@@ -111,7 +111,9 @@ pub enum HeadError {
         problem: String,
     },
     /// The machine does not grant the memory for the centres.
-    #[error("{rows} centres of {row_bytes} bytes, optimizer state included, do not fit into memory")]
+    #[error(
+        "{rows} centres of {row_bytes} bytes, optimizer state included, do not fit into memory"
+    )]
     Memory {
         /// Rows of this rank.
         rows: usize,

@@ -59,9 +59,7 @@ use rayon::ThreadPool;
 use tch::Tensor;
 
 pub use comm::{CommError, Communicator, Solo};
-pub use config::{
-    ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Update,
-};
+pub use config::{ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Update};
 pub use error::HeadError;
 pub use layout::{RowLayout, Storage};
 pub use local_group::LocalMember;

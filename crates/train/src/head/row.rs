@@ -98,12 +98,7 @@ fn step_adamw(adam: &AdamW, gradient: &[f32], weight: &mut [f32], state: &mut [f
 }
 
 #[inline(always)]
-fn step_row_adagrad(
-    adagrad: &RowAdagrad,
-    gradient: &[f32],
-    weight: &mut [f32],
-    state: &mut [f32],
-) {
+fn step_row_adagrad(adagrad: &RowAdagrad, gradient: &[f32], weight: &mut [f32], state: &mut [f32]) {
     let [eps, decay] = [adagrad.eps, adagrad.weight_decay].map(|c| c as f32);
     // |g + decay w|^2, from the dot products of its parts.
     let squares = dot(gradient, gradient)

@@ -44,8 +44,13 @@ impl RowStore {
     pub fn new(config: &HeadConfig, range: ClassRange) -> Result<RowStore, HeadError> {
         let layout = config.row_layout();
         let n_slots = if matches!(config.centres, Placement::File(_)) { 2 } else { 1 };
-        let frame =
-            Frame { layout, seed: config.seed, first_class: range.first(), n_slots, floor: UNTOUCHED };
+        let frame = Frame {
+            layout,
+            seed: config.seed,
+            first_class: range.first(),
+            n_slots,
+            floor: UNTOUCHED,
+        };
         let n_rows = range.len();
         let refused = || HeadError::Memory { rows: n_rows, row_bytes: layout.size_bytes() };
         let n_bytes = n_rows.checked_mul(frame.stride()).ok_or_else(refused)?;
@@ -187,7 +192,8 @@ impl CentreStore for RowStore {
         if let Some(folder) = &mut self.folder {
             folder.begin()?;
         }
-        let (layout, stride, n_slots) = (self.frame.layout, self.frame.stride(), self.frame.n_slots);
+        let (layout, stride, n_slots) =
+            (self.frame.layout, self.frame.stride(), self.frame.n_slots);
         let values = weight.chunks(layout.dim()).zip(state.chunks(layout.n_state()));
         for ((row, (weight, state)), &stamp) in rows.zip(values).zip(stamps) {
             let bytes = &mut self.bytes.as_mut_slice::<u8>()[row * stride..][..layout.size_bytes()];
@@ -221,19 +227,23 @@ impl DurableCentres for RowStore {
         Ok(())
     }
 
-    fn restore(&mut self, now: Stamp) -> Result<(), HeadError> {
+    fn restore(&mut self, now: Stamp, rule: &dyn UpdateRule) -> Result<(), HeadError> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
         let stretches = folder.restore(now)?;
-        self.frame.floor = now;
         let stamps = self.stamps.as_mut_slice::<Stamp>();
         for stretch in stretches {
-            // What a run left that was killed after that time.
-            for stamp in &mut stamps[stretch] {
-                if *stamp > now {
-                    *stamp = UNTOUCHED;
+            let first = stretch.start / self.frame.n_slots;
+            let rows = stamps[stretch].chunks_mut(self.frame.n_slots);
+            for (row, stamps) in rows.enumerate() {
+                // What a run left that was killed after that time.
+                stamps.iter_mut().filter(|stamp| **stamp > now).for_each(|s| *s = UNTOUCHED);
+                let (_, stamp) = Frame::newest(stamps);
+                if !rule.knows(stamp) {
+                    return Err(folder.damaged(first + row, stamp));
                 }
             }
         }
+        self.frame.floor = now;
         Ok(())
     }
 }
@@ -380,7 +390,8 @@ mod tests {
     #[test]
     fn memory_that_no_machine_has_is_an_error() {
         let config = HeadConfig::new(u64::from(u32::MAX), 1 << 58);
-        let error = RowStore::new(&config, ClassRange::of_rank(config.classes, 0, 1)).err().unwrap();
+        let error =
+            RowStore::new(&config, ClassRange::of_rank(config.classes, 0, 1)).err().unwrap();
         assert!(matches!(error, HeadError::Memory { .. }));
     }
 
@@ -453,8 +464,8 @@ mod tests {
             drop(killed);
 
             let mut resumed = store_of(&config);
-            resumed.restore(memory.now).unwrap();
             assert!(rule.remember(&memory));
+            resumed.restore(memory.now, rule.as_ref()).unwrap();
             assert_eq!(exported(&resumed), protected, "{storage:?}");
             (10..60).for_each(|step| take_step(&mut resumed, rule.as_mut(), step));
             assert_eq!(exported(&resumed), end, "{storage:?}");
@@ -478,13 +489,33 @@ mod tests {
         drop(killed);
 
         let mut resumed = store_of(&config);
-        let error = resumed.restore(second_time + 1).unwrap_err().to_string();
+        let error = resumed.restore(second_time + 1, rule.as_ref()).unwrap_err().to_string();
         assert!(error.contains("step 2 or 3 of the head"), "{error}");
-        resumed.restore(second_time).unwrap();
+        resumed.restore(second_time, rule.as_ref()).unwrap();
         assert_eq!(exported(&resumed), second);
-        let error = resumed.restore(first_time).unwrap_err().to_string();
+        let error = resumed.restore(first_time, rule.as_ref()).unwrap_err().to_string();
         assert!(error.ends_with("the checkpoint needs step 2"), "{error}");
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_row_whose_time_is_damaged_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = on_disk(folder.path(), Storage::F32);
+        let mut rule = rule(&config);
+        let mut store = store_of(&config);
+        (0..3).for_each(|step| take_step(&mut store, rule.as_mut(), step));
+        store.catch_up(rule.as_ref()).unwrap();
+        rule.caught_up(UntouchedRows::LeftAlone);
+        store.flush(rule.stamp()).unwrap();
+        drop(store);
+        // The times of row 7: 2, which is before the earliest step that is remembered.
+        let path = folder.path().join("stamps");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[7 * 8..][..8].copy_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0]);
+        std::fs::write(&path, bytes).unwrap();
+        let error = store_of(&config).restore(rule.stamp(), rule.as_ref()).unwrap_err().to_string();
+        assert!(error.ends_with("class 7 is of step 2, which no row can be"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use super::{
     HeadError,
     elements::{Number, with_elements, with_elements_mut},
-    layout::{RowLayout, Rounding, Storage},
+    layout::{Rounding, RowLayout, Storage},
     random::{Purpose, fill_normal, key, scramble},
     row,
     store::{CentreTile, TileGradient},
@@ -72,7 +72,11 @@ impl Frame {
     #[inline(always)]
     fn next_slot(&self, stamps: &[Stamp]) -> usize {
         let (newest, stamp) = Frame::newest(stamps);
-        if self.n_slots == 2 && stamp != UNTOUCHED && stamp <= self.floor { 1 - newest } else { newest }
+        if self.n_slots == 2 && stamp != UNTOUCHED && stamp <= self.floor {
+            1 - newest
+        } else {
+            newest
+        }
     }
 
     /// Writes the initial value of `row`, as the format of the weights can hold it.
@@ -89,7 +93,14 @@ impl Frame {
 
     /// Reads the newest copy as it is; the state only if it is asked for.
     #[inline(always)]
-    pub fn read(&self, row: usize, bytes: &[u8], stamps: &[Stamp], with_state: bool, to: &mut Scratch) {
+    pub fn read(
+        &self,
+        row: usize,
+        bytes: &[u8],
+        stamps: &[Stamp],
+        with_state: bool,
+        to: &mut Scratch,
+    ) {
         let (slot, stamp) = Frame::newest(stamps);
         if stamp == UNTOUCHED {
             self.fill_initial(row, &mut to.weight);
@@ -105,7 +116,14 @@ impl Frame {
 
     /// Writes a copy whose stamp is `stamp`: first the numbers, then the stamp that vouches for them.
     #[inline(always)]
-    pub fn write(&self, row: usize, from: &Scratch, stamp: Stamp, bytes: &mut [u8], stamps: &mut [Stamp]) {
+    pub fn write(
+        &self,
+        row: usize,
+        from: &Scratch,
+        stamp: Stamp,
+        bytes: &mut [u8],
+        stamps: &mut [Stamp],
+    ) {
         let slot = self.next_slot(stamps);
         let rounding = Rounding::Stochastic(self.rounding_key(row, stamp));
         let bytes = &mut bytes[slot * self.layout.size_bytes()..][..self.layout.size_bytes()];
