@@ -191,9 +191,9 @@ impl Sizes {
             let identities: f64 = (fits + too_many) / 2.0;
             let candidate = Sizes { identities: identities.floor(), ..*self };
             if candidate.head_bytes(scheme) <= bytes {
-                fits = identities
+                fits = identities;
             } else {
-                too_many = identities
+                too_many = identities;
             }
         }
         fits.floor()
