@@ -181,9 +181,6 @@ pub enum EvalError {
         /// What the list calls the image.
         image: String,
     },
-    /// A data set that cannot be read.
-    #[error(transparent)]
-    Shard(#[from] pfc_shard::ShardError),
     /// A folder of kept embeddings that belong to something else.
     #[error("{}: kept from another run: {reason}", path.display())]
     Cache {
@@ -290,7 +287,6 @@ impl EvalError {
                  --list all are taken"
                     .to_owned(),
             ),
-            EvalError::Shard(error) => error.hint(),
             EvalError::Landmarks { source, .. } => source.hint(),
             EvalError::Metric(error) => error.hint(),
             EvalError::Model(error) => error.hint(),

@@ -128,7 +128,8 @@ impl<'a> Keeper<'a> {
     /// Writes a checkpoint, then removes the oldest ones beyond those to keep.
     ///
     /// A `scheduled` one catches the centres up, as every run does at that step; any other saves
-    /// them as they are, so that the run goes on as if it had not been saved.
+    /// them as they are, so that the run goes on as if it had not been saved. Centres that are kept
+    /// in a file stay there, and only the newest checkpoint can be gone back to.
     ///
     /// # Errors
     ///

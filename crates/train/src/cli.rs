@@ -11,6 +11,8 @@ use pfc_cli::{
 
 use crate::{
     TrainError,
+    bench::{self, BenchCommand},
+    capacity::{self, PlanArgs},
     config::{self, Config, Override},
     export_command::{self, ExportArgs},
     launch,
@@ -55,6 +57,14 @@ enum Command {
     Check(CheckArgs),
     Model(ModelArgs),
     Export(ExportArgs),
+    /// Tell what a head of a given size takes, by scheme: memory, wire, time, and where it stops
+    ///
+    /// Exits with 1 if nothing fits.
+    #[command(after_help = capacity::EXAMPLES)]
+    Plan(PlanArgs),
+    /// Time parts of the training on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -132,6 +142,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Check(args) => check(&args, cli.verbosity.is_quiet()),
         Command::Model(args) => model_command::model(&args),
         Command::Export(args) => export_command::export(&args),
+        Command::Plan(args) => capacity::run(&args),
+        Command::Bench(command) => bench::run(&command, cli.verbosity.is_quiet()),
         Command::Completions(args) => {
             args.print::<Cli>();
             Ok(Outcome::Clean)

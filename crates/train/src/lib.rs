@@ -3,6 +3,8 @@
 //! [`train::train`] is the loop and [`step::Trainer::step`] the arithmetic; the rest serves them.
 
 pub mod average;
+pub mod bench;
+pub mod capacity;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

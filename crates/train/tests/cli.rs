@@ -157,3 +157,59 @@ fn help_and_completions_go_to_standard_output() {
     assert_eq!(pfc_train(&["run"], dir.path()).0, Some(2));
     assert_eq!(pfc_train(&["run", "a.toml", "--set", "lr=1"], dir.path()).0, Some(2));
 }
+
+fn json(args: &[&str], dir: &Path) -> serde_json::Value {
+    let (code, out, err) = pfc_train(args, dir);
+    assert_eq!(code, Some(0), "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn a_plan_says_what_fits_and_ends_with_1_if_nothing_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = ["plan", "--identities", "1B", "--gpus", "1000", "--gpu-memory", "80"];
+    let plan = json(&[&large[..], &["--rate", "0.01", "--json"]].concat(), dir.path());
+    assert_eq!(plan["estimates"].as_array().unwrap().len(), 8);
+    assert!(plan["cheapest"]["gpus_min"].as_u64().unwrap() < 1000);
+    let (code, out, _) =
+        pfc_train(&["plan", "--identities", "1M", "--gpu-memory", "4"], dir.path());
+    assert_eq!(code, Some(1));
+    assert!(out.ends_with("nothing fits: a lower `--rate` or larger cards may\n"), "{out}");
+    let (_, out, _) = pfc_train(&["plan", "--check"], dir.path());
+    assert!(out.contains("29M") && out.contains("PLSC"), "{out}");
+    let said = complaint(&["plan", "--identities", "ten"], dir.path());
+    assert!(said.contains("not a whole number of 1 or more"), "{said}");
+}
+
+#[test]
+fn a_benchmark_of_centres_in_a_file_goes_on_after_its_last_save() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = |folder: &str, steps: &str, more: &[&str]| {
+        let args = ["bench", "head", "--json", "--identities", "2K", "--rate", "0.1"];
+        let sizes = ["--dim", "16", "--batch", "8", "--warm-up", "0", "--weights", "bf16"];
+        let saves = ["--file", folder, "--checkpoint-every", "4", "--steps", steps];
+        json(&[&args[..], &sizes, &saves, more].concat(), dir.path())
+    };
+    let losses = |report: &serde_json::Value| report["losses"].as_array().unwrap().clone();
+    let whole = losses(&bench("whole", "12", &[]));
+    // Steps 5 and 6 move rows of a state that nothing vouches for.
+    bench("stopped", "6", &[]);
+    let resumed = bench("stopped", "12", &["--resume"]);
+    assert_eq!(resumed["first_step"], 4);
+    assert_eq!(losses(&resumed), whole[4..]);
+}
+
+#[test]
+fn a_benchmark_of_ranks_takes_the_same_steps_as_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let losses = |ranks: &str| {
+        let args = ["bench", "head", "--json", "--identities", "2K", "--rows", "300"];
+        let sizes = ["--dim", "16", "--batch", "8", "--ranks", ranks];
+        let report = json(&[&args[..], &sizes].concat(), dir.path());
+        let losses = report["losses"].as_array().unwrap().iter();
+        losses.map(|loss| loss.as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    for (one, three) in losses("1").iter().zip(losses("3")) {
+        assert!((one - three).abs() <= 1e-5 * one, "{three} for {one}");
+    }
+}

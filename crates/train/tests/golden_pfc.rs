@@ -19,19 +19,25 @@ use pfc_train::{
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
-/// Bounds of the loss, relative, and of every tensor as `max|a - b| / max|b|`.
+/// Bounds of the loss, relative, and of tensors as `max|a - b| / max|b|`.
 #[derive(Clone, Copy)]
 struct Bounds {
     loss: f64,
-    tensor: f64,
+    weight: f64,
+    /// Of gradients and the momentum that they add up to.
+    gradient: f64,
+    /// The same where the filter is on: a cosine near its threshold may fall on the other side.
+    filtered_gradient: f64,
 }
 
 /// The README's.
-const EXACT: Bounds = Bounds { loss: 1e-5, tensor: 1e-4 };
+const EXACT: Bounds = Bounds { loss: 1e-5, weight: 1e-4, gradient: 1e-4, filtered_gradient: 1e-4 };
 
-/// Of centres that are kept in bf16. A number of 8 bits is off by up to 1/128 where it is rounded up
-/// or down at random; cosines average that over the width, and a step adds to it.
-const BF16: Bounds = Bounds { loss: 2e-2, tensor: 6e-2 };
+/// Of centres that are kept in bf16, whose numbers are off by up to 1/128 where they are rounded up
+/// or down at random. A row so rounded has a cosine that is off by a share of that, 64 times as much
+/// in its logit. Found, at most: 1.3e-3, 9.9e-3, 4.4e-2 and 0.19.
+const BF16: Bounds =
+    Bounds { loss: 2e-3, weight: 1.0 / 64.0, gradient: 6e-2, filtered_gradient: 0.25 };
 
 /// One file: a run of a few steps on some ranks.
 struct Case {
@@ -141,6 +147,8 @@ fn head_of_rank(case: &Arc<Case>, member: Box<dyn Communicator>, config: &HeadCo
 
 fn check_rank(case: &Arc<Case>, rank: usize, mut head: Head, look: Look, bounds: Bounds) {
     let n_steps = case.parameter("steps") as u64;
+    let is_filtered = case.parameter("interclass_filter") > 0.0;
+    let gradient_bound = if is_filtered { bounds.filtered_gradient } else { bounds.gradient };
     for step in 0..n_steps {
         let name = |what: &str| format!("rank{rank}.step{step}.{what}");
         let place = |what: &str| format!("{}: {}", case.path.display(), name(what));
@@ -152,11 +160,12 @@ fn check_rank(case: &Arc<Case>, rank: usize, mut head: Head, look: Look, bounds:
         let error = (output.loss - loss).abs() / loss;
         assert!(error <= bounds.loss, "{}: {} for {loss}", place("loss"), output.loss);
         let expected = case.tensor(&name("grad_embeddings"));
-        check(&output.grad_embeddings_bd, &expected, bounds.tensor, &place("grad_embeddings"));
+        check(&output.grad_embeddings_bd, &expected, gradient_bound, &place("grad_embeddings"));
         if matches!(look, Look::EveryStep) || step + 1 == n_steps {
             let state = head.state().unwrap();
-            for (i, what) in ["weight.after", "momentum.after"].into_iter().enumerate() {
-                check(&state[i].1, &case.tensor(&name(what)), bounds.tensor, &place(what));
+            let after = [("weight.after", bounds.weight), ("momentum.after", gradient_bound)];
+            for ((_, found), (what, bound)) in state.iter().zip(after) {
+                check(found, &case.tensor(&name(what)), bound, &place(what));
             }
         }
     }

@@ -90,29 +90,43 @@ fn final_tensors(out: &Path) -> Vec<Vec<u8>> {
         .to_vec()
 }
 
-#[test]
-fn a_run_killed_after_a_checkpoint_and_resumed_equals_one_never_killed_bit_for_bit() {
-    let setup = Setup::new();
-    let whole = setup.out("whole");
-    // Two threads: sums must not depend on which one comes first.
-    let threads = ["--set", "train.threads=2"];
-    setup.finish(&whole, &threads);
+/// Kills a run after its checkpoints of steps 3 and 6, each time as soon as it is there, and lets it
+/// go on to the end; `more` gives the arguments of a run in the folder it is told.
+fn check_kills(setup: &Setup, more: impl Fn(&Path) -> Vec<String>) -> [PathBuf; 2] {
+    let [whole, killed] = ["whole", "killed"].map(|name| setup.out(name));
+    let more_of = |out: &Path, resume: bool| {
+        let resume = resume.then(|| "--resume".to_owned());
+        resume.into_iter().chain(more(out)).collect::<Vec<String>>()
+    };
+    let finish = |out: &Path, resume: bool| {
+        let more = more_of(out, resume);
+        setup.finish(out, &more.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    finish(&whole, false);
     // 18 images make 4 batches of 4 an epoch, 12 steps in all.
     let expected = figures(&whole);
     assert_eq!(expected.iter().filter(|line| line.starts_with("step ")).count(), 12);
     assert_eq!(expected.iter().filter(|line| line.starts_with("Eval")).count(), 4);
-
-    let killed = setup.out("killed");
     for step in [3, 6] {
-        let resume: &[&str] = if step == 3 { &[] } else { &["--resume"] };
-        let mut child = setup.command(&killed, &[resume, &threads].concat()).spawn().unwrap();
+        let more = more_of(&killed, step > 3);
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let mut child = setup.command(&killed, &more).spawn().unwrap();
         assert!(wait_for(&checkpoint(&killed, step), &mut child));
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let said = setup.finish(&killed, &[&["--resume"][..], &threads].concat());
+    let said = finish(&killed, true);
     assert!(said.contains(", going on after step "), "{said}");
     assert_eq!(figures(&killed), expected);
+    [whole, killed]
+}
+
+#[test]
+fn a_run_killed_after_a_checkpoint_and_resumed_equals_one_never_killed_bit_for_bit() {
+    let setup = Setup::new();
+    // Two threads: sums must not depend on which one comes first.
+    let [whole, killed] =
+        check_kills(&setup, |_| ["--set", "train.threads=2"].map(str::to_owned).to_vec());
     assert!(final_tensors(&killed) == final_tensors(&whole), "the weights differ");
 }
 
@@ -199,6 +213,17 @@ fn fine_tuning_carries_the_centres_of_known_people_over() {
     let (before, after) = (centres(&old), centres(&new));
     assert_eq!(after.size(), [9, 32]);
     assert!(after.narrow(0, 0, 6).allclose(&before, 1e-6, 1e-9, false));
+}
+
+#[test]
+fn a_killed_run_whose_centres_are_in_a_file_equals_one_never_killed_bit_for_bit() {
+    let setup = Setup::new();
+    check_kills(&setup, |out| {
+        let centres = format!("head.centres={{ file = \"{}-centres\" }}", out.display());
+        [centres.as_str(), "head.weights=bf16", "head.state=bf16"]
+            .map(|set| format!("--set={set}"))
+            .to_vec()
+    });
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{BadValue, Config};
-use crate::head::{HeadConfig, HeadError, Margin, Precision, Update};
+use crate::head::{
+    HeadConfig, HeadError, Margin, Optimizer, Placement, Precision, Storage, Update,
+};
 
 /// Section `[head]`. Momentum is that of `[optim]`, the seed that of `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,15 @@ pub struct HeadSection {
     pub weight_decay: Option<f64>,
     /// Which centres take momentum and decay: dense (all) or sparse (the sampled ones).
     pub update: Update,
+    /// What moves the centres: `{ name = "sgd" }`, with sparse updates also `{ name = "adamw" }` and
+    /// `{ name = "row_adagrad" }`.
+    pub optimizer: Optimizer,
+    /// Where the centres live: "host" memory, or `{ file = "FOLDER" }`, a sparse file there.
+    pub centres: Placement,
+    /// What the centres are kept in: f32 or bf16.
+    pub weights: Storage,
+    /// What the state of their optimizer is kept in: f32 or bf16.
+    pub state: Storage,
     /// What the matrix products compute in: f32 or bf16.
     pub precision: Precision,
     /// Centres worked on at a time.
@@ -44,6 +55,10 @@ impl Default for HeadSection {
             interclass_filter,
             log_q,
             update,
+            optimizer,
+            centres,
+            weights,
+            state,
             precision,
             tile_rows,
             cache_mib,
@@ -58,6 +73,10 @@ impl Default for HeadSection {
             lr_factor: 1.0,
             weight_decay: None,
             update,
+            optimizer,
+            centres,
+            weights,
+            state,
             precision,
             tile_rows,
             cache_mib,
@@ -76,6 +95,9 @@ impl HeadSection {
             Err(HeadError::Config { field, value, least, most }) => {
                 Err(BadValue::new(key_of(field), value, format!("from {least} to {most}")))
             }
+            Err(HeadError::DenseOptimizer) => {
+                Err(BadValue::new("head.update", "dense", "sparse with that `head.optimizer`"))
+            }
             Err(other) => Err(BadValue::new("head", "refused", other.to_string())),
         }
     }
@@ -88,6 +110,10 @@ impl HeadSection {
             log_q: self.log_q,
             weight_decay: self.weight_decay.unwrap_or_default(),
             update: self.update,
+            optimizer: self.optimizer,
+            centres: self.centres.clone(),
+            weights: self.weights,
+            state: self.state,
             precision: self.precision,
             tile_rows: self.tile_rows,
             cache_mib: self.cache_mib,
@@ -115,6 +141,9 @@ fn key_of(field: &str) -> &'static str {
         "sample_rate" => "head.sample_rate",
         "scale" => "head.scale",
         "interclass_filter" => "head.interclass_filter",
+        "optimizer.beta1" => "head.optimizer.beta1",
+        "optimizer.beta2" => "head.optimizer.beta2",
+        "optimizer.eps" => "head.optimizer.eps",
         "tile_rows" => "head.tile_rows",
         "cache_mib" => "head.cache_mib",
         "margin.m" => "head.margin.m",

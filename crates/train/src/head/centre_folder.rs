@@ -102,8 +102,6 @@ impl CentreFolder {
         let rows_size = size(stride as u64).ok_or_else(too_large)?;
         let rows = open_sized(&path.join(ROWS), rows_size)?;
         let stamps = open_sized(&path.join(STAMPS), size(STAMP_BYTES).ok_or_else(too_large)?)?;
-        // Rows are read at random: what is read ahead around them would be wasted.
-        let _ = fadvise(&rows, 0, None, Advice::Random);
         let times = read_json(&path.join(TIMES))?.unwrap_or_default();
         if found.is_none() {
             write_json(&identity_path, &identity)?;
@@ -228,6 +226,13 @@ impl CentreFolder {
         self.set_times(Times { protected: now, flushed: now })?;
         self.begun = true;
         Ok(stretches)
+    }
+
+    /// The error of a row whose stamp cannot be.
+    pub fn damaged(&self, row: usize, stamp: Stamp) -> HeadError {
+        let class = self.range.first() + row as u64;
+        let problem = format!("class {class} is of step {stamp}, which no row can be");
+        HeadError::CentreFile { path: self.path.join(STAMPS), problem }
     }
 
     /// The parts of the rank's stamps that the file system has blocks for, in stamps; all of them

@@ -63,8 +63,13 @@ impl UpdateRule for Dense {
             let all = self.products.last().map_or(self.before, |all| all.after(&self.before));
             return (all != Flow::IDENTITY).then_some(all);
         }
-        let n_missed = self.stamp() - stamp;
-        (n_missed > 0).then(|| self.products[n_missed as usize - 1])
+        // A stamp that is not known is refused when rows are read in.
+        let n_missed = self.stamp().checked_sub(stamp)? as usize;
+        self.products.get(n_missed.checked_sub(1)?).copied()
+    }
+
+    fn knows(&self, stamp: Stamp) -> bool {
+        stamp == UNTOUCHED || (self.first..=self.stamp()).contains(&stamp)
     }
 
     fn stamp(&self) -> Stamp {

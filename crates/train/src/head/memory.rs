@@ -7,6 +7,9 @@ use std::{fs::File, io};
 use bytemuck::Pod;
 use memmap2::{MmapMut, MmapOptions};
 
+/// The share of the machine's memory up to which rows are laid into large pages.
+const LARGE_PAGES_SHARE: u64 = 4;
+
 /// Memory that the system hands out page by page when it is first written to.
 ///
 /// It begins at a multiple of 64 bytes as long as the offset in the file does.
@@ -21,6 +24,7 @@ impl Memory {
     pub fn anonymous(n_bytes: usize) -> io::Result<Memory> {
         // A mapping of nothing is an error.
         let map = MmapOptions::new().len(n_bytes.max(1)).no_reserve_swap().map_anon()?;
+        advise_large_pages(&map);
         Ok(Memory { map, n_bytes })
     }
 
@@ -34,6 +38,9 @@ impl Memory {
         // numbers whatever another process writes to them. The folder of the centres belongs to its
         // run, which holds a lock on it; ranks of one run map parts that do not overlap.
         let map = unsafe { MmapOptions::new().offset(offset).len(n_bytes.max(1)).map_mut(file)? };
+        // Rows are reached at random: without this, each is read together with 128 KiB around it.
+        #[cfg(unix)]
+        map.advise(memmap2::Advice::Random)?;
         Ok(Memory { map, n_bytes })
     }
 
@@ -46,4 +53,26 @@ impl Memory {
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.map[..self.n_bytes])
     }
+}
+
+/// Rows are read in random order, and most of the time goes into finding their pages where these
+/// are small. But a large page is there as a whole once a byte of it is touched, so memory that is
+/// far larger than what will be used of it must stay in small ones.
+fn advise_large_pages(map: &MmapMut) {
+    #[cfg(target_os = "linux")]
+    if (map.len() as u64) < memory_bytes() / LARGE_PAGES_SHARE {
+        // It is advice: a system without large pages does not take it.
+        let _ = map.advise(memmap2::Advice::HugePage);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = map;
+}
+
+/// Memory of the machine; 0 where it does not say.
+#[cfg(target_os = "linux")]
+fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|total| total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map_or(0, |kib| kib * 1024)
 }

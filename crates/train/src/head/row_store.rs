@@ -227,19 +227,23 @@ impl DurableCentres for RowStore {
         Ok(())
     }
 
-    fn restore(&mut self, now: Stamp) -> Result<(), HeadError> {
+    fn restore(&mut self, now: Stamp, rule: &dyn UpdateRule) -> Result<(), HeadError> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
         let stretches = folder.restore(now)?;
-        self.frame.floor = now;
         let stamps = self.stamps.as_mut_slice::<Stamp>();
         for stretch in stretches {
-            // What a run left that was killed after that time.
-            for stamp in &mut stamps[stretch] {
-                if *stamp > now {
-                    *stamp = UNTOUCHED;
+            let first = stretch.start / self.frame.n_slots;
+            let rows = stamps[stretch].chunks_mut(self.frame.n_slots);
+            for (row, stamps) in rows.enumerate() {
+                // What a run left that was killed after that time.
+                stamps.iter_mut().filter(|stamp| **stamp > now).for_each(|s| *s = UNTOUCHED);
+                let (_, stamp) = Frame::newest(stamps);
+                if !rule.knows(stamp) {
+                    return Err(folder.damaged(first + row, stamp));
                 }
             }
         }
+        self.frame.floor = now;
         Ok(())
     }
 }
@@ -460,8 +464,8 @@ mod tests {
             drop(killed);
 
             let mut resumed = store_of(&config);
-            resumed.restore(memory.now).unwrap();
             assert!(rule.remember(&memory));
+            resumed.restore(memory.now, rule.as_ref()).unwrap();
             assert_eq!(exported(&resumed), protected, "{storage:?}");
             (10..60).for_each(|step| take_step(&mut resumed, rule.as_mut(), step));
             assert_eq!(exported(&resumed), end, "{storage:?}");
@@ -485,13 +489,33 @@ mod tests {
         drop(killed);
 
         let mut resumed = store_of(&config);
-        let error = resumed.restore(second_time + 1).unwrap_err().to_string();
+        let error = resumed.restore(second_time + 1, rule.as_ref()).unwrap_err().to_string();
         assert!(error.contains("step 2 or 3 of the head"), "{error}");
-        resumed.restore(second_time).unwrap();
+        resumed.restore(second_time, rule.as_ref()).unwrap();
         assert_eq!(exported(&resumed), second);
-        let error = resumed.restore(first_time).unwrap_err().to_string();
+        let error = resumed.restore(first_time, rule.as_ref()).unwrap_err().to_string();
         assert!(error.ends_with("the checkpoint needs step 2"), "{error}");
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_row_whose_time_is_damaged_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = on_disk(folder.path(), Storage::F32);
+        let mut rule = rule(&config);
+        let mut store = store_of(&config);
+        (0..3).for_each(|step| take_step(&mut store, rule.as_mut(), step));
+        store.catch_up(rule.as_ref()).unwrap();
+        rule.caught_up(UntouchedRows::LeftAlone);
+        store.flush(rule.stamp()).unwrap();
+        drop(store);
+        // The times of row 7: 2, which is before the earliest step that is remembered.
+        let path = folder.path().join("stamps");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[7 * 8..][..8].copy_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0]);
+        std::fs::write(&path, bytes).unwrap();
+        let error = store_of(&config).restore(rule.stamp(), rule.as_ref()).unwrap_err().to_string();
+        assert!(error.ends_with("class 7 is of step 2, which no row can be"), "{error}");
     }
 
     #[test]

@@ -162,17 +162,23 @@ impl Head {
     /// # Errors
     ///
     /// [`HeadError::State`] if a tensor is missing, of another shape or does not cover the rank's
-    /// classes, [`HeadError::CentreFile`] if the folder does not hold what the checkpoint needs; the
-    /// head is then unchanged.
+    /// classes; the head is then unchanged. [`HeadError::CentreFile`] if the folder does not hold what
+    /// the checkpoint needs.
     pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<(), HeadError> {
         let memory = memory_of(state)?;
         let (store, rule) = (&mut self.parts.store, &mut self.parts.rule);
         if state.iter().any(|(name, _)| name == IN_PLACE) {
             let problem = || "names centres on disk, but the head has them in memory".to_owned();
             let centres = store.durable().ok_or_else(|| refused(IN_PLACE, problem()))?;
-            centres.restore(integer(state, IN_PLACE)?)?;
-            let _ = rule.remember(&memory);
-            return Ok(());
+            let now = integer(state, IN_PLACE)?;
+            if now != memory.now {
+                return Err(refused(IN_PLACE, format!("is {now}, but {STEPS} is {}", memory.now)));
+            }
+            if !rule.remember(&memory) {
+                let problem = "needs `update = \"dense\"`, as rows have updates to catch up with";
+                return Err(refused(MISSED, problem.to_owned()));
+            }
+            return centres.restore(now, rule.as_ref());
         }
         let piece = Piece::of_state(state, &self.config)?;
         let stamps = stamps_of(state, piece.weight_cd.size()[0], &memory)?;

@@ -109,8 +109,9 @@ pub trait DurableCentres {
     ///
     /// # Errors
     ///
-    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held.
-    fn restore(&mut self, now: Stamp) -> Result<(), HeadError>;
+    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held, or if a row's stamp is one
+    /// that `rule` does not know.
+    fn restore(&mut self, now: Stamp, rule: &dyn UpdateRule) -> Result<(), HeadError>;
 }
 
 /// A few of a store's rows, in the hands of one thread.

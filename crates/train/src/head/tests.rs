@@ -348,7 +348,6 @@ fn a_file_of_centres_saved_on_some_ranks_resumes_on_others() {
         centres: Placement::File(folder.path().join("centres")),
         ..HeadConfig::new(103, 16)
     };
-    // Ranks that do not speak to each other, so that the classes of all are trained by each alone.
     let heads = |world: usize| -> Vec<Head> {
         let ranks = LocalMember::group(world).into_iter();
         let head = |member| Parts::of_config(&config, Box::new(member)).unwrap();
@@ -367,9 +366,7 @@ fn a_file_of_centres_saved_on_some_ranks_resumes_on_others() {
                         let own_bd = embeddings_gd.narrow(0, own.start as i64, own.len() as i64);
                         head.step(&own_bd, &labels[own.clone()], step, 0.05).unwrap().loss
                     };
-                    (0..3).for_each(|s| {
-                        step(&mut head, s);
-                    });
+                    let _: Vec<f64> = (0..3).map(|s| step(&mut head, s)).collect();
                     let state = head.checkpoint(false).unwrap();
                     // No rank goes on before all have flushed, as the trainer sees to.
                     head.parts.comm.all_gather(&[]).unwrap();

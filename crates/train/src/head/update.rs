@@ -122,6 +122,11 @@ pub trait UpdateRule: Send + Sync {
     /// The stamp of a row that has missed nothing before the current step.
     fn stamp(&self) -> Stamp;
 
+    /// Whether a row can have this stamp.
+    fn knows(&self, stamp: Stamp) -> bool {
+        stamp <= self.stamp()
+    }
+
     /// The stamp of a row that has had the current step.
     fn stamp_after(&self) -> Stamp {
         self.stamp() + 1
