@@ -9,7 +9,11 @@ use super::{
     histogram::{Histogram, draw},
     page::Page,
 };
-use crate::{IngestError, clean::tally, units};
+use crate::{
+    IngestError,
+    clean::{brief, tally},
+    units,
+};
 
 const BINS: usize = 40;
 
@@ -93,11 +97,7 @@ pub fn write_runs(page: &mut Page, runs: &[Run]) {
     for run in runs {
         for (pass, note) in run.info.notes.as_object().into_iter().flatten() {
             for (name, value) in note.as_object().into_iter().flatten() {
-                let text = match value.as_f64() {
-                    Some(number) if number != 0.0 && number.abs() < 1e-3 => format!("{number:.2e}"),
-                    Some(number) if number.fract() != 0.0 => format!("{number:.4}"),
-                    _ => value.to_string(),
-                };
+                let text = brief(value);
                 let head = format!("{:03} {pass}", run.number);
                 bounds.push(vec![head, words(name), text]);
             }

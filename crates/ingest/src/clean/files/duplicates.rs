@@ -20,7 +20,7 @@ const BAND_MAX: usize = 4096;
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct NearOptions {
     /// near: bits of 64 in which perceptual hashes may differ
-    #[arg(long, value_name = "BITS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=7))]
+    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=7))]
     near_bits: u32,
     /// near: mean difference of the pixels, in grey levels, up to which it is the same picture
     #[arg(long, value_name = "LEVELS", default_value_t = 4.0)]
