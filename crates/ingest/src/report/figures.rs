@@ -17,6 +17,9 @@ use crate::{
 
 const BINS: usize = 40;
 
+/// What is drawn of a face.
+type Measure = fn(&Face<'_>) -> f32;
+
 /// Counts and histograms of all rows and of those that are left.
 ///
 /// # Errors
@@ -55,7 +58,7 @@ pub fn write(page: &mut Page, dataset: &Dataset, view: &View) -> Result<(), Inge
         Histogram::of(counts, 0.0, step, n)
     };
     page.push(&draw("images per identity", "images", &of(&before), &of(&after)));
-    let measures: [(&str, &str, fn(&Face<'_>) -> f32); 4] = [
+    let measures: [(&str, &str, Measure); 4] = [
         ("bytes per image", "bytes", |face| face.image.len() as f32),
         ("sharpness (variance of the Laplacian)", "", |face| face.quality.sharpness),
         ("brightness (mean luma)", "levels", |face| face.quality.brightness),

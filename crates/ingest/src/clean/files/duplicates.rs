@@ -16,6 +16,9 @@ const COMPARED_SIDE: usize = 56;
 /// would otherwise cost a square of their number.
 const BAND_MAX: usize = 4096;
 
+/// A hash of an image.
+type Key = fn(&Signature) -> u128;
+
 /// Bounds of the pass near.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct NearOptions {
@@ -43,8 +46,7 @@ impl NearOptions {
 pub fn exact(work: &Work<'_>, signatures: &[Option<Signature>]) -> Vec<Decision> {
     let mut decisions = Vec::new();
     let mut taken: HashMap<u64, ()> = HashMap::new();
-    let kinds: [(&str, fn(&Signature) -> u128); 2] =
-        [("same_bytes", |s| s.content), ("same_pixels", |s| s.pixels)];
+    let kinds: [(&str, Key); 2] = [("same_bytes", |s| s.content), ("same_pixels", |s| s.pixels)];
     for (reason, key) in kinds {
         let mut rows: Vec<(u128, bool, u64)> = (0..)
             .zip(signatures)
