@@ -22,7 +22,7 @@ use pfc_shard::{
 pub use error::CleanError;
 pub use options::{CleanArgs, Pass};
 use summary::Summary;
-pub use summary::tally;
+pub use summary::{brief, tally};
 pub use work::Work;
 
 use crate::IngestError;

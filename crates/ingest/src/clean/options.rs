@@ -35,7 +35,7 @@ use crate::{
 
 Thresholds that are not stated are calibrated: pairs of different identities are sampled from the
 data set itself, and the bound is put where --false-matches wrong pairs are expected among all that
-are compared. Figures and bounds are printed, and kept with the decisions.")]
+are compared, or a share --label-rate of them. Figures and bounds are printed, and kept with the decisions.")]
 pub struct CleanArgs {
     /// Folder that `pack` wrote
     pub(super) dataset: PathBuf,

@@ -79,7 +79,7 @@ pub fn tally(decisions: &[Decision]) -> BTreeMap<String, BTreeMap<&'static str, 
 }
 
 /// `a 1, b 2` of an object.
-fn brief(note: &Value) -> String {
+pub fn brief(note: &Value) -> String {
     match note {
         Value::Object(fields) => {
             let fields = fields.iter().map(|(key, value)| format!("{key} {}", brief(value)));

@@ -188,6 +188,7 @@ fn bounds(args: &MergeArgs) -> Bounds {
         same_person: args.same_person,
         maybe_same_person: None,
         label_match: None,
+        label_rate: 1e-5,
         label_margin: 0.0,
         stranger: None,
         outlier: None,

@@ -59,7 +59,7 @@ pub struct MergeArgs {
     #[arg(long, value_name = "COSINE", requires = "matching")]
     same_person: Option<f32>,
     /// Wrong joins to expect, for the calibration
-    #[arg(long, value_name = "N", default_value_t = 10.0, requires = "matching")]
+    #[arg(long, value_name = "N", default_value_t = 0.3, requires = "matching")]
     false_matches: f64,
     #[command(flatten)]
     threads: Threads,

@@ -107,10 +107,10 @@ fn case(dataset: &Dataset, run: usize, decision: &Decision) -> Result<String, In
     let target = named.target_identity.map(|name| format!(" → {}", escape(&name)));
     let with = named.partner_source.or(named.partner.map(|n| format!("probe {n}")));
     let with = with.map(|with| format!("<br>with {}", escape(&with))).unwrap_or_default();
-    let _ = write!(
+    let _ = writeln!(
         html,
         "</div><figcaption><span class=\"action {0}\">{0}</span>{score}{bound}<br>\
-         <b>{1}</b>{2}<br>row {3}, {4}{with}</figcaption></figure>\n",
+         <b>{1}</b>{2}<br>row {3}, {4}{with}</figcaption></figure>",
         named.action,
         escape(&named.identity),
         target.unwrap_or_default(),

@@ -9,9 +9,16 @@ use super::{
     histogram::{Histogram, draw},
     page::Page,
 };
-use crate::{IngestError, clean::tally, units};
+use crate::{
+    IngestError,
+    clean::{brief, tally},
+    units,
+};
 
 const BINS: usize = 40;
+
+/// What is drawn of a face.
+type Measure = fn(&Face<'_>) -> f32;
 
 /// Counts and histograms of all rows and of those that are left.
 ///
@@ -51,7 +58,7 @@ pub fn write(page: &mut Page, dataset: &Dataset, view: &View) -> Result<(), Inge
         Histogram::of(counts, 0.0, step, n)
     };
     page.push(&draw("images per identity", "images", &of(&before), &of(&after)));
-    let measures: [(&str, &str, fn(&Face<'_>) -> f32); 4] = [
+    let measures: [(&str, &str, Measure); 4] = [
         ("bytes per image", "bytes", |face| face.image.len() as f32),
         ("sharpness (variance of the Laplacian)", "", |face| face.quality.sharpness),
         ("brightness (mean luma)", "levels", |face| face.quality.brightness),
@@ -93,11 +100,7 @@ pub fn write_runs(page: &mut Page, runs: &[Run]) {
     for run in runs {
         for (pass, note) in run.info.notes.as_object().into_iter().flatten() {
             for (name, value) in note.as_object().into_iter().flatten() {
-                let text = match value.as_f64() {
-                    Some(number) if number != 0.0 && number.abs() < 1e-3 => format!("{number:.2e}"),
-                    Some(number) if number.fract() != 0.0 => format!("{number:.4}"),
-                    _ => value.to_string(),
-                };
+                let text = brief(value);
                 let head = format!("{:03} {pass}", run.number);
                 bounds.push(vec![head, words(name), text]);
             }

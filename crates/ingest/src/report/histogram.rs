@@ -64,10 +64,10 @@ pub fn draw(title: &str, unit: &str, before: &Histogram, after: &Histogram) -> S
         }
     }
     let end = number(before.start + n as f64 * before.step);
-    let _ = write!(
+    let _ = writeln!(
         svg,
         "<text x=\"0\" y=\"10\">{most}</text><text x=\"0\" y=\"144\">{}</text>\
-         <text x=\"{WIDTH}\" y=\"144\" text-anchor=\"end\">{end} {} and more</text></svg></figure>\n",
+         <text x=\"{WIDTH}\" y=\"144\" text-anchor=\"end\">{end} {} and more</text></svg></figure>",
         number(before.start),
         escape(unit)
     );

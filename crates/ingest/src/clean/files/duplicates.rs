@@ -16,11 +16,14 @@ const COMPARED_SIDE: usize = 56;
 /// would otherwise cost a square of their number.
 const BAND_MAX: usize = 4096;
 
+/// A hash of an image.
+type Key = fn(&Signature) -> u128;
+
 /// Bounds of the pass near.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct NearOptions {
     /// near: bits of 64 in which perceptual hashes may differ
-    #[arg(long, value_name = "BITS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=7))]
+    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=7))]
     near_bits: u32,
     /// near: mean difference of the pixels, in grey levels, up to which it is the same picture
     #[arg(long, value_name = "LEVELS", default_value_t = 4.0)]
@@ -43,8 +46,7 @@ impl NearOptions {
 pub fn exact(work: &Work<'_>, signatures: &[Option<Signature>]) -> Vec<Decision> {
     let mut decisions = Vec::new();
     let mut taken: HashMap<u64, ()> = HashMap::new();
-    let kinds: [(&str, fn(&Signature) -> u128); 2] =
-        [("same_bytes", |s| s.content), ("same_pixels", |s| s.pixels)];
+    let kinds: [(&str, Key); 2] = [("same_bytes", |s| s.content), ("same_pixels", |s| s.pixels)];
     for (reason, key) in kinds {
         let mut rows: Vec<(u128, bool, u64)> = (0..)
             .zip(signatures)

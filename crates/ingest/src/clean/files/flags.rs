@@ -12,7 +12,7 @@ pub struct FlagOptions {
     #[arg(long, value_name = "PIXELS", default_value_t = 16)]
     min_detail: u16,
     /// blurred: least variance of the Laplacian of the luma
-    #[arg(long, value_name = "X", default_value_t = 8.0)]
+    #[arg(long, value_name = "X", default_value_t = 5.0)]
     min_sharpness: f32,
     /// blank: least standard deviation of the luma, in grey levels
     #[arg(long, value_name = "X", default_value_t = 10.0)]

@@ -9,9 +9,6 @@ use crate::{IngestError, clean::Work, embeddings::Embeddings};
 
 /// Share of strangers that pass as one's own image: what is below that score is looked at.
 const STRANGER_RATE: f64 = 1e-3;
-/// So many wrong pairs above the bound are refused all the same for each that passes: the match must
-/// be the nearest of all, by a margin, and sure of itself (three in four on LFW with known errors).
-const REFUSED_ALL_THE_SAME: f64 = 4.0;
 /// One image says less of a person than a centre does: so much more is asked of it.
 const SINGLE_EXTRA: f32 = 0.1;
 /// Suspects compared at a time: bounds their memory.
@@ -37,8 +34,7 @@ pub fn labels(
     let at = |rate: f64| tail.map_or(f32::NAN, |tail| tail.at(rate));
     let stranger = bounds.stranger.unwrap_or_else(|| at(STRANGER_RATE));
     let suspects = suspects(work, &centres, stranger);
-    let compared = (suspects.len() as f64 * centres.len() as f64).max(1.0);
-    let match_rate = (REFUSED_ALL_THE_SAME * bounds.false_matches / compared).min(STRANGER_RATE);
+    let match_rate = bounds.label_rate.min(STRANGER_RATE);
     let label_match = bounds.label_match.unwrap_or_else(|| at(match_rate));
     work.notes.insert(
         "labels".into(),

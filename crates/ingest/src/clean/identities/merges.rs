@@ -106,9 +106,11 @@ struct Limits {
 
 impl Limits {
     fn new(work: &mut Work<'_>, centres: &Centres, bounds: &Bounds) -> Result<Limits, IngestError> {
-        let n = centres.len() as f64;
-        let rate = bounds.false_matches / (n * (n - 1.0) / 2.0).max(1.0);
-        let rates = [(rate * BAND).min(0.1), rate];
+        let n_several = (0..centres.len()).filter(|p| centres.n_images(*p) > 1).count() as f64;
+        let (n_pairs, n_sure) = (pairs_of(centres.len() as f64), pairs_of(n_several));
+        // Each kind of pair has its own share of wrong ones.
+        let rate_of = |pairs: f64| bounds.false_matches / pairs.max(1.0);
+        let (single_rate, rate) = (rate_of(n_pairs - n_sure), rate_of(n_sure));
         let stated = bounds.same_person.map(|upper| {
             let lower = bounds.maybe_same_person.unwrap_or(upper - DIAMETER);
             [lower.min(upper), upper]
@@ -127,9 +129,11 @@ impl Limits {
                 };
                 notes["impostors"] = several.note();
                 notes["impostors_single"] = single.note();
-                let at = |tail: calibrate::Tail| rates.map(|rate| tail.at(rate));
-                let single = at(single).map(|bound| (bound + SINGLE_EXTRA).min(1.0));
-                let mut limits = Limits { single, several: at(several) };
+                let at = |tail: calibrate::Tail, rate: f64| {
+                    [(rate * BAND).min(0.1), rate].map(|rate| tail.at(rate))
+                };
+                let single = at(single, single_rate).map(|bound| (bound + SINGLE_EXTRA).min(1.0));
+                let mut limits = Limits { single, several: at(several, rate) };
                 if let Some(lower) = bounds.maybe_same_person {
                     limits.single[0] = lower.min(limits.single[1]);
                     limits.several[0] = lower.min(limits.several[1]);
@@ -153,6 +157,10 @@ impl Limits {
     fn lowest(&self) -> f32 {
         self.single[0].min(self.several[0])
     }
+}
+
+fn pairs_of(n: f64) -> f64 {
+    n * (n - 1.0) / 2.0
 }
 
 /// What is kept of a comparison that was stopped.

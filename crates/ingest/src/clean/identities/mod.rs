@@ -20,9 +20,9 @@ pub use overlap::overlap;
 /// Bounds of the passes that compare embeddings; those not stated are calibrated.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Bounds {
-    /// Wrong pairs to expect among all that a pass compares, before it looks at what else speaks
-    /// for them; bounds are calibrated to that
-    #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = positive)]
+    /// merges, overlap: wrong pairs to expect among all that are compared; bounds are calibrated to
+    /// that
+    #[arg(long, value_name = "N", default_value_t = 0.3, value_parser = positive)]
     pub false_matches: f64,
     /// merges: cosine of two centres above which they are one person
     #[arg(long, value_name = "COSINE", value_parser = cosine)]
@@ -33,6 +33,9 @@ pub struct Bounds {
     /// labels: cosine of an image with another identity's centre above which it is theirs
     #[arg(long, value_name = "COSINE", value_parser = cosine)]
     pub label_match: Option<f32>,
+    /// labels: share of images of others that are so near to a centre; its bound is calibrated to that
+    #[arg(long, value_name = "RATE", default_value_t = 1e-5, value_parser = positive)]
+    pub label_rate: f64,
     /// labels: by how much that centre must be nearer than its own
     #[arg(long, value_name = "COSINE", default_value_t = 0.1, value_parser = cosine)]
     pub label_margin: f32,
@@ -80,6 +83,7 @@ impl Bounds {
         ];
         let mut all = vec![
             format!("--false-matches={}", self.false_matches),
+            format!("--label-rate={}", self.label_rate),
             format!("--label-margin={}", self.label_margin),
             format!("--second-cluster={second}"),
         ];
