@@ -131,7 +131,7 @@ pub fn ijbb(args: &IjbbArgs, quiet: bool) -> anyhow::Result<Outcome> {
 }
 
 fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outcome> {
-    let context = || format!("cannot judge on `{}`", args.data.display());
+    let context = || format!("cannot judge `{}` on `{}`", args.source.name(), args.data.display());
     let started = Instant::now();
     let set = IjbSet::open(&args.data, benchmark).with_context(context)?;
     tracing::info!("lists read in {:.3} s", started.elapsed().as_secs_f64());

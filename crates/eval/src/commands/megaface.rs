@@ -16,8 +16,8 @@ use super::{
 use crate::{
     EvalError,
     megaface::{
-        self, Gallery, GalleryRow, MegaFaceReport, MegaFaceSet, Noises, ProbeList, Store,
-        is_dataset, read_noises,
+        self, Gallery, MegaFaceReport, MegaFaceSet, Noises, ProbeList, Store, is_dataset,
+        read_noises,
     },
     plot::{self, Curve, PlotPath},
     verification::Figure,
@@ -195,9 +195,7 @@ fn score(args: &ScoreArgs, quiet: bool) -> anyhow::Result<()> {
 }
 
 fn draw(args: &ScoreArgs, report: &MegaFaceReport) -> Result<(), EvalError> {
-    let name = |gallery: &GalleryRow| format!("{} distractors", gallery.name);
-    let names: Vec<String> = report.galleries.iter().map(name).collect();
-    let galleries = || names.iter().map(String::as_str).zip(&report.galleries);
+    let galleries = || report.galleries.iter().map(|gallery| (gallery.name.as_str(), gallery));
     let curves: Vec<Curve<'_>> =
         galleries().map(|(name, gallery)| (name, &gallery.roc[..], gallery.n_negatives)).collect();
     args.curves.draw(&curves)?;

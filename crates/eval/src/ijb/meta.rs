@@ -98,12 +98,7 @@ impl FaceList {
             });
         }
         if points.is_empty() {
-            return Err(EvalError::Line {
-                path: landmarks.0.to_owned(),
-                line: 1,
-                problem: "the list is empty".to_owned(),
-                layout: LANDMARK_LAYOUT,
-            });
+            return Err(empty(landmarks.0, LANDMARK_LAYOUT));
         }
         let (template, media) = places.into_iter().map(|(_, t, m)| (t, m)).unzip();
         let mut list = FaceList {
@@ -225,7 +220,11 @@ impl PairList {
             let row = |field| index.known(number(field, "template id")?);
             Ok(((row(a)?, row(b)?), same))
         };
-        let (pairs, same) = parse(path, bytes, PAIR_LAYOUT, line)?.into_iter().unzip();
+        let (pairs, same): (Vec<_>, Vec<_>) =
+            parse(path, bytes, PAIR_LAYOUT, line)?.into_iter().unzip();
+        if pairs.is_empty() {
+            return Err(empty(path, PAIR_LAYOUT));
+        }
         Ok(PairList { pairs, same })
     }
 }
@@ -239,6 +238,15 @@ impl SearchList {
     /// template without faces, or gives a template a second person.
     pub fn read(path: &Path, index: &TemplateIndex) -> Result<SearchList, EvalError> {
         SearchList::parse(path, &read_regular_file(path, LIST_BYTES_MAX)?, index)
+    }
+
+    /// As [`read`](SearchList::read), of a gallery, which cannot be empty.
+    pub(super) fn read_gallery(
+        path: &Path,
+        index: &TemplateIndex,
+    ) -> Result<SearchList, EvalError> {
+        let list = SearchList::read(path, index)?;
+        if list.rows.is_empty() { Err(empty(path, SEARCH_LAYOUT)) } else { Ok(list) }
     }
 
     /// Parses the list; `path` is for errors alone.
@@ -280,6 +288,11 @@ impl SearchList {
         let (rows, subjects) = list.into_iter().unzip();
         Ok(SearchList { rows, subjects })
     }
+}
+
+fn empty(path: &Path, layout: &'static str) -> EvalError {
+    let problem = "the list is empty".to_owned();
+    EvalError::Line { path: path.to_owned(), line: 1, problem, layout }
 }
 
 /// Where the lists of a benchmark are.
@@ -459,6 +472,7 @@ mod tests {
             assert_eq!(list.same, [true, false]);
             let error = |text: &str| parse(text).unwrap_err().to_string();
             assert_eq!(error("5 7 1\n5 6 0"), "p:2: template 6 has no face in the list of faces");
+            assert_eq!(error("\n"), "p:1: the list is empty");
             assert_eq!(error("5 7 2"), "p:1: the label is `2`, neither 0 nor 1");
             assert_eq!(error("5 -7 1"), "p:1: the template id is `-7`, which is no number");
         }

@@ -127,8 +127,9 @@ impl SearchLists {
             return Ok(None);
         }
         let probes = SearchList::read(&paths.probes, index)?;
-        let gallery =
-            |(name, path): &(String, PathBuf)| Ok((name.clone(), SearchList::read(path, index)?));
+        let gallery = |(name, path): &(String, PathBuf)| {
+            Ok((name.clone(), SearchList::read_gallery(path, index)?))
+        };
         let galleries = paths.galleries.iter().map(gallery).collect::<Result<_, EvalError>>()?;
         Ok(Some(SearchLists { galleries, probes }))
     }

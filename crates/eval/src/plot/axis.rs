@@ -69,7 +69,7 @@ impl Axis {
     /// The text beside a tick.
     pub(super) fn text(&self, position: f64) -> String {
         match self.scale {
-            Scale::Log if (-2.0..=0.0).contains(&position) => {
+            Scale::Log if (-2.0..=3.0).contains(&position) => {
                 format!("{}", 10.0_f64.powi(position.round() as i32))
             }
             Scale::Log => format!("1e{}", position.round() as i32),
@@ -108,5 +108,6 @@ mod tests {
         let axis = Axis::log("", 3e-4, 1.0);
         assert_eq!(texts(&axis), ["1e-4", "1e-3", "0.01", "0.1", "1"]);
         assert_eq!(axis.at(0.0), -4.0);
+        assert_eq!(texts(&Axis::log("", 1.0, 100.0)), ["1", "10", "100"]);
     }
 }

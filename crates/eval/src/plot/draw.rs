@@ -83,7 +83,7 @@ fn try_draw<B: DrawingBackend>(
         .margin(points(10.0))
         // The last label of the horizontal axis is centred on its end.
         .margin_right(points(26.0))
-        .caption(&chart.title, text(18.0))
+        .caption(shortened(&chart.title, 40), text(18.0))
         .x_label_area_size(points(44.0))
         .y_label_area_size(points(60.0))
         .build_cartesian_2d(x.clone(), y.clone())?;
@@ -168,12 +168,15 @@ fn visible(bars: &[(f64, f64, f64)]) -> impl Iterator<Item = &(f64, f64, f64)> {
 
 /// Long names would cover the plot.
 fn legend_text(series: &Series) -> String {
-    const MAX: usize = 36;
-    let n = series.label.chars().count();
-    if n <= MAX {
-        return series.label.clone();
+    shortened(&series.label, 36)
+}
+
+fn shortened(text: &str, n_max: usize) -> String {
+    let n = text.chars().count();
+    if n <= n_max {
+        return text.to_owned();
     }
     // The end of a path tells more than its start.
-    let tail: String = series.label.chars().skip(n - MAX + 1).collect();
+    let tail: String = text.chars().skip(n - n_max + 1).collect();
     format!("…{tail}")
 }

@@ -72,8 +72,8 @@ pub fn percent(share: f64) -> String {
 pub fn rests_on(n_allowed: u64, finer_than_data: bool) -> String {
     match n_allowed {
         _ if finer_than_data => "finer than the data".to_owned(),
-        1 => "on 1 impostor pair".to_owned(),
-        n => format!("on {n} impostor pairs"),
+        1 => "on 1 impostor".to_owned(),
+        n => format!("on {n} impostors"),
     }
 }
 

@@ -35,16 +35,17 @@ pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<String, E
              impostor pairs is accepted, with its interval; “nearest” is the reading that papers \
              print.</p>\n";
     let tables: Vec<(String, &TarTable, &IjbReport)> = entries.iter().flat_map(tables).collect();
-    html += &one_to_one(&tables);
+    html += &one_to_one(entries);
     let named: Vec<plot::Curve<'_>> = tables
         .iter()
         .map(|(name, table, report)| (name.as_str(), &table.roc[..], report.n_impostor as u64))
         .collect();
     let mut all = curves(&named);
-    for (name, table, _) in &tables {
-        if let Some(histogram) = &table.histogram {
+    for entry in entries {
+        let first = entry.of.one_to_one.first();
+        if let Some(histogram) = first.and_then(|table| table.histogram.as_ref()) {
             let mut chart = plot::histogram(histogram);
-            chart.title = format!("Scores of {name}");
+            chart.title = format!("Scores of {}", entry.model);
             all.push(chart);
         }
     }
@@ -72,23 +73,28 @@ fn tables<'a>(entry: &'a Ijb<'a>) -> impl Iterator<Item = (String, &'a TarTable,
     })
 }
 
-fn one_to_one(tables: &[(String, &TarTable, &IjbReport)]) -> String {
-    let fars = different_rates(tables.iter().flat_map(|table| &table.1.rows).map(|row| row.far));
-    let mut head = vec!["model".to_owned()];
+fn one_to_one(entries: &[Ijb<'_>]) -> String {
+    let tables = || {
+        entries.iter().flat_map(|entry| {
+            entry.of.one_to_one.iter().map(move |table| (entry.model.as_str(), table))
+        })
+    };
+    let fars = different_rates(tables().flat_map(|table| &table.1.rows).map(|row| row.far));
+    let mut head = ["model", "options"].map(str::to_owned).to_vec();
     head.extend(fars.iter().map(|&far| format!("TAR@FAR {}", rate(far))));
-    head.extend(["AUC", "options"].map(str::to_owned));
-    let mut table = Table::new(head);
-    for (name, of, _) in tables {
+    head.push("AUC".to_owned());
+    let mut html = Table::new(head);
+    for (model, table) in tables() {
         let cell = |&far: &f64| {
-            let found = of.rows.iter().find(|row| row.far == far);
+            let found = table.rows.iter().find(|row| row.far == far);
             found.map_or("–".to_owned(), tar_cell)
         };
-        let mut cells: Vec<String> = fars.iter().map(cell).collect();
-        cells.push(share(of.auc, of.auc_interval, &[]));
-        cells.push(pooling(&of.pooling));
-        table.row(name, cells);
+        let mut cells = vec![format!("<small>{}</small>", pooling(&table.pooling))];
+        cells.extend(fars.iter().map(cell));
+        cells.push(share(table.auc, table.auc_interval, &[]));
+        html.row(model, cells);
     }
-    table.html()
+    html.html()
 }
 
 fn tar_cell(row: &TarRow) -> String {

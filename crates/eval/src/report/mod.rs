@@ -97,20 +97,19 @@ fn add<'a, T>(to: &mut BTreeMap<&'a str, Vec<Entry<T>>>, title: &'a str, name: &
     entries.push(Entry { model, of });
 }
 
-/// Short names: the last part of the path, or all of it where paths differ but their last parts do
-/// not.
+/// Short names: the last part of the path, or as many parts as tell different paths apart.
 fn model_names(documents: &[Document]) -> Vec<String> {
-    let short = |path: &str| {
-        let last = path.rsplit(['/', '\\']).find(|part| !part.is_empty());
-        last.unwrap_or("model").to_owned()
+    let tail = |path: &str, n_parts: usize| {
+        let parts: Vec<&str> = path.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
+        parts[parts.len().saturating_sub(n_parts)..].join("/")
     };
-    let ambiguous = |model: &str| {
-        let name = short(model);
-        documents.iter().any(|other| other.model != model && short(&other.model) == name)
-    };
-    let name = |document: &Document| match ambiguous(&document.model) {
-        true => document.model.clone(),
-        false => short(&document.model),
+    let name = |document: &Document| {
+        let path = document.model.as_str();
+        let others = || documents.iter().map(|other| other.model.as_str()).filter(|o| *o != path);
+        let n_parts = path.split(['/', '\\']).count().max(1);
+        let unique = |n: &usize| others().all(|other| tail(other, *n) != tail(path, *n));
+        let name = tail(path, (1..n_parts).find(unique).unwrap_or(n_parts));
+        if name.is_empty() { "model".to_owned() } else { name }
     };
     documents.iter().map(name).collect()
 }
@@ -132,8 +131,8 @@ mod tests {
         let document = |model: &str| {
             Document::new("lfw", model.as_ref(), Findings::Pairs { results: Vec::new() })
         };
-        let documents = ["a/run.ckpt", "b/run.ckpt", "c/other.ckpt", "a/run.ckpt"].map(document);
-        let names = model_names(&documents);
+        let paths = ["x/a/run.ckpt", "/x/b/run.ckpt", "c/other.ckpt", "x/a/run.ckpt"];
+        let names = model_names(&paths.map(document));
         assert_eq!(names, ["a/run.ckpt", "b/run.ckpt", "other.ckpt", "a/run.ckpt"]);
         let mut entries = BTreeMap::new();
         names.iter().for_each(|name| add(&mut entries, "LFW", name, ()));

@@ -10,7 +10,7 @@ const STYLE: &str = "
   :root { --text: #e6e6ea; --ground: #16171b; --soft: #212329; --line: #3a3d45; --mark: #56b4e9;
     --bad: #fb923c; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--text); background: var(--ground);
+body { margin: 0 auto; padding: 1rem; max-width: 80rem; color: var(--text); background: var(--ground);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: .5rem 0; }
 h3 { font-size: 1.05rem; margin: 1.5rem 0 .3rem; }
@@ -21,18 +21,18 @@ h2 { font-size: 1.3rem; margin: 2rem 0 .5rem; border-top: 1px solid var(--line);
 a { color: var(--mark); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: .4rem .5rem; text-align: right; border-bottom: 1px solid var(--line);
   vertical-align: top; white-space: nowrap; }
-td { min-width: 6.5rem; }
+td { min-width: 5.5rem; }
 tbody th, thead th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0;
   background: var(--ground); }
-tbody th { min-width: 6rem; max-width: 14rem; white-space: normal; overflow-wrap: anywhere; }
+tbody th { min-width: 7rem; max-width: 14rem; white-space: normal; overflow-wrap: break-word; }
 td small { display: block; opacity: .75; white-space: normal; }
 td .interval { white-space: nowrap; }
 .whisker { width: 120px; height: 12px; display: block; margin-left: auto; }
 .whisker line { stroke: var(--mark); stroke-width: 2; }
 .whisker circle { fill: var(--mark); }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr));
   gap: 1rem; margin: 1rem 0; }
 figure { margin: 0; }
 .charts svg { width: 100%; height: auto; display: block; }
@@ -48,6 +48,7 @@ summary { cursor: pointer; font-weight: 600; }
   overflow-wrap: anywhere; text-align: center; }
 figcaption { font-size: .8rem; overflow-wrap: anywhere; margin-top: .3rem; }
 .warning { color: var(--bad); font-weight: 600; }
+@media (max-width: 40rem) { tbody th { max-width: 8rem; overflow-wrap: anywhere; } }
 ";
 
 /// The whole page: models, links, and the sections, each `(title, body)`.

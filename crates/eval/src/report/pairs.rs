@@ -58,13 +58,12 @@ fn summary(entries: &[Pairs<'_>]) -> String {
             figures.n_people
         )
     };
-    let differs: String = entries
-        .iter()
-        .filter_map(|entry| Some((&entry.model, entry.of.differs.as_ref()?)))
-        .map(|(model, differs)| {
-            format!("<p class=\"warning\">{}: {}</p>", escape(model), escape(differs))
-        })
-        .collect();
+    let mut differs: Vec<&str> =
+        entries.iter().filter_map(|entry| entry.of.differs.as_deref()).collect();
+    differs.sort_unstable();
+    differs.dedup();
+    let warning = |text: &&str| format!("<p class=\"warning\">{}</p>\n", escape(text));
+    let differs: String = differs.iter().map(warning).collect();
     super::section::summary(entries.iter().map(text)) + &differs
 }
 
