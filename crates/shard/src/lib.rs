@@ -49,7 +49,7 @@
 //! ```
 //!
 //! `README.md` of the crate is a tour of the reading side; `examples/read.rs` is a program that does
-//! so on a real data set; `examples/speed.rs` and `pfc-ingest bench` measure.
+//! so on a real data set; `examples/time_reading.rs` and `pfc-ingest bench` measure.
 //!
 //! # What is checked when
 //!

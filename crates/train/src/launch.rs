@@ -1,7 +1,6 @@
 //! Ranks on this machine, started and watched by `pfc-train --nproc-per-node`.
 
 use std::{
-    fmt::Write as _,
     io,
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
@@ -153,21 +152,22 @@ impl Drop for Watch {
 }
 
 fn explain(rank: usize, status: ExitStatus) -> Hinted {
-    let mut text = format!("rank {rank} ");
-    let hint = match (status.signal(), status.code()) {
-        (Some(9), _) => {
-            text += "was killed by signal 9";
+    let (text, hint) = match (status.signal(), status.code()) {
+        (Some(9), _) => (
+            format!("rank {rank} was killed by signal 9"),
             "if nobody killed it, the system did for want of memory: `dmesg` would say so; the last \
-             checkpoint is whole, and `--resume` goes on from it"
-        }
-        (Some(signal), _) => {
-            let _ = write!(text, "was ended by signal {signal}");
-            "the last checkpoint is whole, and `--resume` goes on from it"
-        }
-        (None, code) => {
-            let _ = write!(text, "failed with exit code {}", code.unwrap_or_default());
-            "its own message is above"
-        }
+             checkpoint is whole, and `--resume` goes on from it",
+        ),
+        (Some(signal), _) => (
+            format!("rank {rank} was ended by signal {signal}"),
+            "the last checkpoint is whole, and `--resume` goes on from it",
+        ),
+        // The ranks that end because of it end in any order, and as it does: only it knows that it
+        // was the one, and has said so.
+        (None, code) => (
+            format!("a rank failed with exit code {}", code.unwrap_or_default()),
+            "its own message is above",
+        ),
     };
     Hinted::new(text, hint)
 }

@@ -38,8 +38,9 @@ mod table {
     /// No multiple of every number of ranks that is tried.
     const BATCH: u64 = 22;
     /// Learning rate of the table. Sums over ranks are rounded in another order for each number of
-    /// them, and training feeds the rounding back: at 2 the last of 50 losses is 1.1e-5 off.
-    const TABLE_LR: f64 = 0.5;
+    /// them, and training feeds the rounding back: at 2 and 0.5 the last of 50 losses is 1.1e-5 off,
+    /// at this rate, at which the loss still falls from 53 to 12, 4e-7.
+    const TABLE_LR: f64 = 0.1;
 
     fn config() -> HeadConfig {
         HeadConfig {
@@ -440,7 +441,7 @@ fn what_one_rank_finds_wrong_is_said_once_and_ends_them_all() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert_eq!(said.matches("already holds a run").count(), 1, "{said}");
-    assert!(said.contains("rank 0 failed with exit code 2"), "{said}");
+    assert!(said.contains("a rank failed with exit code 2"), "{said}");
 
     let more = ["--set", "optim.lr=1e30", "--set", "optim.warmup_epochs=0"];
     let output = setup.command(&setup.out("diverged"), 2, &more).output().unwrap();

@@ -23,7 +23,7 @@ use page::Page;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pfc-ingest report data
-  pfc-ingest report data -o /tmp/report.html --examples 10 --force")]
+  pfc-ingest report data -o report.html --examples 10 --force")]
 pub struct ReportArgs {
     /// Folder of the data set
     dataset: PathBuf,

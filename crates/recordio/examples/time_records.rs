@@ -1,7 +1,7 @@
 //! How fast records are read and written, against copying the same bytes, and what an index takes.
 //!
 //! ```text
-//! cargo run --release -p pfc-recordio --example speed -- [IMAGES [IMAGE_BYTES [INDEX_LINES]]]
+//! cargo run --release -p pfc-recordio --example time_records -- [IMAGES [IMAGE_BYTES [INDEX_LINES]]]
 //! ```
 //!
 //! The file is made up, written to the temporary folder and read from the page cache: the figures

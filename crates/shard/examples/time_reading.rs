@@ -1,7 +1,7 @@
 //! How fast rows are written, verified and read on this machine, on one core where not said
 //! otherwise.
 //!
-//! `cargo run --release -p pfc-shard --example speed -- FOLDER_OF_JPEGS SCRATCH [COPIES]`
+//! `cargo run --release -p pfc-shard --example time_reading -- FOLDER_OF_JPEGS SCRATCH [COPIES]`
 //!
 //! Takes every file two levels below the folder, so that it is one folder per identity; the images
 //! are read beforehand, so that the source disk does not count. SCRATCH/speed must not exist.
