@@ -82,6 +82,8 @@ impl Table {
         // What Arrow keeps beside Parquet's own schema would bring other types of the same values.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| e.to_string())?;
+        let n_bytes = file.metadata().map_err(|e| e.to_string())?.len();
+        check_rows(metadata.metadata().row_groups().iter().map(|g| g.num_rows()), n_bytes)?;
         let file = metadata.metadata().file_metadata();
         let described =
             parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok();
@@ -152,6 +154,20 @@ impl Table {
     }
 }
 
+/// Refuses row groups of more rows than the file has bytes. A run of billions of empty rows takes a
+/// few bytes, and each of them takes time and memory here; an image takes a byte at least.
+fn check_rows(n_rows: impl Iterator<Item = i64>, n_bytes: u64) -> Result<(), String> {
+    let mut total = 0u64;
+    for n in n_rows {
+        let n = u64::try_from(n).map_err(|_| format!("it claims a group of {n} rows"))?;
+        total = total.saturating_add(n);
+    }
+    match total <= n_bytes {
+        true => Ok(()),
+        false => Err(format!("it claims {total} rows in {n_bytes} bytes")),
+    }
+}
+
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
 
 impl Part {
@@ -212,4 +228,18 @@ fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
 fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, String>) -> Result<T, IngestError> {
     let wrong = |problem| InputError::Table { path: path.to_path_buf(), problem };
     Ok(catch(run).and_then(|result| result).map_err(wrong)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_rows_than_bytes_are_refused_before_any_is_read() {
+        assert_eq!(check_rows([3, 4].into_iter(), 7), Ok(()));
+        let claim = |rows: &[i64], n_bytes| check_rows(rows.iter().copied(), n_bytes).unwrap_err();
+        assert_eq!(claim(&[3, 5], 7), "it claims 8 rows in 7 bytes");
+        assert_eq!(claim(&[i64::MAX; 3], 7), format!("it claims {} rows in 7 bytes", u64::MAX));
+        assert_eq!(claim(&[-1], 7), "it claims a group of -1 rows");
+    }
 }
