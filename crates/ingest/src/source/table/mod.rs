@@ -2,7 +2,9 @@
 
 mod columns;
 mod ipc;
+mod parquet_file;
 mod read;
+mod thrift;
 
 use std::{
     io::{self, Write},

@@ -19,6 +19,7 @@ use parquet::arrow::{
 use super::{
     columns::{Columns, RowImage},
     ipc::ArrowFile,
+    parquet_file::ParquetFile,
 };
 use crate::{
     IngestError,
@@ -78,12 +79,13 @@ impl Table {
     }
 
     fn parquet(path: &Path) -> Result<Table, String> {
-        let file = File::open(path).map_err(|e| e.to_string())?;
+        let file = File::open(path).and_then(ParquetFile::new).map_err(|e| e.to_string())?;
         // What Arrow keeps beside Parquet's own schema would bring other types of the same values.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| e.to_string())?;
-        let n_bytes = file.metadata().map_err(|e| e.to_string())?.len();
-        check_rows(metadata.metadata().row_groups().iter().map(|g| g.num_rows()), n_bytes)?;
+        let metadata =
+            ArrowReaderMetadata::load(file.file(), options).map_err(|e| e.to_string())?;
+        let n_rows = metadata.metadata().row_groups().iter().map(|g| g.num_rows());
+        check_rows(n_rows, file.n_bytes())?;
         let file = metadata.metadata().file_metadata();
         let described =
             parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok();
@@ -135,7 +137,8 @@ impl Table {
             Layout::ArrowFile => Box::new(ArrowFile::open(path).map_err(say)?),
             Layout::ArrowStream => Box::new(StreamReader::try_new(open(path)?, None).map_err(say)?),
             Layout::Parquet(metadata) => {
-                let file = File::open(path).map_err(|e| e.to_string())?;
+                let file =
+                    File::open(path).and_then(ParquetFile::new).map_err(|e| e.to_string())?;
                 let schema = metadata.metadata().file_metadata().schema_descr();
                 let leaves = schema.columns().iter().enumerate();
                 let needed = leaves.filter(|(_, leaf)| self.columns.needed(&leaf.path().string()));

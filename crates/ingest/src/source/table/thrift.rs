@@ -1,0 +1,191 @@
+//! Structs in Thrift's compact protocol, which Parquet describes itself in, walked through before a
+//! library reads them. Parquet's reader takes memory for a text as long as it says it is, and turns
+//! as often as a list that it does not know says it is long: a few bytes would cost gigabytes or
+//! hours. Here a collection has no more elements, and a text no more bytes, than the file goes on.
+//!
+//! Source: the Apache Thrift compact protocol, `doc/specs/thrift-compact-protocol.md`.
+
+use std::io::{self, ErrorKind, Read};
+
+/// Deeper than Parquet's own structs, which nest about eight levels.
+const DEPTH_MAX: u32 = 32;
+
+/// Bytes of a number of 64 bits, seven to a byte.
+const VARINT_BYTES_MAX: u32 = 10;
+
+const STOP: u8 = 0;
+const TRUE: u8 = 1;
+const FALSE: u8 = 2;
+
+/// The bytes of the struct that `input` begins with, which goes on for `n_bytes`.
+///
+/// Cost: each byte once.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidData`] with what is wrong, or those of `input`.
+pub fn struct_bytes(input: impl Read, n_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut walk = Walk { input, left: n_bytes, seen: Vec::new() };
+    walk.structure(DEPTH_MAX)?;
+    Ok(walk.seen)
+}
+
+struct Walk<R> {
+    input: R,
+    left: u64,
+    seen: Vec<u8>,
+}
+
+impl<R: Read> Walk<R> {
+    fn structure(&mut self, depth: u32) -> io::Result<()> {
+        let depth = depth.checked_sub(1).ok_or_else(|| wrong("structs nested too deeply"))?;
+        loop {
+            let field = self.byte()?;
+            let (kind, delta) = (field & 0x0f, field >> 4);
+            if kind == STOP {
+                return Ok(());
+            }
+            if delta == 0 {
+                self.varint()?;
+            }
+            // A truth value is part of its field's type.
+            if !matches!(kind, TRUE | FALSE) {
+                self.value(kind, depth)?;
+            }
+        }
+    }
+
+    fn value(&mut self, kind: u8, depth: u32) -> io::Result<()> {
+        match kind {
+            3 => self.skip(1),
+            4..=6 => self.varint().map(drop),
+            7 => self.skip(8),
+            8 => {
+                let n_bytes = self.varint()?;
+                self.skip(n_bytes)
+            }
+            9 | 10 => self.list(depth),
+            11 => self.map(depth),
+            12 => self.structure(depth),
+            13 => self.skip(16),
+            // Truth values as elements: readers disagree on whether they take a byte, and nothing
+            // that is read here holds any.
+            _ => Err(wrong(format!("a value of type {kind}"))),
+        }
+    }
+
+    fn list(&mut self, depth: u32) -> io::Result<()> {
+        let depth = depth.checked_sub(1).ok_or_else(|| wrong("lists nested too deeply"))?;
+        let head = self.byte()?;
+        let n = match head >> 4 {
+            15 => self.varint()?,
+            n => n.into(),
+        };
+        self.elements(n)?;
+        (0..n).try_for_each(|_| self.value(head & 0x0f, depth))
+    }
+
+    fn map(&mut self, depth: u32) -> io::Result<()> {
+        let depth = depth.checked_sub(1).ok_or_else(|| wrong("maps nested too deeply"))?;
+        let n = self.varint()?;
+        if n == 0 {
+            return Ok(());
+        }
+        self.elements(n)?;
+        let kinds = self.byte()?;
+        (0..n).try_for_each(|_| {
+            self.value(kinds >> 4, depth)?;
+            self.value(kinds & 0x0f, depth)
+        })
+    }
+
+    /// Every element takes a byte at least.
+    fn elements(&self, n: u64) -> io::Result<()> {
+        match n <= self.left {
+            true => Ok(()),
+            false => {
+                Err(wrong(format!("a list of {n} elements, {} bytes before the end", self.left)))
+            }
+        }
+    }
+
+    fn varint(&mut self) -> io::Result<u64> {
+        let mut value = 0;
+        for i in 0..VARINT_BYTES_MAX {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << (7 * i);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(wrong("a number of more than 64 bits"))
+    }
+
+    fn byte(&mut self) -> io::Result<u8> {
+        self.skip(1)?;
+        self.seen.last().copied().ok_or_else(|| ErrorKind::UnexpectedEof.into())
+    }
+
+    fn skip(&mut self, n: u64) -> io::Result<()> {
+        self.left = self
+            .left
+            .checked_sub(n)
+            .ok_or_else(|| wrong(format!("a value of {n} bytes, {} before the end", self.left)))?;
+        let read = self.input.by_ref().take(n).read_to_end(&mut self.seen)?;
+        match read as u64 == n {
+            true => Ok(()),
+            false => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+fn wrong(what: impl Into<String>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, format!("its description holds {}", what.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(bytes: &[u8]) -> Result<usize, String> {
+        struct_bytes(bytes, bytes.len() as u64).map(|seen| seen.len()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_struct_ends_at_its_stop_whatever_follows() {
+        // Field 1 an i32, field 2 a text, field 3 true, field 4 a list of two doubles, field 5 a map
+        // of one text to a struct, field 500 an empty list.
+        let mut bytes = vec![0x15, 0x80, 0x01, 0x18, 2, b'a', b'b', 0x11, 0x19, 0x27];
+        bytes.extend([7; 16]);
+        bytes.extend([0x1b, 1, 0x8c, 1, b'k', 0x15, 4, 0, 0x09, 0xe8, 0x07, 0x00, 0]);
+        let n = bytes.len();
+        bytes.extend([0xff; 5]);
+        assert_eq!(walk(&bytes), Ok(n));
+        assert_eq!(struct_bytes(&bytes[..], n as u64).unwrap(), bytes[..n]);
+        for cut in 0..n {
+            assert!(walk(&bytes[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_end_is_refused_before_anything_is_done_about_it() {
+        let long = [0xff, 0xff, 0xff, 0xff, 0x07];
+        let with = |head: &[u8], tail: &[u8]| [head, &long, tail, &[0; 8]].concat();
+        let error = walk(&with(&[0x18], &[])).unwrap_err();
+        assert_eq!(error, "its description holds a value of 2147483647 bytes, 8 before the end");
+        let error = walk(&with(&[0x19, 0xf7], &[])).unwrap_err();
+        assert!(
+            error.ends_with("a list of 2147483647 elements, 8 bytes before the end"),
+            "{error}"
+        );
+        assert!(walk(&with(&[0x1b], &[0x77])).unwrap_err().contains("a list of 2147483647"));
+    }
+
+    #[test]
+    fn elements_without_bytes_and_endless_nesting_are_refused() {
+        assert!(walk(&[0x19, 0x11, 1, 0]).unwrap_err().ends_with("a value of type 1"));
+        assert!(walk(&[0x1c; 1000]).unwrap_err().ends_with("structs nested too deeply"));
+        assert!(walk(&[&[0x19][..], &[0x19; 1000]].concat()).unwrap_err().contains("nested"));
+        assert!(walk(&[[0x16].as_slice(), &[0x80; 11]].concat()).unwrap_err().contains("64 bits"));
+    }
+}
