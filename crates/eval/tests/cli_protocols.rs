@@ -302,34 +302,12 @@ fn megaface_lists_in_another_order_and_threads_print_the_same_table() {
     assert_eq!(table("3"), before);
 }
 
-/// A packed data set of drawn faces, whose sources are their paths below `faces`.
-fn pack(files: &LfwLike, sources: &[&str]) {
-    use pfc_shard::{DatasetSpec, DatasetWriter, Face, ImageSize, Quality};
-    let spec = DatasetSpec {
-        image_size: ImageSize::FACE,
-        seed: 1,
-        shard_bytes: pfc_shard::DEFAULT_SHARD_BYTES,
-        sources: vec!["faces".to_owned()],
-        tool: "test".to_owned(),
-        arguments: Vec::new(),
-    };
-    let mut writer = DatasetWriter::create(&files.path("packed"), spec).unwrap();
-    for source in sources {
-        let face = image::open(files.path(&format!("faces/{source}"))).unwrap().into_rgb8();
-        let mut jpeg = Vec::new();
-        let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 95);
-        face.write_with_encoder(encoder).unwrap();
-        writer.push(Face::new(&jpeg, 0, source, ImageSize::FACE, Quality::default())).unwrap();
-    }
-    writer.finish(["anyone"].into_iter().collect()).unwrap();
-}
-
 #[test]
 fn distractors_come_from_a_packed_data_set() {
     let files = LfwLike::new();
     files.model();
     let distractors = ["P05/P05_0001.png", "P06/P06_0002.png", "P07/P07_0003.png"];
-    pack(&files, &distractors);
+    files.pack("packed", &distractors);
     let probes = "P00/P00_0001.png\nP00/P00_0002.png\nP01/P01_0001.png\nP01/P01_0002.png\n";
     std::fs::write(files.path("probes"), probes).unwrap();
     let embed = |arguments: &[&str]| {

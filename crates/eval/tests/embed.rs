@@ -6,8 +6,10 @@ mod support;
 
 use std::path::Path;
 
+use pfc_binpack::{Dialect, PackWriter};
 use pfc_eval::features::FeatureFile;
 use pfc_model::{Embed, Embedder, Inference, export, weights};
+use pfc_recordio::{Header, RecordWriter};
 use support::{LfwLike, pfc_eval, stderr_of_failure};
 use tch::Device;
 
@@ -53,6 +55,47 @@ fn a_folder_becomes_rows_in_the_order_of_its_paths() {
     check_close(&rows(&set.path("c.safetensors"), "embs"), &original);
     check_close(&rows(&set.path("c.safetensors"), "embs_f"), &mirrored);
     assert!(!set.path("a.npy.parts").exists());
+}
+
+#[test]
+fn a_list_a_data_set_a_record_file_and_a_pack_give_the_same_rows() {
+    let set = LfwLike::new();
+    set.model();
+    let faces = ["P05/P05_0001.png", "P01/P01_0003.png", "P05/P05_0002.png", "P09/P09_0001.png"];
+    let jpegs: Vec<Vec<u8>> = faces.iter().map(|face| set.jpeg(face)).collect();
+    let mut list = String::new();
+    let mut records = RecordWriter::create(&set.path("rec")).unwrap();
+    let mut pack = PackWriter::new(Vec::new(), Dialect::Any).unwrap();
+    for (i, jpeg) in (0..).zip(&jpegs) {
+        std::fs::write(set.path(&format!("{i}.jpg")), jpeg).unwrap();
+        list += &format!("{i}.jpg\n");
+        records.write(i, &Header::scalar(i as f32, i), jpeg).unwrap();
+    }
+    records.finish(None).unwrap();
+    std::fs::write(set.path("faces.txt"), list).unwrap();
+    pack.push([&jpegs[0], &jpegs[1]], false).unwrap();
+    pack.push([&jpegs[2], &jpegs[3]], false).unwrap();
+    std::fs::write(set.path("pairs.bin"), pack.finish().unwrap()).unwrap();
+    set.pack("packed", &faces);
+    let embed = |images: &str| {
+        let args = ["embed", images, "a.npy", "--model", "run.ckpt", "--names", "names.txt"];
+        pfc_eval(set.dir.path()).args(args).assert().success();
+        let names = std::fs::read_to_string(set.path("names.txt")).unwrap();
+        (rows(&set.path("a.npy"), ""), names)
+    };
+    let (listed, names) = embed("faces.txt");
+    assert_eq!((listed.len(), &names[..]), (4 * 32, "0.jpg\n1.jpg\n2.jpg\n3.jpg\n"));
+    assert_ne!(listed[..32], listed[32..64]);
+    for (images, called) in [
+        ("packed", faces.join("\n") + "\n"),
+        ("rec", "0\n1\n2\n3\n".to_owned()),
+        ("rec/train.rec", "0\n1\n2\n3\n".to_owned()),
+        ("pairs.bin", "0\n1\n2\n3\n".to_owned()),
+    ] {
+        let (found, names) = embed(images);
+        assert_eq!(found, listed, "{images}");
+        assert_eq!(names, called, "{images}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use pfc_model::{Backbone, BackboneSpec, Embed, MirroredEmbeddings, ModelError, checkpoint};
+use pfc_shard::{DatasetSpec, DatasetWriter, Face, ImageSize, Quality};
 
 /// An embedder that looks at the mean colour of four quarters: mirrored faces differ, and faces
 /// of one colour scheme are alike.
@@ -87,6 +88,33 @@ impl LfwLike {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// A face, by its path below `faces`, as a JPEG.
+    pub fn jpeg(&self, source: &str) -> Vec<u8> {
+        let face = image::open(self.path(&format!("faces/{source}"))).unwrap().into_rgb8();
+        let mut jpeg = Vec::new();
+        let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 95);
+        face.write_with_encoder(encoder).unwrap();
+        jpeg
+    }
+
+    /// Packs faces into the data set `name`; their sources are their paths below `faces`.
+    pub fn pack(&self, name: &str, sources: &[&str]) {
+        let spec = DatasetSpec {
+            image_size: ImageSize::FACE,
+            seed: 1,
+            shard_bytes: pfc_shard::DEFAULT_SHARD_BYTES,
+            sources: vec!["faces".to_owned()],
+            tool: "test".to_owned(),
+            arguments: Vec::new(),
+        };
+        let mut writer = DatasetWriter::create(&self.path(name), spec).unwrap();
+        for source in sources {
+            let jpeg = self.jpeg(source);
+            writer.push(Face::new(&jpeg, 0, source, ImageSize::FACE, Quality::default())).unwrap();
+        }
+        writer.finish(["anyone"].into_iter().collect()).unwrap();
     }
 
     /// An untrained MobileFaceNet in the set's folder.
