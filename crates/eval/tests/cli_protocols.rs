@@ -347,8 +347,18 @@ fn report_compares_results_of_all_protocols_on_one_page() {
     let labels: String = (0..N_FACES).map(|i| format!("p{} g{}\n", i / 4, i / 16)).collect();
     std::fs::write(ijb.files.path("labels"), labels).unwrap();
     let nn = ["nn", "--features", "e.safetensors", "--labels", "labels", "--json", "--far", "0.01"];
-    save("nn.json", pfc_eval(ijb.dir()).args(nn).args(["--plot", "r.svg", "--det", "d.png"]));
-    check_charts(&ijb.files, &["r.svg", "d.png"]);
+    save(
+        "nn.json",
+        pfc_eval(ijb.dir()).args(nn).args([
+            "--plot",
+            "r.svg",
+            "--det",
+            "d.png",
+            "--histogram",
+            "h.svg",
+        ]),
+    );
+    check_charts(&ijb.files, &["r.svg", "d.png", "h.svg"]);
     let megaface = devkit();
     let score = [&["megaface", "score", "--json"][..], &DEVKIT].concat();
     save("megaface.json", pfc_eval(megaface.dir.path()).args(score));
@@ -369,8 +379,9 @@ fn report_compares_results_of_all_protocols_on_one_page() {
     ] {
         assert!(page.contains(text), "{text} is missing");
     }
-    // ROC, DET, two histograms and the CMC of IJB-C; CMC, ROC and DET of MegaFace; ROC and DET of N:N.
-    assert_eq!(page.matches("role=\"img\"").count(), 5 + 3 + 2);
+    // ROC, DET, two histograms and the CMC of IJB-C; CMC, ROC, DET and a histogram of MegaFace; ROC,
+    // DET and a histogram of N:N.
+    assert_eq!(page.matches("role=\"img\"").count(), 5 + 4 + 3);
 }
 
 #[test]

@@ -13,8 +13,10 @@ pub mod roc;
 mod rows;
 pub mod scores;
 mod sort;
+mod spread;
 pub mod verification;
 
 use cmc::cmc;
 pub use error::MetricError;
 pub use rows::Rows;
+pub use spread::FaceSample;

@@ -129,7 +129,8 @@ fn golden_accuracies_after_pca_are_those_of_the_exact_solver() {
 fn golden_val_at_far_is_that_of_the_reference() {
     for path in golden_cases() {
         let case = Case::read(&path);
-        let ours = val_at_far(&case.distances(), &case.same, Far::new(1e-3).unwrap()).unwrap();
+        let ours =
+            val_at_far(&case.distances(), &case.same, Far::new(1e-3).unwrap(), None).unwrap();
         let theirs = &case.expected["plain"];
         for (i, (ours, theirs)) in
             ours.folds.iter().zip(theirs["folds"].as_array().unwrap()).enumerate()

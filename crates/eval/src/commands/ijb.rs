@@ -105,9 +105,6 @@ struct IjbArgs {
     /// Draw the CMC curves of the 1:N search to this SVG or PNG file
     #[arg(long, value_name = "FILE", conflicts_with = "no_search")]
     cmc: Option<PlotPath>,
-    /// Draw the histogram of the scores of the first table to this SVG or PNG file
-    #[arg(long, value_name = "FILE")]
-    histogram: Option<PlotPath>,
     #[command(flatten)]
     format: pfc_cli::Format,
 }
@@ -227,16 +224,13 @@ fn draw(args: &IjbArgs, report: &IjbReport) -> Result<(), EvalError> {
         .zip(&report.one_to_one)
         .map(|(label, table)| (label.as_str(), &table.roc[..], report.n_impostor as u64))
         .collect();
-    args.curves.draw(&curves)?;
+    let first = report.one_to_one.first();
+    args.curves.draw(&curves, first.and_then(|table| table.histogram.as_ref()))?;
     if let Some(to) = &args.cmc {
         let galleries = report.one_to_n.iter().flat_map(|search| &search.galleries);
         let cmcs: Vec<(&str, &[f64])> =
             galleries.map(|gallery| (gallery.name.as_str(), &gallery.cmc[..])).collect();
         plot::cmc(plot::PROBES_FOUND, &cmcs).write(to)?;
     }
-    let histogram = report.one_to_one.first().and_then(|table| table.histogram.as_ref());
-    match (&args.histogram, histogram) {
-        (Some(to), Some(histogram)) => plot::histogram(histogram).write(to),
-        _ => Ok(()),
-    }
+    Ok(())
 }

@@ -198,7 +198,8 @@ fn draw(args: &ScoreArgs, report: &MegaFaceReport) -> Result<(), EvalError> {
     let galleries = || report.galleries.iter().map(|gallery| (gallery.name.as_str(), gallery));
     let curves: Vec<Curve<'_>> =
         galleries().map(|(name, gallery)| (name, &gallery.roc[..], gallery.n_negatives)).collect();
-    args.curves.draw(&curves)?;
+    let largest = report.galleries.iter().max_by_key(|gallery| gallery.n_distractors);
+    args.curves.draw(&curves, largest.and_then(|gallery| gallery.histogram.as_ref()))?;
     let Some(to) = &args.cmc else { return Ok(()) };
     let cmcs: Vec<(&str, &[f64])> =
         galleries().map(|(name, gallery)| (name, &gallery.cmc[..])).collect();

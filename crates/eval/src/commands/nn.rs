@@ -93,7 +93,8 @@ pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
         .iter()
         .map(|group| (group.name.as_str(), &group.roc[..], group.n_impostors))
         .collect();
-    args.curves.draw(&curves)?;
+    let all = report.groups.last().and_then(|group| group.histogram.as_ref());
+    args.curves.draw(&curves, all)?;
     if args.format.json {
         let findings = Findings::Nn(Box::new(report));
         pfc_cli::print_json(&Document::new("nn", &args.features, findings))?;

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     EvalError,
     pairs::{CfpSplit, PairList},
-    plot::{self, PlotPath},
+    plot,
     verification::{self, Judged, Options, PairsSet},
     worst::Source,
 };
@@ -40,9 +40,6 @@ pub struct JudgeArgs {
     seed: u64,
     #[command(flatten)]
     curves: CurveArgs,
-    /// Draw the histogram of the scores to this SVG or PNG file
-    #[arg(long, value_name = "FILE")]
-    histogram: Option<PlotPath>,
     /// Write the score of every pair to this CSV file
     #[arg(long, value_name = "FILE")]
     scores: Option<PathBuf>,
@@ -208,12 +205,8 @@ fn draw(args: &JudgeArgs, results: &[SetResult]) -> Result<(), EvalError> {
         .filter(|result| !result.roc.is_empty())
         .map(|result| (result.figures.set.as_str(), &result.roc[..], result.figures.n_impostor))
         .collect();
-    args.curves.draw(&curves)?;
     // One histogram of all sets would mix their scales: the first is drawn.
-    match (&args.histogram, results.first()) {
-        (Some(to), Some(first)) => plot::histogram(&first.histogram).write(to),
-        _ => Ok(()),
-    }
+    args.curves.draw(&curves, results.first().map(|first| &first.histogram))
 }
 
 pub(super) fn parse_far(text: &str) -> Result<Far, String> {

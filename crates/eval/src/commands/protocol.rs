@@ -4,7 +4,7 @@ use pfc_metrics::bootstrap::Bootstrap;
 
 use crate::{
     EvalError,
-    plot::{self, Curve, PlotPath},
+    plot::{self, Curve, Histogram, PlotPath},
 };
 
 /// How many sets are resampled for confidence intervals.
@@ -24,7 +24,7 @@ impl BootstrapArgs {
     }
 }
 
-/// Charts of accept and reject rates.
+/// Charts of accept and reject rates, and of the scores behind them.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CurveArgs {
     /// Draw the ROC curve to this SVG or PNG file
@@ -33,17 +33,28 @@ pub struct CurveArgs {
     /// Draw the DET curve to this SVG or PNG file
     #[arg(long, value_name = "FILE")]
     det: Option<PlotPath>,
+    /// Draw the histogram of the scores (of the first set or table, the largest gallery, or all
+    /// groups) to this SVG or PNG file
+    #[arg(long, value_name = "FILE")]
+    histogram: Option<PlotPath>,
 }
 
 impl CurveArgs {
-    /// Draws what was asked for.
-    pub(super) fn draw(&self, curves: &[Curve<'_>]) -> Result<(), EvalError> {
+    /// Draws what was asked for; `scores` are those of the set that the histogram shows.
+    pub(super) fn draw(
+        &self,
+        curves: &[Curve<'_>],
+        scores: Option<&Histogram>,
+    ) -> Result<(), EvalError> {
         if let Some(to) = &self.plot {
             plot::roc(curves).write(to)?;
         }
-        match &self.det {
-            Some(to) => plot::det(curves).write(to),
-            None => Ok(()),
+        if let Some(to) = &self.det {
+            plot::det(curves).write(to)?;
+        }
+        match (&self.histogram, scores) {
+            (Some(to), Some(scores)) => plot::histogram(scores).write(to),
+            _ => Ok(()),
         }
     }
 }

@@ -30,7 +30,7 @@ fn rows(report: &VerificationReport) -> Vec<Row> {
         rows.push(row(
             "accuracy after PCA",
             format!("{} ± {} %", percent(pca.mean), percent(pca.std)),
-            None,
+            pca.interval,
             format!("{} components", pca.components),
         ));
     }
@@ -38,7 +38,7 @@ fn rows(report: &VerificationReport) -> Vec<Row> {
         rows.push(row(
             &format!("VAL@FAR {}", rate(val.far_target)),
             format!("{} ± {} %", percent(val.val), percent(val.std)),
-            None,
+            val.interval,
             format!("at a FAR of {} on the folds", rate(val.far)),
         ));
     }

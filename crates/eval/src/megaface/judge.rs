@@ -1,15 +1,16 @@
 //! From feature files to figures.
 
 use pfc_metrics::{
-    Rows,
+    FaceSample, Rows,
     bootstrap::{Bootstrap, identity_intervals},
-    megaface::{Matcher, Matches, TarByDistance, n_nearest_for},
+    megaface::{Matcher, Matches, MatePair, TarByDistance, n_nearest_for},
     roc::Far,
 };
 
 use super::{Gallery, GalleryRow, MegaFaceReport, Noises, ProbeList, Store, TarRow};
 use crate::{
     EvalError,
+    plot::Histogram,
     protocols::{differences, megaface as facts},
     verification::Figure,
 };
@@ -22,6 +23,9 @@ const RANKS: [u32; 2] = [1, 10];
 
 /// Distractors in memory at a time: 16 MB with 512 numbers each, enough to keep many threads busy.
 const PIECE: usize = 8192;
+
+/// Distractors that stand for all in the histogram: seven million pairs with all probes.
+const SAMPLED_DISTRACTORS: usize = 2048;
 
 /// What is judged.
 #[derive(Debug, Clone)]
@@ -88,16 +92,21 @@ pub fn judge(
             .map(|&far| n_nearest_for(far, rows.len() as u64, gallery.paths.len() as u64))
             .max();
         let mut matcher = Matcher::new(rows, &set.probes.identities, n_nearest.unwrap_or(0))?;
+        let mut sample = FaceSample::new(SAMPLED_DISTRACTORS, rows.dim());
         for paths in gallery.paths.chunks(PIECE) {
             let (values, _) = set.distractor_store.read(paths, Some(dim))?;
             let piece = match &set.noises {
                 None => values,
                 Some(noises) => noises.clean_distractors(paths, &values, dim),
             };
-            matcher.add(Rows::new(&piece, rows.dim())?)?;
+            let piece = Rows::new(&piece, rows.dim())?;
+            matcher.add(piece)?;
+            sample.add(piece, |_| 0)?;
             on_distractors(paths.len())?;
         }
-        galleries.push(gallery_row(set, gallery, &matcher.finish(), options)?);
+        let matches = matcher.finish();
+        let histogram = histogram(rows, &matches, &sample)?;
+        galleries.push(gallery_row(set, gallery, &matches, histogram, options)?);
     }
     Ok(report(set, galleries))
 }
@@ -125,6 +134,7 @@ fn gallery_row(
     set: &MegaFaceSet,
     gallery: &Gallery,
     matches: &Matches,
+    histogram: Histogram,
     options: &Options,
 ) -> Result<GalleryRow, EvalError> {
     let at = options.fars.iter().map(|&far| matches.tar_at_far(far));
@@ -147,7 +157,20 @@ fn gallery_row(
         cmc_of_best_mates: matches.cmc_of_best_mates(options.n_ranks),
         tar_at_far: at.iter().enumerate().map(tar).collect(),
         roc: matches.roc(ROC_POINTS),
+        histogram: Some(histogram),
     })
+}
+
+fn histogram(probes: Rows, matches: &Matches, sample: &FaceSample) -> Result<Histogram, EvalError> {
+    let square = |row: &[f32]| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+    let squares: Vec<f64> = (0..probes.len()).map(|i| square(probes.row(i))).collect();
+    let cosine = |pair: &MatePair| {
+        let (a, b) = (squares[pair.probe as usize], squares[pair.mate as usize]);
+        let dot = (a + b - pair.distance.powi(2)) / 2.0;
+        if a * b > 0.0 { (dot / (a * b).sqrt()) as f32 } else { 0.0 }
+    };
+    let strangers = sample.against(probes)?;
+    Ok(Histogram::of_sample(matches.pairs.iter().map(cosine), strangers))
 }
 
 /// Shares of mate pairs: found at each rank, then nearer than each threshold.

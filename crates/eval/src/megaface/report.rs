@@ -3,7 +3,7 @@
 use pfc_metrics::roc::RocPoint;
 use serde::{Deserialize, Serialize};
 
-use crate::verification::Figure;
+use crate::{plot::Histogram, verification::Figure};
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,9 @@ pub struct GalleryRow {
     /// The curve up to the largest of those FARs; scores are negated distances.
     #[serde(default)]
     pub roc: Vec<RocPoint>,
+    /// Spread of the cosines: all mate pairs, and the probes with a sample of the distractors.
+    #[serde(default)]
+    pub histogram: Option<Histogram>,
 }
 
 /// TAR at one FAR.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pfc_metrics::{
-    Rows,
+    FaceSample, Rows,
     bootstrap::{Bootstrap, Interval},
     nn::{AllPairs, Group, Labels as LabelColumns, Rates, Tally, TarAt},
     roc::{Far, RocPoint},
@@ -11,10 +11,13 @@ use pfc_metrics::{
 use serde::{Deserialize, Serialize};
 
 use super::{Labels, State};
-use crate::EvalError;
+use crate::{EvalError, plot::Histogram};
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 200;
+
+/// Faces of a group whose pairs stand for all impostors in its histogram: two million pairs.
+const SAMPLED_FACES: usize = 2048;
 
 /// A power cut costs at most this much work.
 const SAVE_EVERY: Duration = Duration::from_secs(300);
@@ -53,6 +56,9 @@ pub struct GroupRow {
     /// The curve up to the largest of those FARs.
     #[serde(default)]
     pub roc: Vec<RocPoint>,
+    /// Spread of the scores: all of the genuine pairs, and impostors of a sample of the faces.
+    #[serde(default)]
+    pub histogram: Option<Histogram>,
 }
 
 /// TAR at one FAR.
@@ -107,7 +113,7 @@ pub fn judge(
             if let Some(state) = state {
                 state.remove()?;
             }
-            return Ok(report(&rates, labels, options));
+            return report(&rates, features, labels, options);
         }
         tracing::info!("a threshold lies below {floor}: counting again from a lower score");
         tally = Tally::new(n_groups, (floor - 0.1).max(-1.0));
@@ -149,7 +155,12 @@ fn complete(rates: &Rates, n_groups: u32, options: &Options) -> bool {
     })
 }
 
-fn report(rates: &Rates, labels: &Labels, options: &Options) -> NnReport {
+fn report(
+    rates: &Rates,
+    features: Rows,
+    labels: &Labels,
+    options: &Options,
+) -> Result<NnReport, EvalError> {
     let coarsest = options.fars.iter().copied().max_by(|a, b| a.get().total_cmp(&b.get()));
     let row = |group: Option<u32>| {
         let sizes = rates.group(group);
@@ -167,7 +178,7 @@ fn report(rates: &Rates, labels: &Labels, options: &Options) -> NnReport {
                 finer_than_data: allowed == 0,
             }
         };
-        GroupRow {
+        Ok(GroupRow {
             name: group.map_or("ALL".to_owned(), |g| labels.groups[g as usize].clone()),
             n_faces: sizes.n_faces,
             n_identities: sizes.n_identities,
@@ -175,9 +186,27 @@ fn report(rates: &Rates, labels: &Labels, options: &Options) -> NnReport {
             n_impostors: sizes.n_impostors,
             tar_at_far: options.fars.iter().zip(at).map(tar).collect(),
             roc: coarsest.map_or(Vec::new(), |far| rates.roc(group, far, ROC_POINTS)),
-        }
+            histogram: Some(histogram(rates, features, labels, group)?),
+        })
     };
-    NnReport { groups: groups(labels.groups.len() as u32).map(row).collect() }
+    let groups = groups(labels.groups.len() as u32).map(row).collect::<Result<_, EvalError>>()?;
+    Ok(NnReport { groups })
+}
+
+fn histogram(
+    rates: &Rates,
+    features: Rows,
+    labels: &Labels,
+    group: Option<u32>,
+) -> Result<Histogram, EvalError> {
+    let mut sample = FaceSample::new(SAMPLED_FACES, features.dim());
+    for row in 0..features.len() {
+        if group.is_none_or(|group| labels.group[row] == group) {
+            let face = Rows::new(features.row(row), features.dim())?;
+            sample.add(face, |_| labels.identity[row])?;
+        }
+    }
+    Ok(Histogram::of_sample(rates.genuine_scores(group), sample.impostors()))
 }
 
 #[cfg(test)]

@@ -98,6 +98,9 @@ pub struct Histogram {
     pub genuine: Vec<u64>,
     /// Impostor pairs per bar.
     pub impostor: Vec<u64>,
+    /// Whether the impostors are those of a sample of the faces.
+    #[serde(default)]
+    pub sampled: bool,
 }
 
 impl Histogram {
@@ -116,15 +119,31 @@ impl Histogram {
         )
     }
 
+    /// Counts the scores of sets whose impostors are too many to keep: those of a sample.
+    pub fn of_sample(
+        genuine: impl IntoIterator<Item = f32>,
+        impostors: impl IntoIterator<Item = f32>,
+    ) -> Histogram {
+        let mut counts = Histogram::of_piece(&[], &[]);
+        genuine.into_iter().for_each(|score| counts.genuine[bar(score.into())] += 1);
+        impostors.into_iter().for_each(|score| counts.impostor[bar(score.into())] += 1);
+        Histogram { sampled: true, ..counts }
+    }
+
     fn of_piece(similarities: &[f64], same: &[bool]) -> Histogram {
-        let mut counts = Histogram { genuine: vec![0; N_BARS], impostor: vec![0; N_BARS] };
+        let (genuine, impostor) = (vec![0; N_BARS], vec![0; N_BARS]);
+        let mut counts = Histogram { genuine, impostor, sampled: false };
         for (similarity, &same) in similarities.iter().zip(same) {
-            let bar = ((similarity + 1.0) / 2.0 * N_BARS as f64) as usize;
             let class = if same { &mut counts.genuine } else { &mut counts.impostor };
-            class[bar.min(N_BARS - 1)] += 1;
+            class[bar(*similarity)] += 1;
         }
         counts
     }
+}
+
+fn bar(similarity: f64) -> usize {
+    let bar = ((similarity + 1.0) / 2.0 * N_BARS as f64) as usize;
+    bar.min(N_BARS - 1)
 }
 
 /// Share of each class per bar of similarity.
@@ -146,12 +165,13 @@ pub fn histogram(counts: &Histogram) -> Chart {
             shares.iter().enumerate().map(|(i, &share)| (edge(i), edge(i + 1), share)).collect(),
         ),
     };
+    let strangers = if counts.sampled { "different people (sample)" } else { "different people" };
     Chart {
         title: "Scores".to_owned(),
         x: Axis::linear("Cosine similarity", edge(first), edge(last + 1)),
         // The legend stands above the bars.
         y: Axis::linear("Share of pairs", 0.0, highest * 1.3),
-        series: vec![bars("different people", &impostor), bars("same person", &genuine)],
+        series: vec![bars(strangers, &impostor), bars("same person", &genuine)],
         legend: Legend::UpperRight,
     }
 }

@@ -5,7 +5,7 @@ use super::{
     cells::{Table, figure, percent, rests_on, share},
     different_rates,
     pictures::Pictures,
-    section::{charts, curves, incomplete, summary, worst},
+    section::{charts, curves, incomplete, scores, summary, worst},
 };
 use crate::{
     EvalError,
@@ -41,14 +41,10 @@ pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<String, E
         .map(|(name, table, report)| (name.as_str(), &table.roc[..], report.n_impostor as u64))
         .collect();
     let mut all = curves(&named);
-    for entry in entries {
-        let first = entry.of.one_to_one.first();
-        if let Some(histogram) = first.and_then(|table| table.histogram.as_ref()) {
-            let mut chart = plot::histogram(histogram);
-            chart.title = format!("Scores of {}", entry.model);
-            all.push(chart);
-        }
-    }
+    all.extend(entries.iter().filter_map(|entry| {
+        let table = entry.of.one_to_one.first()?;
+        Some(scores(&entry.model, table.histogram.as_ref()?))
+    }));
     html += &charts(&all)?;
     html += &one_to_n(entries)?;
     for entry in entries {

@@ -4,7 +4,7 @@ use super::{
     Entry,
     cells::{Table, figure, rests_on, share},
     different_rates,
-    section::{charts, curves, incomplete, summary},
+    section::{charts, curves, incomplete, scores, summary},
 };
 use crate::{
     EvalError,
@@ -39,6 +39,10 @@ pub fn section(entries: &[MegaFace<'_>]) -> Result<String, EvalError> {
         named().map(|(name, row)| (name, &row.1.roc[..], row.1.n_negatives)).collect();
     let mut all = vec![plot::cmc(plot::MATES_FOUND, &cmcs)];
     all.extend(curves(&rocs));
+    all.extend(entries.iter().filter_map(|entry| {
+        let largest = entry.of.galleries.iter().max_by_key(|gallery| gallery.n_distractors)?;
+        Some(scores(&entry.model, largest.histogram.as_ref()?))
+    }));
     Ok(html + &charts(&all)?)
 }
 

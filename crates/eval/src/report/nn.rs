@@ -4,7 +4,7 @@ use super::{
     Entry,
     cells::{Table, missing, rests_on, share},
     different_rates,
-    section::{charts, curves, summary},
+    section::{charts, curves, scores, summary},
 };
 use crate::{
     EvalError,
@@ -39,7 +39,12 @@ pub fn section(entries: &[Nn<'_>]) -> Result<String, EvalError> {
         .zip(&groups)
         .map(|(name, (_, row))| (name.as_str(), &row.roc[..], row.n_impostors))
         .collect();
-    Ok(html + &charts(&curves(&named))?)
+    let mut all = curves(&named);
+    all.extend(entries.iter().filter_map(|entry| {
+        let histogram = entry.of.groups.last()?.histogram.as_ref()?;
+        Some(scores(&entry.model, histogram))
+    }));
+    Ok(html + &charts(&all)?)
 }
 
 fn table(groups: &[(&str, &GroupRow)]) -> String {

@@ -7,7 +7,7 @@ use super::{
     cells::{Table, figure, missing, percent, rests_on, share, whisker},
     different_rates,
     pictures::Pictures,
-    section::{charts, curves, worst},
+    section::{charts, curves, scores, worst},
 };
 use crate::{
     EvalError,
@@ -28,11 +28,7 @@ pub fn section(entries: &[Pairs<'_>], pictures: &mut Pictures) -> Result<String,
         .map(|entry| (entry.model.as_str(), &entry.of.roc[..], entry.of.figures.n_impostor))
         .collect();
     let mut all = curves(&named);
-    for entry in entries {
-        let mut chart = plot::histogram(&entry.of.histogram);
-        chart.title = format!("Scores of {}", entry.model);
-        all.push(chart);
-    }
+    all.extend(entries.iter().map(|entry| scores(&entry.model, &entry.of.histogram)));
     html += &charts(&all)?;
     for entry in entries {
         let (accepts, rejects) = (&entry.of.worst_accepts, &entry.of.worst_rejects);
@@ -92,7 +88,7 @@ fn table(entries: &[Pairs<'_>]) -> String {
         if pca {
             cells.push(figures.pca.as_ref().map_or("–".to_owned(), |pca| {
                 let notes = format!("{} components", pca.components);
-                share(pca.mean, None, &[&notes])
+                share(pca.mean, pca.interval, &[&notes])
             }));
         }
         for &far in &fars {

@@ -4,7 +4,7 @@ use super::pictures::Pictures;
 use crate::{
     EvalError,
     html::escape,
-    plot::{self, Chart, Curve},
+    plot::{self, Chart, Curve, Histogram},
     worst::{Source, WorstPair},
 };
 
@@ -38,6 +38,11 @@ pub fn curves(curves: &[Curve<'_>]) -> Vec<Chart> {
     let drawn: Vec<Curve<'_>> =
         curves.iter().filter(|curve| !curve.1.is_empty()).copied().collect();
     if drawn.is_empty() { Vec::new() } else { vec![plot::roc(&drawn), plot::det(&drawn)] }
+}
+
+/// The spread of the scores of `model`.
+pub fn scores(model: &str, histogram: &Histogram) -> Chart {
+    Chart { title: format!("Scores of {model}"), ..plot::histogram(histogram) }
 }
 
 /// Charts side by side, as many as there is room for.

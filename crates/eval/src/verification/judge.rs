@@ -6,7 +6,9 @@ use pfc_metrics::{
     MetricError,
     bootstrap::{Bootstrap, Interval, People, intervals},
     roc::{Far, Ranking, RocPoint},
-    verification::{fuse_mirrored, norm, squared_distance, ten_fold, ten_fold_pca, val_at_far},
+    verification::{
+        Accuracies, ReducedFolds, fuse_mirrored, norm, squared_distance, ten_fold, val_at_far,
+    },
 };
 use pfc_model::MirroredEmbeddings;
 
@@ -93,7 +95,11 @@ impl PairsSet {
         // Not similarities: near 1 they are too coarse to tell the pairs of a weak model apart.
         let scores: Vec<f64> = distances.iter().map(|distance| -distance).collect();
         let ranking = Ranking::new(&scores, &same)?;
-        let spread = self.spread(&distances, &same, &ranking, options);
+        let reduced = match options.pca {
+            Some(components) => Some(self.reduced(&unit, dim, &same, components)?),
+            None => None,
+        };
+        let spread = self.spread(&distances, &same, &ranking, reduced.as_ref(), options);
         let (n_genuine, n_impostor) = ranking.counts();
         let report = VerificationReport {
             set: self.name.clone(),
@@ -105,8 +111,11 @@ impl PairsSet {
             n_people: u64::from(self.n_people),
             people_from: self.people_from,
             accuracy: self.accuracy(&distances, &same, &ranking, spread.accuracy)?,
-            pca: self.reduced(&unit, dim, &same, options.pca)?,
-            val: self.val(&distances, &same, &ranking)?,
+            pca: options.pca.zip(reduced.as_ref()).map(|(components, folds)| {
+                let Accuracies { mean, std, .. } = folds.accuracies(None);
+                ReducedAccuracy { components, mean, std, interval: spread.pca }
+            }),
+            val: self.val(&distances, &same, &ranking, spread.val)?,
             tar_at_far: tar_rows(&ranking, &options.fars, &spread.tars)?,
             auc: figure(ranking.auc(None), spread.auc)?,
             eer: figure(ranking.eer(None), spread.eer)?,
@@ -149,22 +158,20 @@ impl PairsSet {
         })
     }
 
-    fn reduced(
+    fn reduced<'a>(
         &self,
         unit: &[f64],
         dim: usize,
-        same: &[bool],
-        components: Option<usize>,
-    ) -> Result<Option<ReducedAccuracy>, EvalError> {
-        let Some(components) = components else { return Ok(None) };
+        same: &'a [bool],
+        components: usize,
+    ) -> Result<ReducedFolds<'a>, EvalError> {
         if self.protocol == Protocol::SingleList {
             return Err(EvalError::NoFolds { components });
         }
         let sides = self.pairs.iter().flat_map(|pair| [pair.left, pair.right]);
         let sides: Vec<f64> =
             sides.flat_map(|image| &unit[image as usize * dim..][..dim]).copied().collect();
-        let result = ten_fold_pca(&sides, dim, same, components)?;
-        Ok(Some(ReducedAccuracy { components, mean: result.mean, std: result.std }))
+        Ok(ReducedFolds::new(&sides, dim, same, components)?)
     }
 
     fn val(
@@ -172,14 +179,15 @@ impl PairsSet {
         distances: &[f64],
         same: &[bool],
         ranking: &Ranking,
+        interval: Option<Interval>,
     ) -> Result<Option<ValRow>, EvalError> {
         let (n_genuine, n_impostor) = ranking.counts();
         if self.protocol == Protocol::SingleList || n_genuine == 0 || n_impostor == 0 {
             return Ok(None);
         }
-        let result = val_at_far(distances, same, Far::new(VAL_FAR)?)?;
+        let result = val_at_far(distances, same, Far::new(VAL_FAR)?, None)?;
         let (val, std, far) = (result.mean, result.std, result.far);
-        Ok(Some(ValRow { far_target: VAL_FAR, val, std, far }))
+        Ok(Some(ValRow { far_target: VAL_FAR, val, std, interval, far }))
     }
 
     fn mean_norm(&self, embeddings: &MirroredEmbeddings, dim: usize) -> f64 {
@@ -196,6 +204,7 @@ impl PairsSet {
         distances: &[f64],
         same: &[bool],
         ranking: &Ranking,
+        reduced: Option<&ReducedFolds>,
         options: &Options,
     ) -> Spread {
         let person = |image: u32| self.people[image as usize];
@@ -207,9 +216,13 @@ impl PairsSet {
                 Protocol::TenFold => ten_fold(distances, same, weights).map(|all| all.mean),
                 Protocol::SingleList => ranking.best_accuracy(weights).map(|best| best.accuracy),
             };
+            let val = Far::new(VAL_FAR)
+                .and_then(|far| val_at_far(distances, same, far, weights))
+                .map(|all| all.mean);
+            let pca = reduced.map_or(f64::NAN, |folds| folds.accuracies(weights).mean);
             let tars = options.fars.iter().map(|&far| ranking.tar_at_far(far, weights));
             let tars = tars.map(|tar| tar.map(|tar| tar.tar));
-            [accuracy, ranking.auc(weights), ranking.eer(weights)]
+            [accuracy, ranking.auc(weights), ranking.eer(weights), val, Ok(pca)]
                 .into_iter()
                 .chain(tars)
                 .map(|figure| figure.unwrap_or(f64::NAN))
@@ -217,8 +230,9 @@ impl PairsSet {
         };
         let mut found = intervals(&options.bootstrap, self.n_people, &people, figures).into_iter();
         let mut next = || found.next().flatten();
-        let (accuracy, auc, eer) = (next(), next(), next());
-        Spread { accuracy, auc, eer, tars: options.fars.iter().map(|_| next()).collect() }
+        let (accuracy, auc, eer, val, pca) = (next(), next(), next(), next(), next());
+        let tars = options.fars.iter().map(|_| next()).collect();
+        Spread { accuracy, auc, eer, val, pca, tars }
     }
 }
 
@@ -226,6 +240,8 @@ struct Spread {
     accuracy: Option<Interval>,
     auc: Option<Interval>,
     eer: Option<Interval>,
+    val: Option<Interval>,
+    pca: Option<Interval>,
     tars: Vec<Option<Interval>>,
 }
 

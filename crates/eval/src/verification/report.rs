@@ -74,6 +74,9 @@ pub struct ReducedAccuracy {
     pub mean: f64,
     /// Population standard deviation over the folds.
     pub std: f64,
+    /// Confidence interval of the mean; the projections stay.
+    #[serde(default)]
+    pub interval: Option<Interval>,
 }
 
 /// VAL@FAR.
@@ -85,6 +88,9 @@ pub struct ValRow {
     pub val: f64,
     /// Population standard deviation over the folds.
     pub std: f64,
+    /// Confidence interval of `val`.
+    #[serde(default)]
+    pub interval: Option<Interval>,
     /// Share of impostor pairs accepted, mean over the folds.
     pub far: f64,
 }

@@ -142,6 +142,11 @@ impl Rates {
         identity_intervals(bootstrap, &counts)
     }
 
+    /// Scores of the genuine pairs, in no particular order.
+    pub fn genuine_scores(&self, group: Option<u32>) -> impl Iterator<Item = f32> + '_ {
+        self.genuine(group).map(|pair| pair.1)
+    }
+
     fn genuine(&self, group: Option<u32>) -> impl Iterator<Item = (u32, f32)> + '_ {
         let wanted = move |g: usize| group.is_none_or(|group| group as usize == g);
         let lists = self.genuine.iter().enumerate().filter(move |(g, _)| wanted(*g));

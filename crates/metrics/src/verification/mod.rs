@@ -9,7 +9,7 @@ mod val;
 
 pub use accuracy::{Accuracies, FoldAccuracy, ten_fold};
 pub use folds::{N_FOLDS, fold_ranges};
-pub use pca::ten_fold_pca;
+pub use pca::{ReducedFolds, ten_fold_pca};
 pub use val::{FoldVal, ValAtFar, val_at_far};
 
 use crate::MetricError;

@@ -23,33 +23,70 @@ use crate::MetricError;
 /// * `same`: `[P]` whether the pair is genuine
 /// * `components`: how many to keep
 ///
-/// Exact (no randomised solver): O(10·(P·D² + D³)) time, on all threads.
-///
 /// # Errors
 ///
-/// [`MetricError::Components`] unless `1 ≤ components ≤ min(D, rows of nine folds)`, and as
-/// [`ten_fold`](super::ten_fold).
+/// As [`ReducedFolds::new`].
 pub fn ten_fold_pca(
     sides: &[f64],
     dim: usize,
     same: &[bool],
     components: usize,
 ) -> Result<Accuracies, MetricError> {
-    super::check_rows("embeddings", sides.len(), 2 * same.len() * dim)?;
-    let ranges = fold_ranges(same.len(), N_FOLDS)?;
-    let n_rows = 2 * (same.len() - ranges[0].len());
-    if components == 0 || components > dim.min(n_rows) {
-        return Err(MetricError::Components { components, n_rows, dim });
+    Ok(ReducedFolds::new(sides, dim, same, components)?.accuracies(None))
+}
+
+/// The pairs as each fold sees them, after the projection fitted on the others.
+///
+/// Memory: 10·P places on the grid of thresholds.
+#[derive(Debug)]
+pub struct ReducedFolds<'a> {
+    same: &'a [bool],
+    grid: Grid,
+    /// By fold: its pairs, and where the distances of all lie on the grid.
+    folds: Vec<(Range<usize>, Vec<u16>)>,
+}
+
+impl<'a> ReducedFolds<'a> {
+    /// Projects all pairs for each fold; arguments as of [`ten_fold_pca`].
+    ///
+    /// Exact (no randomised solver): O(10·(P·D² + D³)) time, on all threads.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricError::Components`] unless `1 ≤ components ≤ min(D, rows of nine folds)`, and as
+    /// [`ten_fold`](super::ten_fold).
+    pub fn new(
+        sides: &[f64],
+        dim: usize,
+        same: &'a [bool],
+        components: usize,
+    ) -> Result<ReducedFolds<'a>, MetricError> {
+        super::check_rows("embeddings", sides.len(), 2 * same.len() * dim)?;
+        let ranges = fold_ranges(same.len(), N_FOLDS)?;
+        let n_rows = 2 * (same.len() - ranges[0].len());
+        if components == 0 || components > dim.min(n_rows) {
+            return Err(MetricError::Components { components, n_rows, dim });
+        }
+        let grid = Grid::accuracy();
+        let place = |test: Range<usize>| {
+            let distances = projected_distances(sides, dim, test.clone(), components);
+            (test, grid.place(&distances))
+        };
+        let folds = ranges.into_par_iter().map(place).collect();
+        Ok(ReducedFolds { same, grid, folds })
     }
-    let grid = Grid::accuracy();
-    let judge = |test: Range<usize>| {
-        let distances = projected_distances(sides, dim, test.clone(), components);
-        let places = grid.place(&distances);
-        let count = |range| Counts::of(&grid, &places, same, None, range);
-        let test = count(test);
-        (count(0..same.len()).without(&test), test)
-    };
-    Ok(summarise(&grid, ranges.into_par_iter().map(judge).collect()))
+
+    /// The accuracy of each fold at the threshold that is best on the others, where pair i counts
+    /// `weights[i]` times, or once. The projections stay. O(10·P).
+    pub fn accuracies(&self, weights: Option<&[u64]>) -> Accuracies {
+        let judge = |(test, places): &(Range<usize>, Vec<u16>)| {
+            let count = |range| Counts::of(&self.grid, places, self.same, weights, range);
+            let test = count(test.clone());
+            (count(0..self.same.len()).without(&test), test)
+        };
+        let judged = self.folds.iter().map(judge).filter(|(_, test)| test.n_pairs() > 0);
+        summarise(&self.grid, judged.collect())
+    }
 }
 
 /// Distance of each pair after the projection fitted on all pairs outside `test`.

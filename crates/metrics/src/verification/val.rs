@@ -38,21 +38,29 @@ pub struct ValAtFar {
 /// the last threshold that has exactly this FAR. Where `far` is never reached the threshold is 0
 /// and nothing is accepted.
 ///
+/// * `weights`: how often pair i counts; `None` is once each
+///
 /// # Errors
 ///
 /// As [`ten_fold`](super::ten_fold).
-pub fn val_at_far(distances: &[f64], same: &[bool], far: Far) -> Result<ValAtFar, MetricError> {
+pub fn val_at_far(
+    distances: &[f64],
+    same: &[bool],
+    far: Far,
+    weights: Option<&[u64]>,
+) -> Result<ValAtFar, MetricError> {
     check_pairs(distances, same)?;
     let grid = Grid::val();
     let places = grid.place(distances);
     let ranges = fold_ranges(distances.len(), N_FOLDS)?;
-    let count = |range| Counts::of(&grid, &places, same, None, range);
+    let count = |range| Counts::of(&grid, &places, same, weights, range);
     let all = count(0..distances.len());
     let mut folds = Vec::with_capacity(N_FOLDS);
     for range in ranges {
         let training = all.without(&count(range.clone()));
         let threshold = interpolate(&training, &grid.thresholds, far.get());
-        folds.push(judge(&distances[range.clone()], &same[range], threshold));
+        let weights = weights.map(|weights| &weights[range.clone()]);
+        folds.push(judge(&distances[range.clone()], &same[range], weights, threshold));
     }
     let vals: Vec<f64> = folds.iter().filter_map(|fold| fold.val).collect();
     let fars: Vec<f64> = folds.iter().filter_map(|fold| fold.far).collect();
@@ -75,11 +83,14 @@ fn interpolate(training: &Counts, thresholds: &[f64], far: f64) -> f64 {
     thresholds[lower] + share * (thresholds[upper] - thresholds[lower])
 }
 
-fn judge(distances: &[f64], same: &[bool], threshold: f64) -> FoldVal {
+fn judge(distances: &[f64], same: &[bool], weights: Option<&[u64]>, threshold: f64) -> FoldVal {
     let share = |class: bool| {
-        let of_class = || distances.iter().zip(same).filter(move |&(_, &s)| s == class);
-        let accepted = of_class().filter(|&(&d, _)| d < threshold).count();
-        let n = of_class().count();
+        let (mut accepted, mut n) = (0, 0);
+        for i in (0..distances.len()).filter(|&i| same[i] == class) {
+            let weight = weights.map_or(1, |weights| weights[i]);
+            n += weight;
+            accepted += if distances[i] < threshold { weight } else { 0 };
+        }
         (n > 0).then(|| accepted as f64 / n as f64)
     };
     FoldVal { threshold, val: share(true), far: share(false) }
@@ -91,8 +102,12 @@ mod tests {
 
     #[test]
     fn a_far_that_is_never_reached_accepts_nothing() {
-        let result =
-            val_at_far(&[0.1, 4.0].repeat(10), &[true, false].repeat(10), Far::new(0.5).unwrap());
+        let result = val_at_far(
+            &[0.1, 4.0].repeat(10),
+            &[true, false].repeat(10),
+            Far::new(0.5).unwrap(),
+            None,
+        );
         let result = result.unwrap();
         assert_eq!((result.mean, result.far, result.folds[3].threshold), (0.0, 0.0, 0.0));
     }
@@ -102,7 +117,7 @@ mod tests {
         // Pairs in threes: a genuine one and both impostors, so FAR is 0, 0.5 and 1.
         let distances = [0.1, impostors[0], impostors[1]].repeat(10);
         let same = [true, false, false].repeat(10);
-        let result = val_at_far(&distances, &same, Far::new(far).unwrap()).unwrap();
+        let result = val_at_far(&distances, &same, Far::new(far).unwrap(), None).unwrap();
         let ours = result.folds[0].threshold;
         assert!((ours - expected).abs() < 1e-12, "{ours} is not {expected}");
     }
@@ -121,8 +136,22 @@ mod tests {
     #[test]
     fn folds_without_one_class_are_left_out_of_its_mean() {
         let same = [[true; 10], [false; 10]].concat();
-        let result = val_at_far(&[0.1; 20], &same, Far::new(0.5).unwrap()).unwrap();
+        let result = val_at_far(&[0.1; 20], &same, Far::new(0.5).unwrap(), None).unwrap();
         assert_eq!(result.folds[0].far, None);
         assert_eq!(result.folds[9].val, None);
+    }
+
+    #[test]
+    fn a_weight_counts_a_pair_so_often() {
+        let distances: Vec<f64> = (0..30).map(|i| f64::from(i * 7 % 30) / 10.0).collect();
+        let same: Vec<bool> = distances.iter().map(|&d| d < 1.4).collect();
+        let far = Far::new(0.3).unwrap();
+        let plain = val_at_far(&distances, &same, far, None).unwrap();
+        assert_eq!(val_at_far(&distances, &same, far, Some(&[5; 30])).unwrap(), plain);
+        // Each pair of a fold twice, against each pair twice in its row.
+        let twice = |values: &[f64]| values.iter().flat_map(|&v| [v, v]).collect::<Vec<f64>>();
+        let same_twice: Vec<bool> = same.iter().flat_map(|&s| [s, s]).collect();
+        let weighted = val_at_far(&distances, &same, far, Some(&[2; 30])).unwrap();
+        assert_eq!(val_at_far(&twice(&distances), &same_twice, far, None).unwrap(), weighted);
     }
 }
