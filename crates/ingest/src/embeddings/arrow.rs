@@ -2,18 +2,19 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom, Write},
 };
 
 use arrow_array::{
-    Array, FixedSizeListArray, Float32Array, Float64Array, ListArray, RecordBatch, StringArray,
+    Array, FixedSizeListArray, Float16Array, Float32Array, Float64Array, ListArray, RecordBatch,
+    StringArray,
 };
-use arrow_ipc::reader::FileReader;
 
 use super::{
     layout::{Layout, Number},
     npz::Parts,
 };
+use crate::arrow_file::ArrowFile;
 
 /// Copies the column to a file of f32 rows without a name. A reader that panics counts as one that
 /// failed: the library slices by lengths that the file states.
@@ -23,9 +24,9 @@ pub fn open(file: &File) -> Result<Parts, String> {
 }
 
 fn copy(file: &File) -> Result<Parts, String> {
-    let reader = FileReader::try_new(BufReader::new(file), None).map_err(|e| e.to_string())?;
-    let io = |e: std::io::Error| format!("cannot be unpacked: {e}");
-    let mut out = std::io::BufWriter::new(tempfile::tempfile().map_err(io)?);
+    let io = |e: io::Error| format!("cannot be unpacked: {e}");
+    let reader = ArrowFile::new(file.try_clone().map_err(io)?).map_err(|e| e.to_string())?;
+    let mut out = io::BufWriter::new(tempfile::tempfile().map_err(io)?);
     let (mut rows, mut dim) = (0u64, None);
     let mut names: Option<Vec<String>> = None;
     for batch in reader {
@@ -77,6 +78,9 @@ fn numbers(batch: &RecordBatch) -> Result<(Vec<f32>, usize), String> {
     match (any.downcast_ref::<Float32Array>(), any.downcast_ref::<Float64Array>()) {
         (Some(values), _) => Ok((values.values().to_vec(), width)),
         (_, Some(values)) => Ok((values.values().iter().map(|v| *v as f32).collect(), width)),
-        _ => Err("its column `embedding` is no list of float32 or float64".into()),
+        _ => match any.downcast_ref::<Float16Array>() {
+            Some(values) => Ok((values.values().iter().map(|v| v.to_f32()).collect(), width)),
+            None => Err("its column `embedding` is no list of float16, 32 or 64".into()),
+        },
     }
 }

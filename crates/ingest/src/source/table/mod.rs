@@ -1,7 +1,6 @@
 //! Image tables in Parquet and Arrow files, as Hugging Face's libraries store them.
 
 mod columns;
-mod ipc;
 mod parquet_file;
 mod read;
 mod thrift;

@@ -18,11 +18,11 @@ use parquet::arrow::{
 
 use super::{
     columns::{Columns, RowImage},
-    ipc::ArrowFile,
     parquet_file::ParquetFile,
 };
 use crate::{
     IngestError,
+    arrow_file::ArrowFile,
     source::{InputError, LeftOut, Reject, Spool, catalogue::Who, file::check_size},
 };
 

@@ -40,7 +40,15 @@ impl ArrowFile {
     ///
     /// What is wrong with the file, in a few words.
     pub fn open(path: &Path) -> Result<ArrowFile, ArrowError> {
-        let mut file = File::open(path)?;
+        ArrowFile::new(File::open(path)?)
+    }
+
+    /// Reads the footer and the dictionaries of an open file.
+    ///
+    /// # Errors
+    ///
+    /// As [`ArrowFile::open`].
+    pub fn new(mut file: File) -> Result<ArrowFile, ArrowError> {
         let n_bytes = file.metadata()?.len();
         let footer = footer(&mut file, n_bytes)?;
         let footer = root_as_footer(&footer).map_err(|e| wrong(format!("its footer: {e}")))?;
