@@ -313,6 +313,41 @@ fn ranks_and_parts_of_one_product_take_the_same_steps_and_go_on_from_each_other(
 }
 
 #[test]
+fn centres_in_a_file_that_two_ranks_were_killed_over_go_on_on_any_number_of_them() {
+    let setup = setup();
+    let args = |name: &str, parts: usize, more: &[&str]| {
+        let centres = setup.out(&format!("{name}-centres"));
+        let own = [
+            "train.batch_size=12".to_owned(),
+            format!("train.accumulate={parts}"),
+            format!("head.centres={{ file = \"{}\" }}", centres.display()),
+        ];
+        let own: Vec<String> = own.iter().map(|value| format!("--set={value}")).collect();
+        own.into_iter().chain(more.iter().map(|&word| word.to_owned())).collect::<Vec<String>>()
+    };
+    // 36 images make 3 batches of 12 an epoch, 9 steps in all.
+    let whole = setup.out("whole");
+    finished(&setup, &whole, 2, &run::as_strs(&args("whole", 2, &[])));
+    for (world, parts) in [(2, 2), (1, 4), (4, 1)] {
+        let name = format!("killed-{world}");
+        let out = setup.out(&name);
+        let mut child =
+            command(&setup, &out, 2, &run::as_strs(&args(&name, 2, &[]))).spawn().unwrap();
+        assert!(wait_for(&checkpoint(&out, 3), &mut child));
+        let ranks = ranks_of(&child);
+        signal(ranks[1], "KILL");
+        child.wait().unwrap();
+        check_gone(&ranks);
+        let said = finished(&setup, &out, world, &run::as_strs(&args(&name, parts, &["--resume"])));
+        assert!(said.contains(", going on after step "), "{said}");
+        if world == 2 {
+            assert_eq!(figures(&out), figures(&whole));
+        }
+        check_same_course(&run::losses(&out), &run::losses(&whole), &name);
+    }
+}
+
+#[test]
 fn what_is_computed_again_takes_the_same_steps_on_any_ranks_and_parts() {
     let setup = setup();
     let run = |name: &str, world: usize, more: &[&str]| {
