@@ -88,7 +88,9 @@ PfcFailure* pfc_reducer_new(
     size_t n_parameters,
     int64_t bucket_bytes,
     PfcReducer** out);
-// The backward pass of `objective`, one number, with the exchange of gradients.
+// Begins a backward pass whose gradients are exchanged.
+PfcFailure* pfc_reducer_begin(PfcReducer* reducer);
+// That pass, or a piece of it, from `objective`, one number.
 PfcFailure* pfc_reducer_backward(PfcReducer* reducer, void* objective);
 void pfc_reducer_free(PfcReducer* reducer);
 

@@ -79,13 +79,17 @@ PfcFailure* pfc_reducer_new(
   });
 }
 
+PfcFailure* pfc_reducer_begin(PfcReducer* reducer) {
+  // The outputs would only be searched for parameters that they do not depend on.
+  return guarded([&] { reducer->reducer->prepare_for_backward({}); });
+}
+
 PfcFailure* pfc_reducer_backward(PfcReducer* reducer, void* objective) {
+  (void)reducer;
   return guarded([&] {
     AllButStrides handler;
     c10::WarningUtils::WarningHandlerGuard guard(&handler);
-    const at::Tensor& output = *static_cast<at::Tensor*>(objective);
-    reducer->reducer->prepare_for_backward({output});
-    output.backward();
+    static_cast<at::Tensor*>(objective)->backward();
   });
 }
 

@@ -112,6 +112,7 @@ unsafe extern "C" {
         bucket_bytes: i64,
         out: *mut *mut PfcReducer,
     ) -> *mut PfcFailure;
+    pub fn pfc_reducer_begin(reducer: *mut PfcReducer) -> *mut PfcFailure;
     pub fn pfc_reducer_backward(
         reducer: *mut PfcReducer,
         objective: *mut c_void,

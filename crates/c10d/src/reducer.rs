@@ -64,11 +64,23 @@ impl Reducer {
         }
     }
 
-    /// The backward pass of `objective`, after which every parameter's `grad` is the sum over the
-    /// ranks of what it was before plus this pass's gradient.
+    /// Begins a pass backwards that is exchanged. One that only adds to `grad`, as in gradient
+    /// accumulation, is a plain [`Tensor::backward`] without this.
     ///
-    /// A pass that only adds to `grad`, as in gradient accumulation, is a plain
-    /// [`Tensor::backward`]: nothing is exchanged then.
+    /// # Errors
+    ///
+    /// [`C10dError`] if the pass before has left out a parameter.
+    pub fn begin(&mut self) -> Result<(), C10dError> {
+        let result = self.group.with_group(|_| {
+            // SAFETY: the reducer is live, and this is the only reference to it.
+            unsafe { ffi::take(ffi::pfc_reducer_begin(self.raw)) }
+        });
+        result.map_err(|failure| self.group.explain(OPERATION, failure))
+    }
+
+    /// The pass backwards from `objective`, or a piece of it. Once the pieces have reached every
+    /// parameter, each has in `grad` the sum over the ranks of what was there at
+    /// [`begin`](Reducer::begin) and this pass's gradient.
     ///
     /// # Errors
     ///

@@ -113,6 +113,7 @@ fn the_reducer_sums_gradients_and_leaves_accumulated_ones_to_the_last_pass() {
         let objective = || (&w * x).sum(Kind::Float) + (&u * (x * x)).sum(Kind::Float);
         for _ in 0..3 {
             zero(&[&w, &u]);
+            reducer.begin().unwrap();
             reducer.backward(&objective()).unwrap();
             assert_eq!(numbers(&w.grad()), [3.0; 2100]);
             assert_eq!(numbers(&u.grad()), [5.0; 2100]);
@@ -120,9 +121,19 @@ fn the_reducer_sums_gradients_and_leaves_accumulated_ones_to_the_last_pass() {
         zero(&[&w, &u]);
         objective().backward();
         assert_eq!(numbers(&w.grad()), [x; 2100]);
+        reducer.begin().unwrap();
         reducer.backward(&objective()).unwrap();
         assert_eq!(numbers(&w.grad()), [6.0; 2100]);
         assert_eq!(numbers(&u.grad()), [10.0; 2100]);
+        // In pieces, of which each reaches one parameter.
+        for _ in 0..2 {
+            zero(&[&w, &u]);
+            reducer.begin().unwrap();
+            reducer.backward(&(&u * (x * x)).sum(Kind::Float)).unwrap();
+            reducer.backward(&(&w * x).sum(Kind::Float)).unwrap();
+            assert_eq!(numbers(&w.grad()), [3.0; 2100]);
+            assert_eq!(numbers(&u.grad()), [5.0; 2100]);
+        }
     });
 }
 

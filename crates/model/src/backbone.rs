@@ -17,6 +17,7 @@ use crate::{
     init::Stream,
     layers::Pass,
     net::Net,
+    sparing::Spared,
     state::{Start, State},
 };
 
@@ -144,17 +145,41 @@ impl Backbone {
     ///
     /// If `images` has another shape or device.
     pub fn forward(&self, images: &Tensor, train: bool) -> Tensor {
-        let side = IMAGE_SIZE;
-        assert!(
-            matches!(images.size()[..], [_, 3, h, w] if h == side && w == side),
-            "images are {:?}, not [B, 3, {side}, {side}]",
-            images.size()
-        );
+        check_images(images);
+        self.net.forward(&channels_last(images), &self.next_pass(train))
+    }
+
+    /// As [`forward`](Backbone::forward) in training, but leaves the running statistics alone and
+    /// records nothing for a pass backwards.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn forward_unseen(&self, images: &Tensor) -> Tensor {
+        check_images(images);
+        let pass = Pass { moves_statistics: false, ..self.next_pass(true) };
+        tch::no_grad(|| self.net.forward(&channels_last(images), &pass))
+    }
+
+    /// As [`forward`](Backbone::forward) in training, but keeps for the pass backwards only what goes
+    /// into every `n_blocks`-th block: the rest is computed again then.
+    ///
+    /// # Panics
+    ///
+    /// As there, or if `n_blocks` is 0.
+    pub fn forward_sparing(&self, images: &Tensor, n_blocks: usize) -> Spared {
+        check_images(images);
+        Spared::forward(&self.net, &channels_last(images), self.next_pass(true), n_blocks)
+    }
+
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    fn next_pass(&self, train: bool) -> Pass {
         let n_noisy = if train { self.n_noisy.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let noise_seed = self.noise.at(n_noisy);
-        let pass = Pass { train, precision: self.precision, noise_seed };
-        let images = channels_last(images);
-        self.net.forward(&images, &pass)
+        Pass { train, moves_statistics: train, precision: self.precision, noise_seed }
     }
 
     /// What the large layers compute in from now on; parameters stay f32.
@@ -252,6 +277,15 @@ impl fmt::Debug for Backbone {
             .field("precision", &self.precision)
             .finish_non_exhaustive()
     }
+}
+
+fn check_images(images: &Tensor) {
+    let side = IMAGE_SIZE;
+    assert!(
+        matches!(images.size()[..], [_, 3, h, w] if h == side && w == side),
+        "images are {:?}, not [B, 3, {side}, {side}]",
+        images.size()
+    );
 }
 
 fn check_device(device: Device) -> Result<(), ModelError> {

@@ -39,7 +39,8 @@ impl Inference {
     ///
     /// If libtorch refuses the images, for their shape or device.
     pub fn forward(&self, images: &Tensor) -> Tensor {
-        let pass = Pass { train: false, precision: self.precision, noise_seed: 0 };
+        let precision = self.precision;
+        let pass = Pass { train: false, moves_statistics: false, precision, noise_seed: 0 };
         tch::no_grad(|| self.net.forward(&channels_last(images), &pass))
     }
 

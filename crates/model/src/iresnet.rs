@@ -55,15 +55,21 @@ impl IResNet {
         IResNet { conv1, prelu, blocks, bn2, fc: LinearNorm::new(fc, features) }
     }
 
-    /// `[B, 3, 112, 112]` to `[B, E]`; the last two layers are always f32, as in the reference.
-    pub(crate) fn forward(&self, images: &Tensor, pass: &Pass) -> Tensor {
-        let mut x = self.prelu.forward(&self.conv1.forward(images, pass), pass);
-        for block in &self.blocks {
-            x = block.forward(&x, pass);
+    /// Parts that follow one another: the first layer, the blocks, the last layers.
+    pub(crate) fn n_parts(&self) -> usize {
+        1 + self.blocks.len() + 1
+    }
+
+    /// One part; all of them take `[B, 3, 112, 112]` to `[B, E]`. The last two layers are always f32,
+    /// as in the reference.
+    pub(crate) fn part(&self, index: usize, x: &Tensor, pass: &Pass) -> Tensor {
+        if index == 0 {
+            return self.prelu.forward(&self.conv1.forward(x, pass), pass);
         }
-        if let Some(bn2) = &self.bn2 {
-            x = bn2.forward(&x, pass);
+        if let Some(block) = self.blocks.get(index - 1) {
+            return block.forward(x, pass);
         }
+        let x = self.bn2.as_ref().map_or_else(|| x.shallow_clone(), |bn2| bn2.forward(x, pass));
         self.fc.forward(&x.flatten(1, -1), &pass.full())
     }
 

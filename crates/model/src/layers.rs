@@ -16,6 +16,8 @@ use crate::{
 pub(crate) struct Pass {
     /// Batch statistics instead of running ones, and stochastic layers active.
     pub(crate) train: bool,
+    /// Whether a training pass moves the running statistics, as the first one over a batch does.
+    pub(crate) moves_statistics: bool,
     /// What the large layers compute in.
     pub(crate) precision: Precision,
     /// Picks the masks of stochastic layers.
@@ -28,6 +30,7 @@ impl Pass {
         match self.precision {
             Precision::F32 => tensor.to_kind(Kind::Float),
             Precision::Bf16 => tensor.to_kind(Kind::BFloat16),
+            Precision::F16 => tensor.to_kind(Kind::Half),
         }
     }
 
@@ -118,14 +121,16 @@ impl BatchNorm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        if pass.train {
+        // In training the batch's own statistics are used, whether or not there are running ones.
+        let with_running = !pass.train || pass.moves_statistics;
+        if pass.train && with_running {
             let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
         }
         x.batch_norm(
             Some(&self.weight),
             Some(&self.bias),
-            Some(&self.running_mean),
-            Some(&self.running_var),
+            with_running.then_some(&self.running_mean),
+            with_running.then_some(&self.running_var),
             pass.train,
             MOMENTUM,
             self.eps,
@@ -314,16 +319,22 @@ mod tests {
     }
 
     #[test]
-    fn bf16_keeps_master_weights_and_their_gradients_in_f32() {
+    fn bf16_and_f16_keep_master_weights_and_their_gradients_in_f32() {
+        check_master_weights(Precision::Bf16, Kind::BFloat16);
+        check_master_weights(Precision::F16, Kind::Half);
+    }
+
+    #[track_caller]
+    fn check_master_weights(precision: Precision, kind: Kind) {
         let mut state = State::new(Device::Cpu, Start::Seed(0));
         let shape = ConvShape::three(3, 4, 1);
         let conv = Conv2d::new(&mut state, "c", shape, Init::Constant(0.1));
         let bn = BatchNorm::new(&mut state, "b", 4);
         let prelu = PRelu::new(&mut state, "p", 4);
-        let pass = pass(Precision::Bf16);
+        let pass = pass(precision);
         let x = random(&[2, 3, 5, 5], "x");
         let y = prelu.forward(&bn.forward(&conv.forward(&x, &pass), &pass), &pass);
-        assert_eq!(y.kind(), Kind::BFloat16);
+        assert_eq!(y.kind(), kind);
         y.sum(Kind::Float).backward();
         for entry in state.entries().iter().filter(|entry| entry.trainable) {
             assert_eq!(entry.tensor.kind(), Kind::Float, "{}", entry.key);

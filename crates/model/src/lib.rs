@@ -27,6 +27,7 @@ mod net;
 mod normed;
 mod recognise;
 mod script;
+mod sparing;
 mod spec;
 mod state;
 #[cfg(test)]
@@ -39,4 +40,5 @@ pub use embedder::{Embedder, EmbedderOptions};
 pub use error::ModelError;
 pub use inference::Inference;
 pub use pfc_onnx::{ChannelOrder, InputOptions, InputSpec, OnnxError};
+pub use sparing::Spared;
 pub use spec::{Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, Network, Precision};

@@ -70,20 +70,25 @@ impl MobileFaceNet {
         MobileFaceNet { layers, conv_sep, gdc, linear: LinearNorm::new(linear, bn) }
     }
 
-    /// `[B, 3, 112, 112]` to `[B, E]`; from `conv_sep` on always f32, as in the reference.
-    pub(crate) fn forward(&self, images: &Tensor, pass: &Pass) -> Tensor {
-        let mut x = images.shallow_clone();
-        for layer in &self.layers {
-            x = match layer {
-                Layer::Conv(block) => block.forward(&x, pass),
-                Layer::Down(block) => block.forward(&x, pass),
+    /// Parts that follow one another: the layers, and what comes after them.
+    pub(crate) fn n_parts(&self) -> usize {
+        self.layers.len() + 1
+    }
+
+    /// One part; all of them take `[B, 3, 112, 112]` to `[B, E]`. From `conv_sep` on always f32, as in
+    /// the reference.
+    pub(crate) fn part(&self, index: usize, x: &Tensor, pass: &Pass) -> Tensor {
+        if let Some(layer) = self.layers.get(index) {
+            return match layer {
+                Layer::Conv(block) => block.forward(x, pass),
+                Layer::Down(block) => block.forward(x, pass),
                 Layer::Residual(blocks) => {
-                    blocks.iter().fold(x, |x, block| block.forward(&x, pass) + x)
+                    blocks.iter().fold(x.shallow_clone(), |x, block| block.forward(&x, pass) + x)
                 }
             };
         }
         let full = pass.full();
-        let x = self.gdc.forward(&self.conv_sep.forward(&x, &full), &full).flatten(1, -1);
+        let x = self.gdc.forward(&self.conv_sep.forward(x, &full), &full).flatten(1, -1);
         self.linear.forward(&x, &full)
     }
 

@@ -1,5 +1,7 @@
 //! The families of networks behind one type.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use crate::{
@@ -40,11 +42,25 @@ impl Net {
     }
 
     pub(crate) fn forward(&self, images: &Tensor, pass: &Pass) -> Tensor {
+        self.parts(0..self.n_parts(), images, pass)
+    }
+
+    /// Parts that follow one another, each a function of what the one before gives.
+    pub(crate) fn n_parts(&self) -> usize {
         match self {
-            Net::IResNet(net) => net.forward(images, pass),
-            Net::MobileFaceNet(net) => net.forward(images, pass),
-            Net::Vit(net) => net.forward(images, pass),
+            Net::IResNet(net) => net.n_parts(),
+            Net::MobileFaceNet(net) => net.n_parts(),
+            Net::Vit(net) => net.n_parts(),
         }
+    }
+
+    /// Some of the parts, from what the one before them gives: the images for the first.
+    pub(crate) fn parts(&self, range: Range<usize>, x: &Tensor, pass: &Pass) -> Tensor {
+        range.fold(x.shallow_clone(), |x, index| match self {
+            Net::IResNet(net) => net.part(index, &x, pass),
+            Net::MobileFaceNet(net) => net.part(index, &x, pass),
+            Net::Vit(net) => net.part(index, &x, pass),
+        })
     }
 
     /// Moves normalisations into the layers before them: evaluation only, from now on.

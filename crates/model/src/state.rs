@@ -58,13 +58,23 @@ impl State {
     fn initial(&self, key: &str, shape: &[i64], init: Init) -> Tensor {
         let options = (Kind::Float, self.device);
         match self.start {
-            Start::Zeros => Tensor::zeros(shape, options),
+            Start::Zeros => self.laid_out(Tensor::zeros(shape, options)),
             Start::Shapes => Tensor::zeros([0i64; 0], options).expand(shape, false),
             Start::Seed(seed) => {
                 let n = shape.iter().product::<i64>() as usize;
-                Tensor::from_slice(&init.values(seed, key, n)).view(shape).to_device(self.device)
+                let values = Tensor::from_slice(&init.values(seed, key, n)).view(shape);
+                self.laid_out(values.to_device(self.device))
             }
         }
+    }
+
+    /// On a GPU, the kernels of convolutions as cuDNN multiplies them with images whose channels lie
+    /// side by side: it would rearrange them in every step.
+    fn laid_out(&self, tensor: Tensor) -> Tensor {
+        if self.device.is_cuda() && tensor.dim() == 4 {
+            return tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+        }
+        tensor
     }
 
     fn register(&mut self, key: String, tensor: Tensor, trainable: bool) -> Tensor {

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use crate::{init::Init, layers::Pass, spec::Precision};
 
 pub(crate) fn pass(precision: Precision) -> Pass {
-    Pass { train: true, precision, noise_seed: 0 }
+    Pass { train: true, moves_statistics: true, precision, noise_seed: 0 }
 }
 
 /// Values that bf16 holds exactly, so that both ways start from the same.

@@ -56,23 +56,37 @@ impl Vit {
         Vit { pos_embed, mask_token, patch_embed, blocks, norm, feature, mask: shape.mask }
     }
 
-    /// `[B, 3, 112, 112]` to `[B, E]`. The tokens between the blocks, the attention products and
-    /// the head are always f32, as in the reference.
-    pub(crate) fn forward(&self, images: &Tensor, pass: &Pass) -> Tensor {
-        let patches = self.patch_embed.forward(images, &pass.full());
-        let mut x_bld = patches.flatten(2, -1).transpose(1, 2) + &self.pos_embed;
-        let hidden = (pass.train && self.mask > 0.0).then(|| Hidden::draw(&x_bld, self.mask, pass));
-        if let Some(hidden) = &hidden {
-            x_bld = hidden.kept(&x_bld);
+    /// Parts that follow one another: the patches, the blocks, the head.
+    pub(crate) fn n_parts(&self) -> usize {
+        1 + self.blocks.len() + 1
+    }
+
+    /// One part; all of them take `[B, 3, 112, 112]` to `[B, E]`. The tokens between the blocks, the
+    /// attention products and the head are always f32, as in the reference.
+    pub(crate) fn part(&self, index: usize, x: &Tensor, pass: &Pass) -> Tensor {
+        if index == 0 {
+            let patches = self.patch_embed.forward(x, &pass.full());
+            let x_bld = patches.flatten(2, -1).transpose(1, 2) + &self.pos_embed;
+            return match self.hidden(&x_bld, pass) {
+                Some(hidden) => hidden.kept(&x_bld),
+                None => x_bld,
+            };
         }
-        for (i, block) in self.blocks.iter().enumerate() {
-            x_bld = block.forward(&x_bld, i, pass);
+        if let Some(block) = self.blocks.get(index - 1) {
+            return block.forward(x, index - 1, pass);
         }
-        x_bld = self.norm.forward(&x_bld);
-        if let Some(hidden) = &hidden {
+        let mut x_bld = self.norm.forward(x);
+        if let Some(hidden) = self.hidden(&x_bld, pass) {
             x_bld = hidden.refilled(&x_bld, &self.mask_token);
         }
         self.feature.forward(&x_bld.flatten(1, -1), pass)
+    }
+
+    /// The tokens that this pass leaves out, the same whenever they are drawn for it.
+    fn hidden(&self, x: &Tensor, pass: &Pass) -> Option<Hidden> {
+        let (n_images, n_tokens) = (x.size()[0], self.pos_embed.size()[1]);
+        (pass.train && self.mask > 0.0)
+            .then(|| Hidden::draw([n_images, n_tokens], self.mask, pass, x.device()))
     }
 
     pub(crate) fn fold(&mut self) {
@@ -107,8 +121,8 @@ struct Hidden {
 }
 
 impl Hidden {
-    fn draw(x_bld: &Tensor, mask: f64, pass: &Pass) -> Hidden {
-        let (n_images, n_tokens) = (x_bld.size()[0] as usize, x_bld.size()[1] as usize);
+    fn draw(size: [i64; 2], mask: f64, pass: &Pass, device: Device) -> Hidden {
+        let [n_images, n_tokens] = size.map(|n| n as usize);
         let n_kept = (n_tokens as f64 * (1.0 - mask)) as usize;
         let stream = Stream::new(pass.noise_seed, "mask");
         let (mut kept, mut restore) = (Vec::new(), vec![0i64; n_images * n_tokens]);
@@ -123,7 +137,7 @@ impl Hidden {
         }
         let tensor = |values: &[i64], columns: usize| {
             let shape = [n_images as i64, columns as i64];
-            Tensor::from_slice(values).view(shape).to_device(x_bld.device())
+            Tensor::from_slice(values).view(shape).to_device(device)
         };
         Hidden { kept: tensor(&kept, n_kept), restore: tensor(&restore, n_tokens) }
     }
@@ -323,12 +337,13 @@ mod tests {
     use super::*;
     use crate::spec::Precision;
     use crate::state::Start;
+    use crate::testing::pass;
 
     #[test]
     fn hidden_tokens_come_back_as_mask_tokens_in_their_places() {
         let x_bld = Tensor::arange(2 * 10 * 3, (Kind::Float, Device::Cpu)).view([2, 10, 3]);
-        let pass = Pass { train: true, precision: Precision::F32, noise_seed: 5 };
-        let hidden = Hidden::draw(&x_bld, 0.25, &pass);
+        let pass = Pass { noise_seed: 5, ..pass(Precision::F32) };
+        let hidden = Hidden::draw([2, 10], 0.25, &pass, Device::Cpu);
         let kept = hidden.kept(&x_bld);
         // int(10 * 0.75) as the reference counts.
         assert_eq!(kept.size(), [2, 7, 3]);
@@ -346,7 +361,7 @@ mod tests {
         let mut state = State::new(Device::Cpu, Start::Seed(0));
         let shape = VitShape { dim: 4, depth: 2, heads: 1, patch: 56, drop_path: 0.2, mask: 0.0 };
         let block = Block::new(&mut state, 1, shape);
-        let pass = Pass { train: true, precision: Precision::F32, noise_seed: 9 };
+        let pass = Pass { noise_seed: 9, ..pass(Precision::F32) };
         let ones = Tensor::ones([10_000, 1, 1], (Kind::Float, Device::Cpu));
         let dropped = block.dropped(&ones, 0, &pass);
         assert_eq!(dropped.max().double_value(&[]), 1.25);

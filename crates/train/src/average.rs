@@ -1,4 +1,4 @@
-//! A running mean of the network's weights, and copies of what a pass forwards moves.
+//! A running mean of the network's weights.
 
 use pfc_model::{Backbone, ModelError};
 use tch::{Kind, Tensor};
@@ -52,33 +52,6 @@ impl Average {
     }
 }
 
-/// The tensors that a pass forwards moves, as they were.
-#[derive(Debug)]
-pub struct Statistics {
-    /// Each with its copy.
-    tensors: Vec<(Tensor, Tensor)>,
-}
-
-impl Statistics {
-    /// Copies them.
-    pub fn of(backbone: &Backbone) -> Statistics {
-        let copied = running(backbone).into_iter().map(|tensor| {
-            let copy = tensor.copy();
-            (tensor, copy)
-        });
-        Statistics { tensors: copied.collect() }
-    }
-
-    /// Puts them back.
-    pub fn restore(self) {
-        tch::no_grad(|| {
-            for (mut tensor, copy) in self.tensors {
-                tensor.copy_(&copy);
-            }
-        });
-    }
-}
-
 /// The running statistics of all normalisations, sharing their storage with the network.
 pub fn running(backbone: &Backbone) -> Vec<Tensor> {
     let is_running = |name: &str| {
@@ -115,19 +88,5 @@ mod tests {
         let weight = |net: &Backbone| net.state_dict()[0].1.copy();
         let expected = weight(&first) * 0.75 + weight(&second) * 0.25;
         assert!(weight(average.backbone()).allclose(&expected, 1e-6, 1e-7, false));
-    }
-
-    #[test]
-    fn statistics_come_back_as_they_were() {
-        let net = network(1);
-        let saved = Statistics::of(&net);
-        let images = Tensor::ones([2, 3, 112, 112], (Kind::Float, Device::Cpu));
-        let _ = net.forward(&images, true);
-        let counted =
-            |net: &Backbone| running(net).iter().map(|t| t.sum(Kind::Double)).sum::<Tensor>();
-        let moved = counted(&net);
-        saved.restore();
-        assert_ne!(counted(&net), moved);
-        assert_eq!(counted(&net), counted(&network(2)));
     }
 }

@@ -120,6 +120,9 @@ pub enum TrainError {
         /// In this run.
         expected: String,
     },
+    /// A thread that writes a checkpoint cannot be started.
+    #[error("cannot start a thread to write a checkpoint")]
+    Thread(#[source] io::Error),
     /// The ranks were started with different data or configurations.
     #[error("rank {rank} was started differently from rank 0: {difference}")]
     RanksDiffer {
@@ -165,6 +168,15 @@ impl TrainError {
         move |source| TrainError::Io { op, path, source }
     }
 
+    /// Whether every rank ends with it at the same place of the same step.
+    pub(crate) fn is_on_every_rank(&self) -> bool {
+        matches!(
+            self,
+            TrainError::GradientNotFinite { .. }
+                | TrainError::Head(HeadError::LossNotFinite { .. })
+        )
+    }
+
     /// The way out, for the causes that have a common one.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -189,7 +201,9 @@ impl TrainError {
                     path.display()
                 ))
             }
-            TrainError::Io { .. } | TrainError::TooFewIdentities { .. } => None,
+            TrainError::Io { .. } | TrainError::Thread(_) | TrainError::TooFewIdentities { .. } => {
+                None
+            }
             TrainError::ImageSize { .. } => Some(
                 "`pfc-ingest pack` without another size makes images of the size taken".to_owned(),
             ),

@@ -15,6 +15,7 @@ pub mod head;
 pub mod init;
 pub mod launch;
 pub mod loader;
+pub mod loss_scale;
 pub mod metrics;
 pub mod model_command;
 pub mod optimizer;

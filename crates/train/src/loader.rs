@@ -17,12 +17,14 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use pfc_model::bytes::with_bytes_mut;
 use pfc_shard::{
     Dataset, ImageSize, Place, ShardError,
     decode::{DecodeError, decode_rgb},
     pixels::normalise,
 };
 use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::{
     config::{BadValue, require_path},
@@ -77,12 +79,29 @@ impl DataConfig {
 }
 
 /// The input of one step.
-#[derive(Debug, Default, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Batch {
-    /// `[B, 112, 112, 3]`, normalised, in that order.
-    pub images: Vec<f32>,
+    /// `[B, 112, 112, 3]` f32, normalised, in host memory; pinned if it goes to a GPU, so that the
+    /// copy can go on by itself.
+    pub images: Tensor,
     /// `[B]`.
     pub labels: Vec<i64>,
+}
+
+impl Batch {
+    /// One that is yet to be filled.
+    fn empty(spec: &LoaderSpec) -> Result<Batch, LoadError> {
+        let n_images = spec.plan.images_of_rank(spec.rank, spec.world);
+        let ImageSize { width, height } = ImageSize::FACE;
+        let shape = [n_images as i64, height.into(), width.into(), 3];
+        let images = Tensor::f_empty(shape, (Kind::Float, Device::Cpu))
+            .and_then(|images| match spec.device {
+                Device::Cpu => Ok(images),
+                device => images.f_pin_memory(device),
+            })
+            .map_err(|source| LoadError::Memory { n_images, source })?;
+        Ok(Batch { images, labels: Vec::with_capacity(n_images) })
+    }
 }
 
 /// An image that could not be loaded.
@@ -108,6 +127,18 @@ pub enum LoadError {
         #[source]
         source: DecodeError,
     },
+    /// There is no memory for a batch.
+    #[error("no memory for a batch of {n_images} images")]
+    Memory {
+        /// Images of this rank.
+        n_images: usize,
+        /// Why.
+        #[source]
+        source: TchError,
+    },
+    /// A thread cannot be started.
+    #[error("a loader thread cannot be started")]
+    Thread(#[source] std::io::Error),
     /// The threads are gone.
     #[error("the loader threads have ended early")]
     Ended,
@@ -119,7 +150,11 @@ impl LoadError {
         match self {
             LoadError::Row { source, .. } => source.hint(),
             LoadError::Image { source, .. } => source.hint(),
-            LoadError::Ended => None,
+            LoadError::Memory { .. } => Some(
+                "lower `train.batch_size`, `data.batches_ahead` or `data.loader_threads`"
+                    .to_owned(),
+            ),
+            LoadError::Thread(_) | LoadError::Ended => None,
         }
     }
 }
@@ -141,6 +176,8 @@ pub struct LoaderSpec {
     pub n_ahead: usize,
     /// Whether the plan's mirroring is applied.
     pub mirror: bool,
+    /// Where the step computes.
+    pub device: Device,
 }
 
 /// Batches in the order of steps, made ahead by threads.
@@ -160,14 +197,14 @@ impl Loader {
     ///
     /// # Errors
     ///
-    /// The operating system's reason not to start one.
-    pub fn start(dataset: Arc<Dataset>, spec: LoaderSpec) -> std::io::Result<Loader> {
+    /// [`LoadError::Memory`] and [`LoadError::Thread`].
+    pub fn start(dataset: Arc<Dataset>, spec: LoaderSpec) -> Result<Loader, LoadError> {
         // One buffer is in the step's hands; the others are being filled or wait.
         let n_buffers = spec.n_ahead.max(spec.n_threads) + 1;
         let (empty, take_empty) = bounded(n_buffers);
         let (give_ready, ready) = bounded(n_buffers);
         for _ in 0..n_buffers {
-            let _ = empty.send(Batch::default());
+            let _ = empty.send(Batch::empty(&spec)?);
         }
         let next = Arc::new(AtomicU64::new(spec.first_step));
         let mut loader = Loader {
@@ -183,9 +220,8 @@ impl Loader {
             let next = Arc::clone(&next);
             let (take_empty, give_ready) = (take_empty.clone(), give_ready.clone());
             let thread = std::thread::Builder::new().name(format!("loader {index}"));
-            loader.threads.push(thread.spawn(move || {
-                make_batches(&dataset, spec, &next, &take_empty, &give_ready);
-            })?);
+            let work = move || make_batches(&dataset, spec, &next, &take_empty, &give_ready);
+            loader.threads.push(thread.spawn(work).map_err(LoadError::Thread)?);
         }
         Ok(loader)
     }
@@ -210,7 +246,7 @@ impl Loader {
         batch
     }
 
-    /// Gives a buffer back to be filled again.
+    /// Gives a buffer back to be filled again, once nothing reads it any more.
     pub fn recycle(&self, batch: Batch) {
         if let Some(empty) = &self.empty {
             // The threads are gone after the last step.
@@ -264,21 +300,22 @@ fn fill(
     step: u64,
     rgb: &mut [u8],
 ) -> Result<(), LoadError> {
-    let n_images = spec.plan.images_of_rank(spec.rank, spec.world);
-    batch.images.resize(n_images * rgb.len(), 0.0);
-    batch.labels.clear();
-    let images = batch.images.chunks_exact_mut(rgb.len());
-    for (Place { row, mirror, .. }, out) in
-        spec.plan.places_of_rank(step, spec.rank, spec.world).zip(images)
-    {
-        let face = dataset.get(row).map_err(|source| LoadError::Row { row, source })?;
-        decode_rgb(face.image, ImageSize::FACE, rgb).map_err(|source| LoadError::Image {
-            row,
-            face: face.source.to_owned(),
-            source,
-        })?;
-        normalise(rgb, ImageSize::FACE.width.into(), mirror && spec.mirror, out);
-        batch.labels.push(face.label.into());
-    }
-    Ok(())
+    let Batch { images, labels } = batch;
+    labels.clear();
+    with_bytes_mut(images, |bytes| {
+        let images = bytemuck::cast_slice_mut(bytes).chunks_exact_mut(rgb.len());
+        for (Place { row, mirror, .. }, out) in
+            spec.plan.places_of_rank(step, spec.rank, spec.world).zip(images)
+        {
+            let face = dataset.get(row).map_err(|source| LoadError::Row { row, source })?;
+            decode_rgb(face.image, ImageSize::FACE, rgb).map_err(|source| LoadError::Image {
+                row,
+                face: face.source.to_owned(),
+                source,
+            })?;
+            normalise(rgb, ImageSize::FACE.width.into(), mirror && spec.mirror, out);
+            labels.push(face.label.into());
+        }
+        Ok(())
+    })
 }

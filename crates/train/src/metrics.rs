@@ -78,6 +78,19 @@ pub struct TrainRecord {
     /// not tell.
     #[serde(default)]
     pub peak_memory_mib: f64,
+    /// Milliseconds that saving has held up the steps since the last such line, in all.
+    #[serde(default)]
+    pub save_ms: f64,
+    /// In f16: what the loss of the last step was multiplied by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
+    /// In f16: steps whose gradients overflowed and did not move the backbone.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_skipped: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Figures of one epoch.
@@ -150,15 +163,16 @@ impl MetricsFile {
     pub fn write(&mut self, record: &Record) -> Result<(), TrainError> {
         self.file.write_all(&line(record)).map_err(TrainError::io("write", &self.path))
     }
+}
 
-    /// Makes all lines survive a power cut, as a checkpoint that relies on them is about to.
-    ///
-    /// # Errors
-    ///
-    /// [`TrainError::Io`].
-    pub fn sync(&self) -> Result<(), TrainError> {
-        self.file.sync_data().map_err(TrainError::io("sync", &self.path))
-    }
+/// Makes all lines so far survive a power cut, as a checkpoint that relies on them is about to.
+///
+/// # Errors
+///
+/// [`TrainError::Io`].
+pub fn sync(path: &Path) -> Result<(), TrainError> {
+    let file = File::open(path).map_err(TrainError::io("open", path))?;
+    file.sync_data().map_err(TrainError::io("sync", path))
 }
 
 /// The whole lines of a metrics file; none if there is no file.

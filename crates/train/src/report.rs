@@ -59,6 +59,7 @@ struct Clock {
     waited: Duration,
     head_ms: f64,
     comm_ms: f64,
+    saved: Duration,
 }
 
 impl Report {
@@ -159,6 +160,9 @@ impl Report {
             head_ms: clock.head_ms / clock.n_steps as f64,
             comm_ms: clock.comm_ms / clock.n_steps as f64,
             peak_memory_mib: peak_memory_mib(),
+            save_ms: clock.saved.as_secs_f64() * 1e3,
+            loss_scale: figures.loss_scale,
+            n_skipped: means.n_skipped,
         };
         let n_left = self.spec.plan.n_steps().saturating_sub(n_done);
         let left = seconds / clock.n_steps as f64 * n_left as f64;
@@ -174,9 +178,11 @@ impl Report {
             head_ms,
             comm_ms,
             peak_memory_mib,
+            save_ms,
+            loss_scale,
             ..
         } = record;
-        let scalars = [
+        let mut scalars = vec![
             ("train/loss", loss),
             ("train/grad_norm", grad_norm),
             ("train/lr", lr),
@@ -186,8 +192,11 @@ impl Report {
             ("speed/head_ms", head_ms),
             ("speed/comm_ms", comm_ms),
             ("speed/peak_memory_mib", peak_memory_mib),
+            ("speed/save_ms", save_ms),
         ];
-        self.scalars(n_done, scalars.map(|(tag, value)| (tag.to_owned(), value)).to_vec())
+        scalars.extend(loss_scale.map(|scale| ("train/loss_scale", scale)));
+        let named = scalars.into_iter().map(|(tag, value)| (tag.to_owned(), value));
+        self.scalars(n_done, named.collect())
     }
 
     /// Writes the mean loss of the epoch that `n_done` steps complete.
@@ -224,13 +233,9 @@ impl Report {
         Ok(())
     }
 
-    /// Makes what was written survive a power cut.
-    ///
-    /// # Errors
-    ///
-    /// [`TrainError::Io`].
-    pub fn sync(&self) -> Result<(), TrainError> {
-        self.metrics.as_ref().map_or(Ok(()), MetricsFile::sync)
+    /// Counts time for which saving held up the steps.
+    pub fn saved(&mut self, elapsed: Duration) {
+        self.clock.saved += elapsed;
     }
 
     /// Takes the progress bar off the screen.
@@ -274,11 +279,18 @@ pub fn tell(text: &str) {
 
 fn train_line(record: &TrainRecord, n_steps: u64, seconds_left: f64) -> String {
     let TrainRecord { step, loss, grad_norm, cavg, images_per_s, .. } = record;
+    let scale = record.loss_scale.map_or(String::new(), |scale| {
+        let skipped = match record.n_skipped {
+            0 => String::new(),
+            n => format!(" ({n} skipped)"),
+        };
+        format!("  scale {scale}{skipped}")
+    });
     let decimals = if *images_per_s < 100.0 { 1 } else { 0 };
     let width = n_steps.to_string().len();
     format!(
         "step {step:>width$}/{n_steps}  loss {loss:.3}  grad_norm {grad_norm:.2}  lr {}  \
-         cavg {cavg:.3}  {images_per_s:.decimals$} img/s  data {:.1}%  {} left",
+         cavg {cavg:.3}{scale}  {images_per_s:.decimals$} img/s  data {:.1}%  {} left",
         learning_rate(record.lr),
         record.data_wait * 100.0,
         duration(seconds_left),
@@ -336,12 +348,18 @@ mod tests {
             head_ms: 2.0,
             comm_ms: 0.0,
             peak_memory_mib: 0.0,
+            save_ms: 0.0,
+            loss_scale: None,
+            n_skipped: 0,
         };
         assert_eq!(
             train_line(&record, 58000, 7534.0),
             "step  1200/58000  loss 13.407  grad_norm 2.31  lr 0.0982  cavg 0.310  8412 img/s  \
              data 3.1%  2h05m left"
         );
+        let half = TrainRecord { loss_scale: Some(32768.0), n_skipped: 2, ..record.clone() };
+        let line = train_line(&half, 1200, 0.0);
+        assert!(line.contains("  cavg 0.310  scale 32768 (2 skipped)  8412 img/s"), "{line}");
         let slow = TrainRecord { images_per_s: 46.25, lr: 2.5e-4, ..record };
         let line = train_line(&slow, 1200, 0.0);
         assert!(line.contains("  lr 2.50e-4  "), "{line}");

@@ -60,6 +60,12 @@ impl RunFolder {
         RunFolder { path: path.to_path_buf(), _lock: None }
     }
 
+    /// The same folder, for a thread that ends before this one lets go.
+    #[must_use]
+    pub fn without_lock(&self) -> RunFolder {
+        RunFolder { path: self.path.clone(), _lock: None }
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path

@@ -4,16 +4,17 @@
 
 use std::time::Instant;
 
-use pfc_model::{Backbone, IMAGE_SIZE, ModelError};
-use tch::{Device, Tensor};
+use pfc_model::{Backbone, ModelError};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     TrainError,
-    average::{Average, Statistics},
+    average::Average,
     config::Config,
-    gradients::{Gradients, objective},
+    gradients::{Gradients, Passed, Way},
     head::{Head, Parts},
     loader::Batch,
+    loss_scale::LossScale,
     optimizer::{Optimizer, clip, global_norm},
     plan::{Plan, mix},
     ranks::Ranks,
@@ -30,16 +31,19 @@ pub struct Trainer {
     pub optimizer: Optimizer,
     /// The running mean of its weights, if one is kept.
     pub average: Option<Average>,
+    /// What keeps f16 gradients in range.
+    pub loss_scale: Option<LossScale>,
     gradients: Gradients,
     schedule: Schedule,
     clip_norm: f64,
     head_lr_factor: f64,
     /// Parts that a step is computed in.
     n_parts: usize,
+    /// Blocks that are computed again together; 0 keeps what they compute.
+    recompute: usize,
     /// Of the noise that stochastic layers draw: every rank draws its own.
     noise_seed: u64,
-    rank: usize,
-    world: usize,
+    ranks: Ranks,
     device: Device,
     /// Steps finished.
     pub n_done: u64,
@@ -50,8 +54,12 @@ pub struct Trainer {
 pub struct StepFigures {
     /// Mean loss of the batch.
     pub loss: f64,
-    /// L2 norm of the backbone's gradient before clipping.
+    /// L2 norm of the backbone's gradient before clipping; 0 if it overflowed.
     pub grad_norm: f64,
+    /// What the loss was multiplied by, in f16.
+    pub loss_scale: Option<f64>,
+    /// Whether the gradient overflowed, so that the backbone was left as it was.
+    pub skipped: bool,
     /// Mean cosine between an embedding and the centre of its own class.
     pub cavg: f64,
     /// Learning rate that the step used.
@@ -106,20 +114,24 @@ impl Trainer {
             head,
             optimizer,
             average,
+            loss_scale: LossScale::new(config),
             gradients,
             schedule,
             clip_norm,
             head_lr_factor: config.head.lr_factor,
             n_parts: config.train.accumulate,
+            recompute: config.train.recompute,
             noise_seed: seed,
-            rank: ranks.rank(),
-            world: ranks.world(),
+            ranks: ranks.clone(),
             device,
             n_done: 0,
         })
     }
 
     /// One step on one batch, of which every rank has its part: loss, gradients, weights.
+    ///
+    /// Where f16 gradients overflow, on whichever rank, the backbone is left alone on all of them and
+    /// the loss scale is lowered. The centres, whose gradients are f32, have moved then.
     ///
     /// # Errors
     ///
@@ -128,12 +140,37 @@ impl Trainer {
     /// cannot go on. [`TrainError::Ranks`] if a rank is gone.
     pub fn step(&mut self, batch: &Batch) -> Result<StepFigures, TrainError> {
         let lr = self.schedule.at(self.n_done);
-        let (head, mut gradients) =
-            if self.n_parts == 1 { self.pass(batch, lr)? } else { self.pass_in_parts(batch, lr)? };
+        let images = self.images(batch)?;
+        let (head, mut gradients) = if self.n_parts == 1 {
+            self.pass(&images, &batch.labels, lr)?
+        } else {
+            self.pass_in_parts(&images, &batch.labels, lr)?
+        };
         let HeadFigures { loss, cavg, head_ms, comm_ms } = head;
+        let loss_scale = self.loss_scale.map(|scale| scale.factor());
+        if let Some(factor) = loss_scale {
+            gradients.iter_mut().for_each(|gradient| *gradient /= factor);
+        }
         let grad_norm = global_norm(&gradients);
-        if !grad_norm.is_finite() {
-            return Err(self.not_finite(&gradients, loss));
+        if !self.all_finite(grad_norm)? {
+            if !self.loss_scale.as_mut().is_some_and(LossScale::overflowed) {
+                return Err(self.not_finite(&gradients, loss));
+            }
+            self.n_done += 1;
+            let (grad_norm, skipped) = (0.0, true);
+            return Ok(StepFigures {
+                loss,
+                grad_norm,
+                loss_scale,
+                skipped,
+                cavg,
+                lr,
+                head_ms,
+                comm_ms,
+            });
+        }
+        if let Some(scale) = &mut self.loss_scale {
+            scale.fitted();
         }
         if self.clip_norm > 0.0 {
             clip(&mut gradients, grad_norm, self.clip_norm);
@@ -143,15 +180,21 @@ impl Trainer {
             average.take_in(&self.backbone);
         }
         self.n_done += 1;
-        Ok(StepFigures { loss, grad_norm, cavg, lr, head_ms, comm_ms })
+        let skipped = false;
+        Ok(StepFigures { loss, grad_norm, loss_scale, skipped, cavg, lr, head_ms, comm_ms })
     }
 
     /// Forward, head and backward of the whole batch at once.
-    fn pass(&mut self, batch: &Batch, lr: f64) -> Result<(HeadFigures, Vec<Tensor>), TrainError> {
-        let embeddings_bd = self.forward(&self.images(batch, 0)?, 0);
-        let (figures, grad_bd) = self.step_head(&embeddings_bd.detach(), &batch.labels, lr)?;
-        let objective = objective(&embeddings_bd, &grad_bd);
-        let gradients = self.gradients.of(&objective, &self.optimizer.parameters())?;
+    fn pass(
+        &mut self,
+        images: &Tensor,
+        labels: &[i64],
+        lr: f64,
+    ) -> Result<(HeadFigures, Vec<Tensor>), TrainError> {
+        let passed = self.forward(images, 0);
+        let (figures, grad_bd) = self.step_head(&passed.embeddings(), labels, lr)?;
+        let way = Way { backbone: &self.backbone, passed, grad_bd: &grad_bd };
+        let gradients = self.gradients.of(way, &self.optimizer.parameters())?;
         Ok((figures, gradients))
     }
 
@@ -159,45 +202,53 @@ impl Trainer {
     /// so every part passes forwards twice: first without what a pass backwards needs.
     fn pass_in_parts(
         &mut self,
-        batch: &Batch,
+        images: &Tensor,
+        labels: &[i64],
         lr: f64,
     ) -> Result<(HeadFigures, Vec<Tensor>), TrainError> {
-        let labels: Vec<i64> =
-            (0..self.n_parts).flat_map(|part| self.labels(batch, part)).collect();
-        let statistics = Statistics::of(&self.backbone);
-        let mut embeddings = Vec::with_capacity(self.n_parts);
-        for part in 0..self.n_parts {
-            let images = self.images(batch, part)?;
-            embeddings.push(tch::no_grad(|| self.forward(&images, part)));
-        }
-        // The second pass moves them.
-        statistics.restore();
-        let embeddings_bd = Tensor::cat(&embeddings, 0);
-        let (figures, grad_bd) = self.step_head(&embeddings_bd, &labels, lr)?;
+        let n_parts = self.n_parts;
+        let labels_of = |part| labels.iter().copied().skip(part).step_by(n_parts);
+        let labels: Vec<i64> = (0..n_parts).flat_map(labels_of).collect();
+        let embeddings: Vec<Tensor> = (0..n_parts)
+            .map(|part| {
+                self.seed_noise(part);
+                // The second pass moves the running statistics.
+                self.backbone.forward_unseen(&self.part_of(images, part))
+            })
+            .collect();
+        let (figures, grad_bd) = self.step_head(&Tensor::cat(&embeddings, 0), &labels, lr)?;
         let (mut gradients, mut start) = (None, 0);
-        for part in 0..self.n_parts {
-            let embeddings_bd = self.forward(&self.images(batch, part)?, part);
+        for (part, embeddings_bd) in embeddings.iter().enumerate() {
+            let passed = self.forward(&self.part_of(images, part), part);
             let n_images = embeddings_bd.size()[0];
-            let objective = objective(&embeddings_bd, &grad_bd.narrow(0, start, n_images));
+            let grad_bd = grad_bd.narrow(0, start, n_images);
             start += n_images;
-            let (parameters, is_last) = (self.optimizer.parameters(), part + 1 == self.n_parts);
-            gradients = self.gradients.add(&objective, &parameters, is_last)?;
+            let way = Way { backbone: &self.backbone, passed, grad_bd: &grad_bd };
+            let (parameters, is_last) = (self.optimizer.parameters(), part + 1 == n_parts);
+            gradients = self.gradients.add(way, &parameters, is_last)?;
         }
         Ok((figures, gradients.unwrap_or_default()))
     }
 
-    /// The embeddings of one part of a step; the same whenever it is called for that part.
-    fn forward(&mut self, images: &Tensor, part: usize) -> Tensor {
-        let [rank, world] = [self.rank, self.world].map(|n| n as u64);
-        let share = rank + world * part as u64;
-        self.backbone.seed_noise(mix(self.noise_seed ^ mix(self.n_done)) ^ share);
-        self.backbone.forward(images, true)
+    /// The images of one part: every `n_parts`-th. As ranks share a step in the same way, R ranks with
+    /// A parts normalise over the same images as any other R and A of the same product.
+    fn part_of(&self, images: &Tensor, part: usize) -> Tensor {
+        images.slice(0, part as i64, None, self.n_parts as i64)
     }
 
-    /// The labels of one part: every `n_parts`-th. As ranks share a step in the same way, R ranks with
-    /// A parts normalise over the same images as any other R and A of the same product.
-    fn labels<'a>(&self, batch: &'a Batch, part: usize) -> impl Iterator<Item = i64> + use<'a> {
-        batch.labels.iter().copied().skip(part).step_by(self.n_parts)
+    /// The pass forwards of one part of a step; the same whenever it is called for that part.
+    fn forward(&mut self, images: &Tensor, part: usize) -> Passed {
+        self.seed_noise(part);
+        match self.recompute {
+            0 => Passed::Kept(self.backbone.forward(images, true)),
+            n_blocks => Passed::Spared(self.backbone.forward_sparing(images, n_blocks)),
+        }
+    }
+
+    fn seed_noise(&mut self, part: usize) {
+        let [rank, world] = [self.ranks.rank(), self.ranks.world()].map(|n| n as u64);
+        let share = rank + world * part as u64;
+        self.backbone.seed_noise(mix(self.noise_seed ^ mix(self.n_done)) ^ share);
     }
 
     fn step_head(
@@ -215,18 +266,32 @@ impl Trainer {
             head_ms: started.elapsed().as_secs_f64() * 1e3,
             comm_ms: head.timings.communication_ms,
         };
-        Ok((figures, head.grad_embeddings_bd))
+        let grad_bd = match self.loss_scale {
+            Some(scale) => head.grad_embeddings_bd * scale.factor(),
+            None => head.grad_embeddings_bd,
+        };
+        Ok((figures, grad_bd))
     }
 
-    /// The images of one part as a `[B, 3, 112, 112]` tensor whose memory is channels-last.
-    fn images(&self, batch: &Batch, part: usize) -> Result<Tensor, ModelError> {
-        let (n, n_parts) = (batch.labels.len() as i64, self.n_parts as i64);
-        let images = Tensor::f_from_slice(&batch.images)
-            .and_then(|images| images.f_view([n, IMAGE_SIZE, IMAGE_SIZE, 3]))
-            .and_then(|images| images.f_slice(0, part as i64, n, n_parts))
-            .and_then(|images| images.f_to_device(self.device))
+    /// The images as a `[B, 3, 112, 112]` tensor whose memory is channels-last. On a CPU it is the
+    /// batch's own; to a GPU they are copied while this goes on, and are there before the step ends.
+    fn images(&self, batch: &Batch) -> Result<Tensor, ModelError> {
+        let options = (Kind::Float, self.device);
+        let images = batch
+            .images
+            .f_to_dtype_layout(options, true, false)
             .and_then(|images| images.f_permute([0, 3, 1, 2]));
         images.map_err(|source| ModelError::Torch { op: "copy the images", source })
+    }
+
+    /// Whether the gradient is finite on every rank. Sums over ranks are the same on all; with a loss
+    /// scale, where ranks must do the same whatever comes, they ask each other.
+    fn all_finite(&self, grad_norm: f64) -> Result<bool, TrainError> {
+        let is_finite = grad_norm.is_finite();
+        if self.loss_scale.is_none() {
+            return Ok(is_finite);
+        }
+        Ok(!self.ranks.any(!is_finite)?)
     }
 
     fn not_finite(&self, gradients: &[Tensor], loss: f64) -> TrainError {

@@ -22,6 +22,9 @@ pub struct Sums {
     loss: f64,
     grad_norm: f64,
     cavg: f64,
+    /// Steps whose gradient overflowed.
+    #[serde(default)]
+    n_skipped: u64,
 }
 
 impl Tally {
@@ -38,13 +41,14 @@ impl Sums {
         self.loss += figures.loss;
         self.grad_norm += figures.grad_norm;
         self.cavg += figures.cavg;
+        self.n_skipped += u64::from(figures.skipped);
     }
 
     /// The means, and a new start.
     pub fn take(&mut self) -> Means {
-        let Sums { n_steps, loss, grad_norm, cavg } = std::mem::take(self);
-        let n = n_steps.max(1) as f64;
-        Means { loss: loss / n, grad_norm: grad_norm / n, cavg: cavg / n }
+        let Sums { n_steps, loss, grad_norm, cavg, n_skipped } = std::mem::take(self);
+        let (n, n_taken) = (n_steps.max(1) as f64, (n_steps - n_skipped).max(1) as f64);
+        Means { loss: loss / n, grad_norm: grad_norm / n_taken, cavg: cavg / n, n_skipped }
     }
 }
 
@@ -57,4 +61,6 @@ pub struct Means {
     pub grad_norm: f64,
     /// Of the positives' cosine.
     pub cavg: f64,
+    /// Steps whose gradient overflowed, which that of its norm leaves out.
+    pub n_skipped: u64,
 }

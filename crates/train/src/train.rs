@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Instant};
 use pfc_cli::interrupt;
 use pfc_eval::EvalError;
 use pfc_shard::{Dataset, ImageSize};
+use tch::Device;
 
 use crate::{
     TrainError,
@@ -83,6 +84,10 @@ pub fn train(
     let verifier = Verifier::open(&config.eval)?;
     let folder = open_folder(folder, start, config, ranks)?;
     set_threads(config.train.threads);
+    if config.train.device(ranks.local_rank())?.is_cuda() {
+        // Batches all have one shape, for which cuDNN finds its fastest kernels in the first step.
+        tch::Cuda::cudnn_set_benchmark(true);
+    }
 
     let mut trainer = Trainer::new(config, &plan, dataset.n_identities(), ranks)?;
     let keeper = Keeper::new(&folder, config, &plan, &dataset, ranks)?;
@@ -110,42 +115,68 @@ pub fn train(
         report.say(&begun);
     }
     let spec = loader_spec(config, plan, ranks, trainer.n_done);
-    let mut loader = Loader::start(Arc::clone(&dataset), spec)
-        .map_err(TrainError::io("start the loader for", &config.data.path))?;
-
+    let loader = Loader::start(Arc::clone(&dataset), spec)?;
     let measure = Measure { config, plan: &plan, verifier: &verifier, ranks };
-    let mut stop = measure.if_due(&trainer, &mut report)?;
-    while trainer.n_done < plan.n_steps() && !stop {
-        let started = Instant::now();
-        // The ranks must agree on the last step; the answer comes while the step is computed.
-        let vote = ranks.ask(interrupt::requested())?;
-        let batch = loader.next_batch()?;
-        let figures = trainer.step(&batch)?;
-        loader.recycle(batch);
-        stop = vote.count()?;
-
-        let n_done = trainer.n_done;
-        report.step(n_done, &figures, started.elapsed(), loader.take_waited())?;
-        if plan.completes_epoch(n_done) {
-            report.epoch(n_done)?;
-        }
-        stop = stop || measure.if_due(&trainer, &mut report)?;
-        let scheduled = is_due(config.checkpoint.every_steps, &plan, n_done);
-        if scheduled || stop {
-            report.sync()?;
-            keeper.save(&mut trainer, &report.tally, scheduled)?;
-        }
+    let mut run = Run { measure, trainer, keeper, report };
+    if let Err(error) = run.steps(loader) {
+        run.keeper.rescue(&error);
+        return Err(error);
     }
-    report.finish();
+    run.report.finish();
     // The first rank, where the others look for news of failures, must not be gone before them.
     ranks.meet()?;
-    if trainer.n_done == plan.n_steps() {
+    if run.trainer.n_done == plan.n_steps() {
         return Ok(Ended::Finished);
     }
     if ranks.is_first() {
-        tell(&stopped(&folder, &trainer, &plan, ranks));
+        tell(&stopped(&folder, &run.trainer, &plan, ranks));
     }
     Ok(Ended::Interrupted)
+}
+
+/// The parts of a run that its steps move.
+struct Run<'a> {
+    measure: Measure<'a>,
+    trainer: Trainer,
+    keeper: Keeper<'a>,
+    report: Report,
+}
+
+impl Run<'_> {
+    /// Every step that is left, until the last or until any rank is asked to stop.
+    fn steps(&mut self, mut loader: Loader) -> Result<(), TrainError> {
+        let Run { measure, trainer, keeper, report } = self;
+        let Measure { config, plan, ranks, .. } = *measure;
+        let mut stop = measure.if_due(trainer, report)?;
+        while trainer.n_done < plan.n_steps() && !stop {
+            let started = Instant::now();
+            // The ranks must agree on the last step, and on when all have written their part of a
+            // checkpoint; the answers come while the step is computed.
+            let vote = ranks.ask([interrupt::requested(), keeper.is_writing()?])?;
+            let batch = loader.next_batch()?;
+            let figures = trainer.step(&batch)?;
+            loader.recycle(batch);
+            let [asked_to_stop, any_writes] = vote.count()?;
+            stop = asked_to_stop;
+
+            let n_done = trainer.n_done;
+            report.step(n_done, &figures, started.elapsed(), loader.take_waited())?;
+            if plan.completes_epoch(n_done) {
+                report.epoch(n_done)?;
+            }
+            stop = stop || measure.if_due(trainer, report)?;
+            let started = Instant::now();
+            if !any_writes {
+                keeper.publish()?;
+            }
+            let scheduled = is_due(config.checkpoint.every_steps, plan, n_done);
+            if scheduled || stop {
+                keeper.save(trainer, &report.tally, scheduled)?;
+            }
+            report.saved(started.elapsed());
+        }
+        keeper.settle()
+    }
 }
 
 /// Normalisation needs two images in every part of every rank.
@@ -186,6 +217,7 @@ fn is_due(every_steps: u64, plan: &Plan, n_done: u64) -> bool {
 }
 
 /// Measures the model on the way.
+#[derive(Clone, Copy)]
 struct Measure<'a> {
     config: &'a Config,
     plan: &'a Plan,
@@ -223,11 +255,11 @@ fn report_spec(config: &Config, plan: Plan, n_done: u64, quiet: bool) -> ReportS
 }
 
 fn loader_spec(config: &Config, plan: Plan, ranks: &Ranks, first_step: u64) -> LoaderSpec {
-    let on_gpu = config.train.device(0).is_ok_and(|device| device.is_cuda());
-    let n_threads = config.data.n_threads(on_gpu);
+    let device = config.train.device(ranks.local_rank()).unwrap_or(Device::Cpu);
+    let n_threads = config.data.n_threads(device.is_cuda());
     let (n_ahead, mirror) = (config.data.batches_ahead, config.data.mirror);
     let (rank, world) = (ranks.rank(), ranks.world());
-    LoaderSpec { plan, rank, world, first_step, n_threads, n_ahead, mirror }
+    LoaderSpec { plan, rank, world, first_step, n_threads, n_ahead, mirror, device }
 }
 
 fn opening(config: &Config, dataset: &Dataset, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {

@@ -11,6 +11,7 @@ use pfc_train::{
     loader::{Batch, LoadError, Loader, LoaderSpec},
     plan::Plan,
 };
+use tch::Device;
 
 fn dataset() -> (tempfile::TempDir, Arc<Dataset>) {
     let dir = tempfile::tempdir().unwrap();
@@ -21,7 +22,16 @@ fn dataset() -> (tempfile::TempDir, Arc<Dataset>) {
 
 fn spec(n_threads: usize, n_ahead: usize, first_step: u64) -> LoaderSpec {
     let plan = Plan { n_images: 25, batch_size: 4, epochs: 2, seed: 3 };
-    LoaderSpec { plan, rank: 0, world: 1, first_step, n_threads, n_ahead, mirror: true }
+    LoaderSpec {
+        plan,
+        rank: 0,
+        world: 1,
+        first_step,
+        n_threads,
+        n_ahead,
+        mirror: true,
+        device: Device::Cpu,
+    }
 }
 
 /// Every batch from the spec's first step to the last.
@@ -30,7 +40,7 @@ fn batches(dataset: &Arc<Dataset>, spec: LoaderSpec) -> Vec<Batch> {
     let mut found = Vec::new();
     for _ in spec.first_step..spec.plan.n_steps() {
         let batch = loader.next_batch().unwrap();
-        found.push(batch.clone());
+        found.push(Batch { images: batch.images.copy(), labels: batch.labels.clone() });
         loader.recycle(batch);
     }
     assert!(matches!(loader.next_batch(), Err(LoadError::Ended)));
@@ -63,12 +73,13 @@ fn a_batch_holds_the_rows_of_its_plan_mirrored_and_normalised() {
     let spec = spec(1, 1, 0);
     let batch = batches(&dataset, spec).swap_remove(7);
     let n = ImageSize::FACE.rgb_bytes();
+    let images = Vec::<f32>::try_from(batch.images.reshape([-1])).unwrap();
     for (i, place) in spec.plan.places(7).enumerate() {
         let face = dataset.get(place.row).unwrap();
         let (mut rgb, mut expected) = (vec![0; n], vec![0.0; n]);
         decode_rgb(face.image, ImageSize::FACE, &mut rgb).unwrap();
         normalise(&rgb, 112, place.mirror, &mut expected);
-        assert!(batch.images[i * n..(i + 1) * n] == expected[..], "image {i}");
+        assert!(images[i * n..(i + 1) * n] == expected[..], "image {i}");
         assert_eq!(batch.labels[i], i64::from(face.label));
     }
 }

@@ -5,27 +5,22 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // ranks report there
 
 mod support;
-#[path = "support/ranks.rs"]
-mod support_ranks;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, process::Command};
 
 use pfc_train::{
     head::{Head, HeadConfig, Margin, Parts, Update},
-    metrics::{self, Record},
     plan::mix,
     ranks::Ranks,
 };
-use support_ranks::{on_ranks, variant};
+use support::{
+    ranks::{on_ranks, variant},
+    run::{
+        self, Setup, check_gone, check_same_course, checkpoint, figures, final_tensors, ranks_of,
+        signal, wait_for,
+    },
+};
 use tch::{Kind, Tensor};
-
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A training whose "network" is a table of embeddings: the images of a step move by their gradients.
 /// Nothing in it depends on which rank an image is on.
@@ -195,121 +190,29 @@ fn a_training_saved_on_four_ranks_goes_on_the_same_on_one_two_three_and_four() {
     }
 }
 
-/// A small run of the program itself.
-struct Setup {
-    dir: tempfile::TempDir,
-    config: PathBuf,
+/// 36 images make 4 batches of 9 an epoch, 12 steps in all.
+fn setup() -> Setup {
+    Setup::new(6)
 }
 
-impl Setup {
-    fn new() -> Setup {
-        let dir = tempfile::tempdir().unwrap();
-        let (data, faces) = (dir.path().join("data"), dir.path().join("faces"));
-        support::write_dataset(&data, 6, 6);
-        fs::create_dir(&faces).unwrap();
-        let pairs = support::write_pairs(&faces, 10);
-        let config = support::write_config(dir.path(), &data, Some(&pairs));
-        Setup { dir, config }
-    }
-
-    fn out(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// 36 images make 4 batches of 9 an epoch, 12 steps in all.
-    fn command(&self, out: &Path, world: usize, more: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pfc-train"));
-        command.arg("run").arg(&self.config).arg("--out").arg(out);
-        command.args(["--set", "train.batch_size=9", "--nproc-per-node", &world.to_string()]);
-        command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// Runs to the end and gives back what was said on standard error.
-    #[track_caller]
-    fn finish(&self, out: &Path, world: usize, more: &[&str]) -> String {
-        let output = self.command(out, world, more).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{said}");
-        said
-    }
+fn command(setup: &Setup, out: &Path, world: usize, more: &[&str]) -> Command {
+    let world = world.to_string();
+    let own = ["--set", "train.batch_size=9", "--nproc-per-node", world.as_str()];
+    setup.command(out, &[&own, more].concat())
 }
 
-/// Waits until `path` exists while `child` runs; false if it ended first.
-fn wait_for(path: &Path, child: &mut Child) -> bool {
-    let started = Instant::now();
-    while !path.exists() {
-        assert!(started.elapsed() < PATIENCE, "{} never appeared", path.display());
-        if child.try_wait().unwrap().is_some() {
-            return path.exists();
-        }
-        thread::yield_now();
-    }
-    true
-}
-
-fn checkpoint(out: &Path, step: u64) -> PathBuf {
-    out.join(format!("checkpoints/step-{step:08}.ckpt"))
-}
-
-/// Everything of a run that does not depend on the clock, to the last bit.
-fn figures(out: &Path) -> Vec<String> {
-    let records = metrics::read(&out.join("metrics.jsonl")).unwrap();
-    let text = records.into_iter().map(|record| match record {
-        Record::Train(r) => {
-            let bits = [r.loss, r.grad_norm, r.lr, r.cavg].map(f64::to_bits);
-            format!("step {} {bits:x?} loss {}", r.step, r.loss)
-        }
-        other => format!("{other:?}"),
-    });
-    text.collect()
-}
-
-/// Every tensor of the last checkpoint.
-fn final_tensors(out: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(out.join("last.ckpt"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
-        .map(|path| (path.file_name().unwrap().to_str().unwrap().into(), fs::read(&path).unwrap()))
-        .collect();
-    files.sort();
-    files
-}
-
-/// The processes that `launcher` has started.
-fn ranks_of(launcher: &Child) -> Vec<u32> {
-    let path = format!("/proc/{0}/task/{0}/children", launcher.id());
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
-}
-
-fn is_running(pid: u32) -> bool {
-    // A process that has ended and was not waited for is still listed, as a zombie.
-    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    status.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
-}
-
-fn signal(pid: u32, name: &str) {
-    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
-    assert!(sent.success());
-}
-
+/// Runs to the end and gives back what was said on standard error.
 #[track_caller]
-fn check_gone(pids: &[u32]) {
-    let started = Instant::now();
-    while pids.iter().any(|&pid| is_running(pid)) {
-        assert!(started.elapsed() < Duration::from_secs(60), "a rank of {pids:?} is left behind");
-        thread::yield_now();
-    }
+fn finished(setup: &Setup, out: &Path, world: usize, more: &[&str]) -> String {
+    run::finish(command(setup, out, world, more))
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_rank_that_is_killed_ends_the_others_and_the_run_goes_on_from_the_last_checkpoint() {
-    let setup = Setup::new();
+    let setup = setup();
     let whole = setup.out("whole");
-    setup.finish(&whole, 3, &[]);
+    finished(&setup, &whole, 3, &[]);
     let expected = figures(&whole);
     assert_eq!(expected.iter().filter(|line| line.starts_with("step ")).count(), 12);
     assert_eq!(final_tensors(&whole).len(), 5, "backbone, optimizer and three shards of centres");
@@ -317,7 +220,7 @@ fn a_rank_that_is_killed_ends_the_others_and_the_run_goes_on_from_the_last_check
     let killed = setup.out("killed");
     for (rank, step) in [(2, 3), (0, 6)] {
         let resume: &[&str] = if step == 3 { &[] } else { &["--resume"] };
-        let mut child = setup.command(&killed, 3, resume).spawn().unwrap();
+        let mut child = command(&setup, &killed, 3, resume).spawn().unwrap();
         assert!(wait_for(&checkpoint(&killed, step), &mut child));
         let ranks = ranks_of(&child);
         assert_eq!(ranks.len(), 3);
@@ -328,7 +231,7 @@ fn a_rank_that_is_killed_ends_the_others_and_the_run_goes_on_from_the_last_check
         assert!(said.contains(&format!("error: rank {rank} was killed by signal 9")), "{said}");
         check_gone(&ranks);
     }
-    let said = setup.finish(&killed, 3, &["--resume"]);
+    let said = finished(&setup, &killed, 3, &["--resume"]);
     assert!(said.contains(", going on after step "), "{said}");
     assert_eq!(figures(&killed), expected);
     assert!(final_tensors(&killed) == final_tensors(&whole), "the weights differ");
@@ -337,10 +240,10 @@ fn a_rank_that_is_killed_ends_the_others_and_the_run_goes_on_from_the_last_check
 #[cfg(target_os = "linux")]
 #[test]
 fn no_rank_outlives_a_launcher_that_is_killed() {
-    let setup = Setup::new();
+    let setup = setup();
     let out = setup.out("run");
     let more = ["--set", "train.epochs=100000"];
-    let mut child = setup.command(&out, 2, &more).spawn().unwrap();
+    let mut child = command(&setup, &out, 2, &more).spawn().unwrap();
     assert!(wait_for(&checkpoint(&out, 3), &mut child));
     let ranks = ranks_of(&child);
     assert_eq!(ranks.len(), 2);
@@ -352,52 +255,29 @@ fn no_rank_outlives_a_launcher_that_is_killed() {
 #[cfg(target_os = "linux")]
 #[test]
 fn ctrl_c_reaches_every_rank_and_the_run_is_saved_for_any_number_of_them() {
-    let setup = Setup::new();
+    let setup = setup();
     let out = setup.out("run");
-    let mut child = setup.command(&out, 2, &["--set", "train.epochs=100000"]).spawn().unwrap();
+    let mut child = command(&setup, &out, 2, &["--set", "train.epochs=100000"]).spawn().unwrap();
     assert!(wait_for(&checkpoint(&out, 3), &mut child));
     signal(child.id(), "INT");
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.ends_with("--resume --nproc-per-node 2\n"), "{said}");
-    let last = metrics::read(&out.join("metrics.jsonl")).unwrap();
-    let last = last.iter().map(Record::step).max().unwrap();
+    let last = run::last_step(&out);
     assert!(checkpoint(&out, last).is_dir(), "no checkpoint of step {last}");
 
     for world in [3, 1] {
         let epochs = format!("train.epochs={}", last / 4 + 2 + u64::from(world == 1));
-        let said = setup.finish(&out, world, &["--resume", "--set", &epochs]);
+        let said = finished(&setup, &out, world, &["--resume", "--set", &epochs]);
         assert!(said.contains(", going on after step "), "{said}");
     }
     assert_eq!(final_tensors(&out).len(), 3);
 }
 
-/// The losses of the steps, in order.
-fn run_losses(out: &Path) -> Vec<f64> {
-    let records = metrics::read(&out.join("metrics.jsonl")).unwrap();
-    let loss = |record| match record {
-        Record::Train(record) => Some(record.loss),
-        _ => None,
-    };
-    records.into_iter().filter_map(loss).collect()
-}
-
-/// Normalisation sees the same images wherever ranks times parts is the same. Rounding differs, and
-/// training makes more of it with every step: one in the last place of a weight has been seen to
-/// become 5e-5 of the loss within eight steps of this run, of which the first three move little.
-#[track_caller]
-fn check_same_course(found: &[f64], expected: &[f64], place: &str) {
-    assert_eq!(found.len(), expected.len(), "{place}");
-    for (step, (a, b)) in found.iter().zip(expected).enumerate() {
-        let (error, bound) = ((a - b).abs() / b.abs(), if step < 3 { 1e-5 } else { 2e-3 });
-        assert!(error <= bound, "{place}, step {step}: {a}, not {b} ({error:e})");
-    }
-}
-
 #[test]
 fn ranks_and_parts_of_one_product_take_the_same_steps_and_go_on_from_each_other() {
-    let setup = Setup::new();
+    let setup = setup();
     let sets = |parts: usize| format!("train.accumulate={parts}");
     let args = |parts: &String| {
         ["--set", parts.as_str(), "--set", "train.batch_size=12"].map(str::to_owned)
@@ -407,49 +287,102 @@ fn ranks_and_parts_of_one_product_take_the_same_steps_and_go_on_from_each_other(
         let args = args(&sets(parts));
         let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
         all.extend(more);
-        setup.finish(&out, world, &all);
+        finished(&setup, &out, world, &all);
         out
     };
     // 36 images make 3 batches of 12 an epoch, 9 steps in all.
-    let four = run_losses(&run("four", 4, 1, &[]));
+    let four = run::losses(&run("four", 4, 1, &[]));
     assert_eq!(four.len(), 9);
-    check_same_course(&run_losses(&run("two", 2, 2, &[])), &four, "two ranks");
-    check_same_course(&run_losses(&run("one", 1, 4, &[])), &four, "one rank");
+    check_same_course(&run::losses(&run("two", 2, 2, &[])), &four, "two ranks");
+    check_same_course(&run::losses(&run("one", 1, 4, &[])), &four, "one rank");
 
     for (world, parts) in [(2, 2), (1, 4), (4, 1)] {
         let name = format!("resumed-{world}");
         run(&name, 4, 1, &["--set", "train.epochs=2"]);
         let more = ["--resume", "--set", "train.epochs=3"];
         // Other epochs bend the schedule; so all of it is compared with a run that did so on four.
-        let resumed = run_losses(&run(&name, world, parts, &more));
+        let resumed = run::losses(&run(&name, world, parts, &more));
         if world == 2 {
             run("same", 4, 1, &["--set", "train.epochs=2"]);
             run("same", 4, 1, &more);
         }
-        let same = run_losses(&setup.out("same"));
+        let same = run::losses(&setup.out("same"));
         assert_eq!(resumed[..6], same[..6]);
         check_same_course(&resumed[6..], &same[6..], &format!("resumed on {world}"));
     }
 }
 
 #[test]
+fn centres_in_a_file_that_two_ranks_were_killed_over_go_on_on_any_number_of_them() {
+    let setup = setup();
+    let args = |name: &str, parts: usize, more: &[&str]| {
+        let centres = setup.out(&format!("{name}-centres"));
+        let own = [
+            "train.batch_size=12".to_owned(),
+            format!("train.accumulate={parts}"),
+            format!("head.centres={{ file = \"{}\" }}", centres.display()),
+        ];
+        let own: Vec<String> = own.iter().map(|value| format!("--set={value}")).collect();
+        own.into_iter().chain(more.iter().map(|&word| word.to_owned())).collect::<Vec<String>>()
+    };
+    // 36 images make 3 batches of 12 an epoch, 9 steps in all.
+    let whole = setup.out("whole");
+    finished(&setup, &whole, 2, &run::as_strs(&args("whole", 2, &[])));
+    for (world, parts) in [(2, 2), (1, 4), (4, 1)] {
+        let name = format!("killed-{world}");
+        let out = setup.out(&name);
+        let mut child =
+            command(&setup, &out, 2, &run::as_strs(&args(&name, 2, &[]))).spawn().unwrap();
+        assert!(wait_for(&checkpoint(&out, 3), &mut child));
+        let ranks = ranks_of(&child);
+        signal(ranks[1], "KILL");
+        child.wait().unwrap();
+        check_gone(&ranks);
+        let said = finished(&setup, &out, world, &run::as_strs(&args(&name, parts, &["--resume"])));
+        assert!(said.contains(", going on after step "), "{said}");
+        if world == 2 {
+            assert_eq!(figures(&out), figures(&whole));
+        }
+        check_same_course(&run::losses(&out), &run::losses(&whole), &name);
+    }
+}
+
+#[test]
+fn what_is_computed_again_takes_the_same_steps_on_any_ranks_and_parts() {
+    let setup = setup();
+    let run = |name: &str, world: usize, more: &[&str]| {
+        let out = setup.out(name);
+        let own = ["--set", "train.batch_size=12", "--set", "train.epochs=2"];
+        finished(&setup, &out, world, &[&own, more].concat());
+        run::losses(&out)
+    };
+    for (world, parts) in [(1, "1"), (2, "1"), (2, "2")] {
+        let parts = format!("train.accumulate={parts}");
+        let kept = run(&format!("kept-{world}-{parts}"), world, &["--set", &parts]);
+        let more = ["--set", parts.as_str(), "--set", "train.recompute=1"];
+        let again = run(&format!("again-{world}-{parts}"), world, &more);
+        check_same_course(&again, &kept, &format!("{world} ranks, {parts}"));
+    }
+}
+
+#[test]
 fn what_one_rank_finds_wrong_is_said_once_and_ends_them_all() {
-    let setup = Setup::new();
+    let setup = setup();
     let out = setup.out("run");
-    setup.finish(&out, 2, &["--set", "train.epochs=1"]);
-    let output = setup.command(&out, 2, &[]).output().unwrap();
+    finished(&setup, &out, 2, &["--set", "train.epochs=1"]);
+    let output = command(&setup, &out, 2, &[]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert_eq!(said.matches("already holds a run").count(), 1, "{said}");
     assert!(said.contains("a rank failed with exit code 2"), "{said}");
 
     let more = ["--set", "optim.lr=1e30", "--set", "optim.warmup_epochs=0"];
-    let output = setup.command(&setup.out("diverged"), 2, &more).output().unwrap();
+    let output = command(&setup, &setup.out("diverged"), 2, &more).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("not finite"), "{said}");
 
-    let said = setup.command(&setup.out("many"), 5, &[]).output().unwrap().stderr;
+    let said = command(&setup, &setup.out("many"), 5, &[]).output().unwrap().stderr;
     let said = String::from_utf8(said).unwrap();
     assert!(said.contains("batches of 9 images on 5 ranks in 1 parts"), "{said}");
 }

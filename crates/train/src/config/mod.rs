@@ -51,7 +51,8 @@ pub struct ModelConfig {
     pub network: Network,
     /// Numbers in an embedding.
     pub embedding: i64,
-    /// What convolutions compute in: f32 or bf16. Parameters are f32 in either.
+    /// What convolutions compute in: f32, bf16 or f16. Parameters are f32 in each; f16, for GPUs that
+    /// have no bf16, needs `optim.loss_scale`.
     pub precision: Precision,
 }
 
@@ -79,6 +80,11 @@ pub struct TrainConfig {
     /// not fit the memory. The step is that of the whole batch, but for normalisation, which sees a
     /// part; the network passes forwards twice for it.
     pub accumulate: usize,
+    /// Blocks of the network that are computed a second time together in the pass backwards, so that
+    /// of the pass forwards only what goes into every such group stays in memory: for deep networks. A
+    /// step takes one more pass forwards; gradients and running statistics are the same. 0 keeps
+    /// everything.
+    pub recompute: usize,
     /// Times that the data set is gone through. The last `len mod batch_size` images of an epoch's
     /// order are left out, other ones each time.
     pub epochs: u64,
@@ -103,6 +109,7 @@ impl Default for TrainConfig {
         TrainConfig {
             batch_size: 128,
             accumulate: 1,
+            recompute: 0,
             epochs: 20,
             seed: 2048,
             threads: 0,
@@ -121,6 +128,8 @@ impl TrainConfig {
         let parts = self.accumulate;
         let fits = (1..=4096).contains(&parts);
         BadValue::unless(fits, "train.accumulate", parts, "from 1 to 4096")?;
+        let blocks = self.recompute;
+        BadValue::unless(blocks <= 4096, "train.recompute", blocks, "from 0 (off) to 4096")?;
         let bound = "from 1 to 1000000";
         BadValue::unless((1..=1_000_000).contains(&epochs), "train.epochs", epochs, bound)?;
         let threads = self.threads;

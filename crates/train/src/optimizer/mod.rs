@@ -8,7 +8,7 @@ use tch::Tensor;
 
 pub use rules::Optimizer;
 
-use crate::{config::BadValue, schedule::ScheduleKind};
+use crate::{config::BadValue, loss_scale::LARGEST, schedule::ScheduleKind};
 
 /// What moves the backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -59,6 +59,12 @@ pub struct OptimConfig {
     pub milestones: Vec<f64>,
     /// For `step`: what it is multiplied by.
     pub gamma: f64,
+    /// With `model.precision = "f16"`: what the loss is multiplied by at first, so that small gradients
+    /// do not vanish; from 1 to 2^32. Where gradients overflow the step is left out and this is
+    /// halved.
+    pub loss_scale: f64,
+    /// Steps without an overflow after which it is doubled.
+    pub loss_scale_steps: u64,
 }
 
 impl Default for OptimConfig {
@@ -79,6 +85,9 @@ impl Default for OptimConfig {
             warmup_epochs: 0.0,
             milestones: Vec::new(),
             gamma: 0.1,
+            // GradScaler's first value, and arcface_torch's growth_interval.
+            loss_scale: 65536.0,
+            loss_scale_steps: 100,
         }
     }
 }
@@ -116,7 +125,12 @@ impl OptimConfig {
         BadValue::unless(ascends, "optim.milestones", list, "epochs above 0, ascending")?;
         let falls = self.schedule != ScheduleKind::Step || !self.milestones.is_empty();
         let bound = "a list of epochs when optim.schedule is \"step\"";
-        BadValue::unless(falls, "optim.milestones", "[]", bound)
+        BadValue::unless(falls, "optim.milestones", "[]", bound)?;
+        let scale = self.loss_scale;
+        let fits = (1.0..=LARGEST).contains(&scale);
+        BadValue::unless(fits, "optim.loss_scale", scale, format!("from 1 to {LARGEST}"))?;
+        let steps = self.loss_scale_steps;
+        BadValue::unless(steps > 0, "optim.loss_scale_steps", steps, "1 or more")
     }
 
     /// The learning rate at the end of warm-up for batches of `batch_size` images.

@@ -18,10 +18,10 @@ pub struct Ranks {
     group: Option<Arc<ProcessGroup>>,
 }
 
-/// A question that all ranks are being asked.
+/// Questions that all ranks are being asked at once.
 #[must_use]
-pub struct Vote<'a> {
-    own: bool,
+pub struct Vote<'a, const N: usize> {
+    own: [bool; N],
     pending: Option<Pending<'a>>,
 }
 
@@ -91,15 +91,15 @@ impl Ranks {
         }
     }
 
-    /// Begins to ask whether `own` is true on any rank.
+    /// Begins to ask which of `own` are true on any rank.
     ///
     /// # Errors
     ///
     /// [`C10dError`] if a rank is gone or has given up, here and below.
-    pub fn ask(&self, own: bool) -> Result<Vote<'_>, C10dError> {
+    pub fn ask<const N: usize>(&self, own: [bool; N]) -> Result<Vote<'_, N>, C10dError> {
         let pending = match &self.group {
             Some(group) => {
-                let ballot = Tensor::from_slice(&[i64::from(own)]);
+                let ballot = Tensor::from_slice(&own.map(i64::from));
                 Some(group.start_all_reduce(ballot, Reduce::Max)?)
             }
             None => None,
@@ -113,7 +113,8 @@ impl Ranks {
     ///
     /// As above.
     pub fn any(&self, own: bool) -> Result<bool, C10dError> {
-        self.ask(own)?.count()
+        let [any] = self.ask([own])?.count()?;
+        Ok(any)
     }
 
     /// Every rank's value, in rank order.
@@ -184,15 +185,18 @@ impl Ranks {
     }
 }
 
-impl Vote<'_> {
+impl<const N: usize> Vote<'_, N> {
     /// Waits for all ranks' answers: whether any was yes.
     ///
     /// # Errors
     ///
     /// [`C10dError`] if a rank is gone or has given up.
-    pub fn count(self) -> Result<bool, C10dError> {
+    pub fn count(self) -> Result<[bool; N], C10dError> {
         match self.pending {
-            Some(pending) => Ok(pending.wait()?.int64_value(&[0]) != 0),
+            Some(pending) => {
+                let answers = pending.wait()?;
+                Ok(std::array::from_fn(|i| answers.int64_value(&[i as i64]) != 0))
+            }
             None => Ok(self.own),
         }
     }

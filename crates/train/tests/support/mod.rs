@@ -2,6 +2,9 @@
 
 #![allow(dead_code)] // Each test file uses its own part.
 
+pub mod ranks;
+pub mod run;
+
 use std::{
     fs,
     path::{Path, PathBuf},

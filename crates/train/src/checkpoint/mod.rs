@@ -1,0 +1,328 @@
+//! Saving a run whole, while it goes on.
+//!
+//! A save has three parts. Every rank copies what it has to write, which holds the step up; a thread
+//! of every rank writes it; and once all have, which the ranks ask each other along with the steps, a
+//! thread of the first rank makes the checkpoint visible.
+
+mod changes;
+mod publish;
+mod resume;
+mod snapshot;
+
+use std::thread::JoinHandle;
+
+use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
+use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    TrainError,
+    config::{BadValue, Config},
+    head::Placement,
+    loss_scale::ScaleState,
+    plan::Plan,
+    ranks::Ranks,
+    run_folder::RunFolder,
+    step::Trainer,
+    tally::Tally,
+    verify::EvalConfig,
+};
+use changes::changes;
+use publish::Publisher;
+use snapshot::{Files, Snapshot, Whole, files_of};
+
+/// The network as it is trained, where the one that is measured and exported is a mean.
+const TRAINED: &str = "trained.safetensors";
+/// What the optimizer remembers of the backbone's parameters.
+const OPTIMIZER: &str = "optimizer.safetensors";
+
+/// Section `[checkpoint]`: when the run is saved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Steps between checkpoints; 0 saves after every epoch. The end, and Ctrl-C, always save.
+    pub every_steps: u64,
+    /// Checkpoints to keep, the newest ones; at least 1. With 2 or more, one may be damaged.
+    pub keep: usize,
+    /// The set of `[eval]` by whose accuracy one more checkpoint is kept, and `best.ckpt` points at
+    /// it; empty keeps none. Only measured steps that are saved count.
+    pub best: String,
+    /// Whether the run goes on while a checkpoint is written: a step is held up only for the copy in
+    /// memory, which takes as much as centres, network and optimizer do. Centres that are kept in a
+    /// file are saved on the spot in any case.
+    pub in_background: bool,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> CheckpointConfig {
+        CheckpointConfig { every_steps: 0, keep: 3, best: String::new(), in_background: true }
+    }
+}
+
+impl CheckpointConfig {
+    /// Refuses to keep none, and a best of a set that there is not.
+    ///
+    /// # Errors
+    ///
+    /// [`BadValue`].
+    pub fn validate(&self, eval: &EvalConfig) -> Result<(), BadValue> {
+        BadValue::unless(self.keep > 0, "checkpoint.keep", 0, "1 or more")?;
+        let is_known = self.best.is_empty() || eval.sets.iter().any(|set| set.name == self.best);
+        let bound = "empty or the name of one of eval.sets";
+        BadValue::unless(is_known, "checkpoint.best", format!("`{}`", self.best), bound)
+    }
+}
+
+/// What the trainer itself has to remember, beside tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    tally: Tally,
+    config: Config,
+    /// Of the loss function, which few have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    loss: Vec<f64>,
+    /// Of a network that computes in f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<ScaleState>,
+}
+
+/// Saves and restores one run. Every rank has one and calls the same methods.
+#[derive(Debug)]
+pub struct Keeper<'a> {
+    folder: &'a RunFolder,
+    config: &'a Config,
+    plan: &'a Plan,
+    ranks: &'a Ranks,
+    data: DataIdentity,
+    under_way: UnderWay,
+}
+
+/// A save that is under way.
+#[derive(Debug, Default)]
+enum UnderWay {
+    #[default]
+    Nothing,
+    /// This rank writes its files.
+    Writing(JoinHandle<Result<Files, TrainError>>),
+    /// They are there; other ranks may not be as far.
+    Written(Box<Files>),
+    /// All are there, and the first rank makes the checkpoint visible.
+    Publishing(JoinHandle<Result<(), TrainError>>),
+}
+
+impl<'a> Keeper<'a> {
+    /// A keeper of the run in `folder` on `dataset`.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`] if the data set's manifest cannot be read, [`TrainError::RanksDiffer`] if
+    /// another rank has other data or another configuration.
+    pub fn new(
+        folder: &'a RunFolder,
+        config: &'a Config,
+        plan: &'a Plan,
+        dataset: &Dataset,
+        ranks: &'a Ranks,
+    ) -> Result<Keeper<'a>, TrainError> {
+        let manifest = config.data.path.join(MANIFEST_FILE);
+        let bytes = std::fs::read(&manifest).map_err(TrainError::io("read", &manifest))?;
+        let data = DataIdentity {
+            n_images: dataset.len(),
+            n_identities: dataset.n_identities().into(),
+            checksum: format!("{:032x}", content_hash(&bytes)),
+        };
+        let under_way = UnderWay::Nothing;
+        let keeper = Keeper { folder, config, plan, ranks, data, under_way };
+        keeper.check_same_everywhere()?;
+        Ok(keeper)
+    }
+
+    /// Ranks that were started with different arguments would train something else.
+    fn check_same_everywhere(&self) -> Result<(), TrainError> {
+        let own = (self.data.clone(), self.config.clone());
+        let (data, mut config) = self.ranks.of_first(own)?;
+        // Machines may have other numbers of cores, and the data in another place.
+        config.train.threads = self.config.train.threads;
+        config.data.path.clone_from(&self.config.data.path);
+        let rank = self.ranks.rank();
+        if data != self.data {
+            let difference = format!("{:?}, not {:?}", self.data, data);
+            return Err(TrainError::RanksDiffer { rank, difference });
+        }
+        match changes(&config, self.config).into_iter().next() {
+            Some(difference) => Err(TrainError::RanksDiffer { rank, difference }),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the run as it is now. What is left to do afterwards goes on in the background, unless
+    /// centres are kept in a file or the configuration says otherwise; a save that still does is
+    /// waited for first.
+    ///
+    /// A `scheduled` one catches the centres up, as every run does at that step; any other saves
+    /// them as they are, so that the run goes on as if it had not been saved. Centres that are kept
+    /// in a file stay there, and only the newest checkpoint can be gone back to.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Model`] if it, or the one before it, cannot be written; older ones are then all
+    /// there.
+    pub fn save(
+        &mut self,
+        trainer: &mut Trainer,
+        tally: &Tally,
+        scheduled: bool,
+    ) -> Result<(), TrainError> {
+        self.settle()?;
+        let writer = self.begin(trainer.n_done)?;
+        let folder = writer.as_ref().map(|writer| writer.folder().to_path_buf());
+        let Some(folder) = self.ranks.of_first(folder)? else {
+            return Ok(());
+        };
+        let in_memory = self.config.head.centres == Placement::Host;
+        let apart = in_memory && self.config.checkpoint.in_background;
+        let centres = trainer.head.checkpoint(scheduled)?;
+        let whole = writer.map(|writer| Whole {
+            writer,
+            files: files_of(trainer, apart),
+            progress: self.progress(trainer, tally),
+        });
+        let place = (self.ranks.rank(), self.ranks.world());
+        let snapshot = Snapshot { folder, place, centres, whole };
+        if apart {
+            self.under_way = UnderWay::Writing(in_thread(move || snapshot.write())?);
+            return Ok(());
+        }
+        self.under_way = UnderWay::Written(Box::new(snapshot.write()?));
+        self.settle()?;
+        // Only what is safe may replace what was.
+        self.ranks.meet()?;
+        Ok(trainer.head.checkpointed()?)
+    }
+
+    /// Whether this rank is still writing its files.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not, or why the checkpoint could not be made visible.
+    pub fn is_writing(&mut self) -> Result<bool, TrainError> {
+        self.under_way = match std::mem::take(&mut self.under_way) {
+            UnderWay::Writing(thread) if thread.is_finished() => {
+                UnderWay::Written(Box::new(join(thread)?))
+            }
+            UnderWay::Publishing(thread) if thread.is_finished() => {
+                join(thread)?;
+                UnderWay::Nothing
+            }
+            other => other,
+        };
+        Ok(matches!(self.under_way, UnderWay::Writing(_)))
+    }
+
+    /// To be called on every rank once none is writing: has the checkpoint made visible, if there is
+    /// one to be.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Ranks`] if a rank is gone.
+    pub fn publish(&mut self) -> Result<(), TrainError> {
+        self.under_way = match std::mem::take(&mut self.under_way) {
+            UnderWay::Written(files) => {
+                let Files { written, checkpoint } = *files;
+                let all_written = self.ranks.gather(written)?;
+                match checkpoint {
+                    Some((writer, progress)) => {
+                        let publisher = self.publisher();
+                        UnderWay::Publishing(in_thread(move || {
+                            publisher.publish(writer, &all_written, progress)
+                        })?)
+                    }
+                    None => UnderWay::Nothing,
+                }
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Waits for the save that is under way, on every rank.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed.
+    pub fn settle(&mut self) -> Result<(), TrainError> {
+        self.under_way = match std::mem::take(&mut self.under_way) {
+            UnderWay::Writing(thread) => UnderWay::Written(Box::new(join(thread)?)),
+            other => other,
+        };
+        self.publish()?;
+        match std::mem::take(&mut self.under_way) {
+            UnderWay::Publishing(thread) => join(thread),
+            _ => Ok(()),
+        }
+    }
+
+    /// Completes what can be completed of a save before the run ends with `error`: all of it, unless
+    /// other ranks are at another place.
+    pub fn rescue(&mut self, error: &TrainError) {
+        if self.ranks.world() == 1 || error.is_on_every_rank() {
+            // The error that is already there is the one to be read.
+            let _ = self.settle();
+        }
+    }
+
+    fn publisher(&self) -> Publisher {
+        Publisher {
+            folder: self.folder.without_lock(),
+            config: self.config.checkpoint.clone(),
+            backbone: self.config.model.spec(),
+        }
+    }
+
+    /// The checkpoint to write, on the first rank; `None` on the others, and if it is there already.
+    fn begin(&self, step: u64) -> Result<Option<Writer>, TrainError> {
+        let path = self.folder.checkpoint(step);
+        if !self.ranks.is_first() || path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Writer::create(&path)?))
+    }
+
+    fn progress(&self, trainer: &Trainer, tally: &Tally) -> Progress {
+        let step = trainer.n_done;
+        let loss = trainer.head.loss_memory();
+        let loss_scale = trainer.loss_scale.map(|scale| scale.state());
+        let memory = Memory { tally: *tally, config: self.config.clone(), loss, loss_scale };
+        Progress {
+            step,
+            epoch: self.plan.epoch_of(step),
+            epoch_position: self.plan.position_of(step),
+            world_size: self.ranks.world() as u32,
+            data: self.data.clone(),
+            trainer: serde_json::to_value(memory).expect("numbers and names become JSON"),
+        }
+    }
+}
+
+impl Drop for Keeper<'_> {
+    /// Nobody writes into the folder once it is let go.
+    fn drop(&mut self) {
+        match std::mem::take(&mut self.under_way) {
+            UnderWay::Writing(thread) => drop(thread.join()),
+            UnderWay::Publishing(thread) => drop(thread.join()),
+            UnderWay::Nothing | UnderWay::Written(_) => {}
+        }
+    }
+}
+
+fn in_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TrainError> + Send + 'static,
+) -> Result<JoinHandle<Result<T, TrainError>>, TrainError> {
+    let thread = std::thread::Builder::new().name("checkpoint".to_owned());
+    thread.spawn(work).map_err(TrainError::Thread)
+}
+
+fn join<T>(thread: JoinHandle<Result<T, TrainError>>) -> Result<T, TrainError> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

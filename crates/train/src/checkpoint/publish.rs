@@ -1,0 +1,82 @@
+//! Making a written checkpoint visible, and removing those that it replaces.
+
+use std::path::PathBuf;
+
+use pfc_model::{
+    BackboneSpec,
+    checkpoint::{Progress, Writer},
+};
+
+use super::CheckpointConfig;
+use crate::{
+    TrainError,
+    metrics::{self, EvalRecord, Record},
+    run_folder::RunFolder,
+    shards::Written,
+};
+
+/// What the first rank has to do once every rank has written its files.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) folder: RunFolder,
+    pub(super) config: CheckpointConfig,
+    pub(super) backbone: BackboneSpec,
+}
+
+impl Publisher {
+    /// Gives the checkpoint its name, points links at it and removes old ones. The lines of figures
+    /// that it relies on are safe before it can be seen.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`]; checkpoints that were there are whole.
+    pub(super) fn publish(
+        &self,
+        mut writer: Writer,
+        written: &[Written],
+        progress: Progress,
+    ) -> Result<(), TrainError> {
+        metrics::sync(&self.folder.metrics())?;
+        let step = progress.step;
+        written.iter().for_each(|file| file.add_to(&mut writer));
+        writer.finish(self.backbone, Some(progress))?;
+        self.folder.point_last_at(step)?;
+        let best = self.best()?;
+        if let Some(best) = best {
+            self.folder.point_best_at(best)?;
+        }
+        self.prune(best)
+    }
+
+    /// The step of the checkpoint that did best on the set in question, the earliest of equals.
+    fn best(&self) -> Result<Option<u64>, TrainError> {
+        let name = &self.config.best;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let saved: Vec<u64> =
+            self.folder.list_checkpoints()?.into_iter().map(|(step, _)| step).collect();
+        let mut best: Option<(u64, f64)> = None;
+        for record in metrics::read(&self.folder.metrics())? {
+            let Record::Eval(EvalRecord { step, score, .. }) = record else { continue };
+            let counts = score.set == *name && saved.contains(&step);
+            if counts && best.is_none_or(|(_, accuracy)| score.accuracy > accuracy) {
+                best = Some((step, score.accuracy));
+            }
+        }
+        Ok(best.map(|(step, _)| step))
+    }
+
+    /// Removes all but the newest checkpoints and the best.
+    fn prune(&self, best: Option<u64>) -> Result<(), TrainError> {
+        let all = self.folder.list_checkpoints()?;
+        let old = all.iter().skip(self.config.keep);
+        for (_, path) in old.filter(|(step, _)| Some(*step) != best) {
+            // Renamed first: a half-removed folder must not look like a checkpoint.
+            let doomed: PathBuf = self.folder.checkpoints().join(".removed.tmp");
+            std::fs::rename(path, &doomed).map_err(TrainError::io("rename", path))?;
+            std::fs::remove_dir_all(&doomed).map_err(TrainError::io("remove", &doomed))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! The state of a run after one step, apart from what goes on with it.
+
+use std::path::PathBuf;
+
+use pfc_model::checkpoint::{BACKBONE, Progress, Writer};
+use tch::{Device, Tensor};
+
+use super::{OPTIMIZER, TRAINED};
+use crate::{
+    TrainError,
+    shards::{self, Written},
+    step::Trainer,
+};
+
+type Named = Vec<(String, Tensor)>;
+
+/// What one rank has to write of a checkpoint.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// Where the files go until the checkpoint is whole.
+    pub(super) folder: PathBuf,
+    /// This rank, and how many there are.
+    pub(super) place: (usize, usize),
+    pub(super) centres: Named,
+    /// Of the first rank.
+    pub(super) whole: Option<Whole>,
+}
+
+/// What is the same on all ranks.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) writer: Writer,
+    pub(super) files: Vec<(&'static str, Named)>,
+    pub(super) progress: Progress,
+}
+
+/// The files of one rank.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) written: Written,
+    /// Of the first rank: the checkpoint that they belong to.
+    pub(super) checkpoint: Option<(Writer, Progress)>,
+}
+
+/// The backbone and its optimizer.
+///
+/// * `apart`: whether the tensors are copied, so that training may go on
+pub(super) fn files_of(trainer: &Trainer, apart: bool) -> Vec<(&'static str, Named)> {
+    let mut files = vec![(BACKBONE, trainer.measured().state_dict())];
+    if trainer.average.is_some() {
+        files.push((TRAINED, trainer.backbone.state_dict()));
+    }
+    files.push((OPTIMIZER, trainer.optimizer.state()));
+    if apart {
+        let tensors = files.iter_mut().flat_map(|(_, named)| named).map(|(_, tensor)| tensor);
+        tensors.for_each(|tensor| *tensor = copied(tensor));
+    }
+    files
+}
+
+/// A copy in host memory.
+fn copied(tensor: &Tensor) -> Tensor {
+    tch::no_grad(|| match tensor.device() {
+        Device::Cpu => tensor.copy(),
+        _ => tensor.to_device(Device::Cpu),
+    })
+}
+
+impl Snapshot {
+    /// Writes the files.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Model`].
+    pub(super) fn write(self) -> Result<Files, TrainError> {
+        let Snapshot { folder, place, centres, whole } = self;
+        let written = shards::write(&folder, place, &centres)?;
+        let checkpoint = match whole {
+            Some(Whole { mut writer, files, progress }) => {
+                for (name, tensors) in &files {
+                    writer.tensors(name, tensors)?;
+                }
+                Some((writer, progress))
+            }
+            None => None,
+        };
+        Ok(Files { written, checkpoint })
+    }
+}

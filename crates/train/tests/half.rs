@@ -1,0 +1,155 @@
+//! Training in f16: what overflows moves nothing, on any rank, and the scale is part of the run.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{path::Path, sync::Arc};
+
+use pfc_shard::Dataset;
+use pfc_train::{
+    config::{self, Config},
+    loader::{Loader, LoaderSpec},
+    metrics::Record,
+    plan::Plan,
+    ranks::Ranks,
+    step::Trainer,
+};
+use support::run::{Setup, as_strs, check_same, checkpoint, records, sets, wait_for};
+use tch::{Device, Tensor};
+
+/// The largest that is taken: gradients overflow with it.
+const TOO_LARGE: f64 = (1_u64 << 32) as f64;
+
+/// In f16, from a scale that does not fit; 12 steps of a run of 2 ranks or 1.
+fn half(more: &[&str]) -> Vec<String> {
+    let own = ["model.precision=f16", "optim.loss_scale=4294967296", "optim.loss_scale_steps=2"];
+    sets(&[&own, more].concat())
+}
+
+/// Step, scale and skipped steps of every line.
+fn scales(out: &Path) -> Vec<(u64, f64, u64)> {
+    let scale = |record| match record {
+        Record::Train(r) => Some((r.step, r.loss_scale.unwrap(), r.n_skipped)),
+        _ => None,
+    };
+    records(out).into_iter().filter_map(scale).collect()
+}
+
+/// Checks each line by the one before it: halved by an overflow, doubled by two steps without.
+#[track_caller]
+fn check_scales(found: &[(u64, f64, u64)]) {
+    assert_eq!(found[0], (1, TOO_LARGE, 1), "the first step overflows");
+    let mut n_good = 0;
+    for pair in found.windows(2) {
+        let ((step, scale, skipped), (_, next, _)) = (pair[0], pair[1]);
+        n_good = if skipped == 1 { 0 } else { n_good + 1 };
+        let expected = match (skipped, n_good) {
+            (1, _) => scale / 2.0,
+            (_, 2) => scale * 2.0,
+            _ => scale,
+        };
+        n_good %= 2;
+        assert_eq!(next, expected, "after step {step} of {found:?}");
+    }
+}
+
+#[test]
+fn a_run_whose_gradients_overflow_skips_and_resumes_bit_for_bit_on_one_rank_and_on_two() {
+    for world in [1, 2] {
+        let setup = Setup::new(3);
+        let [whole, killed] = ["whole", "killed"].map(|name| setup.out(name));
+        let mut more = half(&["optim.warmup_epochs=0", "train.epochs=8"]);
+        if world > 1 {
+            more.extend(["--nproc-per-node".to_owned(), world.to_string()]);
+        }
+        let more = as_strs(&more);
+        setup.finish(&whole, &more);
+        let found = scales(&whole);
+        check_scales(&found);
+        assert!(found.iter().any(|(_, _, skipped)| *skipped == 0), "{found:?}");
+
+        let mut child = setup.command(&killed, &more).spawn().unwrap();
+        assert!(wait_for(&checkpoint(&killed, 9), &mut child));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        setup.finish(&killed, &[&["--resume"][..], &more].concat());
+        check_same(&killed, &whole);
+    }
+}
+
+#[test]
+fn a_run_saved_on_two_ranks_goes_on_with_its_scale_on_one() {
+    let setup = Setup::new(3);
+    let out = setup.out("run");
+    let two = half(&["train.epochs=2"]);
+    setup.finish(&out, &[&as_strs(&two)[..], &["--nproc-per-node", "2"]].concat());
+    let more = half(&["train.epochs=4"]);
+    setup.finish(&out, &[&as_strs(&more)[..], &["--resume"]].concat());
+    let found = scales(&out);
+    assert_eq!(found.len(), 16);
+    check_scales(&found);
+}
+
+/// A trainer and the first batch of its run.
+fn trainer(setup: &Setup, change: impl FnOnce(&mut Config)) -> (Trainer, Loader) {
+    let mut config = config::load(&setup.config, &[]).unwrap();
+    config.optim.warmup_epochs = 0.0;
+    change(&mut config);
+    tch::set_num_threads(1);
+    let dataset = Arc::new(Dataset::open(&config.data.path).unwrap());
+    let plan = Plan { n_images: dataset.len(), batch_size: 4, epochs: 3, seed: 1 };
+    let ranks = Ranks::solo();
+    let trainer = Trainer::new(&config, &plan, dataset.n_identities(), &ranks).unwrap();
+    let spec = LoaderSpec {
+        plan,
+        rank: 0,
+        world: 1,
+        first_step: 0,
+        n_threads: 1,
+        n_ahead: 1,
+        mirror: true,
+        device: Device::Cpu,
+    };
+    (trainer, Loader::start(dataset, spec).unwrap())
+}
+
+fn parameters(trainer: &Trainer) -> Vec<(String, Tensor)> {
+    let named = trainer.backbone.named_parameters().into_iter().chain(trainer.optimizer.state());
+    named.map(|(name, tensor)| (name, tensor.detach().copy())).collect()
+}
+
+#[test]
+fn a_step_that_overflows_leaves_network_and_optimizer_as_they_were() {
+    let setup = Setup::new(3);
+    let (mut trainer, mut loader) = trainer(&setup, |config| {
+        config.model.precision = pfc_model::Precision::F16;
+        config.optim.loss_scale = TOO_LARGE;
+    });
+    let before = parameters(&trainer);
+    let figures = trainer.step(&loader.next_batch().unwrap()).unwrap();
+    assert!(figures.skipped && figures.loss.is_finite(), "{figures:?}");
+    assert_eq!((trainer.n_done, figures.loss_scale), (1, Some(TOO_LARGE)));
+    assert!(parameters(&trainer) == before);
+    assert_eq!(trainer.loss_scale.unwrap().factor(), TOO_LARGE / 2.0);
+}
+
+/// f16 keeps 11 bits of what f32 does; the gradient's norm is that of its largest numbers.
+const HALF: f64 = 0.02;
+
+#[test]
+fn the_scale_does_not_show_in_the_gradient() {
+    let setup = Setup::new(3);
+    let norm = |precision, scale| {
+        let (mut trainer, mut loader) = trainer(&setup, |config| {
+            config.model.precision = precision;
+            config.optim.loss_scale = scale;
+        });
+        trainer.step(&loader.next_batch().unwrap()).unwrap().grad_norm
+    };
+    let expected = norm(pfc_model::Precision::F32, 1.0);
+    for scale in [1.0, 8.0] {
+        let found = norm(pfc_model::Precision::F16, scale);
+        assert!((found / expected - 1.0).abs() < HALF, "{found}, not {expected}, at {scale}");
+    }
+}

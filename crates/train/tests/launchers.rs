@@ -1,0 +1,100 @@
+//! Ranks that others start: `torchrun`, and `srun` by the variables that it sets.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output},
+};
+
+use support::run::{Setup, as_strs, check_gone, check_same, checkpoint, program, sets, wait_for};
+
+/// 36 images make 4 batches of 9 an epoch, 12 steps in all.
+fn setup() -> (Setup, PathBuf) {
+    let setup = Setup::new(6);
+    let ours = setup.out("ours");
+    let settings = settings();
+    setup.finish(&ours, &[&as_strs(&settings)[..], &["--nproc-per-node", "2"]].concat());
+    (setup, ours)
+}
+
+fn settings() -> Vec<String> {
+    sets(&["train.batch_size=9", "train.timeout_s=120"])
+}
+
+/// `PFC_TORCHRUN`, else that of the environment that `scripts/bench-train` makes.
+fn torchrun() -> Option<PathBuf> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let given = std::env::var_os("PFC_TORCHRUN").map(PathBuf::from);
+    let found = given.unwrap_or_else(|| checkout.join(".venv/train/bin/torchrun"));
+    if found.exists() {
+        return Some(found);
+    }
+    eprintln!("skipped: {} is not there; PFC_TORCHRUN names another", found.display());
+    None
+}
+
+#[test]
+fn ranks_that_torchrun_starts_do_what_ours_do() {
+    let Some(torchrun) = torchrun() else { return };
+    let (setup, ours) = setup();
+    let theirs = setup.out("theirs");
+    let mut command = Command::new(torchrun);
+    command.args(["--standalone", "--nproc-per-node", "2", "--no-python", program()]);
+    command.args(setup.arguments(&theirs, &as_strs(&settings())));
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("among 2 ranks"), "{said}");
+    check_same(&theirs, &ours);
+}
+
+/// The tasks of a job step on this machine.
+fn srun(setup: &Setup, out: &Path, world: usize, more: &[&str]) -> Vec<Child> {
+    // Free now; a port that follows from a job's number might be another test's.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let task = |rank: usize| {
+        let own = settings();
+        let mut command = setup.command(out, &[&as_strs(&own)[..], more].concat());
+        command
+            .env("SLURM_JOB_ID", "4711")
+            .env("SLURM_STEP_ID", "0")
+            .env("SLURM_STEP_NUM_TASKS", world.to_string())
+            .env("SLURM_STEP_TASKS_PER_NODE", world.to_string())
+            .env("SLURM_STEP_NODELIST", "localhost")
+            .env("SLURM_NODEID", "0")
+            .env("SLURM_PROCID", rank.to_string())
+            .env("SLURM_LOCALID", rank.to_string())
+            .env("MASTER_ADDR", "127.0.0.1")
+            .env("MASTER_PORT", port.to_string());
+        command.spawn().unwrap()
+    };
+    (0..world).map(task).collect()
+}
+
+fn ended(tasks: Vec<Child>) -> Vec<Output> {
+    tasks.into_iter().map(|task| task.wait_with_output().unwrap()).collect()
+}
+
+#[test]
+fn tasks_that_srun_starts_do_what_ours_do_and_end_with_one_that_is_killed() {
+    let (setup, ours) = setup();
+    let theirs = setup.out("theirs");
+    let mut tasks = srun(&setup, &theirs, 2, &[]);
+    assert!(wait_for(&checkpoint(&theirs, 3), &mut tasks[0]));
+    tasks[1].kill().unwrap();
+    let pids: Vec<u32> = tasks.iter().map(Child::id).collect();
+    let outputs = ended(tasks);
+    let said = String::from_utf8_lossy(&outputs[0].stderr);
+    assert_eq!(outputs[0].status.code(), Some(2), "{said}");
+    assert!(said.contains("rank 0"), "{said}");
+    check_gone(&pids);
+
+    for output in ended(srun(&setup, &theirs, 2, &["--resume"])) {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    check_same(&theirs, &ours);
+}
