@@ -1,8 +1,8 @@
 //! One run of the experiment of `scripts/findings`: a small network on made-up features, trained with
 //! the head at some sampling. Prints JSON lines.
 //!
-//! An identity is a random code; an image of it is the code and as much nuisance, mixed by one random
-//! layer, `x = tanh(M [code, nuisance])`. A network of two layers learns to undo that for identities
+//! An identity is a random code; an image of it is the code and more nuisance than that, mixed by one
+//! random layer, `x = tanh(M [code, nuisance])`. A network of two layers learns to undo that for identities
 //! it has seen, and is judged on pairs of others.
 
 #![allow(clippy::print_stdout)] // its output is its purpose
@@ -53,9 +53,11 @@ enum Sampling {
 const CODE: i64 = 32;
 const INPUT: i64 = 256;
 const EMBEDDING: i64 = 32;
+/// Standard deviation of the nuisance; the code's is 1. So much that the best network misses some.
+const NUISANCE: f64 = 3.0;
 /// Identities that are never trained on, and genuine pairs of them; as many impostors.
 const UNSEEN: i64 = 2000;
-const PAIRS: i64 = 6000;
+const PAIRS: i64 = 20_000;
 /// Training images that the mean cosine with their centres is taken over.
 const WATCHED: i64 = 2000;
 const WATCH_EVERY: u64 = 100;
@@ -136,7 +138,9 @@ impl World {
         tch::manual_seed(args.seed as i64);
         let identities = args.identities as i64;
         let codes_nc = Tensor::randn([identities + UNSEEN, CODE], CPU);
-        let mixing = Tensor::randn([2 * CODE, INPUT], CPU) * (2.0 / (2 * CODE) as f64).sqrt();
+        // So that what goes into the tanh has a variance of 2.
+        let variance = CODE as f64 * (1.0 + NUISANCE * NUISANCE);
+        let mixing = Tensor::randn([2 * CODE, INPUT], CPU) * (2.0 / variance).sqrt();
         World { codes_nc, mixing, identities }
     }
 
@@ -147,7 +151,7 @@ impl World {
     /// One new image of each identity, with its label.
     fn images_of(&self, labels: &[i64]) -> (Vec<i64>, Tensor) {
         let codes_bc = self.codes_nc.index_select(0, &Tensor::from_slice(labels));
-        let nuisance_bc = Tensor::randn(codes_bc.size(), CPU);
+        let nuisance_bc = Tensor::randn(codes_bc.size(), CPU) * NUISANCE;
         (labels.to_vec(), Tensor::cat(&[codes_bc, nuisance_bc], 1).matmul(&self.mixing).tanh())
     }
 
