@@ -40,6 +40,9 @@ struct Args {
     /// Steps
     #[arg(long, default_value_t = 2000)]
     steps: u64,
+    /// Standard deviation of the nuisance; the code's is 1
+    #[arg(long, default_value_t = 2.0)]
+    nuisance: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,8 +56,6 @@ enum Sampling {
 const CODE: i64 = 32;
 const INPUT: i64 = 256;
 const EMBEDDING: i64 = 32;
-/// Standard deviation of the nuisance; the code's is 1. So much that the best network misses some.
-const NUISANCE: f64 = 3.0;
 /// Identities that are never trained on, and genuine pairs of them; as many impostors.
 const UNSEEN: i64 = 2000;
 const PAIRS: i64 = 20_000;
@@ -131,6 +132,7 @@ struct World {
     codes_nc: Tensor,
     mixing: Tensor,
     identities: i64,
+    nuisance: f64,
 }
 
 impl World {
@@ -139,9 +141,9 @@ impl World {
         let identities = args.identities as i64;
         let codes_nc = Tensor::randn([identities + UNSEEN, CODE], CPU);
         // So that what goes into the tanh has a variance of 2.
-        let variance = CODE as f64 * (1.0 + NUISANCE * NUISANCE);
+        let variance = CODE as f64 * (1.0 + args.nuisance * args.nuisance);
         let mixing = Tensor::randn([2 * CODE, INPUT], CPU) * (2.0 / variance).sqrt();
-        World { codes_nc, mixing, identities }
+        World { codes_nc, mixing, identities, nuisance: args.nuisance }
     }
 
     fn training_labels(&self, n: i64) -> Vec<i64> {
@@ -151,7 +153,7 @@ impl World {
     /// One new image of each identity, with its label.
     fn images_of(&self, labels: &[i64]) -> (Vec<i64>, Tensor) {
         let codes_bc = self.codes_nc.index_select(0, &Tensor::from_slice(labels));
-        let nuisance_bc = Tensor::randn(codes_bc.size(), CPU) * NUISANCE;
+        let nuisance_bc = Tensor::randn(codes_bc.size(), CPU) * self.nuisance;
         (labels.to_vec(), Tensor::cat(&[codes_bc, nuisance_bc], 1).matmul(&self.mixing).tanh())
     }
 
