@@ -1,8 +1,8 @@
 //! One run of the experiment of `scripts/findings`: a small network on made-up features, trained with
 //! the head at some sampling. Prints JSON lines.
 //!
-//! An identity is a random code; an image of it is the code and as much nuisance, mixed by one random
-//! layer, `x = tanh(M [code, nuisance])`. A network of two layers learns to undo that for identities
+//! An identity is a random code; an image of it is the code and more nuisance than that, mixed by one
+//! random layer, `x = tanh(M [code, nuisance])`. A network of two layers learns to undo that for identities
 //! it has seen, and is judged on pairs of others.
 
 #![allow(clippy::print_stdout)] // its output is its purpose
@@ -40,6 +40,9 @@ struct Args {
     /// Steps
     #[arg(long, default_value_t = 2000)]
     steps: u64,
+    /// Standard deviation of the nuisance; the code's is 1
+    #[arg(long, default_value_t = 2.0)]
+    nuisance: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,7 +58,7 @@ const INPUT: i64 = 256;
 const EMBEDDING: i64 = 32;
 /// Identities that are never trained on, and genuine pairs of them; as many impostors.
 const UNSEEN: i64 = 2000;
-const PAIRS: i64 = 6000;
+const PAIRS: i64 = 20_000;
 /// Training images that the mean cosine with their centres is taken over.
 const WATCHED: i64 = 2000;
 const WATCH_EVERY: u64 = 100;
@@ -129,6 +132,7 @@ struct World {
     codes_nc: Tensor,
     mixing: Tensor,
     identities: i64,
+    nuisance: f64,
 }
 
 impl World {
@@ -136,8 +140,10 @@ impl World {
         tch::manual_seed(args.seed as i64);
         let identities = args.identities as i64;
         let codes_nc = Tensor::randn([identities + UNSEEN, CODE], CPU);
-        let mixing = Tensor::randn([2 * CODE, INPUT], CPU) * (2.0 / (2 * CODE) as f64).sqrt();
-        World { codes_nc, mixing, identities }
+        // So that what goes into the tanh has a variance of 2.
+        let variance = CODE as f64 * (1.0 + args.nuisance * args.nuisance);
+        let mixing = Tensor::randn([2 * CODE, INPUT], CPU) * (2.0 / variance).sqrt();
+        World { codes_nc, mixing, identities, nuisance: args.nuisance }
     }
 
     fn training_labels(&self, n: i64) -> Vec<i64> {
@@ -147,7 +153,7 @@ impl World {
     /// One new image of each identity, with its label.
     fn images_of(&self, labels: &[i64]) -> (Vec<i64>, Tensor) {
         let codes_bc = self.codes_nc.index_select(0, &Tensor::from_slice(labels));
-        let nuisance_bc = Tensor::randn(codes_bc.size(), CPU);
+        let nuisance_bc = Tensor::randn(codes_bc.size(), CPU) * self.nuisance;
         (labels.to_vec(), Tensor::cat(&[codes_bc, nuisance_bc], 1).matmul(&self.mixing).tanh())
     }
 

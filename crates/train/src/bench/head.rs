@@ -76,6 +76,9 @@ pub struct HeadArgs {
     /// Steps before that: the first use of a row costs more, as it also gets its initial value
     #[arg(long, value_name = "N", default_value_t = 3)]
     warm_up: u64,
+    /// Touch every centre before the timed steps, as a long run has: in memory, with dense updates
+    #[arg(long, conflicts_with_all = ["file", "resume"])]
+    touch_all: bool,
     /// Rows of centres worked on at a time
     #[arg(long, value_name = "N", default_value_t = HeadConfig::new(1, 1).tile_rows)]
     tile_rows: usize,
@@ -219,6 +222,10 @@ pub(super) fn run(args: &HeadArgs, quiet: bool) -> anyhow::Result<Outcome> {
         let hint = "leave out `--ranks`; `pfc-train run` saves any number of them";
         return Err(pfc_cli::Hinted::new("only one rank can be saved here", hint).into());
     }
+    if args.touch_all && (config.update != Update::Dense || args.warm_up == 0) {
+        let hint = "use `--update dense` and a step or more of `--warm-up`";
+        return Err(pfc_cli::Hinted::new("`--touch-all` has nothing to catch up with", hint).into());
+    }
     let pool = Pool::new(args);
     let progress = Progress::new("head", "steps", args.warm_up + args.steps, quiet);
     let of_ranks = if args.ranks == 1 {
@@ -296,6 +303,9 @@ fn run_rank(
     let mut seen = Seen { start_ms: elapsed_ms(started), ..Seen::default() };
     seen.first_step = step.max(args.warm_up);
     while step < args.warm_up + args.steps {
+        if args.touch_all && step == seen.first_step {
+            head.catch_up()?;
+        }
         let (embeddings_bd, labels) = pool.batch(step, place);
         let started = Instant::now();
         let output = head.step(&embeddings_bd, &labels, step, 0.1)?;

@@ -7,8 +7,8 @@ use std::{fs::File, io};
 use bytemuck::Pod;
 use memmap2::{MmapMut, MmapOptions};
 
-/// The share of the machine's memory up to which rows are laid into large pages.
-const LARGE_PAGES_SHARE: u64 = 4;
+/// The part in eight of the memory that is free up to which rows are laid into large pages.
+const LARGE_PAGES_EIGHTHS: u64 = 7;
 
 /// Memory that the system hands out page by page when it is first written to.
 ///
@@ -55,12 +55,13 @@ impl Memory {
     }
 }
 
-/// Rows are read in random order, and most of the time goes into finding their pages where these
-/// are small. But a large page is there as a whole once a byte of it is touched, so memory that is
-/// far larger than what will be used of it must stay in small ones.
+/// Rows are read in random order, and much of the time goes into finding their pages where these
+/// are small, and more into having each of them handed out. But a large page is there as a whole once
+/// a byte of it is touched, so that a few steps fill all of it: memory that would not have room for
+/// that must stay in small ones.
 fn advise_large_pages(map: &MmapMut) {
     #[cfg(target_os = "linux")]
-    if (map.len() as u64) < memory_bytes() / LARGE_PAGES_SHARE {
+    if (map.len() as u64) < free_bytes() / 8 * LARGE_PAGES_EIGHTHS {
         // It is advice: a system without large pages does not take it.
         let _ = map.advise(memmap2::Advice::HugePage);
     }
@@ -68,11 +69,11 @@ fn advise_large_pages(map: &MmapMut) {
     let _ = map;
 }
 
-/// Memory of the machine; 0 where it does not say.
+/// Memory that processes can still have; 0 where the system does not say.
 #[cfg(target_os = "linux")]
-fn memory_bytes() -> u64 {
+fn free_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = total.and_then(|total| total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let free = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = free.and_then(|free| free.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.map_or(0, |kib| kib * 1024)
 }

@@ -44,6 +44,7 @@ mod round;
 mod row;
 mod row_store;
 mod row_tile;
+mod sampled;
 mod sampler;
 mod softmax;
 mod state;
@@ -78,6 +79,7 @@ pub use update::{
 use batch::GlobalBatch;
 use forward::Forward;
 use positives::Positives;
+use sampled::SampledRows;
 use softmax::TiledSoftmax;
 use store::Centres;
 use timings::timed;
@@ -231,13 +233,14 @@ impl Head {
         let rows = timed(&mut timings.sample_ms, || {
             sampler.draw(&Draw { step, positives: &batch.classes(), range })
         });
-        sampler::check_rows(&rows, step, range.len())?;
-        store.prepare(&rows, step)?;
+        let sampled = SampledRows::check(rows, range.len(), step)?;
+        let rows = sampled.as_slice();
+        store.prepare(rows, step)?;
         let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
         let positives = timed(&mut timings.gather_ms, || {
-            Positives::find(&batch, &range, &rows, step, loss.as_ref(), &mut centres)
+            Positives::find(&batch, &range, &sampled, step, loss.as_ref(), &mut centres)
         })?;
-        let mut tiles = TiledSoftmax::new(config, centres, &rows, &positives, &batch.unit_gd);
+        let mut tiles = TiledSoftmax::new(config, centres, rows, &positives, &batch.unit_gd);
         let offsets_g = if TiledSoftmax::needs_offsets(config) {
             let mut largest_g = tiles.largest_logits()?;
             comm.all_reduce_max(&mut largest_g).map_err(HeadError::comm(step, "logits"))?;

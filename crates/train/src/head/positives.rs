@@ -12,6 +12,7 @@ use super::{
     batch::{GlobalBatch, to_f64},
     margin::{MarginLoss, Target},
     range::ClassRange,
+    sampled::SampledRows,
     store::Centres,
 };
 
@@ -39,15 +40,13 @@ impl Positives {
     /// Finds the samples of `batch` whose class is in `range` and takes their cosines, in f64 from
     /// unit vectors in f32: the margin acts here, so these do not come from the bf16 products.
     ///
-    /// * `rows`: the step's rows of this rank, strictly ascending
-    ///
     /// # Errors
     ///
-    /// [`HeadError::Sample`] if a positive is not among `rows`.
+    /// [`HeadError::Sample`] if a positive is not among `rows`, those of the step on this rank.
     pub fn find(
         batch: &GlobalBatch,
         range: &ClassRange,
-        rows: &[u32],
+        rows: &SampledRows,
         step: u64,
         loss: &dyn MarginLoss,
         centres: &mut Centres<'_>,
@@ -55,15 +54,14 @@ impl Positives {
         let mut places: Vec<(usize, usize)> = Vec::new();
         for (sample, &class) in batch.labels_g.iter().enumerate() {
             let Some(row) = range.row_of(class) else { continue };
-            // A search costs log S for each of the O samples; a table of the S rows would cost S.
-            let slot = rows.binary_search(&row).map_err(|_| HeadError::Sample {
+            let slot = rows.slot_of(row).ok_or_else(|| HeadError::Sample {
                 step,
                 problem: format!("class {class} is in the batch but not among them"),
             })?;
             places.push((slot, sample));
         }
         places.sort_unstable();
-        let unit_centres_od = unit_centres(&places, rows, batch, centres)?;
+        let unit_centres_od = unit_centres(&places, rows.as_slice(), batch, centres)?;
         let samples: Vec<i64> = places.iter().map(|&(_, sample)| sample as i64).collect();
         let unit_od = batch.unit_gd.index_select(0, &Tensor::from_slice(&samples));
         let products_od = unit_od.to_kind(Kind::Double) * unit_centres_od.to_kind(Kind::Double);

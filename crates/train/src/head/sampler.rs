@@ -4,7 +4,6 @@ use pfc_shard::Permutation;
 use rayon::prelude::*;
 
 use super::{
-    HeadError,
     random::{Purpose, key},
     range::ClassRange,
 };
@@ -34,24 +33,36 @@ pub trait Sampler: Send {
     }
 }
 
-/// All positives, and negatives drawn uniformly without replacement (PPRN, arXiv 2010.05222).
+/// All positives, and negatives drawn at random without replacement (PPRN, arXiv 2010.05222).
 ///
 /// # Definition
 ///
-/// With `n = floor(r * C)` and P positives over all ranks, the classes are put in the order of a
-/// [`Permutation`] of `0..C` keyed by (seed, step), and the first `n - P` of it that are not
-/// positive join the positives. So the set has exactly n classes (P, if that is more), each set of
-/// negatives is equally likely, and whether a class is in it depends on the seed, the step, the
-/// labels of the global batch and the class, not on the number of ranks.
+/// With `n = floor(r * C)` and P positives over all ranks, `n - P` of the `C - P` other classes join
+/// the positives, so that the set has exactly n classes (P, if that is more). Classes are cut into
+/// blocks of `2^b`, b the least that leaves at most 1,024 of them but 12 or more; the last may be
+/// shorter. The others are counted through from class 0, and the k-th stands for the stretch from
+/// `k q` to `(k + 1) q`, `q = (n - P) / (C - P)`; shifted by a number from 0 to 1 that the seed and
+/// the step decide, a block takes as many as there are whole numbers in its stretches. Which ones:
+/// the block's classes are put in the order of a [`Permutation`] keyed by (seed, step, block), and
+/// the first that are not positive are taken.
+///
+/// So every negative is equally likely, each block has its share of them to within one, and within
+/// a block each set is equally likely. (`arcface_torch` does the same with one block a rank.)
+/// Whether a class is in the set depends on the seed, the step, the labels of the global batch and
+/// the class, not on the number of ranks.
 ///
 /// # Cost
 ///
-/// O(n + P log P) time, none of it proportional to C unless r is 1, and memory for this rank's rows.
+/// Of a rank that holds a share of 1/W: O(n / W + P log P) time, for its own blocks alone (those at
+/// either end of it are gone through as a whole), and memory for its rows.
 #[derive(Debug, Clone)]
 pub struct Pprn {
     rows_per_step: u64,
     seed: u64,
 }
+
+const BLOCKS_MAX: u64 = 1024;
+const BLOCK_BITS_MIN: u32 = 12;
 
 impl Pprn {
     /// A sampler of `rows_per_step` classes over all ranks; the number of classes or more takes all.
@@ -71,21 +82,74 @@ impl Sampler for Pprn {
         if n_negatives == 0 {
             return positives.iter().filter_map(|&class| range.row_of(class)).collect();
         }
-        let order = Permutation::new(range.classes(), key(self.seed, Purpose::Sample, step));
-        let mut places: Vec<(u64, u64)> =
-            positives.iter().map(|&class| (order.invert(class), class)).collect();
-        places.sort_unstable();
-        let (end, n_inside) = prefix_with(n_negatives, &places);
-        let mut rows: Vec<u32> =
-            (0..end).into_par_iter().filter_map(|place| range.row_of(order.apply(place))).collect();
-        rows.extend(places[n_inside..].iter().filter_map(|&(_, class)| range.row_of(class)));
-        rows.par_sort_unstable();
-        rows
+        if range.is_empty() {
+            return Vec::new();
+        }
+        let blocks = Blocks {
+            block_bits: block_bits(range.classes()),
+            n_negatives,
+            key: key(self.seed, Purpose::Sample, step),
+            positives,
+            range,
+        };
+        let ids = range.ids();
+        let own = ids.start >> blocks.block_bits..((ids.end - 1) >> blocks.block_bits) + 1;
+        let rows: Vec<Vec<u32>> = own.into_par_iter().map(|block| blocks.draw(block)).collect();
+        rows.concat()
     }
 
     fn likely(&mut self, step: u64, range: ClassRange) -> Vec<u32> {
         // Without positives; those of the step push a few of these out.
         self.draw(&Draw { step, positives: &[], range })
+    }
+}
+
+/// The least number of bits whose blocks are no more than there may be.
+fn block_bits(classes: u64) -> u32 {
+    let block_len = classes.div_ceil(BLOCKS_MAX).next_power_of_two();
+    block_len.ilog2().max(BLOCK_BITS_MIN)
+}
+
+/// One draw, block by block.
+struct Blocks<'a> {
+    block_bits: u32,
+    n_negatives: u64,
+    key: u64,
+    positives: &'a [u64],
+    range: ClassRange,
+}
+
+impl Blocks<'_> {
+    /// The rows of this rank in a block, ascending.
+    fn draw(&self, block: u64) -> Vec<u32> {
+        let first = block << self.block_bits;
+        let end = (first + (1 << self.block_bits)).min(self.range.classes());
+        let n_negatives = self.n_drawn_before(end) - self.n_drawn_before(first);
+        let positives = &self.positives[self.n_positive_before(first)..self.n_positive_before(end)];
+        let order = Permutation::new(end - first, key(self.key, Purpose::Sample, block));
+        let mut places: Vec<(u64, u64)> =
+            positives.iter().map(|&class| (order.invert(class - first), class)).collect();
+        places.sort_unstable();
+        let (end, n_inside) = prefix_with(n_negatives, &places);
+        let drawn = (0..end).map(|place| first + order.apply(place));
+        let others = places[n_inside..].iter().map(|&(_, class)| class);
+        let mut rows: Vec<u32> =
+            drawn.chain(others).filter_map(|class| self.range.row_of(class)).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    fn n_positive_before(&self, class: u64) -> usize {
+        self.positives.partition_point(|&positive| positive < class)
+    }
+
+    /// How many negatives are drawn of the classes before this one: exactly all of them before the
+    /// last, and on average the same share of any stretch.
+    fn n_drawn_before(&self, class: u64) -> u64 {
+        let n_others = u128::from(self.range.classes() - self.positives.len() as u64);
+        let n_before = u128::from(class - self.n_positive_before(class) as u64);
+        let shift = (u128::from(self.key) * n_others) >> u64::BITS;
+        ((n_before * u128::from(self.n_negatives) + shift) / n_others) as u64
     }
 }
 
@@ -102,18 +166,6 @@ fn prefix_with(n_negatives: u64, places: &[(u64, u64)]) -> (u64, usize) {
         n_inside += 1;
     }
     (end, n_inside)
-}
-
-/// Holds a sampler to its promise.
-pub(super) fn check_rows(rows: &[u32], step: u64, n_rows: usize) -> Result<(), HeadError> {
-    let problem = if let Some(at) = rows.windows(2).position(|pair| pair[0] >= pair[1]) {
-        format!("row {} follows row {}", rows[at + 1], rows[at])
-    } else if let Some(&last) = rows.last().filter(|&&last| last as usize >= n_rows) {
-        format!("row {last} is past the last of {n_rows}")
-    } else {
-        return Ok(());
-    };
-    Err(HeadError::Sample { step, problem })
 }
 
 #[cfg(test)]
@@ -156,11 +208,11 @@ mod tests {
 
         #[test]
         fn any_number_of_ranks_draws_the_same_classes(
-            classes in 1u64..2000,
+            classes in 1u64..40_000,
             share in 0.0f64..=1.0,
             step: u64,
             world in 1usize..9,
-            labels in proptest::collection::btree_set(0u64..2000, 0..50),
+            labels in proptest::collection::btree_set(0u64..40_000, 0..50),
         ) {
             let positives: Vec<u64> = labels.into_iter().filter(|&c| c < classes).collect();
             let mut sampler = Pprn::new((share * classes as f64).floor() as u64, 7);
@@ -217,6 +269,34 @@ mod tests {
         let expected = 10.0 * 9.0 / (40.0 * 39.0);
         let deviation = (expected * (1.0 - expected) / steps as f64).sqrt();
         assert!((meetings / steps as f64 - expected).abs() < 5.0 * deviation);
+    }
+
+    #[test]
+    fn every_block_has_its_share_and_no_more() {
+        // 244 blocks of 4,096 classes and one of 576; at 0.01 a full one has 40.96 of 10,000.
+        let set = draw_solo(10_000, 1_000_000, 3, &[]);
+        assert_eq!(block_bits(1_000_000), 12);
+        for block in 0..244u64 {
+            let n_drawn = set.iter().filter(|&&class| class >> 12 == block).count();
+            assert!((40..=41).contains(&n_drawn), "block {block}: {n_drawn}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_at_most_a_thousandth_of_a_large_head() {
+        assert_eq!(block_bits(1), 12);
+        // 100,000,000 / 1024 = 97,657 classes, below 2^17.
+        assert_eq!(block_bits(100_000_000), 17);
+        assert_eq!(block_bits(u64::from(u32::MAX)), 22);
+    }
+
+    #[test]
+    fn a_rank_of_a_thousand_draws_its_own_share_alone() {
+        // 400 million rows in all: a rank that went through them would take minutes.
+        let range = ClassRange::of_rank(u64::from(u32::MAX), 3, 1000);
+        let rows = Pprn::new(400_000_000, 7).draw(&Draw { step: 1, positives: &[], range });
+        // A draw from the blocks at its ends is a matter of chance: the deviation is some 400.
+        assert!((398_000..=402_000).contains(&rows.len()), "{}", rows.len());
     }
 
     #[test]
