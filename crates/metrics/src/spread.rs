@@ -33,12 +33,18 @@ impl FaceSample {
         FaceSample { n_max, dim, picked: Vec::new() }
     }
 
-    /// Offers more faces; `person` tells who a row is.
+    /// Offers more faces; `person` tells who a row is, or nothing of those to leave out.
+    ///
+    /// Each row offered is read once; the work beside that is small for pieces larger than the sample.
     ///
     /// # Errors
     ///
     /// [`MetricError::Length`] for rows of another length.
-    pub fn add(&mut self, faces: Rows, person: impl Fn(usize) -> u32) -> Result<(), MetricError> {
+    pub fn add(
+        &mut self,
+        faces: Rows,
+        person: impl Fn(usize) -> Option<u32>,
+    ) -> Result<(), MetricError> {
         if faces.dim() != self.dim {
             let (len, expected) = (faces.dim(), self.dim);
             return Err(MetricError::Length { what: "row", len, expected });
@@ -49,11 +55,12 @@ impl FaceSample {
         };
         let mut bound = highest(self);
         for row in 0..faces.len() {
+            let Some(person) = person(row) else { continue };
             let hash = xxh3_64(bytemuck::cast_slice(faces.row(row)));
             if hash > bound || self.n_max == 0 {
                 continue;
             }
-            self.picked.push(Picked { hash, person: person(row), unit: unit(faces.row(row)) });
+            self.picked.push(Picked { hash, person, unit: unit(faces.row(row)) });
             if self.picked.len() >= 2 * self.n_max {
                 self.shrink();
                 bound = highest(self);
@@ -147,10 +154,10 @@ mod tests {
         let data = faces(500, 5);
         let rows = Rows::new(&data, 5).unwrap();
         let mut whole = FaceSample::new(20, 5);
-        whole.add(rows, |i| i as u32 / 3).unwrap();
+        whole.add(rows, |i| Some(i as u32 / 3)).unwrap();
         let mut pieces = FaceSample::new(20, 5);
         for i in (0..500).rev() {
-            pieces.add(Rows::new(rows.row(i), 5).unwrap(), |_| i as u32 / 3).unwrap();
+            pieces.add(Rows::new(rows.row(i), 5).unwrap(), |_| Some(i as u32 / 3)).unwrap();
         }
         assert_eq!(whole.picked.len(), 20);
         assert_eq!(sorted(whole.impostors()), sorted(pieces.impostors()));
@@ -163,7 +170,9 @@ mod tests {
     fn a_small_set_is_its_own_sample() {
         let data = [3.0, 0.0, 0.0, 2.0, 1.0, 1.0, 0.0, 0.0];
         let mut sample = FaceSample::new(100, 2);
-        sample.add(Rows::new(&data, 2).unwrap(), |i| [7, 8, 7, 9][i]).unwrap();
+        sample
+            .add(Rows::new(&data, 2).unwrap(), |i| [Some(7), Some(8), Some(7), Some(9)][i])
+            .unwrap();
         let half = 0.5f32.sqrt();
         // Of people 7 and 8, 8 and 7, and the zero face with each of the three others.
         let close = |found: Vec<f32>, expected: &[f32]| {
@@ -179,7 +188,7 @@ mod tests {
         let mut sample = FaceSample::new(4, 2);
         let three = [0.0; 3];
         let rows = Rows::new(&three, 3).unwrap();
-        assert!(sample.add(rows, |_| 0).is_err() && sample.against(rows).is_err());
+        assert!(sample.add(rows, |_| None).is_err() && sample.against(rows).is_err());
         assert_eq!(FaceSample::new(0, 2).impostors(), []);
     }
 }

@@ -101,7 +101,7 @@ pub fn judge(
             };
             let piece = Rows::new(&piece, rows.dim())?;
             matcher.add(piece)?;
-            sample.add(piece, |_| 0)?;
+            sample.add(piece, |_| Some(0))?;
             on_distractors(paths.len())?;
         }
         let matches = matcher.finish();

@@ -200,12 +200,8 @@ fn histogram(
     group: Option<u32>,
 ) -> Result<Histogram, EvalError> {
     let mut sample = FaceSample::new(SAMPLED_FACES, features.dim());
-    for row in 0..features.len() {
-        if group.is_none_or(|group| labels.group[row] == group) {
-            let face = Rows::new(features.row(row), features.dim())?;
-            sample.add(face, |_| labels.identity[row])?;
-        }
-    }
+    let wanted = |row: usize| group.is_none_or(|group| labels.group[row] == group);
+    sample.add(features, |row| wanted(row).then(|| labels.identity[row]))?;
     Ok(Histogram::of_sample(rates.genuine_scores(group), sample.impostors()))
 }
 
