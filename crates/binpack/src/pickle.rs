@@ -10,14 +10,11 @@
 
 use std::borrow::Cow;
 
-pub use pfc_pickle::PickleError;
+use pfc_pickle::Sequences;
+pub use pfc_pickle::{Id, PickleError};
 
 use crate::machine::Machine;
 pub use crate::numpy::Dtype;
-
-/// Where an object lies in its [`Pickle`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Id(pub(crate) u32);
 
 /// An object of a pickle.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +46,30 @@ pub enum Value<'a> {
         /// The bytes, a [`Value::Bytes`].
         data: Id,
     },
+}
+
+impl Sequences for Value<'_> {
+    fn list(items: Vec<Id>) -> Self {
+        Value::List(items)
+    }
+
+    fn tuple(items: Vec<Id>) -> Self {
+        Value::Tuple(items)
+    }
+
+    fn list_items(&mut self) -> Option<&mut Vec<Id>> {
+        match self {
+            Value::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    fn tuple_items(&self) -> Option<&[Id]> {
+        match self {
+            Value::Tuple(items) => Some(items),
+            _ => None,
+        }
+    }
 }
 
 /// What may be imported.
@@ -116,7 +137,7 @@ impl<'a> Pickle<'a> {
 
     /// An object named by another of the same pickle.
     pub fn get(&self, id: Id) -> &Value<'a> {
-        &self.objects[id.0 as usize]
+        &self.objects[id.index()]
     }
 
     /// The items of a list or tuple.

@@ -1,20 +1,14 @@
 //! The stack machine that a pickle is a program for, without anything that acts.
 
-use std::collections::HashMap;
-
-use pfc_pickle::{PickleError, Reader, op};
+use pfc_pickle::{Id, Limits, PickleError, Reader, Stack, op};
 
 use crate::{
     global::Global,
-    value::{Id, Pickle, StorageRef, TensorRef, Value},
+    value::{Pickle, StorageRef, TensorRef, Value},
 };
 
 /// The state of an optimizer over the largest network makes under 100,000 objects.
-const OBJECTS_MAX: usize = 1 << 21;
-/// Each item of a list, tuple or dictionary was pushed once.
-const PUSHES_MAX: usize = 1 << 22;
-/// Items of the longest tuple that is looked into: arguments, shapes.
-const TUPLE_MAX: usize = 16;
+const LIMITS: Limits = Limits { objects: 1 << 21, pushes: 1 << 22, tuple: 16 };
 
 /// Runs the first pickle in `bytes` to its end.
 ///
@@ -22,36 +16,23 @@ const TUPLE_MAX: usize = 16;
 ///
 /// [`PickleError`] at the first instruction that is unknown, not allowed or damaged.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Pickle<'_>, PickleError> {
-    let mut machine = Machine {
-        input: Reader::new(bytes),
-        at: 0,
-        objects: Vec::new(),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        n_pushes: 0,
-    };
+    let mut machine = Machine { input: Reader::new(bytes), stack: Stack::new(LIMITS) };
     loop {
-        machine.at = machine.input.offset();
-        let opcode = machine.input.byte()?;
+        let opcode = machine.stack.next(&mut machine.input)?;
         if opcode == op::STOP {
-            let root = machine.pop()?;
+            let root = machine.stack.pop()?;
             let n_bytes = machine.input.offset();
-            return Ok(Pickle { objects: machine.objects, root, n_bytes });
+            return Ok(Pickle { objects: machine.stack.into_objects(), root, n_bytes });
         }
-        machine.step(opcode)?;
+        if !machine.stack.step(opcode, &mut machine.input)? {
+            machine.step(opcode)?;
+        }
     }
 }
 
 struct Machine<'a> {
     input: Reader<'a>,
-    /// Start of the instruction being run.
-    at: usize,
-    objects: Vec<Value<'a>>,
-    stack: Vec<Id>,
-    marks: Vec<usize>,
-    memo: HashMap<u32, Id>,
-    n_pushes: usize,
+    stack: Stack<Value<'a>>,
 }
 
 type Done = Result<(), PickleError>;
@@ -60,19 +41,12 @@ impl<'a> Machine<'a> {
     fn step(&mut self, opcode: u8) -> Done {
         match opcode {
             op::PROTO => self.protocol(),
-            op::FRAME => self.input.take(8).map(drop),
-            op::MARK => {
-                self.marks.push(self.stack.len());
-                Ok(())
-            }
-            op::POP => self.pop().map(drop),
-            op::POP_MARK => self.pop_mark().map(drop),
-            op::NONE => self.push(Value::None),
-            op::NEWTRUE => self.push(Value::Bool(true)),
-            op::NEWFALSE => self.push(Value::Bool(false)),
+            op::NONE => self.stack.push(Value::None),
+            op::NEWTRUE => self.stack.push(Value::Bool(true)),
+            op::NEWFALSE => self.stack.push(Value::Bool(false)),
             op::BININT | op::BININT1 | op::BININT2 | op::LONG1 | op::BINFLOAT => {
                 let value = self.number(opcode)?;
-                self.push(value)
+                self.stack.push(value)
             }
             op::BINSTRING
             | op::SHORT_BINSTRING
@@ -82,79 +56,48 @@ impl<'a> Machine<'a> {
             | op::SHORT_BINUNICODE => {
                 let bytes = self.input.counted(opcode)?;
                 // Python 2 wrote names as bytes, and nothing else in these files is a byte string.
-                self.push(std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text))
+                self.stack.push(std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text))
             }
-            op::EMPTY_LIST => self.push(Value::List(Vec::new())),
-            op::EMPTY_TUPLE => self.push(Value::Tuple(Vec::new())),
-            op::EMPTY_DICT => self.push(Value::Dict(Vec::new())),
-            op::LIST => {
-                let items = self.pop_mark()?;
-                self.push(Value::List(items))
-            }
-            op::TUPLE => {
-                let items = self.pop_mark()?;
-                self.push(Value::Tuple(items))
-            }
+            op::EMPTY_DICT => self.stack.push(Value::Dict(Vec::new())),
             op::DICT => {
-                let items = self.pop_mark()?;
-                self.push(Value::Dict(Vec::new()))?;
+                let items = self.stack.pop_mark()?;
+                self.stack.push(Value::Dict(Vec::new()))?;
                 self.set(items)
             }
-            op::TUPLE1 => self.tuple(1),
-            op::TUPLE2 => self.tuple(2),
-            op::TUPLE3 => self.tuple(3),
-            op::APPEND => {
-                let item = self.pop()?;
-                self.extend(vec![item])
-            }
-            op::APPENDS => {
-                let items = self.pop_mark()?;
-                self.extend(items)
-            }
             op::SETITEM => {
-                let (value, key) = (self.pop()?, self.pop()?);
+                let (value, key) = (self.stack.pop()?, self.stack.pop()?);
                 self.set(vec![key, value])
             }
             op::SETITEMS => {
-                let items = self.pop_mark()?;
+                let items = self.stack.pop_mark()?;
                 self.set(items)
             }
-            op::BINGET | op::LONG_BINGET => self.recall(opcode),
-            op::BINPUT | op::LONG_BINPUT => {
-                let slot = self.input.memo_slot(opcode)?;
-                self.memorise(slot)
-            }
-            op::MEMOIZE => self.memorise(self.memo.len() as u32),
             op::GLOBAL => {
                 let module = self.input.line_text()?;
                 let name = self.input.line_text()?;
                 self.import(module, name)
             }
             op::STACK_GLOBAL => {
-                let (name, module) = (self.pop()?, self.pop()?);
-                match (self.get(module), self.get(name)) {
+                let (name, module) = (self.stack.pop()?, self.stack.pop()?);
+                match (self.stack.get(module), self.stack.get(name)) {
                     (&Value::Text(module), &Value::Text(name)) => self.import(module, name),
-                    _ => Err(self.wrong("a name is expected")),
+                    _ => Err(self.stack.wrong("a name is expected")),
                 }
             }
             op::BINPERSID => self.storage(),
             op::REDUCE => self.reduce(),
             op::BUILD => self.build(),
-            other => Err(self.wrong(format!(
+            other => Err(self.stack.wrong(format!(
                 "instruction {other:#04x} ({}) has no place in a state dict",
                 op::name(other)
             ))),
         }
     }
 
-    fn wrong(&self, problem: impl Into<String>) -> PickleError {
-        PickleError { offset: self.at, problem: problem.into() }
-    }
-
     fn protocol(&mut self) -> Done {
         match self.input.byte()? {
             2..=5 => Ok(()),
-            other => Err(self.wrong(format!("pickle protocol {other}; 2 to 5 are known"))),
+            other => Err(self.stack.wrong(format!("pickle protocol {other}; 2 to 5 are known"))),
         }
     }
 
@@ -178,115 +121,34 @@ impl<'a> Machine<'a> {
         })
     }
 
-    fn push(&mut self, value: Value<'a>) -> Done {
-        if self.objects.len() >= OBJECTS_MAX {
-            return Err(self.wrong(format!("more than {OBJECTS_MAX} objects")));
-        }
-        let id = Id(self.objects.len() as u32);
-        self.objects.push(value);
-        self.push_id(id)
-    }
-
-    fn push_id(&mut self, id: Id) -> Done {
-        if self.n_pushes >= PUSHES_MAX {
-            return Err(self.wrong(format!("more than {PUSHES_MAX} items")));
-        }
-        self.n_pushes += 1;
-        self.stack.push(id);
-        Ok(())
-    }
-
-    fn pop(&mut self) -> Result<Id, PickleError> {
-        let floor = self.marks.last().copied().unwrap_or(0);
-        if self.stack.len() <= floor {
-            return Err(self.wrong("the stack is empty"));
-        }
-        self.stack.pop().ok_or_else(|| self.wrong("the stack is empty"))
-    }
-
-    /// Everything above the last mark.
-    fn pop_mark(&mut self) -> Result<Vec<Id>, PickleError> {
-        let mark = self.marks.pop().ok_or_else(|| self.wrong("there is no mark"))?;
-        Ok(self.stack.split_off(mark))
-    }
-
-    fn top(&self) -> Result<Id, PickleError> {
-        let floor = self.marks.last().copied().unwrap_or(0);
-        let above = self.stack.get(floor..).unwrap_or_default();
-        above.last().copied().ok_or_else(|| self.wrong("the stack is empty"))
-    }
-
-    fn tuple(&mut self, n: usize) -> Done {
-        let mut items = (0..n).map(|_| self.pop()).collect::<Result<Vec<Id>, _>>()?;
-        items.reverse();
-        self.push(Value::Tuple(items))
-    }
-
-    fn extend(&mut self, items: Vec<Id>) -> Done {
-        let list = self.top()?;
-        match &mut self.objects[list.0 as usize] {
-            Value::List(old) => {
-                old.extend(items);
-                Ok(())
-            }
-            _ => Err(self.wrong("items are appended to what is no list")),
-        }
-    }
-
     /// Puts keys and values, alternating, into the dictionary on top.
     fn set(&mut self, items: Vec<Id>) -> Done {
-        let dict = self.top()?;
+        let dict = self.stack.top()?;
         let (pairs, rest) = items.as_chunks::<2>();
-        match &mut self.objects[dict.0 as usize] {
+        match self.stack.get_mut(dict) {
             Value::Dict(old) if rest.is_empty() => {
                 old.extend(pairs.iter().map(|&[key, value]| (key, value)));
                 Ok(())
             }
-            _ => Err(self.wrong("items are set in what is no dictionary")),
-        }
-    }
-
-    fn recall(&mut self, opcode: u8) -> Done {
-        let slot = self.input.memo_slot(opcode)?;
-        match self.memo.get(&slot) {
-            Some(&id) => self.push_id(id),
-            None => Err(self.wrong(format!("nothing is remembered as {slot}"))),
-        }
-    }
-
-    fn memorise(&mut self, slot: u32) -> Done {
-        let id = self.top()?;
-        self.memo.insert(slot, id);
-        Ok(())
-    }
-
-    fn get(&self, id: Id) -> &Value<'a> {
-        &self.objects[id.0 as usize]
-    }
-
-    /// A copy of a tuple, which is refused if it is longer than anything with a meaning.
-    fn short_tuple(&self, id: Id) -> Result<Vec<Id>, PickleError> {
-        match self.get(id) {
-            Value::Tuple(items) if items.len() <= TUPLE_MAX => Ok(items.clone()),
-            _ => Err(self.wrong("arguments and shapes are short tuples")),
+            _ => Err(self.stack.wrong("items are set in what is no dictionary")),
         }
     }
 
     fn count(&self, id: Id) -> Result<u64, PickleError> {
-        match self.get(id) {
+        match self.stack.get(id) {
             &Value::Int(value) if value >= 0 => Ok(value as u64),
-            _ => Err(self.wrong("a count is expected")),
+            _ => Err(self.stack.wrong("a count is expected")),
         }
     }
 
     fn counts(&self, id: Id) -> Result<Vec<u64>, PickleError> {
-        self.short_tuple(id)?.into_iter().map(|id| self.count(id)).collect()
+        self.stack.short_tuple(id)?.into_iter().map(|id| self.count(id)).collect()
     }
 
     fn import(&mut self, module: &str, name: &str) -> Done {
         match Global::named(module, name) {
-            Some(global) => self.push(Value::Global(global)),
-            None => Err(self.wrong(format!(
+            Some(global) => self.stack.push(Value::Global(global)),
+            None => Err(self.stack.wrong(format!(
                 "it asks to import `{}.{}`, which has no place in a state dict",
                 module.escape_debug(),
                 name.escape_debug()
@@ -296,55 +158,57 @@ impl<'a> Machine<'a> {
 
     /// `("storage", type, key, device, elements)`: the bytes of one or more tensors.
     fn storage(&mut self) -> Done {
-        let id = self.pop()?;
-        let parts = self.short_tuple(id)?;
+        let id = self.stack.pop()?;
+        let parts = self.stack.short_tuple(id)?;
         let (&[kind, dtype, key, _device, n_elements]
         | &[kind, dtype, key, _device, n_elements, _]) = &parts[..]
         else {
-            return Err(self.wrong("a persistent object is described by five or six items"));
+            return Err(self.stack.wrong("a persistent object is described by five or six items"));
         };
-        let is_whole = parts.get(5).is_none_or(|view| matches!(self.get(*view), Value::None));
-        match (self.get(kind), self.get(dtype), self.get(key)) {
+        let is_whole = parts.get(5).is_none_or(|view| matches!(self.stack.get(*view), Value::None));
+        match (self.stack.get(kind), self.stack.get(dtype), self.stack.get(key)) {
             (Value::Text("storage"), &Value::Global(Global::Storage(dtype)), &Value::Text(key))
                 if is_whole =>
             {
                 let n_elements = self.count(n_elements)?;
-                self.push(Value::Storage(StorageRef { key, dtype, n_elements }))
+                self.stack.push(Value::Storage(StorageRef { key, dtype, n_elements }))
             }
-            _ => Err(self.wrong("a persistent object that is no storage")),
+            _ => Err(self.stack.wrong("a persistent object that is no storage")),
         }
     }
 
     /// The meaning of calling a callable; nothing is run.
     fn reduce(&mut self) -> Done {
-        let (arguments, callable) = (self.pop()?, self.pop()?);
-        let Value::Global(global) = *self.get(callable) else {
-            return Err(self.wrong("what is called is no callable"));
+        let (arguments, callable) = (self.stack.pop()?, self.stack.pop()?);
+        let Value::Global(global) = *self.stack.get(callable) else {
+            return Err(self.stack.wrong("what is called is no callable"));
         };
-        let arguments = self.short_tuple(arguments)?;
+        let arguments = self.stack.short_tuple(arguments)?;
         match (global, &arguments[..]) {
-            (Global::OrderedDict, []) => self.push(Value::Dict(Vec::new())),
+            (Global::OrderedDict, []) => self.stack.push(Value::Dict(Vec::new())),
             // Python 2 wrote the items as a list of pairs.
             (Global::OrderedDict, &[items]) => self.ordered_dict(items),
             (Global::RebuildTensor, &[storage, offset, shape, strides, ..]) => {
                 let tensor = self.tensor([storage, offset, shape, strides])?;
-                self.push(Value::Tensor(tensor))
+                self.stack.push(Value::Tensor(tensor))
             }
-            (Global::RebuildParameter, &[tensor, ..]) => match self.get(tensor) {
-                Value::Tensor(_) => self.push_id(tensor),
-                _ => Err(self.wrong("a parameter that is no tensor")),
+            (Global::RebuildParameter, &[tensor, ..]) => match self.stack.get(tensor) {
+                Value::Tensor(_) => self.stack.push_id(tensor),
+                _ => Err(self.stack.wrong("a parameter that is no tensor")),
             },
-            (Global::Size, &[sizes]) => self.push_id(sizes),
-            (Global::Device, _) => self.push(Value::Opaque),
-            _ => Err(self.wrong(format!("{global:?} is called with other arguments than known"))),
+            (Global::Size, &[sizes]) => self.stack.push_id(sizes),
+            (Global::Device, _) => self.stack.push(Value::Opaque),
+            _ => Err(self
+                .stack
+                .wrong(format!("{global:?} is called with other arguments than known"))),
         }
     }
 
     fn ordered_dict(&mut self, items: Id) -> Done {
-        let Value::List(items) = self.get(items) else {
-            return Err(self.wrong("a dictionary is made of a list of pairs"));
+        let Value::List(items) = self.stack.get(items) else {
+            return Err(self.stack.wrong("a dictionary is made of a list of pairs"));
         };
-        let pair = |id: &Id| match self.get(*id) {
+        let pair = |id: &Id| match self.stack.get(*id) {
             Value::Tuple(pair) | Value::List(pair) => match pair[..] {
                 [key, value] => Some((key, value)),
                 _ => None,
@@ -352,32 +216,32 @@ impl<'a> Machine<'a> {
             _ => None,
         };
         let pairs: Option<Vec<(Id, Id)>> = items.iter().map(pair).collect();
-        let pairs = pairs.ok_or_else(|| self.wrong("a dictionary is made of pairs"))?;
+        let pairs = pairs.ok_or_else(|| self.stack.wrong("a dictionary is made of pairs"))?;
         // Each call copies the list: it counts as pushing its items again.
-        self.n_pushes = self.n_pushes.saturating_add(pairs.len());
-        self.push(Value::Dict(pairs))
+        self.stack.charge(pairs.len())?;
+        self.stack.push(Value::Dict(pairs))
     }
 
     fn tensor(&self, parts: [Id; 4]) -> Result<TensorRef<'a>, PickleError> {
         let [storage, offset, shape, strides] = parts;
-        let &Value::Storage(storage) = self.get(storage) else {
-            return Err(self.wrong("a tensor without a storage"));
+        let &Value::Storage(storage) = self.stack.get(storage) else {
+            return Err(self.stack.wrong("a tensor without a storage"));
         };
         let (offset, shape) = (self.count(offset)?, self.counts(shape)?);
         let strides = self.counts(strides)?;
         if strides.len() != shape.len() {
-            return Err(self.wrong("a tensor has as many strides as axes"));
+            return Err(self.stack.wrong("a tensor has as many strides as axes"));
         }
         Ok(TensorRef { storage, offset, shape, strides })
     }
 
     /// The only state that is set is a dictionary's `_metadata`, of no interest here.
     fn build(&mut self) -> Done {
-        self.pop()?;
-        let target = self.top()?;
-        match self.get(target) {
+        self.stack.pop()?;
+        let target = self.stack.top()?;
+        match self.stack.get(target) {
             Value::Dict(_) => Ok(()),
-            _ => Err(self.wrong("a state is set for what has none")),
+            _ => Err(self.stack.wrong("a state is set for what has none")),
         }
     }
 }

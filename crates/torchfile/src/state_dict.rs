@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use pfc_pickle::Id;
+
 use crate::{
     TorchFileError,
-    value::{Id, Pickle, TensorRef, Value},
+    value::{Pickle, TensorRef, Value},
 };
 
 /// Under which names trainers keep the backbone beside other things: `arcface_torch` first.

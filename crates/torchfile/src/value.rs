@@ -1,10 +1,8 @@
 //! The objects of a pickle.
 
-use crate::{Dtype, global::Global};
+use pfc_pickle::{Id, Sequences};
 
-/// Where an object lies among the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Id(pub(crate) u32);
+use crate::{Dtype, global::Global};
 
 /// An object; strings are borrowed from the pickle.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +23,30 @@ pub(crate) enum Value<'a> {
     Tensor(TensorRef<'a>),
     /// Something whose content does not matter.
     Opaque,
+}
+
+impl Sequences for Value<'_> {
+    fn list(items: Vec<Id>) -> Self {
+        Value::List(items)
+    }
+
+    fn tuple(items: Vec<Id>) -> Self {
+        Value::Tuple(items)
+    }
+
+    fn list_items(&mut self) -> Option<&mut Vec<Id>> {
+        match self {
+            Value::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    fn tuple_items(&self) -> Option<&[Id]> {
+        match self {
+            Value::Tuple(items) => Some(items),
+            _ => None,
+        }
+    }
 }
 
 /// A storage by its name in the file.
@@ -56,7 +78,7 @@ pub(crate) struct Pickle<'a> {
 
 impl<'a> Pickle<'a> {
     pub(crate) fn get(&self, id: Id) -> &Value<'a> {
-        &self.objects[id.0 as usize]
+        &self.objects[id.index()]
     }
 
     pub(crate) fn root(&self) -> &Value<'a> {
