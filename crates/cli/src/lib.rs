@@ -7,6 +7,7 @@
 
 pub mod completions;
 mod exit;
+pub mod html;
 pub mod interrupt;
 mod log;
 mod output;

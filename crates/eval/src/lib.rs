@@ -7,7 +7,6 @@ pub mod commands;
 mod error;
 pub mod faces;
 pub mod features;
-mod html;
 pub mod ijb;
 pub mod images;
 pub mod megaface;

@@ -128,7 +128,7 @@ impl Chart {
         const INLINE: (u32, u32) = (400, 300);
         let svg = draw::svg(self, INLINE, draw::Ground::Clear)?;
         let size = format!("width=\"{}\" height=\"{}\"", INLINE.0, INLINE.1);
-        let role = format!("role=\"img\" aria-label=\"{}\"", crate::html::escape(&self.title));
+        let role = format!("role=\"img\" aria-label=\"{}\"", pfc_cli::html::escape(&self.title));
         Ok(svg.replacen(&size, &role, 1).replace("#000000", "currentColor"))
     }
 

@@ -1,8 +1,9 @@
 //! Tables of figures, as HTML.
 
+use pfc_cli::html::escape;
 use pfc_metrics::bootstrap::Interval;
 
-use crate::{html::escape, verification::Figure};
+use crate::verification::Figure;
 
 /// A table whose first column names the row; cells are HTML.
 #[derive(Debug, Default)]

@@ -119,7 +119,7 @@ fn one_to_n(entries: &[Ijb<'_>]) -> Result<String, EvalError> {
     let mut cmcs = Vec::new();
     for (model, search) in &searches {
         for gallery in &search.galleries {
-            let mut cells = vec![crate::html::escape(&gallery.name)];
+            let mut cells = vec![pfc_cli::html::escape(&gallery.name)];
             cells.extend(gallery.rank.map(figure));
             cells.extend(fpirs.iter().map(|&fpir| tpir_cell(gallery, fpir)));
             cells.push(format!("{} + {}", gallery.n_mated, gallery.n_non_mated));

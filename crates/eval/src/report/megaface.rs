@@ -54,7 +54,7 @@ fn table(galleries: &[(&str, &GalleryRow)]) -> String {
     head.extend(fars.iter().map(|&far| format!("TAR@FAR {}", rate(far))));
     let mut table = Table::new(head);
     for (model, gallery) in galleries {
-        let mut cells = vec![crate::html::escape(&gallery.name)];
+        let mut cells = vec![pfc_cli::html::escape(&gallery.name)];
         cells.extend([Some(gallery.rank1), gallery.rank10].map(figure));
         cells.extend(fars.iter().map(|&far| {
             let found = gallery.tar_at_far.iter().find(|row| row.far == far);

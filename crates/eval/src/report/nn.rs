@@ -55,7 +55,7 @@ fn table(groups: &[(&str, &GroupRow)]) -> String {
     head.extend(["people", "faces"].map(str::to_owned));
     let mut table = Table::new(head);
     for (model, group) in groups {
-        let mut cells = vec![crate::html::escape(&group.name)];
+        let mut cells = vec![pfc_cli::html::escape(&group.name)];
         cells.extend(fars.iter().map(|&far| {
             let found = group.tar_at_far.iter().find(|row| row.far == far);
             found.map_or("–".to_owned(), tar_cell)

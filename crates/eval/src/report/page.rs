@@ -1,6 +1,6 @@
 //! The frame of the page: head, style, heading, sections.
 
-use crate::html::escape;
+use pfc_cli::html::escape;
 
 /// Colours follow the reader's setting; tables scroll on their own on a narrow screen.
 const STYLE: &str = "

@@ -1,5 +1,6 @@
 //! Pairs of images: LFW and its family.
 
+use pfc_cli::html::escape;
 use pfc_metrics::bootstrap::Interval;
 
 use super::{
@@ -12,7 +13,6 @@ use super::{
 use crate::{
     EvalError,
     commands::{document::SetResult, table::rate},
-    html::escape,
     pairs::Protocol,
     plot,
     verification::TarRow,

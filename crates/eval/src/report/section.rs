@@ -1,9 +1,10 @@
 //! What sections of all kinds show: summaries, charts, and the pairs judged worst.
 
+use pfc_cli::html::escape;
+
 use super::pictures::Pictures;
 use crate::{
     EvalError,
-    html::escape,
     plot::{self, Chart, Curve, Histogram},
     worst::{Source, WorstPair},
 };

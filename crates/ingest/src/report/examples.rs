@@ -3,15 +3,13 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use pfc_cli::html::escape;
 use pfc_shard::{
     Dataset,
     decisions::{Decision, Run},
 };
 
-use super::{
-    figures::words,
-    page::{Page, escape},
-};
+use super::{figures::words, page::Page};
 use crate::{IngestError, decisions::Named, units};
 
 /// What a finding means, by reason.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::page::escape;
+use pfc_cli::html::escape;
 
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 150.0;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use pfc_cli::html::escape;
+
 /// Colours for light and dark, a layout that fits a phone, and no script.
 const STYLE: &str = "
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1b1f;--pale:#5c5f66;--line:#d9dbe0;
@@ -90,31 +92,12 @@ impl Page {
     }
 }
 
-/// Text as HTML: names of files may hold anything.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            // Characters that turn the direction of text or end a line could fake other content.
-            c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_cannot_become_markup() {
-        assert_eq!(escape("<a b='1'>\u{202e}&\n"), "&lt;a b=&#39;1&#39;&gt;\u{fffd}&amp;\u{fffd}");
         let mut page = Page::new("</title><script>");
         page.table(&["<b>"], &[0], &[vec!["<i>".into()]]);
         let html = page.finish();
