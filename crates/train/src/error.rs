@@ -173,7 +173,11 @@ impl TrainError {
         matches!(
             self,
             TrainError::GradientNotFinite { .. }
-                | TrainError::Head(HeadError::LossNotFinite { .. })
+                | TrainError::Head(
+                    HeadError::EmbeddingNotFinite { .. }
+                        | HeadError::LabelOutOfRange { .. }
+                        | HeadError::LossNotFinite { .. }
+                )
         )
     }
 

@@ -66,3 +66,19 @@ fn a_checkpoint_that_cannot_be_written_ends_the_run_at_one_of_the_next_steps() {
         assert_eq!(left, 0, "something half-written is left: {said}");
     }
 }
+
+#[test]
+fn a_run_that_diverges_keeps_the_step_that_was_being_saved() {
+    let setup = Setup::new(3);
+    let sets = sets(&["optim.lr=1e30", "optim.warmup_epochs=0", "checkpoint.every_steps=1"]);
+    for ranks in [&[][..], &["--nproc-per-node", "2"]] {
+        let out = setup.out(&format!("on-{}", ranks.len()));
+        let said = refused(setup.command(&out, &[&as_strs(&sets)[..], ranks].concat()));
+        assert!(said.contains("not finite"), "{said}");
+        let last = last_step(&out);
+        assert!(
+            last > 0 && checkpoint(&out, last).is_dir(),
+            "no checkpoint of step {last}: {said}"
+        );
+    }
+}
