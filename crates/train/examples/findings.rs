@@ -38,10 +38,10 @@ struct Args {
     #[arg(long, default_value_t = 256)]
     batch: i64,
     /// Steps
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 500)]
     steps: u64,
     /// Standard deviation of the nuisance; the code's is 1
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.5)]
     nuisance: f64,
 }
 

@@ -105,7 +105,7 @@ impl Trainer {
         let bucket_bytes = config.train.bucket_mib << 20;
         let gradients = Gradients::new(ranks, &optimizer.parameters(), bucket_bytes)?;
         let head_config = config.head_config(n_identities);
-        let parts = Parts::of_config(&head_config, ranks.communicator())?;
+        let parts = Parts::on_device(&head_config, ranks.communicator(), device)?;
         let head = Head::with_parts(&head_config, parts)?;
         let schedule = schedule(config, plan);
         let clip_norm = config.optim.clip_norm;

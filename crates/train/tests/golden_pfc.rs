@@ -248,12 +248,23 @@ fn golden_cases_come_out_the_same_with_the_centres_on_disk() {
 }
 
 #[test]
-fn golden_cases_come_out_within_the_rounding_of_bf16_in_either_place() {
+fn golden_cases_come_out_the_same_with_the_centres_on_a_device() {
+    check_cases(|config| config.centres = Placement::Device, Look::EveryStep);
+    check_cases(|config| config.centres = Placement::Device, Look::AtTheEnd);
+}
+
+#[test]
+fn golden_cases_come_out_within_the_rounding_of_bf16_in_every_place() {
     let parent = tempfile::tempdir().unwrap();
     let short = |config: &mut HeadConfig| {
         (config.weights, config.state) = (Storage::Bf16, Storage::Bf16);
     };
     check_cases_within(BF16, short, Look::AtTheEnd);
+    let short_on_a_device = |config: &mut HeadConfig| {
+        short(config);
+        config.centres = Placement::Device;
+    };
+    check_cases_within(BF16, short_on_a_device, Look::AtTheEnd);
     let short_on_disk = |config: &mut HeadConfig| {
         short(config);
         on_disk(config, &parent);

@@ -31,7 +31,8 @@ pub struct HeadSection {
     /// What moves the centres: `{ name = "sgd" }`, with sparse updates also `{ name = "adamw" }` and
     /// `{ name = "row_adagrad" }`.
     pub optimizer: Optimizer,
-    /// Where the centres live: "host" memory, or `{ file = "FOLDER" }`, a sparse file there.
+    /// Where the centres live: "host" memory, the "device" that the rank computes on, or
+    /// `{ file = "FOLDER" }`, a sparse file there.
     pub centres: Placement,
     /// What the centres are kept in: f32 or bf16.
     pub weights: Storage,

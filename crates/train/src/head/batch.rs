@@ -91,7 +91,7 @@ impl GlobalBatch {
 
 /// The values of a tensor in row-major order.
 pub(super) fn to_f64(tensor: &Tensor) -> Vec<f64> {
-    let tensor = tensor.to_kind(Kind::Double).contiguous();
+    let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double).contiguous();
     let mut values = vec![0.0; tensor.numel()];
     let n = values.len();
     tensor.copy_data(&mut values, n);

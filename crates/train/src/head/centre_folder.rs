@@ -303,8 +303,7 @@ fn lock(path: &Path, range: ClassRange) -> Result<File, HeadError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {
-            let problem = "another process is using the centres".to_owned();
-            Err(HeadError::CentreFile { path: path.to_path_buf(), problem })
+            Err(HeadError::CentresInUse { path: path.to_path_buf() })
         }
         Err(fs::TryLockError::Error(source)) => {
             Err(HeadError::Io { op: "lock", path: lock_path, source })

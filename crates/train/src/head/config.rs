@@ -180,6 +180,8 @@ pub enum Placement {
     /// The memory of the host.
     #[default]
     Host,
+    /// The memory of the device that the rank computes on. Every row is there from the start.
+    Device,
     /// A sparse file in the folder of this name, which may be larger than the memory. It takes room
     /// for the rows that have moved alone.
     File(PathBuf),

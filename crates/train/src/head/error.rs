@@ -35,6 +35,12 @@ pub enum HeadError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The folder of the centres belongs to a process that is still there.
+    #[error("{}: another process is using the centres", path.display())]
+    CentresInUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The disk has no room for the rows that a step would write.
     #[error("{}: {free} bytes are free, but step {step} may write {needed}", path.display())]
     DiskFull {
@@ -188,6 +194,11 @@ impl HeadError {
             ),
             HeadError::CentreFile { .. } => Some(
                 "resume from the newest checkpoint, or remove the folder to begin afresh".to_owned(),
+            ),
+            HeadError::CentresInUse { .. } => Some(
+                "wait until it has ended; one that was killed takes some seconds to let go of its \
+                 memory"
+                    .to_owned(),
             ),
             HeadError::DiskFull { .. } => Some(
                 "make room and resume: the last checkpoint is whole; `weights` and `state` in bf16 \

@@ -2,12 +2,13 @@
 
 // T = rows of one tile, G = global batch, D = embedding.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::{
     HeadError,
     batch::to_f64,
     config::{HeadConfig, Precision},
+    exponentials::{Exponentials, Logits},
     store::{CentreTile, Pull, TileGradient},
     timings::{Timings, timed},
     update::UpdateRule,
@@ -18,7 +19,7 @@ pub(super) struct Lane<'a> {
     pub config: &'a HeadConfig,
     pub rule: &'a dyn UpdateRule,
     pub tiles: Vec<Tile<'a>>,
-    /// `[G, D]` f32.
+    /// `[G, D]` f32, on the device of the centres, as all tensors here.
     pub unit_embeddings_gd: Tensor,
     /// The same in the products' number format.
     pub operand_gd: Tensor,
@@ -138,14 +139,17 @@ impl Lane<'_> {
         buffer_td: &mut Tensor,
     ) -> Result<(Tensor, Tensor, Vec<f64>), HeadError> {
         let (unit_td, cos_tg) = self.cosines(t, buffer_td)?;
-        let n_samples = self.n_samples();
-        let own = self.tiles[t].own.iter();
-        let own_tg: Vec<i64> =
-            own.map(|&(row, sample)| (row * n_samples + sample) as i64).collect();
-        let (exp_tg, sums_g) = timed(&mut self.timings.softmax_ms, || {
-            exponentials(&cos_tg, &own_tg, self.offsets_g.as_ref(), self.config)
-        })
-        .map_err(HeadError::torch("take the exponentials of a tile"))?;
+        let tile = &mut self.tiles[t];
+        let logits = Logits {
+            cos_tg: &cos_tg,
+            own: &tile.own,
+            offsets_g: self.offsets_g.as_ref(),
+            scale: self.config.scale,
+            filter: self.config.interclass_filter,
+        };
+        let Exponentials { exp_tg, sums_g } =
+            timed(&mut self.timings.softmax_ms, || tile.rows.exponentials(&logits))
+                .map_err(HeadError::torch("take the exponentials of a tile"))?;
         Ok((unit_td, exp_tg, sums_g))
     }
 
@@ -168,7 +172,7 @@ impl Lane<'_> {
     fn buffer(&self) -> Result<Tensor, HeadError> {
         let n_rows = self.tiles.iter().map(|tile| tile.rows.n_rows()).max().unwrap_or(0);
         let shape = [n_rows as i64, self.config.dim as i64];
-        Tensor::f_empty(shape, (kind(self.config), Device::Cpu))
+        Tensor::f_empty(shape, (kind(self.config), self.operand_gd.device()))
             .map_err(HeadError::torch("make room for a tile"))
     }
 }
@@ -184,37 +188,6 @@ impl Tile<'_> {
         };
         self.own.iter().zip(slopes).map(pull).collect()
     }
-}
-
-/// `exp(s * cos - offset)` with the entries `own_tg`, flat, set to 0, and the sums over the tile.
-fn exponentials(
-    cos_tg: &Tensor,
-    own_tg: &[i64],
-    offsets_g: Option<&Tensor>,
-    config: &HeadConfig,
-) -> Result<(Tensor, Vec<f64>), TchError> {
-    let mut exp_tg = cos_tg.f_to_kind(Kind::Float)?;
-    // Beyond 1 there is only rounding. The clamp cuts the gradient off there, which is not worth a
-    // mask: at cosine 1 the rest of the gradient, across the row, is of the rounding's size.
-    let _ = exp_tg.f_clamp_(-1.0, 1.0)?;
-    let noise_tg = (config.interclass_filter > 0.0).then(|| exp_tg.gt(config.interclass_filter));
-    if let Some(noise_tg) = &noise_tg {
-        let _ = exp_tg.f_masked_fill_(noise_tg, 0.0)?;
-    }
-    let _ = exp_tg.f_mul_scalar_(config.scale)?;
-    if let Some(offsets_g) = offsets_g {
-        let _ = exp_tg.f_sub_(offsets_g)?;
-    }
-    let _ = exp_tg.f_exp_()?;
-    if !own_tg.is_empty() {
-        let _ = exp_tg.f_view(-1)?.f_index_fill_(0, &Tensor::from_slice(own_tg), 0.0)?;
-    }
-    let sums_g = to_f64(&exp_tg.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Float)?);
-    if let Some(noise_tg) = &noise_tg {
-        // It stays in the sum as cosine 0 and passes nothing back.
-        let _ = exp_tg.f_masked_fill_(noise_tg, 0.0)?;
-    }
-    Ok((exp_tg.f_to_kind(cos_tg.kind())?, sums_g))
 }
 
 /// Adds `a * b` to the f32 `sum`.

@@ -1,4 +1,5 @@
-//! Zeroed memory of any size: anonymous, or a sparse file. The only unsafe code of the crate.
+//! Zeroed memory of any size: anonymous, or a sparse file. The only unsafe code of the
+//! crate but for the kernels.
 
 #![allow(unsafe_code)]
 

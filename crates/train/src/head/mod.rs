@@ -28,8 +28,10 @@ mod centre_folder;
 mod comm;
 mod config;
 mod dense;
+mod device;
 mod elements;
 mod error;
+mod exponentials;
 mod forward;
 mod lane;
 mod layout;
@@ -58,11 +60,13 @@ mod workers;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 pub use comm::{CommError, Communicator, Solo};
 pub use config::{ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Update};
+pub use device::DeviceStore;
 pub use error::HeadError;
+pub use exponentials::{Exponentials, Logits};
 pub use layout::{RowLayout, Storage};
 pub use local_group::LocalMember;
 pub use margin::{MarginLoss, Target};
@@ -122,19 +126,38 @@ pub struct HeadOutput {
 }
 
 impl Parts {
-    /// The pieces that `config` names, with the centres of `comm`'s rank.
+    /// The pieces that `config` names, with the centres of `comm`'s rank; those that are to be on a
+    /// device are on the CPU.
     ///
     /// # Errors
     ///
-    /// [`HeadError::Config`] if the configuration is out of bounds, and as [`RowStore::new`].
+    /// As [`Parts::on_device`].
     pub fn of_config(config: &HeadConfig, comm: Box<dyn Communicator>) -> Result<Parts, HeadError> {
+        Parts::on_device(config, comm, Device::Cpu)
+    }
+
+    /// The same for a rank that computes on `device`.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Config`] if the configuration is out of bounds, and as [`RowStore::new`] and
+    /// [`DeviceStore::new`].
+    pub fn on_device(
+        config: &HeadConfig,
+        comm: Box<dyn Communicator>,
+        device: Device,
+    ) -> Result<Parts, HeadError> {
         config.validate()?;
         let range = ClassRange::of_rank(config.classes, comm.rank(), comm.world());
+        let store: Box<dyn CentreStore> = match config.centres {
+            Placement::Device => Box::new(DeviceStore::new(config, range, device)?),
+            Placement::Host | Placement::File(_) => Box::new(RowStore::new(config, range)?),
+        };
         Ok(Parts {
             sampler: Box::new(Pprn::new(config.rows_per_step(), config.seed)),
             loss: config.margin.loss(),
             rule: rule(config),
-            store: Box::new(RowStore::new(config, range)?),
+            store,
             comm,
         })
     }

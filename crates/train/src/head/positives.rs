@@ -107,9 +107,10 @@ fn unit_centres(
         index_o.push(distinct.len() as i64 - 1);
     }
     let dim = batch.unit_gd.size()[1];
-    let mut unit_pd = Tensor::zeros([distinct.len() as i64, dim], (Kind::Float, Device::Cpu));
+    let device = centres.store.device();
+    let mut unit_pd = Tensor::zeros([distinct.len() as i64, dim], (Kind::Float, device));
     for mut tile in centres.store.tiles(&distinct, distinct.len().max(1)) {
         tile.unit_rows(centres.rule, &mut unit_pd)?;
     }
-    Ok(unit_pd.index_select(0, &Tensor::from_slice(&index_o)))
+    Ok(unit_pd.to_device(Device::Cpu).index_select(0, &Tensor::from_slice(&index_o)))
 }

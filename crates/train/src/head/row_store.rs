@@ -37,7 +37,7 @@ pub struct RowStore {
 }
 
 impl RowStore {
-    /// The rows of `range`, where `config` wants them, at their initial values.
+    /// The rows of `range`, in a file if `config` wants that, at their initial values.
     ///
     /// A folder that holds a run is left as it is until the first step or a restore.
     ///
@@ -60,7 +60,7 @@ impl RowStore {
         let n_bytes = n_rows.checked_mul(frame.stride()).ok_or_else(refused)?;
         let n_stamp_bytes = n_rows * n_slots * size_of::<Stamp>();
         let (bytes, stamps, folder) = match &config.centres {
-            Placement::Host => {
+            Placement::Host | Placement::Device => {
                 let granted = |n| Memory::anonymous(n).map_err(|_| refused());
                 (granted(n_bytes)?, granted(n_stamp_bytes)?, None)
             }
@@ -217,7 +217,7 @@ impl CentreStore for RowStore {
 }
 
 /// Drops `skipped` elements from the front of `rest` and splits off the next `len`.
-fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T] {
+pub(super) fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T] {
     let (_, tail) = std::mem::take(rest).split_at_mut(skipped);
     let (cut, tail) = tail.split_at_mut(len);
     *rest = tail;

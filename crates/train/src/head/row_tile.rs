@@ -132,7 +132,7 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn rounding_key(&self, row: usize, stamp: Stamp) -> u64 {
+    pub fn rounding_key(&self, row: usize, stamp: Stamp) -> u64 {
         let class = self.first_class + row as u64;
         scramble(key(self.seed, Purpose::Rounding, stamp.into()).wrapping_add(class))
     }

@@ -3,7 +3,7 @@
 // T = rows of one tile, S = rows of the step on this rank, G = global batch, D = embedding.
 
 use rayon::prelude::*;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     HeadError,
@@ -25,7 +25,7 @@ const LANES: usize = 32;
 /// One step's rows in tiles, and the exponentials that are kept between the two passes.
 pub(super) struct TiledSoftmax<'a> {
     lanes: Vec<Lane<'a>>,
-    /// `[G, D]` f32.
+    /// `[G, D]` f32, on the device of the centres.
     unit_embeddings_gd: Tensor,
 }
 
@@ -40,9 +40,12 @@ impl<'a> TiledSoftmax<'a> {
         unit_embeddings_gd: &Tensor,
     ) -> TiledSoftmax<'a> {
         let Centres { store, rule } = centres;
+        let device = store.device();
+        let unit_embeddings_gd = unit_embeddings_gd.to_device(device);
         let operand_gd = unit_embeddings_gd.to_kind(kind(config));
         let n_tiles = rows.len().div_ceil(config.tile_rows);
-        let n_lanes = n_tiles.min(LANES);
+        // Another device works on one tile after the other, on all of its own threads.
+        let n_lanes = n_tiles.min(if device == Device::Cpu { LANES } else { 1 });
         let new_lane = |_| Lane {
             config,
             rule,
@@ -60,7 +63,7 @@ impl<'a> TiledSoftmax<'a> {
             let tile = new_tile(rows, t * config.tile_rows, positives, t < n_kept);
             lanes[t * n_lanes / n_tiles].tiles.push(tile);
         }
-        TiledSoftmax { lanes, unit_embeddings_gd: unit_embeddings_gd.shallow_clone() }
+        TiledSoftmax { lanes, unit_embeddings_gd }
     }
 
     /// Whether exponentials might overflow, so that each sample's largest logit is needed first.
@@ -95,7 +98,9 @@ impl<'a> TiledSoftmax<'a> {
     /// As above.
     pub fn forward(&mut self, offsets_g: Option<&[f64]>) -> Result<LaneSums, HeadError> {
         if let Some(offsets_g) = offsets_g {
-            let offsets_g = Tensor::from_slice(offsets_g).to_kind(Kind::Float);
+            let offsets_g = Tensor::from_slice(offsets_g)
+                .to_kind(Kind::Float)
+                .to_device(self.unit_embeddings_gd.device());
             for lane in &mut self.lanes {
                 lane.offsets_g = Some(offsets_g.shallow_clone());
             }
@@ -109,7 +114,7 @@ impl<'a> TiledSoftmax<'a> {
             }
             weighted_rows_gd += lane.weighted_rows_gd;
         }
-        Ok(LaneSums { sums_g, weighted_rows_gd })
+        Ok(LaneSums { sums_g, weighted_rows_gd: weighted_rows_gd.to_device(Device::Cpu) })
     }
 
     /// Second pass: gradients of the rows, and their update. Returns where the time of both passes
@@ -120,7 +125,8 @@ impl<'a> TiledSoftmax<'a> {
     /// As above.
     pub fn backward(mut self, by_cosine: &Derivatives, lr: f64) -> Result<Timings, HeadError> {
         // The factor goes with the embeddings, of which there are fewer than exponentials.
-        let weighted_gd = &self.unit_embeddings_gd * &by_cosine.factors_g1;
+        let factors_g1 = by_cosine.factors_g1.to_device(self.unit_embeddings_gd.device());
+        let weighted_gd = &self.unit_embeddings_gd * factors_g1;
         let handles: Vec<Tensor> =
             self.lanes.iter().map(|lane| weighted_gd.to_kind(kind(lane.config))).collect();
         let slopes = &by_cosine.slopes[..];

@@ -4,10 +4,11 @@
 
 use std::ops::Range;
 
-use tch::Tensor;
+use tch::{Device, TchError, Tensor};
 
 use super::{
     HeadError,
+    exponentials::{Exponentials, Logits},
     update::{Stamp, UntouchedRows, UpdateRule},
 };
 
@@ -18,6 +19,11 @@ use super::{
 pub trait CentreStore: Send {
     /// Number of rows.
     fn n_rows(&self) -> usize;
+
+    /// Where its tiles compute: what they take and give is there.
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
 
     /// Cuts `rows` into tiles of `tile_rows` rows, the last perhaps shorter, that threads can work
     /// on side by side.
@@ -129,6 +135,15 @@ pub trait CentreTile: Send {
     ///
     /// [`HeadError`] if the rows cannot be reached, here and below.
     fn unit_rows(&mut self, rule: &dyn UpdateRule, unit_td: &mut Tensor) -> Result<(), HeadError>;
+
+    /// Takes the exponentials of the tile's logits.
+    ///
+    /// # Errors
+    ///
+    /// That of libtorch if memory runs out.
+    fn exponentials(&mut self, logits: &Logits<'_>) -> Result<Exponentials, TchError> {
+        logits.exponentials()
+    }
 
     /// Sends the gradient through the normalisation of the rows, after the steps they have missed,
     /// and moves them by one step at learning rate `lr`.
