@@ -109,6 +109,38 @@ fn of_two_images_that_are_unlike_only_the_surer_stranger_moves() {
 }
 
 #[test]
+fn an_image_between_two_names_of_one_person_is_no_label_error() {
+    // Identity 1 lies at a cosine of 0.8 to identity 0, of which one image lies beyond it, at 0.45 to
+    // its own and 0.89 to the other. Where identity 1 lies at a right angle, that image is theirs.
+    let found = |with_cousin: bool| {
+        let bench = packed("");
+        let dataset = bench.dataset("data");
+        let (mut numbers, mut is_first) = (Vec::new(), true);
+        for row in 0..dataset.len() {
+            let who = person(dataset.get(row).unwrap().source);
+            let mut embedding = [0.0f32; 16];
+            match who {
+                0 if is_first => {
+                    is_first = false;
+                    (embedding[0], embedding[14]) = (0.447, 0.894);
+                }
+                1 if with_cousin => (embedding[0], embedding[14]) = (0.8, 0.6),
+                1 => embedding[14] = 1.0,
+                _ => embedding[who] = 1.0,
+            }
+            numbers.extend(embedding.iter().flat_map(|v| v.to_le_bytes()));
+        }
+        bench.write("data.npy", &npy(dataset.len(), 16, &numbers));
+        let line =
+            "clean data --pass labels --embeddings data.npy --stranger 0.5 --label-match 0.7";
+        bench.run(line).success();
+        about(&bench, "label_error").into_iter().map(|(_, action)| action).collect::<Vec<_>>()
+    };
+    assert_eq!(found(true), Vec::<String>::new());
+    assert_eq!(found(false), ["relabel"]);
+}
+
+#[test]
 fn embeddings_of_every_kind_of_file_give_the_same_decisions() {
     let bench = packed("");
     let as_npy = embeddings(&bench, "data", with_a_second_person);
