@@ -135,7 +135,7 @@ fn identity(rows: &[u64], embeddings: &Embeddings) -> Result<Identity, IngestErr
     Ok(Identity { typical: rows[nearest.unwrap_or(0)], centre, own })
 }
 
-/// The normalised mean of the members that are one person: see [`Person::among`].
+/// The normalised mean of the members that are one person: half of them may be strangers.
 pub fn robust_centre(members: &[&[f32]]) -> Vec<f32> {
     mean(Person::among(members).of(members))
 }
