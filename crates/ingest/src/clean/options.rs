@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValue};
 use pfc_cli::Format;
 
 use super::{CleanError, Work, files, identities};
@@ -76,24 +76,39 @@ pub struct CleanArgs {
 }
 
 /// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PassName {
     /// All that look at images, and few or many where their numbers are given
     Files,
     /// labels, outliers and merges; overlap where --probes is given
     Embeddings,
-    Exact,
-    Near,
-    Small,
-    Blurred,
-    Blank,
-    Aspect,
-    Labels,
-    Outliers,
-    Merges,
-    Overlap,
-    Few,
-    Many,
+    One(Pass),
+}
+
+impl ValueEnum for PassName {
+    fn value_variants<'a>() -> &'a [PassName] {
+        const ALL: [PassName; 2 + Pass::ALL.len()] = {
+            let mut all = [PassName::Files; 2 + Pass::ALL.len()];
+            all[1] = PassName::Embeddings;
+            let mut i = 0;
+            while i < Pass::ALL.len() {
+                all[2 + i] = PassName::One(Pass::ALL[i]);
+                i += 1;
+            }
+            all
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            PassName::Files => PossibleValue::new("files")
+                .help("All that look at images, and few or many where their numbers are given"),
+            PassName::Embeddings => PossibleValue::new("embeddings")
+                .help("labels, outliers and merges; overlap where --probes is given"),
+            PassName::One(pass) => PossibleValue::new(pass.name()),
+        })
+    }
 }
 
 /// A pass, in the order in which they run.
@@ -114,8 +129,20 @@ pub enum Pass {
 }
 
 impl Pass {
-    const IMAGES: [Pass; 6] =
-        [Pass::Exact, Pass::Near, Pass::Small, Pass::Blurred, Pass::Blank, Pass::Aspect];
+    const ALL: [Pass; 12] = [
+        Pass::Exact,
+        Pass::Near,
+        Pass::Small,
+        Pass::Blurred,
+        Pass::Blank,
+        Pass::Aspect,
+        Pass::Labels,
+        Pass::Outliers,
+        Pass::Merges,
+        Pass::Overlap,
+        Pass::Few,
+        Pass::Many,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -137,7 +164,7 @@ impl Pass {
 
     /// Whether it looks at pixels.
     pub fn needs_images(self) -> bool {
-        Pass::IMAGES.contains(&self)
+        self <= Pass::Aspect
     }
 
     /// Whether it compares embeddings.
@@ -178,24 +205,14 @@ impl CleanArgs {
         let counts = [self.min_images.map(|_| Pass::Few), self.max_images.map(|_| Pass::Many)];
         match name {
             PassName::Files => {
-                Pass::IMAGES.into_iter().chain(counts.into_iter().flatten()).collect()
+                let images = Pass::ALL.into_iter().filter(|pass| pass.needs_images());
+                images.chain(counts.into_iter().flatten()).collect()
             }
             PassName::Embeddings => {
                 let overlap = self.probes.as_ref().map(|_| Pass::Overlap);
                 [Pass::Labels, Pass::Outliers, Pass::Merges].into_iter().chain(overlap).collect()
             }
-            PassName::Exact => vec![Pass::Exact],
-            PassName::Near => vec![Pass::Near],
-            PassName::Small => vec![Pass::Small],
-            PassName::Blurred => vec![Pass::Blurred],
-            PassName::Blank => vec![Pass::Blank],
-            PassName::Aspect => vec![Pass::Aspect],
-            PassName::Labels => vec![Pass::Labels],
-            PassName::Outliers => vec![Pass::Outliers],
-            PassName::Merges => vec![Pass::Merges],
-            PassName::Overlap => vec![Pass::Overlap],
-            PassName::Few => vec![Pass::Few],
-            PassName::Many => vec![Pass::Many],
+            PassName::One(pass) => vec![pass],
         }
     }
 

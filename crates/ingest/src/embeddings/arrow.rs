@@ -84,3 +84,82 @@ fn numbers(batch: &RecordBatch) -> Result<(Vec<f32>, usize), String> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{
+        ArrayRef,
+        types::{Float32Type, Float64Type, Int32Type},
+    };
+    use arrow_ipc::writer::FileWriter;
+
+    use super::*;
+    use crate::embeddings::Embeddings;
+
+    fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn written(batches: &[RecordBatch]) -> tempfile::TempPath {
+        let file = tempfile::Builder::new().suffix(".arrow").tempfile().unwrap();
+        let (file, path) = file.into_parts();
+        let mut writer = FileWriter::try_new(file, &batches[0].schema()).unwrap();
+        batches.iter().for_each(|batch| writer.write(batch).unwrap());
+        writer.finish().unwrap();
+        path
+    }
+
+    fn fixed(rows: &[[f32; 2]]) -> ArrayRef {
+        let rows = rows.iter().map(|row| Some(row.map(Some)));
+        Arc::new(FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(rows, 2))
+    }
+
+    fn lists<const N: usize>(rows: [&[f64]; N]) -> ArrayRef {
+        let rows = rows.iter().map(|row| Some(row.iter().copied().map(Some)));
+        Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(rows))
+    }
+
+    #[test]
+    fn batches_of_lists_are_read_with_their_names() {
+        let names = |names: &[&str]| Arc::new(StringArray::from(names.to_vec())) as ArrayRef;
+        let all = batch(vec![
+            ("source", names(&["x/1", "b/2", "a/1"])),
+            ("embedding", fixed(&[[9.0, 9.0], [3.0, 4.0], [0.0, -2.0]])),
+        ]);
+        // A slice starts in the middle of its arrays.
+        let last = batch(vec![("source", names(&["c/1"])), ("embedding", fixed(&[[4.0, 3.0]]))]);
+        let path = written(&[all.slice(1, 2), last]);
+        let opened = Embeddings::open(&path).unwrap();
+        assert_eq!(opened.names.as_deref().unwrap(), ["b/2", "a/1", "c/1"]);
+        let embeddings = opened.in_order();
+        assert_eq!(embeddings.rows(&[0, 1, 2]).unwrap(), [0.6, 0.8, 0.0, -1.0, 0.8, 0.6]);
+    }
+
+    #[test]
+    fn doubles_in_lists_of_one_length_are_read() {
+        let path = written(&[batch(vec![("embeddings", lists([&[0.0, 5.0], &[-3.0, 4.0]]))])]);
+        let embeddings = Embeddings::open(&path).unwrap().in_order();
+        assert_eq!(embeddings.rows(&[0, 1]).unwrap(), [0.0, 1.0, -0.6, 0.8]);
+    }
+
+    #[test]
+    fn what_are_no_embeddings_says_why() {
+        let check = |column: (&str, ArrayRef), expected: &str| {
+            let error = Embeddings::open(&written(&[batch(vec![column])])).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(("embedding", lists([&[1.0], &[1.0, 2.0]])), "different numbers of numbers");
+        check(("vector", lists([&[1.0]])), "no column `embedding`");
+        let whole = ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)])]);
+        check(("embedding", Arc::new(whole)), "no list of float32 or float64");
+        let missing = vec![Some([Some(1.0), Some(2.0)]), None];
+        let missing = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(missing, 2);
+        check(("embedding", Arc::new(missing)), "a row has no embedding");
+        let path = written(&[batch(vec![("embedding", fixed(&[[1.0, 2.0]]))])]);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(Embeddings::open(&path).is_err());
+    }
+}

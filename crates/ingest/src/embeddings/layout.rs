@@ -89,3 +89,62 @@ pub fn safetensors(mut file: &File) -> Result<Layout, String> {
         (None, _) => Err("it holds several arrays, and none is called `embeddings`".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::embeddings::Embeddings;
+
+    fn safetensors(header: &str, numbers: &[u8]) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), numbers].concat()
+    }
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn halves_of_safetensors_are_read() {
+        let header = r#"{"__metadata__":{"of":"a test"},
+            "x":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},
+            "e":{"dtype":"F16","shape":[2,2],"data_offsets":[8,16]}}"#;
+        // 3, 4 and -0.5, 0 as binary16.
+        let numbers = [[0; 8], [0x00, 0x42, 0x00, 0x44, 0x00, 0xb8, 0x00, 0x00]].concat();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e.safetensors");
+        std::fs::write(&path, safetensors(header, &numbers)).unwrap();
+        let embeddings = Embeddings::open(&path).unwrap().in_order();
+        assert_eq!((embeddings.len(), embeddings.dim()), (2, 2));
+        // At length 1.
+        assert_eq!(embeddings.rows(&[1, 0]).unwrap(), [-1.0, 0.0, 0.6, 0.8]);
+    }
+
+    #[test]
+    fn of_several_arrays_the_one_called_embeddings_is_read() {
+        let array = |name: &str, start: u64| {
+            format!(
+                r#""{name}":{{"dtype":"F64","shape":[1,1],"data_offsets":[{start},{}]}}"#,
+                start + 8
+            )
+        };
+        let numbers = [0; 16];
+        let both = |second: &str| format!("{{{},{}}}", array("a", 0), array(second, 8));
+        let header = both("embeddings");
+        let found = super::safetensors(&file(&safetensors(&header, &numbers))).unwrap();
+        let start = 8 + header.len() as u64 + 8;
+        assert_eq!(found, Layout { start, rows: 1, dim: 1, number: Number::F64 });
+        let check = |bytes: &[u8], expected: &str| {
+            let error = super::safetensors(&file(bytes)).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(&safetensors(&both("b"), &numbers), "none is called `embeddings`");
+        check(&safetensors("{}", &[]), "no two-dimensional array");
+        check(&safetensors(&both("embeddings"), &numbers[..8]), "do not fit into its");
+        check(&u64::MAX.to_le_bytes(), "a header of");
+        check(&safetensors("{", &[]), "its header");
+    }
+}

@@ -157,3 +157,34 @@ fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, IngestError> {
     })?;
     Ok(resized.data)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_pass_goes_on_at_a_whole_row_and_does_the_last_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = folder.path().join("e.part");
+        let header = npy::write_header(1000, 2);
+        let opened = |bytes: &[u8]| {
+            std::fs::write(&part, bytes).unwrap();
+            let (mut file, done) = resume(&part, &header, 8, 1000).unwrap();
+            let length = file.metadata().unwrap().len();
+            assert_eq!(file.stream_position().unwrap(), length);
+            (done, length)
+        };
+        let start = header.len() as u64;
+        let rows = |n: u64| [&header[..], &vec![7; 8 * n as usize]].concat();
+        assert_eq!(opened(&rows(CHUNK + 44)), (44, start + 44 * 8));
+        // Half a row at the end.
+        assert_eq!(opened(&[rows(CHUNK + 44), vec![7; 5]].concat()), (44, start + 44 * 8));
+        // Fewer rows than are done again, none, half a header, and that of another model.
+        assert_eq!(opened(&rows(3)), (0, start));
+        assert_eq!(opened(&rows(0)), (0, start));
+        assert_eq!(opened(&header[..40]), (0, start));
+        assert_eq!(opened(&npy::write_header(1000, 4)), (0, start));
+        // Whatever is beyond the last row is cut off.
+        assert_eq!(opened(&rows(2000)), (1000 - CHUNK, start + (1000 - CHUNK) * 8));
+    }
+}

@@ -22,7 +22,8 @@ type Key = fn(&Signature) -> u128;
 /// Bounds of the pass near.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct NearOptions {
-    /// near: bits of 64 in which perceptual hashes may differ
+    /// near: bits of 64 in which perceptual hashes may differ; 4 find more than 2 and, as pixels
+    /// decide, nothing wrong (docs/cleaning.md)
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=7))]
     near_bits: u32,
     /// near: mean difference of the pixels, in grey levels, up to which it is the same picture

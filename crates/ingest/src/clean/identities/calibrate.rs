@@ -19,7 +19,7 @@ const PAIRS_MIN: u64 = 1000;
 /// Where the tail is read. Further out it may hold people with two labels, which are looked for.
 const RATES: [f64; 2] = [1e-1, 1e-2];
 /// Rate of the bound that tells centres of one person from mixtures, whose scores say nothing.
-const SURE_RATE: f64 = 1e-3;
+pub const SURE_RATE: f64 = 1e-3;
 const SEED: u64 = 0x1a7e;
 
 /// Scores of pairs of different identities.

@@ -14,6 +14,9 @@ use crate::{
 const MEDOID_MAX: usize = 64;
 /// Rounds of centre, nearest half, centre.
 const ROUNDS: usize = 3;
+/// Share of the nearest half's typical score from which on an image outside that half is of the same
+/// person: strangers reach about a third of it.
+const INSIDE: f64 = 0.5;
 /// Identities between two looks at whether the user wants to stop.
 const CHUNK: usize = 1024;
 
@@ -24,8 +27,7 @@ pub struct Centres {
     /// `[G, D]`, each of length 1, in the order of the groups.
     data: Vec<f32>,
     dim: usize,
-    /// Per row of each group in turn: cosine with the centre; of two images with one another; NaN of
-    /// a single one.
+    /// Per row of each group in turn: cosine with the centre of the others; NaN of a single one.
     own: Vec<f32>,
     /// Where the rows of each group begin in `own`.
     starts: Vec<usize>,
@@ -120,11 +122,11 @@ impl Centres {
 fn identity(rows: &[u64], embeddings: &Embeddings) -> Result<Identity, IngestError> {
     let data = embeddings.rows(rows)?;
     let members: Vec<&[f32]> = data.chunks_exact(embeddings.dim()).collect();
-    let centre = robust_centre(&members);
-    let own: Vec<f32> = match members.as_slice() {
-        [_] => vec![f32::NAN],
-        [a, b] => vec![cosine(a, b); 2],
-        all => all.iter().map(|member| cosine(member, &centre)).collect(),
+    let person = Person::among(&members);
+    let centre = mean(person.of(&members));
+    let own = match members.len() {
+        1 => vec![f32::NAN],
+        _ => person.without_each(&members).into_iter().map(|score| score as f32).collect(),
     };
     let nearest = (0..rows.len()).max_by(|&a, &b| {
         let score = |i: usize| cosine(members[i], &centre);
@@ -133,21 +135,73 @@ fn identity(rows: &[u64], embeddings: &Embeddings) -> Result<Identity, IngestErr
     Ok(Identity { typical: rows[nearest.unwrap_or(0)], centre, own })
 }
 
-/// The normalised mean of the half of `members` that is nearest to it, found from the member with
-/// the greatest median cosine to the others: up to half of them may be strangers. Of two, their mean.
+/// The normalised mean of the members that are one person: half of them may be strangers.
 pub fn robust_centre(members: &[&[f32]]) -> Vec<f32> {
-    if members.len() <= 2 {
-        return mean(members.iter().copied());
+    mean(Person::among(members).of(members))
+}
+
+/// Which of an identity's images show the person that most of them show.
+struct Person {
+    is_inside: Vec<bool>,
+}
+
+impl Person {
+    /// The half of `members` that is nearest to its own mean, found from the member with the greatest
+    /// median cosine to the others, so that up to half of them may be strangers; and those outside it
+    /// that are like it. Of two members both.
+    fn among(members: &[&[f32]]) -> Person {
+        let mut person = Person { is_inside: vec![true; members.len()] };
+        if members.len() <= 2 {
+            return person;
+        }
+        let mut centre = members[medoid(members)].to_vec();
+        let n_half = members.len().div_ceil(2).max(2);
+        for _ in 0..ROUNDS {
+            let mut order: Vec<(f32, usize)> = members
+                .iter()
+                .enumerate()
+                .map(|(i, member)| (cosine(member, &centre), i))
+                .collect();
+            order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            person.is_inside.fill(false);
+            order[..n_half].iter().for_each(|&(_, i)| person.is_inside[i] = true);
+            centre = mean(person.of(members));
+        }
+        person.admit(members);
+        person
     }
-    let mut centre = members[medoid(members)].to_vec();
-    let n_kept = members.len().div_ceil(2).max(2);
-    for _ in 0..ROUNDS {
-        let mut order: Vec<(f32, usize)> =
-            members.iter().enumerate().map(|(i, member)| (cosine(member, &centre), i)).collect();
-        order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        centre = mean(order[..n_kept].iter().map(|&(_, i)| members[i]));
+
+    /// Takes in whoever is like those inside.
+    fn admit(&mut self, members: &[&[f32]]) {
+        let scores = self.without_each(members);
+        let scored = scores.iter().zip(&self.is_inside);
+        let inside: Vec<f32> = scored.filter(|(_, is)| **is).map(|(s, _)| *s as f32).collect();
+        let least = INSIDE * f64::from(median(&inside));
+        let all = self.is_inside.iter_mut().zip(scores);
+        all.for_each(|(is_inside, score)| *is_inside |= score >= least);
     }
-    centre
+
+    fn of<'a>(&self, members: &[&'a [f32]]) -> impl Iterator<Item = &'a [f32]> + Clone {
+        members.iter().zip(&self.is_inside).filter(|(_, is)| **is).map(|(member, _)| *member)
+    }
+
+    /// The cosine of each member with the mean of those inside but for itself: one's own image says
+    /// nothing of whether it belongs to the others.
+    fn without_each(&self, members: &[&[f32]]) -> Vec<f64> {
+        let sum = sum(self.of(members));
+        let score = |(member, is_inside): (&&[f32], &bool)| {
+            let own = if *is_inside { 1.0 } else { 0.0 };
+            let (mut product, mut square) = (0.0, 0.0);
+            for (sum, v) in sum.iter().zip(*member) {
+                let v = f64::from(*v);
+                let rest = sum - own * v;
+                product += rest * v;
+                square += rest * rest;
+            }
+            if square < 1e-12 { 0.0 } else { product / square.sqrt() }
+        };
+        members.iter().zip(&self.is_inside).map(score).collect()
+    }
 }
 
 /// The member that is most like the others, by the median; of many, among some spread evenly.
@@ -166,12 +220,18 @@ fn medoid(members: &[&[f32]]) -> usize {
 /// The mean with length 1; a mean of nothing or of opposites is the first.
 fn mean<'a>(members: impl Iterator<Item = &'a [f32]> + Clone) -> Vec<f32> {
     let first = members.clone().next().unwrap_or(&[]).to_vec();
-    let mut sum = vec![0.0f64; first.len()];
+    let sum = sum(members);
+    let norm = sum.iter().map(|v| v * v).sum::<f64>().sqrt();
+    if norm < 1e-6 { first } else { sum.iter().map(|v| (v / norm) as f32).collect() }
+}
+
+/// The sum of `members`, each as long as the first.
+fn sum<'a>(members: impl Iterator<Item = &'a [f32]> + Clone) -> Vec<f64> {
+    let mut sum = vec![0.0; members.clone().next().map_or(0, <[f32]>::len)];
     for member in members {
         sum.iter_mut().zip(member).for_each(|(sum, v)| *sum += f64::from(*v));
     }
-    let norm = sum.iter().map(|v| v * v).sum::<f64>().sqrt();
-    if norm < 1e-6 { first } else { sum.iter().map(|v| (v / norm) as f32).collect() }
+    sum
 }
 
 /// Product of two rows of length 1, the same on every machine.
@@ -205,6 +265,29 @@ mod tests {
         assert_eq!(robust_centre(&members[..1]), stranger);
         let half = 0.5f32.sqrt();
         assert_eq!(robust_centre(&members[..2]), [half, half, 0.0]);
+    }
+
+    #[test]
+    fn an_image_is_compared_with_the_others_and_not_with_itself() {
+        let scores = |members: &[&[f32]]| Person::among(members).without_each(members);
+        let (x, y, z) = ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]);
+        // Of three strangers each is like nobody.
+        assert_eq!(scores(&[&x, &y, &z]), [0.0, 0.0, 0.0]);
+        // Two images of one person at 0.6, and a stranger.
+        let close = [0.6, 0.8, 0.0];
+        let found = scores(&[&x, &z, &close]);
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
+        assert!(near(found[0], 0.6) && near(found[1], 0.0) && near(found[2], 0.6), "{found:?}");
+    }
+
+    #[test]
+    fn all_images_of_the_person_make_the_centre() {
+        // The nearest half are the first two; the third is like them, the fourth is a stranger.
+        let (a, b, c) = ([1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.6, 0.8, 0.0]);
+        let centre = robust_centre(&[&a, &b, &c, &[0.0, 0.0, 1.0]]);
+        // (2.6, 0.8) at length 1.
+        assert!((centre[0] - 0.955_779).abs() < 1e-5 && (centre[1] - 0.294_086).abs() < 1e-5);
+        assert_eq!(centre[2], 0.0);
     }
 
     #[test]

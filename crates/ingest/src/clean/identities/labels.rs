@@ -1,10 +1,15 @@
 //! Images under a wrong label.
 
+use std::collections::HashMap;
+
 use pfc_metrics::{Rows, near};
 use pfc_shard::decisions::{Action, Decision};
 use serde_json::json;
 
-use super::{Bounds, calibrate, centres::Centres};
+use super::{
+    Bounds, calibrate,
+    centres::{Centres, cosine},
+};
 use crate::{IngestError, clean::Work, embeddings::Embeddings};
 
 /// Share of strangers that pass as one's own image: what is below that score is looked at.
@@ -16,7 +21,9 @@ const CHUNK: usize = 1 << 16;
 
 /// Relabels images that are far from their own identity, near to another's centre and nearer to it
 /// than to their own by a margin, where the other identity is sure of itself. Such as are near to a
-/// single image only, or not near enough, are suspicions.
+/// single image only, or not near enough, are suspicions. Where both identities look like one person,
+/// which is for `merges` to decide, it is no error. The surest go first, and what is then alone
+/// in its identity stays as a suspicion: of two images that are unlike, one is where it belongs.
 ///
 /// Only suspects are compared with all centres: 2·D·(suspects)·G operations.
 ///
@@ -46,12 +53,28 @@ pub fn labels(
     );
     let judge =
         Judge { work, centres: &centres, stranger, label_match, margin: bounds.label_margin };
-    let mut decisions = Vec::new();
+    let mut judged = Vec::new();
     for chunk in suspects.chunks(CHUNK) {
-        decisions.extend(judge.decide(chunk, embeddings)?);
+        judged.extend(judge.decide(chunk, embeddings)?);
     }
+    leave_one(&centres, &mut judged);
+    let mut decisions: Vec<Decision> = judged.into_iter().map(|(_, decision)| decision).collect();
     decisions.sort_by_key(|decision| decision.row);
     Ok(decisions)
+}
+
+/// Makes suspicions of the moves that would take the last image of an identity; the surest moves
+/// come first.
+fn leave_one(centres: &Centres, judged: &mut [(usize, Decision)]) {
+    judged.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)));
+    let mut n_moved: HashMap<usize, usize> = HashMap::new();
+    for (place, decision) in judged.iter_mut().filter(|(_, d)| d.action == Action::Relabel) {
+        let n_moved = n_moved.entry(*place).or_default();
+        match *n_moved + 1 < centres.n_images(*place) {
+            true => *n_moved += 1,
+            false => decision.action = Action::Suspect,
+        }
+    }
 }
 
 /// An image that may be a stranger's.
@@ -80,11 +103,12 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    /// The place of a suspect's identity, and what is decided of it.
     fn decide(
         &self,
         suspects: &[Suspect],
         embeddings: &Embeddings,
-    ) -> Result<Vec<Decision>, IngestError> {
+    ) -> Result<Vec<(usize, Decision)>, IngestError> {
         if suspects.is_empty() {
             return Ok(Vec::new());
         }
@@ -94,7 +118,9 @@ impl Judge<'_> {
         let allowed = |i: usize, to: usize| to != suspects[i].place && self.is_sure(to);
         let found = near::nearest(images, self.centres.rows(), allowed);
         let judged = suspects.iter().zip(found);
-        Ok(judged.filter_map(|(suspect, found)| self.judge(suspect, found?)).collect())
+        let decided = judged
+            .filter_map(|(suspect, found)| Some((suspect.place, self.judge(suspect, found?)?)));
+        Ok(decided.collect())
     }
 
     /// Whether the identity is one person, as far as its images tell: a single one always is.
@@ -103,8 +129,18 @@ impl Judge<'_> {
         cohesion.is_nan() || cohesion >= self.stranger
     }
 
+    /// Whether two identities look like one. The centre of one that is not sure of itself says
+    /// nothing: it is made of the suspect too.
+    fn is_one_person(&self, a: usize, b: usize) -> bool {
+        let is_sure = self.centres.cohesion[a] >= self.stranger;
+        is_sure && cosine(self.centres.centre(a), self.centres.centre(b)) >= self.label_match
+    }
+
     fn judge(&self, suspect: &Suspect, (to, score): (u32, f32)) -> Option<Decision> {
         let to = to as usize;
+        if self.is_one_person(suspect.place, to) {
+            return None;
+        }
         let is_single = self.centres.n_images(to) == 1;
         let bound = self.label_match + if is_single { SINGLE_EXTRA } else { 0.0 };
         let is_nearer = score >= suspect.own + self.margin;

@@ -4,6 +4,7 @@
 
 mod calibrate;
 mod centres;
+mod compare;
 mod labels;
 mod merges;
 mod outliers;
@@ -21,8 +22,8 @@ pub use overlap::overlap;
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Bounds {
     /// merges, overlap: wrong pairs to expect among all that are compared; bounds are calibrated to
-    /// that
-    #[arg(long, value_name = "N", default_value_t = 0.3, value_parser = positive)]
+    /// that, and of the pairs above them merges takes only those that are mutually nearest
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = positive)]
     pub false_matches: f64,
     /// merges: cosine of two centres above which they are one person
     #[arg(long, value_name = "COSINE", value_parser = cosine)]

@@ -17,7 +17,7 @@ const CLUSTER_MIN: usize = 3;
 const CLUSTER_SHARE_MIN: f64 = 0.1;
 
 /// Drops images of identities of three or more that are no nearer to their centre than strangers
-/// are; of those a little nearer, and of two that are unlike, it makes suspicions. Images that are
+/// are; of those a little nearer, and where most images are unlike, it makes suspicions. Images that are
 /// like one another but not like the rest are a second person's: see [`SecondCluster`].
 ///
 /// # Errors
@@ -49,6 +49,8 @@ pub fn outliers(
             .filter(|(row, own)| *own < stranger && !work.view.is_pinned(*row))
             .collect();
         let cluster = second_cluster(&centres, place, &far, stranger, embeddings)?;
+        // Among two, or where most are strangers to one another, none is known to be the right one.
+        let is_sure = centres.n_images(place) > 2 && centres.cohesion[place] >= stranger;
         let is_split = bounds.second_cluster == SecondCluster::Split && !cluster.is_empty();
         for &(row, own) in &far {
             let in_cluster = cluster.contains(&row);
@@ -63,9 +65,7 @@ pub fn outliers(
                 }
                 (true, SecondCluster::Drop) => decide(Action::Drop, "second_person", stranger),
                 (true, SecondCluster::Keep) => decide(Action::Suspect, "second_person", stranger),
-                (false, _) if own < outlier && centres.n_images(place) > 2 => {
-                    decide(Action::Drop, "outlier", outlier)
-                }
+                (false, _) if own < outlier && is_sure => decide(Action::Drop, "outlier", outlier),
                 (false, _) => decide(Action::Suspect, "outlier", outlier),
             });
         }

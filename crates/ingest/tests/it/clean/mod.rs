@@ -1,5 +1,7 @@
 //! `pfc-ingest clean`, `decisions`, `compact`, `review`, `report` and `merge --match`.
 
+mod people;
+
 use std::{collections::BTreeSet, fs};
 
 use crate::common::{Bench, stderr};
@@ -118,17 +120,19 @@ fn wrong_labels_are_set_right_and_split_people_joined() {
         person(&who.unwrap_or(folder))
     };
     bench.write("data.npy", &embeddings(&bench, "data", shows));
-    bench
-        .run(
-            "clean data --pass embeddings --embeddings data.npy --same-person 0.8 \
-               --label-match 0.7 --stranger 0.5 --outlier 0.3",
-        )
-        .success();
+    let line = "clean data --pass embeddings --embeddings data.npy --same-person 0.8 \
+                --label-match 0.7 --stranger 0.5 --outlier 0.3";
+    bench.run(&format!("{line} --threads 2")).success();
+    let first = fs::read(bench.path("data/decisions/000.arrow")).unwrap();
+    bench.run("decisions undo data").success();
+    bench.run(&format!("{line} --threads 1")).success();
+    assert_eq!(fs::read(bench.path("data/decisions/000.arrow")).unwrap(), first);
     let relabelled = decisions(&bench, "--action relabel");
     assert_eq!(relabelled.len(), list("faults").len());
     let merged = decisions(&bench, "--action merge");
     assert_eq!(merged.len(), list("splits").len());
     bench.run("compact data clean").success();
+    bench.run("verify clean").success();
     let clean = bench.dataset("clean");
     assert_eq!(clean.n_identities(), 12);
     for row in 0..clean.len() {
