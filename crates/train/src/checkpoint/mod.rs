@@ -48,8 +48,8 @@ pub struct CheckpointConfig {
     /// it; empty keeps none. Only measured steps that are saved count.
     pub best: String,
     /// Whether the run goes on while a checkpoint is written: a step is held up only for the copy in
-    /// memory, which takes as much as centres, network and optimizer do. Centres that are kept in a
-    /// file are saved on the spot in any case.
+    /// memory, which takes as much as centres, network and optimizer do. Where a CPU computes, writing
+    /// slows the step beside it. Centres that are kept in a file are saved on the spot in any case.
     pub in_background: bool,
 }
 
