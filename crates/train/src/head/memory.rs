@@ -22,10 +22,12 @@ pub(super) struct Memory {
 
 impl Memory {
     /// `n_bytes` zeros that no file holds.
-    pub fn anonymous(n_bytes: usize) -> io::Result<Memory> {
+    ///
+    /// * `n_bytes_all`: what all ranks take together, which may be on one machine
+    pub fn anonymous(n_bytes: usize, n_bytes_all: u64) -> io::Result<Memory> {
         // A mapping of nothing is an error.
         let map = MmapOptions::new().len(n_bytes.max(1)).no_reserve_swap().map_anon()?;
-        advise_large_pages(&map);
+        advise_large_pages(&map, n_bytes_all);
         Ok(Memory { map, n_bytes })
     }
 
@@ -60,14 +62,14 @@ impl Memory {
 /// are small, and more into having each of them handed out. But a large page is there as a whole once
 /// a byte of it is touched, so that a few steps fill all of it: memory that would not have room for
 /// that must stay in small ones.
-fn advise_large_pages(map: &MmapMut) {
+fn advise_large_pages(map: &MmapMut, n_bytes_all: u64) {
     #[cfg(target_os = "linux")]
-    if (map.len() as u64) < free_bytes() / 8 * LARGE_PAGES_EIGHTHS {
+    if n_bytes_all < free_bytes() / 8 * LARGE_PAGES_EIGHTHS {
         // It is advice: a system without large pages does not take it.
         let _ = map.advise(memmap2::Advice::HugePage);
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = map;
+    let _ = (map, n_bytes_all);
 }
 
 /// Memory that processes can still have; 0 where the system does not say.

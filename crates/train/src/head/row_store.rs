@@ -61,7 +61,8 @@ impl RowStore {
         let n_stamp_bytes = n_rows * n_slots * size_of::<Stamp>();
         let (bytes, stamps, folder) = match &config.centres {
             Placement::Host | Placement::Device => {
-                let granted = |n| Memory::anonymous(n).map_err(|_| refused());
+                let of_all_ranks = range.classes().saturating_mul(frame.stride() as u64);
+                let granted = |n| Memory::anonymous(n, of_all_ranks).map_err(|_| refused());
                 (granted(n_bytes)?, granted(n_stamp_bytes)?, None)
             }
             Placement::File(path) => {
