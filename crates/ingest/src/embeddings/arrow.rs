@@ -91,7 +91,7 @@ mod tests {
 
     use arrow_array::{
         ArrayRef,
-        types::{Float32Type, Float64Type, Int32Type},
+        types::{Float16Type, Float32Type, Float64Type, Int32Type},
     };
     use arrow_ipc::writer::FileWriter;
 
@@ -145,6 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn halves_are_read() {
+        let rows =
+            [[0.0, 5.0], [-3.0, 4.0]].map(|row| Some(row.map(|v| Some(half::f16::from_f32(v)))));
+        let column = FixedSizeListArray::from_iter_primitive::<Float16Type, _, _>(rows, 2);
+        let path = written(&[batch(vec![("embedding", Arc::new(column))])]);
+        let embeddings = Embeddings::open(&path).unwrap().in_order();
+        assert_eq!(embeddings.rows(&[0, 1]).unwrap(), [0.0, 1.0, -0.6, 0.8]);
+    }
+
+    #[test]
     fn what_are_no_embeddings_says_why() {
         let check = |column: (&str, ArrayRef), expected: &str| {
             let error = Embeddings::open(&written(&[batch(vec![column])])).unwrap_err().to_string();
@@ -153,7 +163,7 @@ mod tests {
         check(("embedding", lists([&[1.0], &[1.0, 2.0]])), "different numbers of numbers");
         check(("vector", lists([&[1.0]])), "no column `embedding`");
         let whole = ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)])]);
-        check(("embedding", Arc::new(whole)), "no list of float32 or float64");
+        check(("embedding", Arc::new(whole)), "no list of float16, 32 or 64");
         let missing = vec![Some([Some(1.0), Some(2.0)]), None];
         let missing = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(missing, 2);
         check(("embedding", Arc::new(missing)), "a row has no embedding");
