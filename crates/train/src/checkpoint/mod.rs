@@ -29,7 +29,7 @@ use crate::{
 };
 use changes::changes;
 use publish::Publisher;
-use snapshot::{Files, Snapshot, Whole, files_of};
+use snapshot::{Failed, Files, Snapshot, Whole, files_of};
 
 /// The network as it is trained, where the one that is measured and exported is a mean.
 const TRAINED: &str = "trained.safetensors";
@@ -96,6 +96,9 @@ pub struct Keeper<'a> {
     ranks: &'a Ranks,
     data: DataIdentity,
     under_way: UnderWay,
+    /// A checkpoint that the first rank could not write. Its folder stays until the run has ended:
+    /// other ranks may be writing into it, and would blame that it is gone.
+    unfinished: Option<Writer>,
 }
 
 /// A save that is under way.
@@ -104,7 +107,7 @@ enum UnderWay {
     #[default]
     Nothing,
     /// This rank writes its files.
-    Writing(JoinHandle<Result<Files, TrainError>>),
+    Writing(JoinHandle<Result<Files, Box<Failed>>>),
     /// They are there; other ranks may not be as far.
     Written(Box<Files>),
     /// All are there, and the first rank makes the checkpoint visible.
@@ -133,7 +136,7 @@ impl<'a> Keeper<'a> {
             checksum: format!("{:032x}", content_hash(&bytes)),
         };
         let under_way = UnderWay::Nothing;
-        let keeper = Keeper { folder, config, plan, ranks, data, under_way };
+        let keeper = Keeper { folder, config, plan, ranks, data, under_way, unfinished: None };
         keeper.check_same_everywhere()?;
         Ok(keeper)
     }
@@ -194,7 +197,7 @@ impl<'a> Keeper<'a> {
             self.under_way = UnderWay::Writing(in_thread(move || snapshot.write())?);
             return Ok(());
         }
-        self.under_way = UnderWay::Written(Box::new(snapshot.write()?));
+        self.under_way = self.written(snapshot.write())?;
         self.settle()?;
         // Only what is safe may replace what was.
         self.ranks.meet()?;
@@ -208,9 +211,7 @@ impl<'a> Keeper<'a> {
     /// Why it could not, or why the checkpoint could not be made visible.
     pub fn is_writing(&mut self) -> Result<bool, TrainError> {
         self.under_way = match std::mem::take(&mut self.under_way) {
-            UnderWay::Writing(thread) if thread.is_finished() => {
-                UnderWay::Written(Box::new(join(thread)?))
-            }
+            UnderWay::Writing(thread) if thread.is_finished() => self.written(join(thread))?,
             UnderWay::Publishing(thread) if thread.is_finished() => {
                 join(thread)?;
                 UnderWay::Nothing
@@ -253,7 +254,7 @@ impl<'a> Keeper<'a> {
     /// Why it failed.
     pub fn settle(&mut self) -> Result<(), TrainError> {
         self.under_way = match std::mem::take(&mut self.under_way) {
-            UnderWay::Writing(thread) => UnderWay::Written(Box::new(join(thread)?)),
+            UnderWay::Writing(thread) => self.written(join(thread))?,
             other => other,
         };
         self.publish()?;
@@ -269,6 +270,17 @@ impl<'a> Keeper<'a> {
         if self.ranks.world() == 1 || error.is_on_every_rank() {
             // The error that is already there is the one to be read.
             let _ = self.settle();
+        }
+    }
+
+    fn written(&mut self, files: Result<Files, Box<Failed>>) -> Result<UnderWay, TrainError> {
+        match files {
+            Ok(files) => Ok(UnderWay::Written(Box::new(files))),
+            Err(failed) => {
+                let Failed { error, writer } = *failed;
+                self.unfinished = writer;
+                Err(error)
+            }
         }
     }
 
@@ -317,12 +329,12 @@ impl Drop for Keeper<'_> {
 }
 
 fn in_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, TrainError> + Send + 'static,
-) -> Result<JoinHandle<Result<T, TrainError>>, TrainError> {
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, TrainError> {
     let thread = std::thread::Builder::new().name("checkpoint".to_owned());
     thread.spawn(work).map_err(TrainError::Thread)
 }
 
-fn join<T>(thread: JoinHandle<Result<T, TrainError>>) -> Result<T, TrainError> {
+fn join<T>(thread: JoinHandle<T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

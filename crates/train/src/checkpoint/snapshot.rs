@@ -42,6 +42,14 @@ pub(super) struct Files {
     pub(super) checkpoint: Option<(Writer, Progress)>,
 }
 
+/// Why a rank could not write its files.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: TrainError,
+    /// Of the first rank: the checkpoint, whose folder goes when this is dropped.
+    pub(super) writer: Option<Writer>,
+}
+
 /// The backbone and its optimizer.
 ///
 /// * `apart`: whether the tensors are copied, so that training may go on
@@ -71,19 +79,26 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Model`].
-    pub(super) fn write(self) -> Result<Files, TrainError> {
-        let Snapshot { folder, place, centres, whole } = self;
-        let written = shards::write(&folder, place, &centres)?;
-        let checkpoint = match whole {
-            Some(Whole { mut writer, files, progress }) => {
-                for (name, tensors) in &files {
-                    writer.tensors(name, tensors)?;
-                }
-                Some((writer, progress))
-            }
-            None => None,
+    /// [`Failed`].
+    pub(super) fn write(mut self) -> Result<Files, Box<Failed>> {
+        let written = self.write_files();
+        let (writer, progress) = match self.whole {
+            Some(Whole { writer, progress, .. }) => (Some(writer), Some(progress)),
+            None => (None, None),
         };
-        Ok(Files { written, checkpoint })
+        match written {
+            Ok(written) => Ok(Files { written, checkpoint: writer.zip(progress) }),
+            Err(error) => Err(Box::new(Failed { error, writer })),
+        }
+    }
+
+    fn write_files(&mut self) -> Result<Written, TrainError> {
+        let written = shards::write(&self.folder, self.place, &self.centres)?;
+        if let Some(Whole { writer, files, .. }) = &mut self.whole {
+            for (name, tensors) in files {
+                writer.tensors(name, tensors)?;
+            }
+        }
+        Ok(written)
     }
 }
