@@ -23,16 +23,14 @@ pub struct ParquetFile {
 }
 
 impl ParquetFile {
-    /// Walks through the footer of `file`, so that it can be read by [`ParquetFile::file`] after.
+    /// Looks at no more than the length of `file`.
     ///
     /// # Errors
     ///
-    /// What is wrong with the footer.
+    /// That of the system.
     pub fn new(file: File) -> io::Result<ParquetFile> {
         let n_bytes = file.metadata()?.len();
-        let file = ParquetFile { file, n_bytes };
-        file.check_footer()?;
-        Ok(file)
+        Ok(ParquetFile { file, n_bytes })
     }
 
     /// The file as it is.
@@ -45,8 +43,13 @@ impl ParquetFile {
         self.n_bytes
     }
 
-    /// A footer that is encrypted, or cut, is left to the reader's own words.
-    fn check_footer(&self) -> io::Result<()> {
+    /// Walks through the footer, which describes all row groups: to be done once, before the reader
+    /// reads it. One that is encrypted, or cut, is left to the reader's own words.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check_footer(&self) -> io::Result<()> {
         let Some(end) = self.n_bytes.checked_sub(TRAILER_BYTES) else { return Ok(()) };
         let mut trailer = [0; TRAILER_BYTES as usize];
         self.at(end)?.read_exact(&mut trailer)?;

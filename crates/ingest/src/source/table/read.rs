@@ -80,6 +80,7 @@ impl Table {
 
     fn parquet(path: &Path) -> Result<Table, String> {
         let file = File::open(path).and_then(ParquetFile::new).map_err(|e| e.to_string())?;
+        file.check_footer().map_err(|e| e.to_string())?;
         // What Arrow keeps beside Parquet's own schema would bring other types of the same values.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata =
