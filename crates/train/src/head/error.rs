@@ -41,16 +41,19 @@ pub enum HeadError {
         /// The folder.
         path: PathBuf,
     },
-    /// The disk has no room for the rows that a step would write.
-    #[error("{}: {free} bytes are free, but step {step} may write {needed}", path.display())]
+    /// The disk has no room for rows that are used for the first time.
+    #[error(
+        "{}: {free} bytes are free, but {n_new} centres that are used for the first time need {needed}",
+        path.display()
+    )]
     DiskFull {
-        /// Training step.
-        step: u64,
         /// The folder of the centres.
         path: PathBuf,
+        /// How many centres.
+        n_new: u64,
         /// Free bytes of its file system.
         free: u64,
-        /// The most that the step may need.
+        /// Bytes that they take.
         needed: u64,
     },
     /// The operating system refused.

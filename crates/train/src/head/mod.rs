@@ -39,7 +39,9 @@ mod local_group;
 mod loss;
 mod margin;
 mod memory;
+mod places;
 mod positives;
+mod prefetch;
 mod random;
 mod range;
 mod round;
@@ -48,6 +50,9 @@ mod row_store;
 mod row_tile;
 mod sampled;
 mod sampler;
+mod segment;
+mod segment_file;
+mod segments;
 mod softmax;
 mod state;
 mod store;
@@ -258,7 +263,7 @@ impl Head {
         });
         let sampled = SampledRows::check(rows, range.len(), step)?;
         let rows = sampled.as_slice();
-        store.prepare(rows, step)?;
+        store.prepare(rows)?;
         let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
         let positives = timed(&mut timings.gather_ms, || {
             Positives::find(&batch, &range, &sampled, step, loss.as_ref(), &mut centres)

@@ -31,6 +31,9 @@ pub(super) enum Purpose {
 /// 2^64 divided by the golden ratio, made odd: SplitMix64's increment.
 const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// Pairs of draws that are computed side by side, in the lanes of vectors.
+const PAIRS: usize = 16;
+
 /// Fills `row` with independent draws from Normal(0, `deviation`²), a function of `key` alone.
 ///
 /// Box-Muller on the halves of one 64-bit draw per pair. Only IEEE additions, products, quotients
@@ -38,27 +41,45 @@ const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 /// 5.9 deviations, which 24 bits can express.
 #[inline(always)]
 pub(super) fn fill_normal(key: u64, deviation: f32, row: &mut [f32]) {
-    let (pairs, last) = row.as_chunks_mut::<2>();
-    let pair_at = |pair: usize| {
-        let draw = scramble(key.wrapping_add((pair as u64 + 1).wrapping_mul(GOLDEN_GAMMA)));
-        normal_pair((draw >> 40) as u32, draw as u32 & 0xff_ffff, deviation)
-    };
-    let n_pairs = pairs.len();
-    for (i, pair) in pairs.iter_mut().enumerate() {
-        *pair = pair_at(i);
+    let mut blocks = row.chunks_exact_mut(2 * PAIRS);
+    let mut first_pair = 1;
+    for block in &mut blocks {
+        block.copy_from_slice(&normal_pairs(key, first_pair, deviation));
+        first_pair += PAIRS as u64;
     }
-    if let [value] = last {
-        *value = pair_at(n_pairs)[0];
+    let rest = blocks.into_remainder();
+    if !rest.is_empty() {
+        let n_rest = rest.len();
+        rest.copy_from_slice(&normal_pairs(key, first_pair, deviation)[..n_rest]);
     }
 }
 
-/// Two normal draws from two 24-bit uniform ones.
+/// Normal draws from 24-bit uniform ones, two each of a length and an angle.
+///
+/// In loops of one kind of operation each, which compilers turn into vectors; all in one loop was a
+/// third as fast.
 #[inline(always)]
-fn normal_pair(length_bits: u32, angle_bits: u32, deviation: f32) -> [f32; 2] {
-    let uniform = (length_bits as f32 + 0.5) * (1.0 / 16_777_216.0);
-    let length = (-2.0 * ln(uniform)).sqrt() * deviation;
-    let (sin, cos) = sin_cos(angle_bits);
-    [length * cos, length * sin]
+fn normal_pairs(key: u64, first_pair: u64, deviation: f32) -> [f32; 2 * PAIRS] {
+    let (mut length_bits, mut angle_bits) = ([0u32; PAIRS], [0u32; PAIRS]);
+    for i in 0..PAIRS {
+        let counter = (first_pair + i as u64).wrapping_mul(GOLDEN_GAMMA);
+        let draw = scramble(key.wrapping_add(counter));
+        (length_bits[i], angle_bits[i]) = ((draw >> 40) as u32, draw as u32 & 0xff_ffff);
+    }
+    let lengths = length_bits.map(|bits| {
+        let uniform = (bits as f32 + 0.5) * (1.0 / 16_777_216.0);
+        (-2.0 * ln(uniform)).sqrt() * deviation
+    });
+    let (mut even, mut odd) = ([0f32; PAIRS], [0f32; PAIRS]);
+    for i in 0..PAIRS {
+        let (sin, cos) = sin_cos(angle_bits[i]);
+        (even[i], odd[i]) = (lengths[i] * cos, lengths[i] * sin);
+    }
+    let mut values = [0f32; 2 * PAIRS];
+    for (i, pair) in values.as_chunks_mut().0.iter_mut().enumerate() {
+        *pair = [even[i], odd[i]];
+    }
+    values
 }
 
 /// Natural logarithm of a normal `x` in `(0, 2]`, within 2e-7 relative or absolute.

@@ -1,4 +1,4 @@
-//! Centres in memory, the host's own or a mapped file.
+//! Centres in memory, the host's own or mapped files.
 
 mod durable;
 #[cfg(test)]
@@ -13,115 +13,122 @@ use super::{
     centre_folder::CentreFolder,
     config::{HeadConfig, Placement},
     layout::Rounding,
-    memory::Memory,
+    places::Places,
+    prefetch::Prefetch,
     range::ClassRange,
     row,
     row_tile::{Frame, RowTile, Scratch},
+    segment::{Entry, Place, Segment},
+    segments::Segments,
     store::{CentreStore, CentreTile, DurableCentres},
     update::{Stamp, UNTOUCHED, UntouchedRows, UpdateRule},
 };
 
-/// Rows of weight and optimizer state, side by side. A row that was never sampled is all zeros in
-/// memory that the operating system has not even handed out; its initial value is a function of the
-/// seed and its class.
+/// Rows that are imported at a time, which bounds the memory that takes.
+const IMPORT_ROWS: usize = 1 << 16;
+
+/// Rows of weight and optimizer state, side by side. A row gets a place in memory when a step first
+/// uses it; until then its value is a function of the seed and its class.
 ///
-/// In a file there is room for two copies of a row. The one that the last checkpoint needs is never
-/// written over, so that a run killed at any moment finds it; disk space is taken by the copies
-/// written, in units of the file system's blocks.
+/// On disk there is room for two copies of a row. The one that the last checkpoint needs is never
+/// written over, so that a run killed at any moment finds it.
 pub struct RowStore {
     frame: Frame,
-    n_rows: usize,
-    bytes: Memory,
-    stamps: Memory,
+    range: ClassRange,
+    places: Places,
+    segments: Segments,
     folder: Option<CentreFolder>,
+    prefetch: Prefetch,
 }
 
 impl RowStore {
-    /// The rows of `range`, in a file if `config` wants that, at their initial values.
+    /// The rows of `range`, in files if `config` wants that, at their initial values.
     ///
     /// A folder that holds a run is left as it is until the first step or a restore.
     ///
     /// # Errors
     ///
     /// [`HeadError::Memory`] if the machine does not grant the address space;
-    /// [`HeadError::CentreFile`] and [`HeadError::Io`] if the folder of the file cannot be used.
+    /// [`HeadError::CentreFile`] and [`HeadError::Io`] if the folder of the files cannot be used.
     pub fn new(config: &HeadConfig, range: ClassRange) -> Result<RowStore, HeadError> {
         let layout = config.row_layout();
-        let n_slots = if matches!(config.centres, Placement::File(_)) { 2 } else { 1 };
+        let n_copies = if matches!(config.centres, Placement::File(_)) { 2 } else { 1 };
         let frame = Frame {
             layout,
             seed: config.seed,
             first_class: range.first(),
-            n_slots,
+            n_copies,
             floor: UNTOUCHED,
         };
-        let n_rows = range.len();
-        let refused = || HeadError::Memory { rows: n_rows, row_bytes: layout.size_bytes() };
-        let n_bytes = n_rows.checked_mul(frame.stride()).ok_or_else(refused)?;
-        let n_stamp_bytes = n_rows * n_slots * size_of::<Stamp>();
-        let (bytes, stamps, folder) = match &config.centres {
+        let (segments, folder) = match &config.centres {
             Placement::Host | Placement::Device => {
-                let of_all_ranks = range.classes().saturating_mul(frame.stride() as u64);
-                let granted = |n| Memory::anonymous(n, of_all_ranks).map_err(|_| refused());
-                (granted(n_bytes)?, granted(n_stamp_bytes)?, None)
+                (vec![Segment::in_memory(range.len(), frame.stride())?], None)
             }
             Placement::File(path) => {
                 let folder = CentreFolder::open(path, config, range, frame.stride())?;
-                let (bytes, stamps) = folder.map()?;
-                (bytes, stamps, Some(folder))
+                (Vec::new(), Some(folder))
             }
         };
-        Ok(RowStore { frame, n_rows, bytes, stamps, folder })
+        Ok(RowStore {
+            frame,
+            range,
+            places: Places::new(range.len())?,
+            segments: Segments::new(segments),
+            folder,
+            prefetch: Prefetch::default(),
+        })
     }
 
-    fn stamps_of(&self, row: usize) -> &[Stamp] {
-        &self.stamps.as_slice()[row * self.frame.n_slots..][..self.frame.n_slots]
+    /// Clears the folder for a new run, unless one has begun or was restored.
+    fn begin(&mut self) -> Result<(), HeadError> {
+        if let Some(segment) = self.folder.as_mut().map_or(Ok(None), CentreFolder::begin)? {
+            self.segments = Segments::new(vec![segment]);
+        }
+        Ok(())
     }
 
-    fn bytes_of(&self, row: usize) -> &[u8] {
-        &self.bytes.as_slice()[row * self.frame.stride()..][..self.frame.stride()]
+    /// Gives a place to each of `rows` that has none.
+    fn assign(&mut self, rows: impl Iterator<Item = usize> + Clone) -> Result<(), HeadError> {
+        let new = rows.filter(|&row| self.places.of(row).is_none()).collect::<Vec<_>>();
+        self.segments.make_room(new.len())?;
+        for row in new {
+            let place = self.segments.push(self.range.first() + row as u64);
+            let (rows, row_bytes) = (self.range.len(), self.frame.stride());
+            self.places.set(row, place.ok_or(HeadError::Memory { rows, row_bytes })?);
+        }
+        Ok(())
     }
 
-    fn touched<'a>(&'a self, rows: &'a [u32]) -> impl Iterator<Item = (usize, usize)> + 'a {
-        let newest = |&row: &u32| (row as usize, Frame::newest(self.stamps_of(row as usize)));
-        let touched = rows.iter().map(newest).filter(|(_, (_, stamp))| *stamp != UNTOUCHED);
-        touched.map(|(row, (slot, _))| (row, slot))
+    /// Entry and bytes of a row that has a place.
+    fn find(&self, row: usize) -> Option<(&Entry, &[u8])> {
+        self.places.of(row).map(|place| self.segments.get(place))
+    }
+
+    fn stamp_of(&self, row: usize) -> Stamp {
+        self.find(row).map_or(UNTOUCHED, |(entry, _)| entry.newest().1)
     }
 }
 
 impl CentreStore for RowStore {
     fn n_rows(&self) -> usize {
-        self.n_rows
+        self.range.len()
+    }
+
+    fn prepare(&mut self, rows: &[u32]) -> Result<(), HeadError> {
+        self.begin()?;
+        self.assign(rows.iter().map(|&row| row as usize))
     }
 
     fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>> {
         let frame = self.frame;
-        let mut bytes: &mut [u8] = self.bytes.as_mut_slice();
-        let mut stamps: &mut [Stamp] = self.stamps.as_mut_slice();
-        let mut done = 0;
+        let place = |&row: &u32| self.places.of(row as usize).expect("rows are told of before");
+        let places: Vec<u32> = rows.iter().map(place).collect();
+        let mut places = self.segments.hand_out(&places);
         let tile = |rows: &'a [u32]| -> Box<dyn CentreTile + 'a> {
-            let (first, end) = (rows[0] as usize, rows[rows.len() - 1] as usize + 1);
-            let (skipped, len) = (first - done, end - first);
-            done = end;
-            let (stride, n_slots) = (frame.stride(), frame.n_slots);
-            Box::new(RowTile {
-                frame,
-                first,
-                rows,
-                bytes: cut(&mut bytes, skipped * stride, len * stride),
-                stamps: cut(&mut stamps, skipped * n_slots, len * n_slots),
-            })
+            let places = places.by_ref().take(rows.len()).collect();
+            Box::new(RowTile { frame, rows, places })
         };
         rows.chunks(tile_rows).map(tile).collect()
-    }
-
-    fn prepare(&mut self, rows: &[u32], step: u64) -> Result<(), HeadError> {
-        let Some(folder) = &mut self.folder else { return Ok(()) };
-        folder.begin()?;
-        let Some(folder) = &self.folder else { return Ok(()) };
-        folder.check_room(step, rows.len(), self.frame.layout.size_bytes(), || {
-            rows.len() - self.touched(rows).count()
-        })
     }
 
     fn prefetch(&mut self, rows: &[u32]) {
@@ -129,11 +136,15 @@ impl CentreStore for RowStore {
             return;
         }
         let (stride, size) = (self.frame.stride(), self.frame.layout.size_bytes());
-        let starts = self.touched(rows).map(|(row, slot)| (row * stride + slot * size) as u64);
-        let starts = starts.collect();
-        if let Some(folder) = &mut self.folder {
-            folder.prefetch(starts, size);
-        }
+        let start = |&row: &u32| {
+            let place = self.places.of(row as usize)?;
+            let (copy, stamp) = self.segments.get(place).0.newest();
+            let (file, place) = self.segments.locate(place);
+            (stamp != UNTOUCHED).then(|| (file, (place * stride + copy * size) as u64))
+        };
+        let starts = rows.iter().filter_map(start).collect();
+        let files = self.segments.iter().filter_map(Segment::file);
+        self.prefetch.read(files.map(|file| file.rows().clone()).collect(), starts, size);
     }
 
     fn wants_prefetch(&self) -> bool {
@@ -141,31 +152,35 @@ impl CentreStore for RowStore {
     }
 
     fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<UntouchedRows, HeadError> {
-        let frame = self.frame;
+        let (frame, own) = (self.frame, self.range);
         // On disk a row that was never touched goes on costing nothing.
         let leave = self.folder.is_some();
-        let bytes = self.bytes.as_mut_slice::<u8>().par_chunks_mut(frame.stride());
-        let stamps = self.stamps.as_mut_slice::<Stamp>().par_chunks_mut(frame.n_slots);
-        let rows = bytes.zip(stamps).enumerate();
-        rows.for_each_init(
-            || Scratch::new(&frame.layout),
-            |scratch, (row, (bytes, stamps))| {
-                let (_, stamp) = Frame::newest(stamps);
-                if leave && stamp == UNTOUCHED {
-                    return;
-                }
-                let Some(flow) = rule.missed(stamp) else { return };
-                frame.read(row, bytes, stamps, true, scratch);
-                row::advance(&flow, &mut scratch.weight, &mut scratch.state);
-                frame.write(row, scratch, rule.stamp(), bytes, stamps);
-            },
-        );
+        if !leave && rule.missed(UNTOUCHED).is_some() {
+            self.assign(0..self.range.len())?;
+        }
+        let catch_up = |scratch: &mut Scratch, mut place: Place<'_>| {
+            let row = place.entry.class().and_then(|class| own.row_of(class));
+            let Some(row) = row.map(|row| row as usize) else { return };
+            let (_, stamp) = place.entry.newest();
+            let missed = rule.missed(stamp).filter(|_| !leave || stamp != UNTOUCHED);
+            let Some(flow) = missed else { return };
+            frame.read(row, (place.entry, place.bytes), true, scratch);
+            row::advance(&flow, &mut scratch.weight, &mut scratch.state);
+            frame.write(row, scratch, rule.stamp(), &mut place);
+        };
+        for segment in self.segments.iter_mut() {
+            let (entries, bytes) = segment.used_mut();
+            let places = entries.par_iter_mut().zip(bytes.par_chunks_mut(frame.stride()));
+            places.for_each_init(
+                || Scratch::new(&frame.layout),
+                |scratch, (entry, bytes)| catch_up(scratch, Place { entry, bytes }),
+            );
+        }
         Ok(if leave { UntouchedRows::LeftAlone } else { UntouchedRows::CaughtUp })
     }
 
     fn stamps(&self) -> Vec<Stamp> {
-        let stamps: &[Stamp] = self.stamps.as_slice();
-        stamps.chunks(self.frame.n_slots).map(|row| Frame::newest(row).1).collect()
+        (0..self.range.len()).map(|row| self.stamp_of(row)).collect()
     }
 
     fn export(
@@ -179,7 +194,10 @@ impl CentreStore for RowStore {
         out.zip(rows).for_each_init(
             || Scratch::new(&layout),
             |scratch, ((weight, state), row)| {
-                self.frame.read(row, self.bytes_of(row), self.stamps_of(row), true, scratch);
+                match self.find(row) {
+                    Some(place) => self.frame.read(row, place, true, scratch),
+                    None => self.frame.read_initial(row, scratch),
+                }
                 weight.copy_from_slice(&scratch.weight);
                 state.copy_from_slice(&scratch.state);
             },
@@ -194,20 +212,22 @@ impl CentreStore for RowStore {
         state: &[f32],
         stamps: &[Stamp],
     ) -> Result<(), HeadError> {
-        if let Some(folder) = &mut self.folder {
-            folder.begin()?;
-        }
-        let (layout, stride, n_slots) =
-            (self.frame.layout, self.frame.stride(), self.frame.n_slots);
-        let values = weight.chunks(layout.dim()).zip(state.chunks(layout.n_state()));
-        for ((row, (weight, state)), &stamp) in rows.zip(values).zip(stamps) {
-            let bytes = &mut self.bytes.as_mut_slice::<u8>()[row * stride..][..layout.size_bytes()];
-            if stamp != UNTOUCHED {
-                layout.write(weight, state, Rounding::Nearest, bytes);
+        self.begin()?;
+        let touched = rows.clone().zip(stamps).filter(|(_, stamp)| **stamp != UNTOUCHED);
+        self.assign(touched.map(|(row, _)| row))?;
+        let (layout, end) = (self.frame.layout, rows.end);
+        for first in rows.clone().step_by(IMPORT_ROWS) {
+            let piece = first..(first + IMPORT_ROWS).min(end);
+            let placed = piece.filter_map(|row| Some((row - rows.start, self.places.of(row)?)));
+            let (indices, places): (Vec<usize>, Vec<u32>) = placed.unzip();
+            for (i, place) in indices.into_iter().zip(self.segments.hand_out(&places)) {
+                place.entry.stamps = [stamps[i], UNTOUCHED];
+                if stamps[i] != UNTOUCHED {
+                    let weight = &weight[i * layout.dim()..][..layout.dim()];
+                    let state = &state[i * layout.n_state()..][..layout.n_state()];
+                    layout.write(weight, state, Rounding::Nearest, place.bytes);
+                }
             }
-            let row_stamps = &mut self.stamps.as_mut_slice::<Stamp>()[row * n_slots..][..n_slots];
-            row_stamps.fill(UNTOUCHED);
-            row_stamps[0] = stamp;
         }
         Ok(())
     }
@@ -215,12 +235,4 @@ impl CentreStore for RowStore {
     fn durable(&mut self) -> Option<&mut dyn DurableCentres> {
         self.folder.is_some().then_some(self as &mut dyn DurableCentres)
     }
-}
-
-/// Drops `skipped` elements from the front of `rest` and splits off the next `len`.
-pub(super) fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T] {
-    let (_, tail) = std::mem::take(rest).split_at_mut(skipped);
-    let (cut, tail) = tail.split_at_mut(len);
-    *rest = tail;
-    cut
 }

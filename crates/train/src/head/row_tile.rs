@@ -13,6 +13,7 @@ use super::{
     layout::{Rounding, RowLayout, Storage},
     random::{Purpose, fill_normal, key, scramble},
     row,
+    segment::{Entry, Place},
     store::{CentreTile, TileGradient},
     update::{Motion, Stamp, UNTOUCHED, UpdateRule},
 };
@@ -31,9 +32,9 @@ pub(super) struct Frame {
     /// Class of row 0.
     pub first_class: u64,
     /// Copies of a row that there is room for: 1, or 2 where the older one must outlive the newer.
-    pub n_slots: usize,
-    /// Copies that are as old as this, or older, may be needed again; with 2 slots, the newest of
-    /// them is not written over.
+    pub n_copies: usize,
+    /// Copies that are as old as this, or older, may be needed again; of 2, the newest of them is
+    /// not written over.
     pub floor: Stamp,
 }
 
@@ -55,28 +56,25 @@ impl Scratch {
 impl Frame {
     /// Bytes from one row to the next.
     pub fn stride(&self) -> usize {
-        self.n_slots * self.layout.size_bytes()
+        self.n_copies * self.layout.size_bytes()
     }
 
-    /// Slot and stamp of a row's newest copy.
+    /// The copy that is written next.
     #[inline(always)]
-    pub fn newest(stamps: &[Stamp]) -> (usize, Stamp) {
-        match *stamps {
-            [first, second] if second > first => (1, second),
-            [first, ..] => (0, first),
-            [] => (0, UNTOUCHED),
-        }
-    }
-
-    /// The slot that the next copy goes to.
-    #[inline(always)]
-    fn next_slot(&self, stamps: &[Stamp]) -> usize {
-        let (newest, stamp) = Frame::newest(stamps);
-        if self.n_slots == 2 && stamp != UNTOUCHED && stamp <= self.floor {
+    fn next_copy(&self, entry: &Entry) -> usize {
+        let (newest, stamp) = entry.newest();
+        if self.n_copies == 2 && stamp != UNTOUCHED && stamp <= self.floor {
             1 - newest
         } else {
             newest
         }
+    }
+
+    /// The bytes of one copy of those of all.
+    #[inline(always)]
+    fn copy_at(&self, copy: usize) -> Range<usize> {
+        let size = self.layout.size_bytes();
+        copy * size..(copy + 1) * size
     }
 
     /// Writes the initial value of `row`, as the format of the weights can hold it.
@@ -91,23 +89,28 @@ impl Frame {
         }
     }
 
+    /// Reads a row that no step has moved.
+    #[inline(always)]
+    pub fn read_initial(&self, row: usize, to: &mut Scratch) {
+        self.fill_initial(row, &mut to.weight);
+        to.state.fill(0.0);
+    }
+
     /// Reads the newest copy as it is; the state only if it is asked for.
     #[inline(always)]
     pub fn read(
         &self,
         row: usize,
-        bytes: &[u8],
-        stamps: &[Stamp],
+        (entry, bytes): (&Entry, &[u8]),
         with_state: bool,
         to: &mut Scratch,
     ) {
-        let (slot, stamp) = Frame::newest(stamps);
+        let (copy, stamp) = entry.newest();
         if stamp == UNTOUCHED {
-            self.fill_initial(row, &mut to.weight);
-            to.state.fill(0.0);
+            self.read_initial(row, to);
             return;
         }
-        let bytes = &bytes[slot * self.layout.size_bytes()..][..self.layout.size_bytes()];
+        let bytes = &bytes[self.copy_at(copy)];
         self.layout.read_weight(bytes, &mut to.weight);
         if with_state {
             self.layout.read_state(bytes, &mut to.state);
@@ -116,19 +119,12 @@ impl Frame {
 
     /// Writes a copy whose stamp is `stamp`: first the numbers, then the stamp that vouches for them.
     #[inline(always)]
-    pub fn write(
-        &self,
-        row: usize,
-        from: &Scratch,
-        stamp: Stamp,
-        bytes: &mut [u8],
-        stamps: &mut [Stamp],
-    ) {
-        let slot = self.next_slot(stamps);
+    pub fn write(&self, row: usize, from: &Scratch, stamp: Stamp, to: &mut Place<'_>) {
+        let copy = self.next_copy(to.entry);
         let rounding = Rounding::Stochastic(self.rounding_key(row, stamp));
-        let bytes = &mut bytes[slot * self.layout.size_bytes()..][..self.layout.size_bytes()];
+        let bytes = &mut to.bytes[self.copy_at(copy)];
         self.layout.write(&from.weight, &from.state, rounding, bytes);
-        stamps[slot] = stamp;
+        to.entry.stamps[copy] = stamp;
     }
 
     #[inline(always)]
@@ -138,15 +134,13 @@ impl Frame {
     }
 }
 
-/// Some rows, and the stretch of memory from the first to the last of them.
+/// Some rows, and where they lie.
 pub(super) struct RowTile<'a> {
     pub frame: Frame,
-    /// The store's row at which the memory starts.
-    pub first: usize,
     /// Rows of the store, strictly ascending.
     pub rows: &'a [u32],
-    pub bytes: &'a mut [u8],
-    pub stamps: &'a mut [Stamp],
+    /// One for each.
+    pub places: Vec<Place<'a>>,
 }
 
 impl RowTile<'_> {
@@ -157,18 +151,16 @@ impl RowTile<'_> {
     #[inline(always)]
     fn touch(&self, rows: Range<usize>, with_state: bool) {
         const LINE: usize = 64;
-        let Frame { layout, n_slots, .. } = self.frame;
+        let layout = self.frame.layout;
         let n_bytes = if with_state { layout.size_bytes() } else { layout.weight_bytes() };
         let mut seen = 0;
-        for &row in &self.rows[rows] {
-            let at = row as usize - self.first;
-            let (slot, stamp) = Frame::newest(&self.stamps[at * n_slots..][..n_slots]);
+        for place in &self.places[rows] {
+            let (copy, stamp) = place.entry.newest();
             if stamp == UNTOUCHED {
                 // A load would have the system map a page that the store to it maps again.
                 continue;
             }
-            let first = at * self.frame.stride() + slot * layout.size_bytes();
-            for line in self.bytes[first..first + n_bytes].chunks(LINE) {
+            for line in place.bytes[self.frame.copy_at(copy)][..n_bytes].chunks(LINE) {
                 seen |= line[0];
             }
         }
@@ -181,23 +173,14 @@ impl RowTile<'_> {
         (0..n_rows).step_by(TOUCH_ROWS).map(move |start| start..(start + TOUCH_ROWS).min(n_rows))
     }
 
-    /// Where the `i`-th row lies: its number in the store, its bytes, its stamps.
-    #[inline(always)]
-    fn place(&self, i: usize) -> (usize, Range<usize>, Range<usize>) {
-        let row = self.rows[i] as usize;
-        let (at, stride, n_slots) = (row - self.first, self.frame.stride(), self.frame.n_slots);
-        (row, at * stride..(at + 1) * stride, at * n_slots..(at + 1) * n_slots)
-    }
-
     /// Reads the `i`-th row as it is after the steps that it has missed; the state only where it is
     /// asked for or has a part in that.
     #[inline(always)]
     fn read(&self, i: usize, rule: &dyn UpdateRule, with_state: bool, to: &mut Scratch) {
-        let (row, bytes, stamps) = self.place(i);
-        let stamps = &self.stamps[stamps];
-        let missed = rule.missed(Frame::newest(stamps).1);
+        let Place { entry, bytes } = &self.places[i];
+        let missed = rule.missed(entry.newest().1);
         let with_state = with_state || missed.is_some();
-        self.frame.read(row, &self.bytes[bytes], stamps, with_state, to);
+        self.frame.read(self.rows[i] as usize, (entry, bytes), with_state, to);
         if let Some(flow) = missed {
             row::advance(&flow, &mut to.weight, &mut to.state);
         }
@@ -246,9 +229,8 @@ impl RowTile<'_> {
                 }
                 row::before_normalisation(gradient, weight);
                 row::step(motion, gradient, weight, state);
-                let (row, bytes, stamps) = self.place(i);
-                let (bytes, stamps) = (&mut self.bytes[bytes], &mut self.stamps[stamps]);
-                frame.write(row, &scratch, rule.stamp_after(), bytes, stamps);
+                let row = self.rows[i] as usize;
+                frame.write(row, &scratch, rule.stamp_after(), &mut self.places[i]);
             }
         }
     }

@@ -25,20 +25,24 @@ pub trait CentreStore: Send {
         Device::Cpu
     }
 
-    /// Cuts `rows` into tiles of `tile_rows` rows, the last perhaps shorter, that threads can work
-    /// on side by side.
-    fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>>;
-
-    /// Told the rows of a step before any of them moves.
+    /// Told the rows of a step, before any of them is read or moves.
     ///
     /// # Errors
     ///
     /// [`HeadError`] if there is no room for them, or the store holds another run; here and below
     /// also if the rows cannot be reached.
-    fn prepare(&mut self, rows: &[u32], step: u64) -> Result<(), HeadError> {
-        let _ = (rows, step);
+    fn prepare(&mut self, rows: &[u32]) -> Result<(), HeadError> {
+        let _ = rows;
         Ok(())
     }
+
+    /// Cuts `rows` into tiles of `tile_rows` rows, the last perhaps shorter, that threads can work
+    /// on side by side.
+    ///
+    /// # Panics
+    ///
+    /// If the store was not told of one of the rows.
+    fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>>;
 
     /// Told the rows that will most likely be asked for next.
     fn prefetch(&mut self, rows: &[u32]) {

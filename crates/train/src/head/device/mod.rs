@@ -21,8 +21,8 @@ use super::{
     elements::{with_elements, with_elements_mut},
     layout::Storage,
     range::ClassRange,
-    row_store::cut,
     row_tile::Frame,
+    segments::cut,
     store::{CentreStore, CentreTile},
     update::{Stamp, UNTOUCHED, UntouchedRows, UpdateRule},
 };
@@ -96,7 +96,7 @@ impl DeviceStore {
             layout,
             seed: config.seed,
             first_class: range.first(),
-            n_slots: 1,
+            n_copies: 1,
             floor: UNTOUCHED,
         };
         let n_rows = range.len();

@@ -1,17 +1,22 @@
 //! What becomes of a folder of centres at a checkpoint and after a crash.
 
-use super::{Frame, RowStore};
+use super::{RowStore, Segment, Segments};
 use crate::head::{
     HeadError,
+    places::Places,
+    range::ClassRange,
+    segment::Entry,
     store::DurableCentres,
     update::{Stamp, UNTOUCHED, UpdateRule},
 };
 
 impl DurableCentres for RowStore {
     fn flush(&mut self, now: Stamp) -> Result<(), HeadError> {
-        let Some(folder) = &mut self.folder else { return Ok(()) };
-        folder.begin()?;
-        folder.flush(now)
+        self.begin()?;
+        for file in self.segments.iter().filter_map(Segment::file) {
+            file.sync()?;
+        }
+        self.folder.as_mut().map_or(Ok(()), |folder| folder.flushed(now))
     }
 
     fn protect(&mut self, now: Stamp) -> Result<(), HeadError> {
@@ -24,21 +29,72 @@ impl DurableCentres for RowStore {
 
     fn restore(&mut self, now: Stamp, rule: &dyn UpdateRule) -> Result<(), HeadError> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
-        let stretches = folder.restore(now)?;
-        let stamps = self.stamps.as_mut_slice::<Stamp>();
-        for stretch in stretches {
-            let first = stretch.start / self.frame.n_slots;
-            let rows = stamps[stretch].chunks_mut(self.frame.n_slots);
-            for (row, stamps) in rows.enumerate() {
-                // What a run left that was killed after that time.
-                stamps.iter_mut().filter(|stamp| **stamp > now).for_each(|s| *s = UNTOUCHED);
-                let (_, stamp) = Frame::newest(stamps);
-                if !rule.knows(stamp) {
-                    return Err(folder.damaged(first + row, stamp));
-                }
+        let mut stock = Stock {
+            now,
+            rule,
+            range: self.range,
+            places: Places::new(self.range.len())?,
+            first: 0,
+        };
+        let mut segments = Vec::new();
+        for file in folder.restore(now)? {
+            let mut segment = Segment::of_file(file, self.frame.stride())?;
+            stock.take(&mut segment)?;
+            segments.push(segment);
+        }
+        (self.places, self.segments) = (stock.places, Segments::new(segments));
+        self.frame.floor = now;
+        Ok(())
+    }
+}
+
+/// Finds the rows of a rank in files, as they were at a time.
+struct Stock<'a> {
+    now: Stamp,
+    rule: &'a dyn UpdateRule,
+    range: ClassRange,
+    /// Where the rows found so far lie.
+    places: Places,
+    /// Number of the next segment's first place.
+    first: usize,
+}
+
+impl Stock<'_> {
+    fn take(&mut self, segment: &mut Segment) -> Result<(), HeadError> {
+        let mut n_used = 0;
+        let stretches = segment.file().map(|file| file.stretches()).unwrap_or_default();
+        for place in stretches.into_iter().flatten() {
+            let entry = &mut segment.entries_mut()[place];
+            if entry.class().is_none() {
+                continue;
+            }
+            n_used = place + 1;
+            if let Err(problem) = self.take_entry(entry, place) {
+                let file = segment.file().expect("only a file has stretches");
+                return Err(file.damaged(place, &problem));
             }
         }
-        self.frame.floor = now;
+        self.first += n_used;
+        segment.set_used(n_used);
+        Ok(())
+    }
+
+    fn take_entry(&mut self, entry: &mut Entry, place: usize) -> Result<(), String> {
+        let class = entry.class().unwrap_or_default();
+        // A row of another rank is that one's.
+        let Some(row) = self.range.row_of(class) else { return Ok(()) };
+        // What a run left that was killed after that time.
+        entry.stamps.iter_mut().filter(|stamp| **stamp > self.now).for_each(|s| *s = UNTOUCHED);
+        let (_, stamp) = entry.newest();
+        if !self.rule.knows(stamp) {
+            return Err(format!("holds class {class} as of step {stamp}, which no row can be"));
+        }
+        if self.places.of(row as usize).is_some() {
+            return Err(format!("holds class {class}, which another place holds already"));
+        }
+        let number = u32::try_from(self.first + place).ok().filter(|&number| number < u32::MAX);
+        let number = number.ok_or_else(|| "is one more than can be counted".to_owned())?;
+        self.places.set(row as usize, number);
         Ok(())
     }
 }

@@ -82,6 +82,7 @@ fn rows_moved_lazily_for_500_steps_are_where_sgd_in_every_step_takes_them() {
             as_positives: &[],
             unit_embeddings_gd: &Tensor::zeros([0, DIM as i64], (Kind::Float, Device::Cpu)),
         };
+        lazy.prepare(&rows).unwrap();
         for mut tile in lazy.tiles(&rows, rows.len().max(1)) {
             tile.update(rule.as_ref(), &tile_gradient, lr).unwrap();
         }
@@ -109,6 +110,7 @@ fn an_untouched_row_is_exported_as_it_is_read() {
     let (before, _) = exported(&store);
     let rule = rule(&HeadConfig { update: Update::Sparse, ..config(200) });
     let mut unit_td = Tensor::zeros([2, DIM as i64], (Kind::Float, Device::Cpu));
+    store.prepare(&[5, 199]).unwrap();
     store.tiles(&[5, 199], 2)[0].unit_rows(rule.as_ref(), &mut unit_td).unwrap();
     assert_eq!(exported(&store).0, before);
     let lengths = Tensor::from_slice(&before).view([200, DIM as i64]);
@@ -161,7 +163,7 @@ fn take_step(store: &mut RowStore, rule: &mut dyn UpdateRule, step: u64) {
         as_positives: &[],
         unit_embeddings_gd: &Tensor::zeros([0, DIM as i64], (Kind::Float, Device::Cpu)),
     };
-    store.prepare(&rows, step).unwrap();
+    store.prepare(&rows).unwrap();
     for mut tile in store.tiles(&rows, rows.len().max(1)) {
         tile.update(rule, &tile_gradient, 0.05).unwrap();
     }

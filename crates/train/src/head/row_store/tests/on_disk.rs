@@ -75,7 +75,7 @@ fn a_checkpoint_that_was_lost_leaves_the_one_before_it() {
 }
 
 #[test]
-fn a_row_whose_time_is_damaged_is_named() {
+fn a_place_whose_entry_is_damaged_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let config = on_disk(folder.path(), Storage::F32);
     let mut rule = rule(&config);
@@ -85,13 +85,23 @@ fn a_row_whose_time_is_damaged_is_named() {
     rule.caught_up(UntouchedRows::LeftAlone);
     store.flush(rule.stamp()).unwrap();
     drop(store);
-    // The times of row 7: 2, which is before the earliest step that is remembered.
-    let path = folder.path().join("stamps");
+    let refused = |problem: &str| {
+        let error = store_of(&config).restore(rule.stamp(), rule.as_ref()).unwrap_err().to_string();
+        assert!(error.ends_with(problem), "{error}");
+    };
+    // The entry of place 1, 16 bytes: 1 + the class, and the times of the two copies.
+    let path = folder.path().join("places-0-300");
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[7 * 8..][..8].copy_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0]);
-    std::fs::write(&path, bytes).unwrap();
-    let error = store_of(&config).restore(rule.stamp(), rule.as_ref()).unwrap_err().to_string();
-    assert!(error.ends_with("class 7 is of step 2, which no row can be"), "{error}");
+    let second = |bytes: &[u8]| u64::from_le_bytes(bytes[16..24].try_into().unwrap()) - 1;
+    let class = second(&bytes);
+    // A time before the earliest step that is remembered.
+    bytes[24..32].copy_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0]);
+    std::fs::write(&path, &bytes).unwrap();
+    refused(&format!("place 1 holds class {class} as of step 2, which no row can be"));
+    bytes.copy_within(0..16, 16);
+    std::fs::write(&path, &bytes).unwrap();
+    let class = second(&bytes);
+    refused(&format!("place 1 holds class {class}, which another place holds already"));
 }
 
 #[test]
@@ -105,11 +115,11 @@ fn a_folder_that_never_saved_is_cleared_and_one_that_has_is_refused() {
     assert_ne!(exported(&store), untouched);
     drop(store);
     let mut store = store_of(&config);
-    store.prepare(&[], 0).unwrap();
+    store.prepare(&[]).unwrap();
     assert_eq!(exported(&store), untouched);
     store.flush(rule.stamp()).unwrap();
     drop(store);
-    let error = store_of(&config).prepare(&[], 0).unwrap_err().to_string();
+    let error = store_of(&config).prepare(&[]).unwrap_err().to_string();
     assert!(error.contains("holds the centres of a run that has saved"), "{error}");
 }
 
@@ -144,12 +154,14 @@ fn an_untouched_row_of_a_file_takes_no_room() {
         as_positives: &[],
         unit_embeddings_gd: &Tensor::zeros([0, 1024], (Kind::Float, Device::Cpu)),
     };
-    store.prepare(&rows, 0).unwrap();
+    store.prepare(&rows).unwrap();
     for mut tile in store.tiles(&rows, 2) {
         tile.update(rule.as_ref(), &gradient, 0.1).unwrap();
     }
     rule.finish_step(0.1);
     store.flush(rule.stamp()).unwrap();
     let blocks = |name| std::fs::metadata(folder.path().join(name)).unwrap().blocks() * 512;
-    assert!(blocks("rows") <= 1 << 20 && blocks("stamps") <= 1 << 20, "{}", blocks("rows"));
+    for name in ["rows-0-100000000", "places-0-100000000"] {
+        assert!(blocks(name) <= 1 << 20, "{name}: {}", blocks(name));
+    }
 }

@@ -1,0 +1,31 @@
+//! Where each row lies.
+
+use super::{HeadError, memory::Memory};
+
+/// The place of every row: one number each, which costs nothing before it is set.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// 1 + the place; 0 for none.
+    table: Memory,
+}
+
+impl Places {
+    /// No row has a place.
+    pub fn new(n_rows: usize) -> Result<Places, HeadError> {
+        let n_bytes = n_rows.checked_mul(size_of::<u32>());
+        let table = n_bytes.and_then(|n_bytes| Memory::anonymous(n_bytes).ok());
+        let table = table.ok_or(HeadError::Memory { rows: n_rows, row_bytes: size_of::<u32>() })?;
+        Ok(Places { table })
+    }
+
+    /// The place of `row`, if it has one.
+    #[inline(always)]
+    pub fn of(&self, row: usize) -> Option<u32> {
+        self.table.as_slice::<u32>()[row].checked_sub(1)
+    }
+
+    /// Gives `row` a place.
+    pub fn set(&mut self, row: usize, place: u32) {
+        self.table.as_mut_slice::<u32>()[row] = place + 1;
+    }
+}

@@ -1,0 +1,93 @@
+//! All places of a store, under one row of numbers.
+
+use rayon::prelude::*;
+
+use super::{
+    HeadError,
+    segment::{Entry, Place, Segment},
+};
+
+/// Segments one after the other; new rows go to the last.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    list: Vec<Segment>,
+    /// Number of the first place of each.
+    firsts: Vec<usize>,
+}
+
+impl Segments {
+    pub fn new(list: Vec<Segment>) -> Segments {
+        let first = |next: &mut usize, segment: &Segment| {
+            let first = *next;
+            *next += segment.n_used();
+            Some(first)
+        };
+        let firsts = list.iter().scan(0, first).collect();
+        Segments { list, firsts }
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
+        self.list.iter_mut()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Segment> {
+        self.list.iter()
+    }
+
+    /// See [`Segment::make_room`].
+    pub fn make_room(&mut self, n_rows: usize) -> Result<(), HeadError> {
+        self.list.last_mut().map_or(Ok(()), |last| last.make_room(n_rows))
+    }
+
+    /// Takes the next free place for the row of `class`; `None` if there is no segment, or more
+    /// places than 32 bits can count.
+    pub fn push(&mut self, class: u64) -> Option<u32> {
+        let place = self.firsts.last()? + self.list.last_mut()?.push(class);
+        // One more must fit, as a table of places counts from 1.
+        u32::try_from(place).ok().filter(|&place| place < u32::MAX)
+    }
+
+    /// The segment that a place belongs to, and its number there.
+    pub fn locate(&self, place: u32) -> (usize, usize) {
+        let place = place as usize;
+        let segment = self.firsts.partition_point(|&first| first <= place) - 1;
+        (segment, place - self.firsts[segment])
+    }
+
+    /// Entry and bytes of a place.
+    pub fn get(&self, place: u32) -> (&Entry, &[u8]) {
+        let (segment, place) = self.locate(place);
+        self.list[segment].get(place)
+    }
+
+    /// Gives out different places, in the order in which they are asked for.
+    pub fn hand_out(&mut self, places: &[u32]) -> impl Iterator<Item = Place<'_>> {
+        // Each is split off from the memory behind the one before it, so they must be in order.
+        let key = |(at, &place): (usize, &u32)| u64::from(place) << 32 | at as u64;
+        let mut order: Vec<u64> = places.iter().enumerate().map(key).collect();
+        order.par_sort_unstable();
+        let mut order = order.into_iter().map(|key| (key >> 32, key as u32 as usize)).peekable();
+        let mut handed: Vec<Option<Place<'_>>> = places.iter().map(|_| None).collect();
+        for (segment, &first) in self.list.iter_mut().zip(&self.firsts) {
+            let (end, stride) = ((first + segment.n_used()) as u64, segment.stride());
+            let (mut entries, mut bytes) = segment.used_mut();
+            let mut next = first;
+            while let Some((place, at)) = order.next_if(|&(place, _)| place < end) {
+                let skipped = place as usize - next;
+                next = place as usize + 1;
+                let bytes = cut(&mut bytes, skipped * stride, stride);
+                let entry = &mut cut(&mut entries, skipped, 1)[0];
+                handed[at] = Some(Place { entry, bytes });
+            }
+        }
+        handed.into_iter().flatten()
+    }
+}
+
+/// Drops `skipped` elements from the front of `rest` and splits off the next `len`.
+pub(super) fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T] {
+    let (_, tail) = std::mem::take(rest).split_at_mut(skipped);
+    let (cut, tail) = tail.split_at_mut(len);
+    *rest = tail;
+    cut
+}
