@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const CLASSES: u64 = 40;
 const DIM: usize = 4;
-const FILES: [&str; 3] = ["centres.json", "times.json", "stamps"];
+const FILES: [&str; 3] = ["centres.json", "times.json", "places-0-40"];
 
 thread_local! {
     static SOUND: OnceCell<(TempDir, Vec<Vec<u8>>)> = const { OnceCell::new() };
@@ -71,6 +71,9 @@ fuzz_target!(|data: &[u8]| {
                 .export(0..CLASSES as usize, &mut weight, &mut state)
                 .expect("rows that are there");
             store.catch_up(rule.as_ref()).expect("rows that are there");
+            let rows: Vec<u32> = (0..CLASSES as u32).collect();
+            store.prepare(&rows).expect("a disk with room");
+            assert_eq!(store.tiles(&rows, 16).len(), 3);
         }
     });
 });

@@ -91,3 +91,50 @@ pub(super) fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> 
     *rest = tail;
     cut
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRIDE: usize = 64;
+
+    /// Three segments of 3, 0 and 4 rows, whose classes and first bytes are their places.
+    fn segments() -> Segments {
+        let segment = |first: u8, n_rows: u8| {
+            let mut segment = Segment::in_memory(10, STRIDE).unwrap();
+            for place in first..first + n_rows {
+                segment.push(place.into());
+                let start = usize::from(place - first) * STRIDE;
+                segment.used_mut().1[start] = place;
+            }
+            segment
+        };
+        Segments::new(vec![segment(0, 3), segment(3, 0), segment(3, 4)])
+    }
+
+    #[test]
+    fn places_are_handed_out_in_the_order_in_which_they_are_asked_for() {
+        let mut segments = segments();
+        for asked in [&[][..], &[6, 0, 3, 2, 5], &[4], &[0, 1, 2, 3, 4, 5, 6]] {
+            let found: Vec<(u64, u8, usize)> = segments
+                .hand_out(asked)
+                .map(|place| {
+                    (place.entry.class().unwrap(), place.bytes[0], place.bytes.len() / STRIDE)
+                })
+                .collect();
+            let expected: Vec<_> = asked.iter().map(|&p| (p.into(), p as u8, 1)).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_new_row_comes_after_all_others() {
+        let mut segments = segments();
+        assert_eq!(segments.push(99), Some(7));
+        assert_eq!(segments.get(7).0.class(), Some(99));
+        assert_eq!(
+            (segments.locate(2), segments.locate(3), segments.locate(7)),
+            ((0, 2), (2, 0), (2, 4))
+        );
+    }
+}

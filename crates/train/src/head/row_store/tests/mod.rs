@@ -154,18 +154,30 @@ fn a_row_first_used_late_has_missed_every_step_before() {
     }
 }
 
+const LR: f64 = 0.05;
+
 /// One step of SGD on the rows of [`tile`].
 fn take_step(store: &mut RowStore, rule: &mut dyn UpdateRule, step: u64) {
-    let (rows, gradient) = tile(step, store.n_rows() as u64);
+    take_step_of(store, ClassRange::of_rank(store.range.classes(), 0, 1), rule, step);
+    rule.finish_step(LR);
+}
+
+/// The part of such a step that belongs to the classes of `own`.
+fn take_step_of(store: &mut RowStore, own: ClassRange, rule: &dyn UpdateRule, step: u64) {
+    let (classes, gradient) = tile(step, own.classes());
+    let is_own = |class: &u32| own.ids().contains(&u64::from(*class));
+    let first = classes.partition_point(|&class| u64::from(class) < own.first());
+    let rows: Vec<u32> =
+        classes.into_iter().filter(is_own).map(|class| class - own.first() as u32).collect();
+    let gradient = &gradient[first * DIM..][..rows.len() * DIM];
     let shape = [rows.len() as i64, DIM as i64];
     let tile_gradient = TileGradient {
-        as_negatives_td: &Tensor::from_slice(&gradient).view(shape),
+        as_negatives_td: &Tensor::from_slice(gradient).view(shape),
         as_positives: &[],
         unit_embeddings_gd: &Tensor::zeros([0, DIM as i64], (Kind::Float, Device::Cpu)),
     };
     store.prepare(&rows).unwrap();
     for mut tile in store.tiles(&rows, rows.len().max(1)) {
-        tile.update(rule, &tile_gradient, 0.05).unwrap();
+        tile.update(rule, &tile_gradient, LR).unwrap();
     }
-    rule.finish_step(0.05);
 }

@@ -138,6 +138,64 @@ fn a_folder_of_another_head_or_in_use_is_refused_by_name() {
 }
 
 #[test]
+fn rows_are_found_by_any_number_of_ranks_after_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let file_config = on_disk(folder.path(), Storage::Bf16);
+    let host_config = HeadConfig { centres: Placement::Host, ..file_config.clone() };
+    let mut undisturbed = store_of(&host_config);
+    let mut rules = [rule(&file_config), rule(&host_config)];
+    let ranks = |world: usize| -> Vec<RowStore> {
+        let store = |rank| RowStore::new(&file_config, ClassRange::of_rank(300, rank, world));
+        (0..world).map(|rank| store(rank).unwrap()).collect()
+    };
+    let mut step = 0;
+    for world in [2, 1, 3, 2, 5] {
+        let [on_disk, in_memory] = &mut rules;
+        let mut stores = ranks(world);
+        if step > 0 {
+            for store in &mut stores {
+                store.restore(on_disk.stamp(), on_disk.as_ref()).unwrap();
+            }
+        }
+        for _ in 0..6 {
+            take_step(&mut undisturbed, in_memory.as_mut(), step);
+            for store in &mut stores {
+                take_step_of(store, store.range, on_disk.as_ref(), step);
+            }
+            on_disk.finish_step(LR);
+            step += 1;
+        }
+        let now = on_disk.stamp();
+        stores.iter_mut().for_each(|store| store.flush(now).unwrap());
+        stores.iter_mut().for_each(|store| store.protect(now).unwrap());
+        // Lost by the kill: rows that are new, and rows that move again.
+        for store in &mut stores {
+            take_step_of(store, store.range, on_disk.as_ref(), 1000 + step);
+        }
+    }
+    let mut stores = ranks(1);
+    stores[0].restore(rules[0].stamp(), rules[0].as_ref()).unwrap();
+    assert_eq!(exported(&stores[0]), exported(&undisturbed));
+}
+
+#[test]
+fn rows_that_are_far_apart_lie_together_on_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let config = HeadConfig { classes: 100_000_000, ..on_disk(folder.path(), Storage::F32) };
+    let mut store = store_of(&config);
+    let rows: Vec<u32> = (0..10_000).map(|i| i * 9_999).collect();
+    store.prepare(&rows).unwrap();
+    for name in ["rows-0-100000000", "places-0-100000000"] {
+        let bytes_of_row = if name.starts_with("rows") { store.frame.stride() } else { 16 };
+        let n_blocks = std::fs::metadata(folder.path().join(name)).unwrap().blocks();
+        // As much again is set aside for rows to come.
+        let bound = 2 * rows.len() * bytes_of_row + (64 << 10);
+        assert!(n_blocks * 512 <= bound as u64, "{name}: {n_blocks} blocks of 512 bytes");
+    }
+}
+
+#[test]
 fn an_untouched_row_of_a_file_takes_no_room() {
     use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().unwrap();
