@@ -64,7 +64,7 @@ pub struct HeadArgs {
     /// Number format that the optimizer's state is kept in
     #[arg(long, value_enum, default_value_t = Number::F32)]
     state: Number,
-    /// Keep the centres in a sparse file in this folder instead of memory
+    /// Keep the centres in files in this folder instead of memory
     #[arg(long, value_name = "DIR")]
     file: Option<PathBuf>,
     /// Ranks, each a thread of this process

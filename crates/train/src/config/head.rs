@@ -32,7 +32,7 @@ pub struct HeadSection {
     /// `{ name = "row_adagrad" }`.
     pub optimizer: Optimizer,
     /// Where the centres live: "host" memory, the "device" that the rank computes on, or
-    /// `{ file = "FOLDER" }`, a sparse file there.
+    /// `{ file = "FOLDER" }`, files there.
     pub centres: Placement,
     /// What the centres are kept in: f32 or bf16.
     pub weights: Storage,

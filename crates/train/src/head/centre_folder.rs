@@ -97,11 +97,10 @@ impl CentreFolder {
             let problem = format!("holds the centres of a run that has saved ({:?})", self.times);
             return Err(HeadError::CentreFile { path: self.path.clone(), problem });
         }
-        for classes in self.files_of_others()? {
+        for classes in self.files_of_others()?.into_iter().chain([self.range.ids()]) {
             SegmentFile::remove(&self.path, &classes)?;
         }
-        let mut own = SegmentFile::open(&self.path, self.range.ids(), self.stride)?;
-        own.clear()?;
+        let own = SegmentFile::open(&self.path, self.range.ids(), self.stride)?;
         self.begun = true;
         Segment::of_file(own, self.stride).map(Some)
     }

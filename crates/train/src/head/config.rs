@@ -182,8 +182,8 @@ pub enum Placement {
     Host,
     /// The memory of the device that the rank computes on. Every row is there from the start.
     Device,
-    /// A sparse file in the folder of this name, which may be larger than the memory. It takes room
-    /// for the rows that have moved alone.
+    /// Files in the folder of this name, which may be larger than the memory. They take room for the
+    /// rows that have moved alone.
     File(PathBuf),
 }
 

@@ -1,5 +1,5 @@
-//! Zeroed memory of any size: anonymous, or a sparse file. The only unsafe code of the
-//! crate but for the kernels.
+//! Zeroed memory of any size: anonymous, or a file. The only unsafe code of the crate but
+//! for the kernels.
 
 #![allow(unsafe_code)]
 

@@ -88,7 +88,7 @@ impl RowStore {
     }
 
     /// Gives a place to each of `rows` that has none.
-    fn assign(&mut self, rows: impl Iterator<Item = usize> + Clone) -> Result<(), HeadError> {
+    fn assign(&mut self, rows: impl Iterator<Item = usize>) -> Result<(), HeadError> {
         let new = rows.filter(|&row| self.places.of(row).is_none()).collect::<Vec<_>>();
         self.segments.make_room(new.len())?;
         for row in new {

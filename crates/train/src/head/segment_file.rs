@@ -40,12 +40,17 @@ pub(super) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Opens the files of `classes` in `folder`, or makes them.
+    /// Opens the files of `classes` in `folder`, or makes both.
     pub fn open(
         folder: &Path,
         classes: Range<u64>,
         stride: usize,
     ) -> Result<SegmentFile, HeadError> {
+        let rows_path = path(folder, ROWS, &classes);
+        if !rows_path.exists() && path(folder, PLACES, &classes).exists() {
+            let problem = "is missing, but the list of what lies in it is there".to_owned();
+            return Err(HeadError::CentreFile { path: rows_path, problem });
+        }
         let (n_places, stride) = (classes.end - classes.start, stride as u64);
         let open = |name: &str, bytes: u64| {
             let n_bytes = n_places.checked_mul(bytes).ok_or(HeadError::Memory {
@@ -96,20 +101,6 @@ impl SegmentFile {
                 .map_err(HeadError::io("map", &self.path(name)))
         };
         Ok((map(&self.rows, ROWS, self.stride)?, map(&self.places, PLACES, ENTRY_BYTES)?))
-    }
-
-    /// Gives all room back to the file system; the files read as zeros then.
-    pub fn clear(&mut self) -> Result<(), HeadError> {
-        self.n_ready = 0;
-        if self.classes.is_empty() {
-            return Ok(());
-        }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        for (file, name, bytes) in self.files() {
-            fallocate(file, flags, 0, self.n_places() * bytes)
-                .map_err(|errno| HeadError::io("clear", &self.path(name))(errno.into()))?;
-        }
-        Ok(())
     }
 
     /// Told that the first `n_places` places have been written to before.

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Segments one after the other; new rows go to the last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Segments {
     list: Vec<Segment>,
     /// Number of the first place of each.

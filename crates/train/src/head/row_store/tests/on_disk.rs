@@ -102,6 +102,8 @@ fn a_place_whose_entry_is_damaged_is_named() {
     std::fs::write(&path, &bytes).unwrap();
     let class = second(&bytes);
     refused(&format!("place 1 holds class {class}, which another place holds already"));
+    std::fs::remove_file(folder.path().join("rows-0-300")).unwrap();
+    refused("rows-0-300: is missing, but the list of what lies in it is there");
 }
 
 #[test]
