@@ -93,12 +93,16 @@ impl CentreFolder {
         if self.begun {
             return Ok(None);
         }
-        if self.times.flushed > UNTOUCHED {
+        // What was flushed and not protected belongs to a first checkpoint that was never completed.
+        if self.times.protected > UNTOUCHED {
             let problem = format!("holds the centres of a run that has saved ({:?})", self.times);
             return Err(HeadError::CentreFile { path: self.path.clone(), problem });
         }
         for classes in self.files_of_others()?.into_iter().chain([self.range.ids()]) {
             SegmentFile::remove(&self.path, &classes)?;
+        }
+        if self.times != Times::default() {
+            self.set_times(Times::default())?;
         }
         let own = SegmentFile::open(&self.path, self.range.ids(), self.stride)?;
         self.begun = true;

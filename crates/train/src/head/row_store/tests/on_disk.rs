@@ -119,7 +119,15 @@ fn a_folder_that_never_saved_is_cleared_and_one_that_has_is_refused() {
     let mut store = store_of(&config);
     store.prepare(&[]).unwrap();
     assert_eq!(exported(&store), untouched);
+    take_step(&mut store, rule.as_mut(), 1);
+    // Killed before the checkpoint that this was for was safe.
     store.flush(rule.stamp()).unwrap();
+    drop(store);
+    let mut store = store_of(&config);
+    store.prepare(&[]).unwrap();
+    assert_eq!(exported(&store), untouched);
+    store.flush(rule.stamp()).unwrap();
+    store.protect(rule.stamp()).unwrap();
     drop(store);
     let error = store_of(&config).prepare(&[]).unwrap_err().to_string();
     assert!(error.contains("holds the centres of a run that has saved"), "{error}");
