@@ -95,7 +95,10 @@ impl CentreFolder {
         }
         // What was flushed and not protected belongs to a first checkpoint that was never completed.
         if self.times.protected > UNTOUCHED {
-            let problem = format!("holds the centres of a run that has saved ({:?})", self.times);
+            let problem = format!(
+                "holds the centres of a run that has saved, at step {} of the head",
+                self.times.protected
+            );
             return Err(HeadError::CentreFile { path: self.path.clone(), problem });
         }
         for classes in self.files_of_others()?.into_iter().chain([self.range.ids()]) {
