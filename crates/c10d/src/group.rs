@@ -78,7 +78,8 @@ impl ProcessGroup {
     ///
     /// # Errors
     ///
-    /// [`C10dError::Rendezvous`] if they are not all there within the timeout.
+    /// [`C10dError::Rendezvous`] if they are not all there within the timeout,
+    /// [`C10dError::Aborted`] and [`C10dError::Gone`] if one of those that came is lost meanwhile.
     pub fn join(place: &Rendezvous, options: GroupOptions) -> Result<ProcessGroup, C10dError> {
         let refused = |Failure { message, .. }: Failure| place.refused(message);
         let store = Arc::new(Store::open(place, options.timeout).map_err(refused)?);

@@ -123,11 +123,10 @@ impl Liveness {
         let port = listener.local_addr().map_err(failure)?.port();
         // No secret: it keeps those out that come to the port by chance.
         let token = format!("{:016x}", RandomState::new().hash_one(port));
-        let shared = Arc::<Shared>::default();
-        let relay = Relay::of_first(listener, token.clone(), place.world, Arc::clone(&shared));
-        let liveness = Liveness::start(0, relay, shared)?;
         store.set(ADDRESS, &format!("{port} {token}"))?;
-        Ok(liveness)
+        let shared = Arc::<Shared>::default();
+        let relay = Relay::of_first(listener, token, place.world, Arc::clone(&shared));
+        Liveness::start(0, relay, shared)
     }
 
     fn connect(place: &Rendezvous, store: &Store, timeout: Duration) -> Result<Liveness, Failure> {

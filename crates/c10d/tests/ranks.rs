@@ -273,6 +273,27 @@ fn a_rank_that_hangs_is_an_error_after_the_timeout() {
     assert_eq!(said, "all-reduce on rank 0 did not end within 1.5 s");
 }
 
+#[test]
+fn a_first_rank_that_is_stopped_is_an_error_after_the_timeout() {
+    let name = "a_first_rank_that_is_stopped_is_an_error_after_the_timeout";
+    let started = Instant::now();
+    let outputs = on_ranks(name, 2, |place| {
+        use rustix::process::{Pid, Signal, getpid, kill_process};
+        let options = GroupOptions { timeout: Duration::from_millis(1500), nccl: false };
+        let group = ProcessGroup::join(place, options).unwrap();
+        let own = i64::from(getpid().as_raw_nonzero().get());
+        let pids = numbers(&group.all_gather(&Tensor::from_slice(&[own])).unwrap());
+        if place.rank == 0 {
+            kill_process(getpid(), Signal::STOP).unwrap();
+            return;
+        }
+        report(&group.all_reduce(Tensor::from_slice(&[1.0]), Reduce::Sum).unwrap_err());
+        kill_process(Pid::from_raw(pids[0] as i32).unwrap(), Signal::KILL).unwrap();
+    });
+    assert_eq!(said(&outputs[1]), "all-reduce on rank 1 did not end within 1.5 s");
+    assert!(started.elapsed() < SOON);
+}
+
 fn group_is_whole(group: &ProcessGroup) -> bool {
     group.check().is_ok()
 }
