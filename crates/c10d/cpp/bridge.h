@@ -41,15 +41,9 @@ struct PfcStoreSpec {
 };
 
 PfcFailure* pfc_store_open(const PfcStoreSpec* spec, PfcStore** out);
-// Sets `key` unless it is set; `was_first` becomes 1 if it now holds `value`, else 0.
-PfcFailure* pfc_store_set_once(
-    PfcStore* store,
-    const char* key,
-    const char* value,
-    int32_t* was_first);
-// Puts a copy of the value, for `pfc_text_free`, into `out`; null if `key` is not set.
-PfcFailure* pfc_store_peek(PfcStore* store, const char* key, char** out);
-PfcFailure* pfc_store_add(PfcStore* store, const char* key, int64_t amount, int64_t* out);
+PfcFailure* pfc_store_set(PfcStore* store, const char* key, const char* value);
+// Waits for `key` to be set, and puts a copy of the value, for `pfc_text_free`, into `out`.
+PfcFailure* pfc_store_get(PfcStore* store, const char* key, char** out);
 void pfc_store_free(PfcStore* store);
 void pfc_text_free(char* text);
 

@@ -103,31 +103,16 @@ PfcFailure* pfc_store_open(const PfcStoreSpec* spec, PfcStore** out) {
   });
 }
 
-PfcFailure* pfc_store_set_once(
-    PfcStore* store,
-    const char* key,
-    const char* value,
-    int32_t* was_first) {
-  return guarded([&] {
-    const auto wanted = bytes(value);
-    const auto found = store->store->compareSet(key, std::vector<uint8_t>{}, wanted);
-    *was_first = found == wanted ? 1 : 0;
-  });
+PfcFailure* pfc_store_set(PfcStore* store, const char* key, const char* value) {
+  return guarded([&] { store->store->set(key, bytes(value)); });
 }
 
-PfcFailure* pfc_store_peek(PfcStore* store, const char* key, char** out) {
+PfcFailure* pfc_store_get(PfcStore* store, const char* key, char** out) {
   return guarded([&] {
-    *out = nullptr;
-    if (store->store->check({key})) {
-      const auto value = store->store->get(std::string(key));
-      *out = new char[value.size() + 1]();
-      std::copy(value.begin(), value.end(), *out);
-    }
+    const auto value = store->store->get(std::string(key));
+    *out = new char[value.size() + 1]();
+    std::copy(value.begin(), value.end(), *out);
   });
-}
-
-PfcFailure* pfc_store_add(PfcStore* store, const char* key, int64_t amount, int64_t* out) {
-  return guarded([&] { *out = store->store->add(key, amount); });
 }
 
 void pfc_store_free(PfcStore* store) {

@@ -27,7 +27,17 @@ pub enum C10dError {
         /// libtorch's own words.
         cause: String,
     },
-    /// An operation failed, most often because another rank is gone.
+    /// Another rank ended without a word.
+    #[error("rank {gone} is gone: {operation} on rank {rank} cannot end")]
+    Gone {
+        /// The rank that ended.
+        gone: usize,
+        /// The collective operation.
+        operation: &'static str,
+        /// This rank.
+        rank: usize,
+    },
+    /// An operation failed while all ranks are there, as far as is known.
     #[error("{operation} failed on rank {rank}: {cause}")]
     Failed {
         /// This rank.
@@ -71,9 +81,13 @@ impl C10dError {
                 "all {world} ranks have to be started within the timeout and must reach {address}; \
                  MASTER_ADDR and MASTER_PORT name it, GLOO_SOCKET_IFNAME the network interface"
             )),
+            C10dError::Gone { gone, .. } => Some(format!(
+                "rank {gone} crashed, was killed or lost its machine: what it said last, or `dmesg` \
+                 there, may say why; the last checkpoint is whole, and `--resume` goes on from it"
+            )),
             C10dError::Failed { .. } => Some(
-                "another rank has most likely ended: its own message says why; the last checkpoint \
-                 is whole, and `--resume` goes on from it"
+                "the network between the ranks may be at fault; the last checkpoint is whole, and \
+                 `--resume` goes on from it"
                     .to_owned(),
             ),
             C10dError::TimedOut { .. } => Some(
@@ -84,11 +98,5 @@ impl C10dError {
             // The rank that gave up says it.
             C10dError::Aborted { .. } => None,
         }
-    }
-
-    /// Whether this is the echo of another rank's failure.
-    #[must_use]
-    pub fn is_echo(&self) -> bool {
-        matches!(self, C10dError::Failed { .. } | C10dError::Aborted { .. })
     }
 }

@@ -48,22 +48,15 @@ unsafe extern "C" {
     pub fn pfc_failure_free(failure: *mut PfcFailure);
 
     pub fn pfc_store_open(spec: *const PfcStoreSpec, out: *mut *mut PfcStore) -> *mut PfcFailure;
-    pub fn pfc_store_set_once(
+    pub fn pfc_store_set(
         store: *mut PfcStore,
         key: *const c_char,
         value: *const c_char,
-        was_first: *mut i32,
     ) -> *mut PfcFailure;
-    pub fn pfc_store_peek(
+    pub fn pfc_store_get(
         store: *mut PfcStore,
         key: *const c_char,
         out: *mut *mut c_char,
-    ) -> *mut PfcFailure;
-    pub fn pfc_store_add(
-        store: *mut PfcStore,
-        key: *const c_char,
-        amount: i64,
-        out: *mut i64,
     ) -> *mut PfcFailure;
     pub fn pfc_store_free(store: *mut PfcStore);
     pub fn pfc_text_free(text: *mut c_char);
@@ -127,6 +120,12 @@ unsafe extern "C" {
 pub struct Failure {
     pub timed_out: bool,
     pub message: String,
+}
+
+impl Failure {
+    pub fn new(message: String) -> Failure {
+        Failure { timed_out: false, message }
+    }
 }
 
 /// Takes over what a function of the bridge gave back.

@@ -3,11 +3,12 @@
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::{CStr, CString, c_void},
+    ffi::{CStr, c_void},
     ptr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     time::{Duration, Instant},
 };
@@ -16,18 +17,15 @@ use tch::Tensor;
 
 use crate::{
     C10dError, Rendezvous,
-    ffi::{self, Failure, PfcFailure, PfcGroup, PfcStore, PfcWork},
+    ffi::{self, Failure, PfcFailure, PfcGroup, PfcWork},
+    liveness::{Liveness, MEETING},
+    store::{Store, c_string, milliseconds},
 };
 
 /// How long a wait goes on before it looks whether another rank has given up.
 const SLICE: Duration = Duration::from_millis(250);
-/// How long rank 0 stays for the others to read why a rank gave up.
-const LINGER: Duration = Duration::from_secs(3);
 /// How much longer than libtorch's own timeout a wait goes on, so that libtorch gets to say why.
 const GRACE: Duration = Duration::from_secs(5);
-
-const ABORTED: &CStr = c"aborted";
-const ABORT_SEEN: &CStr = c"abort-seen";
 
 /// How a group is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,50 +61,42 @@ pub struct ProcessGroup {
     place: Rendezvous,
     timeout: Duration,
     /// Locked while an operation is started: c10d numbers them without a lock of its own.
-    handles: Mutex<Handles>,
+    group: Mutex<Group>,
+    liveness: Liveness,
     /// Set by the first failure: an operation may then be under way for ever.
     broken: AtomicBool,
-    abort_seen: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Handles {
-    store: *mut PfcStore,
-    group: *mut PfcGroup,
-}
+struct Group(*mut PfcGroup);
 
-// SAFETY: both handles point at objects that any thread may use, one at a time.
-unsafe impl Send for Handles {}
+// SAFETY: it points at an object that any thread may use, one at a time.
+unsafe impl Send for Group {}
 
 impl ProcessGroup {
     /// Meets the other ranks, and waits for all of them.
     ///
     /// # Errors
     ///
-    /// [`C10dError::Rendezvous`] if they are not all there within the timeout.
+    /// [`C10dError::Rendezvous`] if they are not all there within the timeout,
+    /// [`C10dError::Aborted`] and [`C10dError::Gone`] if one of those that came is lost meanwhile.
     pub fn join(place: &Rendezvous, options: GroupOptions) -> Result<ProcessGroup, C10dError> {
-        let fail = |Failure { message, .. }: Failure| C10dError::Rendezvous {
-            rank: place.rank,
-            world: place.world,
-            address: place.address(),
-            cause: message,
-        };
-        let store = open_store(place, options).map_err(fail)?;
-        let group = match open_group(place, options, store) {
-            Ok(group) => group,
-            Err(failure) => {
-                // SAFETY: nobody else has it.
-                unsafe { ffi::pfc_store_free(store) };
-                return Err(fail(failure));
+        let refused = |Failure { message, .. }: Failure| place.refused(message);
+        let store = Arc::new(Store::open(place, options.timeout).map_err(refused)?);
+        let liveness = Liveness::join(place, &store, options.timeout)?;
+        match open_group(place, options, store, &liveness) {
+            Ok(group) => Ok(ProcessGroup {
+                place: place.clone(),
+                timeout: options.timeout,
+                group: Mutex::new(group),
+                liveness,
+                broken: AtomicBool::new(false),
+            }),
+            Err(error) => {
+                liveness.abort(&error.to_string());
+                Err(error)
             }
-        };
-        Ok(ProcessGroup {
-            place: place.clone(),
-            timeout: options.timeout,
-            handles: Mutex::new(Handles { store, group }),
-            broken: AtomicBool::new(false),
-            abort_seen: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Number of this rank, from 0.
@@ -244,91 +234,33 @@ impl ProcessGroup {
         Ok(parts.map(|(part, length)| part[..length as usize].to_vec()).collect())
     }
 
-    /// Asks whether another rank has given up, without waiting for anyone.
+    /// Asks whether another rank has given up or is gone, without waiting for anyone.
     ///
     /// # Errors
     ///
-    /// [`C10dError::Aborted`].
+    /// [`C10dError::Aborted`] and [`C10dError::Gone`].
     pub fn check(&self) -> Result<(), C10dError> {
-        self.aborted().map_or(Ok(()), Err)
+        self.lost("the next exchange").map_or(Ok(()), Err)
     }
 
-    /// Tells the other ranks that this one can not go on, and why: their operations then fail with
+    /// Tells the other ranks that this one cannot go on, and why: their operations then fail with
     /// [`C10dError::Aborted`]. Of several ranks that give up, the first one is told of.
     ///
-    /// Rank 0, where the others ask, stays up to three seconds for them to come and read it.
+    /// Rank 0, through which the others hear of it, stays up to three seconds until they have.
     ///
-    /// Returns whether this rank was the first.
+    /// Returns false if another rank gave up before, whose reason is then the one to be read.
     pub fn abort(&self, reason: &str) -> bool {
         self.broken.store(true, Ordering::Relaxed);
-        let text = format!("{} {}", self.rank(), reason.replace('\0', " "));
-        let text = CString::new(text).unwrap_or_default();
-        let mut was_first = 0;
-        let told = self.with_store(|store| {
-            let (key, value, first) = (ABORTED.as_ptr(), text.as_ptr(), &raw mut was_first);
-            // SAFETY: the handle is live, both texts end in a zero byte, and `was_first` outlives
-            // the call.
-            unsafe { ffi::take(ffi::pfc_store_set_once(store, key, value, first)) }
-        });
-        if told.is_ok() && self.place.serves() {
-            self.linger();
-        }
-        let handles = self.lock();
+        let is_own = self.liveness.abort(reason);
+        let group = self.lock();
         // SAFETY: the handle is live. It may fail where there is nothing to end.
-        let _ = unsafe { ffi::take(ffi::pfc_group_abort(handles.group)) };
-        was_first == 1
+        let _ = unsafe { ffi::take(ffi::pfc_group_abort(group.0)) };
+        is_own
     }
 
-    fn linger(&self) {
-        let started = Instant::now();
-        let own_view = i64::from(self.abort_seen.load(Ordering::Relaxed));
-        while started.elapsed() < LINGER {
-            match self.count_seen(0) {
-                Ok(n_seen) if n_seen - own_view < self.world() as i64 - 1 => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                _ => return,
-            }
-        }
-    }
-
-    /// Adds to the number of ranks that know of an abort, and gives it back.
-    fn count_seen(&self, amount: i64) -> Result<i64, Failure> {
-        self.with_store(|store| {
-            let mut count = 0;
-            // SAFETY: the handle is live and `count` outlives the call.
-            let failure =
-                unsafe { ffi::pfc_store_add(store, ABORT_SEEN.as_ptr(), amount, &raw mut count) };
-            // SAFETY: it comes from the bridge.
-            unsafe { ffi::take(failure) }.map(|()| count)
-        })
-    }
-
-    /// Whether a rank has given up.
-    fn aborted(&self) -> Option<C10dError> {
-        let text = self.with_store(|store| {
-            let mut text = ptr::null_mut();
-            // SAFETY: the handle is live and `text` outlives the call.
-            let failure = unsafe { ffi::pfc_store_peek(store, ABORTED.as_ptr(), &raw mut text) };
-            // SAFETY: it comes from the bridge.
-            unsafe { ffi::take(failure) }?;
-            if text.is_null() {
-                return Ok(None);
-            }
-            // SAFETY: the bridge ends the text in a zero byte, and this is its only owner.
-            let owned = unsafe {
-                let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
-                ffi::pfc_text_free(text);
-                owned
-            };
-            Ok::<_, Failure>(Some(owned))
-        });
-        let text = text.ok().flatten()?;
-        if !self.abort_seen.swap(true, Ordering::Relaxed) {
-            let _ = self.count_seen(1);
-        }
-        let (by, reason) = text.split_once(' ')?;
-        Some(C10dError::Aborted { by: by.parse().ok()?, reason: reason.to_owned() })
+    /// Whether a rank has given up or is gone, and so `operation` cannot end.
+    fn lost(&self, operation: &'static str) -> Option<C10dError> {
+        self.liveness.news().map(|news| news.error(operation, self.rank()))
     }
 
     fn start(
@@ -338,7 +270,7 @@ impl ProcessGroup {
         begin: impl FnOnce(*mut PfcGroup, *mut *mut PfcWork) -> *mut PfcFailure,
     ) -> Result<Pending<'_>, C10dError> {
         let mut work = ptr::null_mut();
-        let failure = begin(self.lock().group, &raw mut work);
+        let failure = begin(self.lock().0, &raw mut work);
         // SAFETY: it comes from the bridge.
         match unsafe { ffi::take(failure) } {
             Ok(()) => Ok(Pending { group: self, operation, work, output, started: Instant::now() }),
@@ -346,29 +278,32 @@ impl ProcessGroup {
         }
     }
 
-    /// The reason of the rank that gave up first, if one has; else libtorch's own.
+    /// Which rank is gone or gave up first, if one has; else libtorch's own reason.
     pub(crate) fn explain(&self, operation: &'static str, failure: Failure) -> C10dError {
         self.broken.store(true, Ordering::Relaxed);
         let rank = self.rank();
-        self.aborted().unwrap_or(if failure.timed_out {
-            C10dError::TimedOut { rank, operation, timeout: self.timeout }
-        } else {
-            C10dError::Failed { rank, operation, cause: failure.message }
-        })
+        if failure.timed_out {
+            let timeout = self.timeout;
+            return self.lost(operation).unwrap_or(C10dError::TimedOut {
+                rank,
+                operation,
+                timeout,
+            });
+        }
+        match self.liveness.awaited_news() {
+            Some(news) => news.error(operation, rank),
+            None => C10dError::Failed { rank, operation, cause: failure.message },
+        }
     }
 
     /// Runs `body` with the raw group while no other operation can be started.
     pub(crate) fn with_group<T>(&self, body: impl FnOnce(*mut PfcGroup) -> T) -> T {
-        body(self.lock().group)
+        body(self.lock().0)
     }
 
-    fn with_store<T>(&self, body: impl FnOnce(*mut PfcStore) -> T) -> T {
-        body(self.lock().store)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Handles> {
-        // The handles are never changed, so that a panic elsewhere leaves them as they were.
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Group> {
+        // The handle is never changed, so that a panic elsewhere leaves it as it was.
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -379,12 +314,8 @@ impl Drop for ProcessGroup {
         if self.broken.load(Ordering::Relaxed) {
             return;
         }
-        let handles = self.lock();
-        // SAFETY: this is the last user of both.
-        unsafe {
-            ffi::pfc_group_free(handles.group);
-            ffi::pfc_store_free(handles.store);
-        }
+        // SAFETY: this is its last user.
+        unsafe { ffi::pfc_group_free(self.lock().0) };
     }
 }
 
@@ -418,9 +349,9 @@ impl Pending<'_> {
             if state != ffi::PENDING {
                 return Ok(self.output.shallow_clone());
             }
-            if let Some(aborted) = self.group.aborted() {
+            if let Some(lost) = self.group.lost(self.operation) {
                 self.group.broken.store(true, Ordering::Relaxed);
-                return Err(aborted);
+                return Err(lost);
             }
             if self.started.elapsed() > self.group.timeout + GRACE {
                 let failure = Failure { timed_out: true, message: String::new() };
@@ -442,32 +373,52 @@ pub(crate) fn raw(tensor: &mut Tensor) -> *mut c_void {
     tensor.as_mut_ptr().cast()
 }
 
-fn open_store(place: &Rendezvous, options: GroupOptions) -> Result<*mut PfcStore, Failure> {
-    let host = c_string(&place.host)?;
-    let prefix = c_string(&format!("pfc/{}", place.attempt))?;
-    let spec = ffi::PfcStoreSpec {
-        host: host.as_ptr(),
-        port: place.port,
-        listen_fd: place.listen_fd.filter(|_| place.serves()).unwrap_or(-1),
-        is_server: place.serves().into(),
-        world: place.world as u32,
-        timeout_ms: milliseconds(options.timeout),
-        prefix: prefix.as_ptr(),
-    };
-    let mut store = ptr::null_mut();
-    // SAFETY: the spec and its texts outlive the call.
-    unsafe { ffi::take(ffi::pfc_store_open(&raw const spec, &raw mut store)) }.map(|()| store)
-}
-
+/// Opens the backends, which has all ranks connect with each other. In a thread, so that the wait for
+/// a rank that is gone ends; libtorch would wait until the timeout.
 fn open_group(
     place: &Rendezvous,
     options: GroupOptions,
-    store: *mut PfcStore,
-) -> Result<*mut PfcGroup, Failure> {
+    store: Arc<Store>,
+    liveness: &Liveness,
+) -> Result<Group, C10dError> {
+    let (give, opened) = mpsc::channel();
+    let owned = place.clone();
+    let open = move || {
+        // If nobody waits any more, the group is left open: the process is about to end.
+        let _ = give.send(open_backends(&owned, options, &store));
+    };
+    let thread = std::thread::Builder::new().name("rendezvous".to_owned());
+    thread.spawn(open).map_err(|error| place.refused(error.to_string()))?;
+    loop {
+        match opened.recv_timeout(SLICE) {
+            Ok(Ok(group)) => return Ok(group),
+            // The ranks that wait for another one fail too; that one is the reason.
+            Ok(Err(failure)) => {
+                let news = liveness.awaited_news();
+                let own = || place.refused(failure.message);
+                return Err(news.map_or_else(own, |news| news.error(MEETING, place.rank)));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(news) = liveness.news() {
+                    return Err(news.error(MEETING, place.rank));
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(place.refused("the thread that meets the others panicked".to_owned()));
+            }
+        }
+    }
+}
+
+fn open_backends(
+    place: &Rendezvous,
+    options: GroupOptions,
+    store: &Store,
+) -> Result<Group, Failure> {
     let interfaces = std::env::var("GLOO_SOCKET_IFNAME").ok().filter(|names| !names.is_empty());
     let interfaces = interfaces.map(|names| c_string(&names)).transpose()?;
     // The machine's own name may lead nowhere; ranks on one machine do not need it.
-    let hostname = (place.local_world == place.world).then_some(c"127.0.0.1");
+    let hostname = place.is_on_one_machine().then_some(c"127.0.0.1");
     let spec = ffi::PfcGroupSpec {
         rank: place.rank as i32,
         world: place.world as i32,
@@ -478,15 +429,6 @@ fn open_group(
     };
     let mut group = ptr::null_mut();
     // SAFETY: the store is live; the spec and its texts outlive the call.
-    unsafe { ffi::take(ffi::pfc_group_open(store, &raw const spec, &raw mut group)) }
-        .map(|()| group)
-}
-
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn c_string(text: &str) -> Result<CString, Failure> {
-    let fail = |_| Failure { timed_out: false, message: format!("{text:?} holds a zero byte") };
-    CString::new(text).map_err(fail)
+    unsafe { ffi::take(ffi::pfc_group_open(store.raw(), &raw const spec, &raw mut group)) }?;
+    Ok(Group(group))
 }

@@ -72,6 +72,16 @@ impl Rendezvous {
         format!("{}:{}", self.host, self.port)
     }
 
+    /// Whether all ranks are on this machine, where they need no name to reach each other.
+    pub(crate) fn is_on_one_machine(&self) -> bool {
+        self.local_world == self.world
+    }
+
+    /// That the ranks did not meet.
+    pub(crate) fn refused(&self, cause: String) -> C10dError {
+        C10dError::Rendezvous { rank: self.rank, world: self.world, address: self.address(), cause }
+    }
+
     /// Whether this process answers the others.
     pub(crate) fn serves(&self) -> bool {
         self.rank == 0 && self.rank_0_serves

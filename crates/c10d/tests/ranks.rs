@@ -191,16 +191,53 @@ fn a_rank_that_dies_ends_the_others_waits_with_an_error_that_names_rank_and_oper
             rustix::process::kill_process(me, rustix::process::Signal::KILL).unwrap();
         }
         let sum = group.all_reduce(Tensor::from_slice(&[1.0]), Reduce::Sum);
-        let error = sum.unwrap_err();
-        assert!(error.is_echo(), "{error:?}");
-        report(&error);
+        report(&sum.unwrap_err());
     });
     assert_eq!(outputs[2].status.signal(), Some(9));
     for (rank, output) in outputs.iter().enumerate().take(2) {
-        let said = said(output);
-        assert!(said.starts_with(&format!("all-reduce failed on rank {rank}: ")), "{said}");
+        let expected = format!("rank 2 is gone: all-reduce on rank {rank} cannot end");
+        assert_eq!(said(output), expected);
     }
     assert!(started.elapsed() < SOON);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_rank_that_dies_in_the_rendezvous_ends_it_for_the_others() {
+    let name = "a_rank_that_dies_in_the_rendezvous_ends_it_for_the_others";
+    let started = Instant::now();
+    let outputs = on_ranks(name, 3, |place| {
+        if place.rank == 2 {
+            // Dies as soon as the others know of it, before it has met them all.
+            std::thread::spawn(|| {
+                while !has_thread("liveness") {
+                    std::thread::yield_now();
+                }
+                let me = rustix::process::getpid();
+                rustix::process::kill_process(me, rustix::process::Signal::KILL).unwrap();
+            });
+        }
+        let met = ProcessGroup::join(place, OPTIONS).and_then(|group| {
+            loop {
+                group.barrier()?;
+            }
+        });
+        let never: Result<std::convert::Infallible, C10dError> = met;
+        report(&never.unwrap_err());
+    });
+    assert_eq!(outputs[2].status.signal(), Some(9));
+    for output in &outputs[..2] {
+        let said = said(output);
+        assert!(said.starts_with("rank 2 is gone: "), "{said}");
+    }
+    assert!(started.elapsed() < SOON);
+}
+
+/// Whether this process has a thread of that name.
+fn has_thread(name: &str) -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")));
+    names.flatten().any(|found| found.trim() == name)
 }
 
 #[test]
@@ -212,6 +249,7 @@ fn a_rank_that_never_comes_is_an_error_after_the_timeout() {
     });
     let said = said(&outputs[0]);
     assert!(said.starts_with("rank 0 of 2 did not meet the others at 127.0.0.1:"), "{said}");
+    assert!(said.ends_with(": no word of rank 1 within 0.3 s"), "{said}");
 }
 
 #[test]
@@ -233,6 +271,27 @@ fn a_rank_that_hangs_is_an_error_after_the_timeout() {
     });
     let said = said(&outputs[0]);
     assert_eq!(said, "all-reduce on rank 0 did not end within 1.5 s");
+}
+
+#[test]
+fn a_first_rank_that_is_stopped_is_an_error_after_the_timeout() {
+    let name = "a_first_rank_that_is_stopped_is_an_error_after_the_timeout";
+    let started = Instant::now();
+    let outputs = on_ranks(name, 2, |place| {
+        use rustix::process::{Pid, Signal, getpid, kill_process};
+        let options = GroupOptions { timeout: Duration::from_millis(1500), nccl: false };
+        let group = ProcessGroup::join(place, options).unwrap();
+        let own = i64::from(getpid().as_raw_nonzero().get());
+        let pids = numbers(&group.all_gather(&Tensor::from_slice(&[own])).unwrap());
+        if place.rank == 0 {
+            kill_process(getpid(), Signal::STOP).unwrap();
+            return;
+        }
+        report(&group.all_reduce(Tensor::from_slice(&[1.0]), Reduce::Sum).unwrap_err());
+        kill_process(Pid::from_raw(pids[0] as i32).unwrap(), Signal::KILL).unwrap();
+    });
+    assert_eq!(said(&outputs[1]), "all-reduce on rank 1 did not end within 1.5 s");
+    assert!(started.elapsed() < SOON);
 }
 
 fn group_is_whole(group: &ProcessGroup) -> bool {

@@ -44,6 +44,14 @@ pub enum TrainError {
     /// The ranks cannot meet or exchange something.
     #[error(transparent)]
     Ranks(#[from] C10dError),
+    /// The same, while the run goes on.
+    #[error("after step {n_done}: {error}")]
+    RanksAfter {
+        /// Steps finished.
+        n_done: u64,
+        /// Which rank, and why.
+        error: C10dError,
+    },
     /// A file cannot be written whole.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -168,6 +176,14 @@ impl TrainError {
         move |source| TrainError::Io { op, path, source }
     }
 
+    /// The same, with the number of steps that were finished where it does not say a step.
+    pub(crate) fn after(self, n_done: u64) -> TrainError {
+        match self {
+            TrainError::Ranks(error) => TrainError::RanksAfter { n_done, error },
+            other => other,
+        }
+    }
+
     /// Whether every rank ends with it at the same place of the same step.
     pub(crate) fn is_on_every_rank(&self) -> bool {
         matches!(
@@ -192,7 +208,7 @@ impl TrainError {
             TrainError::Head(error) => error.hint(),
             TrainError::Eval(error) => error.hint(),
             TrainError::Durable(error) => error.hint(),
-            TrainError::Ranks(error) => error.hint(),
+            TrainError::Ranks(error) | TrainError::RanksAfter { error, .. } => error.hint(),
             TrainError::Io { source, path, .. }
                 if matches!(
                     source.kind(),

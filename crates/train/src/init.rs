@@ -1,8 +1,11 @@
 //! Fine-tuning: where the first weights come from, and centres carried over by identity.
 
+// C = classes of a file, D = embedding, N = carried classes.
+
 use std::path::{Path, PathBuf};
 
 use pfc_model::{
+    ModelError,
     checkpoint::{Checkpoint, Progress},
     weights,
 };
@@ -144,10 +147,25 @@ fn carry(
             return Err(TrainError::UnfinishedCentres { path: path.to_path_buf() });
         }
         let (to, from): (Vec<i64>, Vec<i64>) = rows.into_iter().unzip();
-        let found_nd = file.read(WEIGHT)?.index_select(0, &Tensor::from_slice(&from));
+        let found_cd = file.read(WEIGHT)?;
+        let expected = [(held.end - held.start) as i64, weight_cd.size()[1]];
+        if found_cd.size() != expected || found_cd.kind() != weight_cd.kind() {
+            return Err(misfit(path, &found_cd, &expected).into());
+        }
+        let found_nd = found_cd.index_select(0, &Tensor::from_slice(&from));
         let _ = weight_cd.index_copy_(0, &Tensor::from_slice(&to), &found_nd);
         n_carried += to.len();
     }
     head.load_state(&state)?;
     Ok(n_carried)
+}
+
+/// That centres are of another shape or kind than the checkpoint's own manifest has it.
+fn misfit(path: &Path, found: &Tensor, expected: &[i64]) -> ModelError {
+    ModelError::TensorShape {
+        origin: path.display().to_string(),
+        key: format!("{WEIGHT} ({:?})", found.kind()),
+        found: found.size(),
+        expected: expected.to_vec(),
+    }
 }

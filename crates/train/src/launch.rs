@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 const LAUNCHER: &str = "PFC_LAUNCHER";
 /// How often the ranks are looked at.
 const TICK: Duration = Duration::from_millis(20);
-/// How long ranks may take to end by themselves after one has failed, and to say why. They notice
-/// within a second; rank 0 stays three more for the others to read the reason.
+/// How long ranks may take to end by themselves after one has failed, and to say why. They hear of it
+/// within a second, and three more may go by until rank 0 knows that all have.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Whether this process is a rank that `--nproc-per-node` started.

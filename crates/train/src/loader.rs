@@ -2,7 +2,7 @@
 //!
 //! Each thread makes whole batches. A thread first takes an empty buffer and then the number of the
 //! next step to make, so that the lowest number being made always has a buffer: with a fixed number
-//! of buffers the queue is bounded and can not lock up. What a batch holds is a function of its step.
+//! of buffers the queue is bounded and cannot lock up. What a batch holds is a function of its step.
 
 use std::{
     collections::BTreeMap,

@@ -181,12 +181,14 @@ pub fn sync(path: &Path) -> Result<(), TrainError> {
 ///
 /// [`TrainError::Io`].
 pub fn read(path: &Path) -> Result<Vec<Record>, TrainError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    // A power cut may leave a last line of any bytes.
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(TrainError::io("read", path)(error)),
     };
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    let lines = bytes.split(|&byte| byte == b'\n');
+    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
 fn line(record: &Record) -> Vec<u8> {
@@ -213,8 +215,8 @@ mod tests {
             file.write(&epoch(step)).unwrap();
         }
         drop(file);
-        let mut text = fs::read_to_string(&path).unwrap();
-        text.push_str("{\"kind\":\"epoch\",\"st");
+        let mut text = fs::read(&path).unwrap();
+        text.extend(b"{\"kind\":\"epoch\",\"st\xff");
         fs::write(&path, text).unwrap();
 
         let (mut file, kept) = MetricsFile::open(&path, 2).unwrap();

@@ -76,7 +76,7 @@ impl Report {
         });
         let events_dir = folder.tensorboard();
         let events = if spec.tensorboard {
-            let file = EventFile::create(&events_dir, spec.n_done);
+            let file = EventFile::create(&events_dir, first_step_to_forget(spec.n_done));
             Some(file.map_err(TrainError::io("write", &events_dir))?)
         } else {
             None
@@ -145,10 +145,21 @@ impl Report {
         if !n_done.is_multiple_of(self.spec.every_steps) && n_done != self.spec.plan.n_steps() {
             return Ok(());
         }
+        let record = self.record(n_done, figures);
+        let n_left = self.spec.plan.n_steps().saturating_sub(n_done);
+        let steps_per_s = record.images_per_s / self.spec.plan.batch_size as f64;
+        self.say(&train_line(&record, self.spec.plan.n_steps(), n_left as f64 / steps_per_s));
+        let scalars = scalars_of(&record);
+        self.write(Record::Train(record))?;
+        self.scalars(n_done, scalars)
+    }
+
+    /// The figures of the steps since the last line, whose count begins again.
+    fn record(&mut self, n_done: u64, figures: &StepFigures) -> TrainRecord {
         let clock = std::mem::take(&mut self.clock);
         let means = self.tally.window.take();
         let seconds = clock.elapsed.as_secs_f64();
-        let record = TrainRecord {
+        TrainRecord {
             step: n_done,
             epoch: self.epochs(n_done),
             loss: means.loss,
@@ -163,40 +174,7 @@ impl Report {
             save_ms: clock.saved.as_secs_f64() * 1e3,
             loss_scale: figures.loss_scale,
             n_skipped: means.n_skipped,
-        };
-        let n_left = self.spec.plan.n_steps().saturating_sub(n_done);
-        let left = seconds / clock.n_steps as f64 * n_left as f64;
-        self.say(&train_line(&record, self.spec.plan.n_steps(), left));
-        self.write(Record::Train(record.clone()))?;
-        let TrainRecord {
-            loss,
-            grad_norm,
-            lr,
-            cavg,
-            images_per_s,
-            data_wait,
-            head_ms,
-            comm_ms,
-            peak_memory_mib,
-            save_ms,
-            loss_scale,
-            ..
-        } = record;
-        let mut scalars = vec![
-            ("train/loss", loss),
-            ("train/grad_norm", grad_norm),
-            ("train/lr", lr),
-            ("train/cavg", cavg),
-            ("speed/images_per_s", images_per_s),
-            ("speed/data_wait", data_wait),
-            ("speed/head_ms", head_ms),
-            ("speed/comm_ms", comm_ms),
-            ("speed/peak_memory_mib", peak_memory_mib),
-            ("speed/save_ms", save_ms),
-        ];
-        scalars.extend(loss_scale.map(|scale| ("train/loss_scale", scale)));
-        let named = scalars.into_iter().map(|(tag, value)| (tag.to_owned(), value));
-        self.scalars(n_done, named.collect())
+        }
     }
 
     /// Writes the mean loss of the epoch that `n_done` steps complete.
@@ -255,6 +233,30 @@ impl Report {
         let Some(events) = &mut self.events else { return Ok(()) };
         events.scalars(step, &scalars).map_err(TrainError::io("write", &self.events_dir))
     }
+}
+
+/// What TensorBoard draws of it, by tag.
+fn scalars_of(record: &TrainRecord) -> Vec<(String, f64)> {
+    let always = [
+        ("train/loss", record.loss),
+        ("train/grad_norm", record.grad_norm),
+        ("train/lr", record.lr),
+        ("train/cavg", record.cavg),
+        ("speed/images_per_s", record.images_per_s),
+        ("speed/data_wait", record.data_wait),
+        ("speed/head_ms", record.head_ms),
+        ("speed/comm_ms", record.comm_ms),
+        ("speed/peak_memory_mib", record.peak_memory_mib),
+        ("speed/save_ms", record.save_ms),
+    ];
+    let scale = record.loss_scale.map(|scale| ("train/loss_scale", scale));
+    always.into_iter().chain(scale).map(|(tag, value)| (tag.to_owned(), value)).collect()
+}
+
+/// TensorBoard forgets this step too; figures of the last finished one are kept. Those of step 0 are
+/// measured again unless there are some.
+fn first_step_to_forget(n_done: u64) -> u64 {
+    n_done + u64::from(n_done > 0)
 }
 
 /// `VmHWM` of `/proc/self/status`.
@@ -382,6 +384,11 @@ mod tests {
         );
         let folds = Score { std: Some(0.0123), auc: None, ..score };
         assert!(eval_line(74, &folds).contains("accuracy 0.8265 ± 0.0123  threshold"));
+    }
+
+    #[test]
+    fn a_resumed_run_keeps_the_figures_of_the_step_that_it_goes_on_after() {
+        assert_eq!([0, 300].map(first_step_to_forget), [0, 301]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Sums {
     /// The means, and a new start.
     pub fn take(&mut self) -> Means {
         let Sums { n_steps, loss, grad_norm, cavg, n_skipped } = std::mem::take(self);
-        let (n, n_taken) = (n_steps.max(1) as f64, (n_steps - n_skipped).max(1) as f64);
+        let (n, n_taken) = (n_steps.max(1) as f64, n_steps.saturating_sub(n_skipped).max(1) as f64);
         Means { loss: loss / n, grad_norm: grad_norm / n_taken, cavg: cavg / n, n_skipped }
     }
 }

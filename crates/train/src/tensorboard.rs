@@ -23,7 +23,7 @@ impl EventFile {
     /// Opens a new event file in `dir`, named so that TensorBoard finds it.
     ///
     /// A session-start event at `step` tells TensorBoard to forget what an earlier start of this run
-    /// wrote from that step on.
+    /// wrote of that step and later ones.
     ///
     /// # Errors
     ///

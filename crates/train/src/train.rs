@@ -120,7 +120,7 @@ pub fn train(
     let mut run = Run { measure, trainer, keeper, report };
     if let Err(error) = run.steps(loader) {
         run.keeper.rescue(&error);
-        return Err(error);
+        return Err(error.after(run.trainer.n_done));
     }
     run.report.finish();
     // The first rank, where the others look for news of failures, must not be gone before them.

@@ -98,3 +98,24 @@ fn tasks_that_srun_starts_do_what_ours_do_and_end_with_one_that_is_killed() {
     }
     check_same(&theirs, &ours);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn whichever_rank_is_killed_the_others_say_so_and_end_long_before_the_timeout() {
+    let setup = Setup::new(6);
+    for killed in [0, 2] {
+        let out = setup.out(&format!("without-{killed}"));
+        let mut tasks = srun(&setup, &out, 3, &["--set=train.epochs=100000"]);
+        assert!(wait_for(&checkpoint(&out, 3), &mut tasks[0]));
+        tasks[killed].kill().unwrap();
+        // It gives them a minute, half the timeout.
+        check_gone(&tasks.iter().map(Child::id).collect::<Vec<_>>());
+        for (rank, output) in ended(tasks).iter().enumerate().filter(|(rank, _)| *rank != killed) {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains(&format!("rank {killed} is gone: ")), "{said}");
+            assert!(said.contains(&format!(" on rank {rank} cannot end")), "{said}");
+            assert!(said.contains("step "), "{said}");
+        }
+    }
+}

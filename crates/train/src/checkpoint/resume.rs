@@ -1,6 +1,9 @@
 //! Finding the newest save of a run that is whole, and going on from it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use pfc_model::{
     ModelError,
@@ -15,11 +18,11 @@ impl Keeper<'_> {
     /// Puts `trainer` where the newest whole checkpoint has it; `None` if there is no checkpoint.
     ///
     /// A damaged checkpoint is passed over, with a warning handed to `warn`, and set aside so that
-    /// the run can write that step again.
+    /// the run can write that step again. One that the system does not let a rank read is not.
     ///
     /// # Errors
     ///
-    /// [`TrainError::NoWholeCheckpoint`], and [`TrainError::OtherRun`] if the checkpoint belongs to
+    /// [`ModelError::Io`], [`TrainError::NoWholeCheckpoint`], and [`TrainError::OtherRun`] if the checkpoint belongs to
     /// other data, another network or another order of images.
     pub fn resume(
         &self,
@@ -29,6 +32,11 @@ impl Keeper<'_> {
         let all = self.ranks.of_first(self.folder.list_checkpoints()?)?;
         for (_, path) in &all {
             let opened = self.open_whole(path, trainer);
+            if let Err(error) = &opened
+                && !is_damage(error)
+            {
+                return opened.map(|_| None).map_err(TrainError::from);
+            }
             let complaint = opened.as_ref().err().map(ToString::to_string);
             let complaint = self.ranks.gather(complaint)?.into_iter().flatten().next();
             match (opened, complaint) {
@@ -125,6 +133,20 @@ impl Keeper<'_> {
     }
 }
 
+/// Whether the checkpoint is to blame, and not the way to it.
+fn is_damage(error: &ModelError) -> bool {
+    let ModelError::Io { source, .. } = error else { return true };
+    !matches!(
+        source.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::StaleNetworkFileHandle
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
 /// Ranks that wrote a checkpoint; at least 1, whatever the manifest says.
 fn world_of(progress: &Progress) -> usize {
     progress.world_size.max(1) as usize
@@ -155,6 +177,20 @@ fn other_run(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_reached_is_not_damaged() {
+        let error = |kind: io::ErrorKind| ModelError::Io {
+            op: "read",
+            path: PathBuf::new(),
+            source: io::Error::from(kind),
+        };
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::StaleNetworkFileHandle] {
+            assert!(!is_damage(&error(kind)), "{kind}");
+        }
+        assert!(is_damage(&error(io::ErrorKind::NotFound)));
+        assert!(is_damage(&error(io::ErrorKind::UnexpectedEof)));
+    }
 
     #[test]
     fn a_damaged_checkpoint_is_set_aside_under_a_free_name() {

@@ -179,7 +179,8 @@ impl Ranks {
         self.group.as_ref().map_or(Ok(()), |group| group.barrier())
     }
 
-    /// Tells the other ranks that this one can not go on. Whether it was the first to say so.
+    /// Tells the other ranks that this one cannot go on. False if another one has said so before,
+    /// whose reason is then the one to be read.
     pub fn give_up(&self, reason: &str) -> bool {
         self.group.as_ref().is_none_or(|group| group.abort(reason))
     }
