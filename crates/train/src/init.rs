@@ -2,7 +2,10 @@
 
 // C = classes of a file, D = embedding, N = carried classes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use pfc_model::{
     ModelError,
@@ -130,23 +133,23 @@ fn carry(
     let mut state = head.state()?;
     let weight_cd = &mut state.iter_mut().find(|(name, _)| name == WEIGHT).expect("it is state").1;
     let (classes, world) = (progress.data.n_identities, progress.world_size.max(1) as usize);
+    // Rows of the head and labels of then, by the rank that held these.
+    let mut rows_of_rank: BTreeMap<usize, Vec<(i64, u64)>> = BTreeMap::new();
+    for (row, label) in labels.iter().enumerate() {
+        if let Some(label) = label.map(u64::from).filter(|&label| label < classes) {
+            let rank = ClassRange::owner_of(label, classes, world);
+            rows_of_rank.entry(rank).or_default().push((row as i64, label));
+        }
+    }
     let mut n_carried = 0;
-    for rank in 0..world {
+    for (rank, rows) in rows_of_rank {
         let held = ClassRange::of_rank(classes, rank, world).ids();
-        let mut rows: Vec<(i64, i64)> = Vec::new();
-        for (row, label) in labels.iter().enumerate() {
-            if let Some(label) = label.map(u64::from).filter(|label| held.contains(label)) {
-                rows.push((row as i64, (label - held.start) as i64));
-            }
-        }
-        if rows.is_empty() {
-            continue;
-        }
         let mut file = checkpoint.file(&shards::name_of(rank, world))?;
         if file.names().any(|name| name == STAMP) {
             return Err(TrainError::UnfinishedCentres { path: path.to_path_buf() });
         }
-        let (to, from): (Vec<i64>, Vec<i64>) = rows.into_iter().unzip();
+        let from = |(row, label)| (row, (label - held.start) as i64);
+        let (to, from): (Vec<i64>, Vec<i64>) = rows.into_iter().map(from).unzip();
         let found_cd = file.read(WEIGHT)?;
         let expected = [(held.end - held.start) as i64, weight_cd.size()[1]];
         if found_cd.size() != expected || found_cd.kind() != weight_cd.kind() {

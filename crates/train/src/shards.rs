@@ -125,21 +125,19 @@ pub fn read(
 }
 
 fn pieces(range: &ClassRange, world_then: usize) -> Vec<Piece> {
-    let own = range.ids();
+    let (own, classes) = (range.ids(), range.classes());
     let piece = |rank: usize| {
-        let held = ClassRange::of_rank(range.classes(), rank, world_then).ids();
+        let held = ClassRange::of_rank(classes, rank, world_then).ids();
         let wanted = held.start.max(own.start)..held.end.min(own.end);
-        let name = name_of(rank, world_then);
-        (wanted.start < wanted.end).then_some(Piece { name, held, wanted })
+        Piece { name: name_of(rank, world_then), held, wanted }
     };
-    let found: Vec<Piece> = (0..world_then).filter_map(piece).collect();
-    if !found.is_empty() {
-        return found;
+    if range.is_empty() {
+        // A rank without classes still needs tensors without rows.
+        let Piece { name, held, .. } = piece(0);
+        return vec![Piece { name, wanted: held.start..held.start, held }];
     }
-    // A rank without classes still needs tensors without rows.
-    let held = ClassRange::of_rank(range.classes(), 0, world_then).ids();
-    let wanted = held.start..held.start;
-    vec![Piece { name: name_of(0, world_then), held, wanted }]
+    let owner_of = |class| ClassRange::owner_of(class, classes, world_then);
+    (owner_of(own.start)..=owner_of(own.end - 1)).map(piece).collect()
 }
 
 #[cfg(test)]

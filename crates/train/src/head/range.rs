@@ -29,6 +29,24 @@ impl ClassRange {
         }
     }
 
+    /// The rank that owns `class` in a world of `world` ranks. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If `class` is not below `classes`, or `world` is 0.
+    #[must_use]
+    pub fn owner_of(class: u64, classes: u64, world: usize) -> usize {
+        assert!(class < classes, "class {class} of {classes}");
+        let (share, longer) = (classes / world as u64, classes % world as u64);
+        let in_longer = longer * (share + 1);
+        let owner = if class < in_longer {
+            class / (share + 1)
+        } else {
+            longer + (class - in_longer) / share
+        };
+        owner as usize
+    }
+
     /// Classes over all ranks.
     #[must_use]
     pub fn classes(&self) -> u64 {
@@ -97,14 +115,14 @@ mod tests {
     fn every_class_has_exactly_one_rank() {
         for (classes, world) in [(1, 3), (7, 3), (10, 10), (1003, 4)] {
             let owners = |class| {
-                (0..world)
-                    .filter(|&rank| {
-                        ClassRange::of_rank(classes, rank, world).row_of(class).is_some()
-                    })
-                    .count()
+                let owns = |rank| ClassRange::of_rank(classes, rank, world).row_of(class).is_some();
+                (0..world).filter(|&rank| owns(rank)).collect::<Vec<_>>()
             };
-            assert!((0..classes).all(|class| owners(class) == 1), "{classes} over {world}");
-            assert_eq!(owners(classes), 0);
+            for class in 0..classes {
+                let owner = ClassRange::owner_of(class, classes, world);
+                assert_eq!(owners(class), [owner], "class {class} of {classes} over {world}");
+            }
+            assert!(owners(classes).is_empty());
         }
     }
 }
