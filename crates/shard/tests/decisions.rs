@@ -66,6 +66,18 @@ fn undoing_keeps_the_file_and_the_same_run_has_the_same_bytes() {
 }
 
 #[test]
+fn of_two_processes_that_append_at_once_the_second_is_refused() {
+    let dir = dataset();
+    let mut first = DecisionLog::open(dir.path()).unwrap();
+    let mut second = DecisionLog::open(dir.path()).unwrap();
+    first.append(&info(&first), &decisions()).unwrap();
+    let error = second.append(&info(&second), &[]).unwrap_err();
+    assert!(matches!(error, ShardError::RunAdded { .. }) && error.hint().is_some());
+    assert_eq!(first.read(0).unwrap().decisions, decisions());
+    assert_eq!(fs::read_dir(dir.path().join("decisions")).unwrap().count(), 1);
+}
+
+#[test]
 fn decisions_about_another_data_set_are_refused() {
     let dir = dataset();
     let mut log = DecisionLog::open(dir.path()).unwrap();

@@ -1,6 +1,6 @@
 //! One run of the log as a file.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, io, path::Path, sync::Arc};
 
 use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{ArrowError, Schema, SchemaRef};
@@ -36,7 +36,8 @@ pub struct RunInfo {
     pub notes: serde_json::Value,
 }
 
-/// Writes a run; the file appears once complete. The same run gives the same bytes.
+/// Writes a run; the file appears once complete, and never in the place of another. The same run
+/// gives the same bytes.
 pub(super) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<(), ShardError> {
     let bad = |what: String| ShardError::BadSpec { path: path.to_path_buf(), what };
     if let Some(bad_one) = rows.iter().find(|d| !is_reason(&d.reason)) {
@@ -53,7 +54,12 @@ pub(super) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<()
     for rows in rows.chunks(BATCH_ROWS) {
         out.write(record_batch(rows))?;
     }
-    out.finish().map(|_| ())
+    out.finish_new().map(|_| ()).map_err(|error| match error {
+        ShardError::Durable(e) if e.source.kind() == io::ErrorKind::AlreadyExists => {
+            ShardError::RunAdded { path: path.to_path_buf() }
+        }
+        other => other,
+    })
 }
 
 fn schema_with(run: String) -> SchemaRef {
