@@ -156,7 +156,8 @@ impl Columns {
     }
 }
 
-fn is_reason(text: &str) -> bool {
+/// Whether `text` can be a reason: lower-case letters, digits and underscores, 64 at most.
+pub fn is_reason(text: &str) -> bool {
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     !text.is_empty() && text.len() <= REASON_BYTES_MAX && text.bytes().all(is_word)
 }

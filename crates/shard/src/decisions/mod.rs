@@ -27,7 +27,7 @@ mod view;
 
 use std::{fmt, str::FromStr};
 
-pub use file::RunInfo;
+pub use file::{RunInfo, is_reason};
 pub use log::{DECISIONS_DIR, DecisionLog, Run};
 pub use view::View;
 
