@@ -1,16 +1,26 @@
 //! One run of the log as a file.
 
-use std::{collections::HashMap, io, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Decision};
-use crate::{Checksum, ShardError, ipc, ipc_writer::IpcWriter, mmap::Map, schema, shard::column};
+use crate::{
+    Checksum, ShardError, hash::HashingWriter, ipc, ipc_writer::IpcWriter, mmap::Map, schema,
+    shard::column,
+};
 
 /// Key of the schema's metadata that carries the run's description.
 const RUN_KEY: &str = "pfc.run";
+/// Key of the checksum of that description and of all decisions.
+const CHECKSUM_KEY: &str = "pfc.checksum";
 /// Bytes of that description at most.
 const RUN_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a reason at most.
@@ -50,7 +60,8 @@ pub(super) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<()
             text.len()
         )));
     }
-    let mut out = IpcWriter::create(path, &schema_with(text))?;
+    let checksum = checksum(&text, rows);
+    let mut out = IpcWriter::create(path, &schema_with(text, checksum))?;
     for rows in rows.chunks(BATCH_ROWS) {
         out.write(record_batch(rows))?;
     }
@@ -62,9 +73,10 @@ pub(super) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<()
     })
 }
 
-fn schema_with(run: String) -> SchemaRef {
+fn schema_with(run: String, checksum: Checksum) -> SchemaRef {
     let mut metadata: HashMap<String, String> = schema::DECISIONS.metadata().clone().into();
     metadata.insert(RUN_KEY.into(), run);
+    metadata.insert(CHECKSUM_KEY.into(), checksum.to_string());
     Arc::new(Schema::new_with_metadata(schema::DECISIONS.fields().clone(), metadata))
 }
 
@@ -88,7 +100,30 @@ fn record_batch(rows: &[Decision]) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(schema::DECISIONS.clone(), columns)
 }
 
-/// Reads a run, of which nothing is trusted: not its structure, names, nor labels.
+/// Of the description and every decision: a flipped bit may make another one that fits as well.
+fn checksum(run: &str, rows: &[Decision]) -> Checksum {
+    let mut hashed = HashingWriter::new(io::sink());
+    let mut add = |bytes: &[u8]| {
+        // A sink takes everything.
+        let _ = hashed.write_all(bytes);
+    };
+    add(run.as_bytes());
+    for decision in rows {
+        let Decision { row, action, reason, label, target, partner, score, threshold } = decision;
+        add(&row.to_le_bytes());
+        // Neither word holds a zero.
+        add(format!("{action}\0{reason}\0").as_bytes());
+        add(&label.to_le_bytes());
+        add(&target.unwrap_or(NO_LABEL).to_le_bytes());
+        add(&partner.unwrap_or(NO_ROW).to_le_bytes());
+        add(&score.to_le_bytes());
+        add(&threshold.to_le_bytes());
+    }
+    hashed.finish().2
+}
+
+/// Reads a run, of which nothing is trusted: not its structure, names, nor labels. One that was
+/// written before runs had checksums has none.
 pub(super) fn read(path: &Path) -> Result<(RunInfo, Vec<Decision>), ShardError> {
     let bad = |what: String| ShardError::Malformed { path: path.to_path_buf(), what };
     let buffer = Map::open(path)?.buffer();
@@ -104,6 +139,10 @@ pub(super) fn read(path: &Path) -> Result<(RunInfo, Vec<Decision>), ShardError> 
             let line = rows.len();
             rows.push(columns.decision(i).map_err(|e| bad(format!("decision {line}: {e}")))?);
         }
+    }
+    let expected = ipc::metadata(&buffer, CHECKSUM_KEY).map_err(bad)?;
+    if expected.is_some_and(|expected| expected != checksum(&run, &rows).to_string()) {
+        return Err(bad("its decisions are not those that were written".into()));
     }
     Ok((info, rows))
 }
