@@ -31,7 +31,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), DurableError> {
     pfc_durable::write(path, format!("{checksum}\n{json}").as_bytes())
 }
 
-/// Reads what [`write`] wrote; nothing where there is no file.
+/// Reads what [`write()`] wrote; nothing where there is no file.
 ///
 /// # Errors
 ///

@@ -49,7 +49,7 @@ struct Report {
 ///
 /// # Errors
 ///
-/// [`EvalError`] with context.
+/// [`EvalError`](crate::EvalError) with context.
 pub fn compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
     use std::io::Write;
     let paths = [&args.left, &args.right];

@@ -17,7 +17,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), IngestError> {
     Ok(sealed::write(path, value)?)
 }
 
-/// Reads what [`write`] wrote; nothing where there is no file.
+/// Reads what [`write()`] wrote; nothing where there is no file.
 ///
 /// # Errors
 ///
