@@ -28,7 +28,7 @@ impl<'a> Machine<'a> {
     pub fn new(bytes: &'a [u8]) -> Machine<'a> {
         Machine {
             input: Reader::new(bytes),
-            stack: Stack::new(LIMITS),
+            stack: Stack::new("a verification pack", LIMITS),
             copies_left: bytes.len().saturating_mul(COPIES_PER_BYTE),
         }
     }
@@ -88,10 +88,7 @@ impl<'a> Machine<'a> {
             op::STACK_GLOBAL => self.stack_global(),
             op::REDUCE => self.reduce(),
             op::BUILD => self.build(),
-            other => Err(self.stack.wrong(format!(
-                "instruction {other:#04x} ({}) has no place in a verification pack",
-                op::name(other)
-            ))),
+            other => Err(self.stack.no_such_instruction(other)),
         }
     }
 
@@ -149,11 +146,7 @@ impl<'a> Machine<'a> {
     fn import(&mut self, module: &str, name: &str) -> Done {
         match Callable::named(module, name) {
             Some(callable) => self.stack.push(Value::Callable(callable)),
-            None => Err(self.stack.wrong(format!(
-                "it asks to import `{}.{}`, which has no place in a verification pack",
-                module.escape_debug(),
-                name.escape_debug()
-            ))),
+            None => Err(self.stack.no_such_import(module, name)),
         }
     }
 

@@ -10,7 +10,6 @@
 
 use std::borrow::Cow;
 
-use pfc_pickle::Sequences;
 pub use pfc_pickle::{Id, PickleError};
 
 use crate::machine::Machine;
@@ -48,29 +47,7 @@ pub enum Value<'a> {
     },
 }
 
-impl Sequences for Value<'_> {
-    fn list(items: Vec<Id>) -> Self {
-        Value::List(items)
-    }
-
-    fn tuple(items: Vec<Id>) -> Self {
-        Value::Tuple(items)
-    }
-
-    fn list_items(&mut self) -> Option<&mut Vec<Id>> {
-        match self {
-            Value::List(items) => Some(items),
-            _ => None,
-        }
-    }
-
-    fn tuple_items(&self) -> Option<&[Id]> {
-        match self {
-            Value::Tuple(items) => Some(items),
-            _ => None,
-        }
-    }
-}
+pfc_pickle::sequences!(Value<'_>);
 
 /// What may be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

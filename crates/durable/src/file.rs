@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, PersistError};
 
 use crate::{DurableError, parent, sync_dir};
 
@@ -47,12 +47,29 @@ impl AtomicFile {
     ///
     /// [`DurableError`] if any of the three fails; the old `path` is then untouched.
     pub fn commit(self) -> Result<(), DurableError> {
+        self.name_it(|temporary, path| temporary.persist(path))
+    }
+
+    /// As [`commit`](AtomicFile::commit), if nothing has that name yet, as one step: of two processes
+    /// one fails.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError`], of [`io::ErrorKind::AlreadyExists`] where something has the name.
+    pub fn commit_new(self) -> Result<(), DurableError> {
+        self.name_it(|temporary, path| temporary.persist_noclobber(path))
+    }
+
+    fn name_it(
+        self,
+        rename: impl FnOnce(NamedTempFile, &Path) -> Result<File, PersistError>,
+    ) -> Result<(), DurableError> {
         let AtomicFile { path, out } = self;
         let temporary =
             out.into_inner().map_err(|e| DurableError::at("write", &path)(e.into_error()))?;
         make_readable(temporary.as_file()).map_err(DurableError::at("write", &path))?;
         temporary.as_file().sync_all().map_err(DurableError::at("sync", &path))?;
-        temporary.persist(&path).map_err(|e| DurableError::at("rename", &path)(e.error))?;
+        rename(temporary, &path).map_err(|e| DurableError::at("rename", &path)(e.error))?;
         sync_dir(parent(&path))
     }
 }
@@ -115,6 +132,22 @@ mod tests {
         assert!(!path.exists());
         file.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_left_to_what_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let [first, second] = [b"first", b"other"].map(|bytes| {
+            let mut file = AtomicFile::create(&path).unwrap();
+            file.write_all(bytes).unwrap();
+            file
+        });
+        first.commit_new().unwrap();
+        let error = second.commit_new().unwrap_err();
+        assert_eq!((error.op, error.source.kind()), ("rename", io::ErrorKind::AlreadyExists));
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
         assert_eq!(names(dir.path()), ["a"]);
     }
 

@@ -11,6 +11,8 @@ use crate::EvalError;
 pub const FACE_SIDE: usize = pfc_model::IMAGE_SIZE as usize;
 /// Bytes of one face: 112 × 112 pixels of R, G, B.
 pub const FACE_BYTES: usize = FACE_SIDE * FACE_SIDE * 3;
+/// No file of a face crop is near this size.
+pub(crate) const IMAGE_BYTES_MAX: u64 = 64 << 20;
 /// Larger images are refused: a face crop has no reason to be, and a hostile header has.
 const SIDE_MAX: u32 = 8192;
 /// What a decoder may allocate.

@@ -12,14 +12,12 @@ use walkdir::WalkDir;
 
 use crate::{
     EvalError,
-    faces::{FACE_BYTES, decode},
+    faces::{FACE_BYTES, IMAGE_BYTES_MAX, decode},
     megaface::Gallery,
     pack::Pack,
     pairs::read_regular_file,
 };
 
-/// No face crop is near this size.
-const IMAGE_BYTES_MAX: u64 = 64 << 20;
 const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "webp", "ppm", "pgm"];
 
 /// Images in a fixed order, read from many threads.

@@ -30,6 +30,12 @@ pub enum IngestError {
         /// The file.
         path: PathBuf,
     },
+    /// Another process computes the same embeddings.
+    #[error("{}: another process is at work on these embeddings", part.display())]
+    Embedding {
+        /// What it has so far.
+        part: PathBuf,
+    },
     /// A data set has nobody of this name.
     #[error("nobody is called `{name}`")]
     NoSuchIdentity {
@@ -228,6 +234,9 @@ impl IngestError {
             FileExists { path } => {
                 format!("choose another name, or give --force to replace {}", path.display())
             }
+            Embedding { .. } => {
+                "wait for it and run the same command again: it then finds them done".into()
+            }
             NoSuchIdentity { nearest: Some(nearest), .. } => format!("is it `{nearest}`?"),
             NoSuchIdentity { nearest: None, .. } => {
                 "names are those of the packed folders, with the folders above them if there were \
@@ -272,7 +281,9 @@ impl IngestError {
             NothingUsable { example, .. } => format!("the first one: {example}"),
             BadRow { source, .. } => return source.hint(),
             NothingToMeasure => "a measurement needs some".into(),
-            Interrupted { .. } => "run the same command again; nothing was left behind".into(),
+            Interrupted { .. } => {
+                "run the same command again; nothing half-written was left behind".into()
+            }
             SynthArguments { hint, .. } => (*hint).into(),
             Io { op, path, source } => {
                 let kind = source.kind();

@@ -17,6 +17,7 @@ mod inspect;
 mod landmarks;
 mod measures;
 mod merge;
+mod output;
 mod pack;
 mod report;
 mod review;

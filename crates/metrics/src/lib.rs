@@ -5,6 +5,8 @@ mod cmc;
 mod dot;
 mod error;
 pub mod ijb;
+#[cfg(test)]
+mod made_up;
 pub mod megaface;
 pub mod near;
 pub mod nn;

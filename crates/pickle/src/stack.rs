@@ -15,7 +15,7 @@ impl Id {
     }
 }
 
-/// Values that can be sequences of others.
+/// Values that can be sequences of others; [`sequences!`](crate::sequences) implements it.
 pub trait Sequences {
     /// A list.
     fn list(items: Vec<Id>) -> Self;
@@ -25,6 +25,36 @@ pub trait Sequences {
     fn list_items(&mut self) -> Option<&mut Vec<Id>>;
     /// The items, if this is a tuple.
     fn tuple_items(&self) -> Option<&[Id]>;
+}
+
+/// Implements [`Sequences`] for an enum with the variants `List(Vec<Id>)` and `Tuple(Vec<Id>)`.
+#[macro_export]
+macro_rules! sequences {
+    ($value:ident<'_>) => {
+        impl $crate::Sequences for $value<'_> {
+            fn list(items: Vec<$crate::Id>) -> Self {
+                $value::List(items)
+            }
+
+            fn tuple(items: Vec<$crate::Id>) -> Self {
+                $value::Tuple(items)
+            }
+
+            fn list_items(&mut self) -> Option<&mut Vec<$crate::Id>> {
+                match self {
+                    $value::List(items) => Some(items),
+                    _ => None,
+                }
+            }
+
+            fn tuple_items(&self) -> Option<&[$crate::Id]> {
+                match self {
+                    $value::Tuple(items) => Some(items),
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
 /// How much a pickle may make, whatever it says.
@@ -41,6 +71,8 @@ pub struct Limits {
 /// Objects of type `V` and what the instructions do with them, whatever they mean.
 #[derive(Debug)]
 pub struct Stack<V> {
+    /// What the pickle should be, for errors: `a state dict`.
+    of: &'static str,
     limits: Limits,
     /// Start of the instruction being run.
     at: usize,
@@ -54,9 +86,10 @@ pub struct Stack<V> {
 type Done = Result<(), PickleError>;
 
 impl<V: Sequences> Stack<V> {
-    /// An empty one.
-    pub fn new(limits: Limits) -> Stack<V> {
+    /// An empty one, of a pickle that should be `of`, such as `a state dict`.
+    pub fn new(of: &'static str, limits: Limits) -> Stack<V> {
         Stack {
+            of,
             limits,
             at: 0,
             objects: Vec::new(),
@@ -126,6 +159,18 @@ impl<V: Sequences> Stack<V> {
     /// An error at the instruction being run.
     pub fn wrong(&self, problem: impl Into<String>) -> PickleError {
         PickleError { offset: self.at, problem: problem.into() }
+    }
+
+    /// The error of an instruction that the machine does not know.
+    pub fn no_such_instruction(&self, opcode: u8) -> PickleError {
+        let (name, of) = (op::name(opcode), self.of);
+        self.wrong(format!("instruction {opcode:#04x} ({name}) has no place in {of}"))
+    }
+
+    /// The error of importing what the machine does not know; nothing is ever imported.
+    pub fn no_such_import(&self, module: &str, name: &str) -> PickleError {
+        let (module, name, of) = (module.escape_debug(), name.escape_debug(), self.of);
+        self.wrong(format!("it asks to import `{module}.{name}`, which has no place in {of}"))
     }
 
     /// Makes an object and pushes it.

@@ -8,7 +8,7 @@ use std::{
 
 use rayon::prelude::*;
 
-use crate::{Face, Identities, Manifest, Shard, ShardEntry, ShardError, mmap};
+use crate::{Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap};
 
 /// A data set opened for reading, memory-mapped. `Send` and `Sync`: share one among all threads.
 ///
@@ -39,6 +39,7 @@ impl Dataset {
     /// [`ShardError`] that names the first file at fault.
     pub fn open(dir: &Path) -> Result<Dataset, ShardError> {
         let manifest = Manifest::read(dir)?;
+        check_claims(dir, &manifest)?;
         let identities = Identities::open(dir, &manifest)?;
         let slot = |s: &ShardEntry| Slot { path: dir.join(&s.file), shard: OnceLock::new() };
         let slots: Vec<Slot> = manifest.shards.iter().map(slot).collect();
@@ -167,6 +168,18 @@ impl Dataset {
         let opened = open_listed(path, &self.manifest.shards[i])?;
         opened.check_rows(self.manifest.n_identities, self.manifest.image_size)?;
         Ok(shard.get_or_init(|| opened))
+    }
+}
+
+/// Checks that no shard lists more rows than it has bytes: readers allocate some bits or bytes for
+/// every row before they have looked at all shards. (That the bytes are there is checked.)
+fn check_claims(dir: &Path, manifest: &Manifest) -> Result<(), ShardError> {
+    match manifest.shards.iter().find(|shard| shard.rows > shard.bytes) {
+        None => Ok(()),
+        Some(ShardEntry { file, rows, bytes, .. }) => Err(ShardError::BadManifest {
+            path: dir.join(MANIFEST_FILE),
+            what: format!("shard `{file}` has {rows} rows in {bytes} bytes"),
+        }),
     }
 }
 

@@ -182,6 +182,12 @@ pub enum ShardError {
         /// The run.
         path: PathBuf,
     },
+    /// Another process appended to the log of decisions meanwhile.
+    #[error("{}: another command added this run of decisions meanwhile", path.display())]
+    RunAdded {
+        /// The run, as the other process wrote it.
+        path: PathBuf,
+    },
     /// The arguments of a writer make no sense.
     #[error("{}: cannot be written: {what}", path.display())]
     BadSpec {
@@ -265,6 +271,9 @@ impl ShardError {
                 "its row numbers mean nothing here: move {} away and clean again",
                 path.display()
             ),
+            RunAdded { .. } => {
+                "run the same command again: it then takes that run into account".into()
+            }
             Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 format!("{} is not accessible to this user", path.display())
             }

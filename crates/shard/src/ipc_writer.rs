@@ -37,11 +37,21 @@ impl IpcWriter {
     }
 
     /// Writes the footer and gives the file its name; returns its size and checksum.
-    pub(crate) fn finish(mut self) -> Result<(u64, Checksum), ShardError> {
-        let file = self.take()?.into_inner().map_err(|e| failed(&self.path, e))?;
-        let (file, bytes, checksum) = file.finish();
+    pub(crate) fn finish(self) -> Result<(u64, Checksum), ShardError> {
+        let (file, bytes, checksum) = self.end()?;
         file.commit()?;
         Ok((bytes, checksum))
+    }
+
+    /// As [`finish`](IpcWriter::finish), but fails if another process gave a file that name.
+    pub(crate) fn finish_new(self) -> Result<(u64, Checksum), ShardError> {
+        let (file, bytes, checksum) = self.end()?;
+        file.commit_new()?;
+        Ok((bytes, checksum))
+    }
+
+    fn end(mut self) -> Result<(AtomicFile, u64, Checksum), ShardError> {
+        Ok(self.take()?.into_inner().map_err(|e| failed(&self.path, e))?.finish())
     }
 
     fn take(&mut self) -> Result<FileWriter<HashingWriter<AtomicFile>>, ShardError> {

@@ -84,6 +84,7 @@ pub mod decisions;
 pub mod decode;
 pub mod hash;
 pub mod pixels;
+pub mod sealed;
 
 mod assemble;
 mod dataset;

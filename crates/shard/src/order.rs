@@ -1,6 +1,6 @@
 //! In which order an epoch visits the rows, and which of them a rank takes.
 
-use crate::Permutation;
+use crate::{Permutation, permutation};
 
 /// The order of one epoch: a function of (rows, seed, epoch) alone.
 ///
@@ -81,13 +81,10 @@ pub struct Place {
     pub mirror: bool,
 }
 
-/// A number that looks random and is a function of `x`: the finaliser of splitmix64.
+/// A number that looks random and is a function of `x`: what SplitMix64 gives from state `x`.
 #[must_use]
 pub fn mix(x: u64) -> u64 {
-    let z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    permutation::mix(x.wrapping_add(permutation::GOLDEN_GAMMA))
 }
 
 impl Iterator for Share {

@@ -25,7 +25,7 @@ pub struct Permutation {
 }
 
 const ROUNDS: usize = 8;
-const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Permutation {
     /// The permutation of `0..len` with the given key; every `len` is valid.
@@ -113,7 +113,8 @@ impl Permutation {
     }
 }
 
-fn mix(mut x: u64) -> u64 {
+/// The finaliser of SplitMix64.
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

@@ -66,6 +66,18 @@ fn undoing_keeps_the_file_and_the_same_run_has_the_same_bytes() {
 }
 
 #[test]
+fn of_two_processes_that_append_at_once_the_second_is_refused() {
+    let dir = dataset();
+    let mut first = DecisionLog::open(dir.path()).unwrap();
+    let mut second = DecisionLog::open(dir.path()).unwrap();
+    first.append(&info(&first), &decisions()).unwrap();
+    let error = second.append(&info(&second), &[]).unwrap_err();
+    assert!(matches!(error, ShardError::RunAdded { .. }) && error.hint().is_some());
+    assert_eq!(first.read(0).unwrap().decisions, decisions());
+    assert_eq!(fs::read_dir(dir.path().join("decisions")).unwrap().count(), 1);
+}
+
+#[test]
 fn decisions_about_another_data_set_are_refused() {
     let dir = dataset();
     let mut log = DecisionLog::open(dir.path()).unwrap();
@@ -98,20 +110,26 @@ fn a_run_missing_in_between_is_an_error() {
 }
 
 #[test]
-fn flipped_bytes_give_decisions_or_an_error_and_no_panic() {
+fn a_flipped_bit_gives_an_error_or_what_was_written() {
     let dir = dataset();
     let mut log = DecisionLog::open(dir.path()).unwrap();
-    let info = info(&log);
-    log.append(&info, &decisions()).unwrap();
-    let whole = fs::read(log.path(0)).unwrap();
+    log.append(&info(&log), &decisions()).unwrap();
+    let (path, written) = (log.path(0), log.read(0).unwrap());
+    let whole = fs::read(&path).unwrap();
+    // A new file each time: the old one may still be mapped.
+    let put = |bytes: &[u8]| {
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+    };
     for i in 0..whole.len() {
         let mut bytes = whole.clone();
-        bytes[i] ^= 0xff;
-        fs::write(log.path(0), bytes).unwrap();
-        let _ = log.read(0);
+        bytes[i] ^= 1 << (i % 8);
+        put(&bytes);
+        let read = log.read(0);
+        assert!(read.is_err() || read.unwrap() == written, "byte {i}");
     }
     for end in (0..whole.len()).step_by(7) {
-        fs::write(log.path(0), &whole[..end]).unwrap();
+        put(&whole[..end]);
         assert!(log.read(0).is_err());
     }
 }

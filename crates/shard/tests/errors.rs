@@ -14,7 +14,7 @@ use std::{
 use common::{FOUR_ROWS, Row, SIZE, names, rows, spec, write};
 use pfc_shard::{
     Checksum, Dataset, DatasetSpec, DatasetWriter, Face, IMAGE_BYTES_MAX, IdentityNames, ImageSize,
-    Manifest, SOURCE_BYTES_MAX, ShardError, ShardSpec, ShardWriter, hash::content_hash,
+    Manifest, SOURCE_BYTES_MAX, ShardEntry, ShardError, ShardSpec, ShardWriter, hash::content_hash,
 };
 use tempfile::TempDir;
 
@@ -131,18 +131,34 @@ fn a_manifest_that_contradicts_itself_is_refused() {
     }
 }
 
+#[track_caller]
+fn check_manifest(dir: &TempDir, manifest: &Manifest, what: &str) {
+    fs::write(dir.path().join("dataset.json"), serde_json::to_vec(manifest).unwrap()).unwrap();
+    let message = format!("dataset.json: contradicts itself: {what}");
+    check(&open_error(dir.path()), dir.path(), &message, "restore it");
+}
+
+#[test]
+fn shards_without_rows_or_of_more_than_their_bytes_can_hold_are_refused() {
+    let dir = whole();
+    let mut manifest = Manifest::read(dir.path()).unwrap();
+    manifest.shards[0].rows = 0;
+    check_manifest(&dir, &manifest, "shard `shards/00000.arrow` has no rows");
+    let bytes = manifest.shards[0].bytes;
+    manifest.shards = vec![ShardEntry { rows: 1 << 60, ..manifest.shards[1].clone() }];
+    manifest.shards[0].bytes = bytes;
+    manifest.rows = 1 << 60;
+    let what = format!("shard `{SECOND}` has {} rows in {bytes} bytes", 1u64 << 60);
+    check_manifest(&dir, &manifest, &what);
+}
+
 #[test]
 fn rows_beyond_64_bits_are_refused() {
     let dir = whole();
     let mut manifest = Manifest::read(dir.path()).unwrap();
-    manifest.shards[0].rows = u64::MAX;
-    fs::write(dir.path().join("dataset.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
-    let message = "dataset.json: contradicts itself: the rows of its shards exceed 2^64";
-    check(&open_error(dir.path()), dir.path(), message, "restore it");
-    manifest.shards[0].rows = 0;
-    fs::write(dir.path().join("dataset.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
-    let message = "dataset.json: contradicts itself: shard `shards/00000.arrow` has no rows";
-    check(&open_error(dir.path()), dir.path(), message, "restore it");
+    let largest = ShardEntry { rows: 1 << 58, bytes: u64::MAX, ..manifest.shards[0].clone() };
+    manifest.shards = vec![largest; 64];
+    check_manifest(&dir, &manifest, "the rows of its shards exceed 2^64");
 }
 
 #[test]

@@ -16,7 +16,8 @@ const LIMITS: Limits = Limits { objects: 1 << 21, pushes: 1 << 22, tuple: 16 };
 ///
 /// [`PickleError`] at the first instruction that is unknown, not allowed or damaged.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Pickle<'_>, PickleError> {
-    let mut machine = Machine { input: Reader::new(bytes), stack: Stack::new(LIMITS) };
+    let mut machine =
+        Machine { input: Reader::new(bytes), stack: Stack::new("a state dict", LIMITS) };
     loop {
         let opcode = machine.stack.next(&mut machine.input)?;
         if opcode == op::STOP {
@@ -87,10 +88,7 @@ impl<'a> Machine<'a> {
             op::BINPERSID => self.storage(),
             op::REDUCE => self.reduce(),
             op::BUILD => self.build(),
-            other => Err(self.stack.wrong(format!(
-                "instruction {other:#04x} ({}) has no place in a state dict",
-                op::name(other)
-            ))),
+            other => Err(self.stack.no_such_instruction(other)),
         }
     }
 
@@ -148,11 +146,7 @@ impl<'a> Machine<'a> {
     fn import(&mut self, module: &str, name: &str) -> Done {
         match Global::named(module, name) {
             Some(global) => self.stack.push(Value::Global(global)),
-            None => Err(self.stack.wrong(format!(
-                "it asks to import `{}.{}`, which has no place in a state dict",
-                module.escape_debug(),
-                name.escape_debug()
-            ))),
+            None => Err(self.stack.no_such_import(module, name)),
         }
     }
 

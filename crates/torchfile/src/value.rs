@@ -1,6 +1,6 @@
 //! The objects of a pickle.
 
-use pfc_pickle::{Id, Sequences};
+use pfc_pickle::Id;
 
 use crate::{Dtype, global::Global};
 
@@ -25,29 +25,7 @@ pub(crate) enum Value<'a> {
     Opaque,
 }
 
-impl Sequences for Value<'_> {
-    fn list(items: Vec<Id>) -> Self {
-        Value::List(items)
-    }
-
-    fn tuple(items: Vec<Id>) -> Self {
-        Value::Tuple(items)
-    }
-
-    fn list_items(&mut self) -> Option<&mut Vec<Id>> {
-        match self {
-            Value::List(items) => Some(items),
-            _ => None,
-        }
-    }
-
-    fn tuple_items(&self) -> Option<&[Id]> {
-        match self {
-            Value::Tuple(items) => Some(items),
-            _ => None,
-        }
-    }
-}
+pfc_pickle::sequences!(Value<'_>);
 
 /// A storage by its name in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

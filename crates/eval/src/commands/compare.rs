@@ -8,7 +8,10 @@ use pfc_model::Embed;
 use serde::Serialize;
 
 use super::model::ModelArgs;
-use crate::{EvalError, faces::Faces};
+use crate::{
+    faces::{Faces, IMAGE_BYTES_MAX},
+    pairs::read_regular_file,
+};
 
 /// Compare two aligned faces: the cosine of their embeddings
 ///
@@ -46,11 +49,11 @@ struct Report {
 ///
 /// # Errors
 ///
-/// [`EvalError`] with context.
+/// [`EvalError`](crate::EvalError) with context.
 pub fn compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
     use std::io::Write;
     let paths = [&args.left, &args.right];
-    let read = |i: usize| std::fs::read(paths[i]).map_err(EvalError::io("read", paths[i]));
+    let read = |i: usize| read_regular_file(paths[i], IMAGE_BYTES_MAX);
     let faces = Faces::load(2, read, |i| paths[i].display().to_string())?;
     if faces.n_resized() > 0 {
         tracing::warn!("{} of 2 images are not 112×112 and were resized", faces.n_resized());

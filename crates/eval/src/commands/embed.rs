@@ -10,7 +10,7 @@ use pfc_cli::{Outcome, Progress};
 use pfc_model::{Embed, Embedder};
 use serde::Serialize;
 
-use super::model::ModelArgs;
+use super::{model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
     features::{
@@ -161,9 +161,7 @@ impl<'a> Job<'a> {
                 let n = batch.len();
                 rows.extend(self.rows(&self.images.rgb(batch)?, n)?);
                 progress.add(n as u64);
-                if pfc_cli::interrupt::requested() {
-                    return Err(EvalError::Interrupted);
-                }
+                asked_to_stop()?;
             }
             self.cache.put_rows(part, &rows)?;
         }

@@ -11,7 +11,7 @@ use super::{
     document::{Document, Findings},
     ijb_table,
     pairs::parse_far,
-    protocol::{BootstrapArgs, CurveArgs},
+    protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
     source::{Source, SourceArgs},
 };
 use crate::{
@@ -148,7 +148,7 @@ fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outc
             let progress = Progress::new("embed", "faces", set.faces.names.len() as u64, quiet);
             let embeddings = ijb::embed(&set, &embedder, cache, |n| {
                 progress.add(n as u64);
-                if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
+                asked_to_stop()
             });
             progress.finish();
             let dim = embedder.embedding();

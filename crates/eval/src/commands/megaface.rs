@@ -10,7 +10,7 @@ use super::{
     document::{Document, Findings},
     megaface_features::{self as features, CleanArgs, EmbedArgs},
     pairs::parse_far,
-    protocol::{BootstrapArgs, CurveArgs},
+    protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
     table::{interval, percent, rate},
 };
 use crate::{
@@ -160,10 +160,6 @@ impl SetArgs {
             noises: noisy.then_some(noises),
         })
     }
-}
-
-pub(super) fn asked_to_stop() -> Result<(), EvalError> {
-    if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
 }
 
 fn score(args: &ScoreArgs, quiet: bool) -> anyhow::Result<()> {

@@ -10,13 +10,10 @@ use pfc_metrics::verification::fuse_mirrored;
 use pfc_model::Embed;
 use pfc_shard::Dataset;
 
-use super::{
-    megaface::{SetArgs, asked_to_stop},
-    model::ModelArgs,
-};
+use super::{megaface::SetArgs, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
-    faces::Faces,
+    faces::{Faces, IMAGE_BYTES_MAX},
     megaface::{Gallery, Store, is_dataset},
     pairs::read_regular_file,
 };
@@ -26,9 +23,6 @@ const BATCH: usize = 256;
 
 /// Distractors that are cleaned between two looks at Ctrl-C.
 const PIECE: usize = 4096;
-
-/// Larger files are no face crops.
-const IMAGE_BYTES_MAX: u64 = 64 << 20;
 
 /// What `pfc-eval megaface embed` takes.
 #[derive(Debug, Clone, clap::Args)]

@@ -9,7 +9,7 @@ use pfc_metrics::{Rows, roc::Far};
 use super::{
     document::{Document, Findings},
     pairs::parse_far,
-    protocol::{BootstrapArgs, CurveArgs},
+    protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
     table::{interval, percent, rate},
 };
 use crate::{
@@ -82,7 +82,7 @@ pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
         // A second count from a lower floor starts at 0 again.
         progress.add(n.saturating_sub(done));
         done = n;
-        if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
+        asked_to_stop()
     });
     progress.finish();
     let report = report.with_context(|| {

@@ -10,7 +10,7 @@ use pfc_model::Embed;
 use super::{
     document::{Document, Findings, SetResult},
     model::ModelArgs,
-    protocol::CurveArgs,
+    protocol::{CurveArgs, asked_to_stop},
     scores, table,
 };
 use crate::{
@@ -193,7 +193,7 @@ fn judge<E: Embed>(
     let progress = Progress::new("embed", "images", set.n_images() as u64, quiet);
     let result = set.embed(embedder, 0..set.n_images(), &mut |n| {
         progress.add(n as u64);
-        if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
+        asked_to_stop()
     });
     progress.finish();
     set.judge(&result?, options)

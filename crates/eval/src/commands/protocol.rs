@@ -7,6 +7,15 @@ use crate::{
     plot::{self, Curve, Histogram, PlotPath},
 };
 
+/// Between two pieces of work: has the user pressed Ctrl-C?
+///
+/// # Errors
+///
+/// [`EvalError::Interrupted`] if so.
+pub(super) fn asked_to_stop() -> Result<(), EvalError> {
+    if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
+}
+
 /// How many sets are resampled for confidence intervals.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BootstrapArgs {

@@ -130,14 +130,15 @@ fn people(report: &VerificationReport) -> String {
 }
 
 /// Both ends in percent; empty if there is none.
-pub(super) fn interval(of: Option<Interval>) -> String {
+pub(crate) fn interval(of: Option<Interval>) -> String {
     of.map_or(String::new(), |Interval { low, high }| {
         format!("{} – {}", percent(low), percent(high))
     })
 }
 
-pub(super) fn percent(share: f64) -> String {
-    format!("{:.2}", 100.0 * share)
+/// Two decimals, without the sign; a dash for no number.
+pub(crate) fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.2}", 100.0 * share) } else { "–".to_owned() }
 }
 
 /// A false accept rate as people write it: `0.1`, `0.01`, `1e-3`, `9.67e-4`.

@@ -1,8 +1,13 @@
 //! Embeddings kept on disk part by part, so that an interrupted run goes on where it stopped.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use pfc_model::MirroredEmbeddings;
+use pfc_shard::hash::HashingWriter;
 use serde::{Deserialize, Serialize};
 
 use super::{FeatureFile, write};
@@ -10,6 +15,9 @@ use crate::EvalError;
 
 /// Faces per part: with 512 numbers each, 32 MiB on disk and a minute of work on a CPU.
 pub const PART: usize = 8192;
+
+/// Under which a part notes the checksum of its numbers: a flipped bit leaves other numbers.
+const CHECKSUM: &str = "checksum";
 
 /// A folder of parts.
 #[derive(Debug)]
@@ -71,9 +79,8 @@ impl Cache {
     /// The rows of a part that [`put_rows`](Cache::put_rows) kept; `None` if it is absent or not
     /// whole.
     pub fn rows(&self, part: usize, n_rows: usize) -> Option<Vec<f32>> {
-        let file = FeatureFile::open(&self.part(part)).ok()?;
-        let rows = file.optional_rows("embs").ok()??;
-        (rows.len() == n_rows && rows.dim() == self.key.dim).then(|| rows.data().to_vec())
+        let [rows] = self.arrays(part, n_rows, ["embs"])?;
+        Some(rows)
     }
 
     /// Keeps the rows of a part.
@@ -82,30 +89,58 @@ impl Cache {
     ///
     /// [`EvalError::Durable`].
     pub fn put_rows(&self, part: usize, rows: &[f32]) -> Result<(), EvalError> {
-        let shape = [rows.len() / self.key.dim, self.key.dim];
-        write::safetensors(&self.part(part), &[("embs", shape, rows)])
+        self.keep(part, [("embs", rows)])
     }
 
     /// The embeddings of a part that was kept, `[faces, dim]` each; `None` if it is absent or not
     /// whole.
     fn get(&self, part: usize, n_faces: usize) -> Option<MirroredEmbeddings> {
-        let file = FeatureFile::open(&self.part(part)).ok()?;
-        let values = |name| {
-            let rows = file.optional_rows(name).ok()??;
-            let fits = rows.len() == n_faces && rows.dim() == self.key.dim;
-            fits.then(|| rows.data().to_vec())
-        };
-        Some(MirroredEmbeddings { original: values("embs")?, mirrored: values("embs_f")? })
+        let [original, mirrored] = self.arrays(part, n_faces, ["embs", "embs_f"])?;
+        Some(MirroredEmbeddings { original, mirrored })
     }
 
     fn put(&self, part: usize, embeddings: &MirroredEmbeddings) -> Result<(), EvalError> {
-        let shape = [embeddings.original.len() / self.key.dim, self.key.dim];
-        let arrays = [
-            ("embs", shape, &embeddings.original[..]),
-            ("embs_f", shape, &embeddings.mirrored[..]),
-        ];
-        write::safetensors(&self.part(part), &arrays)
+        let MirroredEmbeddings { original, mirrored } = embeddings;
+        self.keep(part, [("embs", original), ("embs_f", mirrored)])
     }
+
+    fn arrays<const N: usize>(
+        &self,
+        part: usize,
+        n_rows: usize,
+        names: [&str; N],
+    ) -> Option<[Vec<f32>; N]> {
+        let file = FeatureFile::open(&self.part(part)).ok()?;
+        let mut arrays = Vec::with_capacity(N);
+        for name in names {
+            let rows = file.optional_rows(name).ok()??;
+            let fits = rows.len() == n_rows && rows.dim() == self.key.dim;
+            arrays.push(fits.then(|| rows.data().to_vec())?);
+        }
+        let arrays: [Vec<f32>; N] = arrays.try_into().ok()?;
+        (file.note(CHECKSUM)? == checksum(arrays.iter())).then_some(arrays)
+    }
+
+    fn keep<const N: usize>(
+        &self,
+        part: usize,
+        arrays: [(&str, &[f32]); N],
+    ) -> Result<(), EvalError> {
+        let notes = HashMap::from([(CHECKSUM.to_owned(), checksum(arrays.iter().map(|a| a.1)))]);
+        let dim = self.key.dim;
+        let arrays = arrays.map(|(name, values)| (name, [values.len() / dim, dim], values));
+        write::safetensors_with(&self.part(part), &arrays, Some(notes))
+    }
+}
+
+/// Of arrays one after another.
+fn checksum(arrays: impl Iterator<Item: AsRef<[f32]>>) -> String {
+    let mut hashed = HashingWriter::new(std::io::sink());
+    for array in arrays {
+        // A sink takes everything.
+        let _ = hashed.write_all(bytemuck::cast_slice(array.as_ref()));
+    }
+    hashed.finish().2.to_string()
 }
 
 fn difference(found: &Key, wanted: &Key) -> Option<String> {
@@ -198,9 +233,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path(), key()).unwrap();
         embed_in_parts(10_000, Some(&cache), embed, |_| ()).unwrap();
-        std::fs::write(dir.path().join("00001.safetensors"), b"cut").unwrap();
-        let all = embed_in_parts(10_000, Some(&cache), embed, |_| ()).unwrap();
-        assert_eq!(all, embed(0..10_000).unwrap());
+        let path = dir.path().join("00001.safetensors");
+        let mut flipped = std::fs::read(&path).unwrap();
+        let at = flipped.len() - 7;
+        flipped[at] ^= 1;
+        for damaged in [b"cut", &flipped[..]] {
+            std::fs::write(&path, damaged).unwrap();
+            let mut n_kept = 0;
+            let all = embed_in_parts(10_000, Some(&cache), embed, |n| n_kept += n).unwrap();
+            assert_eq!((n_kept, all), (PART, embed(0..10_000).unwrap()));
+        }
     }
 
     #[test]

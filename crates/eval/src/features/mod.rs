@@ -87,6 +87,12 @@ impl FeatureFile {
         self.tensors.iter().find(|tensor| tensor.name == name).map(|t| self.view(t)).transpose()
     }
 
+    /// What the header of a `.safetensors` notes under `key` beside its arrays.
+    fn note(&self, key: &str) -> Option<String> {
+        let (_, header) = SafeTensors::read_metadata(&self.map).ok()?;
+        header.metadata().as_ref()?.get(key).cloned()
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -10,6 +10,7 @@ use arrow_schema::{ArrowError, DataType, Field, Schema};
 use pfc_durable::{AtomicFile, DurableError};
 use safetensors::Dtype;
 
+use super::write::npy_header;
 use crate::EvalError;
 
 /// What a file of embeddings is, by its ending.
@@ -77,7 +78,7 @@ where
             reason: "an .npy holds one array, and there are two",
         }),
         FeatureFormat::Npy => {
-            let header = npy_header(shape);
+            let header = npy_header("<f4", &format!("({}, {})", shape[0], shape[1]));
             raw(path, &header, parts().map(|part| Ok(part?.rows)))
         }
         FeatureFormat::Safetensors => {
@@ -103,16 +104,6 @@ fn raw(
         file.write_all(bytemuck::cast_slice(&part?)).map_err(DurableError::at("write", path))?;
     }
     Ok(file.commit()?)
-}
-
-fn npy_header([n_rows, dim]: [usize; 2]) -> Vec<u8> {
-    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, {dim}), }}");
-    // Magic, version and length take 10 bytes; the numbers start at a multiple of 64.
-    let padded = (10 + text.len() + 1).next_multiple_of(64) - 10;
-    let mut header = b"\x93NUMPY\x01\x00".to_vec();
-    header.extend((padded as u16).to_le_bytes());
-    header.extend(format!("{text:<width$}\n", width = padded - 1).bytes());
-    header
 }
 
 fn safetensors_header([n_rows, dim]: [usize; 2], is_mirrored: bool) -> Vec<u8> {

@@ -1,24 +1,36 @@
 //! Writing embeddings and scores.
 
-use std::{io::Write, path::Path};
+use std::{collections::HashMap, io::Write, path::Path};
 
 use pfc_durable::{AtomicFile, DurableError};
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::EvalError;
 
-/// Writes named f32 arrays, `(name, [rows, numbers], values)`; the file appears whole.
+/// Writes named f32 arrays; the file appears whole.
 ///
 /// # Errors
 ///
 /// [`EvalError::Durable`].
-pub fn safetensors(path: &Path, arrays: &[(&str, [usize; 2], &[f32])]) -> Result<(), EvalError> {
+pub fn safetensors(path: &Path, arrays: &[Array<'_>]) -> Result<(), EvalError> {
+    safetensors_with(path, arrays, None)
+}
+
+/// A named array: `[rows, numbers]`, values.
+pub type Array<'a> = (&'a str, [usize; 2], &'a [f32]);
+
+/// As [`safetensors`], with what the header says beside the arrays.
+pub(super) fn safetensors_with(
+    path: &Path,
+    arrays: &[Array<'_>],
+    notes: Option<HashMap<String, String>>,
+) -> Result<(), EvalError> {
     let views = arrays.iter().map(|(name, shape, values)| {
         let bytes = bytemuck::cast_slice(values);
         let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
         (*name, view.expect("callers pass as many values as the shape holds"))
     });
-    let bytes = safetensors::serialize(views, None)
+    let bytes = safetensors::serialize(views, notes)
         .map_err(|error| EvalError::features(path, error.to_string()))?;
     Ok(pfc_durable::write(path, &bytes)?)
 }
@@ -29,17 +41,9 @@ pub fn safetensors(path: &Path, arrays: &[(&str, [usize; 2], &[f32])]) -> Result
 ///
 /// [`EvalError::Durable`].
 pub fn npy(path: &Path, values: &[f64]) -> Result<(), EvalError> {
-    let shape = format!("({},)", values.len());
-    let mut header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}");
-    // Magic, version and length take 10 bytes; the numbers start at a multiple of 64.
-    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
-    header.push_str(&" ".repeat(padded - header.len() - 1));
-    header.push('\n');
     let mut file = AtomicFile::create(path)?;
     let mut write = || -> std::io::Result<()> {
-        file.write_all(b"\x93NUMPY\x01\x00")?;
-        file.write_all(&(padded as u16).to_le_bytes())?;
-        file.write_all(header.as_bytes())?;
+        file.write_all(&npy_header("<f8", &format!("({},)", values.len())))?;
         for chunk in values.chunks(1 << 16) {
             let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
             file.write_all(&bytes)?;
@@ -48,6 +52,17 @@ pub fn npy(path: &Path, values: &[f64]) -> Result<(), EvalError> {
     };
     write().map_err(DurableError::at("write", path))?;
     Ok(file.commit()?)
+}
+
+/// What an `.npy` begins with; `shape` as Python writes it.
+pub(super) fn npy_header(descr: &str, shape: &str) -> Vec<u8> {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    // Magic, version and length take 10 bytes; the numbers start at a multiple of 64.
+    let padded = (10 + text.len() + 1).next_multiple_of(64) - 10;
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend((padded as u16).to_le_bytes());
+    header.extend(format!("{text:<width$}\n", width = padded - 1).bytes());
+    header
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use rayon::prelude::*;
 use super::{FaceList, IjbSet};
 use crate::{
     EvalError,
-    faces::{FACE_BYTES, decode_rgb},
+    faces::{FACE_BYTES, IMAGE_BYTES_MAX, decode_rgb},
     features::cache::{Cache, Key, embed_in_parts},
+    pairs::read_regular_file,
 };
 
 /// Faces that are decoded before the network runs: 19 MB of pixels.
@@ -82,7 +83,7 @@ fn crop(set: &IjbSet, images: &Path, index: usize) -> Result<Vec<u8>, EvalError>
         line: FaceList::line(&set.paths.landmarks, index),
         source,
     })?;
-    let bytes = std::fs::read(&path).map_err(EvalError::io("read", &path))?;
+    let bytes = read_regular_file(&path, IMAGE_BYTES_MAX)?;
     let broken = |reason| EvalError::Image { image: path.display().to_string(), reason };
     let image = decode_rgb(&bytes).map_err(broken)?;
     let (width, height) = (image.width() as usize, image.height() as usize);

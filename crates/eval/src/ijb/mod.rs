@@ -4,7 +4,6 @@
 
 mod extract;
 mod judge;
-mod lines;
 mod meta;
 mod report;
 

@@ -7,7 +7,10 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{EvalError, pairs::read_regular_file};
+use crate::{
+    EvalError,
+    pairs::{read_regular_file, utf8},
+};
 
 /// The list of a million distractors takes 40 MB.
 const LIST_BYTES_MAX: u64 = 1 << 30;
@@ -87,6 +90,12 @@ impl ProbeList {
         let mut names = ids.clone();
         names.sort_unstable();
         names.dedup();
+        if names.len() == ids.len() {
+            return Err(EvalError::list(
+                file,
+                "nobody in it has two images, so there are no mates",
+            ));
+        }
         let identities =
             ids.iter().map(|id| names.partition_point(|name| name < id) as u32).collect();
         Ok(ProbeList { paths, identities, names })
@@ -236,13 +245,7 @@ fn text_lines<'a>(
     bytes: &'a [u8],
     layout: &'static str,
 ) -> Result<impl Iterator<Item = (usize, &'a str)>, EvalError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let good = &bytes[..error.valid_up_to()];
-        let line = good.iter().filter(|&&b| b == b'\n').count() + 1;
-        let problem = "it is not UTF-8 text".to_owned();
-        EvalError::Line { path: file.to_owned(), line, problem, layout }
-    })?;
-    let numbered = (1..).zip(text.lines().map(str::trim));
+    let numbered = (1..).zip(utf8(file, bytes, layout)?.lines().map(str::trim));
     Ok(numbered.filter(|(_, line)| !line.is_empty()))
 }
 
@@ -278,6 +281,9 @@ mod tests {
         assert!(error("{").starts_with("list: not a list of images"));
         assert_eq!(error("a/b\n../c\n"), "list:2: `../c` leads out of the folder");
         assert!(error("\n").ends_with("it names no image"));
+        assert!(
+            error("a/1\nb/1\n").ends_with("nobody in it has two images, so there are no mates")
+        );
         assert!(error(r#"{"path": ["/etc/passwd"], "id": [1]}"#).contains("leads out"));
     }
 

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, path::Path};
 
-use crate::{EvalError, pairs::read_regular_file};
+use crate::{
+    EvalError,
+    pairs::{read_regular_file, utf8},
+};
 
 const LAYOUT: &str = "each line holds the person of one row and, if there are groups, its group, \
     separated by a tab or spaces; all lines have a group, or none";
@@ -44,11 +47,7 @@ impl Labels {
             problem,
             layout: LAYOUT,
         };
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            let good = &bytes[..error.valid_up_to()];
-            let line = good.iter().filter(|&&b| b == b'\n').count() + 1;
-            broken(line, "it is not UTF-8 text".to_owned())
-        })?;
+        let text = utf8(path, bytes, LAYOUT)?;
         let mut rows: Vec<(&str, Option<&str>)> = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
             let mut fields = line.split_ascii_whitespace();

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use pfc_metrics::nn::{KeyCounts, Tally};
+use pfc_shard::sealed::{self, SealedError};
 use serde::{Deserialize, Serialize};
 
 use crate::EvalError;
 
 /// Version of the layout below.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A file that an interrupted count goes on from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +46,12 @@ impl State {
     /// be read.
     pub fn load(&self, n_groups: u32) -> Result<Option<Tally>, EvalError> {
         let refuse = |reason: String| EvalError::Cache { path: self.path.clone(), reason };
-        let bytes = match std::fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(EvalError::io("read", &self.path)(error)),
+        let saved: Saved = match sealed::read(&self.path) {
+            Ok(Some(saved)) => saved,
+            Ok(None) => return Ok(None),
+            Err(SealedError::Io(error)) => return Err(EvalError::io("read", &self.path)(error)),
+            Err(SealedError::Damaged) => return Err(refuse("it is damaged".to_owned())),
         };
-        let saved: Saved = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
         if (saved.format, &saved.key) != (FORMAT, &self.key) {
             return Err(refuse("it is of other features, labels or rates".to_owned()));
         }
@@ -97,9 +98,7 @@ impl State {
             genuine: genuine.collect(),
             counts: tally.within.iter().chain([&tally.across]).map(list).collect(),
         };
-        let json = serde_json::to_vec(&saved).map_err(std::io::Error::from);
-        let json = json.map_err(EvalError::io("write", &self.path))?;
-        Ok(pfc_durable::write(&self.path, &json)?)
+        Ok(sealed::write(&self.path, &saved)?)
     }
 
     /// Removes the file of a count that is done.
@@ -151,10 +150,17 @@ mod tests {
         State::new(&path, "k".to_owned()).save(&Tally::new(1, 0.5)).unwrap();
         let error = State::new(&path, "other".to_owned()).load(1).unwrap_err();
         assert!(matches!(error, EvalError::Cache { .. }), "{error}");
-        std::fs::write(&path, "{\"format\":1").unwrap();
-        assert!(State::new(&path, "k".to_owned()).load(1).is_err());
-        let below = r#"{"format":1,"key":"k","n_bands":0,"floor":1056964608,"genuine":[[]],"counts":[[[1048576000,1]],[]]}"#;
-        std::fs::write(&path, below).unwrap();
-        assert!(State::new(&path, "k".to_owned()).load(1).is_err());
+        let whole = std::fs::read_to_string(&path).unwrap();
+        assert!(whole.contains("\"n_bands\":0"), "{whole}");
+        std::fs::write(&path, whole.replace("\"n_bands\":0", "\"n_bands\":1")).unwrap();
+        let error = State::new(&path, "k".to_owned()).load(1).unwrap_err();
+        assert!(error.to_string().ends_with("it is damaged"), "{error}");
+        // 0.25, where 0.5 is the floor.
+        let (genuine, counts) = (vec![Vec::new()], vec![vec![(0.25_f32.to_bits(), 1)], Vec::new()]);
+        let (key, floor) = ("k".to_owned(), 0.5_f32.to_bits());
+        let below = Saved { format: FORMAT, key, n_bands: 0, floor, genuine, counts };
+        sealed::write(&path, &below).unwrap();
+        let error = State::new(&path, "k".to_owned()).load(1).unwrap_err();
+        assert!(error.to_string().ends_with("it counts 0.25 below its floor 0.5"), "{error}");
     }
 }

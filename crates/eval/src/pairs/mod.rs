@@ -93,6 +93,24 @@ impl PairList {
     }
 }
 
+/// A list as text.
+///
+/// # Errors
+///
+/// [`EvalError::Line`] with the first line that is not UTF-8.
+pub(crate) fn utf8<'a>(
+    path: &Path,
+    bytes: &'a [u8],
+    layout: &'static str,
+) -> Result<&'a str, EvalError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = &bytes[..error.valid_up_to()];
+        let line = good.iter().filter(|&&b| b == b'\n').count() + 1;
+        let problem = "it is not UTF-8 text".to_owned();
+        EvalError::Line { path: path.to_owned(), line, problem, layout }
+    })
+}
+
 /// Reads a file whole, refusing devices, pipes and absurd sizes.
 pub(crate) fn read_regular_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, EvalError> {
     let refuse = |why: String| {

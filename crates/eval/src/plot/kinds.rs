@@ -148,16 +148,19 @@ fn bar(similarity: f64) -> usize {
 
 /// Share of each class per bar of similarity.
 pub fn histogram(counts: &Histogram) -> Chart {
+    // A result from elsewhere may hold any numbers, and two lists of different length.
+    let n = counts.genuine.len().max(counts.impostor.len());
     let shares = |counts: &[u64]| -> Vec<f64> {
-        let n = counts.iter().sum::<u64>().max(1) as f64;
-        counts.iter().map(|&count| count as f64 / n).collect()
+        let sum = counts.iter().map(|&count| count as f64).sum::<f64>().max(1.0);
+        counts.iter().map(|&count| count as f64 / sum).collect()
     };
     let (impostor, genuine) = (shares(&counts.impostor), shares(&counts.genuine));
-    let n_bars = genuine.len().max(1) as f64;
-    let edge = |i: usize| -1.0 + 2.0 * i as f64 / n_bars;
-    let used = |i: &usize| genuine[*i] > 0.0 || impostor[*i] > 0.0;
-    let first = (0..genuine.len()).find(used).unwrap_or(0);
-    let last = (0..genuine.len()).rev().find(used).unwrap_or(genuine.len().saturating_sub(1));
+    let edge = |i: usize| -1.0 + 2.0 * i as f64 / n.max(1) as f64;
+    let used = |i: &usize| {
+        [&genuine, &impostor].iter().any(|shares| shares.get(*i).is_some_and(|&share| share > 0.0))
+    };
+    let first = (0..n).find(used).unwrap_or(0);
+    let last = (0..n).rev().find(used).unwrap_or(n.saturating_sub(1));
     let highest = genuine.iter().chain(&impostor).copied().fold(0.0, f64::max).max(1e-9);
     let bars = |label: &str, shares: &[f64]| Series {
         label: label.to_owned(),
@@ -199,6 +202,21 @@ mod tests {
         assert_eq!((chart.x.low, chart.x.high, chart.y.low), (1.0, 10.0, 0.95));
         let Shape::Line(line) = &chart.series[0].shape else { panic!("bars") };
         assert_eq!(line[..2], [(1.0, 0.97), (2.0, 0.99)]);
+    }
+
+    #[test]
+    fn a_histogram_of_any_numbers_can_be_drawn() {
+        let counts = |genuine: &[u64], impostor: &[u64]| Histogram {
+            genuine: genuine.to_vec(),
+            impostor: impostor.to_vec(),
+            sampled: false,
+        };
+        let max = u64::MAX;
+        for counts in
+            [counts(&[0, 0, 1], &[1]), counts(&[], &[0, 1]), counts(&[max, max], &[max, max, max])]
+        {
+            assert!(histogram(&counts).svg().is_ok(), "{counts:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use pfc_cli::html::escape;
 use pfc_metrics::bootstrap::Interval;
 
-use crate::verification::Figure;
+use crate::{
+    commands::table::{interval, percent},
+    verification::Figure,
+};
 
 /// A table whose first column names the row; cells are HTML.
 #[derive(Debug, Default)]
@@ -44,10 +47,12 @@ impl Table {
 
 /// A share in percent with its interval and remarks below.
 pub fn share(value: f64, interval: Option<Interval>, notes: &[&str]) -> String {
-    let interval = interval.map_or(String::new(), |i| {
-        format!("<small class=\"interval\">{} – {}</small>", percent(i.low), percent(i.high))
-    });
-    percent(value) + &interval + &small(notes)
+    percent(value) + &ends(interval) + &small(notes)
+}
+
+/// Both ends of an interval; nothing where there is none.
+fn ends(of: Option<Interval>) -> String {
+    of.map_or(String::new(), |_| format!("<small class=\"interval\">{}</small>", interval(of)))
 }
 
 /// A figure with its interval; a dash where there is none.
@@ -62,11 +67,6 @@ pub fn missing(why: &str) -> String {
 
 fn small(notes: &[&str]) -> String {
     notes.iter().map(|note| format!("<small>{}</small>", escape(note))).collect()
-}
-
-/// Two decimals, without the sign.
-pub fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.2}", 100.0 * share) } else { "–".to_owned() }
 }
 
 /// What a TAR rests on.
@@ -84,13 +84,11 @@ pub fn whisker(value: f64, interval: Option<Interval>, axis: &Interval) -> Strin
     let at = |x: f64| 5.0 + 110.0 * ((x - axis.low) / (axis.high - axis.low)).clamp(0.0, 1.0);
     format!(
         "<svg class=\"whisker\" viewBox=\"0 0 120 12\" aria-hidden=\"true\"><line x1=\"{:.1}\" \
-         x2=\"{:.1}\" y1=\"6\" y2=\"6\"/><circle cx=\"{:.1}\" cy=\"6\" r=\"4\"/></svg>\
-         <small class=\"interval\">{} – {}</small>",
+         x2=\"{:.1}\" y1=\"6\" y2=\"6\"/><circle cx=\"{:.1}\" cy=\"6\" r=\"4\"/></svg>{}",
         at(interval.low),
         at(interval.high),
         at(value),
-        percent(interval.low),
-        percent(interval.high)
+        ends(Some(interval))
     )
 }
 

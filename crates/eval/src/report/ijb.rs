@@ -2,14 +2,17 @@
 
 use super::{
     Entry,
-    cells::{Table, figure, percent, rests_on, share},
+    cells::{Table, figure, rests_on, share},
     different_rates,
     pictures::Pictures,
     section::{charts, curves, incomplete, scores, summary, worst},
 };
 use crate::{
     EvalError,
-    commands::{ijb_table::pooling, table::rate},
+    commands::{
+        ijb_table::pooling,
+        table::{percent, rate},
+    },
     ijb::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable},
     plot,
 };

@@ -5,14 +5,17 @@ use pfc_metrics::bootstrap::Interval;
 
 use super::{
     Entry,
-    cells::{Table, figure, missing, percent, rests_on, share, whisker},
+    cells::{Table, figure, missing, rests_on, share, whisker},
     different_rates,
     pictures::Pictures,
     section::{charts, curves, scores, worst},
 };
 use crate::{
     EvalError,
-    commands::{document::SetResult, table::rate},
+    commands::{
+        document::SetResult,
+        table::{percent, rate},
+    },
     pairs::Protocol,
     plot,
     verification::TarRow,

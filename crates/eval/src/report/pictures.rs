@@ -10,14 +10,14 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 
 use crate::{
-    faces::{FACE_SIDE, decode},
+    faces::{FACE_SIDE, IMAGE_BYTES_MAX, decode},
     pack::Pack,
+    pairs::read_regular_file,
     worst::Source,
 };
 
 /// Enough to look at a face; the page stays small.
 const QUALITY: u8 = 85;
-const IMAGE_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads faces of sets; each pack once.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ fn read_below(root: &Path, name: &str) -> Result<Vec<u8>, String> {
     if !inside {
         return Err(gone());
     }
-    crate::pairs::read_regular_file(&root.join(name), IMAGE_BYTES_MAX).map_err(|_| gone())
+    read_regular_file(&root.join(name), IMAGE_BYTES_MAX).map_err(|_| gone())
 }
 
 #[cfg(test)]

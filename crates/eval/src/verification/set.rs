@@ -11,15 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     EvalError,
-    faces::Faces,
+    faces::{Faces, IMAGE_BYTES_MAX},
     pack::Pack,
     pairs::{ImageName, Pair, PairList, Protocol, read_regular_file},
 };
 
 /// Images embedded between two looks at the clock and at Ctrl-C.
 const BATCH: usize = 128;
-/// No face crop is near this size.
-const IMAGE_BYTES_MAX: u64 = 64 << 20;
 /// Tried in this order where the list leaves the extension open.
 const EXTENSIONS: [&str; 7] = ["jpg", "png", "jpeg", "bmp", "webp", "ppm", "pgm"];
 

@@ -3,13 +3,12 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs,
     path::{Component, Path, PathBuf},
     time::Instant,
 };
 
 use pfc_cli::{Progress, interrupt};
-use pfc_durable::AtomicDir;
 use pfc_shard::hash::content_hash;
 use rayon::prelude::*;
 
@@ -18,6 +17,7 @@ use crate::{
     IngestError,
     image::{Pixels, encode_jpeg, encode_png, has_image_extension},
     landmarks::{LandmarkFormat, LandmarkList, Marks},
+    output,
     pack::quarantine::{Line, Quarantine},
     source::{Reject, read_file},
 };
@@ -38,13 +38,11 @@ pub fn run(
     quiet: bool,
 ) -> Result<Summary, IngestError> {
     let started = Instant::now();
-    check_free(out)?;
+    output::check_free(out)?;
     let list = LandmarkList::open(list, format)?;
     // Also reads every line, so that a fault in the last is known before any work is done.
     let total = list.images()?.try_fold(0, |n, marks| marks.map(|_| n + 1))?;
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(IngestError::at("create", parent))?;
-    let unfinished = AtomicDir::create(out)?;
+    let unfinished = output::begin(out)?;
     let mut quarantine = Quarantine::create(unfinished.path())?;
     let progress = Progress::new("align", "images", total, quiet);
     let mut taken = HashSet::new();
@@ -158,15 +156,6 @@ fn target(marks: &Marks, format: CropFormat, taken: &mut HashSet<u64>) -> Result
 fn is_jpeg(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default();
     ["jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
-}
-
-/// `out` may be missing or an empty folder.
-fn check_free(out: &Path) -> Result<(), IngestError> {
-    let is_free = match fs::read_dir(out) {
-        Err(e) => e.kind() == io::ErrorKind::NotFound,
-        Ok(mut entries) => entries.next().is_none(),
-    };
-    if is_free { Ok(()) } else { Err(IngestError::OutputExists { path: out.to_path_buf() }) }
 }
 
 #[cfg(test)]

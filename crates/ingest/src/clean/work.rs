@@ -45,7 +45,7 @@ impl<'a> Work<'a> {
         self.view.label(row, *self.labels.get(row as usize)?)
     }
 
-    /// A decision about `row` that takes effect in `apply`.
+    /// The label of a row in the data set, whatever was decided since.
     pub fn own_label(&self, row: u64) -> u32 {
         self.labels.get(row as usize).copied().unwrap_or_default()
     }

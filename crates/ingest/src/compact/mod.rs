@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use pfc_cli::{Format, Outcome, Progress, interrupt, print_json, print_table, table};
-use pfc_durable::AtomicDir;
 use pfc_shard::{
     DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames,
     decisions::{DecisionLog, View},
 };
 use serde::Serialize;
 
-use crate::{IngestError, clean::TOOL, units::count};
+use crate::{IngestError, clean::TOOL, output, units::count};
 
 /// Write a new data set with all decisions applied.
 ///
@@ -60,13 +59,13 @@ pub fn run(args: &CompactArgs, quiet: bool) -> anyhow::Result<Outcome> {
 }
 
 fn compact(args: &CompactArgs, quiet: bool) -> Result<Summary, IngestError> {
+    output::check_free(&args.out)?;
     let dataset = Dataset::open(&args.dataset)?;
     dataset.preload()?;
     let log = DecisionLog::open(&args.dataset)?;
     let view = log.view(&dataset)?;
-    check_free(&args.out)?;
     let labels = NewLabels::of(&dataset, &view)?;
-    let unfinished = AtomicDir::create(&args.out)?;
+    let unfinished = output::begin(&args.out)?;
     write(&dataset, &view, &labels, unfinished.path(), log.len(), quiet)?;
     unfinished.commit()?;
     Ok(Summary {
@@ -76,14 +75,6 @@ fn compact(args: &CompactArgs, quiet: bool) -> Result<Summary, IngestError> {
         identities_before: dataset.n_identities(),
         runs: log.len(),
     })
-}
-
-fn check_free(out: &Path) -> Result<(), IngestError> {
-    let is_free = match out.read_dir() {
-        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
-        Ok(mut entries) => entries.next().is_none(),
-    };
-    if is_free { Ok(()) } else { Err(IngestError::OutputExists { path: out.to_path_buf() }) }
 }
 
 fn write(

@@ -1,7 +1,7 @@
 //! Embeddings that a model computes, kept beside the data set, so that a stopped run goes on.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -48,7 +48,8 @@ pub fn with_model(
     if !path.exists() {
         pfc_durable::create_dir_all(&folder)?;
         let part = path.with_extension("part");
-        compute(&model, dataset, &part, options)?;
+        // Locked until it has its name: another process would cut it back to begin.
+        let _locked = compute(&model, dataset, &part, options)?;
         pfc_durable::rename(&part, &path)?;
     }
     Embeddings::open(&path)?.of(dataset)
@@ -59,7 +60,7 @@ fn compute(
     dataset: &Dataset,
     part: &Path,
     options: EmbedOptions,
-) -> Result<(), IngestError> {
+) -> Result<File, IngestError> {
     let header = npy::write_header(dataset.len(), model.embedding());
     let (mut out, done) = resume(part, &header, model.embedding() as u64 * 4, dataset.len())?;
     let write = |e| IngestError::from(pfc_durable::DurableError::at("write", part)(e));
@@ -79,10 +80,11 @@ fn compute(
         row = end;
     }
     progress.finish();
-    out.sync_all().map_err(write)
+    out.sync_all().map_err(write)?;
+    Ok(out)
 }
 
-/// Opens what an earlier run left, cut back to whole rows, or begins anew.
+/// Opens and locks what an earlier run left, cut back to whole rows, or begins anew.
 fn resume(
     part: &Path,
     header: &[u8],
@@ -91,18 +93,22 @@ fn resume(
 ) -> Result<(File, u64), IngestError> {
     let write = |e| IngestError::from(pfc_durable::DurableError::at("write", part)(e));
     let start = header.len() as u64;
-    let mut begun = vec![0; header.len()];
-    let read = File::open(part).and_then(|mut file| file.read_exact(&mut begun));
-    let fits = read.is_ok() && begun == header;
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(part);
+    let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(part);
     let mut file = opened.map_err(write)?;
+    // Where the file system knows no locks, users must look after it themselves.
+    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Err(IngestError::Embedding { part: part.to_path_buf() });
+    }
+    let mut begun = vec![0; header.len()];
+    let fits = file.read_exact(&mut begun).is_ok() && begun == header;
     let mut done = 0;
     if fits {
         let bytes = file.metadata().map_err(write)?.len();
         // The last rows may not have reached the disk before a power cut: they are done again.
         done = ((bytes - start) / row_bytes).min(n_rows).saturating_sub(CHUNK);
     } else {
-        file.set_len(0).and_then(|()| file.write_all(header)).map_err(write)?;
+        let begin = file.set_len(0).and_then(|()| file.rewind());
+        begin.and_then(|()| file.write_all(header)).map_err(write)?;
     }
     let end = start + done * row_bytes;
     file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(write)?;
@@ -186,5 +192,17 @@ mod tests {
         assert_eq!(opened(&npy::write_header(1000, 4)), (0, start));
         // Whatever is beyond the last row is cut off.
         assert_eq!(opened(&rows(2000)), (1000 - CHUNK, start + (1000 - CHUNK) * 8));
+    }
+
+    #[test]
+    fn two_processes_do_not_write_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = folder.path().join("e.part");
+        let header = npy::write_header(1000, 2);
+        let first = resume(&part, &header, 8, 1000).unwrap();
+        let error = resume(&part, &header, 8, 1000).unwrap_err();
+        assert!(matches!(error, IngestError::Embedding { .. }) && error.hint().is_some());
+        drop(first);
+        assert!(resume(&part, &header, 8, 1000).is_ok());
     }
 }

@@ -15,7 +15,6 @@ mod summary;
 mod webdataset;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -25,7 +24,7 @@ use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
 use pfc_shard::Dataset;
 
-use crate::{IngestError, pack::output::check_apart, threads::Threads, units};
+use crate::{IngestError, output, pack::output::check_apart, threads::Threads, units};
 
 pub use error::ExportError;
 use feed::{Feed, Item};
@@ -140,15 +139,12 @@ fn export(args: &ExportArgs, quiet: bool) -> Result<Summary, ExportError> {
 
 /// Checks that `out` is free and makes the folders above it.
 fn prepare(out: &Path, to: Target) -> Result<(), ExportError> {
-    let is_free = match fs::read_dir(out) {
-        Ok(mut entries) => entries.next().is_none() && to != Target::Bin,
-        Err(_) => fs::symlink_metadata(out).is_err(),
-    };
-    if !is_free {
+    output::check_free(out)?;
+    if to == Target::Bin && out.is_dir() {
+        // A file cannot take the place of a folder, not even of an empty one.
         return Err(IngestError::OutputExists { path: out.to_path_buf() }.into());
     }
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(ExportError::at("create", parent))
+    Ok(output::make_parent(out)?)
 }
 
 fn warn(summary: &Summary) {

@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use pfc_cli::{Progress, interrupt, print_json, print_table, table};
-use pfc_durable::AtomicDir;
 use pfc_shard::{
     DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames, Permutation,
     decisions::{Decision, DecisionLog, RunInfo, View},
@@ -22,6 +21,7 @@ use crate::{
         tally,
     },
     embeddings::{EmbedOptions, Embeddings, with_model, write_rows},
+    output,
     units::count,
 };
 
@@ -53,8 +53,9 @@ struct Part {
 ///
 /// [`IngestError`] for parts that do not fit, a row or embedding that cannot be read, a failed write.
 pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
+    output::check_free(&args.out)?;
     let parts = open(args, quiet)?;
-    let unfinished = AtomicDir::create(&args.out)?;
+    let unfinished = output::begin(&args.out)?;
     let out = unfinished.path();
     write(&parts, out, quiet)?;
     let dataset = Dataset::open(out)?;
@@ -131,8 +132,9 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
 /// The folder's name, with a number if another has it too.
 fn part_name(dir: &Path, before: &[Part]) -> String {
     let name = dir.file_name().map_or("part".into(), |name| name.to_string_lossy().into_owned());
-    let is_taken = before.iter().any(|part| part.name == name);
-    if is_taken { format!("{name}-{}", before.len()) } else { name }
+    let numbered = (1..).map(|number| format!("{name}-{number}"));
+    let is_free = |name: &String| before.iter().all(|part| part.name != *name);
+    std::iter::once(name.clone()).chain(numbered).find(is_free).unwrap_or(name)
 }
 
 /// All rows in a random order, their sources and names under the part's name; embeddings likewise.

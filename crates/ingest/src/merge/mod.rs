@@ -13,6 +13,7 @@ use pfc_shard::MANIFEST_FILE;
 
 use crate::{
     IngestError,
+    clean::identities::{cosine, positive},
     pack::{
         self, Space, explain_no_space, finish,
         journal::{self, Journal},
@@ -56,10 +57,10 @@ pub struct MergeArgs {
     #[arg(long, value_name = "FILE.onnx", requires = "matching", group = "by_what")]
     model: Option<PathBuf>,
     /// Cosine of two centres above which they are one person [default: calibrated]
-    #[arg(long, value_name = "COSINE", requires = "matching")]
+    #[arg(long, value_name = "COSINE", requires = "matching", value_parser = cosine)]
     same_person: Option<f32>,
     /// Wrong joins to expect, for the calibration
-    #[arg(long, value_name = "N", default_value_t = 0.3, requires = "matching")]
+    #[arg(long, value_name = "N", default_value_t = 0.3, requires = "matching", value_parser = positive)]
     false_matches: f64,
     #[command(flatten)]
     threads: Threads,

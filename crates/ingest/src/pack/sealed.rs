@@ -1,8 +1,8 @@
-//! Small JSON files that prove to be whole: the first line is the checksum of the rest.
+//! The files of a journal, each with its checksum.
 
-use std::{fs, io, path::Path};
+use std::path::Path;
 
-use pfc_shard::{Checksum, hash::content_hash};
+use pfc_shard::sealed::{self, SealedError};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::PackError;
@@ -14,51 +14,17 @@ use crate::IngestError;
 ///
 /// [`IngestError::Durable`]; `path` is then as it was.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), IngestError> {
-    let json = serde_json::to_string(value).expect("strings and numbers become JSON");
-    let checksum = Checksum(content_hash(json.as_bytes()));
-    Ok(pfc_durable::write(path, format!("{checksum}\n{json}").as_bytes())?)
+    Ok(sealed::write(path, value)?)
 }
 
-/// Reads what [`write`] wrote; nothing where there is no file.
+/// Reads what [`write()`] wrote; nothing where there is no file.
 ///
 /// # Errors
 ///
 /// [`PackError::DamagedJournal`] if the file is not what was written, [`IngestError::Io`].
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, IngestError> {
-    let text = match fs::read(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(IngestError::at("read", path))?,
-    };
-    let value = unseal(&text).and_then(|json| serde_json::from_slice(json).ok());
-    value.map(Some).ok_or_else(|| PackError::DamagedJournal { path: path.into() }.into())
-}
-
-fn unseal(text: &[u8]) -> Option<&[u8]> {
-    let end = text.iter().position(|byte| *byte == b'\n')?;
-    let (line, json) = (&text[..end], &text[end + 1..]);
-    let checksum: Checksum = std::str::from_utf8(line).ok()?.parse().ok()?;
-    (checksum == Checksum(content_hash(json))).then_some(json)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sealed_file_comes_back_and_one_with_any_byte_changed_does_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.json");
-        assert_eq!(read::<Vec<u32>>(&path).unwrap(), None);
-        write(&path, &[1, 22]).unwrap();
-        assert_eq!(read(&path).unwrap(), Some(vec![1, 22]));
-        let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 1;
-            fs::write(&path, &bytes).unwrap();
-            assert!(read::<Vec<u32>>(&path).is_err(), "byte {at}");
-            fs::write(&path, &whole[..at]).unwrap();
-            assert!(read::<Vec<u32>>(&path).is_err(), "cut at {at}");
-        }
-    }
+    sealed::read(path).map_err(|error| match error {
+        SealedError::Io(source) => IngestError::at("read", path)(source),
+        SealedError::Damaged => PackError::DamagedJournal { path: path.into() }.into(),
+    })
 }

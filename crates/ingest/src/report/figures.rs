@@ -20,63 +20,81 @@ const BINS: usize = 40;
 /// What is drawn of a face.
 type Measure = fn(&Face<'_>) -> f32;
 
+/// Title, unit and value.
+const MEASURES: [(&str, &str, Measure); 4] = [
+    ("bytes per image", "bytes", |face| face.image.len() as f32),
+    ("sharpness (variance of the Laplacian)", "", |face| face.quality.sharpness),
+    ("brightness (mean luma)", "levels", |face| face.quality.brightness),
+    ("contrast (deviation of the luma)", "levels", |face| face.quality.contrast),
+];
+
 /// Counts and histograms of all rows and of those that are left.
 ///
 /// # Errors
 ///
 /// [`IngestError::Shard`] if a row cannot be read.
 pub fn write(page: &mut Page, dataset: &Dataset, view: &View) -> Result<(), IngestError> {
-    let labels = dataset.labels()?;
     let mut before = vec![0u64; view.n_identities() as usize];
     let mut after = before.clone();
-    for (row, &label) in (0..).zip(&labels) {
+    for (row, label) in (0..).zip(dataset.labels()?) {
         before[label as usize] += 1;
         if let Some(label) = view.label(row, label) {
             after[label as usize] += 1;
         }
     }
-    let seen = |counts: &[u64]| counts.iter().filter(|n| **n > 0).count() as u64;
+    write_counts(page, dataset, view, [&before, &after]);
+    page.heading("figures", "Figures", "pale: before, strong: after");
+    page.push("<div class=\"charts\">\n");
+    page.push(&draw_sizes([&before, &after]));
+    for (title, unit, measure) in MEASURES {
+        let mut values = Vec::with_capacity(dataset.len() as usize);
+        for row in 0..dataset.len() {
+            values.push(measure(&dataset.get(row)?));
+        }
+        page.push(&draw_measure(title, unit, &values, view));
+    }
+    page.push("</div>\n");
+    Ok(())
+}
+
+/// * `sizes`: images by identity, before and after
+fn write_counts(page: &mut Page, dataset: &Dataset, view: &View, sizes: [&[u64]; 2]) {
+    let [seen_before, seen_after] =
+        sizes.map(|sizes| sizes.iter().filter(|n| **n > 0).count() as u64);
     let kept = dataset.len() - view.n_dropped();
     let row =
         |name: &str, was: u64, is: u64| vec![name.to_owned(), units::count(was), units::count(is)];
     let rows = [
         row("images", dataset.len(), kept),
-        row("identities", seen(&before), seen(&after)),
+        row("identities", seen_before, seen_after),
         row("images relabelled", 0, view.n_relabelled()),
         row("identities merged into others", 0, view.merges().len() as u64),
     ];
     page.table(&["", "before", "after"], &[1, 2], &rows);
-    page.heading("figures", "Figures", "pale: before, strong: after");
-    page.push("<div class=\"charts\">\n");
-    let most = |counts: &[u64]| counts.iter().copied().max().unwrap_or(1);
-    let mut sizes: Vec<f32> = before.iter().map(|n| *n as f32).filter(|n| *n > 0.0).collect();
-    let (_, step) = Histogram::scale(&mut sizes, BINS);
+}
+
+/// * `sizes`: images by identity, before and after
+fn draw_sizes(sizes: [&[u64]; 2]) -> String {
+    let [before, _] = sizes;
+    let mut known: Vec<f32> = before.iter().map(|n| *n as f32).filter(|n| *n > 0.0).collect();
+    let (_, step) = Histogram::scale(&mut known, BINS);
     let step = step.ceil();
-    let n = BINS.min((most(&before) as f64 / step).ceil() as usize + 1);
-    let of = |counts: &[u64]| {
-        let counts = counts.iter().filter(|n| **n > 0).map(|n| *n as f64);
-        Histogram::of(counts, 0.0, step, n)
-    };
-    page.push(&draw("images per identity", "images", &of(&before), &of(&after)));
-    let measures: [(&str, &str, Measure); 4] = [
-        ("bytes per image", "bytes", |face| face.image.len() as f32),
-        ("sharpness (variance of the Laplacian)", "", |face| face.quality.sharpness),
-        ("brightness (mean luma)", "levels", |face| face.quality.brightness),
-        ("contrast (deviation of the luma)", "levels", |face| face.quality.contrast),
-    ];
-    for (title, unit, measure) in measures {
-        let mut values = Vec::with_capacity(labels.len());
-        for row in 0..dataset.len() {
-            values.push(measure(&dataset.get(row)?));
-        }
-        let (start, step) = Histogram::scale(&mut values.clone(), BINS);
-        let all = Histogram::of(values.iter().map(|v| f64::from(*v)), start, step, BINS);
-        let left = (0..).zip(&values).filter(|(row, _)| !view.is_dropped(*row));
-        let left = Histogram::of(left.map(|(_, v)| f64::from(*v)), start, step, BINS);
-        page.push(&draw(title, unit, &all, &left));
-    }
-    page.push("</div>\n");
-    Ok(())
+    let most = before.iter().copied().max().unwrap_or(1);
+    let n = BINS.min((most as f64 / step).ceil() as usize + 1);
+    let [before, after] = sizes.map(|sizes| {
+        let sizes = sizes.iter().filter(|n| **n > 0).map(|n| *n as f64);
+        Histogram::of(sizes, 0.0, step, n)
+    });
+    draw("images per identity", "images", &before, &after)
+}
+
+/// * `values`: by row
+fn draw_measure(title: &str, unit: &str, values: &[f32], view: &View) -> String {
+    let (start, step) = Histogram::scale(&mut values.to_vec(), BINS);
+    let all = Histogram::of(values.iter().map(|v| f64::from(*v)), start, step, BINS);
+    let left = (0..).zip(values).filter(|(row, _)| !view.is_dropped(*row));
+    let left = Histogram::of(left.map(|(_, v)| f64::from(*v)), start, step, BINS);
+    draw(title, unit, &all, &left)
 }
 
 /// What every run decided, and by which bounds.

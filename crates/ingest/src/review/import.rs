@@ -2,7 +2,7 @@
 
 use pfc_shard::{
     Dataset,
-    decisions::{Action, Decision, DecisionLog, RunInfo, View},
+    decisions::{Action, Decision, DecisionLog, RunInfo, View, is_reason},
 };
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub struct Imported {
     pub run: usize,
+    /// With an answer, such included as others make so already.
     pub answers: usize,
     /// Without an answer.
     pub open: usize,
@@ -34,17 +35,24 @@ pub fn import(args: &ImportReviewArgs) -> Result<Imported, IngestError> {
     };
     let text = std::fs::read(&args.answers).map_err(IngestError::at("read", &args.answers))?;
     let mut table = csv::Reader::from_reader(text.as_slice());
+    let header = table.headers().map_err(|e| bad(1, e.to_string()))?.clone();
     let mut decisions = Vec::new();
-    let mut open = 0;
-    for (line, case) in (2..).zip(table.deserialize::<Case>()) {
-        let case = case.map_err(|e| bad(line, e.to_string()))?;
-        match decide(&dataset, &view, &case).map_err(|what| bad(line, what))? {
-            None => open += 1,
-            Some(decision) => {
-                let one = std::slice::from_ref(&decision);
-                view.apply(one).map_err(|what| bad(line, what))?;
-                decisions.push(decision);
-            }
+    let (mut answers, mut open) = (0, 0);
+    for record in table.records() {
+        // A name may hold the end of a line, so that lines are not counted by records.
+        let line_of = |position: Option<&csv::Position>| position.map_or(1, csv::Position::line);
+        let record = record.map_err(|e| bad(line_of(e.position()), e.to_string()))?;
+        let line = line_of(record.position());
+        let case: Case = record.deserialize(Some(&header)).map_err(|e| bad(line, e.to_string()))?;
+        if case.answer.trim().is_empty() {
+            open += 1;
+            continue;
+        }
+        answers += 1;
+        if let Some(decision) = decide(&dataset, &view, &case).map_err(|what| bad(line, what))? {
+            let one = std::slice::from_ref(&decision);
+            view.apply(one).map_err(|what| bad(line, what))?;
+            decisions.push(decision);
         }
     }
     let name = args.answers.file_name().unwrap_or_default().to_string_lossy();
@@ -56,21 +64,20 @@ pub fn import(args: &ImportReviewArgs) -> Result<Imported, IngestError> {
         notes: serde_json::json!({}),
     };
     let run = log.append(&info, &decisions)?;
-    Ok(Imported { run, answers: decisions.len(), open })
+    Ok(Imported { run, answers, open })
 }
 
-/// The decision that an answer stands for; none for no answer.
+/// The decision that an answer stands for; none if earlier answers make it so already.
 fn decide(dataset: &Dataset, view: &View, case: &Case) -> Result<Option<Decision>, String> {
-    let answer = case.answer.trim().to_ascii_lowercase();
-    if answer.is_empty() {
-        return Ok(None);
-    }
-    let action: Action = answer.parse()?;
+    let action: Action = case.answer.trim().to_ascii_lowercase().parse()?;
     let face = dataset.get(case.row).map_err(|e| e.to_string())?;
     if face.source != case.source || face.label != case.label {
         return Err(format!("row {} of the data set is `{}`", case.row, face.source));
     }
-    let reason = format!("reviewed_{}", case.reason).chars().take(64).collect::<String>();
+    let reason = format!("reviewed_{}", case.reason);
+    if !is_reason(&reason) {
+        return Err(format!("`{}` is no reason that was exported", case.reason.escape_debug()));
+    }
     let mut decision = Decision::new(case.row, face.label, action, &reason);
     decision.partner = case.partner;
     decision.score = case.score.unwrap_or(f32::NAN);

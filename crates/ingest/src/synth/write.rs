@@ -7,7 +7,6 @@ use std::{
 };
 
 use pfc_cli::{Progress, interrupt, print_table, table};
-use pfc_durable::AtomicDir;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -18,7 +17,7 @@ use super::{
     plan::{Damage, Fault, Noise, Plan, World},
     random::Stream,
 };
-use crate::{IngestError, units::count};
+use crate::{IngestError, output, units::count};
 
 /// What was made, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -94,13 +93,11 @@ pub fn write(
     quiet: bool,
 ) -> Result<Summary, IngestError> {
     let started = Instant::now();
-    check_free(out)?;
+    output::check_free(out)?;
     let folder = Folder { world, plan: Plan::new(world, noise) };
     let pairs =
         n_pairs.map(|n| pairs::list(&folder.people_for_pairs(), n, world.seed)).transpose()?;
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(IngestError::at("create", parent))?;
-    let unfinished = AtomicDir::create(out)?;
+    let unfinished = output::begin(out)?;
     folder.write_images(unfinished.path(), quiet)?;
     if let Some(pairs) = pairs {
         save(&unfinished.path().join("pairs.txt"), pairs.as_bytes())?;
@@ -108,15 +105,6 @@ pub fn write(
     save(&unfinished.path().join("synth.json"), &folder.truth(noise))?;
     unfinished.commit()?;
     Ok(folder.summary(n_pairs.unwrap_or(0), started.elapsed().as_secs_f64()))
-}
-
-/// `out` may be missing or an empty folder.
-fn check_free(out: &Path) -> Result<(), IngestError> {
-    let is_free = match fs::read_dir(out) {
-        Err(e) => e.kind() == io::ErrorKind::NotFound,
-        Ok(mut entries) => entries.next().is_none(),
-    };
-    if is_free { Ok(()) } else { Err(IngestError::OutputExists { path: out.to_path_buf() }) }
 }
 
 struct Folder {

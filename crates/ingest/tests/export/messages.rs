@@ -111,14 +111,7 @@ fn a_folder_that_is_no_data_set() {
 #[test]
 fn a_damaged_image_leaves_nothing_behind_in_any_format() {
     let bench = synthetic();
-    let dataset = bench.dataset("data");
-    let image = dataset.get(7).unwrap().image.to_vec();
-    drop(dataset);
-    let path = bench.path("data/shards/00000.arrow");
-    let mut bytes = fs::read(&path).unwrap();
-    let start = bytes.windows(image.len()).position(|window| window == image).unwrap();
-    bytes[start + image.len() / 2] ^= 0x10;
-    fs::write(&path, bytes).unwrap();
+    bench.damage("data", 7);
     for format in ["folder", "list", "recordio", "webdataset", "parquet", "bin --pairs 100"] {
         let text = refused(&bench, &format!("export data out --to {format}"));
         assert!(text.contains("row 7 (`Person_"), "{text}");

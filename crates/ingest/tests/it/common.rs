@@ -55,6 +55,16 @@ impl Bench {
         pfc_shard::Dataset::open(&self.path(relative)).unwrap()
     }
 
+    /// Flips a bit in the middle of the image at `row`, which is in the first shard.
+    pub fn damage(&self, dataset: &str, row: u64) {
+        let image = self.dataset(dataset).get(row).unwrap().image.to_vec();
+        let path = self.path(dataset).join("shards/00000.arrow");
+        let mut bytes = fs::read(&path).unwrap();
+        let start = bytes.windows(image.len()).position(|window| window == image).unwrap();
+        bytes[start + image.len() / 2] ^= 0x10;
+        fs::write(&path, bytes).unwrap();
+    }
+
     /// The lines of a data set's quarantine list as (source, kind, reason), sorted.
     pub fn quarantine(&self, dataset: &str) -> Vec<(String, String, String)> {
         let text = fs::read_to_string(self.path(dataset).join("quarantine.jsonl")).unwrap();

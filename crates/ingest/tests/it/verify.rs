@@ -23,14 +23,7 @@ fn a_fresh_data_set_is_whole() {
 #[test]
 fn a_flipped_bit_in_an_image_is_found_with_file_and_row() {
     let bench = packed();
-    let dataset = bench.dataset("data");
-    let image = dataset.get(7).unwrap().image.to_vec();
-    drop(dataset);
-    let path = bench.path("data/shards/00000.arrow");
-    let mut bytes = fs::read(&path).unwrap();
-    let start = bytes.windows(image.len()).position(|window| window == image).unwrap();
-    bytes[start + image.len() / 2] ^= 0x10;
-    fs::write(&path, bytes).unwrap();
+    bench.damage("data", 7);
     let run = bench.run("verify data").code(1);
     let text = stdout(&run);
     assert!(text.contains("shards/00000.arrow"), "{text}");

@@ -154,20 +154,15 @@ fn by_first(n_templates: usize, jobs: impl ExactSizeIterator<Item = Job> + Clone
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dot::dot;
-
-    fn hashed(i: u64) -> u64 {
-        (i ^ 0x5555).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
-    }
-
-    fn made_up(n: usize, dim: usize) -> Vec<f32> {
-        (0..n * dim).map(|i| (hashed(i as u64) % 2001) as f32 / 1000.0 - 1.0).collect()
-    }
+    use crate::{
+        dot::dot,
+        made_up::{hashed, values},
+    };
 
     #[test]
     fn every_pair_gets_the_product_of_its_rows_at_its_place() {
         for (n_templates, dim) in [(3, 5), (700, 512), (900, 64)] {
-            let data = made_up(n_templates, dim);
+            let data = values(0, n_templates * dim);
             let rows = Rows::new(&data, dim).unwrap();
             let pick = |i: u64| (hashed(i) % n_templates as u64) as u32;
             let pairs: Vec<(u32, u32)> =

@@ -172,11 +172,7 @@ impl Weighed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{bootstrap::intervals, roc::Ranking};
-
-    fn hashed(i: u64) -> u64 {
-        (i ^ 0x5555).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
-    }
+    use crate::{bootstrap::intervals, made_up::hashed, roc::Ranking};
 
     #[test]
     fn the_intervals_are_those_of_the_exact_bootstrap() {

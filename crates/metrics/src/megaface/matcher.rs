@@ -278,15 +278,7 @@ fn count_one(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hashed(i: u64) -> u64 {
-        (i ^ 0x5555).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
-    }
-
-    fn made_up(n: usize, dim: usize, seed: u64) -> Vec<f32> {
-        let value = |i: u64| (hashed(i + seed) % 2001) as f32 / 1000.0 - 1.0;
-        (0..(n * dim) as u64).map(value).collect()
-    }
+    use crate::made_up::values;
 
     /// Everything in f64, one comparison at a time.
     fn brute_force(probes: Rows, identities: &[u32], distractors: Rows, n: usize) -> Matches {
@@ -324,7 +316,7 @@ mod tests {
     #[test]
     fn ranks_and_distances_are_those_of_brute_force_in_f64() {
         for (n_probes, n_distractors, dim) in [(30, 2500, 16), (300, 700, 65)] {
-            let (p, mut x) = (made_up(n_probes, dim, 1), made_up(n_distractors, dim, 9));
+            let (p, mut x) = (values(1, n_probes * dim), values(9, n_distractors * dim));
             // Some distractors are probes themselves, and some are far away.
             x[..4 * dim].copy_from_slice(&p[..4 * dim]);
             x[7 * dim] = 100.0;
@@ -347,7 +339,7 @@ mod tests {
 
     #[test]
     fn order_pieces_and_threads_change_no_bit() {
-        let (p, x) = (made_up(90, 24, 1), made_up(3000, 24, 5));
+        let (p, x) = (values(1, 90 * 24), values(5, 3000 * 24));
         let identities: Vec<u32> = (0..90).map(|i| i / 3).collect();
         let rows = Rows::new(&p, 24).unwrap();
         let whole = run(rows, &identities, &[Rows::new(&x, 24).unwrap()], 500, 1);

@@ -294,15 +294,10 @@ fn check_columns(features: Rows, labels: Labels) -> Result<(), MetricError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{nn::Rates, roc::Far, scores::SortedScores};
-
-    fn hashed(i: u64) -> u64 {
-        (i ^ 0x5555).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
-    }
+    use crate::{made_up::value, nn::Rates, roc::Far, scores::SortedScores};
 
     /// Faces of people that resemble themselves.
     fn made_up(identity: &[u32], dim: usize) -> Vec<f32> {
-        let value = |i: u64| (hashed(i) % 2001) as f32 / 1000.0 - 1.0;
         let face = |(row, person): (usize, &u32)| {
             let own = (row * dim + 1_000_000) as u64;
             let person = (*person as usize * dim) as u64;

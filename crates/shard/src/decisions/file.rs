@@ -1,16 +1,26 @@
 //! One run of the log as a file.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Decision};
-use crate::{Checksum, ShardError, ipc, ipc_writer::IpcWriter, mmap::Map, schema, shard::column};
+use crate::{
+    Checksum, ShardError, hash::HashingWriter, ipc, ipc_writer::IpcWriter, mmap::Map, schema,
+    shard::column,
+};
 
 /// Key of the schema's metadata that carries the run's description.
 const RUN_KEY: &str = "pfc.run";
+/// Key of the checksum of that description and of all decisions.
+const CHECKSUM_KEY: &str = "pfc.checksum";
 /// Bytes of that description at most.
 const RUN_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a reason at most.
@@ -36,7 +46,8 @@ pub struct RunInfo {
     pub notes: serde_json::Value,
 }
 
-/// Writes a run; the file appears once complete. The same run gives the same bytes.
+/// Writes a run; the file appears once complete, and never in the place of another. The same run
+/// gives the same bytes.
 pub(super) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<(), ShardError> {
     let bad = |what: String| ShardError::BadSpec { path: path.to_path_buf(), what };
     if let Some(bad_one) = rows.iter().find(|d| !is_reason(&d.reason)) {
@@ -49,16 +60,23 @@ pub(super) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<()
             text.len()
         )));
     }
-    let mut out = IpcWriter::create(path, &schema_with(text))?;
+    let checksum = checksum(&text, rows);
+    let mut out = IpcWriter::create(path, &schema_with(text, checksum))?;
     for rows in rows.chunks(BATCH_ROWS) {
         out.write(record_batch(rows))?;
     }
-    out.finish().map(|_| ())
+    out.finish_new().map(|_| ()).map_err(|error| match error {
+        ShardError::Durable(e) if e.source.kind() == io::ErrorKind::AlreadyExists => {
+            ShardError::RunAdded { path: path.to_path_buf() }
+        }
+        other => other,
+    })
 }
 
-fn schema_with(run: String) -> SchemaRef {
+fn schema_with(run: String, checksum: Checksum) -> SchemaRef {
     let mut metadata: HashMap<String, String> = schema::DECISIONS.metadata().clone().into();
     metadata.insert(RUN_KEY.into(), run);
+    metadata.insert(CHECKSUM_KEY.into(), checksum.to_string());
     Arc::new(Schema::new_with_metadata(schema::DECISIONS.fields().clone(), metadata))
 }
 
@@ -82,7 +100,30 @@ fn record_batch(rows: &[Decision]) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(schema::DECISIONS.clone(), columns)
 }
 
-/// Reads a run, of which nothing is trusted: not its structure, names, nor labels.
+/// Of the description and every decision: a flipped bit may make another one that fits as well.
+fn checksum(run: &str, rows: &[Decision]) -> Checksum {
+    let mut hashed = HashingWriter::new(io::sink());
+    let mut add = |bytes: &[u8]| {
+        // A sink takes everything.
+        let _ = hashed.write_all(bytes);
+    };
+    add(run.as_bytes());
+    for decision in rows {
+        let Decision { row, action, reason, label, target, partner, score, threshold } = decision;
+        add(&row.to_le_bytes());
+        // Neither word holds a zero.
+        add(format!("{action}\0{reason}\0").as_bytes());
+        add(&label.to_le_bytes());
+        add(&target.unwrap_or(NO_LABEL).to_le_bytes());
+        add(&partner.unwrap_or(NO_ROW).to_le_bytes());
+        add(&score.to_le_bytes());
+        add(&threshold.to_le_bytes());
+    }
+    hashed.finish().2
+}
+
+/// Reads a run, of which nothing is trusted: not its structure, names, nor labels. One that was
+/// written before runs had checksums has none.
 pub(super) fn read(path: &Path) -> Result<(RunInfo, Vec<Decision>), ShardError> {
     let bad = |what: String| ShardError::Malformed { path: path.to_path_buf(), what };
     let buffer = Map::open(path)?.buffer();
@@ -98,6 +139,10 @@ pub(super) fn read(path: &Path) -> Result<(RunInfo, Vec<Decision>), ShardError> 
             let line = rows.len();
             rows.push(columns.decision(i).map_err(|e| bad(format!("decision {line}: {e}")))?);
         }
+    }
+    let expected = ipc::metadata(&buffer, CHECKSUM_KEY).map_err(bad)?;
+    if expected.is_some_and(|expected| expected != checksum(&run, &rows).to_string()) {
+        return Err(bad("its decisions are not those that were written".into()));
     }
     Ok((info, rows))
 }
@@ -150,7 +195,8 @@ impl Columns {
     }
 }
 
-fn is_reason(text: &str) -> bool {
+/// Whether `text` can be a reason: lower-case letters, digits and underscores, 64 at most.
+pub fn is_reason(text: &str) -> bool {
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     !text.is_empty() && text.len() <= REASON_BYTES_MAX && text.bytes().all(is_word)
 }

@@ -125,6 +125,7 @@ impl DecisionLog {
     ///
     /// # Errors
     ///
+    /// [`ShardError::RunAdded`] if another process appended since the log was opened,
     /// [`ShardError::BadSpec`] beyond a thousand runs, or a failed write; the log is then as it was.
     pub fn append(&mut self, info: &RunInfo, decisions: &[Decision]) -> Result<usize, ShardError> {
         let number = self.n_runs;

@@ -10,6 +10,9 @@
 //! large it becomes. A decision takes about 60 bytes, so one of every tenth row of 17 million takes
 //! 100 MB, a thousandth of the images.
 //!
+//! The schema's metadata holds the description under `pfc.run`, and a checksum of it and of all
+//! decisions under `pfc.checksum`.
+//!
 //! | column | type | |
 //! |---|---|---|
 //! | `row` | uint64 | the row decided about; for `merge` one that shows the identity |
@@ -27,7 +30,7 @@ mod view;
 
 use std::{fmt, str::FromStr};
 
-pub use file::RunInfo;
+pub use file::{RunInfo, is_reason};
 pub use log::{DECISIONS_DIR, DecisionLog, Run};
 pub use view::View;
 

@@ -81,7 +81,8 @@ impl View {
             Action::Merge => {
                 let target = self.known(target)?;
                 let from = self.known(Some(label))?;
-                if self.resolve(target) == from {
+                // Anywhere on the way, not only at its end: `from` may have been merged before.
+                if self.way(target).any(|on_the_way| on_the_way == from) {
                     return Err(format!("a merge of label {label} into itself"));
                 }
                 self.merged.insert(from, target);
@@ -132,12 +133,13 @@ impl View {
     }
 
     /// Where merges lead from `label`.
-    pub fn resolve(&self, mut label: u32) -> u32 {
-        // No circle is let in, so this ends.
-        while let Some(&target) = self.merged.get(&label) {
-            label = target;
-        }
-        label
+    pub fn resolve(&self, label: u32) -> u32 {
+        self.way(label).last().unwrap_or(label)
+    }
+
+    /// `label`, what it was merged into, and so on. No circle is let in, so this ends.
+    fn way(&self, label: u32) -> impl Iterator<Item = u32> {
+        std::iter::successors(Some(label), |label| self.merged.get(label).copied())
     }
 
     /// Every identity that was merged into another, with the one it came to, by label.
@@ -199,6 +201,18 @@ mod tests {
             view.apply(&[merge(2, 0)]).unwrap_err(),
             "decision 0: a merge of label 2 into itself"
         );
+    }
+
+    #[test]
+    fn a_circle_through_an_identity_that_was_merged_before_is_none_either() {
+        let mut view = View::new(9, 6);
+        let merge = |from, to| decide(Action::Merge, 0, from, Some(to));
+        view.apply(&[merge(0, 1), merge(5, 0)]).unwrap();
+        assert_eq!(
+            view.apply(&[merge(0, 5)]).unwrap_err(),
+            "decision 0: a merge of label 0 into itself"
+        );
+        assert_eq!((view.resolve(0), view.resolve(5)), (1, 1));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::{IngestError, clean::Work};
 const BANDS_MAX: u32 = 8;
 /// Side of the pictures that candidates are compared as.
 const COMPARED_SIDE: usize = 56;
-/// Hashes of one value in a band that are compared with one another; crops of one blank background
-/// would otherwise cost a square of their number.
+/// Rows of one value in a band that each is compared with; crops of one blank background would
+/// otherwise cost a square of their number.
 const BAND_MAX: usize = 4096;
 
 /// A hash of an image.
@@ -93,7 +93,7 @@ fn same_bytes(signatures: &[Option<Signature>], a: u64, b: u64) -> bool {
 
 /// Drops rows that look as another of their identity does: hashes within `near_bits`, and pixels
 /// within `near_levels` once brightness is made equal. The sharper image stays. The same across
-/// identities is a suspicion.
+/// identities is a suspicion. Memory: 16 bytes for each pair of such hashes.
 ///
 /// # Errors
 ///
@@ -125,10 +125,7 @@ pub fn near(
             decision.scored(levels, options.near_levels).with_partner(stays)
         };
         if work.label(a) != work.label(b) {
-            // The same pixels under two names are what the pass `exact` finds.
-            if pixels(signatures, a) != pixels(signatures, b) {
-                decisions.push(decision(Action::Suspect, "one_picture_two_names"));
-            }
+            decisions.push(decision(Action::Suspect, "one_picture_two_names"));
         } else if !work.view.is_pinned(goes) {
             decisions.push(decision(Action::Drop, "near_duplicate"));
             dropped.insert(goes, ());
@@ -152,10 +149,15 @@ fn ranked(work: &Work<'_>, signatures: &[Option<Signature>], a: u64, b: u64) -> 
     if order.is_le() { (a, b) } else { (b, a) }
 }
 
-/// Pairs of rows, the lower first, whose hashes differ in at most `bits`: all of one identity, and
-/// across identities. Found by bands: of `bits` + 1 parts of a hash one must be equal.
+/// Pairs of rows, the lower first, whose hashes differ in at most `bits`, within and across
+/// identities; but not of the same pixels under two names, which are what the pass `exact` finds, and
+/// of which placeholders make as many as the square of their number. Found by bands: of `bits` + 1
+/// parts of a hash one must be equal.
 fn candidates(work: &Work<'_>, signatures: &[Option<Signature>], bits: u32) -> Vec<(u64, u64)> {
     let n_bands = (bits + 1).min(BANDS_MAX);
+    let is_open = |a: u64, b: u64| {
+        pixels(signatures, a) != pixels(signatures, b) || work.label(a) == work.label(b)
+    };
     let hashes: Vec<(u64, u64)> = (0..)
         .zip(signatures)
         .filter(|(row, _)| !work.view.is_dropped(*row))
@@ -172,7 +174,7 @@ fn candidates(work: &Work<'_>, signatures: &[Option<Signature>], bits: u32) -> V
             let mut pairs = Vec::new();
             for (i, a) in bucket.iter().enumerate() {
                 for b in bucket[i + 1..].iter().take(BAND_MAX) {
-                    if (a.2 ^ b.2).count_ones() <= bits {
+                    if (a.2 ^ b.2).count_ones() <= bits && is_open(a.1, b.1) {
                         pairs.push((a.1, b.1));
                     }
                 }
@@ -181,9 +183,13 @@ fn candidates(work: &Work<'_>, signatures: &[Option<Signature>], bits: u32) -> V
         };
         buckets.par_iter().flat_map_iter(pairs_of).collect::<Vec<_>>()
     };
-    let mut pairs: Vec<(u64, u64)> = (0..n_bands).flat_map(of_band).collect();
-    pairs.par_sort_unstable();
-    pairs.dedup();
+    let mut pairs: Vec<(u64, u64)> = Vec::new();
+    for band in 0..n_bands {
+        pairs.extend(of_band(band));
+        // Bands find much the same.
+        pairs.par_sort_unstable();
+        pairs.dedup();
+    }
     pairs
 }
 

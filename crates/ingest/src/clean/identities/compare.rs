@@ -10,7 +10,7 @@ use pfc_metrics::{
     Rows,
     near::{self, Near},
 };
-use pfc_shard::{Checksum, hash::content_hash};
+use pfc_shard::{Checksum, hash::content_hash, sealed};
 use serde::{Deserialize, Serialize};
 
 use crate::IngestError;
@@ -89,15 +89,13 @@ fn key(centres: Rows<'_>, threshold: f32) -> Checksum {
 
 /// What an earlier run left, if it was of the same centres; a damaged file is as good as none.
 fn resume(part: &Path, key: Checksum) -> Standing {
-    let read = std::fs::read(part).ok();
-    let standing: Option<Standing> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let standing: Option<Standing> = sealed::read(part).ok().flatten();
     let fits = standing.filter(|standing| standing.key == key);
     fits.unwrap_or(Standing { key, done: 0, pairs: Vec::new() })
 }
 
 fn save(part: &Path, standing: &Standing) -> Result<(), IngestError> {
-    let text = serde_json::to_vec(standing).expect("numbers become JSON");
-    Ok(pfc_durable::write(part, &text)?)
+    Ok(sealed::write(part, standing)?)
 }
 
 #[cfg(test)]
@@ -146,8 +144,15 @@ mod tests {
         let part = folder.path().join("part");
         std::fs::write(&part, b"{\"key\": 1").unwrap();
         let data = [1.0, 0.0, 1.0, 0.0];
-        let found = pairs_above(Rows::new(&data, 2).unwrap(), 0.5, &part, true).unwrap();
-        assert_eq!(found, [Near { a: 0, b: 1, score: 1.0 }]);
+        let rows = Rows::new(&data, 2).unwrap();
+        let whole = [Near { a: 0, b: 1, score: 1.0 }];
+        assert_eq!(pairs_above(rows, 0.5, &part, true).unwrap(), whole);
         assert!(!part.exists());
+        // A 7 that a flipped bit made of a 3.
+        save(&part, &Standing { key: key(rows, 0.5), done: 2, pairs: vec![(0, 3, 1.0)] }).unwrap();
+        let text = std::fs::read_to_string(&part).unwrap();
+        assert!(text.contains("[0,3,1.0]"), "{text}");
+        std::fs::write(&part, text.replace("[0,3,1.0]", "[0,7,1.0]")).unwrap();
+        assert_eq!(pairs_above(rows, 0.5, &part, true).unwrap(), whole);
     }
 }

@@ -93,7 +93,8 @@ impl Bounds {
     }
 }
 
-fn cosine(text: &str) -> Result<f32, String> {
+/// The value of an option that is a cosine.
+pub fn cosine(text: &str) -> Result<f32, String> {
     let value: f32 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     match (-1.0..=1.0).contains(&value) {
         true => Ok(value),
@@ -101,7 +102,8 @@ fn cosine(text: &str) -> Result<f32, String> {
     }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// The value of an option that is above 0.
+pub fn positive(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     match value.is_finite() && value > 0.0 {
         true => Ok(value),

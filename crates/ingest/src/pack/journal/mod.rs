@@ -41,6 +41,9 @@ const LEFT_OUT_FILE: &str = "left_out.jsonl";
 const DONE_FILE: &str = "done.json";
 const LOCK_FILE: &str = "lock";
 
+/// More shards than any data set has: of 1 MiB each they hold 16 TiB.
+const SHARDS_MAX: u64 = 1 << 24;
+
 /// Who else may write beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -115,6 +118,12 @@ impl Journal {
         let dir = out.join(DIR);
         let job: Option<JobRecord> = sealed::read(&dir.join(JOB_FILE))?;
         let job = job.ok_or_else(|| PackError::NotAPart { path: out.into() })?;
+        // Whoever merges holds something of each shard and identity in memory, and the journal may be
+        // from elsewhere. A label takes a line.
+        let labels_bytes = fs::metadata(dir.join(LABELS_FILE)).map_or(0, |labels| labels.len());
+        if job.n_shards() > SHARDS_MAX || job.identities > labels_bytes {
+            return Err(PackError::DamagedJournal { path: dir.join(JOB_FILE) }.into());
+        }
         Ok(Journal { out: out.into(), dir, id: job.id(), job, lock: None })
     }
 

@@ -163,6 +163,16 @@ fn people_of_the_benchmark_are_left_out() {
     let identity = |d: &serde_json::Value| word(d, "identity");
     let found: BTreeSet<String> = decisions(&bench, "--action drop").iter().map(identity).collect();
     assert_eq!(found, hidden.iter().map(identity).collect());
+    // What is answered about them still tells the probe from a row of the same number.
+    bench.run("review export data review --margin 2").success();
+    let table = fs::read_to_string(bench.path("review/review.csv")).unwrap();
+    let answered: Vec<String> =
+        table.lines().map(|line| line.replacen(",,", ",keep,", 1)).collect();
+    bench.write("answers.csv", answered.join("\n").as_bytes());
+    bench.run("review import data answers.csv").success();
+    let reviewed = decisions(&bench, "--reason reviewed_benchmark_overlap");
+    assert_eq!(reviewed.len(), 16);
+    assert!(reviewed.iter().all(|d| d["partner"].is_u64() && d["partner_source"].is_null()));
 }
 
 #[test]
@@ -184,6 +194,13 @@ fn answers_become_decisions_that_later_runs_respect() {
     bench.write("bad.csv", table.replacen("\n0,,", "\n0,maybe,", 1).as_bytes());
     let text = stderr(&bench.run("review import data bad.csv").code(2));
     assert!(text.contains("bad.csv: line 2: `maybe` is no action"), "{text}");
+    bench.write("bad.csv", answered.replacen("same_person", "Someone Else", 1).as_bytes());
+    let text = stderr(&bench.run("review import data bad.csv").code(2));
+    assert!(text.contains("bad.csv: line 2: `Someone Else` is no reason"), "{text}");
+    // The same answer again is an answer, and decides nothing.
+    let imported = bench.json("review import data answers.csv --json");
+    assert_eq!((imported["answers"].as_u64(), imported["open"].as_u64()), (Some(1), Some(0)));
+    assert_eq!(decisions(&bench, "--reason reviewed_same_person").len(), 1);
 }
 
 #[test]
@@ -231,6 +248,23 @@ fn data_sets_with_people_in_common_become_one() {
     assert_eq!(joined.identities().label_of("second/Other_000004"), Some(label));
     let face = joined.get(0).unwrap();
     assert!(face.source.starts_with("first/") || face.source.starts_with("second/"));
+    refused(&bench, line, "both: already exists and is not empty");
+}
+
+#[test]
+fn parts_of_one_name_get_names_of_their_own() {
+    let bench = packed("");
+    for folder in ["x/data-1", "y/data", "z/data"] {
+        bench.run(&format!("pack faces/train {folder}")).success();
+    }
+    let mut line =
+        "merge all x/data-1 y/data z/data --match embeddings --same-person 0.8".to_owned();
+    bench.write("e.npy", &embeddings(&bench, "x/data-1", person));
+    (0..3).for_each(|_| line += " --embeddings e.npy");
+    bench.run(&line).success();
+    let all = bench.dataset("all");
+    assert_eq!(all.manifest().sources, ["data-1", "data", "data-2"]);
+    assert_eq!((all.len(), all.n_identities()), (3 * 96, 3 * 12));
 }
 
 #[test]
