@@ -104,7 +104,7 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
             (0..images.len()).map(|i| images.name(i)).collect();
         pfc_durable::write(path, (names?.join("\n") + "\n").as_bytes())?;
     }
-    std::fs::remove_dir_all(&job.dir).map_err(EvalError::io("remove", &job.dir))?;
+    job.cache.remove()?;
     report(args, &job, resumed)?;
     Ok(Outcome::Clean)
 }

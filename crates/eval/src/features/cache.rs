@@ -16,6 +16,9 @@ use crate::EvalError;
 /// Faces per part: with 512 numbers each, 32 MiB on disk and a minute of work on a CPU.
 pub const PART: usize = 8192;
 
+/// What the embeddings in a folder depend on.
+const KEY_FILE: &str = "cache.json";
+
 /// Under which a part notes the checksum of its numbers: a flipped bit leaves other numbers.
 const CHECKSUM: &str = "checksum";
 
@@ -49,7 +52,7 @@ impl Cache {
     /// [`EvalError::Cache`] if it holds those of another model or other faces, [`EvalError::Io`] and
     /// [`EvalError::Durable`] if it cannot be read or made.
     pub fn open(dir: &Path, key: Key) -> Result<Cache, EvalError> {
-        let path = dir.join("cache.json");
+        let path = dir.join(KEY_FILE);
         let cache = Cache { dir: dir.to_owned(), key };
         match std::fs::read(&path) {
             Ok(bytes) => {
@@ -74,6 +77,26 @@ impl Cache {
 
     fn part(&self, part: usize) -> PathBuf {
         self.dir.join(format!("{part:05}.safetensors"))
+    }
+
+    /// Removes what was kept, and the folder if nothing else is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Io`].
+    pub fn remove(&self) -> Result<(), EvalError> {
+        for entry in std::fs::read_dir(&self.dir).map_err(EvalError::io("read", &self.dir))? {
+            let path = entry.map_err(EvalError::io("read", &self.dir))?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
+            let is_part = stem.parse().is_ok_and(|part| self.part(part) == path);
+            if is_part || path == self.dir.join(KEY_FILE) {
+                std::fs::remove_file(&path).map_err(EvalError::io("remove", &path))?;
+            }
+        }
+        match std::fs::remove_dir(&self.dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed.map_err(EvalError::io("remove", &self.dir)),
+        }
     }
 
     /// The rows of a part that [`put_rows`](Cache::put_rows) kept; `None` if it is absent or not
@@ -205,6 +228,24 @@ mod tests {
     fn embed(range: std::ops::Range<usize>) -> Result<MirroredEmbeddings, EvalError> {
         let original: Vec<f32> = range.flat_map(|i| [i as f32, 0.5]).collect();
         Ok(MirroredEmbeddings { mirrored: original.clone(), original })
+    }
+
+    #[test]
+    fn a_folder_is_removed_with_what_was_kept_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("parts");
+        let kept = |dir: &Path| {
+            let cache = Cache::open(dir, key()).unwrap();
+            embed_in_parts(10_000, Some(&cache), embed, |_| ()).unwrap();
+            cache
+        };
+        kept(&path).remove().unwrap();
+        assert!(!path.exists());
+        let cache = kept(&path);
+        std::fs::write(path.join("1.safetensors"), b"mine").unwrap();
+        cache.remove().unwrap();
+        let left: Vec<_> = std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(left, [path.join("1.safetensors")]);
     }
 
     #[test]
