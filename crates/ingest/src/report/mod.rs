@@ -70,7 +70,9 @@ fn write(args: &ReportArgs) -> Result<Written<'_>, IngestError> {
     let (runs, dataset, log) = decisions::read(&args.dataset)?;
     dataset.preload()?;
     let view = log.view(&dataset)?;
-    let name = args.dataset.file_name().unwrap_or_default().to_string_lossy();
+    // `.` and `data/..` have names too.
+    let folder = args.dataset.canonicalize().unwrap_or_else(|_| args.dataset.clone());
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let mut page = Page::new(&format!("{name}: what is in it"));
     figures::write(&mut page, &dataset, &view)?;
     figures::write_runs(&mut page, &runs);
