@@ -1,5 +1,7 @@
 //! Rows packed one after the other, in memory or in a pair of files.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::{
@@ -53,6 +55,8 @@ pub(super) struct Segment {
     /// Bytes from one row to the next.
     stride: usize,
     n_used: usize,
+    /// Stretches of free places before the last one in use, the first of them last.
+    holes: Vec<Range<usize>>,
     rows: Memory,
     entries: Memory,
     file: Option<SegmentFile>,
@@ -67,18 +71,21 @@ impl Segment {
             memory.ok_or(HeadError::Memory { rows: n_rows, row_bytes })
         };
         let (rows, entries) = (granted(stride)?, granted(size_of::<Entry>())?);
-        Ok(Segment { stride, n_used: 0, rows, entries, file: None })
+        Ok(Segment { stride, n_used: 0, holes: Vec::new(), rows, entries, file: None })
     }
 
     /// What `file` holds, every place of it free until [`Segment::set_used`].
     pub fn of_file(file: SegmentFile, stride: usize) -> Result<Segment, HeadError> {
         let (rows, entries) = file.map()?;
-        Ok(Segment { stride, n_used: 0, rows, entries, file: Some(file) })
+        Ok(Segment { stride, n_used: 0, holes: Vec::new(), rows, entries, file: Some(file) })
     }
 
     /// Says how many places are in use.
-    pub fn set_used(&mut self, n_used: usize) {
-        self.n_used = n_used;
+    ///
+    /// * `holes`: stretches of free ones among them, ascending, as a power cut leaves them
+    pub fn set_used(&mut self, n_used: usize, mut holes: Vec<Range<usize>>) {
+        holes.reverse();
+        (self.n_used, self.holes) = (n_used, holes);
         if let Some(file) = &mut self.file {
             file.set_used(n_used);
         }
@@ -94,7 +101,7 @@ impl Segment {
         self.stride
     }
 
-    /// Places in use.
+    /// Places in use, and the holes among them.
     pub fn n_used(&self) -> usize {
         self.n_used
     }
@@ -105,16 +112,27 @@ impl Segment {
     ///
     /// [`HeadError::DiskFull`] if they cannot; a write through the mapping would end the process.
     pub fn make_room(&mut self, n_rows: usize) -> Result<(), HeadError> {
-        let end = self.n_used + n_rows;
+        let n_holes = self.holes.iter().map(ExactSizeIterator::len).sum();
+        let end = self.n_used + n_rows.saturating_sub(n_holes);
         self.file.as_mut().map_or(Ok(()), |file| file.make_room(end))
     }
 
     /// Takes the next free place for the row of `class`, and returns its number.
     pub fn push(&mut self, class: u64) -> usize {
-        let place = self.n_used;
+        let place = self.next_hole().unwrap_or(self.n_used);
         self.entries_mut()[place] = Entry::new(class);
-        self.n_used += 1;
+        self.n_used = self.n_used.max(place + 1);
         place
+    }
+
+    fn next_hole(&mut self) -> Option<usize> {
+        while let Some(stretch) = self.holes.last_mut() {
+            match stretch.next() {
+                Some(place) => return Some(place),
+                None => self.holes.pop(),
+            };
+        }
+        None
     }
 
     /// All entries, of free places too.

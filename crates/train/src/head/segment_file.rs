@@ -88,6 +88,11 @@ impl SegmentFile {
         Ok(())
     }
 
+    /// The classes whose rows may lie here, global ids.
+    pub fn classes(&self) -> &Range<u64> {
+        &self.classes
+    }
+
     /// The file of the rows.
     pub fn rows(&self) -> &Arc<File> {
         &self.rows

@@ -61,26 +61,29 @@ struct Stock<'a> {
 
 impl Stock<'_> {
     fn take(&mut self, segment: &mut Segment) -> Result<(), HeadError> {
-        let mut n_used = 0;
-        let stretches = segment.file().map(|file| file.stretches()).unwrap_or_default();
+        let Some(file) = segment.file() else { return Ok(()) };
+        let (stretches, classes) = (file.stretches(), file.classes().clone());
+        let (mut n_used, mut holes) = (0, Vec::new());
         for place in stretches.into_iter().flatten() {
             let entry = &mut segment.entries_mut()[place];
-            if entry.class().is_none() {
-                continue;
-            }
+            let Some(class) = entry.class() else { continue };
+            holes.extend((n_used < place).then_some(n_used..place));
             n_used = place + 1;
-            if let Err(problem) = self.take_entry(entry, place) {
-                let file = segment.file().expect("only a file has stretches");
+            let taken = if classes.contains(&class) {
+                self.take_entry(entry, class, place)
+            } else {
+                Err(format!("holds class {class}, which has no place in this file"))
+            };
+            if let (Err(problem), Some(file)) = (taken, segment.file()) {
                 return Err(file.damaged(place, &problem));
             }
         }
         self.first += n_used;
-        segment.set_used(n_used);
+        segment.set_used(n_used, holes);
         Ok(())
     }
 
-    fn take_entry(&mut self, entry: &mut Entry, place: usize) -> Result<(), String> {
-        let class = entry.class().unwrap_or_default();
+    fn take_entry(&mut self, entry: &mut Entry, class: u64, place: usize) -> Result<(), String> {
         // A row of another rank is that one's.
         let Some(row) = self.range.row_of(class) else { return Ok(()) };
         // What a run left that was killed after that time.

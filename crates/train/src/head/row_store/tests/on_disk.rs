@@ -107,6 +107,35 @@ fn a_place_whose_entry_is_damaged_is_named() {
 }
 
 #[test]
+fn places_that_a_power_cut_left_free_are_filled() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = on_disk(folder.path(), Storage::F32);
+    let mut rule = rule(&config);
+    let mut store = store_of(&config);
+    take_step(&mut store, rule.as_mut(), 0);
+    store.flush(rule.stamp()).unwrap();
+    store.protect(rule.stamp()).unwrap();
+    let n_rows = tile(0, 300).0.len();
+    drop(store);
+    // All but the last of the entries, and one of a class that the file is not for.
+    let path = folder.path().join("places-0-300");
+    let whole = std::fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    bytes[..(n_rows - 1) * 16].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let mut store = store_of(&config);
+    store.restore(rule.stamp(), rule.as_ref()).unwrap();
+    let all: Vec<u32> = (0..300).collect();
+    store.prepare(&all).unwrap();
+    assert_eq!(store.tiles(&all, 300)[0].n_rows(), 300);
+    drop(store);
+    bytes[..8].copy_from_slice(&301u64.to_le_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    let error = store_of(&config).restore(rule.stamp(), rule.as_ref()).unwrap_err().to_string();
+    assert!(error.ends_with("place 0 holds class 300, which has no place in this file"), "{error}");
+}
+
+#[test]
 fn a_folder_that_never_saved_is_cleared_and_one_that_has_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = on_disk(folder.path(), Storage::F32);
