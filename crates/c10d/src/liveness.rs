@@ -155,6 +155,12 @@ impl Liveness {
         let all_here = |state: &State| state.links.len() >= n_others || state.news.is_some();
         let state = self.shared.wait_until(timeout, all_here);
         if let Some(news) = state.news.clone() {
+            drop(state);
+            // Those that come within a moment are told too; nobody answers later ones.
+            let all_know = |state: &State| {
+                state.links.len() + 1 >= n_others && state.links.values().all(|link| link.has_seen)
+            };
+            drop(self.shared.wait_until(LINGER, all_know));
             return Err(news.error(MEETING, self.rank));
         }
         let missing: Vec<String> = (1..place.world)

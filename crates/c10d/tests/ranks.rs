@@ -207,16 +207,25 @@ fn a_rank_that_dies_in_the_rendezvous_ends_it_for_the_others() {
     let name = "a_rank_that_dies_in_the_rendezvous_ends_it_for_the_others";
     let started = Instant::now();
     let outputs = on_ranks(name, 3, |place| {
-        if place.rank == 2 {
-            // Dies as soon as the others know of it, before it has met them all.
-            std::thread::spawn(|| {
-                while !has_thread("liveness") {
-                    std::thread::yield_now();
+        // There from when rank 1 can be told until rank 2 dies of it; a rank that comes only after
+        // rank 0 has ended hears nothing.
+        let test = std::os::unix::process::parent_id();
+        let told = std::env::temp_dir().join(format!("pfc-ranks-{test}-{}", place.port));
+        let rank = place.rank;
+        std::thread::spawn(move || {
+            while !has_thread("liveness") || rank == 2 && !told.exists() {
+                std::thread::yield_now();
+            }
+            match rank {
+                1 => std::fs::write(&told, "").unwrap(),
+                2 => {
+                    std::fs::remove_file(&told).unwrap();
+                    let me = rustix::process::getpid();
+                    rustix::process::kill_process(me, rustix::process::Signal::KILL).unwrap();
                 }
-                let me = rustix::process::getpid();
-                rustix::process::kill_process(me, rustix::process::Signal::KILL).unwrap();
-            });
-        }
+                _ => {}
+            }
+        });
         let met = ProcessGroup::join(place, OPTIONS).and_then(|group| {
             loop {
                 group.barrier()?;
