@@ -8,6 +8,8 @@ use std::{fs::File, io};
 use bytemuck::Pod;
 use memmap2::{MmapMut, MmapOptions};
 
+use super::HeadError;
+
 /// Memory that the system hands out page by page when it is first written to.
 ///
 /// It begins at the start of a page.
@@ -18,11 +20,17 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// `n_bytes` zeros that no file holds, in large pages where the system has them: rows are read in
+    /// Rows of zeros that no file holds, in large pages where the system has them: rows are read in
     /// random order, and much of the time would go into finding their pages, and more into having
     /// each of them handed out. What is used should lie together, as a page is there as a whole once
     /// a byte of it is written to.
-    pub fn anonymous(n_bytes: usize) -> io::Result<Memory> {
+    pub fn anonymous(n_rows: usize, row_bytes: usize) -> Result<Memory, HeadError> {
+        let n_bytes = n_rows.checked_mul(row_bytes);
+        let memory = n_bytes.and_then(|n_bytes| Memory::zeros(n_bytes).ok());
+        memory.ok_or(HeadError::Memory { rows: n_rows, row_bytes })
+    }
+
+    fn zeros(n_bytes: usize) -> io::Result<Memory> {
         // A mapping of nothing is an error.
         let map = MmapOptions::new().len(n_bytes.max(1)).no_reserve_swap().map_anon()?;
         // It is advice: a system without large pages does not take it.

@@ -12,10 +12,7 @@ pub(super) struct Places {
 impl Places {
     /// No row has a place.
     pub fn new(n_rows: usize) -> Result<Places, HeadError> {
-        let n_bytes = n_rows.checked_mul(size_of::<u32>());
-        let table = n_bytes.and_then(|n_bytes| Memory::anonymous(n_bytes).ok());
-        let table = table.ok_or(HeadError::Memory { rows: n_rows, row_bytes: size_of::<u32>() })?;
-        Ok(Places { table })
+        Memory::anonymous(n_rows, size_of::<u32>()).map(|table| Places { table })
     }
 
     /// The place of `row`, if it has one.

@@ -65,12 +65,8 @@ pub(super) struct Segment {
 impl Segment {
     /// Room for `n_rows` in memory, which is taken as rows come.
     pub fn in_memory(n_rows: usize, stride: usize) -> Result<Segment, HeadError> {
-        let granted = |row_bytes: usize| {
-            let n_bytes = n_rows.checked_mul(row_bytes);
-            let memory = n_bytes.and_then(|n_bytes| Memory::anonymous(n_bytes).ok());
-            memory.ok_or(HeadError::Memory { rows: n_rows, row_bytes })
-        };
-        let (rows, entries) = (granted(stride)?, granted(size_of::<Entry>())?);
+        let rows = Memory::anonymous(n_rows, stride)?;
+        let entries = Memory::anonymous(n_rows, size_of::<Entry>())?;
         Ok(Segment { stride, n_used: 0, holes: Vec::new(), rows, entries, file: None })
     }
 
