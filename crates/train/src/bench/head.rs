@@ -10,18 +10,15 @@ use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, Progress, print_json};
 use pfc_durable::AtomicDir;
+use pfc_head::{
+    Communicator, Head, HeadConfig, HeadError, LocalMember, Optimizer, Parts, Placement, Precision,
+    Solo, Storage, Timings, Update,
+};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::machine::{folder_mib, status_mib};
-use crate::{
-    TrainError,
-    head::{
-        Communicator, Head, HeadConfig, HeadError, LocalMember, Optimizer, Parts, Placement,
-        Precision, Solo, Storage, Timings, Update,
-    },
-    plan::mix,
-};
+use crate::{TrainError, plan::mix};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

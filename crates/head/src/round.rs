@@ -37,7 +37,7 @@ fn random_bits(position: u32, low: u32, high: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head::random::scramble;
+    use crate::random::scramble;
 
     fn round(value: f32, key: u64) -> f32 {
         let mut out = [bf16::ZERO; 40];

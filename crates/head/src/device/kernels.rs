@@ -17,7 +17,7 @@ use cudarc::{
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::ops::{RowKeys, RowOps, RowSteps, Rows, TensorOps};
-use crate::head::{
+use crate::{
     batch::to_f64,
     exponentials::{Exponentials, Logits},
     store::TileGradient,

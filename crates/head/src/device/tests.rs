@@ -6,7 +6,7 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::*;
-use crate::head::{
+use crate::{
     Head, Optimizer, Parts, Placement, Precision, RowStore, Solo, Update,
     random::{Purpose, fill_normal, key, scramble},
     round,

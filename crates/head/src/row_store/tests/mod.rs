@@ -5,7 +5,7 @@ mod on_disk;
 use tch::{Device, Kind, Tensor};
 
 use super::*;
-use crate::head::{
+use crate::{
     config::Update,
     layout::Storage,
     random::{fill_normal, scramble},

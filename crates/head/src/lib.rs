@@ -53,6 +53,7 @@ mod sampler;
 mod segment;
 mod segment_file;
 mod segments;
+pub mod shards;
 mod softmax;
 mod state;
 mod store;

@@ -1,7 +1,7 @@
 //! What becomes of a folder of centres at a checkpoint and after a crash.
 
 use super::{RowStore, Segment, Segments};
-use crate::head::{
+use crate::{
     HeadError,
     places::Places,
     range::ClassRange,

@@ -1,5 +1,5 @@
 //! Stochastic rounding to bf16 in tensor operations, by the random bits of
-//! [`round`](crate::head::round).
+//! [`round`](crate::round).
 
 // T = rows, N = numbers of a row.
 

@@ -10,7 +10,7 @@ use super::{
     Table,
     ops::{RowKeys, RowOps, RowSteps, Rows},
 };
-use crate::head::{
+use crate::{
     HeadError,
     exponentials::{Exponentials, Logits},
     row_tile::Frame,

@@ -6,7 +6,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use super::rounding;
-use crate::head::{
+use crate::{
     exponentials::{Exponentials, Logits},
     row::LENGTH_LEAST,
     store::TileGradient,
@@ -150,7 +150,7 @@ fn by_unit_rows(gradient: &TileGradient<'_>) -> Result<Tensor, TchError> {
     sum_td.f_index_add(0, &rows_o, &pulls_od)
 }
 
-/// The gradient by the rows themselves; see [`row::before_normalisation`](crate::head::row).
+/// The gradient by the rows themselves; see [`row::before_normalisation`](crate::row).
 fn before_normalisation(gradient_td: &Tensor, weight_td: &Tensor) -> Result<Tensor, TchError> {
     let lengths_t1 = lengths(weight_td)?;
     let inverse_t1 = lengths_t1.f_clamp_min(f64::from(LENGTH_LEAST))?.f_reciprocal()?;

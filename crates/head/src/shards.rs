@@ -4,13 +4,12 @@ use std::{ops::Range, path::Path};
 
 use pfc_model::{
     ModelError,
-    checkpoint::{Checkpoint, Writer},
-    tensors::{self, FileSum},
+    tensors::{self, FileSum, TensorFile},
 };
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::head::ClassRange;
+use super::ClassRange;
 
 /// Tensors that are the same on every rank; all others have a row per class.
 const SHARED: [&str; 4] =
@@ -57,10 +56,11 @@ impl Written {
         &self.name
     }
 
-    /// Lists the file in the checkpoint.
-    pub fn add_to(&self, writer: &mut Writer) {
+    /// Size and checksum of the file.
+    #[must_use]
+    pub fn sum(&self) -> FileSum {
         let [high, low] = self.xxh3.map(u128::from);
-        writer.add(&self.name, FileSum { size: self.size, xxh3: high << 64 | low });
+        FileSum { size: self.size, xxh3: high << 64 | low }
     }
 }
 
@@ -79,20 +79,22 @@ pub fn names_for(range: &ClassRange, world_then: usize) -> Vec<String> {
     pieces(range, world_then).into_iter().map(|piece| piece.name).collect()
 }
 
-/// What [`Head::load_state`](crate::head::Head::load_state) takes for the classes of `range`, out of
+/// What [`Head::load_state`](crate::Head::load_state) takes for the classes of `range`, out of
 /// the files that `world_then` ranks wrote. Reads those classes alone.
+///
+/// * `open`: opens a file of the checkpoint by its name
 ///
 /// # Errors
 ///
 /// [`ModelError`] if a file is missing, damaged, or holds other classes than its name says.
 pub fn read(
-    checkpoint: &Checkpoint,
+    open: impl Fn(&str) -> Result<TensorFile, ModelError>,
     range: &ClassRange,
     world_then: usize,
 ) -> Result<Vec<(String, Tensor)>, ModelError> {
     let mut parts: Vec<(String, Vec<Tensor>)> = Vec::new();
     for Piece { name: file_name, held, wanted } in pieces(range, world_then) {
-        let mut file = checkpoint.file(&file_name)?;
+        let mut file = open(&file_name)?;
         let first = file.read(FIRST_CLASS)?;
         if first.numel() != 1 || first.reshape([1]).int64_value(&[0]) != held.start as i64 {
             let found = first.numel().to_string();
