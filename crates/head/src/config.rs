@@ -4,10 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    HeadError,
-    layout::{RowLayout, Storage},
-};
+use super::HeadError;
 
 /// Everything that decides what a [`Head`](super::Head) computes.
 ///
@@ -187,6 +184,29 @@ pub enum Placement {
     File(PathBuf),
 }
 
+/// Number format in which centres or their optimizer state are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Storage {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bfloat16: half the memory. A step is rounded up or down at random, so that it is right on
+    /// average; rounded to the nearest, steps below 1/256 of a number would be lost.
+    Bf16,
+}
+
+impl Storage {
+    /// Bytes of one number.
+    #[must_use]
+    pub fn size_bytes(self) -> usize {
+        match self {
+            Storage::F32 => 4,
+            Storage::Bf16 => 2,
+        }
+    }
+}
+
 /// Number format of the operands of the matrix products; sums are f32 in either.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -245,19 +265,6 @@ impl HeadConfig {
             return Err(HeadError::DenseOptimizer);
         }
         self.margin.validate()
-    }
-
-    /// How a row of centres lies in memory.
-    #[must_use]
-    pub fn row_layout(&self) -> RowLayout {
-        let n_state = match self.optimizer {
-            Optimizer::Sgd => self.dim,
-            Optimizer::Adamw { .. } => 2 * self.dim,
-            Optimizer::RowAdagrad { .. } => 1,
-        };
-        // One number of a row is no memory to save.
-        let state = if n_state == 1 { Storage::F32 } else { self.state };
-        RowLayout::new((self.dim, self.weights), (n_state, state))
     }
 
     /// `floor(r * C)`: how many rows a step uses, unless there are more positives.

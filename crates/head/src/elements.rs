@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 use half::bf16;
 use pfc_model::bytes::{with_bytes, with_bytes_mut};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// A number format of matrix products.
 pub(super) trait Number: Pod + Send + Sync {
@@ -60,6 +60,15 @@ pub(super) fn with_elements_mut<T: Pod, R>(
         [] => fill(&mut []),
         bytes => fill(bytemuck::cast_slice_mut(bytes)),
     })
+}
+
+/// The values of a tensor in row-major order.
+pub(super) fn to_f64(tensor: &Tensor) -> Vec<f64> {
+    let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double).contiguous();
+    let mut values = vec![0.0; tensor.numel()];
+    let n = values.len();
+    tensor.copy_data(&mut values, n);
+    values
 }
 
 #[cfg(test)]

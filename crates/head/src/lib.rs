@@ -22,77 +22,48 @@
 //! sides. Axes in the names of tensors: G = global batch, B = this rank's part of it, D = width of
 //! an embedding, S = rows drawn on this rank, T = rows of one tile of them, C = classes.
 
-mod adaface;
 mod batch;
-mod centre_folder;
+mod centres;
 mod comm;
 mod config;
-mod dense;
-mod device;
 mod elements;
 mod error;
-mod exponentials;
-mod forward;
-mod lane;
-mod layout;
 mod local_group;
 mod loss;
-mod margin;
-mod memory;
-mod places;
-mod positives;
-mod prefetch;
-mod random;
+mod optim;
 mod range;
-mod round;
-mod row;
-mod row_store;
-mod row_tile;
-mod sampled;
-mod sampler;
-mod segment;
-mod segment_file;
-mod segments;
-pub mod shards;
+mod rng;
+mod sampling;
+mod snapshot;
 mod softmax;
-mod state;
-mod store;
+mod step;
 #[cfg(test)]
 mod tests;
 mod timings;
-mod update;
-mod workers;
 
 use std::sync::Arc;
 
 use rayon::ThreadPool;
 use tch::{Device, Tensor};
 
+pub use centres::{
+    CentreStore, CentreTile, DeviceStore, DurableCentres, Pull, RowLayout, RowStore, TileGradient,
+};
 pub use comm::{CommError, Communicator, Solo};
-pub use config::{ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Update};
-pub use device::DeviceStore;
+pub use config::{
+    ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Storage, Update,
+};
 pub use error::HeadError;
-pub use exponentials::{Exponentials, Logits};
-pub use layout::{RowLayout, Storage};
 pub use local_group::LocalMember;
-pub use margin::{MarginLoss, Target};
-pub use range::ClassRange;
-pub use row_store::RowStore;
-pub use sampler::{Draw, Pprn, Sampler};
-pub use store::{CentreStore, CentreTile, DurableCentres, Pull, TileGradient};
-pub use timings::Timings;
-pub use update::{
+pub use loss::{Exponentials, Logits, MarginLoss, Target};
+pub use optim::{
     AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UntouchedRows,
     UpdateRule, rule,
 };
-
-use batch::GlobalBatch;
-use forward::Forward;
-use positives::Positives;
-use sampled::SampledRows;
-use softmax::TiledSoftmax;
-use store::Centres;
-use timings::timed;
+pub use range::ClassRange;
+pub use sampling::{Draw, Pprn, Sampler};
+pub use snapshot::shards;
+pub use timings::Timings;
 
 /// Class centres with their momentum, and all that turns a batch of embeddings into a loss.
 pub struct Head {
@@ -193,7 +164,7 @@ impl Head {
         config.validate()?;
         let range = ClassRange::of_rank(config.classes, parts.comm.rank(), parts.comm.world());
         assert_eq!(parts.store.n_rows(), range.len(), "the store is not this rank's");
-        let workers = Arc::new(workers::workers()?);
+        let workers = Arc::new(step::workers()?);
         Ok(Head { config: config.clone(), range, parts, workers })
     }
 
@@ -218,102 +189,5 @@ impl Head {
     /// Takes over what [`Head::loss_memory`] gave.
     pub fn recall_loss(&mut self, memory: &[f64]) {
         self.parts.loss.remember(memory);
-    }
-
-    /// Loss and gradient of one batch, and one step of the centres.
-    ///
-    /// Every rank calls it with its part of the batch, which may be empty on some of them.
-    ///
-    /// * `embeddings_bd`: `[B, D]`, not normalised, any device; no gradient is recorded
-    /// * `labels`: `[B]` global class ids
-    /// * `step`: number of the step, which decides the rows drawn
-    /// * `lr`: learning rate of the centres in this step
-    ///
-    /// # Errors
-    ///
-    /// Any [`HeadError`] about the batch, the sampler, the ranks or the loss; no centre was moved
-    /// then. [`HeadError::Torch`] if memory runs out, perhaps halfway: go back to a checkpoint.
-    pub fn step(
-        &mut self,
-        embeddings_bd: &Tensor,
-        labels: &[i64],
-        step: u64,
-        lr: f64,
-    ) -> Result<HeadOutput, HeadError> {
-        let embeddings_bd = embeddings_bd.detach();
-        let workers = Arc::clone(&self.workers);
-        workers.install(move || self.step_on_worker(&embeddings_bd, labels, step, lr))
-    }
-
-    fn step_on_worker(
-        &mut self,
-        embeddings_bd: &Tensor,
-        labels: &[i64],
-        step: u64,
-        lr: f64,
-    ) -> Result<HeadOutput, HeadError> {
-        let (config, range) = (&self.config, self.range);
-        let Parts { sampler, loss, rule, store, comm } = &mut self.parts;
-        let mut timings = Timings::default();
-        let batch = timed(&mut timings.communication_ms, || {
-            GlobalBatch::collect(embeddings_bd, labels, step, config, comm.as_mut())
-        })?;
-        loss.prepare(&batch.lengths());
-        let rows = timed(&mut timings.sample_ms, || {
-            sampler.draw(&Draw { step, positives: &batch.classes(), range })
-        });
-        let sampled = SampledRows::check(rows, range.len(), step)?;
-        let rows = sampled.as_slice();
-        store.prepare(rows)?;
-        let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
-        let positives = timed(&mut timings.gather_ms, || {
-            Positives::find(&batch, &range, &sampled, step, loss.as_ref(), &mut centres)
-        })?;
-        let mut tiles = TiledSoftmax::new(config, centres, rows, &positives, &batch.unit_gd);
-        let offsets_g = if TiledSoftmax::needs_offsets(config) {
-            let mut largest_g = tiles.largest_logits()?;
-            comm.all_reduce_max(&mut largest_g).map_err(HeadError::comm(step, "logits"))?;
-            Some(largest_g)
-        } else {
-            None
-        };
-        let negatives = tiles.forward(offsets_g.as_deref())?;
-
-        let parts = forward::Parts {
-            sums_g: &negatives.sums_g,
-            positives: &positives,
-            offsets_g: offsets_g.as_deref(),
-            scale: config.scale,
-            n_rows: rows.len(),
-            classes: config.log_q.then_some(config.classes),
-        };
-        let forward =
-            timed(&mut timings.communication_ms, || Forward::collect(&parts, step, comm.as_mut()))?;
-        let derivatives = forward.derivatives(&positives, config.scale);
-        let parts_gd = derivatives.by_unit_embeddings(&negatives.weighted_rows_gd, &positives);
-        let grad_unit_bd = timed(&mut timings.communication_ms, || {
-            comm.reduce_scatter_rows(&parts_gd, &batch.rows_of_rank)
-                .map_err(HeadError::comm(step, "gradients"))
-        })?;
-
-        let mut tile_timings = tiles.backward(&derivatives, lr)?;
-        tile_timings /= rayon::current_num_threads() as f64;
-        timings += tile_timings;
-        rule.finish_step(lr);
-        if store.wants_prefetch() {
-            store.prefetch(&sampler.likely(step + 1, range));
-        }
-        if rule.must_catch_up() {
-            self.catch_up()?;
-        }
-        Ok(HeadOutput {
-            loss: forward.loss,
-            grad_embeddings_bd: batch
-                .before_normalisation(&grad_unit_bd)
-                .to_device(embeddings_bd.device()),
-            mean_positive_cosine: forward.mean_positive_cosine,
-            rows_sampled: rows.len(),
-            timings,
-        })
     }
 }

@@ -11,11 +11,11 @@ const STEPS: u64 = 6;
 /// A batch that is a function of the step: embeddings near the centres of a few classes.
 fn batch(config: &HeadConfig, n_rows: usize, step: u64) -> (Tensor, Vec<i64>) {
     let mut values = vec![0f32; n_rows * config.dim];
-    let batch_key = random::key(step, random::Purpose::Sample, 77);
-    random::fill_normal(batch_key, 2.0, &mut values);
+    let batch_key = rng::key(step, rng::Purpose::Sample, 77);
+    rng::fill_normal(batch_key, 2.0, &mut values);
     let labels = (0..n_rows as u64)
         // Every third row repeats a class.
-        .map(|row| (random::scramble(batch_key + row - row % 3) % config.classes) as i64)
+        .map(|row| (rng::scramble(batch_key + row - row % 3) % config.classes) as i64)
         .collect();
     let shape = [n_rows as i64, config.dim as i64];
     (Tensor::from_slice(&values).view(shape), labels)
