@@ -171,7 +171,7 @@ impl Derivatives {
     /// This rank's part of the gradient by the unit embeddings, `[G, D]` f32.
     ///
     /// * `weighted_rows_gd`: `[G, D]` f32, this rank's unit rows weighted by the exponentials
-    fn by_unit_embeddings(&self, weighted_rows_gd: &Tensor, positives: &Positives) -> Tensor {
+    pub fn by_unit_embeddings(&self, weighted_rows_gd: &Tensor, positives: &Positives) -> Tensor {
         let samples: Vec<i64> = positives.list.iter().map(|p| p.sample as i64).collect();
         let slopes_o1 = Tensor::from_slice(&self.slopes).to_kind(Kind::Float).unsqueeze(1);
         let pulls_od = &positives.unit_centres_od * slopes_o1;

@@ -17,7 +17,7 @@ const ALIGNMENT: usize = 64;
 
 /// How numbers are brought into a shorter format.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Rounding {
+pub(crate) enum Rounding {
     /// To the nearest, of two to the even one.
     Nearest,
     /// Up or down, with probabilities that make it right on average; a function of the key.
@@ -160,7 +160,7 @@ fn write_numbers(format: Storage, values: &[f32], rounding: Rounding, bytes: &mu
 /// 16 random bits, a function of `key` and the position alone, are added below the bits that bf16
 /// keeps; a carry rounds up.
 #[inline(always)]
-pub(super) fn stochastic(values: &[f32], key: u64, out: &mut [bf16]) {
+pub(crate) fn stochastic(values: &[f32], key: u64, out: &mut [bf16]) {
     let (low, high) = (key as u32, (key >> 32) as u32);
     for (i, (out, value)) in out.iter_mut().zip(values).enumerate() {
         *out = bf16::from_bits(rounded(value.to_bits(), random_bits(i as u32, low, high)));
@@ -186,7 +186,7 @@ fn random_bits(position: u32, low: u32, high: u32) -> u32 {
 }
 
 /// Below this length a row is divided by it instead, as `torch.nn.functional.normalize` does.
-pub(super) const LENGTH_LEAST: f32 = 1e-12;
+pub(crate) const LENGTH_LEAST: f32 = 1e-12;
 
 /// Independent partial sums of a dot product. Their number is fixed, so that the result does not
 /// depend on how wide the machine's vectors are.
@@ -194,7 +194,7 @@ const LANES: usize = 64;
 
 /// Dot product of two rows of equal length.
 #[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     let ((a_lanes, a_rest), (b_lanes, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a_lanes.iter().zip(b_lanes) {
@@ -216,7 +216,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// Applies `flow` to a row in place.
 #[inline(always)]
-pub(super) fn advance(flow: &Flow, weight: &mut [f32], momentum: &mut [f32]) {
+pub(crate) fn advance(flow: &Flow, weight: &mut [f32], momentum: &mut [f32]) {
     let [ww, wv, vw, vv] = [flow.ww, flow.wv, flow.vw, flow.vv].map(|c| c as f32);
     for (w, v) in weight.iter_mut().zip(momentum) {
         (*w, *v) = (ww * *w + wv * *v, vw * *w + vv * *v);
@@ -225,14 +225,14 @@ pub(super) fn advance(flow: &Flow, weight: &mut [f32], momentum: &mut [f32]) {
 
 /// `1 / max(|row|, 1e-12)`.
 #[inline(always)]
-pub(super) fn inverse_length(row: &[f32]) -> f32 {
+pub(crate) fn inverse_length(row: &[f32]) -> f32 {
     1.0 / dot(row, row).sqrt().max(LENGTH_LEAST)
 }
 
 /// Sends the gradient by the unit row back through the normalisation of `weight`: `gradient` becomes
 /// the one by `weight`.
 #[inline(always)]
-pub(super) fn before_normalisation(gradient: &mut [f32], weight: &[f32]) {
+pub(crate) fn before_normalisation(gradient: &mut [f32], weight: &[f32]) {
     let inverse = inverse_length(weight);
     // Only the part of the gradient across the row turns it; a row shorter than the least length is
     // scaled by a constant, and nothing is taken off.
@@ -245,7 +245,7 @@ pub(super) fn before_normalisation(gradient: &mut [f32], weight: &[f32]) {
 
 /// One step of an optimizer, given the gradient by the weight.
 #[inline(always)]
-pub(super) fn step(motion: &Motion, gradient: &[f32], weight: &mut [f32], state: &mut [f32]) {
+pub(crate) fn step(motion: &Motion, gradient: &[f32], weight: &mut [f32], state: &mut [f32]) {
     match motion {
         Motion::Sgd(sgd) => step_sgd(sgd, gradient, weight, state),
         Motion::AdamW(adam) => step_adamw(adam, gradient, weight, state),
@@ -293,7 +293,7 @@ fn step_row_adagrad(adagrad: &RowAdagrad, gradient: &[f32], weight: &mut [f32], 
 
 /// Adds `factor * other` to `row`.
 #[inline(always)]
-pub(super) fn add_scaled(row: &mut [f32], factor: f32, other: &[f32]) {
+pub(crate) fn add_scaled(row: &mut [f32], factor: f32, other: &[f32]) {
     for (r, o) in row.iter_mut().zip(other) {
         *r += factor * o;
     }
