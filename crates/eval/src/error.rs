@@ -6,7 +6,7 @@ use std::{
 };
 
 use pfc_binpack::PackError;
-use pfc_durable::DurableError;
+use pfc_durable::{DurableError, FolderError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
 use pfc_recordio::RecordError;
@@ -138,6 +138,19 @@ pub enum EvalError {
     /// A file could not be written whole.
     #[error(transparent)]
     Durable(#[from] DurableError),
+    /// A folder is in use or may not be written.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Not one image of a collection can be used.
+    #[error("{}: none of its {n} images can be used", path.display())]
+    NothingReadable {
+        /// The collection.
+        path: PathBuf,
+        /// Images tried.
+        n: usize,
+        /// The first image and its reason.
+        example: String,
+    },
     /// A file that holds no embeddings which can be used.
     #[error("{}: not a file of embeddings: {reason}", path.display())]
     Features {
@@ -291,6 +304,8 @@ impl EvalError {
             EvalError::Metric(error) => error.hint(),
             EvalError::Model(error) => error.hint(),
             EvalError::Durable(error) => error.hint(),
+            EvalError::Folder(error) => error.hint(),
+            EvalError::NothingReadable { example, .. } => Some(format!("the first one: {example}")),
             EvalError::Document { .. } => {
                 Some("write one with `pfc-eval lfw … --json > FILE`; any command's will do".to_owned())
             }
