@@ -12,7 +12,7 @@ use pfc_shard::{ImageSize, ShardError, decode::DecodeError};
 
 use crate::{
     clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError,
-    source::InputError,
+    source::InputError, units,
 };
 
 /// An input that cannot be read or an output that cannot be written.
@@ -155,6 +155,15 @@ pub enum IngestError {
     /// A data set without rows.
     #[error("the data set holds no images")]
     NothingToMeasure,
+    /// No threads are to be had.
+    #[error("cannot start {}", if *n == 0 { "a thread per core".into() } else { units::of(*n as u64, "thread") })]
+    Threads {
+        /// Threads asked for; 0 for one per core.
+        n: usize,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The user stopped it.
     #[error("interrupted after {done} of {total} images")]
     Interrupted {
@@ -283,6 +292,12 @@ impl IngestError {
             NoRecords { .. } => "the file is empty, or its .idx is: is the copy complete?".into(),
             NothingUsable { example, .. } => format!("the first one: {example}"),
             BadRow { source, .. } => return source.hint(),
+            Threads { .. } => {
+                "this user or container may not start so many: give a smaller number with --threads \
+                 where the command has that option, or raise the limit (`ulimit -u`, or that of the \
+                 container)"
+                    .into()
+            }
             NothingToMeasure => "a measurement needs some".into(),
             Interrupted { .. } => {
                 "run the same command again; nothing half-written was left behind".into()

@@ -6,7 +6,6 @@ use std::{
     sync::OnceLock,
 };
 
-use rayon::prelude::*;
 
 use crate::{Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap};
 
@@ -45,11 +44,8 @@ impl Dataset {
         let slots: Vec<Slot> = manifest.shards.iter().map(slot).collect();
         // In parallel, since a network file system takes its time for each; collected before the
         // first fault is taken, so that it is the same one in every run.
-        let sizes: Vec<Result<(), ShardError>> = slots
-            .par_iter()
-            .zip(&manifest.shards)
-            .map(|(slot, entry)| check_size(&slot.path, entry.bytes))
-            .collect();
+        let sizes: Vec<Result<(), ShardError>> =
+            parallel::map(slots.len(), |i| check_size(&slots[i].path, manifest.shards[i].bytes));
         sizes.into_iter().collect::<Result<(), ShardError>>()?;
         let ends = manifest.shards.iter().scan(0, |end, shard| {
             *end += shard.rows;
@@ -67,9 +63,8 @@ impl Dataset {
     ///
     /// [`ShardError`] for the first shard at fault.
     pub fn preload(&self) -> Result<(), ShardError> {
-        let indices = 0..self.slots.len();
         let faults: Vec<Option<ShardError>> =
-            indices.into_par_iter().map(|i| self.shard(i).err()).collect();
+            parallel::map(self.slots.len(), |i| self.shard(i).err());
         faults.into_iter().flatten().next().map_or(Ok(()), Err)
     }
 

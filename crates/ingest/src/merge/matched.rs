@@ -71,9 +71,8 @@ pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let mut work = Work::new(out, &dataset, View::of(&dataset), quiet)?;
     let bounds = bounds(args);
     let part_of = |label: u32| parts.partition_point(|part| part.first_label <= label);
-    let pool = args.threads.pool()?;
     let decisions: Vec<Decision> =
-        pool.install(|| joined(&mut work, &embeddings, &bounds, |a, b| part_of(a) != part_of(b)))?;
+        joined(&mut work, &embeddings, &bounds, |a, b| part_of(a) != part_of(b))?;
     let notes = work.notes.clone();
     let mut log = DecisionLog::open(out)?;
     let info = RunInfo {

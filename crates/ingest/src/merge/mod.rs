@@ -84,7 +84,9 @@ enum Match {
 pub fn run(args: &MergeArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let out = args.out.display();
     if args.matching.is_some() {
-        let joined = matched::join(args, quiet).with_context(|| format!("cannot make `{out}`"))?;
+        let pool = args.threads.pool()?;
+        let joined = pool.install(|| matched::join(args, quiet));
+        let joined = joined.with_context(|| format!("cannot make `{out}`"))?;
         joined.print(args.format.json)?;
         return Ok(Outcome::Clean);
     }
