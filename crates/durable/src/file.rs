@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(dir).unwrap();
+        let entries = fs::read_dir(dir).unwrap();
         entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
 
@@ -177,7 +177,7 @@ mod tests {
         file.write_all(b"new").unwrap();
         assert!(!path.exists());
         file.commit().unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(names(dir.path()), ["a"]);
     }
 
@@ -193,7 +193,7 @@ mod tests {
         first.commit_new().unwrap();
         let error = second.commit_new().unwrap_err();
         assert_eq!((error.op, error.source.kind()), ("rename", io::ErrorKind::AlreadyExists));
-        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(names(dir.path()), ["a"]);
     }
 
@@ -205,7 +205,7 @@ mod tests {
         let mut file = AtomicFile::create(&path).unwrap();
         file.write_all(b"new").unwrap();
         drop(file);
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["a"]);
     }
 

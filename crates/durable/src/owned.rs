@@ -9,7 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Access, AtomicDir, DurableError, FolderError, beside, create_dir_all, lock::Lock, parent};
+use crate::{
+    Access, AtomicDir, DurableError, FolderError, beside, create_dir_all, lock::Lock, parent,
+};
 
 /// A folder that this process, alone or with workers of the same job, may write until this is dropped.
 #[derive(Debug)]
@@ -32,9 +34,10 @@ impl OwnedDir {
     /// name, or [`FolderError::Durable`].
     pub fn claim(path: &Path, access: Access) -> Result<OwnedDir, FolderError> {
         let path = real(path)?;
-        let missing = path.ancestors().skip(1).take_while(|above| {
-            !above.as_os_str().is_empty() && !above.exists()
-        });
+        let missing = path
+            .ancestors()
+            .skip(1)
+            .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
         let mut owned =
             OwnedDir { made: missing.map(Path::to_path_buf).collect(), lock: None, path };
         create_dir_all(parent(&owned.path))?;

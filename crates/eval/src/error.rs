@@ -352,10 +352,14 @@ fn is_of_system(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     let of_file = matches!(
         error.kind(),
-        NotFound | PermissionDenied | InvalidData | InvalidInput | UnexpectedEof | IsADirectory
-            | NotADirectory | InvalidFilename
+        NotFound
+            | PermissionDenied
+            | InvalidData
+            | InvalidInput
+            | UnexpectedEof
+            | IsADirectory
+            | NotADirectory
+            | InvalidFilename
     );
     !of_file && (error.kind() != Other || error.raw_os_error().is_some())
 }
-
-

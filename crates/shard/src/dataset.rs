@@ -6,8 +6,9 @@ use std::{
     sync::OnceLock,
 };
 
-
-use crate::{Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap};
+use crate::{
+    Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap, parallel,
+};
 
 /// A data set opened for reading, memory-mapped. `Send` and `Sync`: share one among all threads.
 ///
@@ -115,8 +116,7 @@ impl Dataset {
     /// [`ShardError`] for the first shard at fault.
     pub fn labels(&self) -> Result<Vec<u32>, ShardError> {
         let of_shard = |i: usize| Ok(self.shard(i)?.labels().collect());
-        let labels: Vec<Result<Vec<u32>, ShardError>> =
-            (0..self.slots.len()).into_par_iter().map(of_shard).collect();
+        let labels: Vec<Result<Vec<u32>, ShardError>> = parallel::map(self.slots.len(), of_shard);
         Ok(labels.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
     }
 
@@ -131,8 +131,7 @@ impl Dataset {
             let labels = (start..).zip(self.shard(i)?.labels());
             Ok(labels.filter(|(_, of_row)| *of_row == label).map(|(row, _)| row).collect())
         };
-        let rows: Vec<Result<Vec<u64>, ShardError>> =
-            (0..self.slots.len()).into_par_iter().map(of_shard).collect();
+        let rows: Vec<Result<Vec<u64>, ShardError>> = parallel::map(self.slots.len(), of_shard);
         Ok(rows.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
     }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 /// the system grants no threads for that, one after the other.
 pub fn map<R: Send>(n: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
     match has_pool() {
-        true => (0..n).into_par_iter().map(work).collect(),
+        true => (0..n).into_par_iter().map(&work).collect(),
         false => (0..n).map(work).collect(),
     }
 }

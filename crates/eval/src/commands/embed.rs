@@ -295,12 +295,7 @@ impl<'a> Job<'a> {
     }
 }
 
-fn report(
-    args: &EmbedArgs,
-    job: &Job<'_>,
-    resumed: usize,
-    left_out: usize,
-) -> anyhow::Result<()> {
+fn report(args: &EmbedArgs, job: &Job<'_>, resumed: usize, left_out: usize) -> anyhow::Result<()> {
     let report = Report {
         out: args.out.display().to_string(),
         model: args.model.model.display().to_string(),

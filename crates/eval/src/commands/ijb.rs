@@ -15,7 +15,8 @@ use super::{
     source::{Source, SourceArgs},
 };
 use crate::{
-    EvalError, features,
+    EvalError,
+    features::{self, cache::LeftOut},
     ijb::{self, Benchmark, Embedded, IjbReport, IjbSet},
     plot::{self, PlotPath},
 };

@@ -59,7 +59,8 @@ pub fn with_model(
 /// model, or what `merge --match` writes.
 pub fn is_kept_name(name: &str) -> bool {
     let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    name == "joined.npy" || name.split_once('-').is_some_and(|(key, _)| key.len() == 32 && is_hex(key))
+    name == "joined.npy"
+        || name.split_once('-').is_some_and(|(key, _)| key.len() == 32 && is_hex(key))
 }
 
 fn compute(

@@ -205,7 +205,8 @@ pub fn check_unfinished(owned: &OwnedDir) -> Result<(), IngestError> {
     // Names alone prove nothing: shards without the job they are of may be all that is left of
     // a data set. A pack that was killed before it wrote that leaves folders and temporary files.
     let is_begun = journal::has_job(owned.path());
-    let is_empty = || pfc_durable::check_ours(owned.path(), |e| e.is_dir || e.is_temporary()).is_ok();
+    let is_empty =
+        || pfc_durable::check_ours(owned.path(), |e| e.is_dir || e.is_temporary()).is_ok();
     match is_begun || is_empty() {
         true => Ok(()),
         false => Err(pfc_durable::FolderError::Taken { folder: owned.path().to_path_buf() }.into()),
@@ -252,9 +253,7 @@ pub fn is_of_unfinished(entry: Entry<'_>) -> bool {
 fn is_of_dataset(entry: Entry<'_>) -> bool {
     is_of_unfinished(entry)
         || match entry.path.split_once('/') {
-            None if entry.is_dir => {
-                entry.path == embeddings::DIR || entry.path == DECISIONS_DIR
-            }
+            None if entry.is_dir => entry.path == embeddings::DIR || entry.path == DECISIONS_DIR,
             None => entry.is_file && [MANIFEST_FILE, ".centres.part"].contains(&entry.path),
             Some((embeddings::DIR, name)) => entry.is_file && embeddings::is_kept_name(name),
             Some(_) => false,

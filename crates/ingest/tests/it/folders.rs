@@ -41,8 +41,8 @@ fn inputs() -> Bench {
     }
     let rows = bench.dataset("whole").len();
     let mut npy = b"\x93NUMPY\x01\x00".to_vec();
-    let header =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, 2), }}\n").into_bytes();
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, 2), }}\n")
+        .into_bytes();
     npy.extend((header.len() as u16).to_le_bytes());
     npy.extend(header);
     for row in 0..rows {
@@ -82,14 +82,18 @@ fn refused(bench: &Bench, line: &str, expected: &str) {
     assert!(text.contains(expected), "{line}: {text}");
     assert!(text.contains("\nhint: "), "{line}: {text}");
     let after = all(bench);
-    let changed: Vec<&PathBuf> =
-        before.iter().filter(|(path, content)| after.get(*path) != Some(content)).map(|c| c.0).collect();
+    let changed: Vec<&PathBuf> = before
+        .iter()
+        .filter(|(path, content)| after.get(*path) != Some(content))
+        .map(|c| c.0)
+        .collect();
     let new: Vec<&PathBuf> = after.keys().filter(|path| !before.contains_key(*path)).collect();
     assert!(changed.is_empty() && new.is_empty(), "{line}: changed {changed:?}, new {new:?}");
 }
 
 #[test]
-fn a_folder_is_written_if_it_is_absent_empty_or_left_by_a_killed_command_and_else_nothing_changes() {
+fn a_folder_is_written_if_it_is_absent_empty_or_left_by_a_killed_command_and_else_nothing_changes()
+{
     let bench = inputs();
     for command in COMMANDS {
         // What it writes where nothing is; with a folder above that is missing.
@@ -156,7 +160,8 @@ fn a_folder_is_written_if_it_is_absent_empty_or_left_by_a_killed_command_and_els
 }
 
 #[test]
-fn an_unfinished_pack_is_gone_on_with_by_its_own_command_alone_and_not_with_files_of_others_in_it() {
+fn an_unfinished_pack_is_gone_on_with_by_its_own_command_alone_and_not_with_files_of_others_in_it()
+{
     let bench = inputs();
     let own = |bench: &Bench| {
         bench.run(&format!("pack raw out {OPTIONS} --worker 0/2")).success();
@@ -199,11 +204,18 @@ fn a_finished_data_set_is_replaced_by_pack_with_force_alone() {
     }
     fs::remove_dir(bench.path("out/extra")).unwrap();
     bench.run("clean out --pass many --max-images 2").success();
-    refused(&bench, &force, "out/decisions: holds decisions about the data set that is to be replaced");
+    refused(
+        &bench,
+        &force,
+        "out/decisions: holds decisions about the data set that is to be replaced",
+    );
     fs::rename(bench.path("out/decisions"), bench.path("answers")).unwrap();
     bench.write(&format!("out/embeddings/{:032x}-plain.npy", 7), b"computed");
     let text = stderr(&bench.run(&force).success());
-    assert!(text.contains("the old data set, 96 images and 1 file of embeddings, is removed"), "{text}");
+    assert!(
+        text.contains("the old data set, 96 images and 1 file of embeddings, is removed"),
+        "{text}"
+    );
     assert!(bench.tree("out") == bench.tree("whole"));
     assert!(!bench.path(".out.tmp").exists() && !bench.path(".out.lock").exists());
 }
@@ -244,7 +256,8 @@ fn waiting(bench: &Bench, options: &str) -> (Child, ChildStdin) {
 fn list(bench: &Bench) -> Vec<u8> {
     let images = bench.tree("raw").into_keys().filter(|path| path.extension().unwrap() == "jpg");
     let line = |path: PathBuf| {
-        let (path, name) = (path.display().to_string(), path.parent().unwrap().display().to_string());
+        let (path, name) =
+            (path.display().to_string(), path.parent().unwrap().display().to_string());
         format!("raw/{path}\t{name}\n")
     };
     images.map(line).collect::<String>().into_bytes()
@@ -300,7 +313,11 @@ fn no_command_writes_into_what_it_reads_or_around_it() {
         for command in COMMANDS {
             let reads = ["compact", "export", "merge OUT whole"];
             if reads.iter().any(|reads| command.starts_with(reads)) {
-                refused(&bench, &command.replace("OUT", out), ": lies inside whole, the folder to be");
+                refused(
+                    &bench,
+                    &command.replace("OUT", out),
+                    ": lies inside whole, the folder to be",
+                );
             }
         }
         refused(&bench, &format!("review export whole {out}"), ": lies inside whole");
@@ -309,7 +326,11 @@ fn no_command_writes_into_what_it_reads_or_around_it() {
     refused(&bench, "merge part0/out part0 part1", "lies inside part0");
     // The input in the output.
     bench.write("above/raw/a/1.jpg", &jpeg(16, 16));
-    refused(&bench, "pack above/raw above --size 16", "above: holds above/raw, which is to be read");
+    refused(
+        &bench,
+        "pack above/raw above --size 16",
+        "above: holds above/raw, which is to be read",
+    );
 }
 
 /// Permissions of everything below a path, itself included.

@@ -182,7 +182,8 @@ fn a_pack_killed_after_its_manifest_is_tidied_up_and_succeeds() {
 fn two_packs_into_one_folder_do_not_mix() {
     let bench = faces();
     stopped(&bench);
-    let lock = fs::File::options().append(true).create(true).open(bench.path(".data.lock")).unwrap();
+    let lock =
+        fs::File::options().append(true).create(true).open(bench.path(".data.lock")).unwrap();
     lock.lock().unwrap();
     let text = stderr(&bench.run(&format!("pack raw data {SOURCE_ORDER}")).code(2));
     assert!(text.contains("data: another command is writing there"), "{text}");

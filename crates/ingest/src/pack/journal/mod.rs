@@ -25,9 +25,7 @@ use std::{
 use pfc_durable::{Access, DurableError, remove_ours, sync_dir};
 use pfc_shard::{Checksum, SHARDS_DIR};
 
-use super::{
-    PackError, output, quarantine, sealed, summary::Summary, worker::Worker,
-};
+use super::{PackError, output, quarantine, sealed, summary::Summary, worker::Worker};
 use crate::{IngestError, source::Source};
 pub use record::{Done, JobRecord, ShardFile, ShardRecord, WorkerRecord};
 
@@ -241,9 +239,13 @@ pub fn has_job(out: &Path) -> bool {
 /// Whether a file in the folder of a journal is one of it.
 pub fn is_file_name(name: &str) -> bool {
     let is_worker = |name: &str| {
-        name.strip_prefix("worker-").and_then(|name| name.split_once("-of-")).is_some_and(|(i, n)| {
-            [i, n].iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
-        })
+        name.strip_prefix("worker-").and_then(|name| name.split_once("-of-")).is_some_and(
+            |(i, n)| {
+                [i, n]
+                    .iter()
+                    .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+            },
+        )
     };
     let is_record = |name: &str| output::is_number(name) || is_worker(name);
     [JOB_FILE, LABELS_FILE, LEFT_OUT_FILE, DONE_FILE, LOCK_FILE].contains(&name)
