@@ -11,6 +11,7 @@ mod snapshot;
 
 use std::thread::JoinHandle;
 
+use pfc_head::Placement;
 use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
 use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     TrainError,
     config::{BadValue, Config},
-    head::Placement,
     loss_scale::ScaleState,
     plan::Plan,
     ranks::Ranks,
