@@ -45,7 +45,7 @@ pub struct HeadSection {
     /// Memory for exponentials kept between the two passes, in MiB.
     pub cache_mib: usize,
     /// The loss: `{ loss = "cosface", m = 0.4 }`, or one of arcface, combined, adaface, curricularface,
-    /// magface, uniface and subcentre_arcface with its numbers; `docs/head.md` has the formulae.
+    /// magface, uniface and `subcentre_arcface` with its numbers; `docs/head.md` has the formulae.
     pub margin: Margin,
 }
 
