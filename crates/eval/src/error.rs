@@ -198,7 +198,7 @@ pub enum EvalError {
         line: usize,
         /// Why not.
         #[source]
-        source: pfc_align::AlignError,
+        source: pfc_image::align::AlignError,
     },
     /// The user asked to stop.
     #[error("interrupted")]

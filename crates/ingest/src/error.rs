@@ -7,8 +7,9 @@ use std::{
 
 use pfc_binpack::PackError as BinError;
 use pfc_durable::DurableError;
+use pfc_image::{DecodeError, ImageSize};
 use pfc_recordio::RecordError;
-use pfc_shard::{ImageSize, ShardError, decode::DecodeError};
+use pfc_shard::ShardError;
 
 use crate::{
     clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError,

@@ -12,7 +12,6 @@ mod decisions;
 mod embeddings;
 mod error;
 mod export;
-mod image;
 mod inspect;
 mod landmarks;
 mod measures;

@@ -17,12 +17,9 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use pfc_image::{DecodeError, ImageSize, decode_rgb, normalise};
 use pfc_model::bytes::with_bytes_mut;
-use pfc_shard::{
-    Dataset, ImageSize, Place, ShardError,
-    decode::{DecodeError, decode_rgb},
-    pixels::normalise,
-};
+use pfc_shard::{Dataset, Place, ShardError};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 

@@ -78,7 +78,7 @@ fn crop(set: &IjbSet, images: &Path, index: usize) -> Result<Vec<u8>, EvalError>
     let path = images.join(&set.faces.names[index]);
     let landmarks = set.faces.landmarks[index].as_chunks::<2>().0;
     let points = [landmarks[0], landmarks[1], landmarks[2], landmarks[3], landmarks[4]];
-    let matrix = pfc_align::align(&points).map_err(|source| EvalError::Landmarks {
+    let matrix = pfc_image::align::align(&points).map_err(|source| EvalError::Landmarks {
         path: set.paths.landmarks.clone(),
         line: FaceList::line(&set.paths.landmarks, index),
         source,
@@ -87,9 +87,9 @@ fn crop(set: &IjbSet, images: &Path, index: usize) -> Result<Vec<u8>, EvalError>
     let broken = |reason| EvalError::Image { image: path.display().to_string(), reason };
     let image = decode_rgb(&bytes).map_err(broken)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
-    let view = pfc_align::Image::new(image.as_raw(), width, height);
+    let view = pfc_image::align::Image::new(image.as_raw(), width, height);
     let view = view.ok_or_else(|| broken("the image has no pixels".to_owned()))?;
-    Ok(pfc_align::warp(&view, &matrix))
+    Ok(pfc_image::align::warp(&view, &matrix))
 }
 
 /// Before hours of work: is every image there?

@@ -1,11 +1,12 @@
 //! One image and its landmarks to a crop.
 
-use pfc_align::{CropSize, Image, Point, align_to, warp_to};
-
-use crate::{
-    image::{Channels, Limits, Pixels, decode},
-    source::Reject,
+use pfc_image::{
+    Channels, ImageSize, Limits, Pixels,
+    align::{Image, Point, align_to, warp_to},
+    decode,
 };
+
+use crate::source::Reject;
 
 /// Decodes `bytes`, upright, and cuts the face out; grey stays grey. Beyond the image it is black.
 ///
@@ -15,7 +16,7 @@ use crate::{
 pub fn crop(
     bytes: &[u8],
     points: &[Point; 5],
-    size: CropSize,
+    size: ImageSize,
     limits: Limits,
 ) -> Result<Pixels, Reject> {
     let matrix = align_to(points, size)?;

@@ -9,14 +9,13 @@ use std::{
 };
 
 use anyhow::Context;
-use pfc_align::CropSize;
 use pfc_cli::{Format, Outcome, print_json, print_table, table};
+use pfc_image::{ImageSize, Limits};
 use serde::Serialize;
 
 pub use crop::crop;
 
 use crate::{
-    image::Limits,
     landmarks::LandmarkFormat,
     pack::quarantine,
     threads::Threads,
@@ -81,7 +80,7 @@ enum CropFormat {
 
 /// The `--size` option.
 #[derive(Debug, Clone, Copy)]
-struct Size(CropSize);
+struct Size(ImageSize);
 
 impl FromStr for Size {
     type Err = String;
@@ -90,7 +89,7 @@ impl FromStr for Size {
         let (width, height) = text.split_once('x').unwrap_or((text, text));
         let side = |text: &str| text.parse().ok().filter(|n| (8..=1024).contains(n));
         match (side(width), side(height)) {
-            (Some(width), Some(height)) => Ok(Size(CropSize { width, height })),
+            (Some(width), Some(height)) => Ok(Size(ImageSize { width, height })),
             _ => Err("a size is N or WxH, each from 8 to 1024".into()),
         }
     }
@@ -99,7 +98,7 @@ impl FromStr for Size {
 /// What is made of each line, and from where.
 struct Recipe<'a> {
     root: &'a Path,
-    size: CropSize,
+    size: ImageSize,
     format: CropFormat,
     quality: u8,
     limits: Limits,

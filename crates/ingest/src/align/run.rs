@@ -9,13 +9,13 @@ use std::{
 };
 
 use pfc_cli::{Progress, interrupt};
+use pfc_image::{Pixels, encode_jpeg, encode_png, has_image_extension};
 use pfc_shard::hash::content_hash;
 use rayon::prelude::*;
 
 use super::{CropFormat, Recipe, Summary, crop};
 use crate::{
     IngestError,
-    image::{Pixels, encode_jpeg, encode_png, has_image_extension},
     landmarks::{LandmarkFormat, LandmarkList, Marks},
     output,
     pack::quarantine::{Line, Quarantine},

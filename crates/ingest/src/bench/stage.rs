@@ -2,11 +2,8 @@
 
 use std::{hint::black_box, ops::Range};
 
-use pfc_shard::{
-    Dataset, EpochOrder, ImageSize,
-    decode::{DecodeError, decode_rgb},
-    pixels::normalise,
-};
+use pfc_image::{DecodeError, ImageSize, decode_rgb, normalise};
+use pfc_shard::{Dataset, EpochOrder};
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
 

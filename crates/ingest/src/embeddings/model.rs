@@ -7,8 +7,9 @@ use std::{
 };
 
 use pfc_cli::{Progress, interrupt};
+use pfc_image::{ImageSize, decode_rgb};
 use pfc_onnx::{OnnxModel, OpenOptions as ModelOptions};
-use pfc_shard::{Dataset, ImageSize, decode::decode_rgb};
+use pfc_shard::Dataset;
 use rayon::prelude::*;
 
 use super::{Embeddings, npy};
@@ -150,7 +151,7 @@ fn embed_images(
 
 /// To the size that models take.
 fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, IngestError> {
-    use crate::image::{Fit, Pixels, resize};
+    use pfc_image::{Fit, Pixels, resize};
     if size == ImageSize::FACE {
         return Ok(rgb);
     }

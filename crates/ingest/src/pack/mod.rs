@@ -25,11 +25,11 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
+use pfc_image::{Fit, Limits};
 use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize};
 
 use crate::{
     IngestError,
-    image::{Fit, Limits},
     landmarks::{LandmarkFormat, LandmarkTable},
     source::{self, InputOptions, Source},
     threads::Threads,

@@ -2,17 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pfc_align::{CropSize, Point};
+use pfc_image::{
+    Fit, ImageError, ImageSize, Kind, Limits, Pixels, Sniffed, align::Point, check_outline, decode,
+    decode_luma, encode_jpeg, jpeg_size, measure, resize, sniff,
+};
 use pfc_shard::{IMAGE_BYTES_MAX, Quality, hash::content_hash};
 
-use crate::{
-    align::crop,
-    image::{
-        Fit, ImageError, Kind, Limits, Pixels, Sniffed, check_outline, decode, decode_luma,
-        encode_jpeg, jpeg_size, measure, resize, sniff,
-    },
-    source::Reject,
-};
+use crate::{align::crop, source::Reject};
 
 /// What every image of a data set becomes.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +60,7 @@ pub fn prepare(
     recipe: &Recipe,
 ) -> Result<Prepared, Reject> {
     if let Some(points) = landmarks {
-        let size = CropSize::square(recipe.side);
+        let size = ImageSize::square(recipe.side);
         return encoded(&crop(&bytes, points, size, recipe.limits)?, recipe);
     }
     if will_do(&bytes, recipe)? {

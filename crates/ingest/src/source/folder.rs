@@ -6,13 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_image::{SNIFF_BYTES, Sniffed, has_image_extension, sniff};
 use walkdir::{DirEntry, WalkDir};
 
 use super::{Index, LeftOut, Reject, Source, file::read_file};
-use crate::{
-    IngestError,
-    image::{SNIFF_BYTES, Sniffed, has_image_extension, sniff},
-};
+use crate::IngestError;
 
 /// A folder of identity folders, indexed.
 pub struct FolderSource {

@@ -19,7 +19,7 @@ mod tar;
 
 use std::io::{self, Write};
 
-use pfc_align::AlignError;
+use pfc_image::{ImageError, align::AlignError};
 
 use bin::BinSource;
 pub use choose::{InputOptions, open};
@@ -33,7 +33,7 @@ use spool::Spool;
 use table::TableSource;
 use tar::TarSource;
 
-use crate::{IngestError, image::ImageError};
+use crate::IngestError;
 
 /// A collection of images with identities.
 pub trait Source: Sync {

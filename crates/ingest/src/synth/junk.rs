@@ -1,7 +1,7 @@
 //! Pictures that decode, but show nobody well enough.
 
 use super::{camera::SIDE, random::Stream};
-use crate::image::{Fit, Limits, Pixels, decode, encode_jpeg, resize};
+use pfc_image::{Fit, Limits, Pixels, decode, encode_jpeg, resize};
 
 /// Ways in which a picture shows too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

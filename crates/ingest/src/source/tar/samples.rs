@@ -6,12 +6,12 @@ use std::{
     path::Path,
 };
 
+use pfc_image::has_image_extension;
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::members::{Fault, Forward, Members};
 use crate::{
     IngestError,
-    image::has_image_extension,
     source::{InputError, LeftOut, Reject, Spool, catalogue::Who, file::check_size, names::Names},
 };
 

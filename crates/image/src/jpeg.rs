@@ -4,7 +4,7 @@ use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
 
-use super::{Channels, ImageError, Pixels};
+use crate::{Channels, ImageError, Pixels};
 
 /// Width and height from the header; reads only segment headers and allocates nothing.
 ///
@@ -12,7 +12,7 @@ use super::{Channels, ImageError, Pixels};
 ///
 /// [`ImageError::Corrupt`] if there is no frame header with positive dimensions.
 pub fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
-    let size = pfc_shard::decode::header(bytes).map_err(|e| ImageError::Corrupt(e.to_string()))?;
+    let size = crate::outline::header(bytes).map_err(|e| ImageError::Corrupt(e.to_string()))?;
     Ok((size.width.into(), size.height.into()))
 }
 
@@ -25,7 +25,7 @@ pub fn check_outline(bytes: &[u8]) -> Result<(), ImageError> {
     if !ends_whole(bytes) {
         return Err(ImageError::Truncated);
     }
-    let outline = pfc_shard::decode::check_outline(bytes);
+    let outline = crate::outline::check_outline(bytes);
     outline.map(|_| ()).map_err(|e| ImageError::Corrupt(e.to_string()))
 }
 

@@ -1,21 +1,28 @@
 //! Images of any supported format in, pixels and JPEG bytes out. Bytes are taken to be hostile:
 //! nothing here panics, and memory is bounded by limits that are checked on the header.
 
+pub mod align;
 mod decode;
 mod jpeg;
 mod kind;
+mod normalise;
+mod outline;
 mod pixels;
 mod png;
 mod quality;
 mod resize;
+mod size;
 
 pub use decode::{Limits, decode};
 pub use jpeg::{check_outline, decode_luma, encode as encode_jpeg, size as jpeg_size};
 pub use kind::{Kind, SNIFF_BYTES, Sniffed, has_image_extension, sniff};
+pub use normalise::{mirror_rgb, normalise};
+pub use outline::{DecodeError, decode_rgb, header as jpeg_header};
 pub use pixels::{Channels, Pixels};
 pub use png::encode as encode_png;
-pub use quality::measure;
+pub use quality::{Quality, measure};
 pub use resize::{Fit, resize};
+pub use size::ImageSize;
 
 /// Why an image is not usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

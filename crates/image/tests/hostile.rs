@@ -1,6 +1,6 @@
 //! Whatever landmarks and images say, there is a crop or an error.
 
-use pfc_align::{CROP, Image, align, warp};
+use pfc_image::align::{CROP, Image, align, warp};
 use proptest::prelude::*;
 
 proptest! {

@@ -6,10 +6,10 @@ use fast_image_resize::{
     pixels::{U8, U8x3},
 };
 
-use super::{Channels, ImageError, Pixels};
+use crate::{Channels, ImageError, Pixels};
 
 /// What becomes of an image that is not square.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fit {
     /// Cut the longer side down to the middle.
     #[default]
@@ -91,7 +91,7 @@ fn rounded(numerator: u64, denominator: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::*;
 
     /// 6×2: black, white, black thirds from left to right.
     fn thirds() -> Pixels {

@@ -1,6 +1,7 @@
 //! Pixels through an affine map.
 
-use crate::{CropSize, Matrix};
+use super::Matrix;
+use crate::ImageSize;
 
 /// Width and height of a crop.
 pub const CROP: usize = 112;
@@ -48,19 +49,19 @@ impl<'a> Image<'a> {
 
 /// The 112×112 crop into which `matrix` takes `image`; outside of the image it is black.
 ///
-/// As [`warp_to`] with [`CropSize::FACE`].
+/// As [`warp_to`] with [`ImageSize::FACE`].
 pub fn warp(image: &Image, matrix: &Matrix) -> Vec<u8> {
-    warp_to(image, matrix, CropSize::FACE)
+    warp_to(image, matrix, ImageSize::FACE)
 }
 
 /// The crop of `size` into which `matrix` takes `image`; outside of the image it is black.
 ///
 /// `matrix` takes source to crop pixels and is inverted here. Bilinear, exact: `OpenCV` rounds
 /// positions to 1/32 pixel and so differs by 0.25 levels on average. A `matrix` that cannot be
-/// inverted gives a black crop; [`similarity`](crate::similarity) never returns one.
+/// inverted gives a black crop; [`similarity`](super::similarity) never returns one.
 ///
-/// Returns [`size.rgb_bytes()`](CropSize::rgb_bytes) bytes, rows from the top.
-pub fn warp_to(image: &Image, matrix: &Matrix, size: CropSize) -> Vec<u8> {
+/// Returns [`size.rgb_bytes()`](ImageSize::rgb_bytes) bytes, rows from the top.
+pub fn warp_to(image: &Image, matrix: &Matrix, size: ImageSize) -> Vec<u8> {
     let mut crop = vec![0; size.rgb_bytes()];
     let Some(back) = invert(matrix) else { return crop };
     let width = usize::from(size.width).max(1);
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn a_crop_of_another_size_has_its_rows() {
         let image = [[9, 8, 7], [6, 5, 4]].concat();
-        let size = CropSize { width: 3, height: 1 };
+        let size = ImageSize { width: 3, height: 1 };
         let identity = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
         let crop = warp_to(&Image::new(&image, 2, 1).unwrap(), &identity, size);
         assert_eq!(crop, [9, 8, 7, 6, 5, 4, 0, 0, 0]);

@@ -1,6 +1,6 @@
 //! The least-squares similarity transform between two sets of points.
 
-use crate::CropSize;
+use crate::ImageSize;
 
 /// A place in an image: x to the right, y downwards, in pixels; (0, 0) is the centre of the first.
 pub type Point = [f64; 2];
@@ -54,7 +54,7 @@ const COORDINATE_MAX: f64 = 1e6;
 ///
 /// As [`similarity`].
 pub fn align(landmarks: &[Point; 5]) -> Result<Matrix, AlignError> {
-    align_to(landmarks, CropSize::FACE)
+    align_to(landmarks, ImageSize::FACE)
 }
 
 /// The transform that brings `landmarks` closest to the template of a crop of `size`.
@@ -62,7 +62,7 @@ pub fn align(landmarks: &[Point; 5]) -> Result<Matrix, AlignError> {
 /// # Errors
 ///
 /// As [`similarity`].
-pub fn align_to(landmarks: &[Point; 5], size: CropSize) -> Result<Matrix, AlignError> {
+pub fn align_to(landmarks: &[Point; 5], size: ImageSize) -> Result<Matrix, AlignError> {
     similarity(landmarks, &size.template())
 }
 

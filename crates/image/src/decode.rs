@@ -8,7 +8,7 @@ use std::{
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
-use super::{Channels, ImageError, Kind, Pixels, Sniffed, jpeg, sniff};
+use crate::{Channels, ImageError, Kind, Pixels, Sniffed, jpeg, sniff};
 
 /// How large an image may be.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{DynamicImage, ImageFormat};
 
-use super::{ImageError, Pixels};
+use crate::{ImageError, Pixels};
 
 /// Encodes without loss; grey stays one channel.
 ///

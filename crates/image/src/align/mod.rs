@@ -6,11 +6,9 @@
 //! here gives the embedding that published figures were made with.
 
 mod similarity;
-mod size;
 mod warp;
 
 pub use similarity::{
     AlignError, Matrix, Point, TEMPLATE, align, align_to, five_of_68, residual, similarity,
 };
-pub use size::CropSize;
 pub use warp::{CROP, Image, warp, warp_to};

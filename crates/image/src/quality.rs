@@ -1,6 +1,27 @@
 //! The measures of a crop that are kept as columns of a data set.
 
-use pfc_shard::Quality;
+/// Measures of a crop, kept as columns; the packer defines and computes them. Each may be NaN:
+/// not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Quality {
+    /// How much fine detail the luma has; more is sharper.
+    pub sharpness: f32,
+    /// Mean luma.
+    pub brightness: f32,
+    /// Standard deviation of the luma.
+    pub contrast: f32,
+}
+
+impl Quality {
+    /// Of a crop that nobody has measured.
+    pub const UNKNOWN: Quality =
+        Quality { sharpness: f32::NAN, brightness: f32::NAN, contrast: f32::NAN };
+
+    /// Whether every measure is a number.
+    pub fn is_known(self) -> bool {
+        !(self.sharpness.is_nan() || self.brightness.is_nan() || self.contrast.is_nan())
+    }
+}
 
 /// Measures `luma`, `height` rows of `width` pixels of 0 to 255.
 ///

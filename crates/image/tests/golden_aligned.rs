@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_align::{Image, Point, TEMPLATE, align, warp};
+use pfc_image::align::{Image, Point, TEMPLATE, align, warp};
 use serde_json::Value;
 
 /// Largest difference of a matrix element over the largest element: landmarks are f32.

@@ -1,27 +1,32 @@
-//! Where the landmarks belong in crops of other sizes.
+//! Width and height of a crop, and where the landmarks of a face belong in it.
 
-use crate::{Point, TEMPLATE};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::align::{Point, TEMPLATE};
 
 /// Width and height of a crop in pixels, each at least 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CropSize {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ImageSize {
     /// Pixels per row.
     pub width: u16,
     /// Rows.
     pub height: u16,
 }
 
-impl CropSize {
+impl ImageSize {
     /// What networks are trained on.
-    pub const FACE: CropSize = CropSize::square(112);
+    pub const FACE: ImageSize = ImageSize::square(112);
 
     /// A crop of `side` pixels each way.
-    pub const fn square(side: u16) -> CropSize {
-        CropSize { width: side, height: side }
+    pub const fn square(side: u16) -> ImageSize {
+        ImageSize { width: side, height: side }
     }
 
     /// Bytes of such a crop as interleaved 8-bit RGB.
     pub const fn rgb_bytes(self) -> usize {
+        // u16 · u16 · 3 needs 34 bits: no overflow on the 64-bit machines the project runs on.
         self.width as usize * self.height as usize * 3
     }
 
@@ -42,12 +47,18 @@ impl CropSize {
     }
 }
 
+impl fmt::Display for ImageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(size: CropSize, expected_left_eye: Point) {
+    fn check(size: ImageSize, expected_left_eye: Point) {
         let [x, y] = size.template()[0];
         let [x_expected, y_expected] = expected_left_eye;
         assert!((x - x_expected).hypot(y - y_expected) < 1e-9, "{x} {y}");
@@ -55,21 +66,21 @@ mod tests {
 
     #[test]
     fn multiples_of_112_scale_the_template() {
-        assert_eq!(CropSize::FACE.template(), TEMPLATE);
-        check(CropSize::square(224), [76.5892, 103.3926]);
+        assert_eq!(ImageSize::FACE.template(), TEMPLATE);
+        check(ImageSize::square(224), [76.5892, 103.3926]);
         // A multiple of both: the first rule of the reference holds.
-        check(CropSize::square(896), [306.3568, 413.5704]);
+        check(ImageSize::square(896), [306.3568, 413.5704]);
     }
 
     #[test]
     fn multiples_of_128_keep_a_margin() {
-        check(CropSize::square(128), [46.2946, 51.6963]);
-        check(CropSize::square(256), [92.5892, 103.3926]);
+        check(ImageSize::square(128), [46.2946, 51.6963]);
+        check(ImageSize::square(256), [92.5892, 103.3926]);
     }
 
     #[test]
     fn the_narrow_crop_of_sphereface_has_its_own_published_points() {
-        let size = CropSize { width: 96, height: 112 };
+        let size = ImageSize { width: 96, height: 112 };
         check(size, [30.2946, 51.6963]);
         let [x, y] = size.template()[4];
         assert!((x - 62.7299).hypot(y - 92.2041) < 1e-9);
