@@ -1,55 +1,45 @@
-//! Images of any supported format in, pixels and JPEG bytes out. Bytes are taken to be hostile:
-//! nothing here panics, and memory is bounded by limits that are checked on the header.
+//! The one way from the bytes of an image to a crop, and back to bytes.
+//!
+//! Every program that looks at a picture does it through this crate, so that the same file gives the
+//! same pixels when it is packed, aligned, embedded, judged or shown:
+//!
+//! 1. [`sniff`]: the first bytes say which format it is; names play no part.
+//! 2. [`decode`]: to 8-bit grey or RGB, upright by EXIF, strict about truncation. Its documentation
+//!    states the rules for 16 bits, alpha, CMYK, palettes and animations.
+//! 3. [`Recipe::crop`]: to one size, by five landmarks ([`align`]) or by resizing. An image of another
+//!    shape is cut to its middle unless the recipe says otherwise; the filter is Lanczos with three
+//!    lobes.
+//! 4. [`normalise`]: to the numbers that networks take.
+//!
+//! A JPEG of the right size that is upright keeps its bytes ([`jpeg::as_stored`]) and is decoded
+//! straight into the caller's buffer ([`decode_rgb`]), with the pixels that the long way gives.
+//!
+//! Bytes are taken to be hostile: nothing here panics, and memory is bounded by limits that are checked
+//! on the header.
 
 pub mod align;
+pub mod jpeg;
+
+mod crop;
 mod decode;
-mod jpeg;
+mod error;
+mod exif;
 mod kind;
 mod normalise;
-mod outline;
 mod pixels;
 mod png;
 mod quality;
 mod resize;
 mod size;
 
+pub use crop::{Changes, Crop, Recipe, Tally};
 pub use decode::{Limits, decode};
-pub use jpeg::{check_outline, decode_luma, encode as encode_jpeg, size as jpeg_size};
+pub use error::ImageError;
+pub use jpeg::{decode_luma, decode_rgb, encode as encode_jpeg, header as jpeg_header};
 pub use kind::{Kind, SNIFF_BYTES, Sniffed, has_image_extension, sniff};
 pub use normalise::{mirror_rgb, normalise};
-pub use outline::{DecodeError, decode_rgb, header as jpeg_header};
 pub use pixels::{Channels, Pixels};
 pub use png::encode as encode_png;
 pub use quality::{Quality, measure};
 pub use resize::{Fit, resize};
 pub use size::ImageSize;
-
-/// Why an image is not usable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ImageError {
-    /// There is nothing in it.
-    #[error("the file is empty")]
-    Empty,
-    /// The first bytes are those of no image format.
-    #[error("the content is not an image")]
-    NotAnImage,
-    /// An image format that is not read.
-    #[error("{0} images are not supported")]
-    Unsupported(&'static str),
-    /// More pixels than the limit, by its own header.
-    #[error("{width}x{height} pixels are more than the {pixels_max} allowed")]
-    TooManyPixels {
-        /// Width in the header.
-        width: u64,
-        /// Height in the header.
-        height: u64,
-        /// Most pixels allowed.
-        pixels_max: u64,
-    },
-    /// The file breaks off.
-    #[error("the file is cut short")]
-    Truncated,
-    /// The decoder gave up.
-    #[error("{0}")]
-    Corrupt(String),
-}

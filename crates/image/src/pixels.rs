@@ -51,6 +51,22 @@ impl Pixels {
         Pixels { width, height, channels, data }
     }
 
+    /// Three bytes a pixel, red, green, blue; those of a grey image are equal.
+    pub fn to_rgb(&self) -> Cow<'_, [u8]> {
+        match self.channels {
+            Channels::Rgb => Cow::Borrowed(&self.data),
+            Channels::Grey => Cow::Owned(self.data.iter().flat_map(|&v| [v; 3]).collect()),
+        }
+    }
+
+    /// As [`to_rgb`](Pixels::to_rgb), without a copy of what is coloured.
+    pub fn into_rgb(self) -> Vec<u8> {
+        match self.channels {
+            Channels::Rgb => self.data,
+            Channels::Grey => self.to_rgb().into_owned(),
+        }
+    }
+
     /// Brightness of every pixel as the eye weighs it (ITU-R BT.601, rounded).
     pub fn luma(&self) -> Cow<'_, [u8]> {
         match self.channels {

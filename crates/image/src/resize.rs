@@ -6,12 +6,12 @@ use fast_image_resize::{
     pixels::{U8, U8x3},
 };
 
-use crate::{Channels, ImageError, Pixels};
+use crate::{Channels, ImageError, ImageSize, Pixels};
 
-/// What becomes of an image that is not square.
+/// What becomes of an image that has another shape than the crop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fit {
-    /// Cut the longer side down to the middle.
+    /// Cut the longer side down to the middle. The rule of all programs.
     #[default]
     Crop,
     /// Fill the shorter side up with black.
@@ -20,24 +20,41 @@ pub enum Fit {
     Stretch,
 }
 
-/// Resizes to `side`×`side` with a Lanczos filter of three lobes, which also averages when it
-/// shrinks. An image that already has the size is returned as it is.
+impl Fit {
+    /// What was done, in words that follow a comma.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Fit::Crop => "cut to the middle",
+            Fit::Pad => "filled up with black",
+            Fit::Stretch => "squeezed",
+        }
+    }
+}
+
+/// Resizes with a Lanczos filter of three lobes, which also averages when it shrinks. An image that
+/// already has the size is returned as it is.
 ///
 /// # Errors
 ///
 /// [`ImageError::Corrupt`] if the resizer refuses, which sizes of at least one pixel never cause.
-pub fn resize(pixels: Pixels, side: u32, fit: Fit) -> Result<Pixels, ImageError> {
-    if (pixels.width, pixels.height) == (side, side) {
+pub fn resize(pixels: Pixels, size: ImageSize, fit: Fit) -> Result<Pixels, ImageError> {
+    let (width, height) = (u32::from(size.width), u32::from(size.height));
+    if (pixels.width, pixels.height) == (width, height) {
         return Ok(pixels);
     }
     match fit {
-        Fit::Crop => scale(pixels, side, side, true),
-        Fit::Stretch => scale(pixels, side, side, false),
+        Fit::Crop => scale(pixels, width, height, true),
+        Fit::Stretch => scale(pixels, width, height, false),
         Fit::Pad => {
-            let longest = pixels.width.max(pixels.height);
-            let shrink = |n: u32| rounded(u64::from(n) * u64::from(side), longest.into()).max(1);
-            let (width, height) = (shrink(pixels.width), shrink(pixels.height));
-            Ok(centred(&scale(pixels, width, height, false)?, side))
+            // The side that is longer for its share of the crop fills it.
+            let (w, h) = (u64::from(pixels.width), u64::from(pixels.height));
+            let (inner_width, inner_height) = if w * u64::from(height) >= h * u64::from(width) {
+                (width, rounded(h * u64::from(width), w).max(1))
+            } else {
+                (rounded(w * u64::from(height), h).max(1), height)
+            };
+            let inner = scale(pixels, inner_width.min(width), inner_height.min(height), false)?;
+            Ok(centred(&inner, width, height))
         }
     }
 }
@@ -73,16 +90,16 @@ fn convolve<P: PixelTrait>(
     Ok(Resizer::new().resize_typed(&source, &mut target, options)?)
 }
 
-fn centred(inner: &Pixels, side: u32) -> Pixels {
+fn centred(inner: &Pixels, width: u32, height: u32) -> Pixels {
     let count = inner.channels.count();
-    let (left, top) = ((side - inner.width) / 2, (side - inner.height) / 2);
-    let mut data = vec![0; side as usize * side as usize * count];
+    let (left, top) = ((width - inner.width) / 2, (height - inner.height) / 2);
+    let mut data = vec![0; width as usize * height as usize * count];
     let row_bytes = inner.width as usize * count;
     for (y, row) in inner.data.chunks_exact(row_bytes).enumerate() {
-        let start = ((top as usize + y) * side as usize + left as usize) * count;
+        let start = ((top as usize + y) * width as usize + left as usize) * count;
         data[start..start + row_bytes].copy_from_slice(row);
     }
-    Pixels { width: side, height: side, channels: inner.channels, data }
+    Pixels { width, height, channels: inner.channels, data }
 }
 
 fn rounded(numerator: u64, denominator: u64) -> u32 {
@@ -101,13 +118,14 @@ mod tests {
 
     #[test]
     fn cropping_keeps_the_middle() {
-        let out = resize(thirds(), 2, Fit::Crop).unwrap();
+        let out = resize(thirds(), ImageSize::square(2), Fit::Crop).unwrap();
         assert_eq!(out, Pixels::grey(2, 2, vec![255; 4]));
     }
 
     #[test]
     fn padding_keeps_all_and_fills_with_black() {
-        let out = resize(Pixels::grey(6, 2, vec![200; 12]), 6, Fit::Pad).unwrap();
+        let out =
+            resize(Pixels::grey(6, 2, vec![200; 12]), ImageSize::square(6), Fit::Pad).unwrap();
         let (black, grey) = ([0u8; 6], [200u8; 6]);
         assert_eq!(out.data, [black, black, grey, grey, black, black].concat());
     }
@@ -115,14 +133,15 @@ mod tests {
     #[test]
     fn a_line_of_one_pixel_can_be_resized() {
         for fit in [Fit::Crop, Fit::Pad, Fit::Stretch] {
-            let out = resize(Pixels::rgb(500, 1, vec![9; 1500]), 112, fit).unwrap();
+            let out = resize(Pixels::rgb(500, 1, vec![9; 1500]), ImageSize::FACE, fit).unwrap();
             assert_eq!((out.width, out.height), (112, 112));
         }
     }
 
     #[test]
     fn a_flat_image_stays_flat_at_any_size() {
-        let out = resize(Pixels::rgb(301, 299, vec![77; 301 * 299 * 3]), 112, Fit::Crop).unwrap();
+        let flat = Pixels::rgb(301, 299, vec![77; 301 * 299 * 3]);
+        let out = resize(flat, ImageSize::FACE, Fit::Crop).unwrap();
         assert!(out.data.iter().all(|&v| v == 77));
     }
 }

@@ -5,10 +5,12 @@
 //! [`warp`] takes the pixels along. Both follow what `InsightFace`'s tools do, so that a crop made
 //! here gives the embedding that published figures were made with.
 
+mod judge;
 mod similarity;
 mod warp;
 
+pub use judge::{RESIDUAL_MAX, are_fractions, judge};
 pub use similarity::{
     AlignError, Matrix, Point, TEMPLATE, align, align_to, five_of_68, residual, similarity,
 };
-pub use warp::{CROP, Image, warp, warp_to};
+pub use warp::{CROP, Image, cut, warp, warp_to};

@@ -32,16 +32,61 @@ pub enum AlignError {
     /// All five landmarks (nearly) in one place, or so arranged that the best scale is zero.
     #[error("the five landmarks do not span a face")]
     Degenerate,
+    /// The points are too far from those of any face.
+    #[error(
+        "{} ({residual:.1} pixels off in a crop of 112, at most {:.0} allowed)",
+        if *is_swapped {
+            "left and right of the landmarks are exchanged"
+        } else {
+            "the landmarks are those of no face"
+        },
+        super::RESIDUAL_MAX
+    )]
+    Misfit {
+        /// Their mean distance from the template, in pixels of a 112×112 crop.
+        residual: f64,
+        /// Whether they would fit with left and right exchanged.
+        is_swapped: bool,
+    },
+    /// A face too small to see.
+    #[error("the face spans {side:.1} pixels of the image, at least {side_min:.0} are needed")]
+    Small {
+        /// Pixels of the image that the crop spans.
+        side: f64,
+        /// The fewest allowed.
+        side_min: f64,
+    },
+    /// A face beside the image.
+    #[error(
+        "{:.0} % of the crop lie outside of the image, at most {:.0} % allowed",
+        share * 100.0, share_max * 100.0
+    )]
+    Outside {
+        /// The share outside, 0 to 1.
+        share: f64,
+        /// The largest allowed.
+        share_max: f64,
+    },
 }
 
 impl AlignError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
-        Some(
-            "landmarks are x y of left eye, right eye, nose, left and right corner of the mouth, \
-             in pixels of the image"
-                .to_owned(),
-        )
+        let hint = match self {
+            AlignError::Misfit { is_swapped: true, .. } => {
+                "left and right are meant as seen in the image: exchange the eyes, and the corners of \
+                 the mouth"
+            }
+            AlignError::Outside { .. } => {
+                "the points are pixels of the upright image at its full size: was it resized or turned \
+                 after the landmarks were found?"
+            }
+            _ => {
+                "landmarks are x y of left eye, right eye, nose, left and right corner of the mouth, \
+                 in pixels of the image"
+            }
+        };
+        Some(hint.to_owned())
     }
 }
 

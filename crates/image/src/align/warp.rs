@@ -1,7 +1,7 @@
 //! Pixels through an affine map.
 
-use super::Matrix;
-use crate::ImageSize;
+use super::{AlignError, Matrix, Point, align_to};
+use crate::{Channels, ImageSize, Pixels};
 
 /// Width and height of a crop.
 pub const CROP: usize = 112;
@@ -45,6 +45,24 @@ impl<'a> Image<'a> {
         let start = (y as usize * self.width + x as usize) * 3;
         [0, 1, 2].map(|channel| self.pixels[start + channel])
     }
+}
+
+/// The face with these landmarks, cut out of an upright image in the pose of the template. Beyond the
+/// image it is black; grey stays grey.
+///
+/// # Errors
+///
+/// [`AlignError::NoPlace`] or [`AlignError::Degenerate`].
+pub fn cut(pixels: &Pixels, points: &[Point; 5], size: ImageSize) -> Result<Pixels, AlignError> {
+    let matrix = align_to(points, size)?;
+    let rgb = pixels.to_rgb();
+    let image = Image::new(&rgb, pixels.width as usize, pixels.height as usize);
+    let warped = warp_to(&image.expect("pixels fill their size"), &matrix, size);
+    let (width, height) = (size.width.into(), size.height.into());
+    Ok(match pixels.channels {
+        Channels::Rgb => Pixels::rgb(width, height, warped),
+        Channels::Grey => Pixels::grey(width, height, warped.into_iter().step_by(3).collect()),
+    })
 }
 
 /// The 112×112 crop into which `matrix` takes `image`; outside of the image it is black.
@@ -92,7 +110,7 @@ fn floor(x: f64) -> i64 {
     if (towards_zero as f64) > x { towards_zero.saturating_sub(1) } else { towards_zero }
 }
 
-fn invert(m: &Matrix) -> Option<Matrix> {
+pub(super) fn invert(m: &Matrix) -> Option<Matrix> {
     let [[a, b, c], [d, e, f]] = *m;
     let determinant = a * e - b * d;
     let inverse = [
