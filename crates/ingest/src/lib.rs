@@ -12,6 +12,8 @@ mod decisions;
 mod embeddings;
 mod error;
 mod export;
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod inspect;
 mod landmarks;
@@ -19,10 +21,10 @@ mod measures;
 mod merge;
 mod output;
 mod pack;
+mod reject;
 mod report;
 mod review;
 mod show;
-mod source;
 mod synth;
 mod threads;
 mod units;
@@ -48,11 +50,9 @@ pub use landmarks::LandmarkError;
 pub use merge::MergeArgs;
 pub use pack::{PackArgs, PackError};
 pub use report::ReportArgs;
+pub use reject::Reject;
 pub use review::ReviewArgs;
 pub use show::ShowArgs;
-#[doc(hidden)]
-pub use source::fuzzing;
-pub use source::{Index, InputError, LeftOut, RecordSource, Reject, Source};
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
 

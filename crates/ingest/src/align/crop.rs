@@ -4,7 +4,7 @@ use pfc_align::{CropSize, Image, Point, align_to, warp_to};
 
 use crate::{
     image::{Channels, Limits, Pixels, decode},
-    source::Reject,
+    reject::Reject,
 };
 
 /// Decodes `bytes`, upright, and cuts the face out; grey stays grey. Beyond the image it is black.

@@ -11,7 +11,7 @@ use crate::{
         Fit, ImageError, Kind, Limits, Pixels, Sniffed, check_outline, decode, decode_luma,
         encode_jpeg, jpeg_size, measure, resize, sniff,
     },
-    source::Reject,
+    reject::Reject,
 };
 
 /// What every image of a data set becomes.
