@@ -12,16 +12,18 @@ mod decisions;
 mod embeddings;
 mod error;
 mod export;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod landmarks;
 mod measures;
 mod merge;
 mod output;
 mod pack;
+mod reject;
 mod report;
 mod review;
 mod show;
-mod source;
 mod synth;
 mod threads;
 mod units;
@@ -46,12 +48,10 @@ pub use inspect::InspectArgs;
 pub use landmarks::LandmarkError;
 pub use merge::MergeArgs;
 pub use pack::{PackArgs, PackError};
+pub use reject::Reject;
 pub use report::ReportArgs;
 pub use review::ReviewArgs;
 pub use show::ShowArgs;
-#[doc(hidden)]
-pub use source::fuzzing;
-pub use source::{Index, InputError, LeftOut, RecordSource, Reject, Source};
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
 

@@ -6,7 +6,7 @@ use pfc_image::{
     decode,
 };
 
-use crate::source::Reject;
+use crate::reject::Reject;
 
 /// Decodes `bytes`, upright, and cuts the face out; grey stays grey. Beyond the image it is black.
 ///

@@ -11,6 +11,7 @@ use std::{
 use pfc_cli::{Progress, interrupt};
 use pfc_image::{Pixels, encode_jpeg, encode_png, has_image_extension};
 use pfc_shard::hash::content_hash;
+use pfc_sources::read_file;
 use rayon::prelude::*;
 
 use super::{CropFormat, Recipe, Summary, crop};
@@ -19,7 +20,7 @@ use crate::{
     landmarks::{LandmarkFormat, LandmarkList, Marks},
     output,
     pack::quarantine::{Line, Quarantine},
-    source::{Reject, read_file},
+    reject::Reject,
 };
 
 /// Lines that are read before they are worked on together.
@@ -104,7 +105,7 @@ impl From<Reject> for Failure {
 }
 
 fn one(recipe: &Recipe<'_>, marks: &Marks, target: &Path) -> Result<(), Failure> {
-    let bytes = read_file(&source(recipe.root, &marks.image))?;
+    let bytes = read_file(&source(recipe.root, &marks.image)).map_err(Reject::from)?;
     let pixels = crop(&bytes, &marks.points, recipe.size, recipe.limits)?;
     let encoded = encode(&pixels, recipe)?;
     let parent = target.parent().unwrap_or(target);

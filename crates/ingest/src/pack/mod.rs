@@ -27,11 +27,11 @@ use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
 use pfc_image::{Fit, Limits};
 use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize};
+use pfc_sources::{InputOptions, Source};
 
 use crate::{
     IngestError,
     landmarks::{LandmarkFormat, LandmarkTable},
-    source::{self, InputOptions, Source},
     threads::Threads,
     units,
 };
@@ -157,7 +157,7 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     let mut output = Output::open(&args.raw, &args.out, args.force)?;
     let pool = args.threads.pool()?;
     let scratch = output.scratch()?;
-    let source = pool.install(|| source::open(&args.raw, &args.input, &scratch, quiet))?;
+    let source = pool.install(|| pfc_sources::open(&args.raw, &args.input, &scratch, quiet))?;
     tracing::info!("{} images listed in {:.1?}", source.index().len(), started.elapsed());
     let job = args.job()?;
     let spec = args.spec(&*source, &job.alignment);

@@ -8,6 +8,7 @@ use std::{
 
 use pfc_cli::{Progress, interrupt};
 use pfc_shard::{Face, ImageSize, ShardSpec, ShardWriter, shard_file};
+use pfc_sources::Source;
 use rayon::prelude::*;
 
 use super::{
@@ -18,10 +19,7 @@ use super::{
     quarantine::Line,
     resume::Standing,
 };
-use crate::{
-    IngestError,
-    source::{Reject, Source},
-};
+use crate::{IngestError, reject::Reject};
 
 /// Images per chunk. Two chunks of crops of 10 kB take 20 MB; the pause at the end of a chunk, when
 /// threads wait for the last image, is a few in a thousand.

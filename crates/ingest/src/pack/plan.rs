@@ -10,13 +10,13 @@ use pfc_shard::{
     Checksum, DatasetSpec, Permutation,
     hash::{HashingWriter, content_hash},
 };
+use pfc_sources::Source;
 use rayon::prelude::*;
 
 use super::{
     journal::{JobRecord, lists},
     pipeline::Job,
 };
-use crate::source::Source;
 
 /// Images in the sample. JPEG sizes of one set differ by a third or so, so that their mean is known
 /// to 2 %, and 256 are read and decoded in the blink of an eye.

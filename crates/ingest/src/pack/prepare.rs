@@ -8,7 +8,7 @@ use pfc_image::{
 };
 use pfc_shard::{IMAGE_BYTES_MAX, Quality, hash::content_hash};
 
-use crate::{align::crop, source::Reject};
+use crate::{align::crop, reject::Reject};
 
 /// What every image of a data set becomes.
 #[derive(Debug, Clone, Copy)]

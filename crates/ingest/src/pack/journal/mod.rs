@@ -25,9 +25,10 @@ use std::{
 
 use pfc_durable::{DurableError, sync_dir};
 use pfc_shard::{Checksum, SHARDS_DIR};
+use pfc_sources::Source;
 
 use super::{PackError, sealed, summary::Summary, worker::Worker};
-use crate::{IngestError, source::Source};
+use crate::IngestError;
 use lock::Lock;
 pub use record::{Done, JobRecord, ShardFile, ShardRecord, WorkerRecord};
 

@@ -8,7 +8,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Schema};
 use serde::Deserialize;
 
-use crate::source::catalogue::Who;
+use crate::catalogue::Who;
 
 /// Where a schema has what.
 #[derive(Debug, Clone)]

@@ -21,9 +21,8 @@ use super::{
     parquet_file::ParquetFile,
 };
 use crate::{
-    IngestError,
-    arrow_file::ArrowFile,
-    source::{InputError, LeftOut, Reject, Spool, catalogue::Who, file::check_size},
+    arrow_file::ArrowFile, catalogue::Who, error::SourceError, file::check_size, reject::Reject,
+    source::LeftOut, spool::Spool,
 };
 
 /// Rows are decoded in batches of about so many bytes.
@@ -59,11 +58,11 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if it is none, or has other columns.
-    pub fn open(path: &Path) -> Result<Table, IngestError> {
+    /// [`SourceError`] if it is none, or has other columns.
+    pub fn open(path: &Path) -> Result<Table, SourceError> {
         let mut magic = Vec::with_capacity(6);
-        let file = File::open(path).map_err(IngestError::at("open", path))?;
-        file.take(6).read_to_end(&mut magic).map_err(IngestError::at("read", path))?;
+        let file = File::open(path).map_err(SourceError::at("open", path))?;
+        file.take(6).read_to_end(&mut magic).map_err(SourceError::at("read", path))?;
         guarded(path, || match &magic[..] {
             [b'P', b'A', b'R', b'1', ..] => Table::parquet(path),
             b"ARROW1" => {
@@ -113,13 +112,13 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] at damage, or where the spool is full.
-    pub fn read(&self, path: &Path, part: usize, spool: &Spool) -> Result<Part, IngestError> {
+    /// [`SourceError`] at damage, or where the spool is full.
+    pub fn read(&self, path: &Path, part: usize, spool: &Spool) -> Result<Part, SourceError> {
         let place = match &self.layout {
             Layout::Parquet(_) => format!("row group {part}: "),
             Layout::ArrowFile | Layout::ArrowStream => String::new(),
         };
-        let wrong = |problem: String| InputError::Table {
+        let wrong = |problem: String| SourceError::Table {
             path: path.to_path_buf(),
             problem: format!("{place}{problem}"),
         };
@@ -180,8 +179,8 @@ impl Part {
         columns: &Columns,
         batch: &RecordBatch,
         spool: &Spool,
-        wrong: impl Fn(String) -> InputError,
-    ) -> Result<(), IngestError> {
+        wrong: impl Fn(String) -> SourceError,
+    ) -> Result<(), SourceError> {
         for (image, who) in columns.rows(batch).map_err(wrong)? {
             let (bytes, who) = match (image, who) {
                 (RowImage::Bytes(bytes), Ok(who)) => (bytes, who),
@@ -229,9 +228,9 @@ fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| "the decoder panicked".into())
 }
 
-fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, String>) -> Result<T, IngestError> {
-    let wrong = |problem| InputError::Table { path: path.to_path_buf(), problem };
-    Ok(catch(run).and_then(|result| result).map_err(wrong)?)
+fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, String>) -> Result<T, SourceError> {
+    let wrong = |problem| SourceError::Table { path: path.to_path_buf(), problem };
+    catch(run).and_then(|result| result).map_err(wrong)
 }
 
 #[cfg(test)]

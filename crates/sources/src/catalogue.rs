@@ -2,8 +2,7 @@
 
 use std::{collections::HashMap, iter, sync::Arc};
 
-use super::{Index, InputError};
-use crate::IngestError;
+use crate::{error::SourceError, index::Index};
 
 /// In place of the identity of an item that has none.
 const NOBODY: u32 = u32::MAX;
@@ -160,8 +159,8 @@ impl Catalogue {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Input`] if two names have one number.
-    pub fn seal(self, source: &str) -> Result<Sealed, IngestError> {
+    /// [`SourceError::Input`] if two names have one number.
+    pub fn seal(self, source: &str) -> Result<Sealed, SourceError> {
         let numbers: Option<Vec<u64>> = self.identities.iter().map(|i| i.number).collect();
         let sealed = self.seal_with_gaps(source)?;
         if let Some(mut numbers) = numbers {
@@ -176,8 +175,8 @@ impl Catalogue {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Input`] if two names have one number.
-    pub fn seal_with_gaps(self, source: &str) -> Result<Sealed, IngestError> {
+    /// [`SourceError::Input`] if two names have one number.
+    pub fn seal_with_gaps(self, source: &str) -> Result<Sealed, SourceError> {
         let Catalogue { whose, identities, .. } = self;
         let by_label = by_label(&identities, source)?;
         let mut counts = vec![0_u32; identities.len()];
@@ -203,7 +202,7 @@ impl Catalogue {
 }
 
 /// The identities in the order of their labels.
-fn by_label(identities: &[Identity], source: &str) -> Result<Vec<u32>, IngestError> {
+fn by_label(identities: &[Identity], source: &str) -> Result<Vec<u32>, SourceError> {
     let mut by_label: Vec<u32> = (0..identities.len() as u32).collect();
     let identity = |id: &u32| &identities[*id as usize];
     if identities.iter().any(|identity| identity.number.is_none()) {
@@ -219,7 +218,7 @@ fn by_label(identities: &[Identity], source: &str) -> Result<Vec<u32>, IngestErr
             names.sort();
             let [first, second] = names;
             let path = source.to_owned();
-            return Err(InputError::LabelOfTwo { path, label, first, second }.into());
+            return Err(SourceError::LabelOfTwo { path, label, first, second });
         }
     }
     Ok(by_label)

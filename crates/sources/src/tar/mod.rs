@@ -17,15 +17,17 @@ use self::{
     members::Forward,
     samples::{Place, Shard},
 };
-use super::{
-    Index, InputError, LeftOut, Reject, Source, Spool,
+use crate::{
     catalogue::{Catalogue, Sealed},
+    error::SourceError,
+    index::Index,
     names::Names,
-    nothing,
+    reject::Reject,
     shards::files,
-    write_paths,
+    source::{LeftOut, Source, nothing, write_paths},
+    spool::Spool,
+    units,
 };
-use crate::IngestError;
 
 /// How the names of shards end.
 pub const ENDINGS: &[&str] = &[".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"];
@@ -58,8 +60,8 @@ impl TarSource {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if a shard cannot be read, there is no sample, or the user interrupts.
-    pub fn open(raw: &Path, scratch: &Path, quiet: bool) -> Result<TarSource, IngestError> {
+    /// [`SourceError`] if a shard cannot be read, there is no sample, or the user interrupts.
+    pub fn open(raw: &Path, scratch: &Path, quiet: bool) -> Result<TarSource, SourceError> {
         let name = raw.display().to_string();
         let shards = files(raw, ENDINGS, "shards (.tar, .tar.gz or .tar.zst)")?;
         let packings = shards.iter().map(|shard| Packing::of(shard));
@@ -79,20 +81,20 @@ impl TarSource {
         };
         source.list(&packings, quiet)?;
         if let Some(spool) = &source.spool {
-            let bytes = crate::units::bytes(spool.len());
+            let bytes = units::bytes(spool.len());
             tracing::info!("{}: {bytes} of images unpacked", source.name);
         }
         Ok(source)
     }
 
-    fn list(&mut self, packings: &[Packing], quiet: bool) -> Result<(), IngestError> {
+    fn list(&mut self, packings: &[Packing], quiet: bool) -> Result<(), SourceError> {
         let progress = Progress::new("list", "shards", self.shards.len() as u64, quiet);
         let mut catalogue = Catalogue::default();
         // As many at once as there are threads: what a wave holds, it holds twice.
         let wave = rayon::current_num_threads();
         for start in (0..self.shards.len()).step_by(wave) {
             if interrupt::requested() {
-                return Err(InputError::Interrupted { path: self.name.clone() }.into());
+                return Err(SourceError::Interrupted { path: self.name.clone() });
             }
             let end = (start + wave).min(self.shards.len());
             let read = |i: usize| {
@@ -118,11 +120,11 @@ impl TarSource {
         i: usize,
         shard: Shard,
         catalogue: &mut Catalogue,
-    ) -> Result<(), IngestError> {
+    ) -> Result<(), SourceError> {
         let Shard { places, whose, names, left_out } = shard;
         for (k, who) in whose.into_iter().enumerate() {
             let place = || format!("{}: {}", self.shards[i].display(), names.get(k));
-            catalogue.push(who).map_err(|problem| InputError::clash(&place(), problem))?;
+            catalogue.push(who).map_err(|problem| SourceError::clash(&place(), problem))?;
         }
         let shard = i as u32;
         let located = |Place { start, n_bytes }| Located { start, n_bytes, shard };
@@ -191,10 +193,10 @@ enum Packing {
 }
 
 impl Packing {
-    fn of(path: &Path) -> Result<Packing, IngestError> {
+    fn of(path: &Path) -> Result<Packing, SourceError> {
         let mut head = Vec::with_capacity(4);
-        let file = File::open(path).map_err(IngestError::at("open", path))?;
-        file.take(4).read_to_end(&mut head).map_err(IngestError::at("read", path))?;
+        let file = File::open(path).map_err(SourceError::at("open", path))?;
+        file.take(4).read_to_end(&mut head).map_err(SourceError::at("read", path))?;
         Ok(match &head[..] {
             [0x1f, 0x8b, ..] => Packing::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd] => Packing::Zstd,
@@ -203,11 +205,11 @@ impl Packing {
     }
 }
 
-fn read_shard(path: &Path, packing: Packing, spool: Option<&Spool>) -> Result<Shard, IngestError> {
-    let file = File::open(path).map_err(IngestError::at("open", path))?;
+fn read_shard(path: &Path, packing: Packing, spool: Option<&Spool>) -> Result<Shard, SourceError> {
+    let file = File::open(path).map_err(SourceError::at("open", path))?;
     match packing {
         Packing::Plain => {
-            let size = file.metadata().map_err(IngestError::at("look at", path))?.len();
+            let size = file.metadata().map_err(SourceError::at("look at", path))?.len();
             let file = BufReader::with_capacity(WINDOW_BYTES, file);
             samples::read(path, Plain { file, left: size }, None)
         }
@@ -216,7 +218,7 @@ fn read_shard(path: &Path, packing: Packing, spool: Option<&Spool>) -> Result<Sh
             samples::read(path, Unpacking(BufReader::new(MultiGzDecoder::new(file))), spool)
         }
         Packing::Zstd => {
-            let unpacked = zstd::Decoder::new(file).map_err(IngestError::at("unpack", path))?;
+            let unpacked = zstd::Decoder::new(file).map_err(SourceError::at("unpack", path))?;
             samples::read(path, Unpacking(BufReader::new(unpacked)), spool)
         }
     }

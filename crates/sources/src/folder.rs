@@ -9,8 +9,13 @@ use std::{
 use pfc_image::{SNIFF_BYTES, Sniffed, has_image_extension, sniff};
 use walkdir::{DirEntry, WalkDir};
 
-use super::{Index, LeftOut, Reject, Source, file::read_file};
-use crate::IngestError;
+use crate::{
+    error::SourceError,
+    file::read_file,
+    index::Index,
+    reject::Reject,
+    source::{LeftOut, Source},
+};
 
 /// A folder of identity folders, indexed.
 pub struct FolderSource {
@@ -25,16 +30,16 @@ impl FolderSource {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if there is no identity, one lies inside another, a folder cannot be listed,
+    /// [`SourceError`] if there is no identity, one lies inside another, a folder cannot be listed,
     /// has no UTF-8 name or never ends.
-    pub fn open(root: &Path) -> Result<FolderSource, IngestError> {
+    pub fn open(root: &Path) -> Result<FolderSource, SourceError> {
         match root.metadata() {
             Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Err(IngestError::NotAFolder { path: root.to_path_buf() }),
+            Ok(_) => return Err(SourceError::NotAFolder { path: root.to_path_buf() }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(IngestError::NoSuchFolder { path: root.to_path_buf() });
+                return Err(SourceError::NoSuchFolder { path: root.to_path_buf() });
             }
-            Err(e) => return Err(IngestError::at("look at", root)(e)),
+            Err(e) => return Err(SourceError::at("look at", root)(e)),
         }
         let mut listing =
             Listing { root, index: Index::default(), left_out: Vec::new(), open: None };
@@ -64,20 +69,20 @@ impl Source for FolderSource {
     }
 }
 
-fn check(root: &Path, index: &Index, left_out: &[LeftOut]) -> Result<(), IngestError> {
+fn check(root: &Path, index: &Index, left_out: &[LeftOut]) -> Result<(), SourceError> {
     if index.n_identities() == 0 {
         let is_loose = |l: &&LeftOut| l.reject == Reject::NoIdentity;
         let n_loose = left_out.iter().filter(is_loose).count() as u64;
-        return Err(IngestError::NoIdentities { path: root.to_path_buf(), n_loose });
+        return Err(SourceError::NoIdentities { path: root.to_path_buf(), n_loose });
     }
     if u32::try_from(index.n_identities()).is_err() {
-        return Err(IngestError::TooManyIdentities { n: index.n_identities() });
+        return Err(SourceError::TooManyIdentities { n: index.n_identities() });
     }
     for name in index.identities() {
         let above = name.match_indices('/').map(|(i, _)| &name[..i]);
         if let Some(outer) = above.into_iter().find(|outer| index.has_identity(outer)) {
             let (outer, inner) = (outer.to_owned(), name.to_owned());
-            return Err(IngestError::NestedIdentity { outer, inner });
+            return Err(SourceError::NestedIdentity { outer, inner });
         }
     }
     Ok(())
@@ -93,7 +98,7 @@ struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    fn walk(&mut self) -> Result<(), IngestError> {
+    fn walk(&mut self) -> Result<(), SourceError> {
         // Files before folders: a folder's own files then come in one run.
         let walk = WalkDir::new(self.root).min_depth(1).follow_links(true).sort_by(|a, b| {
             let key = |e: &DirEntry| e.file_type().is_dir();
@@ -109,7 +114,7 @@ impl Listing<'_> {
         self.close()
     }
 
-    fn file(&mut self, entry: &DirEntry) -> Result<(), IngestError> {
+    fn file(&mut self, entry: &DirEntry) -> Result<(), SourceError> {
         let path = entry.path();
         if !entry.file_type().is_file() || !looks_like_an_image(path) {
             self.leave_out(path, Reject::OtherFile);
@@ -135,11 +140,11 @@ impl Listing<'_> {
     }
 
     /// Files the folder that was being met as an identity.
-    fn close(&mut self) -> Result<(), IngestError> {
+    fn close(&mut self) -> Result<(), SourceError> {
         let Some((folder, images)) = self.open.take() else { return Ok(()) };
         let relative = folder.strip_prefix(self.root).unwrap_or(&folder);
         let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
-        let Some(parts) = parts else { return Err(IngestError::NameNotUtf8 { path: folder }) };
+        let Some(parts) = parts else { return Err(SourceError::NameNotUtf8 { path: folder }) };
         self.index.push(parts.join("/"), images.iter().map(String::as_str));
         Ok(())
     }
@@ -151,18 +156,18 @@ impl Listing<'_> {
     }
 
     /// A link to nowhere costs one file; anything else may hide any number of images.
-    fn trouble(&mut self, error: walkdir::Error) -> Result<(), IngestError> {
+    fn trouble(&mut self, error: walkdir::Error) -> Result<(), SourceError> {
         let path = error.path().unwrap_or(self.root).to_path_buf();
         if let Some(ancestor) = error.loop_ancestor() {
             let ancestor = ancestor.to_path_buf();
-            return Err(IngestError::FolderLoop { path, ancestor });
+            return Err(SourceError::FolderLoop { path, ancestor });
         }
         let is_gone = error.io_error().is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
         if is_gone && path.is_symlink() {
             self.leave_out(&path, Reject::BrokenLink);
             return Ok(());
         }
-        Err(IngestError::at("list", &path)(error.into()))
+        Err(SourceError::at("list", &path)(error.into()))
     }
 }
 

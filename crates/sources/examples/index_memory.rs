@@ -1,8 +1,8 @@
 //! How much memory the index of a very large source takes: that of Glint360K, 17,091,657 images of
 //! 360,232 identities, with made-up names, or a RecordIO file of as many (tiny) records.
 //!
-//! `cargo run --release -p pfc-ingest --example index_memory -- folder`
-//! `cargo run --release -p pfc-ingest --example index_memory -- recordio SCRATCH_FOLDER`
+//! `cargo run --release -p pfc-sources --example index_memory -- folder`
+//! `cargo run --release -p pfc-sources --example index_memory -- recordio SCRATCH_FOLDER`
 //!
 //! The RecordIO file takes 1 GB of the scratch folder and is removed. Linux only: the figures are
 //! the kernel's. `own` is what the process cannot do without; `resident` also counts pages of the
@@ -18,8 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pfc_ingest::{Index, RecordSource, Source};
 use pfc_recordio::{FaceWriter, RecordPaths, Style};
+use pfc_sources::{Index, RecordSource, Source};
 
 const IMAGES: u64 = 17_091_657;
 const IDENTITIES: u64 = 360_232;

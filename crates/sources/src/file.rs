@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::Reject;
+use crate::reject::Reject;
 
 /// Images beyond this are no face crops, and reading one would be felt.
 pub const IMAGE_BYTES_MAX: u64 = 256 << 20;

@@ -8,12 +8,14 @@ use std::{
 
 use pfc_binpack::Pack;
 
-use super::{
-    Index, InputError, LeftOut, Reject, Source,
+use crate::{
     catalogue::{Catalogue, Sealed, Who},
-    write_paths,
+    error::SourceError,
+    index::Index,
+    reject::Reject,
+    source::{LeftOut, Source, write_paths},
+    units,
 };
-use crate::{IngestError, units};
 
 /// The different images of a pack.
 ///
@@ -36,8 +38,8 @@ impl BinSource {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if it cannot be read or is none.
-    pub fn open(path: &Path) -> Result<BinSource, IngestError> {
+    /// [`SourceError`] if it cannot be read or is none.
+    pub fn open(path: &Path) -> Result<BinSource, SourceError> {
         let Pack { images, same } = Pack::read(path)?;
         let firsts = firsts(&images);
         let mut people = People::of(&firsts, &same);
@@ -51,7 +53,7 @@ impl BinSource {
         }
         let mut catalogue = Catalogue::default();
         let name = path.display().to_string();
-        let clash = |problem| InputError::clash(&name, problem);
+        let clash = |problem| SourceError::clash(&name, problem);
         for (i, first) in firsts.iter().enumerate() {
             if *first != i {
                 catalogue.push_nobody().map_err(clash)?;

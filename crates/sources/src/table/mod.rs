@@ -15,14 +15,16 @@ use rayon::prelude::*;
 
 pub use self::read::Table;
 use self::read::{Part, left_out};
-use super::{
-    Index, InputError, LeftOut, Reject, Source, Spool,
+use crate::{
     catalogue::{Catalogue, Sealed},
-    nothing,
+    error::SourceError,
+    index::Index,
+    reject::Reject,
     shards::files,
-    write_paths,
+    source::{LeftOut, Source, nothing, write_paths},
+    spool::Spool,
+    units,
 };
-use crate::IngestError;
 
 /// How the names of tables end.
 pub const ENDINGS: &[&str] = &[".parquet", ".arrow"];
@@ -53,9 +55,9 @@ impl TableSource {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if a table cannot be read, there is no row, the disk is full, or the user
+    /// [`SourceError`] if a table cannot be read, there is no row, the disk is full, or the user
     /// interrupts.
-    pub fn open(raw: &Path, scratch: &Path, quiet: bool) -> Result<TableSource, IngestError> {
+    pub fn open(raw: &Path, scratch: &Path, quiet: bool) -> Result<TableSource, SourceError> {
         let name = raw.display().to_string();
         let files = files(raw, ENDINGS, "tables (.parquet or .arrow)")?;
         let tables = files.par_iter().map(|path| Table::open(path));
@@ -71,12 +73,12 @@ impl TableSource {
             left_out: Vec::new(),
         };
         source.list(&tables, quiet)?;
-        let bytes = crate::units::bytes(source.spool.len());
+        let bytes = units::bytes(source.spool.len());
         tracing::info!("{}: {bytes} of images unpacked", source.name);
         Ok(source)
     }
 
-    fn list(&mut self, tables: &[Table], quiet: bool) -> Result<(), IngestError> {
+    fn list(&mut self, tables: &[Table], quiet: bool) -> Result<(), SourceError> {
         let parts_of =
             |(file, table): (usize, &Table)| (0..table.n_parts()).map(move |p| (file, p));
         let parts: Vec<(usize, usize)> = tables.iter().enumerate().flat_map(parts_of).collect();
@@ -85,7 +87,7 @@ impl TableSource {
         // Parts vary in size: several per thread keep all of them busy.
         for wave in parts.chunks(4 * rayon::current_num_threads()) {
             if interrupt::requested() {
-                return Err(InputError::Interrupted { path: self.name.clone() }.into());
+                return Err(SourceError::Interrupted { path: self.name.clone() });
             }
             let read = |&(file, part): &(usize, usize)| {
                 let rows = tables[file].read(&self.files[file], part, &self.spool);
@@ -110,7 +112,7 @@ impl TableSource {
         file: usize,
         part: Part,
         catalogue: &mut Catalogue,
-    ) -> Result<(), IngestError> {
+    ) -> Result<(), SourceError> {
         let first = catalogue.len() as u64;
         while self.firsts.len() <= file {
             self.firsts.push(first);
@@ -120,7 +122,7 @@ impl TableSource {
         for (row, found) in (start..).zip(part.rows) {
             let clash = |problem| {
                 let path = self.files[file].display();
-                InputError::clash(&format!("{path}: row {row}"), problem)
+                SourceError::clash(&format!("{path}: row {row}"), problem)
             };
             let (start, n_bytes) = match found {
                 None => {

@@ -6,48 +6,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::ValueEnum;
 use pfc_recordio::{MAGIC, RecordPaths};
 
-use super::{
-    BinSource, FolderSource, InputError, ListSource, RecordSource, Source, TableSource, TarSource,
-    list, shards, table, tar,
+use crate::{
+    bin::BinSource,
+    error::SourceError,
+    folder::FolderSource,
+    kind::InputKind,
+    list::{self, ListSource, is_stdin},
+    recordio::RecordSource,
+    shards,
+    source::Source,
+    table::{self, TableSource},
+    tar::{self, TarSource},
 };
-use crate::IngestError;
-
-/// How `pack` may be told to read its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum InputKind {
-    /// A folder with one folder of images per identity.
-    Folder,
-    /// `MXNet` RecordIO: a .rec file, or a folder with train.rec.
-    #[value(help = "MXNet RecordIO: a .rec file, or a folder with train.rec")]
-    Recordio,
-    /// A list of images with their labels: lines `path<TAB>label`, or CSV with a header.
-    List,
-    /// `WebDataset` shards: .tar, .tar.gz or .tar.zst.
-    #[value(help = "WebDataset shards: .tar, .tar.gz or .tar.zst")]
-    Tar,
-    /// Tables with images, as Hugging Face stores them: .parquet or .arrow.
-    Parquet,
-    /// A verification pack of `InsightFace`.
-    #[value(help = "A verification pack of InsightFace")]
-    Bin,
-}
-
-impl InputKind {
-    /// What it is, for a message.
-    pub fn describe(self) -> &'static str {
-        match self {
-            InputKind::Folder => "a folder of identities",
-            InputKind::Recordio => "RecordIO",
-            InputKind::List => "a list",
-            InputKind::Tar => "tar",
-            InputKind::Parquet => "Parquet or Arrow",
-            InputKind::Bin => "a verification pack",
-        }
-    }
-}
 
 /// How the input is to be read; flattened into the commands that read one.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -71,16 +43,16 @@ pub struct InputOptions {
 ///
 /// # Errors
 ///
-/// [`IngestError`] if it cannot be told what `raw` is, or it cannot be read.
+/// [`SourceError`] if it cannot be told what `raw` is, or it cannot be read.
 pub fn open(
     raw: &Path,
     options: &InputOptions,
     scratch: &Path,
     quiet: bool,
-) -> Result<Box<dyn Source + Send>, IngestError> {
+) -> Result<Box<dyn Source + Send>, SourceError> {
     let kind = decide(raw, options.from)?;
     if options.root.is_some() && kind != InputKind::List {
-        return Err(InputError::RootWithoutList { kind }.into());
+        return Err(SourceError::RootWithoutList { kind });
     }
     tracing::info!("{} is read as {}", raw.display(), kind.describe());
     Ok(match kind {
@@ -93,28 +65,21 @@ pub fn open(
     })
 }
 
-/// The file of `-`.
-pub fn is_stdin(raw: &Path) -> bool {
-    raw.as_os_str() == "-"
-}
-
-fn record_paths(raw: &Path) -> Result<RecordPaths, IngestError> {
+fn record_paths(raw: &Path) -> Result<RecordPaths, SourceError> {
     if let Some(paths) = RecordPaths::find(raw) {
         return Ok(paths);
     }
     if raw.is_dir() {
         let what = "train.rec";
-        return Err(InputError::NoShards { path: raw.to_path_buf(), what }.into());
+        return Err(SourceError::NoShards { path: raw.to_path_buf(), what });
     }
     let idx = Some(raw.with_extension("idx")).filter(|idx| idx.is_file());
     Ok(RecordPaths { rec: raw.to_path_buf(), idx, property: None })
 }
 
 /// What `raw` is, by the user's word if there is one, and else by itself.
-fn decide(raw: &Path, said: Option<InputKind>) -> Result<InputKind, IngestError> {
-    let contradiction = |what: String| {
-        IngestError::from(InputError::Contradiction { path: raw.to_path_buf(), what })
-    };
+fn decide(raw: &Path, said: Option<InputKind>) -> Result<InputKind, SourceError> {
+    let contradiction = |what: String| SourceError::Contradiction { path: raw.to_path_buf(), what };
     if is_stdin(raw) {
         return match said {
             None | Some(InputKind::List) => Ok(InputKind::List),
@@ -140,13 +105,13 @@ fn decide(raw: &Path, said: Option<InputKind>) -> Result<InputKind, IngestError>
         return Ok(said.or_else(|| by_name(raw)).unwrap_or(InputKind::Tar));
     }
     if !raw.exists() {
-        return Err(InputError::NotThere { path: raw.to_path_buf() }.into());
+        return Err(SourceError::NotThere { path: raw.to_path_buf() });
     }
     // A pipe, as a shell's <(command) is: looking at its first bytes would take them away.
     if !raw.is_file() {
         return Ok(said.unwrap_or(InputKind::List));
     }
-    let by_content = by_content(raw).map_err(IngestError::at("read", raw))?;
+    let by_content = by_content(raw).map_err(SourceError::at("read", raw))?;
     let (sayer, first) = match said {
         Some(said) => ("--from", Some(said)),
         None => ("its name", by_name(raw)),
@@ -157,23 +122,23 @@ fn decide(raw: &Path, said: Option<InputKind>) -> Result<InputKind, IngestError>
             Err(contradiction(format!("{sayer} says {a}, and its first bytes say {b}")))
         }
         (Some(kind), _) | (None, Some(kind)) => Ok(kind),
-        (None, None) => Err(InputError::Unknown { path: raw.to_path_buf() }.into()),
+        (None, None) => Err(SourceError::Unknown { path: raw.to_path_buf() }),
     }
 }
 
-fn of_folder(raw: &Path) -> Result<InputKind, IngestError> {
+fn of_folder(raw: &Path) -> Result<InputKind, SourceError> {
     if RecordPaths::find(raw).is_some() {
         return Ok(InputKind::Recordio);
     }
     let mut has_folders = false;
     let mut found = [(InputKind::Tar, None), (InputKind::Parquet, None)];
-    for entry in raw.read_dir().map_err(IngestError::at("list", raw))? {
-        let entry = entry.map_err(IngestError::at("list", raw))?;
+    for entry in raw.read_dir().map_err(SourceError::at("list", raw))? {
+        let entry = entry.map_err(SourceError::at("list", raw))?;
         let (name, path) = (entry.file_name(), entry.path());
         if name.as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        let file_type = entry.file_type().map_err(IngestError::at("look at", &path))?;
+        let file_type = entry.file_type().map_err(SourceError::at("look at", &path))?;
         if file_type.is_dir() || file_type.is_symlink() && path.is_dir() {
             has_folders = true;
             continue;
@@ -188,7 +153,7 @@ fn of_folder(raw: &Path) -> Result<InputKind, IngestError> {
     let mut found = found.into_iter().filter_map(|(kind, example)| Some((kind, example?)));
     let (first, second) = (found.next(), found.next());
     let ambiguous =
-        |what: String| Err(InputError::Contradiction { path: raw.to_path_buf(), what }.into());
+        |what: String| Err(SourceError::Contradiction { path: raw.to_path_buf(), what });
     match (first, second) {
         (None, _) => Ok(InputKind::Folder),
         (Some((kind, _)), None) if !has_folders => Ok(kind),

@@ -6,8 +6,13 @@ use pfc_cli::{Progress, interrupt};
 use pfc_recordio::{LABEL_EXACT_MAX, RecordFile, RecordPaths};
 use rayon::prelude::*;
 
-use super::{Index, LeftOut, Reject, Source};
-use crate::{IngestError, units};
+use crate::{
+    error::SourceError,
+    index::Index,
+    reject::Reject,
+    source::{LeftOut, Source, nothing},
+    units,
+};
 
 /// Images read between two looks at whether the user has had enough, and before their pages are
 /// given back.
@@ -37,9 +42,9 @@ impl RecordSource {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if the file or its index cannot be read, there is no image in it, none of
+    /// [`SourceError`] if the file or its index cannot be read, there is no image in it, none of
     /// them has a class, or the user interrupts.
-    pub fn open(paths: &RecordPaths, quiet: bool) -> Result<RecordSource, IngestError> {
+    pub fn open(paths: &RecordPaths, quiet: bool) -> Result<RecordSource, SourceError> {
         let file = paths.open()?;
         let path = file.path().display();
         file.notes().iter().for_each(|note| tracing::warn!("{path}: {note}"));
@@ -56,7 +61,7 @@ impl RecordSource {
         let mut positions: Vec<u32> = (0..classes.len() as u32).collect();
         positions.retain(|position| classes[*position as usize] != NO_CLASS);
         if positions.is_empty() {
-            return Err(nothing_usable(&file, left_out.first()));
+            return Err(nothing(&path.to_string(), &left_out));
         }
         // Stable, so that the images of an identity keep their order.
         positions.par_sort_by_key(|position| classes[*position as usize]);
@@ -90,13 +95,13 @@ impl Source for RecordSource {
 }
 
 /// The class of the image at every position; [`NO_CLASS`] where there is none to be had.
-fn classes(file: &RecordFile, quiet: bool) -> Result<Vec<u32>, IngestError> {
+fn classes(file: &RecordFile, quiet: bool) -> Result<Vec<u32>, SourceError> {
     let total = file.n_images();
     let progress = Progress::new("list", "images", total, quiet);
     let mut classes = Vec::with_capacity(total as usize);
     for start in (0..total).step_by(CHUNK_IMAGES as usize) {
         if interrupt::requested() {
-            return Err(IngestError::Interrupted { done: start, total });
+            return Err(SourceError::Interrupted { path: file.path().display().to_string() });
         }
         let end = (start + CHUNK_IMAGES).min(total);
         let class = |position| class(file, position).unwrap_or(NO_CLASS);
@@ -130,18 +135,6 @@ fn left_out(file: &RecordFile, classes: &[u32]) -> Vec<LeftOut> {
         Some(LeftOut { source: format!("record {key}"), reject })
     });
     refused.collect()
-}
-
-fn nothing_usable(file: &RecordFile, first: Option<&LeftOut>) -> IngestError {
-    let path = file.path().to_path_buf();
-    match first {
-        None => IngestError::NoRecords { path },
-        Some(LeftOut { source, reject }) => IngestError::NothingUsable {
-            path,
-            n: file.n_images(),
-            example: format!("{source}: {reject}"),
-        },
-    }
 }
 
 fn index(file: &RecordFile, classes: &[u32], positions: &[u32]) -> Index {

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use super::{Spool, list::Lines, table::Table, tar::samples};
+use crate::{list::Lines, spool::Spool, table::Table, tar::samples};
 
 /// Any bytes as a tar file: samples or an error, and every image lies within the bytes.
 pub fn tar(bytes: &[u8]) {
@@ -44,25 +44,6 @@ pub fn table(bytes: &[u8], dir: &Path) -> std::io::Result<()> {
         let Ok(part) = table.read(&path, part, &spool) else { return Ok(()) };
         for (_, start, n_bytes) in part.rows.into_iter().flatten() {
             assert!(start + u64::from(n_bytes) <= spool.len());
-        }
-    }
-    Ok(())
-}
-
-/// Any bytes as a file of embeddings whose name ends in `ending`: rows of length 1, or an error.
-///
-/// # Errors
-///
-/// Those of `dir`, which say nothing of the bytes.
-pub fn embeddings(bytes: &[u8], ending: &str, dir: &Path) -> std::io::Result<()> {
-    let path = dir.join("embeddings").with_extension(ending);
-    fs::write(&path, bytes)?;
-    let Ok(opened) = crate::embeddings::Embeddings::open(&path) else { return Ok(()) };
-    let embeddings = opened.in_order();
-    let mut row = vec![0.0; embeddings.dim()];
-    for i in 0..embeddings.len().min(4) {
-        if embeddings.read(i, &mut row).is_ok() {
-            assert!(row.iter().all(|v| v.is_finite()));
         }
     }
     Ok(())

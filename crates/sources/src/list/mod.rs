@@ -10,23 +10,28 @@ use std::{
 
 use pfc_cli::interrupt;
 
-pub use lines::{Landmarks, Lines, Row};
+pub use lines::{Lines, Row};
 
-use super::{
-    Index, InputError, LeftOut, Reject, Source,
+use crate::{
     catalogue::{Catalogue, Sealed},
-    choose::is_stdin,
+    error::SourceError,
     file::read_file,
+    index::Index,
     names::Names,
-    write_paths,
+    reject::Reject,
+    source::{Landmarks, LeftOut, Source, write_paths},
 };
-use crate::IngestError;
 
 /// How the names of lists end.
 pub const ENDINGS: &[&str] = &[".txt", ".tsv", ".lst", ".list", ".csv"];
 
 /// Lines between two looks at whether the user has had enough.
 const CHUNK_LINES: usize = 1 << 16;
+
+/// The file of `-`.
+pub fn is_stdin(raw: &Path) -> bool {
+    raw.as_os_str() == "-"
+}
 
 /// Images named by a list.
 ///
@@ -50,12 +55,12 @@ impl ListSource {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if the list cannot be read, a line is wrong, or there is none.
-    pub fn open(path: &Path, root: Option<&Path>) -> Result<ListSource, IngestError> {
+    /// [`SourceError`] if the list cannot be read, a line is wrong, or there is none.
+    pub fn open(path: &Path, root: Option<&Path>) -> Result<ListSource, SourceError> {
         let (name, input): (String, Box<dyn BufRead>) = if is_stdin(path) {
             ("standard input".into(), Box::new(io::stdin().lock()))
         } else {
-            let file = File::open(path).map_err(IngestError::at("open", path))?;
+            let file = File::open(path).map_err(SourceError::at("open", path))?;
             (path.display().to_string(), Box::new(BufReader::with_capacity(1 << 20, file)))
         };
         let is_file = path.is_file();
@@ -64,14 +69,14 @@ impl ListSource {
         ListSource::read(name, input, root)
     }
 
-    fn read(name: String, input: impl BufRead, root: PathBuf) -> Result<ListSource, IngestError> {
+    fn read(name: String, input: impl BufRead, root: PathBuf) -> Result<ListSource, SourceError> {
         let mut lines = Lines::new(input);
         let mut catalogue = Catalogue::default();
         let (mut paths, mut landmarks) = (Names::default(), Vec::new());
         loop {
             let more = lines.advance();
             let line = lines.line();
-            let wrong = |problem| InputError::Line { path: name.clone(), line, problem };
+            let wrong = |problem| SourceError::Line { path: name.clone(), line, problem };
             if !more.map_err(wrong)? {
                 break;
             }
@@ -80,11 +85,11 @@ impl ListSource {
             landmarks.extend(points);
             catalogue.push(who).map_err(wrong)?;
             if catalogue.len() % CHUNK_LINES == 0 && interrupt::requested() {
-                return Err(InputError::Interrupted { path: name }.into());
+                return Err(SourceError::Interrupted { path: name });
             }
         }
         if catalogue.len() == 0 {
-            return Err(InputError::NoImages { path: name }.into());
+            return Err(SourceError::NoImages { path: name });
         }
         let Sealed { index, order } = catalogue.seal(&name)?;
         Ok(ListSource { name, root, paths, landmarks, index, order })

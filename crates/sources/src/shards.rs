@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::InputError;
-use crate::IngestError;
+use crate::error::SourceError;
 
 /// More files than any data set has shards.
 const FILES_MAX: usize = 1 << 20;
@@ -14,16 +13,16 @@ const FILES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 ///
-/// [`IngestError`] if there is none, one is missing, or the folder cannot be listed.
+/// [`SourceError`] if there is none, one is missing, or the folder cannot be listed.
 pub fn files(
     raw: &Path,
     endings: &[&str],
     what: &'static str,
-) -> Result<Vec<PathBuf>, IngestError> {
+) -> Result<Vec<PathBuf>, SourceError> {
     if raw.is_dir() {
         let files = in_folder(raw, endings)?;
         if files.is_empty() {
-            return Err(InputError::NoShards { path: raw.to_path_buf(), what }.into());
+            return Err(SourceError::NoShards { path: raw.to_path_buf(), what });
         }
         return Ok(files);
     }
@@ -45,10 +44,10 @@ pub fn has_ending(path: &Path, endings: &[&str]) -> bool {
 }
 
 /// The files directly in `dir` with one of the endings, by name. Hidden ones are none of them.
-fn in_folder(dir: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, IngestError> {
+fn in_folder(dir: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, SourceError> {
     let mut files = Vec::new();
-    for entry in dir.read_dir().map_err(IngestError::at("list", dir))? {
-        let path = entry.map_err(IngestError::at("list", dir))?.path();
+    for entry in dir.read_dir().map_err(SourceError::at("list", dir))? {
+        let path = entry.map_err(SourceError::at("list", dir))?.path();
         let is_hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
         if has_ending(&path, endings) && !is_hidden && path.is_file() {
             files.push(path);
@@ -58,8 +57,8 @@ fn in_folder(dir: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, IngestError> 
     Ok(files)
 }
 
-fn of_pattern(pattern: &str) -> Result<Vec<PathBuf>, IngestError> {
-    let wrong = |problem| InputError::Pattern { pattern: pattern.to_owned(), problem };
+fn of_pattern(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
+    let wrong = |problem| SourceError::Pattern { pattern: pattern.to_owned(), problem };
     let files: Vec<PathBuf> =
         expand(pattern).map_err(wrong)?.into_iter().map(PathBuf::from).collect();
     let mut missing = files.iter().filter(|file| !file.is_file());
@@ -67,7 +66,7 @@ fn of_pattern(pattern: &str) -> Result<Vec<PathBuf>, IngestError> {
         let first = first.clone();
         let n_missing = 1 + missing.count();
         let (pattern, n) = (pattern.to_owned(), files.len());
-        return Err(InputError::MissingShards { pattern, n_missing, n, first }.into());
+        return Err(SourceError::MissingShards { pattern, n_missing, n, first });
     }
     Ok(files)
 }

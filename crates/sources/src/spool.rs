@@ -7,8 +7,7 @@ use std::{
     sync::Mutex,
 };
 
-use super::Reject;
-use crate::IngestError;
+use crate::{error::SourceError, reject::Reject};
 
 /// A temporary file of images. It has no name, so that nothing is left of it however the process
 /// ends. Any number of threads may add to it and read it.
@@ -25,10 +24,10 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Io`] if there can be no file.
-    pub fn create(dir: &Path) -> Result<Spool, IngestError> {
+    /// [`SourceError::Io`] if there can be no file.
+    pub fn create(dir: &Path) -> Result<Spool, SourceError> {
         let dir = dir.to_path_buf();
-        let failed = IngestError::at("make a temporary file in it", &dir);
+        let failed = SourceError::at("make a temporary file in it", &dir);
         let file = tempfile::tempfile_in(&dir).map_err(failed)?;
         Ok(Spool { dir, file, end: Mutex::new(0) })
     }
@@ -37,11 +36,11 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Io`], above all of a full disk.
-    pub fn push(&self, image: &[u8]) -> Result<u64, IngestError> {
+    /// [`SourceError::Io`], above all of a full disk.
+    pub fn push(&self, image: &[u8]) -> Result<u64, SourceError> {
         let mut end = self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let start = *end;
-        (&self.file).write_all(image).map_err(IngestError::at(
+        (&self.file).write_all(image).map_err(SourceError::at(
             "keep unpacked images in a temporary file in it",
             &self.dir,
         ))?;

@@ -11,8 +11,8 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use super::members::{Fault, Forward, Members};
 use crate::{
-    IngestError,
-    source::{InputError, LeftOut, Reject, Spool, catalogue::Who, file::check_size, names::Names},
+    catalogue::Who, error::SourceError, file::check_size, names::Names, reject::Reject,
+    source::LeftOut, spool::Spool,
 };
 
 /// Labels are short; a JSON description may hold more than the label.
@@ -74,10 +74,10 @@ impl Sample {
 ///
 /// # Errors
 ///
-/// [`IngestError`] at damage, or where the spool is full.
-pub fn read(path: &Path, input: impl Forward, spool: Option<&Spool>) -> Result<Shard, IngestError> {
+/// [`SourceError`] at damage, or where the spool is full.
+pub fn read(path: &Path, input: impl Forward, spool: Option<&Spool>) -> Result<Shard, SourceError> {
     let fault =
-        |Fault { offset, problem }| InputError::Tar { path: path.to_path_buf(), offset, problem };
+        |Fault { offset, problem }| SourceError::Tar { path: path.to_path_buf(), offset, problem };
     let shard_name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut reader = Reader {
         members: Members::new(input),

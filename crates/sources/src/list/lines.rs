@@ -5,10 +5,7 @@ use std::io::{BufRead, Read};
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
-use crate::source::catalogue::Who;
-
-/// Five points as x1, y1, … x5, y5: left eye, right eye, nose, left and right corner of the mouth.
-pub type Landmarks = [f32; 10];
+use crate::{catalogue::Who, source::Landmarks};
 
 /// A path has 4,096 bytes at most, and a line little else.
 const LINE_BYTES_MAX: u64 = 1 << 16;

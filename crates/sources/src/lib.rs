@@ -1,0 +1,36 @@
+//! Collections of face images with identities, wherever they come from: folders, lists, RecordIO,
+//! tar, Parquet, Arrow and verification packs. A source is indexed first, which fixes labels and
+//! order; images are then read in any order from many threads.
+//!
+//! Every byte of an input is taken to be hostile: reading ends in entries, in entries left out with
+//! a reason, or in a [`SourceError`], and memory is bounded by the size of the input.
+
+mod arrow_file;
+mod bin;
+mod catalogue;
+mod choose;
+mod error;
+mod file;
+mod folder;
+pub mod fuzzing;
+mod index;
+mod kind;
+mod list;
+mod names;
+mod recordio;
+mod reject;
+mod shards;
+mod source;
+mod spool;
+mod table;
+mod tar;
+mod units;
+
+pub use choose::{InputOptions, open};
+pub use error::SourceError;
+pub use file::read_file;
+pub use index::Index;
+pub use kind::InputKind;
+pub use recordio::RecordSource;
+pub use reject::Reject;
+pub use source::{Landmarks, LeftOut, Source};
