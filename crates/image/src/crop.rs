@@ -1,5 +1,7 @@
 //! From the bytes of an image to a crop of one size: the same steps in every program.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Fit, ImageError, ImageSize, Limits, Pixels,
     align::{self, Point},
@@ -90,7 +92,7 @@ pub struct Changes {
 }
 
 /// Counts of changes, for one message at the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Images counted.
     pub images: u64,

@@ -1,6 +1,6 @@
 //! A data set in the order of training.
 
-use pfc_image::{DecodeError, decode_rgb, mirror_rgb};
+use pfc_image::{ImageError, decode_rgb, mirror_rgb};
 
 use crate::{Dataset, Face, Place, ShardError, Share};
 
@@ -98,8 +98,8 @@ impl Visit<'_> {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`]; `out` then holds unspecified pixels.
-    pub fn decode_rgb(&self, out: &mut [u8]) -> Result<(), DecodeError> {
+    /// [`ImageError`]; `out` then holds unspecified pixels.
+    pub fn decode_rgb(&self, out: &mut [u8]) -> Result<(), ImageError> {
         decode_rgb(self.face.image, self.face.size(), out)?;
         if self.place.mirror {
             mirror_rgb(out, self.face.width.into());

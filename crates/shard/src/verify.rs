@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use pfc_image::{DecodeError, ImageSize, jpeg_header};
+use pfc_image::{ImageError, ImageSize, jpeg_header};
 use rayon::prelude::*;
 
 use crate::{
@@ -59,7 +59,7 @@ pub enum Fault {
     Image,
     /// The image matches its hash, but is no JPEG.
     #[error("its image is {0}")]
-    Header(DecodeError),
+    Header(ImageError),
     /// The image matches its hash, but has another size than the row says.
     #[error("its image is {found} pixels, but the row says {expected}")]
     ImageSize {

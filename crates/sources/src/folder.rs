@@ -6,20 +6,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::faults::is_of_system;
 use pfc_image::{SNIFF_BYTES, Sniffed, has_image_extension, sniff};
 use walkdir::{DirEntry, WalkDir};
 
 use crate::{
     error::SourceError,
-    file::read_file,
+    file::{Root, read_file},
     index::Index,
-    reject::Reject,
+    reject::{ReadError, Reject},
     source::{LeftOut, Source},
 };
 
 /// A folder of identity folders, indexed.
 pub struct FolderSource {
-    root: PathBuf,
+    root: Root,
     index: Index,
     left_out: Vec<LeftOut>,
 }
@@ -47,21 +48,21 @@ impl FolderSource {
         let Listing { mut index, left_out, .. } = listing;
         index.seal();
         check(root, &index, &left_out)?;
-        Ok(FolderSource { root: root.to_path_buf(), index, left_out })
+        Ok(FolderSource { root: Root::of(root), index, left_out })
     }
 }
 
 impl Source for FolderSource {
     fn name(&self) -> String {
-        self.root.display().to_string()
+        self.root.path().display().to_string()
     }
 
     fn index(&self) -> &Index {
         &self.index
     }
 
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
-        read_file(&self.root.join(self.index.path(entry)))
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
+        read_file(&self.root.path().join(self.index.path(entry)), &self.root)
     }
 
     fn left_out(&self) -> &[LeftOut] {
@@ -116,7 +117,7 @@ impl Listing<'_> {
 
     fn file(&mut self, entry: &DirEntry) -> Result<(), SourceError> {
         let path = entry.path();
-        if !entry.file_type().is_file() || !looks_like_an_image(path) {
+        if !entry.file_type().is_file() || !looks_like_an_image(path)? {
             self.leave_out(path, Reject::OtherFile);
             return Ok(());
         }
@@ -171,11 +172,15 @@ impl Listing<'_> {
     }
 }
 
-fn looks_like_an_image(path: &Path) -> bool {
+/// Whether a file has the name or the first bytes of an image. One that cannot be opened has not.
+fn looks_like_an_image(path: &Path) -> Result<bool, SourceError> {
     if has_image_extension(path) {
-        return true;
+        return Ok(true);
     }
     let mut head = Vec::with_capacity(SNIFF_BYTES);
-    let read = File::open(path).and_then(|f| f.take(SNIFF_BYTES as u64).read_to_end(&mut head));
-    read.is_ok() && sniff(&head) != Sniffed::NotAnImage
+    match File::open(path).and_then(|f| f.take(SNIFF_BYTES as u64).read_to_end(&mut head)) {
+        Ok(_) => Ok(sniff(&head) != Sniffed::NotAnImage),
+        Err(error) if is_of_system(&error) => Err(SourceError::at("look at", path)(error)),
+        Err(_) => Ok(false),
+    }
 }

@@ -28,9 +28,9 @@ mod units;
 
 pub use choose::{InputOptions, open};
 pub use error::SourceError;
-pub use file::read_file;
+pub use file::{Root, read_file};
 pub use index::Index;
 pub use kind::InputKind;
 pub use recordio::RecordSource;
-pub use reject::Reject;
+pub use reject::{ReadError, Reject};
 pub use source::{Landmarks, LeftOut, Source};

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::{
     error::SourceError,
     index::Index,
-    reject::Reject,
+    reject::{ReadError, Reject},
     source::{LeftOut, Source, nothing},
     units,
 };
@@ -79,14 +79,15 @@ impl Source for RecordSource {
         &self.index
     }
 
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
         // The images of a pack are all over the file, which may be larger than memory.
         if self.n_read.fetch_add(1, Relaxed) % CHUNK_IMAGES == CHUNK_IMAGES - 1 {
             self.file.release_pages();
         }
         let position = self.positions[entry as usize];
         let face = self.file.image(position.into());
-        face.map(|face| face.image.into_owned()).map_err(|e| Reject::Unreadable(e.to_string()))
+        let unreadable = |e: pfc_recordio::RecordError| Reject::Unreadable(e.to_string());
+        Ok(face.map(|face| face.image.into_owned()).map_err(unreadable)?)
     }
 
     fn left_out(&self) -> &[LeftOut] {

@@ -156,8 +156,7 @@ fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, IngestError> {
         return Ok(rgb);
     }
     let pixels = Pixels::rgb(size.width.into(), size.height.into(), rgb);
-    let side = u32::from(ImageSize::FACE.width);
-    let resized = resize(pixels, side, Fit::Crop).map_err(|e| IngestError::Io {
+    let resized = resize(pixels, ImageSize::FACE, Fit::Crop).map_err(|e| IngestError::Io {
         op: "resize an image of",
         path: PathBuf::from("the data set"),
         source: std::io::Error::other(e),

@@ -15,10 +15,10 @@ pub use lines::{Lines, Row};
 use crate::{
     catalogue::{Catalogue, Sealed},
     error::SourceError,
-    file::read_file,
+    file::{Root, read_file},
     index::Index,
     names::Names,
-    reject::Reject,
+    reject::ReadError,
     source::{Landmarks, LeftOut, Source, write_paths},
 };
 
@@ -40,6 +40,8 @@ pub struct ListSource {
     name: String,
     /// Where relative paths start.
     root: PathBuf,
+    /// The folder that all images lie in.
+    common: Root,
     /// By place in the list.
     paths: Names,
     /// The same; empty without landmarks, and not a number where a line has none.
@@ -92,7 +94,8 @@ impl ListSource {
             return Err(SourceError::NoImages { path: name });
         }
         let Sealed { index, order } = catalogue.seal(&name)?;
-        Ok(ListSource { name, root, paths, landmarks, index, order })
+        let common = Root::of(&root.join(common_folder((0..order.len()).map(|i| paths.get(i)))));
+        Ok(ListSource { name, root, common, paths, landmarks, index, order })
     }
 
     fn place(&self, entry: u64) -> usize {
@@ -120,8 +123,8 @@ impl Source for ListSource {
         points.flatten().try_for_each(|value| out.write_all(&value.to_le_bytes()))
     }
 
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
-        read_file(&self.root.join(self.paths.get(self.place(entry))))
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
+        read_file(&self.root.join(self.paths.get(self.place(entry))), &self.common)
     }
 
     fn left_out(&self) -> &[LeftOut] {
@@ -134,9 +137,41 @@ impl Source for ListSource {
     }
 }
 
+/// The longest folder that all paths begin with; empty if there is none.
+fn common_folder<'a>(mut paths: impl Iterator<Item = &'a str>) -> &'a str {
+    let folder = |path: &'a str| path.rfind('/').map_or("", |end| &path[..end.max(1)]);
+    let Some(mut common) = paths.next().map(folder) else { return "" };
+    for path in paths {
+        let holds = |outer: &str, path: &str| {
+            outer.is_empty() || outer == "/" || path[outer.len()..].starts_with('/')
+        };
+        while !(path.starts_with(common) && holds(common, path)) {
+            // The root of all paths has no folder above it.
+            common = if common == "/" { "" } else { folder(common) };
+        }
+    }
+    common
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_of_all_images_is_the_longest_that_they_share() {
+        #[track_caller]
+        fn check(paths: &[&str], expected: &str) {
+            assert_eq!(common_folder(paths.iter().copied()), expected);
+        }
+        check(&["/d/a/1.jpg", "/d/a/2.jpg"], "/d/a");
+        check(&["/d/a/1.jpg", "/d/ab/2.jpg"], "/d");
+        check(&["/d/a/1.jpg", "/e/2.jpg"], "/");
+        check(&["a/b/1.jpg", "a/2.jpg"], "a");
+        check(&["a/1.jpg", "b/2.jpg"], "");
+        check(&["/1.jpg", "/d/2.jpg"], "/");
+        check(&["/1.jpg", "d/2.jpg"], "");
+        check(&["1.jpg"], "");
+    }
 
     #[test]
     fn landmarks_are_found_by_entry_where_a_line_has_them() {
