@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error_with_its_place_and_words() {
-        let panic = catch(|| panic!("row {} of 3", 7)).map(|()| ()).unwrap_err();
+        let panic = catch(|| panic!("row {} of 3", 7)).unwrap_err();
         assert_eq!(panic.message, "row 7 of 3");
         assert!(panic.place.starts_with("durable/src/faults.rs:"), "{}", panic.place);
         assert_eq!(catch(|| 5), Ok(5));
@@ -110,11 +110,11 @@ mod tests {
     #[test]
     fn catching_ends_with_the_innermost_caller() {
         let outer = catch(|| {
-            assert!(catch(|| panic!("inner")).map(|()| ()).is_err());
+            assert!(catch(|| panic!("inner")).is_err());
             assert!(IS_CAUGHT.get());
             panic!("outer")
         });
-        assert_eq!(outer.map(|()| ()).unwrap_err().message, "outer");
+        assert_eq!(outer.unwrap_err().message, "outer");
         assert!(!IS_CAUGHT.get());
     }
 

@@ -25,7 +25,7 @@ impl Limits {
 /// orientation.
 ///
 /// * 16 bits of a channel become the 8 nearest; palettes become RGB; grey stays grey.
-/// * An alpha channel is dropped: the colours below it are what OpenCV and Pillow show as well.
+/// * An alpha channel is dropped: the colours below it are what `OpenCV` and `Pillow` show as well.
 /// * CMYK and YCCK become RGB.
 /// * Of an animation the first frame counts.
 /// * What is cut short or damaged is refused, but for a JPEG that lacks its end marker alone or has

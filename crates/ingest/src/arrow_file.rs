@@ -5,7 +5,6 @@
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
-    path::Path,
     sync::Arc,
 };
 
@@ -17,7 +16,7 @@ use arrow_ipc::{
     reader::{FileDecoder, read_footer_length},
     root_as_footer,
 };
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::ArrowError;
 
 /// Footer length (4 bytes) and magic (6) end a file.
 const TRAILER_BYTES: usize = 10;
@@ -28,26 +27,16 @@ const TRAILER_BYTES: usize = 10;
 pub struct ArrowFile {
     file: File,
     n_bytes: u64,
-    schema: SchemaRef,
     decoder: FileDecoder,
     blocks: std::vec::IntoIter<Block>,
 }
 
 impl ArrowFile {
-    /// Reads the footer and the dictionaries.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the file, in a few words.
-    pub fn open(path: &Path) -> Result<ArrowFile, ArrowError> {
-        ArrowFile::new(File::open(path)?)
-    }
-
     /// Reads the footer and the dictionaries of an open file.
     ///
     /// # Errors
     ///
-    /// As [`ArrowFile::open`].
+    /// What is wrong with the file, in a few words.
     pub fn new(mut file: File) -> Result<ArrowFile, ArrowError> {
         let n_bytes = file.metadata()?.len();
         let footer = footer(&mut file, n_bytes)?;
@@ -57,18 +46,13 @@ impl ArrowFile {
             return Err(wrong("it is big-endian"));
         }
         let schema = Arc::new(try_fb_to_schema(schema)?);
-        let mut decoder = FileDecoder::new(schema.clone(), footer.version());
+        let mut decoder = FileDecoder::new(schema, footer.version());
         for block in footer.dictionaries().into_iter().flatten() {
             decoder.read_dictionary(block, &block_bytes(&mut file, n_bytes, block)?)?;
         }
         let blocks = footer.recordBatches().ok_or_else(|| wrong("its footer lists no batches"))?;
         let blocks: Vec<Block> = blocks.iter().copied().collect();
-        Ok(ArrowFile { file, n_bytes, schema, decoder, blocks: blocks.into_iter() })
-    }
-
-    /// The columns.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
+        Ok(ArrowFile { file, n_bytes, decoder, blocks: blocks.into_iter() })
     }
 }
 
@@ -141,7 +125,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.arrow");
         std::fs::write(&path, bytes).unwrap();
-        ArrowFile::open(&path)?.collect()
+        ArrowFile::new(File::open(&path)?)?.collect()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{error::Error, fs, hint::black_box, path::PathBuf, time::Instant};
 
 use pfc_shard::{
     DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, EpochOrder, Face, ImageSize, Quality,
-    decode, verify,
+    verify,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -39,6 +39,12 @@ pub fn faces(name: &str) -> Option<PathBuf> {
     find("PFC_FACES", "faces", name)
 }
 
+/// File or folder `name` of the material beside the checkout, `../shared`.
+#[must_use]
+pub fn shared(name: &str) -> Option<PathBuf> {
+    find("PFC_SHARED", "", name)
+}
+
 /// Names the test that runs again in another process.
 const AGAIN: &str = "PFC_TEST_AGAIN";
 

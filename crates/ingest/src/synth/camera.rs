@@ -108,7 +108,7 @@ mod tests {
     fn a_photograph_is_a_112_pixel_jpeg_and_always_the_same_bytes() {
         let bytes = photograph(1, 2, 3);
         assert_eq!(bytes, photograph(1, 2, 3));
-        assert_eq!(pfc_image::jpeg_size(&bytes).unwrap(), (112, 112));
+        assert_eq!(pfc_image::jpeg_header(&bytes).unwrap(), pfc_image::ImageSize::FACE);
     }
 
     #[test]
