@@ -151,7 +151,8 @@ fn a_crop_is_resized_after_it_is_upright_and_says_what_was_done() {
 
 #[test]
 fn what_is_cut_short_is_refused_wherever_the_cut_is() {
-    for (name, bytes) in pictures() {
+    // Of an animation only the first frame counts, and that may be whole.
+    for (name, bytes) in pictures().into_iter().filter(|(name, _)| !name.starts_with("animated")) {
         let is_jpeg = name.ends_with("jpg");
         // The end marker of a JPEG, the last chunk of a PNG, which is empty, and the padding of a BMP.
         let may_lack = if is_jpeg {
