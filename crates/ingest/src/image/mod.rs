@@ -11,7 +11,7 @@ mod resize;
 
 pub use decode::{Limits, decode};
 pub use jpeg::{check_outline, decode_luma, encode as encode_jpeg, size as jpeg_size};
-pub use kind::{Kind, SNIFF_BYTES, Sniffed, has_image_extension, sniff};
+pub use kind::{Kind, Sniffed, has_image_extension, sniff};
 pub use pixels::{Channels, Pixels};
 pub use png::encode as encode_png;
 pub use quality::measure;
