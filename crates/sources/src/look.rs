@@ -137,11 +137,11 @@ fn below(raw: &Path, top: &Seen) -> Result<Look, SourceError> {
     let mut places: Vec<(PathBuf, InputKind, u64)> = Vec::new();
     for dir in top.folders.iter().take(FOLDERS_MAX) {
         let seen = Seen::of(dir)?;
-        if seen.has_images {
-            return Ok(identities());
-        }
         if let Some(error) = other_folder(dir, &seen) {
             return Err(error);
+        }
+        if seen.has_images {
+            return Ok(identities());
         }
         add_shards(dir, &seen, &mut places);
         for dir in seen.folders.iter().take(FOLDERS_BELOW_MAX) {

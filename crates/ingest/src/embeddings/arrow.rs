@@ -16,7 +16,6 @@ use super::{
     npz::Parts,
 };
 
-
 /// Copies the column to a file of f32 rows without a name. A reader that panics counts as one that
 /// failed: the library slices by lengths that the file states.
 pub fn open(file: &File) -> Result<Parts, String> {

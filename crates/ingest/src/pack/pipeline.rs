@@ -19,10 +19,7 @@ use super::{
     quarantine::Line,
     resume::Standing,
 };
-use crate::{
-    IngestError,
-    reject::Reject,
-};
+use crate::{IngestError, reject::Reject};
 
 /// Images per chunk. Two chunks of crops of 10 kB take 20 MB; the pause at the end of a chunk, when
 /// threads wait for the last image, is a few in a thousand.

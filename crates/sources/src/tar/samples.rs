@@ -368,7 +368,7 @@ mod tests {
             ("2.face.png", Who::Both(7, "Bob".into())),
             ("5.png", Who::Both(9, "Eve".into())),
             ("6.jpg", Who::Number(3)),
-            ("./7.jpg", Who::Number(4)),
+            ("7.jpg", Who::Number(4)),
             ("3.jpg", Who::Name("Ann".into())),
             ("4.jpg", Who::Number(12)),
         ];

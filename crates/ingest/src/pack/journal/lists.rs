@@ -39,7 +39,9 @@ pub fn write_labels(out: &mut impl Write, source: &dyn Source) -> io::Result<()>
 /// That of `out`.
 pub fn write_left_out(out: &mut impl Write, source: &dyn Source) -> io::Result<()> {
     let lines = source.left_out().iter();
-    lines.map(|l| Line::new(&l.source, &l.reject.clone().into())).try_for_each(|line| write_line(out, &line))
+    lines
+        .map(|l| Line::new(&l.source, &l.reject.clone().into()))
+        .try_for_each(|line| write_line(out, &line))
 }
 
 /// Size and checksum of what `write` writes.
