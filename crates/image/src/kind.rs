@@ -3,6 +3,7 @@
 use std::path::Path;
 
 /// Bytes that [`sniff`] wants to see, if the file has as many.
+#[allow(dead_code)]
 pub const SNIFF_BYTES: usize = 16;
 
 /// An image format that is read.

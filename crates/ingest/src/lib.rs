@@ -3,7 +3,6 @@
 //! [`run`] is the whole program, for tests and for other programs of the project.
 
 mod align;
-mod arrow_file;
 mod bench;
 mod clean;
 mod cli;

@@ -136,9 +136,9 @@ fn a_record_without_a_class_or_an_image_is_quarantined_by_its_key() {
         .iter()
         .map(|line| (line["source"].as_str().unwrap(), line["reason"].as_str().unwrap()))
         .collect();
-    let expected = [("record 5", "unreadable"), ("record 7", "unreadable"), ("id_0/6", "empty")];
+    let expected = [("record 5", "no_label"), ("record 7", "no_label"), ("id_0/6", "empty")];
     assert_eq!(reasons, expected);
-    assert!(list.contains("record 5 has label 0.5, which is no class"), "{list}");
+    assert!(list.contains("label 0.5 is no whole number"), "{list}");
 }
 
 #[track_caller]

@@ -1,10 +1,10 @@
 //! How much memory the index of a very large source takes: that of Glint360K, 17,091,657 images of
-//! 360,232 identities, with made-up names, or a RecordIO file of as many (tiny) records.
+//! 360,232 identities, in a list with made-up names or a RecordIO file of (tiny) records.
 //!
-//! `cargo run --release -p pfc-sources --example index_memory -- folder`
+//! `cargo run --release -p pfc-sources --example index_memory -- list SCRATCH_FOLDER`
 //! `cargo run --release -p pfc-sources --example index_memory -- recordio SCRATCH_FOLDER`
 //!
-//! The RecordIO file takes 1 GB of the scratch folder and is removed. Linux only: the figures are
+//! The file takes up to 1 GB of the scratch folder and is removed. Linux only: the figures are
 //! the kernel's. `own` is what the process cannot do without; `resident` also counts pages of the
 //! mapped files, which the kernel takes back when others need memory.
 
@@ -12,36 +12,38 @@
 
 use std::{
     error::Error,
-    fs,
-    path::Path,
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use pfc_recordio::{FaceWriter, RecordPaths, Style};
-use pfc_sources::{Index, RecordSource, Source};
+use pfc_recordio::{FaceWriter, Style};
+use pfc_sources::{InputOptions, Source};
 
 const IMAGES: u64 = 17_091_657;
 const IDENTITIES: u64 = 360_232;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["folder"] => {
-            let index = measured(|| Ok(folder()))?;
-            println!("{}, the last is {}", index.len(), index.path(index.len() - 1));
-        }
-        ["recordio", scratch] => {
-            let dir = Path::new(scratch).join("index_memory.rec.tmp");
-            let paths = write_records(&dir)?;
-            let source = measured(|| Ok(RecordSource::open(&paths, true)?));
-            fs::remove_dir_all(&dir)?;
-            let source = source?;
-            let index = source.index();
-            println!("{}, the last is {}", index.len(), index.path(index.len() - 1));
-        }
-        _ => return Err("give `folder`, or `recordio` and a scratch folder".into()),
-    }
+    let (kind, scratch) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["list", scratch] => ("list", scratch),
+        ["recordio", scratch] => ("recordio", scratch),
+        _ => return Err("give `list` or `recordio`, and a scratch folder".into()),
+    };
+    let dir = Path::new(scratch).join("index_memory.tmp");
+    let raw = match kind {
+        "list" => write_list(&dir)?,
+        _ => write_records(&dir)?,
+    };
+    let options = InputOptions::default();
+    let source = measured(|| Ok(pfc_sources::open(&raw, &options, &dir, true)?));
+    fs::remove_dir_all(&dir)?;
+    let source: Box<dyn Source + Send> = source?;
+    let n = source.index().len();
+    println!("{n}, the last is {}", source.path(n - 1));
     Ok(())
 }
 
@@ -50,19 +52,20 @@ fn n_images(identity: u64) -> u64 {
     (identity + 1) * IMAGES / IDENTITIES - identity * IMAGES / IDENTITIES
 }
 
-/// As a listing finds them: folders in order, images by number.
-fn folder() -> Index {
-    let mut index = Index::default();
+fn write_list(dir: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    fs::create_dir(dir)?;
+    let path = dir.join("list.tsv");
+    let mut out = BufWriter::new(File::create(&path)?);
     for identity in 0..IDENTITIES {
-        let names = (0..n_images(identity)).map(|i| format!("{identity:06}_{i:04}.jpg"));
-        let names: Vec<String> = names.collect();
-        index.push(format!("id_{identity}"), names.iter().map(String::as_str));
+        for i in 0..n_images(identity) {
+            writeln!(out, "{identity:06}/{identity:06}_{i:04}.jpg\t{identity}")?;
+        }
     }
-    index.seal();
-    index
+    out.flush()?;
+    Ok(path)
 }
 
-fn write_records(dir: &Path) -> Result<RecordPaths, Box<dyn Error>> {
+fn write_records(dir: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let mut writer = FaceWriter::create(dir, Style::Sequential, 112, 112)?;
     for identity in 0..IDENTITIES {
         for _ in 0..n_images(identity) {
@@ -70,7 +73,7 @@ fn write_records(dir: &Path) -> Result<RecordPaths, Box<dyn Error>> {
         }
     }
     writer.finish()?;
-    Ok(RecordPaths::find(dir).ok_or("the file just written is gone")?)
+    Ok(dir.join("train.rec"))
 }
 
 /// Runs `work` and prints the most memory it had at a time.

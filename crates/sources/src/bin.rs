@@ -9,9 +9,10 @@ use std::{
 use pfc_binpack::Pack;
 
 use crate::{
-    catalogue::{Catalogue, Sealed, Who},
+    catalogue::{Catalogue, Sealed},
     error::SourceError,
     index::Index,
+    label::Who,
     reject::ReadError,
     source::{LeftOut, Source, write_paths},
     units,
@@ -53,17 +54,16 @@ impl BinSource {
         }
         let mut catalogue = Catalogue::default();
         let name = path.display().to_string();
-        let clash = |problem| SourceError::clash(&name, problem);
         for (i, first) in firsts.iter().enumerate() {
-            if *first != i {
-                catalogue.push_nobody().map_err(clash)?;
-                continue;
-            }
-            let person = people.root(i);
-            let who = Who::Both(person as u64, format!("id_{person}").into());
-            catalogue.push(who).map_err(clash)?;
+            let who = if *first == i {
+                let person = people.root(i);
+                Ok(Who::Both(person as u64, format!("id_{person}").into()))
+            } else {
+                Err(String::new())
+            };
+            catalogue.push_or_leave_out(&name, who)?;
         }
-        let Sealed { index, order } = catalogue.seal_with_gaps(&name)?;
+        let Sealed { index, order } = catalogue.seal_quietly(|_| 1);
         let numbers = order.into_iter().map(|item| item as usize).collect();
         Ok(BinSource { path: path.to_path_buf(), index, numbers, images })
     }

@@ -7,7 +7,7 @@ use std::{
 
 use pfc_binpack::PackError as BinError;
 use pfc_durable::DurableError;
-use pfc_recordio::RecordError;
+use pfc_recordio::{Fault, RecordError};
 
 use crate::kind::InputKind;
 
@@ -96,26 +96,6 @@ pub enum SourceError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A number and two names for it.
-    #[error("{path}: label {label} is given to `{first}` and to `{second}`")]
-    LabelOfTwo {
-        /// The source.
-        path: String,
-        /// The label.
-        label: u64,
-        /// One identity.
-        first: String,
-        /// Another.
-        second: String,
-    },
-    /// An image that does not go with the others.
-    #[error("{place}: {problem}")]
-    Clash {
-        /// Where the image is listed.
-        place: String,
-        /// Why not.
-        problem: String,
-    },
     /// A source without images.
     #[error("{path}: holds no images")]
     NoImages {
@@ -166,17 +146,63 @@ pub enum SourceError {
         /// The inner one.
         inner: String,
     },
-    /// Labels are 32 bits wide.
-    #[error("{n} identities are more than a data set can hold")]
-    TooManyIdentities {
-        /// Identity folders found.
-        n: usize,
+    /// More of something than a data set holds.
+    #[error("{path}: {what} are more than a data set can hold")]
+    TooMany {
+        /// The source.
+        path: String,
+        /// What, and the bound.
+        what: String,
     },
-    /// Names are stored as UTF-8.
-    #[error("{}: the folder's name is not valid UTF-8", path.display())]
-    NameNotUtf8 {
+    /// An `.idx` file that belongs to another `.rec` file.
+    #[error(
+        "{}: at {n_missing} of the {n} places that its .idx file lists no record begins: it is the \
+         index of another file",
+        path.display()
+    )]
+    ForeignIndex {
+        /// The `.rec` file.
+        path: PathBuf,
+        /// Images that are not where they are said to be.
+        n_missing: u64,
+        /// Images that the index lists.
+        n: u64,
+    },
+    /// `--salvage` for something else than RecordIO or tar.
+    #[error("--salvage reads what is left of damaged .rec and tar files, and this is {}", kind.describe())]
+    SalvageOfOther {
+        /// What it is.
+        kind: InputKind,
+    },
+    /// An option for something that it says nothing about.
+    #[error("{option} is for {what}, and this is {}", kind.describe())]
+    OptionOfOther {
+        /// The option.
+        option: &'static str,
+        /// What it is for.
+        what: &'static str,
+        /// What it is.
+        kind: InputKind,
+    },
+    /// A format that is known and not read.
+    #[error("{}: is {what}", path.display())]
+    OtherFormat {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its name.
+        what: String,
+        /// What to do instead.
+        way_out: String,
+    },
+    /// A folder whose images lie below it, in more than one place or way.
+    #[error("{}: holds no identity folders, but {}", path.display(), seen.join(", "))]
+    Below {
         /// The folder.
         path: PathBuf,
+        /// What was seen in it.
+        seen: Vec<String>,
+        /// What to give instead, for example.
+        example: PathBuf,
     },
     /// A link leads back to a folder that it lies in.
     #[error("{}: is a link back to {}, so the folder has no end", path.display(), ancestor.display())]
@@ -212,11 +238,6 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// That the image listed at `place` does not go with the others.
-    pub(crate) fn clash(place: &str, problem: String) -> SourceError {
-        SourceError::Clash { place: place.to_owned(), problem }
-    }
-
     /// Turns an I/O error into one that names `op` and `path`; for `map_err`.
     pub(crate) fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SourceError {
         let path = path.to_path_buf();
@@ -256,22 +277,16 @@ impl SourceError {
             }
             SourceError::Line { .. } => {
                 "a list has lines `path<TAB>label`, or a header with the columns path and label or \
-                 identity, and perhaps x1,y1 to x5,y5"
+                 identity, and perhaps x1,y1 to x5,y5; --columns image=NAME,label=NAME names others, \
+                 or their numbers where there is no header"
                     .into()
             }
             SourceError::Tar { .. } => {
-                "WebDataset's shards are read: .tar, .tar.gz or .tar.zst; is the copy complete?"
+                "is the copy complete? If there is no better one, --salvage packs the samples that \
+                 are whole and lists the damage"
                     .into()
             }
-            SourceError::Table { .. } => {
-                "an image table has a column `image` of encoded bytes, or of {bytes, path} as Hugging \
-                 Face writes it, and a column `label` or `identity` of integers or text"
-                    .into()
-            }
-            SourceError::LabelOfTwo { .. } | SourceError::Clash { .. } => {
-                "where a label and an identity are both given, each label belongs to one identity"
-                    .into()
-            }
+            SourceError::Table { problem, .. } => table_hint(problem),
             SourceError::NoImages { .. } => "is it the right file, and is the copy complete?".into(),
             SourceError::Interrupted { .. } => {
                 "run the same command again; no data set was left behind".into()
@@ -296,19 +311,59 @@ impl SourceError {
                 "an identity is a folder of images without further identities in it: move the \
                  images that lie directly in `{outer}` to a folder of their own"
             ),
-            SourceError::TooManyIdentities { .. } => {
-                format!("a data set holds up to {} identities", u32::MAX)
-            }
-            SourceError::NameNotUtf8 { .. } => {
-                "rename the folder; `convmv` does it for many".into()
+            SourceError::TooMany { .. } => "split the input into several data sets".into(),
+            SourceError::ForeignIndex { path, .. } => format!(
+                "fetch the right .idx file, or move {} away: the .rec file is then walked through; \
+                 --salvage ignores it as well",
+                path.with_extension("idx").display()
+            ),
+            SourceError::SalvageOfOther { .. } => "leave out --salvage".into(),
+            SourceError::OptionOfOther { option, .. } => format!("leave out {option}"),
+            SourceError::OtherFormat { way_out, .. } => way_out.clone(),
+            SourceError::Below { example, .. } => {
+                format!("give one of them, such as {}", example.display())
             }
             SourceError::FolderLoop { path, .. } => format!("remove the link {}", path.display()),
             SourceError::Io { op, path, source } => {
                 let source = source.kind().into();
                 return DurableError { op, path: path.clone(), source }.hint();
             }
-            SourceError::Record(source) => return source.hint(),
+            SourceError::Record(source) => return record_hint(source),
             SourceError::Bin(source) => return source.hint(),
         })
     }
+}
+
+/// The way out of a damaged RecordIO file, in the words of the command line.
+fn record_hint(error: &RecordError) -> Option<String> {
+    let hint = error.hint()?;
+    Some(match error {
+        // What is no RecordIO file has no whole records.
+        RecordError::Damaged { offset: 0, fault: Fault::NoMagic { .. }, .. } => hint,
+        RecordError::Damaged { .. } | RecordError::IndexOffset { .. } => {
+            format!("{hint}; or pack what is whole with --salvage, which lists the damage")
+        }
+        RecordError::IndexSyntax { .. } | RecordError::DuplicateKey { .. } => {
+            format!("{hint}; --salvage ignores it as well")
+        }
+        _ => hint,
+    })
+}
+
+/// What is wrong with a table may be its columns, or that it is not what it should be.
+fn table_hint(problem: &str) -> String {
+    if problem.contains("column") {
+        return "an image table has a column `image` of encoded bytes, or of {bytes, path} as Hugging \
+                Face writes it, and a column `label` or `identity` of numbers or text; --columns \
+                image=NAME,label=NAME names others"
+            .into();
+    }
+    for codec in ["BROTLI", "brotli", "LZO", "lzo"] {
+        if problem.contains(codec) {
+            return "it is compressed in a way that is not read: write it with snappy, gzip, zstd, \
+                    lz4 or uncompressed, as `pq.write_table(table, path, compression=\"zstd\")` does"
+                .into();
+        }
+    }
+    "is the copy complete? A file of Git LFS that was not fetched holds a few lines of text".into()
 }

@@ -7,10 +7,10 @@ use clap::ValueEnum;
 pub enum InputKind {
     /// A folder with one folder of images per identity.
     Folder,
-    /// `MXNet` RecordIO: a .rec file, or a folder with train.rec.
-    #[value(help = "MXNet RecordIO: a .rec file, or a folder with train.rec")]
+    /// `MXNet` RecordIO: .rec files, or a folder of them.
+    #[value(help = "MXNet RecordIO: .rec files, or a folder of them")]
     Recordio,
-    /// A list of images with their labels: lines `path<TAB>label`, or CSV with a header.
+    /// A list of images with their labels: lines `path<TAB>label`, CSV, or .lst.
     List,
     /// `WebDataset` shards: .tar, .tar.gz or .tar.zst.
     #[value(help = "WebDataset shards: .tar, .tar.gz or .tar.zst")]

@@ -14,6 +14,11 @@ impl Names {
         self.ends.push(self.text.len() as u64);
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     /// Number `i`, which must be below the number of those added.
     pub fn get(&self, i: usize) -> &str {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };

@@ -20,9 +20,7 @@ pub trait Source: Sync {
     fn index(&self) -> &Index;
 
     /// What image `entry` is called in messages and in the data set.
-    fn path(&self, entry: u64) -> String {
-        self.index().path(entry)
-    }
+    fn path(&self, entry: u64) -> String;
 
     /// The five points of image `entry`, where the source states them: x and y of the left eye, the
     /// right eye, the nose and the corners of the mouth, in pixels.
@@ -36,9 +34,7 @@ pub trait Source: Sync {
     /// # Errors
     ///
     /// That of `out`.
-    fn write_names(&self, mut out: &mut dyn Write) -> io::Result<()> {
-        self.index().write_names(&mut out)
-    }
+    fn write_names(&self, out: &mut dyn Write) -> io::Result<()>;
 
     /// The bytes of image `entry`, for `entry` below [`Index::len`].
     ///
@@ -52,13 +48,13 @@ pub trait Source: Sync {
     fn left_out(&self) -> &[LeftOut];
 }
 
-/// Writes the paths and sizes of a source whose index names identities alone.
+/// Writes the identities of a source, and the paths and sizes of its images.
 pub fn write_paths(
     source: &dyn Source,
     n_bytes: impl Fn(u64) -> u64,
-    mut out: &mut dyn Write,
+    out: &mut dyn Write,
 ) -> io::Result<()> {
-    source.index().write_names(&mut out)?;
+    source.index().write_names(out)?;
     for entry in 0..source.index().len() {
         let path = source.path(entry);
         out.write_all(&(path.len() as u64).to_le_bytes())?;

@@ -347,6 +347,7 @@ impl PackArgs {
         if self.align {
             option("align", "true".to_owned());
         }
+        arguments.extend(self.input.content_arguments());
         arguments
     }
 }

@@ -154,7 +154,7 @@ fn landmarks_between_0_and_1_are_fractions_and_said_to_be() {
 
 #[test]
 fn the_landmarks_of_another_detector_in_some_lines_cost_these_lines_alone() {
-    let Some(case) = pfc_testing::shared("cases/landmarks-some-swapped") else { return };
+    let Some(case) = pfc_testing::case("landmarks-some-swapped") else { return };
     let bench = Bench::new();
     let (list, root) = (case.join("marks.txt"), case.join("faces"));
     let line = format!("align {} out --root {} --json", list.display(), root.display());

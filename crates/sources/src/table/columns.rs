@@ -1,14 +1,20 @@
 //! The columns of an image table, in the layouts that Hugging Face's libraries write.
 
+use std::collections::HashMap;
+
 use arrow_array::{
-    Array, BinaryArray, BinaryViewArray, Int8Array, Int16Array, Int32Array, Int64Array,
-    LargeBinaryArray, LargeStringArray, RecordBatch, StringArray, StringViewArray, StructArray,
-    UInt8Array, UInt16Array, UInt32Array, UInt64Array, cast::AsArray,
+    Array, BinaryArray, BinaryViewArray, Decimal128Array, Decimal256Array, Float16Array,
+    Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array, LargeBinaryArray,
+    LargeStringArray, RecordBatch, StringArray, StringViewArray, StructArray, UInt8Array,
+    UInt16Array, UInt32Array, UInt64Array, cast::AsArray,
 };
 use arrow_schema::{DataType, Schema};
 use serde::Deserialize;
 
-use crate::catalogue::Who;
+use crate::{
+    columns::ColumnChoice,
+    label::{Value, Who},
+};
 
 /// Where a schema has what.
 #[derive(Debug, Clone)]
@@ -18,6 +24,7 @@ pub struct Columns {
     identity: Option<String>,
     /// What the integers of `label` stand for, by Hugging Face's `ClassLabel`.
     class_names: Vec<String>,
+    guess: Option<String>,
 }
 
 /// What one row holds.
@@ -30,45 +37,83 @@ pub enum RowImage<'a> {
 }
 
 impl Columns {
-    /// Finds the columns `image`, `label` and `identity`.
+    /// Finds the columns of images, labels and identities, by the user's word or their names.
     ///
     /// * `features`: the JSON that Hugging Face keeps under the key `huggingface`, if there is any
     ///
     /// # Errors
     ///
     /// What is missing, or of a type that is not read.
-    pub fn find(schema: &Schema, features: Option<&str>) -> Result<Columns, String> {
+    pub fn find(
+        schema: &Schema,
+        features: Option<&str>,
+        choice: &ColumnChoice,
+    ) -> Result<Columns, String> {
+        let names: Vec<String> =
+            schema.fields().iter().map(|field| field.name().to_owned()).collect();
         let named = || {
-            let names: Vec<String> =
-                schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();
+            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
             names.join(", ")
         };
-        let Ok(image) = schema.field_with_name("image") else {
-            return Err(format!("no column `image` among {}", named()));
+        let is_of = |name: &str, is: fn(&DataType) -> bool| {
+            schema.field_with_name(name).is_ok_and(|field| is(field.data_type()))
         };
-        if !is_image(image.data_type()) {
-            let found = image.data_type();
-            return Err(format!("column `image` holds {found}, not encoded images"));
+        // A column of another type is another column, unless it is asked for or the only one.
+        let usable: Vec<String> = names
+            .iter()
+            .map(|name| {
+                let is_usable = is_of(name, is_image) || is_of(name, is_label);
+                if is_usable { name.clone() } else { String::new() }
+            })
+            .collect();
+        let found = match choice.is_empty() {
+            true => choice.find(&usable)?.or(choice.find(&names)?),
+            false => choice.find(&names)?,
+        };
+        let Some(found) = found else {
+            let has_image = names.iter().any(|name| is_of(name, is_image));
+            return Err(match has_image && (names.iter().any(|name| name == "image")) {
+                true => format!("no column `label` or `identity` among {}", named()),
+                false => format!("no column `image` among {}", named()),
+            });
+        };
+        let name = |column: usize| names[column].clone();
+        let image = name(found.image);
+        if !is_of(&image, is_image) {
+            let found = schema.field(found.image).data_type();
+            return Err(format!("column `{image}` holds {found}, not encoded images"));
         }
-        let optional = |name: &str| match schema.field_with_name(name) {
-            Err(_) => Ok(None),
-            Ok(field) if is_label(field.data_type()) => Ok(Some(name.to_owned())),
-            Ok(field) => {
-                Err(format!("column `{name}` holds {}, not integers or text", field.data_type()))
+        for column in [found.label, found.identity].into_iter().flatten() {
+            let field = schema.field(column);
+            if !is_label(field.data_type()) {
+                let (name, found) = (field.name(), field.data_type());
+                return Err(format!("column `{name}` holds {found}, not numbers or text"));
             }
-        };
-        let (label, identity) = (optional("label")?, optional("identity")?);
-        if label.is_none() && identity.is_none() {
-            return Err(format!("no column `label` or `identity` among {}", named()));
         }
-        let class_names = features.map(class_names).transpose()?.unwrap_or_default();
-        Ok(Columns { image: "image".into(), label, identity, class_names })
+        let class_names = match &found.label {
+            Some(label) => {
+                let names = features.map(|features| class_names(features, &names[*label]));
+                names.transpose()?.unwrap_or_default()
+            }
+            None => Vec::new(),
+        };
+        let guess = (!found.is_plain).then(|| found.describe(&names));
+        let (label, identity) = (found.label.map(name), found.identity.map(name));
+        Ok(Columns { image, label, identity, class_names, guess })
+    }
+
+    /// What columns were taken for what, where that was a guess.
+    pub fn guess(&self) -> Option<&str> {
+        self.guess.as_deref()
     }
 
     /// The names of the leaf columns that are read.
     pub fn needed(&self, leaf: &str) -> bool {
         let is = |column: &Option<String>| column.as_deref() == Some(leaf);
-        leaf == self.image || leaf == "image.bytes" || is(&self.label) || is(&self.identity)
+        leaf == self.image
+            || leaf.strip_suffix(".bytes") == Some(&self.image)
+            || is(&self.label)
+            || is(&self.identity)
     }
 
     /// The rows of a batch: image, and whose it is or why nobody's.
@@ -87,35 +132,25 @@ impl Columns {
         let label = self.label.as_deref().map(column).transpose()?;
         let identity = self.identity.as_deref().map(column).transpose()?;
         Ok((0..batch.num_rows()).map(move |row| {
-            let label = label.map(|column| text(column.as_ref(), row));
-            let identity = identity.map(|column| text(column.as_ref(), row));
-            (image.get(row), self.who(label, identity))
+            let label = label.map(|column| Cell::of(column.as_ref(), row));
+            let identity = identity.map(|column| Cell::of(column.as_ref(), row));
+            (image.get(row), self.who(label.as_ref(), identity.as_ref()))
         }))
     }
 
-    /// * `label`, `identity`: the values of those columns that there are, `None` where they are null
-    fn who(
-        &self,
-        label: Option<Option<String>>,
-        identity: Option<Option<String>>,
-    ) -> Result<Who, String> {
-        let null = || "its label is null".to_owned();
-        let label = label.map(|value| value.ok_or_else(null)).transpose()?;
-        let identity = identity.map(|value| value.ok_or_else(null)).transpose()?;
-        match (&label, &identity) {
-            (Some(label), None) if !self.class_names.is_empty() => {
-                // Negative labels, which stand for none, are refused by `Who`.
-                let class = label.parse::<usize>().ok();
-                match (class, class.and_then(|class| self.class_names.get(class))) {
-                    (Some(_), Some(name)) => Who::parse(Some(label), Some(name)),
-                    (Some(class), None) => {
-                        let n = self.class_names.len();
-                        Err(format!("its label is {class}, and there are {n} class names"))
-                    }
-                    (None, _) => Who::parse(Some(label), None),
-                }
+    /// * `label`, `identity`: the values of those columns that there are
+    fn who(&self, label: Option<&Cell>, identity: Option<&Cell>) -> Result<Who, String> {
+        let who = Who::of(label.map(Cell::value), identity.map(Cell::value))?;
+        match who {
+            Who::Number(class) if identity.is_none() && !self.class_names.is_empty() => {
+                let name = usize::try_from(class).ok().and_then(|i| self.class_names.get(i));
+                let name = name.ok_or_else(|| {
+                    let n = self.class_names.len();
+                    format!("its label is {class}, and there are {n} class names")
+                })?;
+                Who::of(label.map(Cell::value), Some(Value::Text(name)))
             }
-            _ => Who::parse(label.as_deref(), identity.as_deref()),
+            who => Ok(who),
         }
     }
 }
@@ -137,7 +172,7 @@ fn is_label(data_type: &DataType) -> bool {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
         DataType::Dictionary(_, values) => is_label(values),
-        other => other.is_integer(),
+        other => other.is_numeric(),
     }
 }
 
@@ -180,39 +215,67 @@ impl<'a> Images<'a> {
     }
 }
 
-/// An integer or text as text; `None` if it is null.
-fn text(array: &dyn Array, row: usize) -> Option<String> {
-    if array.is_null(row) {
-        return None;
-    }
-    macro_rules! either {
-        ($($array:ty),*) => {
-            $(if let Some(array) = array.as_any().downcast_ref::<$array>() {
-                return Some(array.value(row).to_string());
-            })*
-        };
-    }
-    either!(Int64Array, Int32Array, StringArray, LargeStringArray, StringViewArray);
-    either!(UInt64Array, UInt32Array, Int16Array, Int8Array, UInt16Array, UInt8Array);
-    let dictionary = array.as_any_dictionary_opt()?;
-    let key = text(dictionary.keys(), row)?.parse().ok();
-    let key = key.filter(|key: &usize| *key < dictionary.values().len())?;
-    text(dictionary.values().as_ref(), key)
+/// One value of a label column.
+enum Cell {
+    Missing,
+    Integer(i128),
+    Float(f64),
+    Text(String),
 }
 
-/// The names of the classes of column `label`, from Hugging Face's description; empty without any.
-fn class_names(features: &str) -> Result<Vec<String>, String> {
+impl Cell {
+    fn of(array: &dyn Array, row: usize) -> Cell {
+        if array.is_null(row) {
+            return Cell::Missing;
+        }
+        macro_rules! either {
+            ($cell:ident: $($array:ty),*) => {
+                $(if let Some(array) = array.as_any().downcast_ref::<$array>() {
+                    return Cell::$cell(array.value(row).into());
+                })*
+            };
+        }
+        either!(Integer: Int64Array, Int32Array, UInt64Array, UInt32Array);
+        either!(Integer: Int16Array, Int8Array, UInt16Array, UInt8Array);
+        either!(Text: StringArray, LargeStringArray, StringViewArray);
+        either!(Float: Float64Array, Float32Array, Float16Array);
+        if let Some(array) = array.as_any().downcast_ref::<Decimal128Array>() {
+            return Cell::Text(array.value_as_string(row));
+        }
+        if let Some(array) = array.as_any().downcast_ref::<Decimal256Array>() {
+            return Cell::Text(array.value_as_string(row));
+        }
+        let Some(dictionary) = array.as_any_dictionary_opt() else { return Cell::Missing };
+        match Cell::of(dictionary.keys(), row) {
+            Cell::Integer(key) => match usize::try_from(key) {
+                Ok(key) if key < dictionary.values().len() => {
+                    Cell::of(dictionary.values().as_ref(), key)
+                }
+                _ => Cell::Missing,
+            },
+            _ => Cell::Missing,
+        }
+    }
+
+    fn value(&self) -> Value<'_> {
+        match self {
+            Cell::Missing => Value::Missing,
+            Cell::Integer(number) => Value::Integer(*number),
+            Cell::Float(number) => Value::Float(*number),
+            Cell::Text(text) => Value::Text(text),
+        }
+    }
+}
+
+/// The names of the classes of a column, from Hugging Face's description; empty without any.
+fn class_names(features: &str, column: &str) -> Result<Vec<String>, String> {
     #[derive(Deserialize)]
     struct Description {
         info: Option<Info>,
     }
     #[derive(Deserialize)]
     struct Info {
-        features: Option<Features>,
-    }
-    #[derive(Deserialize)]
-    struct Features {
-        label: Option<Feature>,
+        features: Option<HashMap<String, serde_json::Value>>,
     }
     #[derive(Deserialize)]
     struct Feature {
@@ -222,8 +285,11 @@ fn class_names(features: &str) -> Result<Vec<String>, String> {
     }
     let description: Description = serde_json::from_str(features)
         .map_err(|e| format!("its description under `huggingface`: {e}"))?;
-    let label = description.info.and_then(|info| info.features).and_then(|f| f.label);
-    let label = label.filter(|label| label.kind.as_deref() == Some("ClassLabel"));
+    let features = description.info.and_then(|info| info.features);
+    let feature = features.and_then(|mut features| features.remove(column));
+    // A description of another shape is that of another kind of column.
+    let feature = feature.and_then(|feature| serde_json::from_value::<Feature>(feature).ok());
+    let label = feature.filter(|label| label.kind.as_deref() == Some("ClassLabel"));
     Ok(label.and_then(|label| label.names).unwrap_or_default())
 }
 
@@ -241,7 +307,7 @@ mod tests {
     }
 
     fn whose(batch: &RecordBatch, features: Option<&str>) -> Vec<Result<Who, String>> {
-        let columns = Columns::find(&batch.schema(), features).unwrap();
+        let columns = Columns::find(&batch.schema(), features, &ColumnChoice::default()).unwrap();
         columns.rows(batch).unwrap().map(|(_, who)| who).collect()
     }
 
@@ -251,8 +317,18 @@ mod tests {
 
     #[test]
     fn labels_of_every_type_are_read() {
-        let numbers = [Ok(Who::Number(3)), Err("its label is null".into()), Ok(Who::Number(127))];
-        let columns: [ArrayRef; 3] = [
+        let numbers =
+            [Ok(Who::Number(3)), Err("the label is missing".into()), Ok(Who::Number(127))];
+        let columns: [ArrayRef; 8] = [
+            Arc::new(Float64Array::from(vec![Some(3.0), None, Some(127.0)])),
+            Arc::new(Float32Array::from(vec![Some(3.0), None, Some(127.0)])),
+            Arc::new(
+                Decimal128Array::from(vec![Some(30), None, Some(1270)])
+                    .with_precision_and_scale(9, 1)
+                    .unwrap(),
+            ),
+            Arc::new(StringViewArray::from(vec![Some("3.0"), None, Some("+127")])),
+            Arc::new(UInt64Array::from(vec![Some(3), None, Some(127)])),
             Arc::new(Int64Array::from(vec![Some(3), None, Some(127)])),
             Arc::new(UInt8Array::from(vec![Some(3), None, Some(127)])),
             Arc::new(LargeStringArray::from(vec![Some("3"), None, Some("127")])),
@@ -280,6 +356,33 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_other_tools_and_of_the_users_choice_are_read() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![3, 3, 3]));
+        let other: ArrayRef = Arc::new(Float32Array::from(vec![0.5; 3]));
+        for (image, label, choice) in [
+            ("jpg", "cls", ""),
+            ("image", "person_id", ""),
+            ("img", "class", ""),
+            ("x", "y", "image=x,label=y"),
+            ("image", "y", "identity=y"),
+        ] {
+            let choice =
+                if choice.is_empty() { Default::default() } else { choice.parse().unwrap() };
+            let columns =
+                vec![("score", other.clone()), (label, numbers.clone()), (image, images())];
+            let batch = batch(columns);
+            let columns = Columns::find(&batch.schema(), None, &choice).unwrap();
+            assert!(columns.needed(image) && columns.needed(&format!("{image}.bytes")));
+            let whose: Vec<_> = columns.rows(&batch).unwrap().map(|(_, who)| who).collect();
+            assert_eq!(whose, [Ok(Who::Number(3)), Ok(Who::Number(3)), Ok(Who::Number(3))]);
+        }
+        let batch = batch(vec![("image", images()), ("label", numbers)]);
+        let problem =
+            Columns::find(&batch.schema(), None, &"label=who".parse().unwrap()).unwrap_err();
+        assert_eq!(problem, "no column `who` among `image`, `label`");
+    }
+
+    #[test]
     fn images_are_binary_or_the_bytes_of_structs() {
         let plain =
             batch(vec![("image", images()), ("label", Arc::new(Int8Array::from(vec![0; 3])))]);
@@ -290,7 +393,7 @@ mod tests {
             ("label", Arc::new(Int8Array::from(vec![0; 3]))),
         ]);
         for batch in [plain, nested] {
-            let columns = Columns::find(&batch.schema(), None).unwrap();
+            let columns = Columns::find(&batch.schema(), None, &ColumnChoice::default()).unwrap();
             let found: Vec<_> = columns.rows(&batch).unwrap().map(|(image, _)| image).collect();
             assert_eq!(found, [RowImage::Bytes(b"a"), RowImage::Missing, RowImage::Bytes(b"c")]);
         }
@@ -299,17 +402,18 @@ mod tests {
     #[test]
     fn what_a_table_lacks_is_said_with_what_it_has() {
         let check = |columns, expected: &str| {
-            let error = Columns::find(&batch(columns).schema(), None).unwrap_err();
+            let error = Columns::find(&batch(columns).schema(), None, &ColumnChoice::default())
+                .unwrap_err();
             assert_eq!(error, expected);
         };
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![0; 3]));
         check(
-            vec![("img", images()), ("label", numbers.clone())],
-            "no column `image` among `img`, `label`",
+            vec![("pixels", images()), ("label", numbers.clone())],
+            "no column `image` among `pixels`, `label`",
         );
         check(
-            vec![("image", images()), ("class", numbers.clone())],
-            "no column `label` or `identity` among `image`, `class`",
+            vec![("image", images()), ("age", numbers.clone())],
+            "no column `label` or `identity` among `image`, `age`",
         );
         check(
             vec![("image", numbers.clone()), ("label", numbers)],
@@ -317,7 +421,7 @@ mod tests {
         );
         check(
             vec![("image", images()), ("label", images())],
-            "column `label` holds Binary, not integers or text",
+            "column `label` holds Binary, not numbers or text",
         );
     }
 }

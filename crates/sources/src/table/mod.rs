@@ -17,6 +17,7 @@ pub use self::read::Table;
 use self::read::{Part, left_out};
 use crate::{
     catalogue::{Catalogue, Sealed},
+    columns::ColumnChoice,
     error::SourceError,
     index::Index,
     reject::ReadError,
@@ -57,10 +58,15 @@ impl TableSource {
     ///
     /// [`SourceError`] if a table cannot be read, there is no row, the disk is full, or the user
     /// interrupts.
-    pub fn open(raw: &Path, scratch: &Path, quiet: bool) -> Result<TableSource, SourceError> {
+    pub fn open(
+        raw: &Path,
+        scratch: &Path,
+        choice: &ColumnChoice,
+        quiet: bool,
+    ) -> Result<TableSource, SourceError> {
         let name = raw.display().to_string();
         let files = files(raw, ENDINGS, "tables (.parquet or .arrow)")?;
-        let tables = files.par_iter().map(|path| Table::open(path));
+        let tables = files.par_iter().map(|path| Table::open(path, choice));
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
         let mut source = TableSource {
             name,
@@ -72,6 +78,9 @@ impl TableSource {
             order: Vec::new(),
             left_out: Vec::new(),
         };
+        if let Some(guess) = tables.first().and_then(Table::guess) {
+            tracing::warn!("{}: its columns are {guess}; --columns says otherwise", source.name);
+        }
         source.list(&tables, quiet)?;
         let bytes = units::bytes(source.spool.len());
         tracing::info!("{}: {bytes} of images unpacked", source.name);
@@ -100,10 +109,10 @@ impl TableSource {
             }
         }
         progress.finish();
-        if self.left_out.len() == catalogue.len() {
+        if catalogue.is_nobody() {
             return Err(nothing(&self.name, &self.left_out));
         }
-        Sealed { index: self.index, order: self.order } = catalogue.seal(&self.name)?;
+        Sealed { index: self.index, order: self.order } = catalogue.seal(&self.name, |_| 1);
         Ok(())
     }
 
@@ -120,20 +129,17 @@ impl TableSource {
         let start = first - self.firsts[file];
         self.left_out.extend(left_out(part.left_out, &self.file_name(file), start));
         for (row, found) in (start..).zip(part.rows) {
-            let clash = |problem| {
-                let path = self.files[file].display();
-                SourceError::clash(&format!("{path}: row {row}"), problem)
+            let (who, (start, n_bytes)) = match found {
+                None => (Err(String::new()), (0, 0)),
+                Some((who, start, n_bytes)) => (Ok(who), (start, n_bytes)),
             };
-            let (start, n_bytes) = match found {
-                None => {
-                    catalogue.push_nobody().map_err(clash)?;
-                    (0, 0)
-                }
-                Some((who, start, n_bytes)) => {
-                    catalogue.push(who).map_err(clash)?;
-                    (start, n_bytes)
-                }
-            };
+            let is_listed = who.is_err();
+            if let Some(problem) = catalogue.push_or_leave_out(&self.name, who)?
+                && !is_listed
+            {
+                let source = format!("{}/{row}", self.file_name(file));
+                self.left_out.push(LeftOut { source, reject: Reject::NoLabel(problem) });
+            }
             self.places.push((start, n_bytes));
         }
         Ok(())

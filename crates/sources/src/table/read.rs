@@ -21,8 +21,8 @@ use super::{
     parquet_file::ParquetFile,
 };
 use crate::{
-    arrow_file::ArrowFile, catalogue::Who, error::SourceError, file::check_size, reject::Reject,
-    source::LeftOut, spool::Spool,
+    arrow_file::ArrowFile, columns::ColumnChoice, error::SourceError, file::check_size, label::Who,
+    reject::Reject, source::LeftOut, spool::Spool,
 };
 
 /// Rows are decoded in batches of about so many bytes.
@@ -59,25 +59,25 @@ impl Table {
     /// # Errors
     ///
     /// [`SourceError`] if it is none, or has other columns.
-    pub fn open(path: &Path) -> Result<Table, SourceError> {
+    pub fn open(path: &Path, choice: &ColumnChoice) -> Result<Table, SourceError> {
         let mut magic = Vec::with_capacity(6);
         let file = File::open(path).map_err(SourceError::at("open", path))?;
         file.take(6).read_to_end(&mut magic).map_err(SourceError::at("read", path))?;
         guarded(path, || match &magic[..] {
-            [b'P', b'A', b'R', b'1', ..] => Table::parquet(path),
+            [b'P', b'A', b'R', b'1', ..] => Table::parquet(path, choice),
             b"ARROW1" => {
                 let file = ArrowFile::open(path).map_err(say)?;
-                Table::arrow(file.schema(), Layout::ArrowFile)
+                Table::arrow(file.schema(), Layout::ArrowFile, choice)
             }
             [0xff, 0xff, 0xff, 0xff, ..] => {
                 let reader = StreamReader::try_new(open(path)?, None).map_err(say)?;
-                Table::arrow(&reader.schema(), Layout::ArrowStream)
+                Table::arrow(&reader.schema(), Layout::ArrowStream, choice)
             }
             _ => Err("begins neither as Parquet nor as Arrow does".into()),
         })
     }
 
-    fn parquet(path: &Path) -> Result<Table, String> {
+    fn parquet(path: &Path, choice: &ColumnChoice) -> Result<Table, String> {
         let file = File::open(path).and_then(ParquetFile::new).map_err(|e| e.to_string())?;
         file.check_footer().map_err(|e| e.to_string())?;
         // What Arrow keeps beside Parquet's own schema would bring other types of the same values.
@@ -91,13 +91,18 @@ impl Table {
             parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok();
         let features = described.as_ref().and_then(|schema| schema.metadata().get(FEATURES_KEY));
         let features = features.map(String::as_str);
-        let columns = Columns::find(metadata.schema(), features)?;
+        let columns = Columns::find(metadata.schema(), features, choice)?;
         Ok(Table { columns, layout: Layout::Parquet(metadata) })
     }
 
-    fn arrow(schema: &Schema, layout: Layout) -> Result<Table, String> {
+    fn arrow(schema: &Schema, layout: Layout, choice: &ColumnChoice) -> Result<Table, String> {
         let features = schema.metadata().get(FEATURES_KEY).map(String::as_str);
-        Ok(Table { columns: Columns::find(schema, features)?, layout })
+        Ok(Table { columns: Columns::find(schema, features, choice)?, layout })
+    }
+
+    /// What columns were taken for what, where that was a guess.
+    pub fn guess(&self) -> Option<&str> {
+        self.columns.guess()
     }
 
     /// Number of parts that can be read by themselves.

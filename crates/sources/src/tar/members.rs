@@ -10,6 +10,9 @@ const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
 /// Bytes that can be read forwards and passed over.
 pub trait Forward: Read {
+    /// How many bytes are left, where that is known.
+    fn left(&self) -> Option<u64>;
+
     /// Passes over `n` bytes; whether there were as many.
     ///
     /// # Errors
@@ -19,6 +22,10 @@ pub trait Forward: Read {
 }
 
 impl Forward for &[u8] {
+    fn left(&self) -> Option<u64> {
+        Some(self.len() as u64)
+    }
+
     fn skip(&mut self, n: u64) -> io::Result<bool> {
         let whole = self.len() as u64 >= n;
         let n = usize::try_from(n).unwrap_or(usize::MAX).min(self.len());
@@ -59,7 +66,25 @@ pub struct Members<R> {
     /// Content of the current member that is not read yet.
     content: u64,
     is_closed: bool,
+    /// Stretches that were stepped over; nothing where damage is an error.
+    damage: Option<Vec<Stretch>>,
+    /// A header that was read ahead; `at` is where it begins.
+    pending: Option<Header>,
 }
+
+/// A stretch of a damaged tar file without a member that can be read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it begins.
+    pub start: u64,
+    /// Where the next member begins, or the file ends.
+    pub end: u64,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// More stretches are stepped over but not kept one by one.
+const STRETCHES_MAX: usize = 1000;
 
 /// What special headers say of the member after them.
 #[derive(Default)]
@@ -71,7 +96,17 @@ struct Extension {
 impl<R: Forward> Members<R> {
     /// The members of `input`, from its start.
     pub fn new(input: R) -> Members<R> {
-        Members { input, at: 0, rest: 0, content: 0, is_closed: false }
+        Members { input, at: 0, rest: 0, content: 0, is_closed: false, damage: None, pending: None }
+    }
+
+    /// The same, stepping over damage: reading goes on with the next block that is a header.
+    pub fn salvaging(input: R) -> Members<R> {
+        Members { damage: Some(Vec::new()), ..Members::new(input) }
+    }
+
+    /// The stretches that were stepped over, the first thousand.
+    pub fn damage(&self) -> &[Stretch] {
+        self.damage.as_deref().unwrap_or_default()
     }
 
     /// Whether the mark was met that ends a tar file; without it the file may have lost its end.
@@ -83,8 +118,52 @@ impl<R: Forward> Members<R> {
     ///
     /// # Errors
     ///
-    /// [`Fault`] at damage, or where the input cannot be read.
+    /// [`Fault`] at damage that is not stepped over, or where the input cannot be read.
     pub fn advance(&mut self) -> Result<Option<Member>, Fault> {
+        loop {
+            let fault = match self.next_member() {
+                Err(fault) if self.damage.is_some() => fault,
+                member => return member,
+            };
+            let found = self.resume();
+            let (start, problem) = (fault.offset, fault.problem);
+            let end = self.at;
+            let kept = self.damage.get_or_insert_default();
+            if kept.len() < STRETCHES_MAX {
+                kept.push(Stretch { start, end, problem });
+            }
+            if !found {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Goes on to the next block that is a header, which is then read first; whether there is one.
+    /// Only the layouts with a magic count, which chance does not make.
+    fn resume(&mut self) -> bool {
+        (self.rest, self.content) = (0, 0);
+        let mut block = [0; BLOCK];
+        loop {
+            let mut filled = 0;
+            while filled < BLOCK {
+                match self.input.read(&mut block[filled..]) {
+                    Ok(0) => return false,
+                    Ok(n) => filled += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    // What cannot be read, or unpacked, ends the file.
+                    Err(_) => return false,
+                }
+            }
+            let header = Header(block);
+            if &block[257..262] == b"ustar" && header.is_whole() {
+                self.pending = Some(header);
+                return true;
+            }
+            self.at += BLOCK as u64;
+        }
+    }
+
+    fn next_member(&mut self) -> Result<Option<Member>, Fault> {
         let mut extension = Extension::default();
         loop {
             self.pass_over()?;
@@ -143,6 +222,12 @@ impl<R: Forward> Members<R> {
         Ok(Some(bytes))
     }
 
+    /// Whether the content of the member last given is all there, as far as that can be told
+    /// without reading it.
+    pub fn is_whole(&self) -> bool {
+        self.input.left().is_none_or(|left| self.content <= left)
+    }
+
     /// Notes that a content of so many bytes follows.
     fn enter(&mut self, n_bytes: u64) -> Result<(), Fault> {
         let offset = self.at;
@@ -187,6 +272,10 @@ impl<R: Forward> Members<R> {
     /// The header that comes next, unless the file ends here.
     fn header(&mut self) -> Result<Option<Header>, Fault> {
         let offset = self.at;
+        if let Some(header) = self.pending.take() {
+            self.at += BLOCK as u64;
+            return Ok(Some(header));
+        }
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while filled < BLOCK {
@@ -216,6 +305,7 @@ fn cut_short(offset: u64) -> Fault {
     Fault { offset, problem: "the file is cut short".into() }
 }
 
+#[derive(Debug)]
 struct Header([u8; BLOCK]);
 
 impl Header {
@@ -402,6 +492,40 @@ mod tests {
         let mut members = Members::new(&whole[..1536]);
         while members.advance().unwrap().is_some() {}
         assert!(!members.is_closed());
+    }
+
+    #[test]
+    fn members_behind_damage_are_found_again() {
+        let names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"];
+        let whole = built(&names, tar::Header::new_gnu);
+        let find = |bytes: &[u8]| {
+            let mut members = Members::salvaging(bytes);
+            let mut found = Vec::new();
+            while let Some(member) = members.advance().unwrap() {
+                if members.is_whole() {
+                    found.push(String::from_utf8(member.name).unwrap());
+                }
+            }
+            let damage: Vec<_> = members.damage().iter().map(|s| (s.start, s.end)).collect();
+            (found, damage)
+        };
+        assert_eq!(find(&whole), (names.map(str::to_owned).to_vec(), vec![]));
+        // The headers are at 0, 512, 1536 and 3072.
+        let mut flipped = whole.clone();
+        flipped[1536 + 3] ^= 1;
+        assert_eq!(find(&flipped).0, ["a.jpg", "b.jpg", "d.jpg"]);
+        assert_eq!(find(&flipped).1, [(1536, 3072)]);
+        let mut holed = whole.clone();
+        holed[512..2000].fill(0xee);
+        assert_eq!(find(&holed), (vec!["a.jpg".into(), "d.jpg".into()], vec![(512, 3072)]));
+        let (found, damage) = find(&whole[..3600]);
+        assert_eq!(
+            (found, damage.len()),
+            (vec!["a.jpg".into(), "b.jpg".into(), "c.jpg".into()], 1)
+        );
+        for cut in 0..whole.len() {
+            find(&whole[..cut]);
+        }
     }
 
     #[test]

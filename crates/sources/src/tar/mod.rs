@@ -22,7 +22,8 @@ use crate::{
     error::SourceError,
     index::Index,
     names::Names,
-    reject::ReadError,
+    recordio::Damaged,
+    reject::{ReadError, Reject},
     shards::files,
     source::{LeftOut, Source, nothing, write_paths},
     spool::Spool,
@@ -61,7 +62,12 @@ impl TarSource {
     /// # Errors
     ///
     /// [`SourceError`] if a shard cannot be read, there is no sample, or the user interrupts.
-    pub fn open(raw: &Path, scratch: &Path, quiet: bool) -> Result<TarSource, SourceError> {
+    pub fn open(
+        raw: &Path,
+        scratch: &Path,
+        damaged: Damaged,
+        quiet: bool,
+    ) -> Result<TarSource, SourceError> {
         let name = raw.display().to_string();
         let shards = files(raw, ENDINGS, "shards (.tar, .tar.gz or .tar.zst)")?;
         let packings = shards.iter().map(|shard| Packing::of(shard));
@@ -79,7 +85,7 @@ impl TarSource {
             order: Vec::new(),
             left_out: Vec::new(),
         };
-        source.list(&packings, quiet)?;
+        source.list(&packings, damaged, quiet)?;
         if let Some(spool) = &source.spool {
             let bytes = units::bytes(spool.len());
             tracing::info!("{}: {bytes} of images unpacked", source.name);
@@ -87,7 +93,12 @@ impl TarSource {
         Ok(source)
     }
 
-    fn list(&mut self, packings: &[Packing], quiet: bool) -> Result<(), SourceError> {
+    fn list(
+        &mut self,
+        packings: &[Packing],
+        damaged: Damaged,
+        quiet: bool,
+    ) -> Result<(), SourceError> {
         let progress = Progress::new("list", "shards", self.shards.len() as u64, quiet);
         let mut catalogue = Catalogue::default();
         // As many at once as there are threads: what a wave holds, it holds twice.
@@ -98,7 +109,7 @@ impl TarSource {
             }
             let end = (start + wave).min(self.shards.len());
             let read = |i: usize| {
-                let shard = read_shard(&self.shards[i], packings[i], self.spool.as_ref());
+                let shard = read_shard(&self.shards[i], packings[i], self.spool.as_ref(), damaged);
                 progress.add(1);
                 shard
             };
@@ -108,10 +119,10 @@ impl TarSource {
             }
         }
         progress.finish();
-        if catalogue.len() == 0 {
+        if catalogue.is_nobody() {
             return Err(nothing(&self.name, &self.left_out));
         }
-        Sealed { index: self.index, order: self.order } = catalogue.seal(&self.name)?;
+        Sealed { index: self.index, order: self.order } = catalogue.seal(&self.name, |_| 1);
         Ok(())
     }
 
@@ -123,8 +134,11 @@ impl TarSource {
     ) -> Result<(), SourceError> {
         let Shard { places, whose, names, left_out } = shard;
         for (k, who) in whose.into_iter().enumerate() {
-            let place = || format!("{}: {}", self.shards[i].display(), names.get(k));
-            catalogue.push(who).map_err(|problem| SourceError::clash(&place(), problem))?;
+            if let Some(problem) = catalogue.push_or_leave_out(&self.name, Ok(who))? {
+                let shard = self.shards[i].file_name().unwrap_or_default().to_string_lossy();
+                let source = format!("{shard}/{}", names.get(k));
+                self.left_out.push(LeftOut { source, reject: Reject::NoLabel(problem) });
+            }
         }
         let shard = i as u32;
         let located = |Place { start, n_bytes }| Located { start, n_bytes, shard };
@@ -209,21 +223,27 @@ impl Packing {
     }
 }
 
-fn read_shard(path: &Path, packing: Packing, spool: Option<&Spool>) -> Result<Shard, SourceError> {
+fn read_shard(
+    path: &Path,
+    packing: Packing,
+    spool: Option<&Spool>,
+    damaged: Damaged,
+) -> Result<Shard, SourceError> {
     let file = File::open(path).map_err(SourceError::at("open", path))?;
     match packing {
         Packing::Plain => {
             let size = file.metadata().map_err(SourceError::at("look at", path))?.len();
             let file = BufReader::with_capacity(WINDOW_BYTES, file);
-            samples::read(path, Plain { file, left: size }, None)
+            samples::read(path, Plain { file, left: size }, None, damaged)
         }
         Packing::Gzip => {
             let file = BufReader::with_capacity(1 << 16, file);
-            samples::read(path, Unpacking(BufReader::new(MultiGzDecoder::new(file))), spool)
+            let unpacked = BufReader::new(MultiGzDecoder::new(file));
+            samples::read(path, Unpacking(unpacked), spool, damaged)
         }
         Packing::Zstd => {
             let unpacked = zstd::Decoder::new(file).map_err(SourceError::at("unpack", path))?;
-            samples::read(path, Unpacking(BufReader::new(unpacked)), spool)
+            samples::read(path, Unpacking(BufReader::new(unpacked)), spool, damaged)
         }
     }
 }
@@ -243,6 +263,10 @@ impl Read for Plain {
 }
 
 impl Forward for Plain {
+    fn left(&self) -> Option<u64> {
+        Some(self.left)
+    }
+
     fn skip(&mut self, n: u64) -> io::Result<bool> {
         let Some(step) = i64::try_from(n).ok().filter(|_| n <= self.left) else {
             return Ok(false);
@@ -263,6 +287,10 @@ impl<R: Read> Read for Unpacking<R> {
 }
 
 impl<R: Read> Forward for Unpacking<R> {
+    fn left(&self) -> Option<u64> {
+        None
+    }
+
     fn skip(&mut self, n: u64) -> io::Result<bool> {
         Ok(io::copy(&mut (&mut self.0).take(n), &mut io::sink())? == n)
     }

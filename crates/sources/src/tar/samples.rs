@@ -9,10 +9,17 @@ use std::{
 use pfc_image::has_image_extension;
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::members::{Fault, Forward, Members};
+use super::members::{Fault, Forward, Member, Members};
 use crate::{
-    catalogue::Who, error::SourceError, file::check_size, names::Names, reject::Reject,
-    source::LeftOut, spool::Spool,
+    error::SourceError,
+    file::check_size,
+    label::{Value, Who},
+    names::Names,
+    recordio::Damaged,
+    reject::Reject,
+    source::LeftOut,
+    spool::Spool,
+    walk::is_system,
 };
 
 /// Labels are short; a JSON description may hold more than the label.
@@ -57,12 +64,13 @@ impl Sample {
     fn who(&mut self) -> Result<Who, String> {
         let [cls, json] = self.labels.each_mut().map(Option::take);
         match (cls.transpose()?, json.transpose()?) {
-            (Some(Who::Number(a)), Some(Who::Both(b, _))) if a != b => {
+            (Some(Who::Number(a) | Who::Exponent(a, _)), Some(Who::Both(b, _))) if a != b => {
                 Err(format!("its .cls says {a}, its .json {b}"))
             }
-            (Some(Who::Number(number)), Some(Who::Both(_, name) | Who::Name(name))) => {
-                Ok(Who::Both(number, name))
-            }
+            (
+                Some(Who::Number(number) | Who::Exponent(number, _)),
+                Some(Who::Both(_, name) | Who::Name(name)),
+            ) => Ok(Who::Both(number, name)),
             (Some(who), _) | (None, Some(who)) => Ok(who),
             (None, None) => Err("no .cls or .json names it".into()),
         }
@@ -74,48 +82,30 @@ impl Sample {
 ///
 /// # Errors
 ///
-/// [`SourceError`] at damage, or where the spool is full.
-pub fn read(path: &Path, input: impl Forward, spool: Option<&Spool>) -> Result<Shard, SourceError> {
+/// [`SourceError`] at damage that is not to be salvaged, or where the spool is full.
+pub fn read(
+    path: &Path,
+    input: impl Forward,
+    spool: Option<&Spool>,
+    damaged: Damaged,
+) -> Result<Shard, SourceError> {
     let fault =
         |Fault { offset, problem }| SourceError::Tar { path: path.to_path_buf(), offset, problem };
     let shard_name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut reader = Reader {
-        members: Members::new(input),
+        members: match damaged {
+            Damaged::Refuse => Members::new(input),
+            Damaged::Salvage => Members::salvaging(input),
+        },
         shard_name: shard_name.into_owned(),
         shard: Shard::default(),
         current: Default::default(),
         open: HashMap::new(),
     };
     while let Some(member) = reader.members.advance().map_err(fault)? {
-        let Some((key, extension)) = split(&member.name) else { continue };
-        let Ok(name) = std::str::from_utf8(&member.name) else {
-            if has_image_extension(Path::new(&*String::from_utf8_lossy(&member.name))) {
-                reader.leave_out(&String::from_utf8_lossy(&member.name), Reject::NameNotUtf8);
-            }
-            continue;
-        };
-        if has_image_extension(Path::new(name)) {
-            if member.is_link {
-                let link = "a link to another member".into();
-                reader.leave_out(name, Reject::Unreadable(link));
-                continue;
-            }
-            if let Err(reject) = check_size(member.n_bytes) {
-                reader.leave_out(name, reject);
-                continue;
-            }
-            let mut place = Place { start: member.start, n_bytes: member.n_bytes as u32 };
-            if let Some(spool) = spool {
-                let image = reader.members.content(member.n_bytes).map_err(fault)?;
-                place.start = spool.push(&image.unwrap_or_default())?;
-            }
-            reader.image(key, place, name);
-        } else if matches!(extension, b"cls" | b"json") {
-            let content = reader.members.content(LABEL_BYTES_MAX).map_err(fault)?;
-            let is_cls = extension == b"cls";
-            reader.label(key, is_cls, label(content.as_deref(), is_cls));
-        }
+        reader.member(&member, spool, damaged, &fault)?;
     }
+    reader.list_damage(path);
     if !reader.members.is_closed() {
         tracing::warn!("{}: the mark at its end is missing: is the copy complete?", path.display());
     }
@@ -137,6 +127,80 @@ struct Reader<R> {
     current: (Vec<u8>, Sample),
     /// Samples that were met and not found whole, by key. Usually there is none.
     open: HashMap<Vec<u8>, Sample>,
+}
+
+impl<R: Forward> Reader<R> {
+    fn member(
+        &mut self,
+        member: &Member,
+        spool: Option<&Spool>,
+        damaged: Damaged,
+        fault: &impl Fn(Fault) -> SourceError,
+    ) -> Result<(), SourceError> {
+        let text = String::from_utf8_lossy(&member.name);
+        if is_of_system(&text) {
+            self.leave_out(&text, Reject::SystemFile);
+            return Ok(());
+        }
+        let Some((key, extension)) = split(&member.name) else { return Ok(()) };
+        let is_image = has_image_extension(Path::new(&*text));
+        let Ok(name) = std::str::from_utf8(&member.name) else {
+            if is_image {
+                self.leave_out(&text, Reject::NameNotUtf8);
+            }
+            return Ok(());
+        };
+        let is_cls = extension.eq_ignore_ascii_case(b"cls");
+        // The content of what the file ends in is damage, which is listed by its place.
+        let is_cut = damaged == Damaged::Salvage && !self.members.is_whole();
+        if is_image && member.is_link {
+            self.leave_out(name, Reject::Unreadable("a link to another member".into()));
+        } else if is_image && !is_cut {
+            if let Err(reject) = check_size(member.n_bytes) {
+                self.leave_out(name, reject);
+                return Ok(());
+            }
+            let mut place = Place { start: member.start, n_bytes: member.n_bytes as u32 };
+            if let Some(spool) = spool {
+                match (self.members.content(member.n_bytes), damaged) {
+                    (Ok(image), _) => place.start = spool.push(&image.unwrap_or_default())?,
+                    (Err(e), Damaged::Refuse) => return Err(fault(e)),
+                    (Err(Fault { problem, .. }), Damaged::Salvage) => {
+                        self.leave_out(name, Reject::Damaged(problem));
+                        return Ok(());
+                    }
+                }
+            }
+            self.image(key, place, name);
+        } else if !is_cut && (is_cls || extension.eq_ignore_ascii_case(b"json")) {
+            match (self.members.content(LABEL_BYTES_MAX), damaged) {
+                (Ok(content), _) => self.label(key, is_cls, label(content.as_deref(), is_cls)),
+                (Err(e), Damaged::Refuse) => return Err(fault(e)),
+                // It is met again by whoever goes on to the next member.
+                (Err(_), Damaged::Salvage) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the stretches that were stepped over.
+    fn list_damage(&mut self, path: &Path) {
+        let damage = self.members.damage();
+        if damage.is_empty() {
+            return;
+        }
+        tracing::warn!("{}: {} damaged stretches were stepped over", path.display(), damage.len());
+        let left_out = damage.iter().map(|stretch| LeftOut {
+            source: format!("{}: bytes {} to {}", self.shard_name, stretch.start, stretch.end),
+            reject: Reject::Damaged(stretch.problem.clone()),
+        });
+        self.shard.left_out.extend(left_out);
+    }
+}
+
+/// Whether a part of a member's path is a system's name; `.` is none.
+fn is_of_system(name: &str) -> bool {
+    name.split('/').any(|part| !matches!(part, "" | "." | "..") && is_system(part.as_ref()))
 }
 
 impl<R> Reader<R> {
@@ -221,14 +285,13 @@ fn label(content: Option<&[u8]>, is_cls: bool) -> Result<Option<Who>, String> {
         let text = std::str::from_utf8(content).map_err(|_| "its label is not valid UTF-8")?;
         return Who::parse(Some(text), None).map(Some);
     }
-    let described: Described =
+    let Described { label, identity } =
         serde_json::from_slice(content).map_err(|e| format!("its .json: {e}"))?;
-    let text = |scalar: Option<Scalar>| scalar.map(Scalar::text).transpose();
-    let (label, identity) = (text(described.label)?, text(described.identity)?);
-    if label.is_none() && identity.is_none() {
-        return Ok(None);
+    let label = label.as_ref().map(Scalar::value).transpose()?;
+    match (label, identity.as_ref().map(Scalar::value).transpose()?) {
+        (None, None) => Ok(None),
+        (label, identity) => Who::of(label, identity).map(Some),
     }
-    Who::parse(label.as_deref(), identity.as_deref()).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -242,17 +305,19 @@ struct Described {
 enum Scalar {
     Unsigned(u64),
     Signed(i64),
+    Float(f64),
     Text(String),
     Other(IgnoredAny),
 }
 
 impl Scalar {
-    fn text(self) -> Result<String, String> {
+    fn value(&self) -> Result<Value<'_>, String> {
         match self {
-            Scalar::Unsigned(number) => Ok(number.to_string()),
-            Scalar::Signed(number) => Ok(number.to_string()),
-            Scalar::Text(text) => Ok(text),
-            Scalar::Other(IgnoredAny) => Err("its label is neither an integer nor text".into()),
+            Scalar::Unsigned(number) => Ok(Value::Integer((*number).into())),
+            Scalar::Signed(number) => Ok(Value::Integer((*number).into())),
+            Scalar::Float(number) => Ok(Value::Float(*number)),
+            Scalar::Text(text) => Ok(Value::Text(text)),
+            Scalar::Other(IgnoredAny) => Err("its label is neither a number nor text".into()),
         }
     }
 }
@@ -269,7 +334,7 @@ mod tests {
             builder.append_data(&mut header, name, *content).unwrap();
         }
         let bytes = builder.into_inner().unwrap();
-        read(Path::new("x.tar"), &bytes[..], None).unwrap()
+        read(Path::new("x.tar"), &bytes[..], None, Damaged::Refuse).unwrap()
     }
 
     fn found(shard: &Shard) -> Vec<(&str, Who)> {
@@ -293,17 +358,36 @@ mod tests {
             ("5.cls", b"9"),
             ("2.cls", b"7"),
             ("README", b""),
-            ("._1.jpg", b""),
+            ("6.jpg", b"x"),
+            ("6.json", br#"{"label": 3.0}"#),
+            ("./7.jpg", b"x"),
+            ("./7.CLS", b"+4.0\n"),
         ]);
         let expected = [
             ("d/1.jpg", Who::Number(5)),
             ("2.face.png", Who::Both(7, "Bob".into())),
             ("5.png", Who::Both(9, "Eve".into())),
+            ("6.jpg", Who::Number(3)),
+            ("7.jpg", Who::Number(4)),
             ("3.jpg", Who::Name("Ann".into())),
             ("4.jpg", Who::Number(12)),
         ];
         assert_eq!(found(&shard), expected);
         assert_eq!(shard.left_out.len(), 0);
+    }
+
+    #[test]
+    fn what_systems_leave_behind_is_passed_over() {
+        let shard = shard(&[
+            ("a/1.jpg", b"x"),
+            ("a/._1.jpg", b"x"),
+            ("a/1.cls", b"0"),
+            ("__MACOSX/a/1.jpg", b"x"),
+            (".DS_Store", b"x"),
+        ]);
+        assert_eq!(found(&shard), [("a/1.jpg", Who::Number(0))]);
+        assert!(shard.left_out.iter().all(|l| l.reject == Reject::SystemFile));
+        assert_eq!(shard.left_out.len(), 3);
     }
 
     #[test]
