@@ -10,6 +10,7 @@
 //! middle of the rendezvous too. One that hangs fails them after the group's timeout, and one whose
 //! machine loses power after a minute. Any such failure is final for the group.
 
+mod compute;
 mod error;
 mod ffi;
 mod group;
@@ -20,6 +21,7 @@ mod rendezvous;
 mod slurm;
 mod store;
 
+pub use compute::Compute;
 pub use error::C10dError;
 pub use group::{GroupOptions, Pending, ProcessGroup, Reduce, nccl_available};
 pub use reducer::Reducer;

@@ -13,7 +13,9 @@ mod log;
 mod output;
 mod progress;
 
-pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of};
+pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of, program};
 pub use log::{Verbosity, init_log};
-pub use output::{Format, print_json, print_table, table};
+pub use output::{
+    Format, Stdout, divert_stdout, print_json, print_table, print_text, stdout, table,
+};
 pub use progress::Progress;

@@ -6,6 +6,7 @@
 mod dir;
 mod error;
 mod file;
+pub mod manifest;
 
 pub use dir::AtomicDir;
 pub use error::DurableError;

@@ -6,8 +6,10 @@ use anyhow::Context;
 use pfc_c10d::{C10dError, Rendezvous};
 use pfc_cli::{
     Format, HintFinder, Hinted, Outcome, Verbosity, completions::CompletionsArgs, hint_of,
-    print_json,
+    interrupt, print_json, print_text,
 };
+
+use pfc_model::libtorch::guarded;
 
 use crate::{
     TrainError,
@@ -83,7 +85,10 @@ The folder of a run:
   last.ckpt         a link to the newest checkpoint, for `pfc-eval --model`
   best.ckpt         a link to the best by `checkpoint.best`, if that is set
 
-Ctrl-C saves a checkpoint and ends; a second Ctrl-C ends at once.
+Ctrl-C, SIGTERM and SIGHUP save a checkpoint and end the run; a second one ends it at once.
+
+Exit codes: 0 the run is finished, 2 it could not go on, and of a run that a signal stopped, with a
+checkpoint saved, 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP, so that `run && eval` stops there.
 
 Several ranks share the images of a step and the class centres. Start them with
   pfc-train run CONFIG --nproc-per-node 8                 on one machine, or
@@ -137,6 +142,10 @@ pub const HINTS: &[HintFinder] = &[
 ///
 /// What went wrong, for [`pfc_cli::exit`].
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    guarded("run the command", || run_unguarded(cli))
+}
+
+fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Run(args) => run_training(&args, cli.verbosity.is_quiet()),
         Command::Check(args) => check(&args, cli.verbosity.is_quiet()),
@@ -145,7 +154,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Plan(args) => capacity::run(&args),
         Command::Bench(command) => bench::run(&command, cli.verbosity.is_quiet()),
         Command::Completions(args) => {
-            args.print::<Cli>();
+            args.print::<Cli>()?;
             Ok(Outcome::Clean)
         }
     }
@@ -180,6 +189,9 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
         return launch::launch(world);
     }
     launch::follow_launcher().context("cannot run as a rank")?;
+    if launch::is_launched() {
+        interrupt::answer_silently();
+    }
     let place = Rendezvous::from_env()?;
     let config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
     let nccl = config.train.device(0)?.is_cuda();
@@ -199,7 +211,10 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
     if ranks.is_first() {
         print_result(args, &folder, ended, quiet)?;
     }
-    Ok(Outcome::Clean)
+    Ok(match ended {
+        Ended::Finished => Outcome::Clean,
+        Ended::Stopped(signal) => Outcome::Stopped(signal),
+    })
 }
 
 fn started_twice(place: &Rendezvous) -> Hinted {
@@ -227,21 +242,20 @@ fn print_result(args: &RunArgs, folder: &Path, ended: Ended, quiet: bool) -> any
 }
 
 fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
-    use std::io::Write;
     let config = args.config.load(1)?;
-    let Checked { dataset, plan } = train::check(&config)
+    let Checked { source, plan } = train::check(&config)
         .with_context(|| format!("`{}` cannot be trained", args.config.config.display()))?;
     if !quiet {
         tell(&format!(
             "{} images of {} identities; {} epochs of {} steps of {} images",
-            dataset.len(),
-            dataset.n_identities(),
-            plan.epochs,
+            source.len(),
+            source.n_identities(),
+            plan.n_epochs(),
             plan.steps_per_epoch(),
             plan.batch_size
         ));
     }
-    std::io::stdout().lock().write_all(config.to_toml().as_bytes())?;
+    print_text(config.to_toml())?;
     Ok(Outcome::Clean)
 }
 

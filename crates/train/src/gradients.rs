@@ -169,5 +169,5 @@ fn or_zeros(gradient: Tensor, parameter: &Tensor) -> Tensor {
 }
 
 fn failed(source: tch::TchError) -> ModelError {
-    ModelError::Torch { op: "compute the gradient", source }
+    ModelError::torch("compute the gradient")(source)
 }

@@ -21,6 +21,7 @@ use crate::{
     config::BadValue,
     head::{ClassRange, Head},
     shards,
+    source::Source,
     step::Trainer,
 };
 
@@ -67,7 +68,7 @@ impl InitConfig {
 pub fn begin(
     config: &InitConfig,
     trainer: &mut Trainer,
-    dataset: &Dataset,
+    source: &Source,
 ) -> Result<Option<String>, TrainError> {
     if config.model.as_os_str().is_empty() {
         return Ok(None);
@@ -82,6 +83,10 @@ pub fn begin(
     if !config.carries_centres() {
         return Ok(Some(format!("the backbone begins with the weights of {origin}")));
     }
+    let Some(dataset) = source.dataset() else {
+        let bound = "left out with data.synthetic, whose people have no names";
+        return Err(BadValue::new("init.data", config.data.display(), bound).into());
+    };
     let old = Dataset::open(&config.data)?;
     let checkpoint = Checkpoint::open(&config.model)?;
     let progress = progress_on(&checkpoint, &config.model, &config.data)?;

@@ -25,6 +25,7 @@ pub mod report;
 pub mod run_folder;
 pub mod schedule;
 pub mod shards;
+pub mod source;
 pub mod step;
 pub mod summary;
 pub mod tally;

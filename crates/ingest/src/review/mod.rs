@@ -86,7 +86,7 @@ struct Case {
 /// Runs the command.
 pub fn run(args: &ReviewArgs) -> anyhow::Result<Outcome> {
     use std::io::Write;
-    let mut out = std::io::stdout();
+    let mut out = pfc_cli::stdout();
     match &args.command {
         ReviewCommand::Export(args) => {
             let dir = args.dataset.display();

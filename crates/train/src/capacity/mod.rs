@@ -212,7 +212,7 @@ fn print_plan(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
     }
     pfc_cli::print_table(&table)?;
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
+    let mut out = pfc_cli::stdout();
     writeln!(
         out,
         "\n{} identities on {} GPUs of {} GiB. `most`: identities that fit on these; `GPUs`: the \
