@@ -16,6 +16,6 @@ mod progress;
 pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of, program};
 pub use log::{Verbosity, init_log};
 pub use output::{
-    Format, Stdout, divert_stdout, print_json, print_table, print_text, stdout, table,
+    Format, Stdout, divert_stdout, print_json, print_table, print_text, stdout, table, tell,
 };
 pub use progress::Progress;

@@ -163,3 +163,8 @@ pub fn divert_stdout() -> io::Result<()> {
     let _ = DIVERTED.set(File::from(own));
     Ok(())
 }
+
+/// Prints a line to standard error. One that is closed or full does not stop the program.
+pub fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

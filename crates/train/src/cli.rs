@@ -6,7 +6,7 @@ use anyhow::Context;
 use pfc_c10d::{C10dError, Rendezvous};
 use pfc_cli::{
     Format, HintFinder, Hinted, Outcome, Verbosity, completions::CompletionsArgs, hint_of,
-    interrupt, print_json, print_text,
+    interrupt, print_json, print_text, tell,
 };
 
 use pfc_model::libtorch::guarded;
@@ -20,7 +20,6 @@ use crate::{
     launch,
     model_command::{self, ModelArgs},
     ranks::Ranks,
-    report::tell,
     run_folder::Start,
     summary::Summary,
     train::{self, Checked, Ended},
@@ -193,9 +192,14 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
         interrupt::answer_silently();
     }
     let place = Rendezvous::from_env()?;
-    let config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
-    let nccl = config.train.device(0)?.is_cuda();
+    let mut config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
+    let device = config.train.device(place.as_ref().map_or(0, |place| place.local_rank))?;
+    let notes = config.settle_precision(device);
+    let nccl = device.is_cuda();
     let ranks = Ranks::from_env(config.train.timeout(), nccl).with_context(context)?;
+    if ranks.is_first() && !quiet {
+        notes.iter().for_each(|note| tell(note));
+    }
     let start = if args.resume { Start::Resume } else { Start::Fresh };
     let ended = match train::train(&config, &folder, start, &ranks, quiet) {
         Ok(ended) => ended,
@@ -242,7 +246,8 @@ fn print_result(args: &RunArgs, folder: &Path, ended: Ended, quiet: bool) -> any
 }
 
 fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
-    let config = args.config.load(1)?;
+    let mut config = args.config.load(1)?;
+    let notes = config.settle_precision(config.train.device(0)?);
     let Checked { source, plan } = train::check(&config)
         .with_context(|| format!("`{}` cannot be trained", args.config.config.display()))?;
     if !quiet {
@@ -254,6 +259,7 @@ fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
             plan.steps_per_epoch(),
             plan.batch_size
         ));
+        notes.iter().for_each(|note| tell(note));
     }
     print_text(config.to_toml())?;
     Ok(Outcome::Clean)

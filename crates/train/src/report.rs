@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pfc_cli::Progress;
+use pfc_cli::{Progress, tell};
 
 use crate::{
     TrainError, launch,
@@ -363,11 +363,6 @@ fn say(quiet: bool, progress: &Progress, text: &str) {
     if !quiet {
         progress.suspend(|| tell(text));
     }
-}
-
-/// Prints a line to standard error; a closed one is nobody's loss.
-pub fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn train_line(record: &TrainRecord, n_steps: u64, seconds_left: f64) -> String {

@@ -3,7 +3,10 @@
 use std::{path::Path, time::Instant};
 
 use pfc_c10d::Compute;
-use pfc_cli::interrupt::{self, Signal};
+use pfc_cli::{
+    interrupt::{self, Signal},
+    tell,
+};
 use pfc_eval::EvalError;
 use pfc_model::libtorch::guarded;
 use tch::Device;
@@ -16,7 +19,7 @@ use crate::{
     loader::{Loader, LoaderSpec},
     plan::Plan,
     ranks::Ranks,
-    report::{Report, ReportSpec, resume_command, tell},
+    report::{Report, ReportSpec, resume_command},
     run_folder::{RunFolder, Start},
     source::Source,
     step::Trainer,
