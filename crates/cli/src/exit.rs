@@ -186,10 +186,9 @@ mod tests {
 
     #[test]
     fn the_first_finder_that_knows_an_error_of_the_chain_gives_the_hint() {
-        let io = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let io = io::Error::from(io::ErrorKind::NotFound);
         let error = anyhow::Error::new(io).context("cannot open `a`");
-        let finder: HintFinder =
-            |e| hint_of::<std::io::Error>(e, |_| Some("is the path right?".into()));
+        let finder: HintFinder = |e| hint_of::<io::Error>(e, |_| Some("is the path right?".into()));
         assert!(render(&error, &[finder]).ends_with("\n\nhint: is the path right?\n"));
     }
 }

@@ -10,6 +10,7 @@ mod exit;
 pub mod html;
 pub mod interrupt;
 mod log;
+pub mod number;
 mod output;
 mod progress;
 

@@ -120,7 +120,7 @@ impl Watch {
                 continue;
             }
             rank.ended = rank.child.try_wait()?;
-            let stopped = rank.ended.and_then(|status| stopped_by(status));
+            let stopped = rank.ended.and_then(stopped_by);
             self.stopped = self.stopped.or(stopped);
             match rank.ended {
                 Some(status) if !status.success() && stopped.is_none() => {
@@ -161,9 +161,9 @@ impl Drop for Watch {
 
 /// The signal that a rank stopped for, with everything saved.
 fn stopped_by(status: ExitStatus) -> Option<interrupt::Signal> {
-    let signals = (1..=64).filter_map(interrupt::Signal::from_number);
     let code = status.code()?;
-    signals.into_iter().find(|signal| i32::from(signal.exit_code()) == code)
+    let mut signals = (1..=64).filter_map(interrupt::Signal::from_number);
+    signals.find(|signal| i32::from(signal.exit_code()) == code)
 }
 
 fn explain(rank: usize, status: ExitStatus) -> Hinted {

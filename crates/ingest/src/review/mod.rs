@@ -44,7 +44,7 @@ struct ExportReviewArgs {
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
     /// Decisions too whose cosine is so close to its bound
-    #[arg(long, value_name = "COSINE", default_value_t = 0.03)]
+    #[arg(long, value_name = "COSINE", default_value_t = 0.03, value_parser = pfc_cli::number::within(0.0..=2.0f32))]
     margin: f32,
     /// Most cases to ask about; of more, those nearest to their bounds
     #[arg(long, value_name = "N", default_value_t = 1000)]
