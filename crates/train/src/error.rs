@@ -8,12 +8,12 @@ use std::{
 use pfc_c10d::C10dError;
 use pfc_durable::DurableError;
 use pfc_eval::EvalError;
+use pfc_head::HeadError;
 use pfc_model::ModelError;
 use pfc_shard::ShardError;
 
 use crate::{
     config::{BadValue, ConfigError},
-    head::HeadError,
     loader::LoadError,
 };
 
@@ -224,7 +224,6 @@ impl TrainError {
     /// What is not finite, if that is the fault.
     pub(crate) fn not_finite(&self) -> Option<&'static str> {
         match self {
-            TrainError::TooManyLeftOut { error, .. } => error.hint(),
             TrainError::GradientNotFinite { .. } => Some("gradient"),
             TrainError::Head(HeadError::EmbeddingNotFinite { .. }) => Some("embeddings"),
             TrainError::Head(HeadError::LossNotFinite { .. }) => Some("loss"),
@@ -319,6 +318,7 @@ impl TrainError {
                 "raise `train.batch_size` to at least {}",
                 2 * world.saturating_mul(*n_parts)
             )),
+            TrainError::TooManyLeftOut { error, .. } => error.hint(),
             TrainError::GradientNotFinite { .. } => Some(
                 "training has diverged and the weights were not moved: resume from the last \
                  checkpoint with a lower `optim.lr`, a longer `optim.warmup_epochs` or \

@@ -11,13 +11,13 @@ mod snapshot;
 
 use std::thread::JoinHandle;
 
+use pfc_head::Placement;
 use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
     config::{BadValue, Config},
-    head::Placement,
     loss_scale::ScaleState,
     plan::Plan,
     ranks::Ranks,

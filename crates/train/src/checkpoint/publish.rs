@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use pfc_head::shards::Written;
 use pfc_model::{
     BackboneSpec,
     checkpoint::{Progress, Writer},
 };
 
 use super::CheckpointConfig;
-use crate::{TrainError, metrics, run_folder::RunFolder, shards::Written};
+use crate::{TrainError, metrics, run_folder::RunFolder};
 
 /// What the first rank has to do once every rank has written its files.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Publisher {
     ) -> Result<(), TrainError> {
         metrics::sync(&self.folder.metrics())?;
         let step = progress.step;
-        written.iter().for_each(|file| file.add_to(&mut writer));
+        written.iter().for_each(|file| writer.add(file.name(), file.sum()));
         writer.finish(self.backbone, Some(progress))?;
         self.folder.has_saved()?;
         self.folder.point_last_at(step)?;

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pfc_head::shards;
 use pfc_model::{
     ModelError,
     checkpoint::{BACKBONE, Checkpoint, DataIdentity, Progress},
@@ -12,7 +13,7 @@ use pfc_model::{
 use serde::{Deserialize, Serialize};
 
 use super::{Keeper, Memory, OPTIMIZER, TRAINED, changes::changes};
-use crate::{TrainError, config::Config, shards, step::Trainer, tally::Tally};
+use crate::{TrainError, config::Config, step::Trainer, tally::Tally};
 
 /// What a run goes on from.
 #[derive(Debug)]
@@ -207,7 +208,8 @@ impl Keeper<'_> {
             scale.recall(state);
         }
         trainer.left_out.recall(memory.left_out_in_a_row);
-        let centres = shards::read(checkpoint, &trainer.head.range(), world_of(progress))?;
+        let centres =
+            shards::read(|name| checkpoint.file(name), &trainer.head.range(), world_of(progress))?;
         trainer.head.load_state(&centres)?;
         trainer.n_done = progress.step;
         Ok(memory.tally)
