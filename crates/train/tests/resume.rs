@@ -7,7 +7,6 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use pfc_train::metrics::{self, Record};
