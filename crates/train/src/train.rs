@@ -13,7 +13,7 @@ use tch::Device;
 
 use crate::{
     TrainError,
-    checkpoint::Keeper,
+    checkpoint::{Keeper, check_same_config},
     config::{BadValue, Config, TrainConfig},
     init,
     loader::{Loader, LoaderSpec},
@@ -94,6 +94,7 @@ fn train_unguarded(
     ranks: &Ranks,
     quiet: bool,
 ) -> Result<Ended, TrainError> {
+    check_same_config(config, ranks)?;
     let Checked { source, plan } = check(config)?;
     check_ranks(&plan, config.train.accumulate, ranks)?;
     let verifier = Verifier::open(&config.eval)?;
@@ -160,7 +161,7 @@ fn train_unguarded(
         return Ok(Ended::Finished);
     }
     if ranks.is_first() {
-        tell(&stopped(&folder, &run.trainer, &plan, ranks));
+        tell(&stopped(&folder, &run.trainer, &plan));
     }
     let signal = signals.into_iter().flatten().find_map(Signal::from_number);
     Ok(Ended::Stopped(signal.unwrap_or(Signal::INTERRUPT)))
@@ -329,8 +330,8 @@ fn opening(config: &Config, source: &Source, plan: &Plan, ranks: &Ranks, n_done:
     )
 }
 
-fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan, ranks: &Ranks) -> String {
+fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan) -> String {
     let (n_done, n_steps) = (trainer.n_done, plan.n_steps());
-    let command = resume_command(folder.path(), ranks);
+    let command = resume_command(folder.path());
     format!("stopped after step {n_done} of {n_steps}; to go on:\n  {command}")
 }
