@@ -440,7 +440,15 @@ mod tests {
         for name in [".a.abc123.tmp", ".00000.arrow.Ab0xyz.tmp"] {
             assert!(is_temporary_name(name), "{name}");
         }
-        for name in ["abc123.tmp", ".thesis.tmp", "..thesis.tmp", ".abc.tmp", ".notes.tmp.md", ".my-work.tmp", ".a.b.tmp"] {
+        for name in [
+            "abc123.tmp",
+            ".thesis.tmp",
+            "..thesis.tmp",
+            ".abc.tmp",
+            ".notes.tmp.md",
+            ".my-work.tmp",
+            ".a.b.tmp",
+        ] {
             assert!(!is_temporary_name(name), "{name}");
         }
     }
