@@ -35,6 +35,7 @@ use clap::Parser;
 use pfc_cli::{HintFinder, Outcome, hint_of};
 use pfc_durable::DurableError;
 use pfc_shard::ShardError;
+use pfc_sources::SourceError;
 
 pub use align::AlignArgs;
 pub use bench::BenchArgs;
@@ -60,6 +61,7 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<IngestError>(e, IngestError::hint),
     |e| hint_of::<ExportError>(e, ExportError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
+    |e| hint_of::<SourceError>(e, SourceError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
 ];
 

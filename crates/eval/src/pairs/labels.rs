@@ -13,7 +13,16 @@ const LAYOUT: &str = "each line holds two paths below the data folder and 1 (sam
 
 /// What headers call the column that says whether a pair shows one person.
 const LABEL_NAMES: &[&str] = &[
-    "label", "labels", "same", "is_same", "issame", "same_person", "match", "target", "y", "class",
+    "label",
+    "labels",
+    "same",
+    "is_same",
+    "issame",
+    "same_person",
+    "match",
+    "target",
+    "y",
+    "class",
 ];
 
 /// Passes over a first line of column names; the column of the labels, if one is named so.
@@ -40,8 +49,8 @@ pub fn parse(lines: &Lines, label_column: Option<usize>) -> Result<PairList, Eva
     for line in &lines.lines {
         let wrong = |problem: String| lines.error(line.number, problem, LAYOUT);
         let (left, right, label) = row(&line.fields, label_column).map_err(wrong)?;
-        let same = same_of(label)
-            .ok_or_else(|| wrong(format!("label `{label}` is neither 0 nor 1")))?;
+        let same =
+            same_of(label).ok_or_else(|| wrong(format!("label `{label}` is neither 0 nor 1")))?;
         let mut image = |path: &str| {
             images.add(ImageName {
                 path: path.to_owned(),

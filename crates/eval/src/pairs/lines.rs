@@ -101,7 +101,9 @@ fn split_at(line: &str, delimiter: char) -> Vec<&str> {
 /// What a column of labels says: whether two images show one person.
 pub fn same_of(label: &str) -> Option<bool> {
     match label.to_ascii_lowercase().as_str() {
-        "1" | "1.0" | "+1" | "true" | "t" | "yes" | "same" | "match" | "matched" | "genuine" => Some(true),
+        "1" | "1.0" | "+1" | "true" | "t" | "yes" | "same" | "match" | "matched" | "genuine" => {
+            Some(true)
+        }
         "0" | "0.0" | "-1" | "-1.0" | "false" | "f" | "no" | "different" | "diff" | "mismatch"
         | "mismatched" | "impostor" | "imposter" => Some(false),
         _ => None,

@@ -203,7 +203,8 @@ mod tests {
         let list = parse("A,1,4,\nA,1,B,2\n").unwrap();
         assert_eq!(list.images[1].path, "A/A_0004");
         // Five folds of two of each kind are judged in ten of one of each kind.
-        let list = parse(&format!("5 2\n{}", "A 1 2\nA 1 3\nA 1 B 1\nA 1 B 2\n".repeat(5))).unwrap();
+        let list =
+            parse(&format!("5 2\n{}", "A 1 2\nA 1 3\nA 1 B 1\nA 1 B 2\n".repeat(5))).unwrap();
         assert_eq!((list.protocol, list.pairs.len()), (Protocol::TenFold, 20));
         assert!(list.pairs.chunks(2).all(|fold| fold[0].same && !fold[1].same));
     }
