@@ -157,7 +157,7 @@ fn refuses(rec: &[u8], idx: Option<&str>, message: &str, hint: &str) {
 
 #[test]
 fn files_that_cannot_be_read_are_errors_with_a_place_and_a_way_out() {
-    refuses(b"", None, "train.rec: holds no images", "hint: the file is empty");
+    refuses(b"", None, "train.rec: holds no images", "hint: is it the right file");
     refuses(
         b"PK\x03\x04....",
         None,
