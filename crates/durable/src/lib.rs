@@ -5,6 +5,7 @@
 
 mod dir;
 mod error;
+pub mod faults;
 mod file;
 
 pub use dir::AtomicDir;

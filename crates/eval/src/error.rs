@@ -7,6 +7,7 @@ use std::{
 
 use pfc_binpack::PackError;
 use pfc_durable::DurableError;
+use pfc_image::{ImageError, align::AlignError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
 use pfc_recordio::RecordError;
@@ -105,7 +106,7 @@ pub enum EvalError {
         /// Where the image is.
         image: String,
         /// What the decoder says.
-        reason: String,
+        reason: ImageError,
     },
     /// The network cannot be opened or run.
     #[error(transparent)]
@@ -198,7 +199,7 @@ pub enum EvalError {
         line: usize,
         /// Why not.
         #[source]
-        source: pfc_align::AlignError,
+        source: AlignError,
     },
     /// The user asked to stop.
     #[error("interrupted")]
@@ -235,9 +236,7 @@ impl EvalError {
                 "is `{}` the folder that the list's paths start from, and is the download complete?",
                 root.display()
             )),
-            EvalError::Image { .. } => Some(
-                "JPEG, PNG, BMP, WebP and PNM are read; download or re-encode the image".to_owned(),
-            ),
+            EvalError::Image { reason, .. } => reason.hint(),
             EvalError::NoList { .. } => {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }

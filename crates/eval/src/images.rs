@@ -1,10 +1,13 @@
 //! Images to embed, from wherever they are: a folder, a list, a data set, a RecordIO file, a pack.
 
 use std::{
+    io::Read,
     ops::Range,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
+use pfc_image::{SNIFF_BYTES, Sniffed, Tally, has_image_extension, sniff};
 use pfc_recordio::{RecordFile, RecordPaths};
 use pfc_shard::{Dataset, MANIFEST_FILE};
 use rayon::prelude::*;
@@ -12,19 +15,19 @@ use walkdir::WalkDir;
 
 use crate::{
     EvalError,
-    faces::{FACE_BYTES, IMAGE_BYTES_MAX, decode},
+    faces::{Decoded, FACE_BYTES, IMAGE_BYTES_MAX, decode},
     megaface::Gallery,
     pack::Pack,
     pairs::read_regular_file,
 };
-
-const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "webp", "ppm", "pgm"];
 
 /// Images in a fixed order, read from many threads.
 #[derive(Debug)]
 pub struct Images {
     path: PathBuf,
     source: Source,
+    /// What was done to the images decoded so far.
+    changes: Mutex<Tally>,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,7 @@ impl Images {
             let names = Gallery::read(path)?.paths;
             Source::Files { root: root.unwrap_or(own).to_owned(), names }
         };
-        let images = Images { path: path.to_owned(), source };
+        let images = Images { path: path.to_owned(), source, changes: Mutex::default() };
         if images.is_empty() {
             return Err(EvalError::NoImages { path: path.to_owned() });
         }
@@ -162,16 +165,25 @@ impl Images {
     ///
     /// If `range` reaches beyond the images.
     pub fn rgb(&self, range: Range<usize>) -> Result<Vec<u8>, EvalError> {
-        let decoded: Vec<Result<Vec<u8>, EvalError>> =
+        let decoded: Vec<Result<Decoded, EvalError>> =
             range.clone().into_par_iter().map(|i| self.face(i)).collect();
         let mut pixels = Vec::with_capacity(range.len() * FACE_BYTES);
+        let mut tally = Tally::default();
         for face in decoded {
-            pixels.extend(face?);
+            let Decoded { rgb, changes } = face?;
+            tally.add(changes);
+            pixels.extend(rgb);
         }
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).merge(&tally);
         Ok(pixels)
     }
 
-    fn face(&self, i: usize) -> Result<Vec<u8>, EvalError> {
+    /// What was done to the images decoded so far.
+    pub fn changes(&self) -> Tally {
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn face(&self, i: usize) -> Result<Decoded, EvalError> {
         let decoded = match &self.source {
             Source::Files { root, names } => {
                 decode(&read_regular_file(&root.join(&names[i]), IMAGE_BYTES_MAX)?)
@@ -181,7 +193,7 @@ impl Images {
             Source::Pack(pack) => decode(&pack.images[i]),
         };
         match decoded {
-            Ok(decoded) => Ok(decoded.rgb),
+            Ok(decoded) => Ok(decoded),
             Err(reason) => {
                 let image = format!("{}: {}", self.path.display(), self.name(i)?);
                 Err(EvalError::Image { image, reason })
@@ -195,15 +207,24 @@ fn find(root: &Path) -> Result<Vec<String>, EvalError> {
     let mut names = Vec::new();
     for entry in WalkDir::new(root).follow_links(true).sort_by_file_name() {
         let entry = entry.map_err(|error| EvalError::io("read", root)(error.into()))?;
-        let extension = entry.path().extension().and_then(|extension| extension.to_str());
-        let is_image = extension
-            .is_some_and(|extension| EXTENSIONS.contains(&&*extension.to_ascii_lowercase()));
-        if is_image && entry.file_type().is_file() {
+        if entry.file_type().is_file() && looks_like_an_image(entry.path())? {
             let below = entry.path().strip_prefix(root).unwrap_or(entry.path());
             names.push(below.to_string_lossy().into_owned());
         }
     }
     Ok(names)
+}
+
+/// Whether a file has the name or the first bytes of an image.
+fn looks_like_an_image(path: &Path) -> Result<bool, EvalError> {
+    if has_image_extension(path) {
+        return Ok(true);
+    }
+    let mut head = Vec::with_capacity(SNIFF_BYTES);
+    let open = std::fs::File::open(path);
+    let read = open.and_then(|file| file.take(SNIFF_BYTES as u64).read_to_end(&mut head));
+    read.map_err(EvalError::io("read", path))?;
+    Ok(sniff(&head) != Sniffed::NotAnImage)
 }
 
 #[cfg(test)]

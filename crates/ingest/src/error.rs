@@ -7,8 +7,9 @@ use std::{
 
 use pfc_binpack::PackError as BinError;
 use pfc_durable::DurableError;
+use pfc_image::{ImageError, ImageSize};
 use pfc_recordio::RecordError;
-use pfc_shard::{ImageSize, ShardError, decode::DecodeError};
+use pfc_shard::ShardError;
 use pfc_sources::SourceError;
 
 use crate::{
@@ -105,7 +106,16 @@ pub enum IngestError {
         face: String,
         /// Why.
         #[source]
-        source: DecodeError,
+        source: ImageError,
+    },
+    /// There is no memory for an image.
+    #[error("`{image}` cannot be decoded now")]
+    Memory {
+        /// Where the image comes from.
+        image: String,
+        /// What was asked for.
+        #[source]
+        source: ImageError,
     },
     /// A data set without rows.
     #[error("the data set holds no images")]
@@ -209,7 +219,9 @@ impl IngestError {
             OutputInsideInput { .. } => "choose a folder outside the input".into(),
             TooManyIdentities { .. } => format!("a data set holds up to {} identities", u32::MAX),
             NothingUsable { example, .. } => format!("the first one: {example}"),
-            BadRow { source, .. } => return source.hint(),
+            Memory { source, .. } => return source.hint(),
+            BadRow { source, .. } if source.is_of_system() => return source.hint(),
+            BadRow { .. } => "`pfc-ingest verify` tells whether the data set is damaged".into(),
             NothingToMeasure => "a measurement needs some".into(),
             Interrupted { .. } => {
                 "run the same command again; nothing half-written was left behind".into()

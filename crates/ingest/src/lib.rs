@@ -13,7 +13,6 @@ mod error;
 mod export;
 #[doc(hidden)]
 pub mod fuzzing;
-mod image;
 mod inspect;
 mod landmarks;
 mod measures;

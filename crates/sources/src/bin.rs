@@ -13,7 +13,7 @@ use crate::{
     error::SourceError,
     index::Index,
     label::Who,
-    reject::Reject,
+    reject::ReadError,
     source::{LeftOut, Source, write_paths},
     units,
 };
@@ -87,7 +87,7 @@ impl Source for BinSource {
         write_paths(self, |entry| self.images[self.numbers[entry as usize]].len() as u64, out)
     }
 
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
         Ok(self.images[self.numbers[entry as usize]].clone())
     }
 

@@ -212,6 +212,12 @@ pub enum SourceError {
         /// Where it leads.
         ancestor: PathBuf,
     },
+    /// The folder of the images is another than it was when they were listed.
+    #[error("{}: the folder that the images lie in is gone", path.display())]
+    Gone {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("{}: cannot {op}", path.display())]
     Io {
@@ -244,6 +250,11 @@ impl SourceError {
             SourceError::Unknown { .. } => {
                 "say what it is with --from: recordio, list, tar, parquet or bin; or give a folder \
                  with one sub-folder of images per identity, as in faces/NAME/1.jpg"
+                    .into()
+            }
+            SourceError::Gone { .. } => {
+                "was it unmounted or renamed? put it back and run the same command again: it goes on \
+                 where it was, and no image was left out for it"
                     .into()
             }
             SourceError::NotThere { .. } => "is the path right?".into(),

@@ -9,10 +9,10 @@ use std::{
 use crate::{
     catalogue::{Catalogue, Sealed},
     error::SourceError,
-    file::read_file,
+    file::{Root, read_file},
     index::Index,
     label::Who,
-    reject::Reject,
+    reject::{ReadError, Reject},
     source::{LeftOut, Source, write_paths},
     units,
     walk::{Dir, Listing},
@@ -22,7 +22,7 @@ use crate::{
 ///
 /// Memory: the file names' own bytes and 8 bytes per image, and per folder about 100 and its path.
 pub struct FolderSource {
-    root: PathBuf,
+    root: Root,
     listing: Listing,
     index: Index,
     /// The folders by label, each with the entry number of its first image.
@@ -79,7 +79,7 @@ impl FolderSource {
             (dir, first)
         };
         let order = order.into_iter().map(with_first).collect();
-        Ok(FolderSource { root: root.to_path_buf(), listing, index, order })
+        Ok(FolderSource { root: Root::of(root), listing, index, order })
     }
 
     /// The number of an image in the listing.
@@ -91,7 +91,7 @@ impl FolderSource {
 
 impl Source for FolderSource {
     fn name(&self) -> String {
-        self.root.display().to_string()
+        self.root.path().display().to_string()
     }
 
     fn index(&self) -> &Index {
@@ -107,8 +107,8 @@ impl Source for FolderSource {
         write_paths(self, |_| 0, out)
     }
 
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
-        read_file(&self.root.join(self.path(entry)))
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
+        read_file(&self.root.path().join(self.path(entry)), &self.root)
     }
 
     fn left_out(&self) -> &[LeftOut] {

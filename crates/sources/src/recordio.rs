@@ -16,7 +16,7 @@ use crate::{
     identities,
     index::Index,
     label::{Value, Who},
-    reject::Reject,
+    reject::{ReadError, Reject},
     shards::files,
     source::{LeftOut, Source, nothing, write_paths},
     units,
@@ -162,14 +162,15 @@ impl Source for RecordSource {
         write_paths(self, |_| 0, out)
     }
 
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
         let (file, position) = self.place(entry);
         // The images of a pack are all over the files, which may be larger than memory.
         if self.n_read.fetch_add(1, Relaxed) % CHUNK_IMAGES == CHUNK_IMAGES - 1 {
             self.files.iter().for_each(RecordFile::release_pages);
         }
         let face = self.files[file].image(position);
-        face.map(|face| face.image.into_owned()).map_err(|e| Reject::Unreadable(e.to_string()))
+        let unreadable = |e: RecordError| Reject::Unreadable(e.to_string());
+        Ok(face.map(|face| face.image.into_owned()).map_err(unreadable)?)
     }
 
     fn left_out(&self) -> &[LeftOut] {

@@ -1,6 +1,33 @@
-//! Why an entry of a source is left out.
+//! Why an entry of a source is left out, and why reading stops altogether.
 
-use std::io;
+use std::{io, path::Path};
+
+use pfc_durable::faults::is_of_system;
+
+use crate::error::SourceError;
+
+/// Why the bytes of one entry cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A fact about this entry, which is left out; others may be read.
+    #[error(transparent)]
+    Reject(#[from] Reject),
+    /// A fault of the system, or a source that is gone. It says nothing of the entry, which may be read
+    /// later: whoever works on the source has to stop.
+    #[error(transparent)]
+    Fault(#[from] SourceError),
+}
+
+impl ReadError {
+    /// What an I/O error at `path` means, where the source itself is one file.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
+        let path = path.to_path_buf();
+        move |error| match is_of_system(&error) || error.kind() == io::ErrorKind::NotFound {
+            true => SourceError::at("read", &path)(error).into(),
+            false => Reject::Unreadable(error.to_string()).into(),
+        }
+    }
+}
 
 /// Why something is not packed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -74,11 +101,5 @@ impl Reject {
     /// Whether it was never meant as an image of someone, so that leaving it out loses nothing.
     pub fn is_skip(&self) -> bool {
         matches!(self, Reject::OtherFile | Reject::SystemFile | Reject::NoIdentity)
-    }
-}
-
-impl From<io::Error> for Reject {
-    fn from(error: io::Error) -> Reject {
-        Reject::Unreadable(error.to_string())
     }
 }

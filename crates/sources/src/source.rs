@@ -2,7 +2,11 @@
 
 use std::io::{self, Write};
 
-use crate::{error::SourceError, index::Index, reject::Reject};
+use crate::{
+    error::SourceError,
+    index::Index,
+    reject::{ReadError, Reject},
+};
 
 /// Five points as x1, y1, … x5, y5: left eye, right eye, nose, left and right corner of the mouth.
 pub type Landmarks = [f32; 10];
@@ -36,8 +40,9 @@ pub trait Source: Sync {
     ///
     /// # Errors
     ///
-    /// [`Reject`] if this one image cannot be had; others may.
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject>;
+    /// [`ReadError::Reject`] if this one image cannot be had; [`ReadError::Fault`] if nothing can be
+    /// said of it, since the system failed or the source is gone.
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError>;
 
     /// What was met while indexing and is not among the entries.
     fn left_out(&self) -> &[LeftOut];

@@ -7,7 +7,7 @@ use std::{
     sync::Mutex,
 };
 
-use crate::{error::SourceError, reject::Reject};
+use crate::{error::SourceError, reject::ReadError};
 
 /// A temporary file of images. It has no name, so that nothing is left of it however the process
 /// ends. Any number of threads may add to it and read it.
@@ -52,10 +52,10 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// [`Reject::Unreadable`].
-    pub fn read(&self, start: u64, n_bytes: usize) -> Result<Vec<u8>, Reject> {
+    /// [`ReadError`]: a place that nothing was written to, or a fault of the system.
+    pub fn read(&self, start: u64, n_bytes: usize) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; n_bytes];
-        read_exact_at(&self.file, &mut bytes, start)?;
+        read_exact_at(&self.file, &mut bytes, start).map_err(ReadError::at(&self.dir))?;
         Ok(bytes)
     }
 

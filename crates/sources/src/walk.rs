@@ -9,15 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_image::{SNIFF_BYTES, Sniffed, has_image_extension, sniff};
 use walkdir::{DirEntry, WalkDir};
 
-use crate::{
-    error::SourceError,
-    names::Names,
-    reject::Reject,
-    sniff::{SNIFF_BYTES, Sniffed, has_image_extension, sniff},
-    source::LeftOut,
-};
+use crate::{error::SourceError, names::Names, reject::Reject, source::LeftOut};
 
 /// Names that systems, archivers and editors give to files and folders of their own, in lower case.
 /// Hidden ones (`.DS_Store`, `._1.jpg`, `.ipynb_checkpoints`, `.Trash-1000`, `.thumbnails`, `.git`)

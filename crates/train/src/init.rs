@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_head::{ClassRange, Head, shards};
 use pfc_model::{
     ModelError,
     checkpoint::{Checkpoint, Progress},
@@ -16,13 +17,7 @@ use pfc_shard::{Dataset, Identities, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::{
-    TrainError,
-    config::BadValue,
-    head::{ClassRange, Head},
-    shards,
-    step::Trainer,
-};
+use crate::{TrainError, config::BadValue, step::Trainer};
 
 const WEIGHT: &str = "centres.weight";
 const STAMP: &str = "centres.stamp";

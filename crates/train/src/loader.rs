@@ -17,12 +17,9 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use pfc_image::{ImageError, ImageSize, decode_rgb, normalise};
 use pfc_model::bytes::with_bytes_mut;
-use pfc_shard::{
-    Dataset, ImageSize, Place, ShardError,
-    decode::{DecodeError, decode_rgb},
-    pixels::normalise,
-};
+use pfc_shard::{Dataset, Place, ShardError};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -125,7 +122,7 @@ pub enum LoadError {
         face: String,
         /// Why.
         #[source]
-        source: DecodeError,
+        source: ImageError,
     },
     /// There is no memory for a batch.
     #[error("no memory for a batch of {n_images} images")]
@@ -149,7 +146,10 @@ impl LoadError {
     pub fn hint(&self) -> Option<String> {
         match self {
             LoadError::Row { source, .. } => source.hint(),
-            LoadError::Image { source, .. } => source.hint(),
+            LoadError::Image { source, .. } if source.is_of_system() => source.hint(),
+            LoadError::Image { .. } => {
+                Some("`pfc-ingest verify` tells whether the data set is damaged".to_owned())
+            }
             LoadError::Memory { .. } => Some(
                 "lower `train.batch_size`, `data.batches_ahead` or `data.loader_threads`"
                     .to_owned(),

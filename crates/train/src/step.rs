@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use pfc_head::{Head, Parts};
 use pfc_model::{Backbone, ModelError};
 use tch::{Device, Kind, Tensor};
 
@@ -12,7 +13,6 @@ use crate::{
     average::Average,
     config::Config,
     gradients::{Gradients, Passed, Way},
-    head::{Head, Parts},
     loader::Batch,
     loss_scale::LossScale,
     optimizer::{Optimizer, clip, global_norm},
@@ -103,7 +103,7 @@ impl Trainer {
         let optimizer = Optimizer::new(backbone.named_parameters(), &config.optim);
         let average = Average::new(&backbone, config)?;
         let bucket_bytes = config.train.bucket_mib << 20;
-        let gradients = Gradients::new(ranks, &optimizer.parameters(), bucket_bytes)?;
+        let gradients = Gradients::new(ranks, &optimizer.named_parameters(), bucket_bytes)?;
         let head_config = config.head_config(n_identities);
         let parts = Parts::on_device(&head_config, ranks.communicator(), device)?;
         let head = Head::with_parts(&head_config, parts)?;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
+    faces::warn_of_changes,
     features::{
         cache::{Cache, Key, PART},
         sink::{self, FeatureFormat, Part},
@@ -105,6 +106,7 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         pfc_durable::write(path, (names?.join("\n") + "\n").as_bytes())?;
     }
     job.cache.remove()?;
+    warn_of_changes("embed", &images.changes());
     report(args, &job, resumed)?;
     Ok(Outcome::Clean)
 }

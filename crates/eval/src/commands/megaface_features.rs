@@ -6,6 +6,7 @@ use std::{
 };
 
 use pfc_cli::Progress;
+use pfc_image::Tally;
 use pfc_metrics::verification::fuse_mirrored;
 use pfc_model::Embed;
 use pfc_shard::Dataset;
@@ -13,7 +14,7 @@ use pfc_shard::Dataset;
 use super::{megaface::SetArgs, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
-    faces::{Faces, IMAGE_BYTES_MAX},
+    faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
     megaface::{Gallery, Store, is_dataset},
     pairs::read_regular_file,
 };
@@ -103,10 +104,12 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<()> {
     let dim = embedder.embedding();
     let store = Store { root: args.out.clone(), suffix: args.suffix.clone() };
     let progress = Progress::new("embed", "images", names.len() as u64, quiet);
+    let mut changes = Tally::default();
     for batch in names.chunks(BATCH) {
         let missing: Vec<&String> = batch.iter().filter(|name| !store.has(name, dim)).collect();
         let read = |i: usize| images.read(missing[i]);
         let faces = Faces::load(missing.len(), read, |i| images.place(missing[i]))?;
+        changes.merge(faces.changes());
         let embeddings = embedder.embed_with_mirror(&faces.rgb(0..faces.len()), faces.len())?;
         let fused = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
         for (name, row) in missing.iter().zip(fused.chunks_exact(dim)) {
@@ -117,6 +120,7 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<()> {
         asked_to_stop()?;
     }
     progress.finish();
+    warn_of_changes("megaface", &changes);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Where the landmarks come from by which faces are cut out.
 
-use pfc_align::Point;
+use pfc_image::align::Point;
 use pfc_sources::Source;
 
 use crate::{landmarks::LandmarkTable, reject::Reject};

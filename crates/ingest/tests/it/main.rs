@@ -11,6 +11,7 @@ mod inspect;
 mod kill;
 mod messages;
 mod pack;
+mod pictures;
 mod real_faces;
 mod resume;
 mod show;

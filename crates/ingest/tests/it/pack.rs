@@ -3,7 +3,8 @@
 use std::fs;
 
 use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, RgbaImage};
-use pfc_shard::{Face, ImageSize, decode::decode_rgb};
+use pfc_image::{ImageSize, decode_rgb};
+use pfc_shard::Face;
 
 use crate::common::{Bench, encode, jpeg, picture, stderr};
 

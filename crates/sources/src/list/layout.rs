@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use crate::{
-    columns::{ColumnChoice, Found},
-    sniff::has_image_extension,
-};
+use pfc_image::has_image_extension;
+
+use crate::columns::{ColumnChoice, Found};
 
 pub const POINT_COLUMNS: [&str; 10] = ["x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4", "x5", "y5"];
 

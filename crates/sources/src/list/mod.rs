@@ -20,11 +20,11 @@ use crate::{
     catalogue::{Catalogue, Sealed},
     columns::ColumnChoice,
     error::SourceError,
-    file::read_file,
+    file::{Root, read_file},
     identities,
     index::Index,
     names::Names,
-    reject::Reject,
+    reject::{ReadError, Reject},
     source::{Landmarks, LeftOut, Source, nothing, write_paths},
     units,
 };
@@ -123,6 +123,8 @@ pub struct ListSource {
     name: String,
     /// Where relative paths start.
     root: PathBuf,
+    /// The folder that all images lie in.
+    common: Root,
     /// By place in the list, as all that follows.
     paths: Names,
     landmarks: Vec<Landmarks>,
@@ -165,7 +167,9 @@ impl ListSource {
             return Err(nothing(&name, &left_out));
         }
         let Sealed { index, order } = catalogue.seal(&name, |_| 1);
-        let source = ListSource { name, root, paths, landmarks, index, order, left_out };
+        let listed = order.iter().map(|place| paths.get(*place as usize));
+        let common = Root::of(&root.join(common_folder(listed)));
+        let source = ListSource { name, root, common, paths, landmarks, index, order, left_out };
         source.warn_of_doubles();
         Ok(source)
     }
@@ -236,8 +240,8 @@ impl Source for ListSource {
         points.flatten().try_for_each(|value| out.write_all(&value.to_le_bytes()))
     }
 
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
-        read_file(&self.root.join(self.paths.get(self.place(entry))))
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
+        read_file(&self.root.join(self.paths.get(self.place(entry))), &self.common)
     }
 
     fn left_out(&self) -> &[LeftOut] {
@@ -250,9 +254,41 @@ impl Source for ListSource {
     }
 }
 
+/// The longest folder that all paths begin with; empty if there is none.
+fn common_folder<'a>(mut paths: impl Iterator<Item = &'a str>) -> &'a str {
+    let folder = |path: &'a str| path.rfind('/').map_or("", |end| &path[..end.max(1)]);
+    let Some(mut common) = paths.next().map(folder) else { return "" };
+    for path in paths {
+        let holds = |outer: &str, path: &str| {
+            outer.is_empty() || outer == "/" || path[outer.len()..].starts_with('/')
+        };
+        while !(path.starts_with(common) && holds(common, path)) {
+            // The root of all paths has no folder above it.
+            common = if common == "/" { "" } else { folder(common) };
+        }
+    }
+    common
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_of_all_images_is_the_longest_that_they_share() {
+        #[track_caller]
+        fn check(paths: &[&str], expected: &str) {
+            assert_eq!(common_folder(paths.iter().copied()), expected);
+        }
+        check(&["/d/a/1.jpg", "/d/a/2.jpg"], "/d/a");
+        check(&["/d/a/1.jpg", "/d/ab/2.jpg"], "/d");
+        check(&["/d/a/1.jpg", "/e/2.jpg"], "/");
+        check(&["a/b/1.jpg", "a/2.jpg"], "a");
+        check(&["a/1.jpg", "b/2.jpg"], "");
+        check(&["/1.jpg", "/d/2.jpg"], "/");
+        check(&["/1.jpg", "d/2.jpg"], "");
+        check(&["1.jpg"], "");
+    }
 
     #[test]
     fn bad_lines_and_nobodys_images_are_left_out_alone() {

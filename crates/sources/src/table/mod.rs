@@ -20,7 +20,7 @@ use crate::{
     columns::ColumnChoice,
     error::SourceError,
     index::Index,
-    reject::Reject,
+    reject::ReadError,
     shards::files,
     source::{LeftOut, Source, nothing, write_paths},
     spool::Spool,
@@ -173,7 +173,7 @@ impl Source for TableSource {
         write_paths(self, |entry| self.places[self.row(entry)].1.into(), out)
     }
 
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
         let (start, n_bytes) = self.places[self.row(entry)];
         self.spool.read(start, n_bytes as usize)
     }

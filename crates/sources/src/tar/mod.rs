@@ -23,7 +23,7 @@ use crate::{
     index::Index,
     names::Names,
     recordio::Damaged,
-    reject::Reject,
+    reject::{ReadError, Reject},
     shards::files,
     source::{LeftOut, Source, nothing, write_paths},
     spool::Spool,
@@ -173,17 +173,21 @@ impl Source for TarSource {
         write_paths(self, |entry| self.places[self.item(entry)].n_bytes.into(), out)
     }
 
-    fn read(&self, entry: u64) -> Result<Vec<u8>, Reject> {
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
         let Located { start, n_bytes, shard } = self.places[self.item(entry)];
         if let (Some(spool), true) = (&self.spool, self.is_spooled[shard as usize]) {
             return spool.read(start, n_bytes as usize);
         }
         // Opened anew, since there may be more shards than a process may hold open.
-        let mut file = File::open(&self.shards[shard as usize])?;
-        file.seek(SeekFrom::Start(start))?;
-        let mut bytes = vec![0; n_bytes as usize];
-        file.read_exact(&mut bytes)?;
-        Ok(bytes)
+        let path = &self.shards[shard as usize];
+        let read = || {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = vec![0; n_bytes as usize];
+            file.read_exact(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().map_err(ReadError::at(path))
     }
 
     fn left_out(&self) -> &[LeftOut] {

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use pfc_image::has_image_extension;
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::members::{Fault, Forward, Member, Members};
@@ -16,7 +17,6 @@ use crate::{
     names::Names,
     recordio::Damaged,
     reject::Reject,
-    sniff::has_image_extension,
     source::LeftOut,
     spool::Spool,
     walk::is_system,

@@ -152,17 +152,19 @@ impl TrainConfig {
         Duration::from_secs_f64(self.timeout_s)
     }
 
-    /// The device that rank `local_rank` of this machine computes on.
+    /// The device that rank `local_rank` of this machine computes on. A rank that sees a single GPU, as
+    /// schedulers have it with `CUDA_VISIBLE_DEVICES`, takes that one.
     ///
     /// # Errors
     ///
     /// [`BadValue`] for text that names none.
     pub fn device(&self, local_rank: usize) -> Result<Device, BadValue> {
         let index = |text: &str| text.parse().ok().map(Device::Cuda);
+        let own = || Device::Cuda(own_card(local_rank, tch::Cuda::device_count()));
         let device = match self.device.as_str() {
-            "auto" if tch::Cuda::is_available() => Some(Device::Cuda(local_rank)),
+            "auto" if tch::Cuda::is_available() => Some(own()),
             "auto" | "cpu" => Some(Device::Cpu),
-            "cuda" => Some(Device::Cuda(local_rank)),
+            "cuda" => Some(own()),
             other => other.strip_prefix("cuda:").and_then(index),
         };
         let bound = "auto, cpu, cuda or cuda:N";
@@ -177,6 +179,11 @@ impl TrainConfig {
             n => n,
         }
     }
+}
+
+/// The number of the GPU of rank `local_rank`, which sees `n_visible` of them.
+fn own_card(local_rank: usize, n_visible: i64) -> usize {
+    if n_visible == 1 { 0 } else { local_rank }
 }
 
 impl Config {
@@ -285,6 +292,12 @@ mod tests {
         let config = valid();
         config.validate().unwrap();
         assert_eq!(parse(&config.to_toml(), "x.toml", &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn a_rank_that_sees_one_card_takes_it_and_else_that_of_its_number() {
+        assert_eq!([0, 1, 7].map(|rank| own_card(rank, 1)), [0, 0, 0]);
+        assert_eq!([0, 1, 7].map(|rank| own_card(rank, 8)), [0, 1, 7]);
     }
 
     #[test]

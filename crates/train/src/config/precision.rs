@@ -1,10 +1,10 @@
 //! What `precision = "auto"` becomes on this machine, and what a format costs that it emulates.
 
+use pfc_head as head;
 use pfc_model::{Bf16, Choice, Precision, Work, slowdown};
 use tch::Device;
 
 use super::Config;
-use crate::head;
 
 impl Config {
     /// Puts a format in the place of each `auto`: bf16 where `device` has instructions for it, else
