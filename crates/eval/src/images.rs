@@ -246,6 +246,22 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_searched_by_content_and_without_what_systems_leave_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, grey) in
+            [("a/1.png", 1), ("a/.ipynb_checkpoints/1.png", 9), ("__MACOSX/1.png", 9)]
+        {
+            png(&dir.path().join(name), grey);
+        }
+        std::fs::rename(dir.path().join("a/1.png"), dir.path().join("a/1")).unwrap();
+        let images = Images::open(dir.path(), None).unwrap();
+        let names: Vec<String> = (0..images.len()).map(|i| images.name(i).unwrap()).collect();
+        assert_eq!(names, ["a/1"]);
+        let Some(case) = pfc_testing::case("eval-folder-skips") else { return };
+        assert_eq!(Images::open(&case.join("tree"), None).unwrap().len(), 6);
+    }
+
+    #[test]
     fn a_list_starts_from_its_own_folder_or_the_stated_one() {
         let dir = tempfile::tempdir().unwrap();
         png(&dir.path().join("faces/x.png"), 9);
