@@ -13,8 +13,7 @@ use pfc_shard::ShardError;
 use pfc_sources::SourceError;
 
 use crate::{
-    clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError,
-    units,
+    clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError, units,
 };
 
 /// An input that cannot be read or an output that cannot be written.
