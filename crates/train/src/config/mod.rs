@@ -4,7 +4,7 @@ mod head;
 mod load;
 mod precision;
 
-use std::{fmt::Display, path::Path, time::Duration};
+use std::{borrow::Cow, fmt::Display, path::Path, time::Duration};
 
 use pfc_model::{BackboneSpec, Choice, Network, Precision};
 use serde::{Deserialize, Serialize};
@@ -200,6 +200,10 @@ impl Config {
         BadValue::unless(fits, "model.embedding", embedding, bound)?;
         self.init.validate()?;
         self.head.validate()?;
+        let carries = self.init.carries_centres() && self.head.margin.sub_centres() > 1;
+        let bound = "a loss with one centre an identity where `init.data` is set, as centres are carried \
+                     over one by one";
+        BadValue::unless(!carries, "head.margin", "a loss with sub-centres", bound)?;
         self.train.validate()?;
         self.optim.validate(self.train.epochs)?;
         self.checkpoint.validate(&self.eval)?;
@@ -222,6 +226,7 @@ impl Config {
         vec![
             ("model.network", self.model.network.to_string()),
             ("model.embedding", self.model.embedding.to_string()),
+            ("head.margin.k", self.head.margin.sub_centres().to_string()),
             ("optim.optimizer", format!("{:?}", self.optim.optimizer).to_lowercase()),
             ("train.batch_size", self.train.batch_size.to_string()),
             ("train.seed", self.train.seed.to_string()),
@@ -233,14 +238,19 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key} is {value}, but has to be {bound}")]
 pub struct BadValue {
-    key: &'static str,
+    key: Cow<'static, str>,
     value: String,
     bound: String,
 }
 
 impl BadValue {
     /// `key` as `section.name`; `bound` completes "has to be".
-    pub fn new(key: &'static str, value: impl Display, bound: impl Into<String>) -> BadValue {
+    pub fn new(
+        key: impl Into<Cow<'static, str>>,
+        value: impl Display,
+        bound: impl Into<String>,
+    ) -> BadValue {
+        let key = key.into();
         BadValue { key, value: value.to_string(), bound: bound.into() }
     }
 
@@ -260,7 +270,7 @@ impl BadValue {
 
     /// The way out.
     pub fn hint(&self) -> Option<String> {
-        let key = self.key;
+        let key = &self.key;
         Some(format!("change it in the file, or for one run with `--set {key}=VALUE`"))
     }
 }
