@@ -20,7 +20,7 @@ use crate::{
     columns::ColumnChoice,
     error::SourceError,
     index::Index,
-    reject::ReadError,
+    reject::{ReadError, Reject},
     shards::files,
     source::{LeftOut, Source, nothing, write_paths},
     spool::Spool,
