@@ -10,6 +10,7 @@ mod error;
 pub mod faults;
 mod file;
 mod lock;
+pub mod manifest;
 mod owned;
 
 pub use dir::AtomicDir;

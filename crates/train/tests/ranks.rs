@@ -290,7 +290,7 @@ fn ctrl_c_reaches_every_rank_and_the_run_is_saved_for_any_number_of_them() {
     signal(child.id(), "INT");
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.ends_with("--resume --nproc-per-node 2\n"), "{said}");
     let last = run::last_step(&out);
     assert!(checkpoint(&out, last).is_dir(), "no checkpoint of step {last}");
