@@ -17,7 +17,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use pfc_image::{ImageError, ImageSize, decode_rgb, normalise};
+use pfc_image::{ImageError, ImageSize};
 use pfc_model::bytes::with_bytes_mut;
 use pfc_shard::{Place, ShardError};
 use serde::{Deserialize, Serialize};
