@@ -86,6 +86,9 @@ pub enum EvalError {
     /// A RecordIO file that cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A collection of images that cannot be listed.
+    #[error(transparent)]
+    Source(#[from] pfc_sources::SourceError),
     /// A place without images.
     #[error("{}: no image is in it", path.display())]
     NoImages {
@@ -284,8 +287,9 @@ impl EvalError {
             EvalError::Pack(error) => error.hint(),
             EvalError::Shard(error) => error.hint(),
             EvalError::Record(error) => error.hint(),
+            EvalError::Source(error) => error.hint(),
             EvalError::NoImages { .. } => Some(
-                "a folder is searched for .jpg, .jpeg, .png, .bmp, .webp, .ppm and .pgm; other \
+                "a folder is searched for images at any depth, told by name or content; other \
                  inputs are a data set, a .rec file or a list of paths"
                     .to_owned(),
             ),

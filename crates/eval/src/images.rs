@@ -1,17 +1,16 @@
 //! Images to embed, from wherever they are: a folder, a list, a data set, a RecordIO file, a pack.
 
 use std::{
-    io::Read,
     ops::Range,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
-use pfc_image::{SNIFF_BYTES, Sniffed, Tally, has_image_extension, sniff};
+use pfc_image::Tally;
 use pfc_recordio::{RecordFile, RecordPaths};
 use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
+use pfc_sources::Listing;
 use rayon::prelude::*;
-use walkdir::WalkDir;
 
 use crate::{
     EvalError,
@@ -216,29 +215,22 @@ impl Images {
     }
 }
 
-/// Images anywhere below `root`, by path.
+/// Images anywhere below `root`, those of a folder before those of the folders in it. Those that are
+/// passed over are counted: nothing that is in the folder is missing without a word.
 fn find(root: &Path) -> Result<Vec<String>, EvalError> {
-    let mut names = Vec::new();
-    for entry in WalkDir::new(root).follow_links(true).sort_by_file_name() {
-        let entry = entry.map_err(|error| EvalError::io("read", root)(error.into()))?;
-        if entry.file_type().is_file() && looks_like_an_image(entry.path())? {
-            let below = entry.path().strip_prefix(root).unwrap_or(entry.path());
-            names.push(below.to_string_lossy().into_owned());
-        }
+    let listing = Listing::of(root)?;
+    for left_out in listing.left_out.iter().filter(|left_out| !left_out.reject.is_skip()) {
+        let pfc_sources::LeftOut { source, reject } = left_out;
+        tracing::warn!("{}: {source} is left out: {reject}", root.display());
     }
-    Ok(names)
-}
-
-/// Whether a file has the name or the first bytes of an image.
-fn looks_like_an_image(path: &Path) -> Result<bool, EvalError> {
-    if has_image_extension(path) {
-        return Ok(true);
+    let n_skipped = listing.left_out.iter().filter(|left_out| left_out.reject.is_skip()).count();
+    if n_skipped > 0 {
+        tracing::warn!(
+            "{}: {n_skipped} files or folders are no images, or the system's own, and are passed over",
+            root.display()
+        );
     }
-    let mut head = Vec::with_capacity(SNIFF_BYTES);
-    let open = std::fs::File::open(path);
-    let read = open.and_then(|file| file.take(SNIFF_BYTES as u64).read_to_end(&mut head));
-    read.map_err(EvalError::io("read", path))?;
-    Ok(sniff(&head) != Sniffed::NotAnImage)
+    Ok((0..listing.len()).map(|i| listing.path(i)).collect())
 }
 
 #[cfg(test)]
@@ -266,6 +258,22 @@ mod tests {
         png(&dir.path().join("c.png"), 4);
         let after = Images::open(dir.path(), None).unwrap().stamps().unwrap();
         assert_eq!((&after[..3], after.len()), (&before[..], 4));
+    }
+
+    #[test]
+    fn a_folder_is_searched_by_content_and_without_what_systems_leave_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, grey) in
+            [("a/1.png", 1), ("a/.ipynb_checkpoints/1.png", 9), ("__MACOSX/1.png", 9)]
+        {
+            png(&dir.path().join(name), grey);
+        }
+        std::fs::rename(dir.path().join("a/1.png"), dir.path().join("a/1")).unwrap();
+        let images = Images::open(dir.path(), None).unwrap();
+        let names: Vec<String> = (0..images.len()).map(|i| images.name(i).unwrap()).collect();
+        assert_eq!(names, ["a/1"]);
+        let Some(case) = pfc_testing::case("eval-folder-skips") else { return };
+        assert_eq!(Images::open(&case.join("tree"), None).unwrap().len(), 6);
     }
 
     #[test]

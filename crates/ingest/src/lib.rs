@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use pfc_cli::{HintFinder, Outcome, hint_of};
 use pfc_durable::DurableError;
 use pfc_shard::ShardError;
+use pfc_sources::SourceError;
 
 pub use align::AlignArgs;
 pub use bench::BenchArgs;
@@ -58,6 +59,7 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<IngestError>(e, IngestError::hint),
     |e| hint_of::<ExportError>(e, ExportError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
+    |e| hint_of::<SourceError>(e, SourceError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
 ];
 

@@ -14,7 +14,12 @@ use pfc_shard::{Dataset, hash::content_hash};
 
 fn pack(raw: &Path, out: &Path) -> Assert {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("pfc-ingest"));
-    command.env_remove("PFC_LOG").args(["pack", "--json"]).arg(raw).arg(out).assert()
+    command
+        .env_remove("PFC_LOG")
+        .args(["pack", "--json", "--max-left-out", "100"])
+        .arg(raw)
+        .arg(out)
+        .assert()
 }
 
 #[track_caller]
@@ -157,12 +162,12 @@ fn refuses(rec: &[u8], idx: Option<&str>, message: &str, hint: &str) {
 
 #[test]
 fn files_that_cannot_be_read_are_errors_with_a_place_and_a_way_out() {
-    refuses(b"", None, "train.rec: holds no images", "hint: the file is empty");
+    refuses(b"", None, "train.rec: holds no images", "hint: is it the right file");
     refuses(
         b"PK\x03\x04....",
         None,
-        "train.rec: byte 0: no record begins here",
-        "no RecordIO file",
+        "train.rec: is a zip archive, which is not read",
+        "hint: unpack it",
     );
     let one = [&b"\x0a\x23\xd7\xce\x18\0\0\0"[..], &[0; 24]].concat();
     refuses(&one[..30], None, "train.rec: byte 0: a payload of 24 bytes", "cut short");

@@ -19,7 +19,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pfc_recordio::{FaceWriter, RecordPaths, Style};
 use pfc_recordio::{FaceWriter, Style};
 use pfc_sources::{InputOptions, Source};
 

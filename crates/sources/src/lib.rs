@@ -40,3 +40,4 @@ pub use kind::InputKind;
 pub use recordio::{Damaged, RecordSource};
 pub use reject::{ReadError, Reject};
 pub use source::{Landmarks, LeftOut, Source};
+pub use walk::{Dir, Listing};

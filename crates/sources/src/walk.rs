@@ -54,7 +54,7 @@ pub struct Listing {
     /// The folders that hold images.
     pub dirs: Vec<Dir>,
     /// The names of all images.
-    pub names: Names,
+    names: Names,
     /// What is no image, or cannot be named.
     pub left_out: Vec<LeftOut>,
 }
@@ -97,18 +97,32 @@ impl Listing {
         Ok(walker.listing)
     }
 
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The folder that image `i` lies in.
-    pub fn dir_of(&self, i: usize) -> &Dir {
+    fn dir_of(&self, i: usize) -> &Dir {
         &self.dirs[self.dirs.partition_point(|dir| dir.images.end <= i)]
     }
 
     /// The path of image `i`, relative, with `/` between its parts.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such image.
     pub fn path(&self, i: usize) -> String {
         self.dir_of(i).join(self.names.get(i))
     }
 
-    /// Removes the images of some folders from the entries: why, for those that are to go.
-    pub fn leave_out(&mut self, dir: usize, reject: &Reject) {
+    /// Lists the images of a folder as left out: why.
+    pub(crate) fn leave_out(&mut self, dir: usize, reject: &Reject) {
         let Dir { images, .. } = &self.dirs[dir];
         let sources = images.clone().map(|i| self.dirs[dir].join(self.names.get(i)));
         let left_out = sources.map(|source| LeftOut { source, reject: reject.clone() });

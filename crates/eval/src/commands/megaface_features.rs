@@ -109,7 +109,7 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let mut changes = Tally::default();
     for batch in names.chunks(BATCH) {
         let missing: Vec<&String> = batch.iter().filter(|name| !store.has(name, dim)).collect();
-        let (pixels, embedded) = decode_all(&images, &missing, &mut n_left_out, &mut changes)?;
+        let (pixels, embedded) = decode_all(&images, &missing, &mut changes, &mut n_left_out)?;
         if !embedded.is_empty() {
             let embeddings = embedder.embed_with_mirror(&pixels, embedded.len())?;
             let fused = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
@@ -135,8 +135,8 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn decode_all<'a>(
     images: &Images,
     names: &[&'a String],
-    n_left_out: &mut usize,
     changes: &mut Tally,
+    n_left_out: &mut usize,
 ) -> Result<(Vec<u8>, Vec<&'a String>), EvalError> {
     let one = |name: &&'a String| {
         let bytes = images.read(name)?;
@@ -147,9 +147,9 @@ fn decode_all<'a>(
     let (mut pixels, mut usable) = (Vec::new(), Vec::new());
     for (name, decoded) in names.iter().zip(decoded) {
         match decoded.map_err(EvalError::of_image) {
-            Ok(Decoded { rgb, changes: change }) => {
-                changes.add(change);
-                pixels.extend(rgb);
+            Ok(face) => {
+                changes.add(face.changes);
+                pixels.extend(face.rgb);
                 usable.push(*name);
             }
             Err(reason) => {

@@ -184,6 +184,10 @@ mod tests {
         check("7\n3\n", (&["3", "7"], &[]));
         let error = parse("John Smith\tWhite\nAnn Lee\n").unwrap_err().to_string();
         assert_eq!(error, "l:2: it has no group, unlike the first line");
+        let Some(case) = pfc_testing::case("nn-labels-open") else { return };
+        let labels = Labels::read(&case.join("tab.txt")).unwrap();
+        assert!(labels.people.iter().all(|name| name.contains(' ')), "{:?}", labels.people);
+        assert!(!labels.groups.is_empty());
     }
 
     #[test]

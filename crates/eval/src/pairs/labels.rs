@@ -203,6 +203,9 @@ mod tests {
         }
         let list = parse("a,1.jpg b.jpg 1\n").unwrap();
         assert_eq!(list.images[0].path, "a,1.jpg");
+        let Some(case) = pfc_testing::case("pairs-commas") else { return };
+        let list = PairList::read(&case.join("commas.txt")).unwrap();
+        assert!(list.images.iter().all(|image| case.join("faces").join(&image.path).is_file()));
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub fn write(feed: &Feed<'_>, dir: AtomicDir, list: List) -> Result<Written, Exp
     let Writer { list, mut written, .. } = writer;
     if let Some(list) = list {
         list.commit()?;
-        identities::write(&identities, dir.path(), out)?;
+        identities::write(&identities, dir.path(), dir.target().path())?;
     }
     dir.commit()?;
     written.renamed_files = files.n_renamed;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pfc_durable::{AtomicDir, DurableError};
+use pfc_durable::AtomicDir;
 use pfc_recordio::{FaceWriter, RecordError, Style, check_counts};
 
 use super::{ExportError, Feed, Written, identities};
