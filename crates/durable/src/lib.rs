@@ -7,8 +7,10 @@
 
 mod dir;
 mod error;
+pub mod faults;
 mod file;
 mod lock;
+pub mod manifest;
 mod owned;
 
 pub use dir::AtomicDir;

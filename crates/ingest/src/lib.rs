@@ -3,7 +3,6 @@
 //! [`run`] is the whole program, for tests and for other programs of the project.
 
 mod align;
-mod arrow_file;
 mod bench;
 mod clean;
 mod cli;
@@ -12,17 +11,18 @@ mod decisions;
 mod embeddings;
 mod error;
 mod export;
-mod image;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod landmarks;
 mod measures;
 mod merge;
 mod output;
 mod pack;
+mod reject;
 mod report;
 mod review;
 mod show;
-mod source;
 mod synth;
 mod threads;
 mod units;
@@ -30,10 +30,10 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use pfc_cli::{HintFinder, Outcome, hint_of};
 use pfc_durable::DurableError;
 use pfc_shard::ShardError;
+use pfc_sources::SourceError;
 
 pub use align::AlignArgs;
 pub use bench::BenchArgs;
@@ -47,12 +47,10 @@ pub use inspect::InspectArgs;
 pub use landmarks::LandmarkError;
 pub use merge::MergeArgs;
 pub use pack::{PackArgs, PackError};
+pub use reject::Reject;
 pub use report::ReportArgs;
 pub use review::ReviewArgs;
 pub use show::ShowArgs;
-#[doc(hidden)]
-pub use source::fuzzing;
-pub use source::{Index, InputError, LeftOut, RecordSource, Reject, Source};
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
 
@@ -61,15 +59,13 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<IngestError>(e, IngestError::hint),
     |e| hint_of::<ExportError>(e, ExportError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
+    |e| hint_of::<SourceError>(e, SourceError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
 ];
 
 /// The program: reads the command line, runs, prints any error, and gives the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    pfc_cli::init_log(cli.verbosity);
-    let result = pfc_cli::interrupt::listen().map_err(Into::into).and_then(|()| run(cli));
-    pfc_cli::exit(result, HINTS)
+    pfc_cli::program(|cli: &Cli| cli.verbosity, run, HINTS)
 }
 
 /// Runs one command; prints its result to standard output.
@@ -99,7 +95,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Bench(args) => bench::run(&args, quiet),
         Command::Export(args) => export::run(&args, quiet),
         Command::Completions(args) => {
-            args.print::<Cli>();
+            args.print::<Cli>()?;
             Ok(Outcome::Clean)
         }
     }

@@ -17,7 +17,7 @@ use pfc_shard::{Dataset, Identities, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::{TrainError, config::BadValue, step::Trainer};
+use crate::{TrainError, config::BadValue, source::Source, step::Trainer};
 
 const WEIGHT: &str = "centres.weight";
 const STAMP: &str = "centres.stamp";
@@ -63,7 +63,7 @@ impl InitConfig {
 pub fn begin(
     config: &InitConfig,
     trainer: &mut Trainer,
-    dataset: &Dataset,
+    source: &Source,
 ) -> Result<Option<String>, TrainError> {
     if config.model.as_os_str().is_empty() {
         return Ok(None);
@@ -78,6 +78,10 @@ pub fn begin(
     if !config.carries_centres() {
         return Ok(Some(format!("the backbone begins with the weights of {origin}")));
     }
+    let Some(dataset) = source.dataset() else {
+        let bound = "left out with data.synthetic, whose people have no names";
+        return Err(BadValue::new("init.data", config.data.display(), bound).into());
+    };
     let old = Dataset::open(&config.data)?;
     let checkpoint = Checkpoint::open(&config.model)?;
     let progress = progress_on(&checkpoint, &config.model, &config.data)?;
