@@ -22,6 +22,7 @@ fn sound() -> (TempDir, Vec<u8>) {
     encoder.encode(&[9; 64], 8, 8, jpeg_encoder::ColorType::Luma).expect("a small image");
     let size = ImageSize::square(8);
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size: size,
         seed: 1,
         shard_bytes: DEFAULT_SHARD_BYTES,

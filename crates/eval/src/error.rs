@@ -82,6 +82,9 @@ pub enum EvalError {
     /// A data set that cannot be read.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// The decisions beside a data set cannot be applied.
+    #[error(transparent)]
+    Findings(#[from] pfc_findings::FindingsError),
     /// A RecordIO file that cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -243,6 +246,7 @@ impl EvalError {
             }
             EvalError::Pack(error) => error.hint(),
             EvalError::Shard(error) => error.hint(),
+            EvalError::Findings(error) => error.hint(),
             EvalError::Record(error) => error.hint(),
             EvalError::NoImages { .. } => Some(
                 "a folder is searched for .jpg, .jpeg, .png, .bmp, .webp, .ppm and .pgm; other \

@@ -5,8 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_findings::{Reading, View};
 use pfc_recordio::{RecordFile, RecordPaths};
-use pfc_shard::{Dataset, MANIFEST_FILE};
+use pfc_shard::MANIFEST_FILE;
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
@@ -34,7 +35,7 @@ enum Source {
         root: PathBuf,
         names: Vec<String>,
     },
-    Dataset(Box<Dataset>),
+    Dataset(Box<View>),
     Records(Box<RecordFile>),
     Pack(Pack),
 }
@@ -50,11 +51,24 @@ impl Images {
     ///
     /// [`EvalError::NoImages`], and what reading each kind gives.
     pub fn open(path: &Path, root: Option<&Path>) -> Result<Images, EvalError> {
+        Images::open_as(path, root, Reading::Decided)
+    }
+
+    /// As [`open`](Images::open); a data set is read as `reading` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Images::open).
+    pub fn open_as(
+        path: &Path,
+        root: Option<&Path>,
+        reading: Reading,
+    ) -> Result<Images, EvalError> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         let source = if path.join(MANIFEST_FILE).is_file() {
-            let dataset = Dataset::open(path)?;
-            dataset.preload()?;
-            Source::Dataset(Box::new(dataset))
+            let view = View::open(path, reading)?;
+            view.dataset().preload()?;
+            Source::Dataset(Box::new(view))
         } else if let Some(paths) = RecordPaths::find(path) {
             Source::Records(Box::new(paths.open()?))
         } else if path.is_dir() {
@@ -71,6 +85,14 @@ impl Images {
             return Err(EvalError::NoImages { path: path.to_owned() });
         }
         Ok(images)
+    }
+
+    /// What decisions change in a data set, and the switch that turns them off; see [`View::notice`].
+    pub fn notice(&self, switch: &str) -> Option<String> {
+        match &self.source {
+            Source::Dataset(view) => view.notice(switch),
+            _ => None,
+        }
     }
 
     /// Number of images.
@@ -133,10 +155,11 @@ impl Images {
                     text += &format!("{name}\0{size}\n");
                 }
             }
-            Source::Dataset(_) => {
+            Source::Dataset(view) => {
                 let path = self.path.join(MANIFEST_FILE);
                 let manifest = std::fs::read(&path).map_err(EvalError::io("read", &path))?;
                 text += &format!("{:032x}", pfc_shard::hash::content_hash(&manifest));
+                text += &view.decisions().map(|checksum| checksum.to_string()).unwrap_or_default();
             }
             Source::Records(file) => {
                 let path = file.path();

@@ -7,6 +7,7 @@ use std::{
 
 use pfc_binpack::PackError as BinError;
 use pfc_durable::DurableError;
+use pfc_findings::FindingsError;
 use pfc_recordio::RecordError;
 use pfc_shard::{ImageSize, ShardError, decode::DecodeError};
 
@@ -155,6 +156,14 @@ pub enum IngestError {
         #[source]
         source: DecodeError,
     },
+    /// An image whose bytes are not those that were packed.
+    #[error("row {row}, `{from}`, is not as it was packed: its image does not match its hash")]
+    DamagedImage {
+        /// The row of the data set.
+        row: u64,
+        /// Where the image came from.
+        from: String,
+    },
     /// A data set without rows.
     #[error("the data set holds no images")]
     NothingToMeasure,
@@ -191,6 +200,9 @@ pub enum IngestError {
     /// A data set could not be read or written.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// A log of findings that cannot be read, applied or written.
+    #[error(transparent)]
+    Findings(#[from] FindingsError),
     /// A RecordIO file could not be read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -280,6 +292,11 @@ impl IngestError {
             NoRecords { .. } => "the file is empty, or its .idx is: is the copy complete?".into(),
             NothingUsable { example, .. } => format!("the first one: {example}"),
             BadRow { source, .. } => return source.hint(),
+            DamagedImage { .. } => {
+                "`pfc-ingest verify` lists everything that is damaged; restore the file from a copy, or \
+                 pack the data set again"
+                    .into()
+            }
             NothingToMeasure => "a measurement needs some".into(),
             Interrupted { .. } => {
                 "run the same command again; nothing half-written was left behind".into()
@@ -291,6 +308,7 @@ impl IngestError {
             }
             Pack(source) => return source.hint(),
             Shard(source) => return source.hint(),
+            Findings(source) => return source.hint(),
             Record(source) => return source.hint(),
             Bin(source) => return source.hint(),
             Input(source) => source.hint(),

@@ -15,10 +15,12 @@ mod export;
 mod image;
 mod inspect;
 mod landmarks;
+mod lineage;
 mod measures;
 mod merge;
 mod output;
 mod pack;
+mod reading;
 mod report;
 mod review;
 mod show;
@@ -33,6 +35,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pfc_cli::{HintFinder, Outcome, hint_of};
 use pfc_durable::DurableError;
+use pfc_findings::FindingsError;
 use pfc_shard::ShardError;
 
 pub use align::AlignArgs;
@@ -60,6 +63,7 @@ pub use verify::VerifyArgs;
 pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<IngestError>(e, IngestError::hint),
     |e| hint_of::<ExportError>(e, ExportError::hint),
+    |e| hint_of::<FindingsError>(e, FindingsError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
 ];

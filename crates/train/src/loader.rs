@@ -17,9 +17,10 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use pfc_findings::View;
 use pfc_model::bytes::with_bytes_mut;
 use pfc_shard::{
-    Dataset, ImageSize, Place, ShardError,
+    ImageSize, Place, ShardError,
     decode::{DecodeError, decode_rgb},
     pixels::normalise,
 };
@@ -37,6 +38,10 @@ use crate::{
 pub struct DataConfig {
     /// A data set that `pfc-ingest pack` wrote.
     pub path: PathBuf,
+    /// Whether the data set is read as it was packed; else decisions beside it are applied: rows that
+    /// they leave out are not seen, and identities are those that they make.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub as_packed: bool,
     /// Threads that decode; 0 chooses. One thread decodes some ten thousand images a second.
     pub loader_threads: usize,
     /// Batches made ahead of the step, in memory.
@@ -47,7 +52,13 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> DataConfig {
-        DataConfig { path: PathBuf::new(), loader_threads: 0, batches_ahead: 3, mirror: true }
+        DataConfig {
+            path: PathBuf::new(),
+            as_packed: false,
+            loader_threads: 0,
+            batches_ahead: 3,
+            mirror: true,
+        }
     }
 }
 
@@ -198,7 +209,7 @@ impl Loader {
     /// # Errors
     ///
     /// [`LoadError::Memory`] and [`LoadError::Thread`].
-    pub fn start(dataset: Arc<Dataset>, spec: LoaderSpec) -> Result<Loader, LoadError> {
+    pub fn start(dataset: Arc<View>, spec: LoaderSpec) -> Result<Loader, LoadError> {
         // One buffer is in the step's hands; the others are being filled or wait.
         let n_buffers = spec.n_ahead.max(spec.n_threads) + 1;
         let (empty, take_empty) = bounded(n_buffers);
@@ -272,7 +283,7 @@ impl Drop for Loader {
 }
 
 fn make_batches(
-    dataset: &Dataset,
+    dataset: &View,
     spec: LoaderSpec,
     next: &AtomicU64,
     empty: &Receiver<Batch>,
@@ -295,7 +306,7 @@ fn make_batches(
 
 fn fill(
     batch: &mut Batch,
-    dataset: &Dataset,
+    dataset: &View,
     spec: &LoaderSpec,
     step: u64,
     rgb: &mut [u8],
@@ -304,10 +315,11 @@ fn fill(
     labels.clear();
     with_bytes_mut(images, |bytes| {
         let images = bytemuck::cast_slice_mut(bytes).chunks_exact_mut(rgb.len());
-        for (Place { row, mirror, .. }, out) in
+        for (Place { row: place, mirror, .. }, out) in
             spec.plan.places_of_rank(step, spec.rank, spec.world).zip(images)
         {
-            let face = dataset.get(row).map_err(|source| LoadError::Row { row, source })?;
+            let row = dataset.row(place);
+            let face = dataset.get(place).map_err(|source| LoadError::Row { row, source })?;
             decode_rgb(face.image, ImageSize::FACE, rgb).map_err(|source| LoadError::Image {
                 row,
                 face: face.source.to_owned(),

@@ -4,7 +4,8 @@ use std::{path::Path, sync::Arc, time::Instant};
 
 use pfc_cli::interrupt;
 use pfc_eval::EvalError;
-use pfc_shard::{Dataset, ImageSize};
+use pfc_findings::{Reading, View};
+use pfc_shard::{ImageSize, ShardError};
 use tch::Device;
 
 use crate::{
@@ -33,8 +34,8 @@ pub enum Ended {
 /// Data that a run was checked against.
 #[derive(Debug)]
 pub struct Checked {
-    /// The data set.
-    pub dataset: Arc<Dataset>,
+    /// The data set, as decisions leave it unless the configuration says otherwise.
+    pub dataset: Arc<View>,
     /// Its steps.
     pub plan: Plan,
 }
@@ -48,7 +49,7 @@ pub struct Checked {
 pub fn check(config: &Config) -> Result<Checked, TrainError> {
     config.validate()?;
     let path = config.data.path.clone();
-    let dataset = Dataset::open(&path)?;
+    let dataset = View::open(&path, Reading::from_switch(config.data.as_packed))?;
     let (found, expected) = (dataset.manifest().image_size, ImageSize::FACE);
     if found != expected {
         return Err(TrainError::ImageSize { path, found, expected });
@@ -80,6 +81,9 @@ pub fn train(
     quiet: bool,
 ) -> Result<Ended, TrainError> {
     let Checked { dataset, plan } = check(config)?;
+    if ranks.is_first() {
+        check_labels(&dataset)?;
+    }
     check_ranks(&plan, config.train.accumulate, ranks)?;
     let verifier = Verifier::open(&config.eval)?;
     let folder = open_folder(folder, start, config, ranks)?;
@@ -110,6 +114,9 @@ pub fn train(
         Report::silent(spec, tally.unwrap_or_default())
     };
     report.agree(ranks)?;
+    if let Some(notice) = dataset.notice("data.as_packed = true") {
+        report.say(&format!("{}: {notice}", config.data.path.display()));
+    }
     report.say(&opening(config, &dataset, &plan, ranks, trainer.n_done));
     if let Some(begun) = begun {
         report.say(&begun);
@@ -176,6 +183,20 @@ impl Run<'_> {
             report.saved(started.elapsed());
         }
         keeper.settle()
+    }
+}
+
+/// Warns of labels that cannot be those that were written. What else may be damaged, `pfc-ingest
+/// verify` finds.
+fn check_labels(dataset: &View) -> Result<(), TrainError> {
+    match dataset.dataset().check_counts() {
+        Err(error @ ShardError::Counts { .. }) => {
+            tell(&format!(
+                "warning: the data set is damaged: {error}; `pfc-ingest verify` tells more"
+            ));
+            Ok(())
+        }
+        other => Ok(other?),
     }
 }
 
@@ -262,7 +283,7 @@ fn loader_spec(config: &Config, plan: Plan, ranks: &Ranks, first_step: u64) -> L
     LoaderSpec { plan, rank, world, first_step, n_threads, n_ahead, mirror, device }
 }
 
-fn opening(config: &Config, dataset: &Dataset, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {
+fn opening(config: &Config, dataset: &View, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {
     let head = config.head_config(dataset.n_identities());
     let resumed =
         if n_done > 0 { format!(", going on after step {n_done}") } else { String::new() };

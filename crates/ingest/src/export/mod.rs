@@ -22,9 +22,10 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
-use pfc_shard::Dataset;
 
-use crate::{IngestError, output, pack::output::check_apart, threads::Threads, units};
+use crate::{
+    IngestError, output, pack::output::check_apart, reading::ReadArgs, threads::Threads, units,
+};
 
 pub use error::ExportError;
 use feed::{Feed, Item};
@@ -43,8 +44,9 @@ use summary::{Summary, Written};
   pfc-ingest export data lfw.bin --to bin --pairs-file pairs.txt
   pfc-ingest export data val.bin --to bin --pairs 6000 --split 0/10 --seed 1
 
-Images leave byte for byte as they were packed, each held against its hash on the way. OUT
-appears once it is complete, and nothing that exists is overwritten. Labels number the selected
+Images that decisions leave out stay behind, and labels are those of the decisions, unless
+--as-packed is given. Images leave byte for byte as they were packed; every shard is held against
+its checksum before it is used, and every image against its hash. OUT appears once it is complete, and nothing that exists is overwritten. Labels number the selected
 identities from 0 in the order of the data set, so that without a selection they stay the same.
 
 The slashes of an identity's name become folders. So that no name leads out of OUT, `.`, `..`
@@ -61,6 +63,8 @@ pub struct ExportArgs {
     /// Format to write
     #[arg(long, value_enum, value_name = "FORMAT")]
     to: Target,
+    #[command(flatten)]
+    reading: ReadArgs,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -119,12 +123,12 @@ pub fn run(args: &ExportArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn export(args: &ExportArgs, quiet: bool) -> Result<Summary, ExportError> {
     let started = Instant::now();
     let options = args.options.checked(args.to)?;
-    let dataset = Dataset::open(&args.dataset)?;
+    let view = args.reading.open(&args.dataset)?.checked();
     check_apart(&args.dataset, &args.out)?;
     prepare(&args.out, args.to)?;
     args.threads.pool()?.install(|| {
-        let selection = Selection::new(&dataset, &args.select, options.order)?;
-        let feed = Feed::new(&dataset, &selection, quiet);
+        let selection = Selection::new(&view, &args.select, options.order)?;
+        let feed = Feed::new(&view, &selection, quiet);
         let written = match args.to {
             Target::Folder => folder::write(&feed, &args.out, folder::List::Without),
             Target::List => folder::write(&feed, &args.out, folder::List::With),

@@ -57,6 +57,7 @@ pub fn names() -> IdentityNames {
 
 pub fn spec(shard_bytes: u64) -> DatasetSpec {
     DatasetSpec {
+        lineage: vec![],
         image_size: SIZE,
         seed: 7,
         shard_bytes,

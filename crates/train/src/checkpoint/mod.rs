@@ -11,8 +11,9 @@ mod snapshot;
 
 use std::thread::JoinHandle;
 
+use pfc_findings::View;
 use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
-use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
+use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -125,7 +126,7 @@ impl<'a> Keeper<'a> {
         folder: &'a RunFolder,
         config: &'a Config,
         plan: &'a Plan,
-        dataset: &Dataset,
+        dataset: &View,
         ranks: &'a Ranks,
     ) -> Result<Keeper<'a>, TrainError> {
         let manifest = config.data.path.join(MANIFEST_FILE);
@@ -134,6 +135,7 @@ impl<'a> Keeper<'a> {
             n_images: dataset.len(),
             n_identities: dataset.n_identities().into(),
             checksum: format!("{:032x}", content_hash(&bytes)),
+            decisions: dataset.decisions().map(|checksum| checksum.to_string()),
         };
         let under_way = UnderWay::Nothing;
         let keeper = Keeper { folder, config, plan, ranks, data, under_way, unfinished: None };

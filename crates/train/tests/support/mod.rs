@@ -41,6 +41,7 @@ pub fn jpeg(identity: u32, image: u32) -> Vec<u8> {
 /// Writes a packed data set of `n_identities` with `n_each` images each to `dir`.
 pub fn write_dataset(dir: &Path, n_identities: u32, n_each: u32) {
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size: ImageSize::FACE,
         seed: 1,
         shard_bytes: 1 << 20,
