@@ -31,6 +31,7 @@
 //! | `threshold` | float32 | the bound that it crossed; NaN for none |
 
 mod carry;
+mod check;
 mod decision;
 mod error;
 mod file;
@@ -45,6 +46,7 @@ pub mod table;
 mod view;
 
 pub use carry::carried;
+pub use check::check_log;
 pub use decision::{Action, Decision, REVIEWED};
 pub use error::FindingsError;
 pub use file::{RunInfo, is_reason};

@@ -168,6 +168,11 @@ impl DecisionLog {
         Ok(target)
     }
 
+    /// Whether an entry of the log's folder is one of the log's.
+    pub(crate) fn is_own(name: &str) -> bool {
+        name == UNDONE_DIR || number_of(name).is_some()
+    }
+
     /// Where run `number` lies.
     pub fn path(&self, number: usize) -> PathBuf {
         self.dir.join(DECISIONS_DIR).join(name_of(number))

@@ -43,7 +43,11 @@ impl DecodeError {
     pub fn hint(&self) -> Option<String> {
         match self {
             DecodeError::NotJpeg { .. } | DecodeError::Broken { .. } => {
-                Some("`pfc-ingest verify` tells whether the data set is damaged".into())
+                Some(
+                    "`pfc-ingest clean` leaves images out that cannot be decoded; `pfc-ingest verify \
+                     --decode` lists them"
+                        .into(),
+                )
             }
             DecodeError::Size { .. } => Some("`pfc-ingest pack` resizes crops to one size".into()),
             DecodeError::Buffer { .. } => None,

@@ -123,7 +123,7 @@ pub use order::{EpochOrder, Place, Share, mix};
 pub use permutation::Permutation;
 pub use shard::Shard;
 pub use shard_writer::{ShardSpec, ShardWriter};
-pub use verify::{Fault, Finding, RowPlace, VerifyReport, verify};
+pub use verify::{Checks, Fault, Finding, RowPlace, VerifyReport, verify, verify_with};
 
 /// The examples of the README are tests.
 #[cfg(doctest)]

@@ -178,6 +178,12 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Whether the manifest in `dir` carries its own checksum, as those of earlier versions do not.
+    pub fn is_sealed(&self, dir: &Path) -> bool {
+        let text = fs::read(dir.join(MANIFEST_FILE)).unwrap_or_default();
+        check_manifest(&text).is_ok_and(|seal| seal == sealed::Seal::Whole)
+    }
+
     /// Makes the manifest visible in `dir`: the last step of writing a data set.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), ShardError> {
         Ok(pfc_durable::write(&dir.join(MANIFEST_FILE), &sealed::manifest(self))?)

@@ -18,7 +18,7 @@ use pfc_shard::Dataset;
 
 use crate::IngestError;
 use layout::Layout;
-pub use model::{EmbedOptions, with_model};
+pub use model::{EMBEDDINGS_DIR, EmbedOptions, with_model};
 use numbers::read_at;
 
 const DAMAGED: &str = "is not as it was written: its checksum is another one";

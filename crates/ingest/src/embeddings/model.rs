@@ -15,7 +15,7 @@ use super::{Embeddings, kept, npy};
 use crate::IngestError;
 
 /// Folder of computed embeddings in a data set's folder.
-const EMBEDDINGS_DIR: &str = "embeddings";
+pub const EMBEDDINGS_DIR: &str = "embeddings";
 /// Faces decoded and embedded at a time.
 const CHUNK: u64 = 256;
 
