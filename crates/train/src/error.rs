@@ -9,12 +9,12 @@ use pfc_c10d::C10dError;
 use pfc_durable::DurableError;
 use pfc_eval::EvalError;
 use pfc_findings::FindingsError;
+use pfc_head::HeadError;
 use pfc_model::ModelError;
 use pfc_shard::ShardError;
 
 use crate::{
     config::{BadValue, ConfigError},
-    head::HeadError,
     loader::LoadError,
 };
 

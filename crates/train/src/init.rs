@@ -8,6 +8,7 @@ use std::{
 };
 
 use pfc_findings::{People, Reading, View};
+use pfc_head::{ClassRange, Head, shards};
 use pfc_model::{
     ModelError,
     checkpoint::{Checkpoint, Progress},
@@ -17,13 +18,7 @@ use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::{
-    TrainError,
-    config::BadValue,
-    head::{ClassRange, Head},
-    shards,
-    step::Trainer,
-};
+use crate::{TrainError, config::BadValue, step::Trainer};
 
 const WEIGHT: &str = "centres.weight";
 const STAMP: &str = "centres.stamp";

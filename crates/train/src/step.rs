@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use pfc_head::{Head, Parts};
 use pfc_model::{Backbone, ModelError};
 use tch::{Device, Kind, Tensor};
 
@@ -12,7 +13,6 @@ use crate::{
     average::Average,
     config::Config,
     gradients::{Gradients, Passed, Way},
-    head::{Head, Parts},
     loader::Batch,
     loss_scale::LossScale,
     optimizer::{Optimizer, clip, global_norm},
@@ -99,7 +99,7 @@ impl Trainer {
         let device = config.train.device(ranks.local_rank())?;
         let seed = config.train.seed;
         let mut backbone = Backbone::new(&config.model.spec(), device, seed)?;
-        backbone.set_precision(config.model.precision);
+        backbone.set_precision(config.model.precision.or_default());
         let optimizer = Optimizer::new(backbone.named_parameters(), &config.optim);
         let average = Average::new(&backbone, config)?;
         let bucket_bytes = config.train.bucket_mib << 20;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-use pfc_cli::interrupt;
+use pfc_cli::{interrupt, tell};
 use pfc_eval::EvalError;
 use pfc_findings::{Reading, View};
 use pfc_shard::{ImageSize, ShardError};
@@ -16,7 +16,7 @@ use crate::{
     loader::{Loader, LoaderSpec},
     plan::Plan,
     ranks::Ranks,
-    report::{Report, ReportSpec, resume_command, tell},
+    report::{Report, ReportSpec, resume_command},
     run_folder::{RunFolder, Start},
     step::Trainer,
     verify::Verifier,

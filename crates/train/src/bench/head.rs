@@ -10,18 +10,15 @@ use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, Progress, print_json};
 use pfc_durable::AtomicDir;
+use pfc_head::{
+    Communicator, Head, HeadConfig, HeadError, LocalMember, Optimizer, Parts, Placement, Precision,
+    RowLayout, Solo, Storage, Timings, Update,
+};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::machine::{folder_mib, status_mib};
-use crate::{
-    TrainError,
-    head::{
-        Communicator, Head, HeadConfig, HeadError, LocalMember, Optimizer, Parts, Placement,
-        Precision, Solo, Storage, Timings, Update,
-    },
-    plan::mix,
-};
+use crate::{TrainError, plan::mix};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -395,7 +392,7 @@ fn report(
         product_gflops: flop / phases_ms.product_ms / 1e6,
         phases_ms,
         save_ms,
-        centre_bytes: config.row_layout().size_bytes(),
+        centre_bytes: RowLayout::of_config(&config).size_bytes(),
         config,
         peak_mib: status_mib("VmHWM"),
         anonymous_mib,

@@ -2,15 +2,12 @@
 
 use std::path::PathBuf;
 
+use pfc_head::shards::{self, Written};
 use pfc_model::checkpoint::{BACKBONE, Progress, Writer};
 use tch::{Device, Tensor};
 
 use super::{OPTIMIZER, TRAINED};
-use crate::{
-    TrainError,
-    shards::{self, Written},
-    step::Trainer,
-};
+use crate::{TrainError, step::Trainer};
 
 type Named = Vec<(String, Tensor)>;
 
