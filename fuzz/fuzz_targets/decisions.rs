@@ -5,9 +5,9 @@
 use std::{cell::OnceCell, fs};
 
 use libfuzzer_sys::fuzz_target;
+use pfc_findings::{Action, Decision, DecisionLog, Questions, RunInfo, View};
 use pfc_shard::{
     DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, ImageSize, Quality,
-    decisions::{Action, Decision, DecisionLog, RunInfo},
 };
 use tempfile::TempDir;
 
@@ -74,9 +74,18 @@ fuzz_target!(|data: &[u8]| {
         let _ = fs::remove_file(log.path(0));
         fs::write(log.path(0), bytes).expect("a temporary folder");
         let dataset = Dataset::open(dir.path()).expect("a sound data set");
-        if let Ok(view) = log.view(&dataset) {
-            for (row, label) in (0..4).zip(0..4) {
-                assert!(view.label(row, label).is_none_or(|label| label < view.n_identities()));
+        let Ok(state) = log.state(&dataset) else { return };
+        for (row, label) in (0..4).zip(0..4) {
+            assert!(state.label(row, label).is_none_or(|label| label < state.n_identities()));
+        }
+        if let Ok(runs) = log.runs() {
+            let _ = Questions::of(&runs, &dataset, &state);
+        }
+        if let Ok(view) = View::new(dataset, &state) {
+            for place in 0..view.len() {
+                let face = view.get(place).expect("a sound row");
+                assert!(face.label < view.n_identities());
+                assert!(!view.people().name(face.label).is_empty());
             }
         }
     });
