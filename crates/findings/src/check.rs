@@ -52,6 +52,7 @@ fn strays(dir: &Path) -> Result<Vec<(PathBuf, String)>, FindingsError> {
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.retain(|name| !DecisionLog::is_own(name));
     names.sort();
-    let stray = |name: String| (Path::new(DECISIONS_DIR).join(name), "is no run of decisions".into());
+    let stray =
+        |name: String| (Path::new(DECISIONS_DIR).join(name), "is no run of decisions".into());
     Ok(names.into_iter().map(stray).collect())
 }

@@ -159,11 +159,10 @@ impl State {
                 if from == target {
                     return Err(format!("a `{}` of label {label} with itself", decision.action));
                 }
+                let subject = Subject::of(decision);
                 match (decision.action, decision.is_verdict()) {
-                    (Action::Different, _) => {
-                        self.verdicts.differ(Subject::of(decision), from, target)
-                    }
-                    (_, true) => self.verdicts.agree(Subject::of(decision), from, target),
+                    (Action::Different, _) => self.verdicts.differ(subject, from, target),
+                    (_, true) => self.verdicts.agree(subject, from, target),
                     (_, false) => self.merged.push((from, target)),
                 }
             }

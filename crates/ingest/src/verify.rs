@@ -159,7 +159,9 @@ fn check_embeddings(dir: &Path, report: &mut Report) -> Result<(), IngestError> 
         let mut note = |what: &str| report.notes.push(FindingReport::of_file(file.clone(), what));
         match name.rsplit_once('.') {
             Some((stem, "sum")) if names.contains(&format!("{stem}.npy")) => {}
-            Some((_, "part")) => note("is unfinished: the command that began it goes on from there"),
+            Some((_, "part")) => {
+                note("is unfinished: the command that began it goes on from there")
+            }
             Some((_, "npy")) => match kept::read(&path) {
                 Ok(None) => note("has no checksum: an earlier version wrote it"),
                 Ok(Some(sum)) => {
@@ -183,8 +185,14 @@ fn check_embeddings(dir: &Path, report: &mut Report) -> Result<(), IngestError> 
 
 /// Names what lies in the data set's folder and is not of it.
 fn note_strays(dir: &Path, report: &mut Report) -> Result<(), IngestError> {
-    let own =
-        [MANIFEST_FILE, IDENTITIES_FILE, QUARANTINE_FILE, SHARDS_DIR, DECISIONS_DIR, EMBEDDINGS_DIR];
+    let own = [
+        MANIFEST_FILE,
+        IDENTITIES_FILE,
+        QUARANTINE_FILE,
+        SHARDS_DIR,
+        DECISIONS_DIR,
+        EMBEDDINGS_DIR,
+    ];
     for name in names(dir)?.into_iter().filter(|name| !own.contains(&name.as_str())) {
         let what = match name.starts_with('.') {
             true => "is no file of the data set: a command that was stopped may have left it",

@@ -42,13 +42,11 @@ impl DecodeError {
     /// The way out, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            DecodeError::NotJpeg { .. } | DecodeError::Broken { .. } => {
-                Some(
-                    "`pfc-ingest clean` leaves images out that cannot be decoded; `pfc-ingest verify \
+            DecodeError::NotJpeg { .. } | DecodeError::Broken { .. } => Some(
+                "`pfc-ingest clean` leaves images out that cannot be decoded; `pfc-ingest verify \
                      --decode` lists them"
-                        .into(),
-                )
-            }
+                    .into(),
+            ),
             DecodeError::Size { .. } => Some("`pfc-ingest pack` resizes crops to one size".into()),
             DecodeError::Buffer { .. } => None,
         }

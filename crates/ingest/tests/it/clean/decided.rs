@@ -81,7 +81,10 @@ fn cleaning_and_compacting_go_on_for_any_number_of_rounds_and_inspect_tells_them
     let split = (0..3).map(|number| format!("Person_000002#split-{number}"));
     let n_images = split.map(|name| {
         let label = three.identities().label_of(&name);
-        label.map_or_else(|| panic!("{name} is not in {names:?}"), |l| three.identities().n_images(l))
+        label.map_or_else(
+            || panic!("{name} is not in {names:?}"),
+            |l| three.identities().n_images(l),
+        )
     });
     assert_eq!((n_images.collect::<Vec<_>>(), names.len()), (vec![4, 3, 3], 7));
     let made = bench.json("inspect three --json")["lineage"].clone();
@@ -121,7 +124,8 @@ fn people_that_are_different_stay_apart_in_later_runs_and_after_compact_and_merg
     for answer in ["keep", "different"] {
         let (bench, clean) = merged_and_answered(answer);
         bench.run(&clean).success();
-        let identities = |set: &str| bench.json(&format!("inspect {set} --json"))["identities"].clone();
+        let identities =
+            |set: &str| bench.json(&format!("inspect {set} --json"))["identities"].clone();
         assert_eq!(identities("data"), 12, "{answer}");
         bench.run("review export data again --margin 2").success();
         let asked = fs::read_to_string(bench.path("again/review.csv")).unwrap();
