@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::{
     IngestError,
-    embeddings::{EMBEDDINGS_DIR, kept},
+    embeddings::{DIR as EMBEDDINGS_DIR, kept},
     threads::Threads,
     units::{bytes, count, of},
 };

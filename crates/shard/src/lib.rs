@@ -100,6 +100,7 @@ mod manifest;
 mod mmap;
 mod names;
 mod order;
+mod parallel;
 mod permutation;
 mod schema;
 mod shard;

@@ -10,7 +10,7 @@ use tch::Device;
 
 use crate::{
     TrainError,
-    checkpoint::Keeper,
+    checkpoint::{Keeper, check_same_config},
     config::Config,
     init,
     loader::{Loader, LoaderSpec},
@@ -80,6 +80,7 @@ pub fn train(
     ranks: &Ranks,
     quiet: bool,
 ) -> Result<Ended, TrainError> {
+    check_same_config(config, ranks)?;
     let Checked { dataset, plan } = check(config)?;
     if ranks.is_first() {
         check_labels(&dataset)?;
@@ -136,7 +137,7 @@ pub fn train(
         return Ok(Ended::Finished);
     }
     if ranks.is_first() {
-        tell(&stopped(&folder, &run.trainer, &plan, ranks));
+        tell(&stopped(&folder, &run.trainer, &plan));
     }
     Ok(Ended::Interrupted)
 }
@@ -304,8 +305,8 @@ fn opening(config: &Config, dataset: &View, plan: &Plan, ranks: &Ranks, n_done: 
     )
 }
 
-fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan, ranks: &Ranks) -> String {
+fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan) -> String {
     let (n_done, n_steps) = (trainer.n_done, plan.n_steps());
-    let command = resume_command(folder.path(), ranks);
+    let command = resume_command(folder.path());
     format!("stopped after step {n_done} of {n_steps}; to go on:\n  {command}")
 }

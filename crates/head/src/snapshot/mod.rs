@@ -9,7 +9,7 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Head, HeadError,
+    ClassRange, Head, HeadError,
     centres::row,
     config::{HeadConfig, Optimizer},
     elements::{with_elements, with_elements_mut},
@@ -75,7 +75,7 @@ impl Head {
         let number = |n: i64| Tensor::from_slice(&[n]);
         let mut state = vec![
             (IN_PLACE.to_owned(), number(memory.now.into())),
-            (FIRST_CLASS.to_owned(), number(self.range.first() as i64)),
+            (FIRST_CLASS.to_owned(), number(self.centres().first() as i64)),
         ];
         push_memory(&mut state, &memory);
         Ok(state)
@@ -138,10 +138,15 @@ impl Head {
         Ok(state)
     }
 
+    /// The centres of this rank; a class has several side by side under a loss with sub-centres.
+    fn centres(&self) -> ClassRange {
+        self.range.of_centres(self.config.margin.sub_centres())
+    }
+
     fn rows(&self) -> Result<Vec<(String, Tensor)>, HeadError> {
         let n_state = row::RowLayout::of_config(&self.config).n_state();
         let empty = |width: usize| {
-            Tensor::f_empty([self.range.len() as i64, width as i64], (Kind::Float, Device::Cpu))
+            Tensor::f_empty([self.centres().len() as i64, width as i64], (Kind::Float, Device::Cpu))
                 .map_err(HeadError::torch("copy the centres"))
         };
         let (mut weight_cd, mut state_cn) = (empty(self.config.dim)?, empty(n_state)?);
@@ -149,7 +154,7 @@ impl Head {
         with_elements_mut(&mut weight_cd, |weight| {
             with_elements_mut(&mut state_cn, |state| store.export(0..store.n_rows(), weight, state))
         })?;
-        let first_class = Tensor::from_slice(&[self.range.first() as i64]);
+        let first_class = Tensor::from_slice(&[self.centres().first() as i64]);
         Ok(vec![
             (WEIGHT.to_owned(), weight_cd),
             (state_name(self.config.optimizer).to_owned(), state_cn),
@@ -168,6 +173,7 @@ impl Head {
     /// the checkpoint needs.
     pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<(), HeadError> {
         let memory = memory_of(state)?;
+        let own = self.centres().ids();
         let (store, rule) = (&mut self.parts.store, &mut self.parts.rule);
         if state.iter().any(|(name, _)| name == IN_PLACE) {
             let problem = || "names centres on disk, but the head has them in memory".to_owned();
@@ -184,7 +190,7 @@ impl Head {
         }
         let piece = Piece::of_state(state, &self.config)?;
         let stamps = stamps_of(state, piece.weight_cd.size()[0], &memory)?;
-        let rows = piece.rows_of(self.range.ids())?;
+        let rows = piece.rows_of(own)?;
         let own = |tensor: &Tensor| tensor.narrow(0, rows.start as i64, rows.len() as i64);
         let (mut weight_cd, mut state_cn) = (own(piece.weight_cd), own(piece.state_cn));
         let mut stamps = match stamps {

@@ -12,7 +12,7 @@ use pfc_shard::{
 };
 use serde::Serialize;
 
-use crate::{IngestError, clean::TOOL, lineage, output, pack::output::check_apart, units::count};
+use crate::{IngestError, clean::TOOL, lineage, output, units::count};
 
 /// Write a new data set with all decisions applied.
 ///
@@ -64,15 +64,13 @@ pub fn run(args: &CompactArgs, quiet: bool) -> anyhow::Result<Outcome> {
 }
 
 fn compact(args: &CompactArgs, quiet: bool) -> Result<Summary, IngestError> {
-    output::check_free(&args.out)?;
-    check_apart(&args.dataset, &args.out)?;
+    let unfinished = output::begin(&[&args.dataset], &args.out)?;
     let dataset = Dataset::open(&args.dataset)?;
     let log = DecisionLog::open(&args.dataset)?;
     let runs = log.runs()?;
     let lineage = lineage::of(dataset.manifest(), &runs)?;
     let state = log.state(&dataset)?;
     let view = View::new(dataset, &state)?.checked();
-    let unfinished = output::begin(&args.out)?;
     let out = unfinished.path();
     write(&view, lineage, out, quiet)?;
     let n_carried = carry(&runs, &view, out)?;

@@ -18,7 +18,7 @@ use pfc_shard::Dataset;
 
 use crate::IngestError;
 use layout::Layout;
-pub use model::{EMBEDDINGS_DIR, EmbedOptions, with_model};
+pub use model::{DIR, EmbedOptions, is_kept_name, with_model};
 use numbers::read_at;
 
 const DAMAGED: &str = "is not as it was written: its checksum is another one";
@@ -99,6 +99,19 @@ impl Embeddings {
     /// Numbers in an embedding.
     pub fn dim(&self) -> usize {
         self.layout.dim
+    }
+
+    /// Tells this file from another: its path, size and time of change.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Io`] if the file system does not say.
+    pub fn identity(&self) -> Result<String, IngestError> {
+        let at = || IngestError::at("look at", &self.path);
+        let metadata = self.file.metadata().map_err(at())?;
+        let changed = metadata.modified().map_err(at())?;
+        let since = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(format!("{} {} {}", self.path.display(), metadata.len(), since.as_nanos()))
     }
 
     /// Embeddings there are.

@@ -15,7 +15,7 @@ use super::{Embeddings, kept, npy};
 use crate::IngestError;
 
 /// Folder of computed embeddings in a data set's folder.
-pub const EMBEDDINGS_DIR: &str = "embeddings";
+pub const DIR: &str = "embeddings";
 /// Faces decoded and embedded at a time.
 const CHUNK: u64 = 256;
 
@@ -45,7 +45,7 @@ pub fn with_model(
     options: EmbedOptions,
 ) -> Result<(Embeddings, Vec<u64>), IngestError> {
     let model = OnnxModel::open(model, &ModelOptions::default())?;
-    let folder = dir.join(EMBEDDINGS_DIR);
+    let folder = dir.join(DIR);
     let kind = if options.plain { "plain" } else { "mirrored" };
     let path = folder.join(format!("{:032x}-{kind}.npy", model.checksum()));
     if !path.exists() {
@@ -71,6 +71,14 @@ pub fn with_model(
 
 fn header_bytes(dataset: &Dataset, model: &OnnxModel) -> u64 {
     npy::write_header(dataset.len(), model.embedding()).len() as u64
+}
+
+/// Whether a file in the folder of computed embeddings is one of ours: called after the checksum of a
+/// model, or what `merge --match` writes.
+pub fn is_kept_name(name: &str) -> bool {
+    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    matches!(name, "joined.npy" | "joined.sum")
+        || name.split_once('-').is_some_and(|(key, _)| key.len() == 32 && is_hex(key))
 }
 
 fn compute(

@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use pfc_cli::{Progress, interrupt, print_json, print_table, table};
-use pfc_findings::{Decision, DecisionLog, Run, RunInfo, State, View, carried};
+use pfc_durable::{AtomicDir, OwnedDir};
+use pfc_findings::{DECISIONS_DIR, Decision, DecisionLog, Run, RunInfo, State, View, carried};
 use pfc_shard::{
-    DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames, Permutation,
-    Step, hash::content_hash,
+    Checksum, DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames,
+    Permutation, Step, hash::content_hash, sealed,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::MergeArgs;
 use crate::{
@@ -28,6 +29,9 @@ use crate::{
 
 /// Embeddings of the new data set, relative to its folder, for later runs of `clean`.
 const EMBEDDINGS_FILE: &str = "embeddings/joined.npy";
+
+/// What says whose an unfinished result is.
+const JOB_FILE: &str = ".join.json";
 
 /// What was joined, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -51,45 +55,97 @@ struct Part {
     first_label: u32,
 }
 
-/// Joins the parts into OUT, which appears once complete.
+/// Joins the parts into OUT, which appears once complete. A run that is stopped leaves `.OUT.tmp`, and
+/// the next one goes on from there.
 ///
 /// # Errors
 ///
 /// [`IngestError`] for parts that do not fit, a row or embedding that cannot be read, a failed write.
 pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
-    output::check_free(&args.out)?;
+    let inputs: Vec<&Path> = args.parts.iter().map(PathBuf::as_path).collect();
+    let owned = output::claim(&inputs, &args.out)?;
     let parts = open(args, quiet)?;
-    let unfinished = output::begin(&args.out)?;
+    let unfinished = joined_rows(owned, &parts, quiet)?;
     let out = unfinished.path();
-    write(&parts, out, quiet)?;
     let dataset = Dataset::open(out)?;
     let embeddings = Embeddings::open(&out.join(EMBEDDINGS_FILE))?.of(&dataset)?;
-    let mut log = DecisionLog::open(out)?;
-    let carried = carry(&parts, &dataset, &mut log)?;
-    let mut work = Work::new(out, &dataset, log.state(&dataset)?, quiet)?;
+    let carried = carry(&parts)?;
+    let mut state = State::of(&dataset);
+    state.apply(&carried).map_err(|what| CleanError::Contradiction { what })?;
+    let mut work = Work::new(out, &dataset, state, quiet)?;
     let bounds = bounds(args);
     let part_of = |label: u32| parts.partition_point(|part| part.first_label <= label);
-    let pool = args.threads.pool()?;
     let decisions: Vec<Decision> =
-        pool.install(|| joined(&mut work, &embeddings, &bounds, |a, b| part_of(a) != part_of(b)))?;
+        joined(&mut work, &embeddings, &bounds, |a, b| part_of(a) != part_of(b))?;
     let notes = work.notes.clone();
-    let info = RunInfo {
+    let mut log = DecisionLog::open(out)?;
+    let info = |arguments, notes: &serde_json::Map<String, serde_json::Value>| RunInfo {
         dataset: log.dataset(),
         tool: TOOL.into(),
         command: "merge".into(),
-        arguments: stated(args, &parts),
+        arguments,
         notes: notes.clone().into(),
     };
-    log.append(&info, &decisions)?;
+    let (of_parts, of_merge) = (
+        info(vec!["answers carried over".into()], &serde_json::Map::new()),
+        info(stated(args, &parts), &notes),
+    );
+    if !carried.is_empty() {
+        log.append(&of_parts, &carried)?;
+    }
+    log.append(&of_merge, &decisions)?;
+    let job = out.join(JOB_FILE);
+    std::fs::remove_file(&job).map_err(IngestError::at("remove", &job))?;
     unfinished.commit()?;
     Ok(Summary {
         parts: parts.iter().map(|part| part.name.clone()).collect(),
         images: dataset.len(),
         identities: dataset.n_identities(),
-        answers_carried_over: carried,
+        answers_carried_over: carried.len(),
         decisions: tally(&decisions),
         notes,
     })
+}
+
+/// What was joined to the rows of an unfinished result.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Job {
+    tool: String,
+    /// Manifest of each part, and what its embeddings are.
+    parts: Vec<(String, Checksum, String)>,
+}
+
+impl Job {
+    fn of(parts: &[Part]) -> Result<Job, IngestError> {
+        let of_part = |part: &Part| {
+            let manifest = serde_json::to_vec(part.view.manifest()).unwrap_or_default();
+            let decisions = part.view.decisions().map(|decisions| decisions.to_string());
+            let both = [manifest, decisions.unwrap_or_default().into_bytes()].concat();
+            let checksum = Checksum(content_hash(&both));
+            Ok((part.name.clone(), checksum, part.embeddings.identity()?))
+        };
+        let parts = parts.iter().map(of_part).collect::<Result<_, IngestError>>()?;
+        Ok(Job { tool: TOOL.into(), parts })
+    }
+}
+
+/// The unfinished result with all rows and their embeddings: what a stopped run of the same parts left,
+/// together with how far it had compared people, or else written now.
+fn joined_rows(owned: OwnedDir, parts: &[Part], quiet: bool) -> Result<AtomicDir, IngestError> {
+    let job = Job::of(parts)?;
+    let unfinished = owned.resume()?;
+    let path = unfinished.path().join(JOB_FILE);
+    let is_written = sealed::read::<Job>(&path).ok().flatten().is_some_and(|found| found == job);
+    let decisions = unfinished.path().join(DECISIONS_DIR);
+    if is_written && !decisions.exists() {
+        tracing::warn!("going on: all rows are joined already");
+        return Ok(unfinished);
+    }
+    let unfinished = unfinished.begin_anew()?;
+    write(parts, unfinished.path(), quiet)?;
+    // Last, since it says that all the rest is there.
+    sealed::write(&path, &job)?;
+    Ok(unfinished)
 }
 
 fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
@@ -247,9 +303,9 @@ fn lineage_of(parts: &[Part]) -> Result<Vec<Step>, IngestError> {
     Ok(steps)
 }
 
-/// Writes what people decided about the parts to the log of the new data set, so that identities which
-/// they said are different people are not joined; returns how many decisions that are.
-fn carry(parts: &[Part], dataset: &Dataset, log: &mut DecisionLog) -> Result<usize, IngestError> {
+/// What people decided about the parts, in rows and labels of the new data set, so that identities which
+/// they said are different people are not joined.
+fn carry(parts: &[Part]) -> Result<Vec<Decision>, IngestError> {
     let (_, order) = order(parts);
     let mut all: Vec<Decision> = Vec::new();
     for part in parts {
@@ -266,18 +322,7 @@ fn carry(parts: &[Part], dataset: &Dataset, log: &mut DecisionLog) -> Result<usi
             });
         }
     }
-    debug_assert!(all.iter().all(|decision| decision.row < dataset.len()));
-    if !all.is_empty() {
-        let info = RunInfo {
-            dataset: log.dataset(),
-            tool: TOOL.into(),
-            command: "merge".into(),
-            arguments: vec!["answers carried over".into()],
-            notes: serde_json::json!({}),
-        };
-        log.append(&info, &all)?;
-    }
-    Ok(all.len())
+    Ok(all)
 }
 
 fn bounds(args: &MergeArgs) -> Bounds {

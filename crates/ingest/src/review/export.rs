@@ -34,7 +34,7 @@ pub struct Exported {
 ///
 /// [`IngestError`] if the folder is there, or a row cannot be read.
 pub fn export(args: &ExportReviewArgs) -> Result<Exported, IngestError> {
-    output::check_free(&args.out)?;
+    let unfinished = output::begin(&[&args.dataset], &args.out)?;
     let dataset = pfc_shard::Dataset::open(&args.dataset)?;
     let log = DecisionLog::open(&args.dataset)?;
     let (runs, state) = (log.runs()?, log.state(&dataset)?);
@@ -49,7 +49,6 @@ pub fn export(args: &ExportReviewArgs) -> Result<Exported, IngestError> {
     let left_out = open.len().saturating_sub(args.limit);
     open.truncate(args.limit);
     open.sort_by(|a, b| a.finding.cmp(&b.finding).then(a.rows.cmp(&b.rows)));
-    let unfinished = output::begin(&args.out)?;
     // With those that are left out now: an answer may bring them back.
     let sheets = write(&View::as_packed(dataset), &open, unfinished.path())?;
     unfinished.commit()?;

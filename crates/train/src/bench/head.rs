@@ -338,7 +338,7 @@ fn save(head: &mut Head, step: u64, path: &Path) -> Result<(), TrainError> {
     Tensor::write_safetensors(&named, folder.path().join(CENTRES))
         .map_err(|source| HeadError::Torch { op: "write the checkpoint", source })?;
     if path.exists() {
-        folder.commit_over()?;
+        folder.commit_over(|entry| entry.path == CENTRES)?;
     } else {
         folder.commit()?;
     }

@@ -23,7 +23,7 @@ use crate::{
     HeadError,
     config::{HeadConfig, Storage},
     elements::{with_elements, with_elements_mut},
-    loss::{Exponentials, Logits},
+    loss::{Negatives, TileCosines},
     optim::{Flow, Stamp, UNTOUCHED, UntouchedRows, UpdateRule},
     range::ClassRange,
 };
@@ -81,7 +81,7 @@ fn kind(storage: Storage) -> Kind {
 }
 
 impl DeviceStore {
-    /// The rows of `range` at their initial values. O(C): the device's memory is filled.
+    /// The centres of the classes of `range` at their initial values. O(C): the device's memory is filled.
     ///
     /// # Errors
     ///
@@ -92,6 +92,7 @@ impl DeviceStore {
         device: Device,
     ) -> Result<DeviceStore, HeadError> {
         let layout = RowLayout::of_config(config);
+        let range = range.of_centres(config.margin.sub_centres());
         let frame = Frame {
             layout,
             seed: config.seed,
@@ -320,8 +321,8 @@ impl CentreTile for DeviceTile<'_> {
             .map_err(HeadError::torch("normalise a tile"))
     }
 
-    fn exponentials(&mut self, logits: &Logits<'_>) -> Result<Exponentials, TchError> {
-        self.ops.exponentials(logits)
+    fn exponentials(&mut self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
+        self.ops.exponentials(tile)
     }
 
     fn update(
