@@ -544,6 +544,11 @@ impl Answering<'_> {
     /// The identity that a row was packed with or moved to, whatever that was merged into.
     fn own_label(&self, row: u64) -> Option<u32> {
         let own = self.labels.get(row as usize).copied()?;
+        // Where an earlier answer to this question moved it, that is taken back.
+        let is_moved = |d: &Decision| d.row == row && d.action == Action::Relabel;
+        if self.question.previous.iter().any(is_moved) {
+            return Some(own);
+        }
         Some(self.state.relabelled_to(row).unwrap_or(own))
     }
 

@@ -167,7 +167,7 @@ impl Dataset {
             Ok(())
         };
         let faults: Vec<Option<ShardError>> =
-            (0..self.slots.len()).into_par_iter().map(|i| of_shard(i).err()).collect();
+            parallel::map(self.slots.len(), |i| of_shard(i).err());
         if let Some(fault) = faults.into_iter().flatten().next() {
             return Err(fault);
         }
