@@ -175,7 +175,7 @@ fn people_of_the_benchmark_are_left_out() {
     let reviewed = decisions(&bench, "--reason reviewed_benchmark_overlap");
     assert_eq!(reviewed.len(), 16);
     assert!(reviewed.iter().all(|d| d["partner"].is_u64() && d["partner_source"].is_null()));
-    assert_eq!(bench.json("inspect data --json")["images"], 96);
+    assert_eq!(bench.json("inspect data --json")["images"], 112);
 }
 
 #[test]
