@@ -135,6 +135,7 @@ fn of_shards(report: &VerifyReport) -> Report {
     }
 }
 
+<<<<<<< HEAD
 /// Names in a folder, in order; none where there is no such folder.
 fn names(dir: &Path) -> Result<Vec<String>, IngestError> {
     let entries = match fs::read_dir(dir) {
@@ -205,6 +206,10 @@ fn note_strays(dir: &Path, report: &mut Report) -> Result<(), IngestError> {
 
 fn print(report: &Report) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
+=======
+fn print(report: &VerifyReport) -> std::io::Result<()> {
+    let mut out = pfc_cli::stdout();
+>>>>>>> main
     for finding in &report.findings {
         writeln!(out, "{}", finding.text)?;
     }

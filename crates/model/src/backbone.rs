@@ -100,6 +100,22 @@ impl Backbone {
         Ok(backbone)
     }
 
+    /// Compares keys and shapes with those of a network, for which nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::MissingTensor`], [`ModelError::UnexpectedTensor`], [`ModelError::TensorShape`] and
+    /// [`ModelError::EmbeddingSize`].
+    pub(crate) fn check_shapes(
+        architecture: Architecture,
+        embedding: i64,
+        origin: &str,
+        shapes: &[(String, Vec<i64>)],
+    ) -> Result<(), ModelError> {
+        let own = Backbone::build(architecture, embedding, Device::Cpu, Start::Shapes)?;
+        own.state.check_shapes(origin, shapes)
+    }
+
     /// The network's shapes alone, to count on: its tensors have no memory of their own.
     ///
     /// # Errors

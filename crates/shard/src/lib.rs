@@ -119,7 +119,7 @@ pub use manifest::{
     FORMAT, FileEntry, IDENTITIES_FILE, MANIFEST_FILE, Manifest, QUARANTINE_FILE, SHARDS_DIR,
     ShardEntry, Step, shard_file,
 };
-pub use names::IdentityNames;
+pub use names::{IdentityNames, NAME_BYTES_MAX};
 pub use order::{EpochOrder, Place, Share, mix};
 pub use permutation::Permutation;
 pub use shard::Shard;

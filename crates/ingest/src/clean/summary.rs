@@ -79,8 +79,14 @@ impl Summary {
                 found.add_row([reason.clone(), (*action).to_owned(), count(*n)]);
             }
         }
+<<<<<<< HEAD
         if self.decisions.is_empty() {
             found.add_row(["nothing new", "", "0"]);
+=======
+        print_table(&found)?;
+        for (name, note) in &self.notes {
+            writeln!(pfc_cli::stdout(), "{name}: {}", brief(note))?;
+>>>>>>> main
         }
         print_table(&found)?;
         self.print_bounds()?;
@@ -88,8 +94,15 @@ impl Summary {
         let run = self.run.map_or("dry run".into(), |run| format!("run {run:03}"));
         let mut out = std::io::stdout();
         writeln!(
+<<<<<<< HEAD
             out,
             "{run}: kept {} of {} images and {} of {} identities",
+=======
+            pfc_cli::stdout(),
+            "{run}: {} images of {} identities, of which {} of {} stay",
+            count(images),
+            count(people),
+>>>>>>> main
             count(left),
             count(images),
             count(people_left),
