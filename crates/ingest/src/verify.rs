@@ -135,7 +135,6 @@ fn of_shards(report: &VerifyReport) -> Report {
     }
 }
 
-<<<<<<< HEAD
 /// Names in a folder, in order; none where there is no such folder.
 fn names(dir: &Path) -> Result<Vec<String>, IngestError> {
     let entries = match fs::read_dir(dir) {
@@ -161,7 +160,7 @@ fn check_embeddings(dir: &Path, report: &mut Report) -> Result<(), IngestError> 
         match name.rsplit_once('.') {
             Some((stem, "sum")) if names.contains(&format!("{stem}.npy")) => {}
             Some((_, "part")) => {
-                note("is unfinished: the command that began it goes on from there")
+                note("is unfinished: the command that began it goes on from there");
             }
             Some((_, "npy")) => match kept::read(&path) {
                 Ok(None) => note("has no checksum: an earlier version wrote it"),
@@ -205,11 +204,7 @@ fn note_strays(dir: &Path, report: &mut Report) -> Result<(), IngestError> {
 }
 
 fn print(report: &Report) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-=======
-fn print(report: &VerifyReport) -> std::io::Result<()> {
     let mut out = pfc_cli::stdout();
->>>>>>> main
     for finding in &report.findings {
         writeln!(out, "{}", finding.text)?;
     }

@@ -299,13 +299,11 @@ impl TrainError {
                  with `--out`"
                     .to_owned(),
             ),
-<<<<<<< HEAD
             TrainError::OtherRun { key, .. } if key.starts_with("decisions") => Some(
                 "take back what was decided since with `pfc-ingest decisions undo`, set \
                  data.as_packed as it was, or start another run with `--out`"
                     .to_owned(),
             ),
-=======
             TrainError::CheckpointsGone { path, .. } => Some(format!(
                 "put the checkpoints back into `{0}/checkpoints` (a name that ends in `.damaged-1` \
                  without that ending), or begin another run with `--out`",
@@ -319,7 +317,6 @@ impl TrainError {
                 "raise `train.epochs` or `train.steps` so that the run has at least {step} steps, or \
                  start another run with `--out`"
             )),
->>>>>>> main
             TrainError::OtherRun { key, found, .. } => Some(format!(
                 "a run goes on with the values it began with: set {key} back to {found}, or start \
                  another run with `--out`"

@@ -64,11 +64,7 @@ impl InitConfig {
 pub fn begin(
     config: &InitConfig,
     trainer: &mut Trainer,
-<<<<<<< HEAD
-    dataset: &View,
-=======
     source: &Source,
->>>>>>> main
 ) -> Result<Option<String>, TrainError> {
     if config.model.as_os_str().is_empty() {
         return Ok(None);
@@ -83,14 +79,10 @@ pub fn begin(
     if !config.carries_centres() {
         return Ok(Some(format!("the backbone begins with the weights of {origin}")));
     }
-<<<<<<< HEAD
-=======
     let Some(dataset) = source.dataset() else {
         let bound = "left out with data.synthetic, whose people have no names";
         return Err(BadValue::new("init.data", config.data.display(), bound).into());
     };
-    let old = Dataset::open(&config.data)?;
->>>>>>> main
     let checkpoint = Checkpoint::open(&config.model)?;
     let progress = checkpoint.manifest().progress.as_ref();
     // As the checkpoint was trained on it.

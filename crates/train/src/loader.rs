@@ -17,17 +17,8 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use pfc_findings::View;
 use pfc_model::bytes::with_bytes_mut;
-<<<<<<< HEAD
-use pfc_shard::{
-    ImageSize, Place, ShardError,
-    decode::{DecodeError, decode_rgb},
-    pixels::normalise,
-};
-=======
 use pfc_shard::{ImageSize, Place, ShardError, decode::DecodeError};
->>>>>>> main
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -77,18 +68,12 @@ impl Default for DataConfig {
     fn default() -> DataConfig {
         DataConfig {
             path: PathBuf::new(),
-<<<<<<< HEAD
             as_packed: false,
-            loader_threads: 0,
-            batches_ahead: 3,
-            mirror: true,
-=======
             loader_threads: 0,
             batches_ahead: 3,
             mirror: true,
             on_error: OnError::Stop,
             synthetic: None,
->>>>>>> main
         }
     }
 }
@@ -302,12 +287,8 @@ impl Loader {
     /// # Errors
     ///
     /// [`LoadError::Memory`] and [`LoadError::Thread`].
-<<<<<<< HEAD
-    pub fn start(dataset: Arc<View>, spec: LoaderSpec) -> Result<Loader, LoadError> {
-=======
     pub fn start(source: impl Into<Source>, spec: LoaderSpec) -> Result<Loader, LoadError> {
         let source = source.into();
->>>>>>> main
         // One buffer is in the step's hands; the others are being filled or wait.
         let n_buffers = spec.n_ahead.max(spec.n_threads) + 1;
         let (empty, take_empty) = bounded(n_buffers);
@@ -381,11 +362,7 @@ impl Drop for Loader {
 }
 
 fn make_batches(
-<<<<<<< HEAD
-    dataset: &View,
-=======
     source: &Source,
->>>>>>> main
     spec: LoaderSpec,
     next: &AtomicU64,
     empty: &Receiver<Batch>,
@@ -408,11 +385,7 @@ fn make_batches(
 
 fn fill(
     batch: &mut Batch,
-<<<<<<< HEAD
-    dataset: &View,
-=======
     source: &Source,
->>>>>>> main
     spec: &LoaderSpec,
     step: u64,
     rgb: &mut [u8],
@@ -422,20 +395,9 @@ fn fill(
     replaced.clear();
     with_bytes_mut(images, |bytes| {
         let images = bytemuck::cast_slice_mut(bytes).chunks_exact_mut(rgb.len());
-        for (Place { row: place, mirror, .. }, out) in
+        for (Place { row, mirror, .. }, out) in
             spec.plan.places_of_rank(step, spec.rank, spec.world).zip(images)
         {
-<<<<<<< HEAD
-            let row = dataset.row(place);
-            let face = dataset.get(place).map_err(|source| LoadError::Row { row, source })?;
-            decode_rgb(face.image, ImageSize::FACE, rgb).map_err(|source| LoadError::Image {
-                row,
-                face: face.source.to_owned(),
-                source,
-            })?;
-            normalise(rgb, ImageSize::FACE.width.into(), mirror && spec.mirror, out);
-            labels.push(face.label.into());
-=======
             let mut load = |row| source.load(row, mirror && spec.mirror, rgb, out);
             let label = match (load(row), spec.on_error) {
                 (Ok(label), _) => label,
@@ -447,7 +409,6 @@ fn fill(
                 (Err(error), _) => return Err(error),
             };
             labels.push(label);
->>>>>>> main
         }
         Ok(())
     })

@@ -8,12 +8,9 @@ use pfc_cli::{
     tell,
 };
 use pfc_eval::EvalError;
-<<<<<<< HEAD
-use pfc_findings::{Reading, View};
-use pfc_shard::{ImageSize, ShardError};
-=======
+use pfc_findings::View;
 use pfc_model::libtorch::guarded;
->>>>>>> main
+use pfc_shard::ShardError;
 use tch::Device;
 
 use crate::{
@@ -43,13 +40,8 @@ pub enum Ended {
 /// Data that a run was checked against.
 #[derive(Debug)]
 pub struct Checked {
-<<<<<<< HEAD
-    /// The data set, as decisions leave it unless the configuration says otherwise.
-    pub dataset: Arc<View>,
-=======
     /// Its images.
     pub source: Source,
->>>>>>> main
     /// Its steps.
     pub plan: Plan,
 }
@@ -63,17 +55,8 @@ pub struct Checked {
 pub fn check(config: &Config) -> Result<Checked, TrainError> {
     config.validate()?;
     let path = config.data.path.clone();
-<<<<<<< HEAD
-    let dataset = View::open(&path, Reading::from_switch(config.data.as_packed))?;
-    let (found, expected) = (dataset.manifest().image_size, ImageSize::FACE);
-    if found != expected {
-        return Err(TrainError::ImageSize { path, found, expected });
-    }
-    let (n_images, batch_size) = (dataset.len(), config.train.batch_size as u64);
-=======
     let source = Source::open(&config.data)?;
     let (n_images, batch_size) = (source.len(), config.train.batch_size as u64);
->>>>>>> main
     if n_images < batch_size {
         return Err(TrainError::TooFewImages { path, n_images, batch_size });
     }
@@ -114,14 +97,10 @@ fn train_unguarded(
     quiet: bool,
 ) -> Result<Ended, TrainError> {
     check_same_config(config, ranks)?;
-<<<<<<< HEAD
-    let Checked { dataset, plan } = check(config)?;
-    if ranks.is_first() {
-        check_labels(&dataset)?;
-    }
-=======
     let Checked { source, plan } = check(config)?;
->>>>>>> main
+    if let Some(view) = source.dataset().filter(|_| ranks.is_first()) {
+        check_labels(view)?;
+    }
     check_ranks(&plan, config.train.accumulate, ranks)?;
     let verifier = Verifier::open(&config.eval)?;
     let folder = open_folder(folder, start, ranks)?;
@@ -165,14 +144,11 @@ fn train_unguarded(
     };
     report.kept_scores().iter().for_each(|(step, score)| keeper.measured(*step, score));
     report.agree(ranks)?;
-<<<<<<< HEAD
-    if let Some(notice) = dataset.notice("data.as_packed = true") {
+    let notice = source.dataset().and_then(|view| view.notice("data.as_packed = true"));
+    if let Some(notice) = notice {
         report.say(&format!("{}: {notice}", config.data.path.display()));
     }
-    report.say(&opening(config, &dataset, &plan, ranks, trainer.n_done));
-=======
     report.say(&opening(config, &source, &plan, ranks, trainer.n_done));
->>>>>>> main
     if let Some(begun) = begun {
         report.say(&begun);
     }
@@ -355,14 +331,9 @@ fn loader_spec(config: &Config, plan: Plan, ranks: &Ranks, first_step: u64) -> L
     }
 }
 
-<<<<<<< HEAD
-fn opening(config: &Config, dataset: &View, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {
-    let head = config.head_config(dataset.n_identities());
-=======
 fn opening(config: &Config, source: &Source, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {
     let head = config.head_config(source.n_identities());
     let made_up = if source.dataset().is_none() { "made-up " } else { "" };
->>>>>>> main
     let resumed =
         if n_done > 0 { format!(", going on after step {n_done}") } else { String::new() };
     let among = match ranks.world() {

@@ -79,30 +79,17 @@ impl Summary {
                 found.add_row([reason.clone(), (*action).to_owned(), count(*n)]);
             }
         }
-<<<<<<< HEAD
         if self.decisions.is_empty() {
             found.add_row(["nothing new", "", "0"]);
-=======
-        print_table(&found)?;
-        for (name, note) in &self.notes {
-            writeln!(pfc_cli::stdout(), "{name}: {}", brief(note))?;
->>>>>>> main
         }
         print_table(&found)?;
         self.print_bounds()?;
         let [[images, left], [people, people_left]] = [self.images, self.identities];
         let run = self.run.map_or("dry run".into(), |run| format!("run {run:03}"));
-        let mut out = std::io::stdout();
+        let mut out = pfc_cli::stdout();
         writeln!(
-<<<<<<< HEAD
             out,
             "{run}: kept {} of {} images and {} of {} identities",
-=======
-            pfc_cli::stdout(),
-            "{run}: {} images of {} identities, of which {} of {} stay",
-            count(images),
-            count(people),
->>>>>>> main
             count(left),
             count(images),
             count(people_left),
@@ -145,7 +132,7 @@ impl Summary {
             self.decisions.values().filter_map(|actions| actions.get(action)).sum()
         };
         let n_suspicions = n("suspect") + self.known;
-        let (data, mut out) = (self.dataset.display(), std::io::stdout());
+        let (data, mut out) = (self.dataset.display(), pfc_cli::stdout());
         writeln!(out, "next:")?;
         let mut line = |command: String, what: &str| writeln!(out, "  {command:<44} {what}");
         line(format!("pfc-ingest report {data}"), "draws what was found")?;

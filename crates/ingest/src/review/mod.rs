@@ -50,13 +50,8 @@ struct ExportReviewArgs {
     /// Only findings with this reason
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
-<<<<<<< HEAD
     /// Also export decisions within this distance of their threshold
-    #[arg(long, value_name = "COSINE", default_value_t = 0.03)]
-=======
-    /// Decisions too whose cosine is so close to its bound
     #[arg(long, value_name = "COSINE", default_value_t = 0.03, value_parser = pfc_cli::number::within(0.0..=2.0f32))]
->>>>>>> main
     margin: f32,
     /// Maximum number of questions; those closest to the threshold are kept
     #[arg(long, value_name = "N", default_value_t = 1000)]

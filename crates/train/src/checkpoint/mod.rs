@@ -14,10 +14,6 @@ use std::thread::JoinHandle;
 use pfc_findings::View;
 use pfc_head::Placement;
 use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
-<<<<<<< HEAD
-use pfc_shard::{MANIFEST_FILE, hash::content_hash};
-=======
->>>>>>> main
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -155,23 +151,9 @@ impl<'a> Keeper<'a> {
         folder: &'a RunFolder,
         config: &'a Config,
         plan: &'a Plan,
-<<<<<<< HEAD
-        dataset: &View,
-        ranks: &'a Ranks,
-    ) -> Result<Keeper<'a>, TrainError> {
-        let manifest = config.data.path.join(MANIFEST_FILE);
-        let bytes = std::fs::read(&manifest).map_err(TrainError::io("read", &manifest))?;
-        let data = DataIdentity {
-            n_images: dataset.len(),
-            n_identities: dataset.n_identities().into(),
-            checksum: format!("{:032x}", content_hash(&bytes)),
-            decisions: dataset.decisions().map(|checksum| checksum.to_string()),
-        };
-=======
         data: DataIdentity,
         ranks: &'a Ranks,
     ) -> Result<Keeper<'a>, TrainError> {
->>>>>>> main
         let under_way = UnderWay::Nothing;
         let (scores, unfinished) = (Vec::new(), None);
         let keeper = Keeper { folder, config, plan, ranks, data, under_way, scores, unfinished };

@@ -2,12 +2,8 @@
 
 use std::collections::HashMap;
 
-<<<<<<< HEAD
-use pfc_findings::{Action, Decision};
-=======
 use pfc_cli::number::within;
-use pfc_shard::decisions::{Action, Decision};
->>>>>>> main
+use pfc_findings::{Action, Decision};
 use rayon::prelude::*;
 
 use super::{Signature, perceptual::shrink, signature::decode};

@@ -1,11 +1,7 @@
 //! Images that show too little.
 
-<<<<<<< HEAD
-use pfc_findings::{Action, Decision};
-=======
 use pfc_cli::number::{not_negative, within};
-use pfc_shard::decisions::{Action, Decision};
->>>>>>> main
+use pfc_findings::{Action, Decision};
 
 use super::Signature;
 use crate::clean::{Pass, Work};
