@@ -11,7 +11,6 @@ mod snapshot;
 
 use std::thread::JoinHandle;
 
-use pfc_findings::View;
 use pfc_head::Placement;
 use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
 use serde::{Deserialize, Serialize};
