@@ -81,9 +81,7 @@
 //! No column is nullable or compressed, buffers are aligned to 64 bytes, record batches hold up to
 //! 16 MiB, and the schema's metadata says `pfc.format` = `1`.
 
-pub mod decode;
 pub mod hash;
-pub mod pixels;
 pub mod sealed;
 pub mod table;
 
@@ -111,7 +109,7 @@ pub use assemble::assemble;
 pub use dataset::Dataset;
 pub use dataset_writer::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, SHARD_BYTES_MAX};
 pub use error::ShardError;
-pub use face::{Face, IMAGE_BYTES_MAX, ImageSize, Quality, SOURCE_BYTES_MAX};
+pub use face::{Face, IMAGE_BYTES_MAX, SOURCE_BYTES_MAX};
 pub use faces::{Faces, Visit};
 pub use hash::Checksum;
 pub use identities::Identities;
@@ -122,6 +120,7 @@ pub use manifest::{
 pub use names::{IdentityNames, NAME_BYTES_MAX};
 pub use order::{EpochOrder, Place, Share, mix};
 pub use permutation::Permutation;
+pub use pfc_image::{ImageSize, Quality};
 pub use shard::Shard;
 pub use shard_writer::{ShardSpec, ShardWriter};
 pub use verify::{Checks, Fault, Finding, RowPlace, VerifyReport, verify, verify_with};

@@ -7,13 +7,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use pfc_image::{ImageError, ImageSize, decode_rgb, jpeg_header};
 use rayon::prelude::*;
 
 use crate::{
-    Checksum, Face, FileEntry, Identities, ImageSize, Manifest, SHARDS_DIR, Shard, ShardEntry,
-    ShardError,
+    Checksum, Face, FileEntry, Identities, Manifest, SHARDS_DIR, Shard, ShardEntry, ShardError,
     dataset::{check_size, open_listed},
-    decode::{self, DecodeError},
     hash::{content_hash, file_checksum},
 };
 
@@ -61,10 +60,10 @@ pub enum Fault {
     Image,
     /// The image matches its hash, but is no JPEG.
     #[error("its image is {0}")]
-    Header(DecodeError),
+    Header(ImageError),
     /// The image matches its hash and has a JPEG's header, but no pixels can be had of it.
     #[error("its image cannot be decoded: {0}")]
-    Undecodable(DecodeError),
+    Undecodable(ImageError),
     /// The file lies among those of the data set, but belongs to none.
     #[error("is not listed in the manifest")]
     Stray,
@@ -301,7 +300,7 @@ impl Job<'_> {
             }
             if self.checks.decode && is_whole {
                 rgb.resize(face.size().rgb_bytes(), 0);
-                if let Err(error) = decode::decode_rgb(face.image, face.size(), &mut rgb) {
+                if let Err(error) = decode_rgb(face.image, face.size(), &mut rgb) {
                     report.add(Some(place), Fault::Undecodable(error));
                 }
             }
@@ -322,7 +321,7 @@ fn image_fault(face: &Face<'_>) -> Option<Fault> {
     if content_hash(face.image) != face.hash {
         return Some(Fault::Image);
     }
-    match decode::header(face.image) {
+    match jpeg_header(face.image) {
         Err(error) => Some(Fault::Header(error)),
         Ok(found) if found != face.size() => {
             Some(Fault::ImageSize { found, expected: face.size() })

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use pfc_findings::{Reading, View};
-use pfc_shard::{ImageSize, decode::decode_rgb, pixels::normalise};
+use pfc_image::{ImageSize, decode_rgb, normalise};
 use pfc_train::{
     loader::{Batch, LoadError, Loader, LoaderSpec, OnError},
     plan::Plan,

@@ -6,15 +6,11 @@ use pfc_findings::{
     DecisionLog, Question, Questions, View,
     table::{self, Line},
 };
+use pfc_image::{Pixels, encode_png};
 use serde::Serialize;
 
 use super::ExportReviewArgs;
-use crate::{
-    IngestError, decisions,
-    image::{Pixels, encode_png},
-    output,
-    show::sheet,
-};
+use crate::{IngestError, decisions, output, show::sheet};
 
 /// Questions on a sheet, two pictures each, and pairs in a line.
 const SHEET_QUESTIONS: usize = 24;

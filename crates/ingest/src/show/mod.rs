@@ -9,15 +9,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use pfc_cli::{Format, Outcome, print_json};
+use pfc_image::{Pixels, encode_png};
 use serde::Serialize;
 
-use crate::{
-    IngestError,
-    image::{Pixels, encode_png},
-    output,
-    reading::ReadArgs,
-    units,
-};
+use crate::{IngestError, output, reading::ReadArgs, units};
 use select::{Selection, Which};
 
 /// Draw some faces of a data set on one sheet.
@@ -112,7 +107,7 @@ fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     Ok(Shown { file: args.output.clone(), images, broken, left_out, rows })
 }
 
-fn png(pixels: image::RgbImage) -> Result<Vec<u8>, crate::image::ImageError> {
+fn png(pixels: image::RgbImage) -> Result<Vec<u8>, pfc_image::ImageError> {
     let (width, height) = pixels.dimensions();
     encode_png(&Pixels::rgb(width, height, pixels.into_raw()))
 }

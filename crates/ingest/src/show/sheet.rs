@@ -4,7 +4,8 @@ use ab_glyph::FontRef;
 use image::{Rgb, RgbImage};
 use pfc_cli::interrupt;
 use pfc_findings::View;
-use pfc_shard::{Face, ImageSize, decode::decode_rgb};
+use pfc_image::{ImageSize, decode_rgb};
+use pfc_shard::Face;
 
 use super::text::{self, Line};
 use crate::{IngestError, units};
