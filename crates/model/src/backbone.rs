@@ -13,7 +13,6 @@ use crate::{
     Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, ModelError, Precision,
     allocator::keep_freed_memory,
     graph::Graph,
-    inference::{Description, Inference},
     init::Stream,
     layers::Pass,
     net::Net,
@@ -34,6 +33,15 @@ pub struct Backbone {
     precision: Precision,
     noise: Stream,
     n_noisy: AtomicU64,
+}
+
+/// What is known of a network beside its weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Description {
+    pub(crate) architecture: Architecture,
+    pub(crate) embedding: i64,
+    pub(crate) device: Device,
+    pub(crate) precision: Precision,
 }
 
 impl Backbone {
@@ -230,15 +238,14 @@ impl Backbone {
         self.device
     }
 
-    /// What the network becomes when it is only used: faster, and the same up to rounding.
-    #[must_use]
-    pub fn into_inference(self) -> Inference {
+    /// The layers, of which none learns any more.
+    pub(crate) fn frozen(self) -> (Net, Description) {
         let Backbone { net, state, architecture, embedding, device, precision, .. } = self;
         for entry in state.entries() {
             // In place, as the network shares the tensor.
             let _ = entry.tensor.set_requires_grad(false);
         }
-        Inference::new(net, &Description { architecture, embedding, device, precision })
+        (net, Description { architecture, embedding, device, precision })
     }
 
     /// Multiply-accumulates of one image, by convolutions, linear layers and attention: what papers

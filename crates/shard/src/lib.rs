@@ -81,9 +81,7 @@
 //! 16 MiB, and the schema's metadata says `pfc.format` = `1`.
 
 pub mod decisions;
-pub mod decode;
 pub mod hash;
-pub mod pixels;
 pub mod sealed;
 
 mod assemble;
@@ -110,16 +108,17 @@ pub use assemble::assemble;
 pub use dataset::Dataset;
 pub use dataset_writer::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, SHARD_BYTES_MAX};
 pub use error::ShardError;
-pub use face::{Face, IMAGE_BYTES_MAX, ImageSize, Quality, SOURCE_BYTES_MAX};
+pub use face::{Face, IMAGE_BYTES_MAX, SOURCE_BYTES_MAX};
 pub use faces::{Faces, Visit};
 pub use hash::Checksum;
 pub use identities::Identities;
 pub use manifest::{
     FORMAT, FileEntry, IDENTITIES_FILE, MANIFEST_FILE, Manifest, SHARDS_DIR, ShardEntry, shard_file,
 };
-pub use names::IdentityNames;
+pub use names::{IdentityNames, NAME_BYTES_MAX};
 pub use order::{EpochOrder, Place, Share, mix};
 pub use permutation::Permutation;
+pub use pfc_image::{ImageSize, Quality};
 pub use shard::Shard;
 pub use shard_writer::{ShardSpec, ShardWriter};
 pub use verify::{Fault, Finding, RowPlace, VerifyReport, verify};

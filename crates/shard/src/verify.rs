@@ -6,12 +6,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use pfc_image::{ImageError, ImageSize, jpeg_header};
 use rayon::prelude::*;
 
 use crate::{
-    Checksum, Face, Identities, ImageSize, Manifest, Shard, ShardEntry, ShardError,
+    Checksum, Face, Identities, Manifest, Shard, ShardEntry, ShardError,
     dataset::{check_size, open_listed},
-    decode::{self, DecodeError},
     hash::{content_hash, file_checksum},
 };
 
@@ -59,7 +59,7 @@ pub enum Fault {
     Image,
     /// The image matches its hash, but is no JPEG.
     #[error("its image is {0}")]
-    Header(DecodeError),
+    Header(ImageError),
     /// The image matches its hash, but has another size than the row says.
     #[error("its image is {found} pixels, but the row says {expected}")]
     ImageSize {
@@ -281,7 +281,7 @@ fn image_fault(face: &Face<'_>) -> Option<Fault> {
     if content_hash(face.image) != face.hash {
         return Some(Fault::Image);
     }
-    match decode::header(face.image) {
+    match jpeg_header(face.image) {
         Err(error) => Some(Fault::Header(error)),
         Ok(found) if found != face.size() => {
             Some(Fault::ImageSize { found, expected: face.size() })

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
+use pfc_image::decode_rgb;
 use pfc_shard::{
     DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, EpochOrder, Face, ImageSize, Quality,
-    decode::decode_rgb,
 };
 use tempfile::TempDir;
 

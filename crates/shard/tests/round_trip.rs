@@ -10,7 +10,7 @@ use std::fs;
 use common::{FOUR_ROWS, NAMES, Row, SIZE, files, names, rows, spec, write};
 use pfc_shard::{
     Checksum, DEFAULT_SHARD_BYTES, Dataset, DatasetWriter, EpochOrder, Face, IdentityNames,
-    Manifest, Quality, Shard, ShardSpec, ShardWriter, decode, hash::content_hash, verify,
+    Manifest, Quality, Shard, ShardSpec, ShardWriter, hash::content_hash, verify,
 };
 use proptest::prelude::*;
 
@@ -147,7 +147,7 @@ fn an_unfinished_data_set_is_none_and_is_taken_over_by_the_next_writer() {
     rows(30).iter().for_each(|row| assert!(writer.push(row.face()).is_ok()));
     assert!(dir.path().join("shards/00002.arrow").exists());
     drop(writer);
-    fs::write(dir.path().join("shards/.abcdef.tmp"), "half").unwrap();
+    fs::write(dir.path().join("shards/.00000.arrow.abcdef.tmp"), "half").unwrap();
     assert!(Dataset::open(dir.path()).is_err());
     write(dir.path(), &rows(4), FOUR_ROWS);
     write(fresh.path(), &rows(4), FOUR_ROWS);
@@ -165,7 +165,7 @@ fn an_epoch_is_read_and_decoded_by_many_threads_from_one_data_set() {
         let mut counts = [0; 3];
         for place in order.share(0, rank, 4) {
             let face = dataset.get(place.row).unwrap();
-            decode::decode_rgb(face.image, face.size(), &mut pixels).unwrap();
+            pfc_image::decode_rgb(face.image, face.size(), &mut pixels).unwrap();
             counts[face.label as usize] += 1;
         }
         counts

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
+use pfc_image::{ImageSize, decode_rgb, normalise};
 use pfc_model::checkpoint::DataIdentity;
-use pfc_shard::{
-    Dataset, ImageSize, MANIFEST_FILE, decode::decode_rgb, hash::content_hash, mix,
-    pixels::normalise,
-};
+use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash, mix};
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -6,7 +6,8 @@ mod support;
 
 use std::sync::Arc;
 
-use pfc_shard::{Dataset, ImageSize, decode::decode_rgb, pixels::normalise};
+use pfc_image::{ImageSize, decode_rgb, normalise};
+use pfc_shard::Dataset;
 use pfc_train::{
     loader::{Batch, LoadError, Loader, LoaderSpec, OnError},
     plan::Plan,

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
+    faces::warn_of_changes,
     features::{
         cache::{self, Cache, Kept, Key, LeftOut, divide},
         sink::{self, FeatureFormat, Part},
@@ -122,6 +123,7 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     job.list_left_out(&list, &left_out)?;
     report(args, &job, n_kept, left_out.len())?;
     job.cache.remove()?;
+    warn_of_changes("embed", &images.changes());
     if left_out.is_empty() {
         return Ok(Outcome::Clean);
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use pfc_cli::{Outcome, Progress};
+use pfc_image::Tally;
 use pfc_metrics::verification::fuse_mirrored;
 use pfc_model::Embed;
 use pfc_shard::Dataset;
@@ -14,7 +15,7 @@ use rayon::prelude::*;
 use super::{megaface::SetArgs, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
-    faces::{IMAGE_BYTES_MAX, decode},
+    faces::{Decoded, IMAGE_BYTES_MAX, decode, warn_of_changes},
     megaface::{Gallery, Store, is_dataset},
     pairs::read_regular_file,
 };
@@ -105,9 +106,10 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let store = Store { root: args.out.clone(), suffix: args.suffix.clone() };
     let progress = Progress::new("embed", "images", names.len() as u64, quiet);
     let mut n_left_out = 0;
+    let mut changes = Tally::default();
     for batch in names.chunks(BATCH) {
         let missing: Vec<&String> = batch.iter().filter(|name| !store.has(name, dim)).collect();
-        let (pixels, embedded) = decode_all(&images, &missing, &mut n_left_out)?;
+        let (pixels, embedded) = decode_all(&images, &missing, &mut changes, &mut n_left_out)?;
         if !embedded.is_empty() {
             let embeddings = embedder.embed_with_mirror(&pixels, embedded.len())?;
             let fused = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
@@ -120,6 +122,7 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         asked_to_stop()?;
     }
     progress.finish();
+    warn_of_changes("megaface", &changes);
     if n_left_out == 0 {
         return Ok(Outcome::Clean);
     }
@@ -132,19 +135,21 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn decode_all<'a>(
     images: &Images,
     names: &[&'a String],
+    changes: &mut Tally,
     n_left_out: &mut usize,
 ) -> Result<(Vec<u8>, Vec<&'a String>), EvalError> {
     let one = |name: &&'a String| {
         let bytes = images.read(name)?;
         let broken = |reason| EvalError::Image { image: images.place(name), reason };
-        Ok(decode(&bytes).map_err(broken)?.rgb)
+        decode(&bytes).map_err(broken)
     };
-    let decoded: Vec<Result<Vec<u8>, EvalError>> = names.par_iter().map(one).collect();
+    let decoded: Vec<Result<Decoded, EvalError>> = names.par_iter().map(one).collect();
     let (mut pixels, mut usable) = (Vec::new(), Vec::new());
     for (name, decoded) in names.iter().zip(decoded) {
         match decoded.map_err(EvalError::of_image) {
-            Ok(rgb) => {
-                pixels.extend(rgb);
+            Ok(face) => {
+                changes.add(face.changes);
+                pixels.extend(face.rgb);
                 usable.push(*name);
             }
             Err(reason) => {

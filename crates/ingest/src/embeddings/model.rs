@@ -7,8 +7,9 @@ use std::{
 };
 
 use pfc_cli::{Progress, interrupt};
+use pfc_image::{ImageSize, decode_rgb};
 use pfc_onnx::{OnnxModel, OpenOptions as ModelOptions};
-use pfc_shard::{Dataset, ImageSize, decode::decode_rgb};
+use pfc_shard::Dataset;
 use rayon::prelude::*;
 
 use super::{Embeddings, npy};
@@ -158,13 +159,12 @@ fn embed_images(
 
 /// To the size that models take.
 fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, IngestError> {
-    use crate::image::{Fit, Pixels, resize};
+    use pfc_image::{Fit, Pixels, resize};
     if size == ImageSize::FACE {
         return Ok(rgb);
     }
     let pixels = Pixels::rgb(size.width.into(), size.height.into(), rgb);
-    let side = u32::from(ImageSize::FACE.width);
-    let resized = resize(pixels, side, Fit::Crop).map_err(|e| IngestError::Io {
+    let resized = resize(pixels, ImageSize::FACE, Fit::Crop).map_err(|e| IngestError::Io {
         op: "resize an image of",
         path: PathBuf::from("the data set"),
         source: std::io::Error::other(e),

@@ -4,6 +4,7 @@ mod bin;
 mod error;
 mod feed;
 mod folder;
+mod identities;
 mod names;
 mod options;
 mod pairs;
@@ -74,7 +75,7 @@ pub struct ExportArgs {
 enum Target {
     /// OUT/NAME/FILE.jpg, files called as their sources were.
     Folder,
-    /// OUT/images/NAME/FILE.jpg, and OUT/list.tsv with a line `path<TAB>label` for each.
+    /// OUT/images/NAME/FILE.jpg, OUT/list.tsv with a line `path<TAB>label` for each, and identities.tsv.
     List,
     /// OUT/train.rec, train.idx and property as MXNet and InsightFace have them, and identities.tsv.
     #[value(alias = "rec")]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pfc_image::{Pixels, encode_png};
 use pfc_shard::{
     Dataset,
     decisions::{Action, Decision},
@@ -12,7 +13,6 @@ use super::{Case, ExportReviewArgs};
 use crate::{
     IngestError,
     decisions::{self, Named},
-    image::{Pixels, encode_png},
     output,
     show::sheet,
 };

@@ -9,14 +9,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use pfc_cli::{Format, Outcome, print_json};
+use pfc_image::{Pixels, encode_png};
 use pfc_shard::Dataset;
 use serde::Serialize;
 
-use crate::{
-    IngestError,
-    image::{Pixels, encode_png},
-    output, units,
-};
+use crate::{IngestError, output, units};
 use select::{Selection, Which};
 
 /// Draw some faces of a data set on one sheet.
@@ -109,7 +106,7 @@ fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     Ok(Shown { file: args.output.clone(), images, broken, left_out, rows })
 }
 
-fn png(pixels: image::RgbImage) -> Result<Vec<u8>, crate::image::ImageError> {
+fn png(pixels: image::RgbImage) -> Result<Vec<u8>, pfc_image::ImageError> {
     let (width, height) = pixels.dimensions();
     encode_png(&Pixels::rgb(width, height, pixels.into_raw()))
 }

@@ -3,7 +3,8 @@
 use ab_glyph::FontRef;
 use image::{Rgb, RgbImage};
 use pfc_cli::interrupt;
-use pfc_shard::{Dataset, Face, ImageSize, decode::decode_rgb};
+use pfc_image::{ImageSize, decode_rgb};
+use pfc_shard::{Dataset, Face};
 
 use super::text::{self, Line};
 use crate::{IngestError, units};

@@ -1,15 +1,12 @@
 //! What is remembered of an image, so that it is decoded once for all passes.
 
 use pfc_cli::{Progress, interrupt};
-use pfc_shard::{ImageSize, Quality, decode::decode_rgb, hash::content_hash};
+use pfc_image::{ImageSize, Pixels, Quality, decode_rgb, measure};
+use pfc_shard::hash::content_hash;
 use rayon::prelude::*;
 
 use super::perceptual::{perceptual_hash, shrink};
-use crate::{
-    IngestError,
-    clean::Work,
-    image::{Pixels, measure},
-};
+use crate::{IngestError, clean::Work};
 
 /// Rows between two looks at whether the user wants to stop.
 const CHUNK: u64 = 4096;

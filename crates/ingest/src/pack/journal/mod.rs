@@ -24,9 +24,10 @@ use std::{
 
 use pfc_durable::{Access, DurableError, remove_ours, sync_dir};
 use pfc_shard::{Checksum, SHARDS_DIR};
+use pfc_sources::Source;
 
 use super::{PackError, output, quarantine, sealed, summary::Summary, worker::Worker};
-use crate::{IngestError, source::Source};
+use crate::IngestError;
 pub use record::{Done, JobRecord, ShardFile, ShardRecord, WorkerRecord};
 
 /// Name of the folder in that of a data set being packed.
