@@ -6,7 +6,7 @@ use std::{
 };
 
 use pfc_binpack::PackError;
-use pfc_durable::{DurableError, FolderError};
+use pfc_durable::{DurableError, FolderError, faults::is_of_system};
 use pfc_image::{ImageError, align::AlignError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
@@ -352,21 +352,4 @@ impl EvalError {
             _ => None,
         }
     }
-}
-
-/// Whether an error of reading one file says nothing about that file: another time it may be read.
-fn is_of_system(error: &io::Error) -> bool {
-    use io::ErrorKind::*;
-    let of_file = matches!(
-        error.kind(),
-        NotFound
-            | PermissionDenied
-            | InvalidData
-            | InvalidInput
-            | UnexpectedEof
-            | IsADirectory
-            | NotADirectory
-            | InvalidFilename
-    );
-    !of_file && (error.kind() != Other || error.raw_os_error().is_some())
 }

@@ -210,7 +210,9 @@ impl LoadError {
             LoadError::Row { source, .. } => source.hint(),
             LoadError::Image { source, .. } if source.is_of_system() => source.hint(),
             LoadError::Image { .. } => Some(
-                "`--set data.on_error=skip` goes on without such images and lists them".to_owned(),
+                "`pfc-ingest verify` tells whether the data set is damaged; `--set \
+                 data.on_error=skip` goes on without such images and lists them"
+                    .to_owned(),
             ),
             LoadError::NoneReadable { .. } => Some(
                 "most of the data set is damaged or out of reach: `pfc-ingest verify` says what \
@@ -229,7 +231,8 @@ impl LoadError {
     fn is_of_the_image(&self) -> bool {
         match self {
             LoadError::Row { source, .. } => !matches!(source, ShardError::Io { .. }),
-            other => matches!(other, LoadError::Image { .. }),
+            LoadError::Image { source, .. } => !source.is_of_system(),
+            _ => false,
         }
     }
 

@@ -110,6 +110,10 @@ fn merge(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let out = &args.out;
     let is_out = |part: &&PathBuf| !is_same(part, out);
     args.parts.iter().filter(is_out).try_for_each(|part| check_apart(part, out))?;
+    // A merge that was killed at its very end leaves the locks of its parts, and nothing to do.
+    for part in args.parts.iter().filter(|part| part.is_dir()).filter(is_out) {
+        drop(OwnedDir::claim(part, Access::Alone));
+    }
     let owned = OwnedDir::claim(out, Access::Alone)?;
     let exists = || IngestError::DatasetExists { path: out.clone(), may_force: false };
     let mut summary = match out.join(MANIFEST_FILE).exists() {
