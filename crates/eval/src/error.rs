@@ -83,6 +83,9 @@ pub enum EvalError {
     /// A data set that cannot be read.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// The decisions beside a data set cannot be applied.
+    #[error(transparent)]
+    Findings(#[from] pfc_findings::FindingsError),
     /// A RecordIO file that cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -286,6 +289,7 @@ impl EvalError {
             }
             EvalError::Pack(error) => error.hint(),
             EvalError::Shard(error) => error.hint(),
+            EvalError::Findings(error) => error.hint(),
             EvalError::Record(error) => error.hint(),
             EvalError::Source(error) => error.hint(),
             EvalError::NoImages { .. } => Some(

@@ -6,9 +6,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use pfc_findings::{Reading, View};
 use pfc_image::Tally;
 use pfc_recordio::{RecordFile, RecordPaths};
-use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
+use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use pfc_sources::Listing;
 use rayon::prelude::*;
 
@@ -37,7 +38,7 @@ enum Source {
         root: PathBuf,
         names: Vec<String>,
     },
-    Dataset(Box<Dataset>),
+    Dataset(Box<View>),
     Records(Box<RecordFile>),
     Pack(Pack),
 }
@@ -53,11 +54,24 @@ impl Images {
     ///
     /// [`EvalError::NoImages`], and what reading each kind gives.
     pub fn open(path: &Path, root: Option<&Path>) -> Result<Images, EvalError> {
+        Images::open_as(path, root, Reading::Decided)
+    }
+
+    /// As [`open`](Images::open); a data set is read as `reading` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Images::open).
+    pub fn open_as(
+        path: &Path,
+        root: Option<&Path>,
+        reading: Reading,
+    ) -> Result<Images, EvalError> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         let source = if path.join(MANIFEST_FILE).is_file() {
-            let dataset = Dataset::open(path)?;
-            dataset.preload()?;
-            Source::Dataset(Box::new(dataset))
+            let view = View::open(path, reading)?;
+            view.dataset().preload()?;
+            Source::Dataset(Box::new(view))
         } else if let Some(paths) = RecordPaths::find(path) {
             Source::Records(Box::new(paths.open()?))
         } else if path.is_dir() {
@@ -74,6 +88,14 @@ impl Images {
             return Err(EvalError::NoImages { path: path.to_owned() });
         }
         Ok(images)
+    }
+
+    /// What decisions change in a data set, and the switch that turns them off; see [`View::notice`].
+    pub fn notice(&self, switch: &str) -> Option<String> {
+        match &self.source {
+            Source::Dataset(view) => view.notice(switch),
+            _ => None,
+        }
     }
 
     /// Number of images.

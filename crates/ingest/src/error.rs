@@ -7,6 +7,7 @@ use std::{
 
 use pfc_binpack::PackError as BinError;
 use pfc_durable::{DurableError, FolderError};
+use pfc_findings::FindingsError;
 use pfc_image::{ImageError, ImageSize};
 use pfc_recordio::RecordError;
 use pfc_shard::ShardError;
@@ -114,6 +115,14 @@ pub enum IngestError {
         #[source]
         source: ImageError,
     },
+    /// An image whose bytes are not those that were packed.
+    #[error("row {row}, `{from}`, is not as it was packed: its image does not match its hash")]
+    DamagedImage {
+        /// The row of the data set.
+        row: u64,
+        /// Where the image came from.
+        from: String,
+    },
     /// A data set without rows.
     #[error("the data set holds no images")]
     NothingToMeasure,
@@ -159,6 +168,9 @@ pub enum IngestError {
     /// A data set could not be read or written.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// A log of findings that cannot be read, applied or written.
+    #[error(transparent)]
+    Findings(#[from] FindingsError),
     /// A RecordIO file could not be read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -231,9 +243,18 @@ impl IngestError {
             ),
             TooManyIdentities { .. } => format!("a data set holds up to {} identities", u32::MAX),
             NothingUsable { example, .. } => format!("the first one: {example}"),
+            DamagedImage { .. } => {
+                "`pfc-ingest verify` lists everything that is damaged; restore the file from a copy, or \
+                 pack the data set again"
+                    .into()
+            }
             Memory { source, .. } => return source.hint(),
             BadRow { source, .. } if source.is_of_system() => return source.hint(),
-            BadRow { .. } => "`pfc-ingest verify` tells whether the data set is damaged".into(),
+            BadRow { .. } => {
+                "`pfc-ingest clean` leaves images out that cannot be decoded; `pfc-ingest verify \
+                 --decode` lists them"
+                    .into()
+            }
             Threads { .. } => {
                 "this user or container may not start so many: give a smaller number with --threads \
                  where the command has that option, or raise the limit (`ulimit -u`, or that of the \
@@ -251,6 +272,7 @@ impl IngestError {
             }
             Pack(source) => return source.hint(),
             Shard(source) => return source.hint(),
+            Findings(source) => return source.hint(),
             Record(source) => return source.hint(),
             Bin(source) => return source.hint(),
             Source(source) => return source.hint(),

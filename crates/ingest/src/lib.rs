@@ -15,10 +15,12 @@ mod export;
 pub mod fuzzing;
 mod inspect;
 mod landmarks;
+mod lineage;
 mod measures;
 mod merge;
 mod output;
 mod pack;
+mod reading;
 mod reject;
 mod report;
 mod review;
@@ -32,6 +34,7 @@ use std::process::ExitCode;
 
 use pfc_cli::{HintFinder, Outcome, hint_of};
 use pfc_durable::DurableError;
+use pfc_findings::FindingsError;
 use pfc_shard::ShardError;
 use pfc_sources::SourceError;
 
@@ -58,6 +61,7 @@ pub use verify::VerifyArgs;
 pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<IngestError>(e, IngestError::hint),
     |e| hint_of::<ExportError>(e, ExportError::hint),
+    |e| hint_of::<FindingsError>(e, FindingsError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
     |e| hint_of::<SourceError>(e, SourceError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),

@@ -13,7 +13,12 @@ fn spec() -> BackboneSpec {
 }
 
 fn progress() -> Progress {
-    let data = DataIdentity { n_images: 1000, n_identities: 10, checksum: "0123".to_owned() };
+    let data = DataIdentity {
+        n_images: 1000,
+        n_identities: 10,
+        checksum: "0123".to_owned(),
+        decisions: None,
+    };
     Progress {
         step: 70,
         epoch: 3,

@@ -94,6 +94,7 @@ fn write(
     names: &[String],
 ) -> Result<(), Box<dyn Error>> {
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size,
         seed: 0,
         shard_bytes: DEFAULT_SHARD_BYTES,

@@ -15,6 +15,7 @@ const N_ROWS: u64 = 1_000;
 fn dataset() -> (TempDir, Dataset) {
     let dir = tempfile::tempdir().unwrap();
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size: SIZE,
         seed: 0,
         shard_bytes: DEFAULT_SHARD_BYTES,

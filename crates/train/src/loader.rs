@@ -35,6 +35,10 @@ use crate::{
 pub struct DataConfig {
     /// A data set that `pfc-ingest pack` wrote.
     pub path: PathBuf,
+    /// Whether the data set is read as it was packed; else decisions beside it are applied: rows that
+    /// they leave out are not seen, and identities are those that they make.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub as_packed: bool,
     /// Threads that decode; 0 chooses. One thread decodes some ten thousand images a second.
     pub loader_threads: usize,
     /// Batches made ahead of the step, in memory.
@@ -65,6 +69,7 @@ impl Default for DataConfig {
     fn default() -> DataConfig {
         DataConfig {
             path: PathBuf::new(),
+            as_packed: false,
             loader_threads: 0,
             batches_ahead: 3,
             mirror: true,

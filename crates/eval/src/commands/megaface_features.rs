@@ -6,10 +6,10 @@ use std::{
 };
 
 use pfc_cli::{Outcome, Progress};
+use pfc_findings::{Reading, View};
 use pfc_image::Tally;
 use pfc_metrics::verification::fuse_mirrored;
 use pfc_model::Embed;
-use pfc_shard::Dataset;
 use rayon::prelude::*;
 
 use super::{megaface::SetArgs, model::ModelArgs, protocol::asked_to_stop};
@@ -37,6 +37,9 @@ pub(super) struct EmbedArgs {
     /// List of image paths below it: lines, or the devkit's JSON; of a data set all without it
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
+    /// Read a data set as it was packed: do not apply the decisions beside it
+    #[arg(long)]
+    as_packed: bool,
     /// Folder for the features
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -58,15 +61,18 @@ pub(super) struct CleanArgs {
 /// Encoded images by name.
 enum Images {
     Folder(PathBuf),
-    Dataset { dataset: Box<Dataset>, rows: HashMap<String, u64>, path: PathBuf },
+    Dataset { dataset: Box<View>, rows: HashMap<String, u64>, path: PathBuf },
 }
 
 impl Images {
-    fn open(path: &Path) -> Result<Images, EvalError> {
+    fn open(path: &Path, reading: Reading) -> Result<Images, EvalError> {
         if !is_dataset(path) {
             return Ok(Images::Folder(path.to_owned()));
         }
-        let dataset = Dataset::open(path)?;
+        let dataset = View::open(path, reading)?;
+        if let Some(notice) = dataset.notice("--as-packed") {
+            tracing::warn!("{}: {notice}", path.display());
+        }
         let mut rows = HashMap::new();
         for row in 0..dataset.len() {
             rows.entry(dataset.get(row)?.source.to_owned()).or_insert(row);
@@ -95,12 +101,13 @@ impl Images {
 
 /// Runs `pfc-eval megaface embed`.
 pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let reading = Reading::from_switch(args.as_packed);
     let names = match &args.list {
         Some(list) => Gallery::read(list)?.paths,
-        None if is_dataset(&args.images) => Gallery::of_dataset(&args.images)?.paths,
+        None if is_dataset(&args.images) => Gallery::of_dataset(&args.images, reading)?.paths,
         None => return Err(EvalError::NoList { data: args.images.clone() }.into()),
     };
-    let images = Images::open(&args.images)?;
+    let images = Images::open(&args.images, reading)?;
     let embedder = args.model.open()?;
     let dim = embedder.embedding();
     let store = Store { root: args.out.clone(), suffix: args.suffix.clone() };

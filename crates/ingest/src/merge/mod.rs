@@ -38,7 +38,9 @@ use parts::Parts;
 ///
 /// With --match embeddings the parts are finished data sets. OUT gets all rows of all of them, and
 /// decisions that say which identities of different parts are one person: `decisions` shows them,
-/// `compact` applies them. Sources and names begin with the name of the part they come from.
+/// `compact` applies them. Parts are read as the decisions beside them leave them, and identities that
+/// somebody said are different people are not joined. Every shard is held against its checksum.
+/// Sources and names begin with the name of the part they come from.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest merge data                       all workers wrote to data
@@ -67,6 +69,9 @@ pub struct MergeArgs {
     /// Wrong joins to expect, for the calibration
     #[arg(long, value_name = "N", default_value_t = 0.3, requires = "matching", value_parser = positive)]
     false_matches: f64,
+    /// Join the data sets as they were packed: do not apply the decisions beside them
+    #[arg(long, requires = "matching")]
+    as_packed: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]

@@ -332,6 +332,7 @@ impl PackArgs {
             _ => None,
         };
         DatasetSpec {
+            lineage: vec![],
             image_size: ImageSize::square(self.size),
             seed: self.seed,
             shard_bytes: self.shard_mib << 20,

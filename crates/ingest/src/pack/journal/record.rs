@@ -55,6 +55,7 @@ impl JobRecord {
     /// What the manifest says.
     pub fn spec(&self) -> DatasetSpec {
         DatasetSpec {
+            lineage: vec![],
             image_size: self.image_size,
             seed: self.seed,
             shard_bytes: self.shard_bytes,

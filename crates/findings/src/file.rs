@@ -1,21 +1,35 @@
 //! One run of the log as a file.
 
 use std::{
-    collections::HashMap,
     io::{self, Write},
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
-use arrow_schema::{ArrowError, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
+use pfc_shard::{
+    Checksum, ShardError,
+    hash::HashingWriter,
+    table::{self, Table, TableWriter, column},
+};
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Decision};
-use crate::{
-    Checksum, ShardError, hash::HashingWriter, ipc, ipc_writer::IpcWriter, mmap::Map, schema,
-    shard::column,
-};
+use crate::{Action, Decision, FindingsError};
+
+/// Columns of a run.
+static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    table::schema([
+        ("row", DataType::UInt64),
+        ("action", DataType::Utf8),
+        ("reason", DataType::Utf8),
+        ("label", DataType::UInt32),
+        ("target", DataType::UInt32),
+        ("partner", DataType::UInt64),
+        ("score", DataType::Float32),
+        ("threshold", DataType::Float32),
+    ])
+});
 
 /// Key of the schema's metadata that carries the run's description.
 const RUN_KEY: &str = "pfc.run";
@@ -48,8 +62,8 @@ pub struct RunInfo {
 
 /// Writes a run; the file appears once complete, and never in the place of another. The same run
 /// gives the same bytes.
-pub(super) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<(), ShardError> {
-    let bad = |what: String| ShardError::BadSpec { path: path.to_path_buf(), what };
+pub(crate) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<(), FindingsError> {
+    let bad = |what: String| FindingsError::BadRun { path: path.to_path_buf(), what };
     if let Some(bad_one) = rows.iter().find(|d| !is_reason(&d.reason)) {
         return Err(bad(format!("a reason `{}`", bad_one.reason)));
     }
@@ -61,23 +75,21 @@ pub(super) fn write(path: &Path, info: &RunInfo, rows: &[Decision]) -> Result<()
         )));
     }
     let checksum = checksum(&text, rows);
-    let mut out = IpcWriter::create(path, &schema_with(text, checksum))?;
+    let mut out = TableWriter::create(path, &schema_with(text, checksum))?;
     for rows in rows.chunks(BATCH_ROWS) {
         out.write(record_batch(rows))?;
     }
     out.finish_new().map(|_| ()).map_err(|error| match error {
         ShardError::Durable(e) if e.source.kind() == io::ErrorKind::AlreadyExists => {
-            ShardError::RunAdded { path: path.to_path_buf() }
+            FindingsError::RunAdded { path: path.to_path_buf() }
         }
-        other => other,
+        other => other.into(),
     })
 }
 
 fn schema_with(run: String, checksum: Checksum) -> SchemaRef {
-    let mut metadata: HashMap<String, String> = schema::DECISIONS.metadata().clone().into();
-    metadata.insert(RUN_KEY.into(), run);
-    metadata.insert(CHECKSUM_KEY.into(), checksum.to_string());
-    Arc::new(Schema::new_with_metadata(schema::DECISIONS.fields().clone(), metadata))
+    let run = (RUN_KEY.to_owned(), run);
+    table::with_metadata(&COLUMNS, [run, (CHECKSUM_KEY.to_owned(), checksum.to_string())])
 }
 
 fn record_batch(rows: &[Decision]) -> Result<RecordBatch, ArrowError> {
@@ -97,7 +109,7 @@ fn record_batch(rows: &[Decision]) -> Result<RecordBatch, ArrowError> {
         Arc::new(floats(|d| d.score)),
         Arc::new(floats(|d| d.threshold)),
     ];
-    RecordBatch::try_new(schema::DECISIONS.clone(), columns)
+    RecordBatch::try_new(COLUMNS.clone(), columns)
 }
 
 /// Of the description and every decision: a flipped bit may make another one that fits as well.
@@ -124,14 +136,12 @@ fn checksum(run: &str, rows: &[Decision]) -> Checksum {
 
 /// Reads a run, of which nothing is trusted: not its structure, names, nor labels. One that was
 /// written before runs had checksums has none.
-pub(super) fn read(path: &Path) -> Result<(RunInfo, Vec<Decision>), ShardError> {
-    let bad = |what: String| ShardError::Malformed { path: path.to_path_buf(), what };
-    let buffer = Map::open(path)?.buffer();
-    let batches = ipc::read_batches(path, &buffer, &schema::DECISIONS)?;
-    let run = ipc::metadata(&buffer, RUN_KEY).map_err(bad)?;
-    let run = run.filter(|text| text.len() <= RUN_BYTES_MAX);
+pub(crate) fn read(path: &Path) -> Result<(RunInfo, Vec<Decision>), FindingsError> {
+    let bad = |what: String| FindingsError::Malformed { path: path.to_path_buf(), what };
+    let Table { metadata, batches } = Table::open(path, &COLUMNS)?;
+    let run = metadata.get(RUN_KEY).filter(|text| text.len() <= RUN_BYTES_MAX);
     let run = run.ok_or_else(|| bad("it does not say which run it is of".into()))?;
-    let info = serde_json::from_str(&run).map_err(|e| bad(format!("its `{RUN_KEY}`: {e}")))?;
+    let info = serde_json::from_str(run).map_err(|e| bad(format!("its `{RUN_KEY}`: {e}")))?;
     let mut rows = Vec::new();
     for batch in &batches {
         let columns = Columns::of(batch).ok_or_else(|| bad("a column has another type".into()))?;
@@ -140,8 +150,8 @@ pub(super) fn read(path: &Path) -> Result<(RunInfo, Vec<Decision>), ShardError> 
             rows.push(columns.decision(i).map_err(|e| bad(format!("decision {line}: {e}")))?);
         }
     }
-    let expected = ipc::metadata(&buffer, CHECKSUM_KEY).map_err(bad)?;
-    if expected.is_some_and(|expected| expected != checksum(&run, &rows).to_string()) {
+    let expected = metadata.get(CHECKSUM_KEY);
+    if expected.is_some_and(|expected| *expected != checksum(run, &rows).to_string()) {
         return Err(bad("its decisions are not those that were written".into()));
     }
     Ok((info, rows))
@@ -179,8 +189,9 @@ impl Columns {
             return Err("its reason is no word".into());
         }
         let target = Some(self.target.value(i)).filter(|&label| label != NO_LABEL);
-        if matches!(action, Action::Relabel | Action::Merge) && target.is_none() {
-            return Err(format!("a {action} to nobody"));
+        if matches!(action, Action::Relabel | Action::Merge | Action::Different) && target.is_none()
+        {
+            return Err(format!("a `{action}` without a target"));
         }
         Ok(Decision {
             row: self.row.value(i),

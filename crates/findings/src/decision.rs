@@ -1,38 +1,9 @@
-//! What cleaning decided about the rows of a data set, as a log beside it.
-//!
-//! Cleaning never rewrites a data set. Every run appends one file, `decisions/000.arrow`,
-//! `decisions/001.arrow` and so on: who decided ([`RunInfo`]) and one [`Decision`] a line. What a
-//! reader makes of the rows is the sum of all runs, a [`View`]. Taking a run back moves its file to
-//! `decisions/undone`.
-//!
-//! The file is Arrow IPC as the shards are, and like them not compressed: its reader holds every length
-//! against the bytes that are there before anything is decoded, and a compressed buffer states how
-//! large it becomes. A decision takes about 60 bytes, so one of every tenth row of 17 million takes
-//! 100 MB, a thousandth of the images.
-//!
-//! The schema's metadata holds the description under `pfc.run`, and a checksum of it and of all
-//! decisions under `pfc.checksum`.
-//!
-//! | column | type | |
-//! |---|---|---|
-//! | `row` | uint64 | the row decided about; for `merge` one that shows the identity |
-//! | `action` | utf8 | `keep`, `drop`, `relabel`, `merge` or `suspect` |
-//! | `reason` | utf8 | the finding, as `exact_duplicate` |
-//! | `label` | uint32 | the row's label in the data set |
-//! | `target` | uint32 | label that `relabel` and `merge` give; 2³²−1 for none |
-//! | `partner` | uint64 | the row it was compared with; 2⁶⁴−1 for none |
-//! | `score` | float32 | what was measured, in the unit of the reason; NaN for nothing |
-//! | `threshold` | float32 | the bound that it crossed; NaN for none |
-
-mod file;
-mod log;
-mod view;
+//! What was found about a row or a pair, and what becomes of it.
 
 use std::{fmt, str::FromStr};
 
-pub use file::{RunInfo, is_reason};
-pub use log::{DECISIONS_DIR, DecisionLog, Run};
-pub use view::View;
+/// Begins the reason of what a person decided; the rest is the finding that was asked about.
+pub const REVIEWED: &str = "reviewed_";
 
 /// What becomes of a row, or of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,12 +18,20 @@ pub enum Action {
     Merge,
     /// Nothing yet: a finding that somebody should look at.
     Suspect,
+    /// Identities `label` and `target` are two people and are never joined.
+    Different,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 5] =
-        [Action::Keep, Action::Drop, Action::Relabel, Action::Merge, Action::Suspect];
+    pub const ALL: [Action; 6] = [
+        Action::Keep,
+        Action::Drop,
+        Action::Relabel,
+        Action::Merge,
+        Action::Suspect,
+        Action::Different,
+    ];
 
     /// Its name in the file.
     pub fn name(self) -> &'static str {
@@ -62,6 +41,7 @@ impl Action {
             Action::Relabel => "relabel",
             Action::Merge => "merge",
             Action::Suspect => "suspect",
+            Action::Different => "different",
         }
     }
 }
@@ -78,7 +58,8 @@ impl FromStr for Action {
     fn from_str(text: &str) -> Result<Action, String> {
         let found = Action::ALL.into_iter().find(|action| action.name() == text);
         found.ok_or_else(|| {
-            format!("`{text}` is no action; keep, drop, relabel, merge and suspect are")
+            let known = Action::ALL.map(Action::name).join(", ");
+            format!("unknown action `{text}`; the actions are {known}")
         })
     }
 }
@@ -90,11 +71,12 @@ pub struct Decision {
     pub row: u64,
     /// What becomes of it.
     pub action: Action,
-    /// The finding, in lower case with underscores; 64 bytes at most.
+    /// The finding, in lower case with underscores, 64 bytes at most; [`REVIEWED`] and the finding
+    /// where a person decided.
     pub reason: String,
     /// The row's label in the data set.
     pub label: u32,
-    /// The identity that `relabel` and `merge` give. Labels from `n_identities` on are new
+    /// The identity that `relabel` and `merge` give, and that `different` sets apart. Labels from `n_identities` on are new
     /// identities, numbered in the order in which they are first named.
     pub target: Option<u32>,
     /// The row it was compared with.
@@ -129,5 +111,15 @@ impl Decision {
     #[must_use]
     pub fn with_target(self, target: u32) -> Decision {
         Decision { target: Some(target), ..self }
+    }
+
+    /// Whether a person decided so, and not a pass.
+    pub fn is_verdict(&self) -> bool {
+        self.reason.starts_with(REVIEWED)
+    }
+
+    /// The finding that was decided about, whoever decided.
+    pub fn finding(&self) -> &str {
+        self.reason.strip_prefix(REVIEWED).unwrap_or(&self.reason)
     }
 }
