@@ -65,6 +65,7 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<ShardError>(e, ShardError::hint),
     |e| hint_of::<SourceError>(e, SourceError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
+    |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];
 
 /// The program: reads the command line, runs, prints any error, and gives the exit code.

@@ -16,7 +16,12 @@ fn rows() -> BTreeMap<String, String> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
     let page = std::fs::read_to_string(page).unwrap();
     let mut rows = BTreeMap::new();
-    for line in page.lines().filter(|line| line.starts_with("| `") && !line.starts_with("| `{")) {
+    let is_key = |line: &&str| {
+        let first = line.strip_prefix("| `").and_then(|rest| rest.split('`').next());
+        first.is_some_and(|key| key.contains('.') && !key.contains(' '))
+            && line.matches('|').count() == 4
+    };
+    for line in page.lines().filter(is_key) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let quoted = |cell: &str| -> Vec<String> {
             cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()

@@ -351,7 +351,7 @@ fn files_and_folders_have_the_permissions_that_the_umask_leaves() {
         let bench = inputs();
         let more = [
             "export whole OUT --to bin --pairs 20",
-            "show whole OUT.png --sample 4",
+            "show whole -o OUT.png --sample 4",
             "report whole -o OUT.html",
             "clean whole --pass many --max-images 2",
         ];

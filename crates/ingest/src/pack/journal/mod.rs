@@ -248,7 +248,8 @@ pub fn has_job(out: &Path) -> bool {
 /// Whether the job in `out` has the lists that are written right after it: a merge that was killed
 /// between the two has brought nothing yet.
 pub fn has_lists(out: &Path) -> bool {
-    has_job(out) && [LABELS_FILE, LEFT_OUT_FILE].iter().all(|name| out.join(DIR).join(name).is_file())
+    has_job(out)
+        && [LABELS_FILE, LEFT_OUT_FILE].iter().all(|name| out.join(DIR).join(name).is_file())
 }
 
 /// Whether a file in the folder of a journal is one of it.
