@@ -252,7 +252,10 @@ fn find(root: &Path) -> Result<Vec<String>, EvalError> {
             root.display()
         );
     }
-    Ok((0..listing.len()).map(|i| listing.path(i)).collect())
+    let mut paths: Vec<PathBuf> = (0..listing.len()).map(|i| listing.path(i)).collect();
+    // A folder's files come before its folders in the listing.
+    paths.sort();
+    Ok(paths)
 }
 
 #[cfg(test)]

@@ -329,6 +329,15 @@ fn question(
             before.extend(decisions.iter().cloned());
         }
     }
+    if kind == Kind::Overlap {
+        // Its answer may drop all of the identity, of which the pass need not have named every row.
+        let is_own = |d: &Decision| d.finding() == last.finding() && d.label == label;
+        let others = previous.iter().filter(|(key, _)| !of_rows.contains(key));
+        let of_answer = others.filter(|(_, (of_run, _))| Some(*of_run) == latest);
+        let decisions = of_answer.flat_map(|(_, (_, decisions))| decisions);
+        before.extend(decisions.filter(|decision| is_own(decision)).cloned());
+        before.sort_by_key(|decision| decision.row);
+    }
     let mut question = Question {
         id,
         kind,
@@ -432,6 +441,9 @@ impl Question {
         let kept: Vec<Decision> = taken_back.map(keep).collect();
         // First, so that what this answer decides stands.
         decisions.splice(0..0, kept);
+        if self.kind == Kind::Overlap {
+            decisions.sort_by_key(|decision| decision.row);
+        }
     }
 
     fn decision(&self, row: u64, labels: &[u32], action: Action) -> Decision {

@@ -143,11 +143,19 @@ pub fn parse(text: &[u8]) -> Result<(Vec<Answer>, usize), (u64, String)> {
     };
     let (id, answer, target) = (needed("id")?, needed("answer")?, column("target_identity"));
     let (mut found, mut n_open) = (Vec::new(), 0);
+    let (mut seen, mut line) = (0, 1);
     for record in table.records() {
         // A name may hold the end of a line, so that lines are not counted by records.
         let line_of = |position: Option<&csv::Position>| position.map_or(1, csv::Position::line);
         let record = record.map_err(|e| (line_of(e.position()), e.to_string()))?;
-        let line = line_of(record.position());
+        // The place of a record is before what is left of the end of the line above it.
+        let start = record.position().map_or(0, |position| position.byte() as usize);
+        let rest = text.get(start..).unwrap_or_default();
+        let n_ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let start = (start + n_ends).min(text.len());
+        let passed = text.get(seen..start).unwrap_or_default();
+        line += passed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        seen = start;
         let cell = |i: usize| unguarded(record.get(i).unwrap_or_default()).to_owned();
         let said = cell(answer).trim().to_ascii_lowercase();
         if said.is_empty() {

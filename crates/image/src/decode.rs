@@ -49,12 +49,21 @@ pub(crate) fn decode_noting(bytes: &[u8], limits: Limits) -> Result<(Pixels, boo
     let (format, orientation) = match kind {
         Kind::Jpeg => return jpeg::decode_noting(bytes, limits),
         Kind::Png => (ImageFormat::Png, exif::of_png(bytes)),
+        Kind::WebP if !is_whole_riff(bytes) => return Err(ImageError::Truncated),
         Kind::WebP => (ImageFormat::WebP, exif::of_webp(bytes)),
         Kind::Bmp => (ImageFormat::Bmp, Orientation::NoTransforms),
         Kind::Pnm => (ImageFormat::Pnm, Orientation::NoTransforms),
     };
     let pixels = decode_as(bytes, format, orientation, limits)?;
     Ok((pixels, orientation != Orientation::NoTransforms))
+}
+
+/// Whether all bytes are there that the header of a RIFF file counts. The decoder does not miss chunks after
+/// the picture, such as the one that says how it is turned. The last byte may be padding.
+fn is_whole_riff(bytes: &[u8]) -> bool {
+    let Some(&[a, b, c, d]) = bytes.get(4..8) else { return false };
+    let counted = u64::from(u32::from_le_bytes([a, b, c, d])) + 8;
+    bytes.len() as u64 + 1 >= counted
 }
 
 fn decode_as(

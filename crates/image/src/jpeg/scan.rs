@@ -11,6 +11,11 @@ const SCANS_MAX: usize = 100;
 
 /// Whether the scans of `bytes` are complete and end exactly where the bytes end.
 pub fn is_complete(bytes: &[u8]) -> bool {
+    // Zeros are codes, too, and an image may seem to end where they do. Encoders fill the last byte of a
+    // scan up with ones.
+    if bytes.ends_with(&[0, 0]) {
+        return false;
+    }
     let mut walk = Walk::default();
     let mut at = 2;
     for _ in 0..SCANS_MAX {
