@@ -252,9 +252,9 @@ fn find(root: &Path) -> Result<Vec<String>, EvalError> {
             root.display()
         );
     }
-    let mut paths: Vec<PathBuf> = (0..listing.len()).map(|i| listing.path(i)).collect();
+    let mut paths: Vec<String> = (0..listing.len()).map(|i| listing.path(i)).collect();
     // A folder's files come before its folders in the listing.
-    paths.sort();
+    paths.sort_by(|a, b| Path::new(a).cmp(Path::new(b)));
     Ok(paths)
 }
 
