@@ -49,12 +49,21 @@ pub(crate) fn decode_noting(bytes: &[u8], limits: Limits) -> Result<(Pixels, boo
     let (format, orientation) = match kind {
         Kind::Jpeg => return jpeg::decode_noting(bytes, limits),
         Kind::Png => (ImageFormat::Png, exif::of_png(bytes)),
+        Kind::WebP if !is_whole_riff(bytes) => return Err(ImageError::Truncated),
         Kind::WebP => (ImageFormat::WebP, exif::of_webp(bytes)),
         Kind::Bmp => (ImageFormat::Bmp, Orientation::NoTransforms),
         Kind::Pnm => (ImageFormat::Pnm, Orientation::NoTransforms),
     };
     let pixels = decode_as(bytes, format, orientation, limits)?;
     Ok((pixels, orientation != Orientation::NoTransforms))
+}
+
+/// Whether a RIFF file has as many bytes as its header says: the decoder would not miss the last chunk,
+/// which may state the orientation. One byte of padding may be missing.
+fn is_whole_riff(bytes: &[u8]) -> bool {
+    let length = bytes.get(4..8).and_then(|field| field.first_chunk::<4>());
+    length
+        .is_some_and(|length| bytes.len() as u64 + 1 >= u64::from(u32::from_le_bytes(*length)) + 8)
 }
 
 fn decode_as(

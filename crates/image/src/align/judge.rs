@@ -100,7 +100,8 @@ mod tests {
     #[test]
     fn a_face_of_a_few_pixels_and_one_outside_of_the_image_are_refused() {
         check(&face().map(|[x, y]| [x / 20.0, y / 20.0]), "the face spans 2.8 pixels");
-        check(&face().map(|[x, y]| [x + 170.0, y]), "9");
+        // The crop then spans 290 to 346 of 300 columns: 3 of 16 places across lie within.
+        check(&face().map(|[x, y]| [x + 170.0, y]), "81 % of the crop");
         check(&face().map(|[x, y]| [x + 900.0, y]), "100 % of the crop");
     }
 

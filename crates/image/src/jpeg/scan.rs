@@ -10,7 +10,14 @@ use super::outline::{START_OF_SCAN, Segments, is_frame_header};
 const SCANS_MAX: usize = 100;
 
 /// Whether the scans of `bytes` are complete and end exactly where the bytes end.
+///
+/// Zeros at the end count as what a file was filled up with: they may happen to be codes of as many
+/// blocks as are missing, and the last coded byte is filled up with ones. After 0xff a zero belongs to
+/// the coded byte.
 pub fn is_complete(bytes: &[u8]) -> bool {
+    if bytes.ends_with(&[0]) && !bytes.ends_with(&[0xff, 0]) {
+        return false;
+    }
     let mut walk = Walk::default();
     let mut at = 2;
     for _ in 0..SCANS_MAX {
