@@ -13,6 +13,7 @@ mod log;
 pub mod number;
 mod output;
 mod progress;
+pub mod units;
 
 pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of, program};
 pub use log::{Verbosity, init_log};

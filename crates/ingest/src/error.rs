@@ -14,7 +14,7 @@ use pfc_shard::ShardError;
 use pfc_sources::SourceError;
 
 use crate::{
-    clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError, units,
+    clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError,
 };
 
 /// An input that cannot be read or an output that cannot be written.
@@ -127,7 +127,7 @@ pub enum IngestError {
     #[error("the data set holds no images")]
     NothingToMeasure,
     /// No threads are to be had.
-    #[error("cannot start {}", if *n == 0 { "a thread per core".into() } else { units::of(*n as u64, "thread") })]
+    #[error("cannot start {}", if *n == 0 { "a thread per core".into() } else { pfc_cli::units::of(*n as u64, "thread") })]
     Threads {
         /// Threads asked for; 0 for one per core.
         n: usize,
@@ -142,14 +142,6 @@ pub enum IngestError {
         done: u64,
         /// Images in all.
         total: u64,
-    },
-    /// The arguments of `synth` do not fit together.
-    #[error("{what}")]
-    SynthArguments {
-        /// Which, and their bounds.
-        what: String,
-        /// What to change.
-        hint: &'static str,
     },
     /// The operating system refused.
     #[error("{}: cannot {op}", path.display())]
@@ -265,7 +257,6 @@ impl IngestError {
             Interrupted { .. } => {
                 "run the same command again; nothing half-written was left behind".into()
             }
-            SynthArguments { hint, .. } => (*hint).into(),
             Io { op, path, source } => {
                 let kind = source.kind();
                 return DurableError { op, path: path.clone(), source: kind.into() }.hint();

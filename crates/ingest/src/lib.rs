@@ -27,7 +27,6 @@ mod review;
 mod show;
 mod synth;
 mod threads;
-mod units;
 mod verify;
 
 use std::process::ExitCode;
@@ -37,6 +36,7 @@ use pfc_durable::DurableError;
 use pfc_findings::FindingsError;
 use pfc_shard::ShardError;
 use pfc_sources::SourceError;
+use pfc_synth::SynthError;
 
 pub use align::AlignArgs;
 pub use bench::BenchArgs;
@@ -64,6 +64,7 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<FindingsError>(e, FindingsError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
     |e| hint_of::<SourceError>(e, SourceError::hint),
+    |e| hint_of::<SynthError>(e, SynthError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
     |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];

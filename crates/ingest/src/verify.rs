@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context;
-use pfc_cli::{Format, Outcome, Progress, print_json};
+use pfc_cli::{
+    Format, Outcome, Progress, print_json,
+    units::{bytes, count, of},
+};
 use pfc_findings::{DECISIONS_DIR, check_log};
 use pfc_shard::{
     Checks, IDENTITIES_FILE, MANIFEST_FILE, Manifest, QUARANTINE_FILE, SHARDS_DIR, VerifyReport,
@@ -19,7 +22,6 @@ use crate::{
     IngestError,
     embeddings::{DIR as EMBEDDINGS_DIR, kept},
     threads::Threads,
-    units::{bytes, count, of},
 };
 
 /// Check every byte of a data set.

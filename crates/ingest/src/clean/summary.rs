@@ -5,13 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_cli::{print_table, table};
+use pfc_cli::{
+    print_table, table,
+    units::{count, of},
+};
 use pfc_findings::Decision;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Pass;
-use crate::units::{count, of};
 
 /// Bounds among the figures of a pass, and what they bound.
 const BOUNDS: [(&str, &str); 10] = [

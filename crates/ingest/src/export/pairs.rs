@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 
+use pfc_random::key;
 use pfc_shard::Permutation;
 
 use super::{ExportError, bin::Pair};
-use crate::synth::random::key;
 
 /// Folds of the list.
 const FOLDS: u64 = 10;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_cli::{Progress, interrupt, print_json, print_table, table};
+use pfc_cli::{Progress, interrupt, print_json, print_table, table, units::count};
 use pfc_durable::{AtomicDir, OwnedDir};
 use pfc_findings::{DECISIONS_DIR, Decision, DecisionLog, Run, RunInfo, State, View, carried};
 use pfc_shard::{
@@ -24,7 +24,6 @@ use crate::{
     },
     embeddings::{EmbedOptions, Embeddings, with_model, write_rows},
     lineage, output,
-    units::count,
 };
 
 /// Embeddings of the new data set, relative to its folder, for later runs of `clean`.

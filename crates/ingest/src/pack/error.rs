@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use pfc_durable::DurableError;
 
 use super::journal::{self, JobRecord, Journal};
-use crate::{IngestError, units};
+use pfc_cli::units;
+
+use crate::IngestError;
 
 /// A pack that cannot go on, or parts that cannot be joined.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ use std::{
 
 use anyhow::Context;
 use clap::ValueEnum;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, print_json, units};
 use pfc_durable::Access;
 use pfc_image::{Fit, Limits};
 use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize, NAME_BYTES_MAX};
@@ -34,7 +34,6 @@ use crate::{
     IngestError,
     landmarks::{LandmarkFormat, LandmarkTable},
     threads::Threads,
-    units,
 };
 use alignment::Alignment;
 pub use error::{PackError, Space, explain_no_space, name_shards};

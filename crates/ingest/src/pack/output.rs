@@ -15,7 +15,9 @@ use super::{
     quarantine,
     summary::Summary,
 };
-use crate::{IngestError, embeddings, units};
+use pfc_cli::units;
+
+use crate::{IngestError, embeddings};
 
 /// The folder to write, claimed for this process before anything in it was looked at.
 #[derive(Debug)]

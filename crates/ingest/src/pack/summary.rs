@@ -2,12 +2,14 @@
 
 use std::{io, time::Duration};
 
-use pfc_cli::{print_table, table};
+use pfc_cli::{
+    print_table, table,
+    units::{bytes, count},
+};
 use pfc_image::Tally;
 use serde::{Deserialize, Serialize};
 
 use super::journal::ShardRecord;
-use crate::units::{bytes, count};
 
 /// Counts of a finished pack, as `--json` prints them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use pfc_cli::html::escape;
+use pfc_cli::{html::escape, units};
 use pfc_findings::{Decision, Run};
 use pfc_shard::Dataset;
 
 use super::{figures::words, page::Page};
-use crate::{IngestError, decisions::Named, units};
+use crate::{IngestError, decisions::Named};
 
 /// What a finding means, by reason.
 const MEANINGS: [(&str, &str); 15] = [

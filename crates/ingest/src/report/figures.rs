@@ -7,10 +7,11 @@ use super::{
     histogram::{Histogram, draw},
     page::Page,
 };
+use pfc_cli::units;
+
 use crate::{
     IngestError,
     clean::{brief, tally},
-    units,
 };
 
 const BINS: usize = 40;

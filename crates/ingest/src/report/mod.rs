@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, print_json, units};
 use serde::Serialize;
 
-use crate::{IngestError, decisions, output, units};
+use crate::{IngestError, decisions, output};
 use page::Page;
 
 /// Write a page about a data set and what cleaning found in it.

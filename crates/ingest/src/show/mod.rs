@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, print_json, units};
 use pfc_image::{Pixels, encode_png};
 use serde::Serialize;
 
-use crate::{IngestError, output, reading::ReadArgs, units};
+use crate::{IngestError, output, reading::ReadArgs};
 use select::{Selection, Which};
 
 /// Draw some faces of a data set on one sheet.

@@ -2,13 +2,13 @@
 
 use ab_glyph::FontRef;
 use image::{Rgb, RgbImage};
-use pfc_cli::interrupt;
+use pfc_cli::{interrupt, units};
 use pfc_findings::View;
 use pfc_image::{ImageSize, decode_rgb};
 use pfc_shard::Face;
 
 use super::text::{self, Line};
-use crate::{IngestError, units};
+use crate::IngestError;
 
 /// Pixels around the sheet and between its cells.
 const GAP: u32 = 6;

@@ -5,10 +5,9 @@ use pfc_shard::{Checksum, DatasetSpec, ImageSize, ShardEntry, hash::content_hash
 use serde::{Deserialize, Serialize};
 
 use super::lists::ListSeal;
-use crate::{
-    pack::{quarantine::Line, summary::Summary},
-    units::count,
-};
+use pfc_cli::units::count;
+
+use crate::pack::{quarantine::Line, summary::Summary};
 
 /// What is packed and how. Two packs with the same record write the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

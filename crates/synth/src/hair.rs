@@ -1,8 +1,8 @@
 //! Hair: the mass behind the head, then what falls over it.
 
-use super::{
+use crate::{
     colour::{Colour, ellipse, hill, inside_soft},
-    random::noise,
+    noise::noise,
     scene::{Point, Scene},
 };
 

@@ -1,8 +1,8 @@
 //! Bare skin: neck, ears, and the head before any feature is drawn on it.
 
-use super::{
+use crate::{
     colour::{Colour, ellipse, hill, inside, inside_soft},
-    random::noise,
+    noise::noise,
     scene::{Point, Scene},
 };
 

@@ -1,31 +1,12 @@
-//! `pfc-ingest synth`: procedural faces whose identity can be learned, but not trivially.
-//!
-//! [`face`] draws who someone is, [`shot`] how a picture of them was taken; [`scene`] turns both
-//! into colours with the painters beside it, and [`camera`] into the bytes of a JPEG. A picture
-//! depends on (seed, identity, image) alone.
-
-mod camera;
-mod colour;
-mod face;
-mod features;
-mod hair;
-mod junk;
-mod pairs;
-mod plan;
-pub mod random;
-mod scene;
-mod shot;
-mod skin;
-mod worn;
-mod write;
+//! `pfc-ingest synth`: the command line of `pfc-synth`.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, print_json, print_table, table, units::count};
+use pfc_synth::{Noise, Summary, SynthError, World};
 
 use crate::threads::Threads;
-use plan::{Noise, World};
 
 /// Make a folder of procedural faces to try things with.
 ///
@@ -87,12 +68,12 @@ pub fn run(args: &SynthArgs, quiet: bool) -> anyhow::Result<Outcome> {
     if args.format.json {
         print_json(&summary)?;
     } else {
-        summary.print()?;
+        print(&summary)?;
     }
     Ok(Outcome::Clean)
 }
 
-fn make(args: &SynthArgs, quiet: bool) -> anyhow::Result<write::Summary> {
+fn make(args: &SynthArgs, quiet: bool) -> anyhow::Result<Summary> {
     let world = World {
         seed: args.seed,
         identities: args.identities,
@@ -103,9 +84,40 @@ fn make(args: &SynthArgs, quiet: bool) -> anyhow::Result<write::Summary> {
     if args.hidden > args.holdout {
         let what = format!("{} people cannot be hidden of {}", args.hidden, args.holdout);
         let hint = "hold at least as many out with --holdout";
-        return Err(crate::IngestError::SynthArguments { what, hint }.into());
+        return Err(SynthError::Arguments { what, hint }.into());
     }
     let noise = args.noise.unwrap_or_default();
     let pool = args.threads.pool()?;
-    Ok(pool.install(|| write::write(&args.out, world, noise, args.pairs, quiet))?)
+    Ok(pool.install(|| pfc_synth::write(&args.out, world, noise, args.pairs, quiet))?)
+}
+
+/// Prints the table.
+///
+/// # Errors
+///
+/// That of a closed standard output.
+fn print(summary: &Summary) -> std::io::Result<()> {
+    let mut table = table(["made", ""]);
+    let mut row = |name: &str, value: String| {
+        table.add_row([name.to_owned(), value]);
+    };
+    row("images", count(summary.images));
+    row("identities", count(summary.identities));
+    row("held-out identities", count(summary.holdout_identities));
+    for (kind, n) in [
+        ("mislabelled", summary.mislabelled),
+        ("duplicated", summary.duplicated),
+        ("corrupt", summary.corrupt),
+        ("junk", summary.junk),
+        ("split identities", summary.split_identities),
+        ("hidden identities", summary.hidden_identities),
+    ] {
+        if n > 0 {
+            row(kind, count(n));
+        }
+    }
+    row("pairs", count(summary.pairs));
+    row("seconds", format!("{:.1}", summary.seconds));
+    row("images/s", count(summary.images_per_second as u64));
+    print_table(&table)
 }

@@ -1,38 +1,51 @@
 //! The files of a synthetic folder.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
 
-use pfc_cli::{Progress, interrupt, print_table, table};
+use pfc_cli::{Progress, interrupt};
+use pfc_durable::{Access, DurableError, OwnedDir};
+use pfc_random::Stream;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{
+use crate::{
+    SynthError,
     camera::{photograph, photograph_at_quality},
     junk,
     pairs::{self, Person},
     plan::{Damage, Fault, Noise, Plan, World},
-    random::Stream,
 };
-use crate::{IngestError, output, units::count};
 
 /// What was made, as `--json` prints it.
 #[derive(Debug, Serialize)]
 pub struct Summary {
+    /// Images in all.
     pub images: u64,
+    /// Identities to train on.
     pub identities: u64,
+    /// Identities to test with.
     pub holdout_identities: u64,
+    /// Images that show someone else.
     pub mislabelled: u64,
+    /// Images that repeat another one.
     pub duplicated: u64,
+    /// Files that cannot be decoded.
     pub corrupt: u64,
+    /// Images that show nobody.
     pub junk: u64,
+    /// Identities with two folders.
     pub split_identities: u64,
+    /// Folders to train on that show somebody held out.
     pub hidden_identities: u64,
+    /// Verification pairs.
     pub pairs: u64,
+    /// Time that it took.
     pub seconds: f64,
+    /// Images a second.
     pub images_per_second: f64,
 }
 
@@ -83,7 +96,7 @@ struct FaultTruth {
 ///
 /// # Errors
 ///
-/// [`IngestError`] if `out` holds something, the pairs cannot be had, the user interrupts, or a
+/// [`SynthError`] if `out` holds something, the pairs cannot be had, the user interrupts, or a
 /// write fails.
 pub fn write(
     out: &Path,
@@ -91,9 +104,11 @@ pub fn write(
     noise: Noise,
     n_pairs: Option<u64>,
     quiet: bool,
-) -> Result<Summary, IngestError> {
+) -> Result<Summary, SynthError> {
     let started = Instant::now();
-    let unfinished = output::begin(&[], out)?;
+    let owned = OwnedDir::claim(out, Access::Alone)?;
+    owned.check_free()?;
+    let unfinished = owned.begin()?;
     let folder = Folder { world, plan: Plan::new(world, noise) };
     let pairs =
         n_pairs.map(|n| pairs::list(&folder.people_for_pairs(), n, world.seed)).transpose()?;
@@ -112,7 +127,7 @@ struct Folder {
 }
 
 impl Folder {
-    fn write_images(&self, root: &Path, quiet: bool) -> Result<(), IngestError> {
+    fn write_images(&self, root: &Path, quiet: bool) -> Result<(), SynthError> {
         let World { identities, holdout, images, .. } = self.world;
         let people = identities + holdout;
         let splits =
@@ -120,14 +135,14 @@ impl Folder {
         let hidden = (0..self.world.hidden).map(|i| self.training_folder(self.hidden_name(i)));
         for folder in (0..people).map(|i| self.folder_of(i)).chain(splits).chain(hidden) {
             let folder = root.join(folder);
-            fs::create_dir_all(&folder).map_err(IngestError::at("create", &folder))?;
+            fs::create_dir_all(&folder).map_err(DurableError::at("create", &folder))?;
         }
         // The hidden people come last, as if they were further ones.
         let total = (people + self.world.hidden) * images;
         let progress = Progress::new("synth", "images", total, quiet);
         let written = (0..total).into_par_iter().try_for_each(|slot| {
             if interrupt::requested() {
-                return Err(IngestError::Interrupted { done: 0, total });
+                return Err(SynthError::Interrupted { total });
             }
             let (identity, image) = (slot / images, slot % images);
             let (path, content) = match identity.checked_sub(people) {
@@ -297,39 +312,6 @@ impl Folder {
     }
 }
 
-impl Summary {
-    /// Prints the table.
-    ///
-    /// # Errors
-    ///
-    /// That of a closed standard output.
-    pub fn print(&self) -> io::Result<()> {
-        let mut table = table(["made", ""]);
-        let mut row = |name: &str, value: String| {
-            table.add_row([name.to_owned(), value]);
-        };
-        row("images", count(self.images));
-        row("identities", count(self.identities));
-        row("held-out identities", count(self.holdout_identities));
-        for (kind, n) in [
-            ("mislabelled", self.mislabelled),
-            ("duplicated", self.duplicated),
-            ("corrupt", self.corrupt),
-            ("junk", self.junk),
-            ("split identities", self.split_identities),
-            ("hidden identities", self.hidden_identities),
-        ] {
-            if n > 0 {
-                row(kind, count(n));
-            }
-        }
-        row("pairs", count(self.pairs));
-        row("seconds", format!("{:.1}", self.seconds));
-        row("images/s", count(self.images_per_second as u64));
-        print_table(&table)
-    }
-}
-
 impl Damage {
     fn name(self) -> &'static str {
         match self {
@@ -357,8 +339,8 @@ fn name(identity: u64) -> String {
     format!("Person_{identity:06}")
 }
 
-fn save(path: &Path, bytes: &[u8]) -> Result<(), IngestError> {
-    fs::write(path, bytes).map_err(IngestError::at("write", path))
+fn save(path: &Path, bytes: &[u8]) -> Result<(), SynthError> {
+    Ok(fs::write(path, bytes).map_err(DurableError::at("write", path))?)
 }
 
 #[cfg(test)]

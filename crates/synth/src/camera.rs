@@ -1,13 +1,14 @@
 //! From a scene to the bytes of a JPEG: sampling, blur, exposure, sensor noise, compression.
 
-use super::{
+use pfc_image::{Pixels, encode_jpeg};
+
+use crate::{
     colour::Colour,
     face::Face,
-    random,
+    paint::colour_at,
     scene::Scene,
     shot::{Camera, Shot},
 };
-use pfc_image::{Pixels, encode_jpeg};
 
 /// Width and height of every synthetic image, in pixels.
 pub const SIDE: usize = 112;
@@ -42,7 +43,7 @@ fn sample(scene: &Scene<'_>, coarse: usize) -> Vec<Colour> {
     let scale = coarse as f32;
     let centre = |i: usize| (i as f32 + 0.5) * scale - 0.5;
     let small: Vec<Colour> =
-        (0..side * side).map(|i| scene.colour_at(centre(i % side), centre(i / side))).collect();
+        (0..side * side).map(|i| colour_at(scene, centre(i % side), centre(i / side))).collect();
     if coarse == 1 { small } else { enlarge(&small, side, scale) }
 }
 
@@ -87,7 +88,7 @@ fn expose(picture: &[Colour], camera: &Camera, key: u64) -> Vec<u8> {
     for (i, &colour) in picture.iter().enumerate() {
         let colour = if camera.grey { Colour::grey(colour.luma()) } else { colour };
         let tint = if camera.grey { Colour::grey(1.0) } else { camera.tint };
-        let shot_noise = random::mix(key ^ i as u64);
+        let shot_noise = pfc_random::mix(key ^ i as u64);
         let channels = [colour.red * tint.red, colour.green * tint.green, colour.blue * tint.blue];
         for (c, value) in channels.into_iter().enumerate() {
             let lit = (value * camera.gain - 0.5) * camera.contrast + 0.5;

@@ -1,8 +1,8 @@
 //! Eyes, brows, nostrils and mouth, drawn onto the lit skin.
 
-use super::{
+use crate::{
     colour::{Colour, ellipse, hill, inside, inside_soft},
-    random::noise,
+    noise::noise,
     scene::{Point, Scene},
 };
 

@@ -1,6 +1,6 @@
 //! What is worn on the face or held before it.
 
-use super::{
+use crate::{
     colour::{Colour, inside},
     scene::{Point, Scene},
     shot::Cover,

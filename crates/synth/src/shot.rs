@@ -1,6 +1,8 @@
 //! How the picture was taken: everything that differs between two images of one identity.
 
-use super::{colour::Colour, face::Face, random::Stream};
+use pfc_random::Stream;
+
+use crate::{colour::Colour, face::Face};
 
 /// A turn about one axis, as its cosine and sine.
 #[derive(Debug, Clone, Copy)]

@@ -1,16 +1,13 @@
-//! One picture as a function from pixel to colour.
+//! Where each pixel of a picture lies on the face.
 //!
 //! The head is an ellipsoid turned before the camera. Each pixel is carried back to the frontal
-//! face's frame (`u`, `v`), where the painters of [`super::skin`], [`super::features`] and
-//! [`super::hair`] work as if every head looked straight ahead.
+//! face's frame (`u`, `v`), where the painters work as if every head looked straight ahead.
 
-use super::{
+use crate::{
     colour::{self, Colour},
     face::Face,
-    features, hair,
-    random::noise,
+    noise::noise,
     shot::Shot,
-    skin, worn,
 };
 
 /// Where the origin of the face's frame lies in an aligned 112×112 crop.
@@ -56,23 +53,6 @@ impl<'a> Scene<'a> {
         Scene { face, shot, centre }
     }
 
-    /// The colour of the pixel whose centre is at (`column`, `row`).
-    pub fn colour_at(&self, column: f32, row: f32) -> Colour {
-        let p = self.locate(column, row);
-        let mut colour = Colour::grey(0.0);
-        if p.on_head < 1.0 {
-            colour = hair::behind(self, &p, self.backdrop(&p));
-            colour = skin::body(self, &p, colour);
-            colour = skin::ears(self, &p, colour);
-        }
-        if p.on_head > 0.0 {
-            let flesh = features::paint(self, &p, skin::head(self, &p));
-            colour = colour.towards(flesh, p.on_head);
-        }
-        colour = hair::in_front(self, &p, colour);
-        worn::paint(self, &p, colour)
-    }
-
     /// The light that a surface with this normal sends back, as a factor.
     pub fn shade(&self, normal: (f32, f32, f32)) -> f32 {
         let light = &self.shot.light;
@@ -86,7 +66,8 @@ impl<'a> Scene<'a> {
         p.u - self.shot.pose.yaw.sin * height
     }
 
-    fn locate(&self, column: f32, row: f32) -> Point {
+    /// The pixel whose centre is at (`column`, `row`), in every frame.
+    pub fn locate(&self, column: f32, row: f32) -> Point {
         let pose = &self.shot.pose;
         let (dx, dy) = (column - ORIGIN.0 - pose.shift.0, row - ORIGIN.1 - pose.shift.1);
         let (x, y) = pose.roll.undo(dx / pose.scale, dy / pose.scale);
@@ -121,7 +102,8 @@ impl<'a> Scene<'a> {
             * (1.0 + head.jaw * bulge + head.cheek * colour::hill(t - 0.1, 0.0, 0.5, 1.0))
     }
 
-    fn backdrop(&self, p: &Point) -> Colour {
+    /// The colour of what is behind everybody.
+    pub fn backdrop(&self, p: &Point) -> Colour {
         let shot = self.shot;
         let across = (p.x + 0.6 * p.y + 80.0) / 160.0;
         let cloud =

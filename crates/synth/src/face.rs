@@ -3,10 +3,9 @@
 //! Lengths are pixels of the 112×112 crop, in the frontal face's own frame: the origin lies between
 //! the eyes and the tip of the nose, `u` to the right, `v` down.
 
-use super::{
-    colour::Colour,
-    random::{self, Stream},
-};
+use pfc_random::Stream;
+
+use crate::colour::Colour;
 
 /// Identities come in families of this many, whose members resemble each other.
 const FAMILY_SIZE: u64 = 3;
@@ -152,7 +151,7 @@ impl Face {
             eyes: eyes(&mut draw),
             mouth: mouth(&mut draw),
             hair: hair(&mut draw),
-            skin: skin(&mut draw, random::key(&[seed, identity, 0x5417])),
+            skin: skin(&mut draw, pfc_random::key(&[seed, identity, 0x5417])),
             glasses: if draw.chance(0.22) { 0.75 } else { 0.06 },
             frame_shape: draw.between(0.0, 1.0),
         }

@@ -7,8 +7,7 @@ use std::fmt::Write;
 
 use pfc_shard::Permutation;
 
-use super::random;
-use crate::IngestError;
+use crate::SynthError;
 
 /// Folds of the list, as LFW has them.
 pub const FOLDS: u64 = 10;
@@ -29,9 +28,9 @@ type Picture<'a> = (&'a Person, u64);
 ///
 /// # Errors
 ///
-/// [`IngestError::SynthArguments`] if `n_pairs` is no multiple of 20 or there are too few pictures.
-pub fn list(people: &[Person], n_pairs: u64, seed: u64) -> Result<String, IngestError> {
-    let refuse = |what, hint| Err(IngestError::SynthArguments { what, hint });
+/// [`SynthError::Arguments`] if `n_pairs` is no multiple of 20 or there are too few pictures.
+pub fn list(people: &[Person], n_pairs: u64, seed: u64) -> Result<String, SynthError> {
+    let refuse = |what, hint| Err(SynthError::Arguments { what, hint });
     if n_pairs == 0 || !n_pairs.is_multiple_of(2 * FOLDS) {
         let what = format!("{n_pairs} pairs cannot be split evenly into {FOLDS} folds");
         return refuse(what, "give --pairs a multiple of 20");
@@ -42,8 +41,8 @@ pub fn list(people: &[Person], n_pairs: u64, seed: u64) -> Result<String, Ingest
     let per_group = n_pairs / 2 / groups.len() as u64;
     let mut folds = Vec::new();
     for (i, group) in groups.iter().enumerate() {
-        let same = same(group, random::key(&[seed, i as u64, 1]));
-        let different = different(group, random::key(&[seed, i as u64, 2]));
+        let same = same(group, pfc_random::key(&[seed, i as u64, 1]));
+        let different = different(group, pfc_random::key(&[seed, i as u64, 2]));
         let pairs: Vec<_> = same.take(per_group as usize).collect();
         let others: Vec<_> = different.take(per_group as usize).collect();
         let found = pairs.len().min(others.len()) as u64;
@@ -69,7 +68,7 @@ fn groups(people: &[Person], seed: u64) -> Vec<Vec<&Person>> {
     if n < 2 * FOLDS {
         return vec![people.iter().collect()];
     }
-    let order = Permutation::new(n, random::key(&[seed, 3]));
+    let order = Permutation::new(n, pfc_random::key(&[seed, 3]));
     let person = |i| &people[order.apply(i) as usize];
     (0..FOLDS).map(|f| (f * n / FOLDS..(f + 1) * n / FOLDS).map(person).collect()).collect()
 }

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
+use pfc_random::Stream;
 use serde::Serialize;
 
-use super::{junk::Junk, random::Stream};
+use crate::junk::Junk;
 
 /// The people and pictures of a synthetic folder.
 #[derive(Debug, Clone, Copy)]
 pub struct World {
+    /// Decides everything; the same seed gives the same bytes.
     pub seed: u64,
     /// Identities to train on; they are numbered from 0.
     pub identities: u64,
@@ -23,11 +25,15 @@ pub struct World {
 /// What share of the training images is spoiled, per kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Noise {
+    /// Images that show someone else.
     pub mislabelled: f64,
+    /// Images that repeat another one of their identity.
     pub duplicated: f64,
+    /// Files that no strict decoder accepts.
     pub corrupt: f64,
+    /// Images that show nobody.
     pub junk: f64,
-    /// Share of the identities.
+    /// Share of the identities, half of whose images lie under another name.
     pub split: f64,
 }
 

@@ -1,7 +1,9 @@
 //! Pictures that decode, but show nobody well enough.
 
-use super::{camera::SIDE, random::Stream};
 use pfc_image::{Fit, ImageSize, Limits, Pixels, decode, encode_jpeg, resize};
+use pfc_random::Stream;
+
+use crate::camera::SIDE;
 
 /// Ways in which a picture shows too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

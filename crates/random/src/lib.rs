@@ -4,9 +4,11 @@
 //! functions of a platform's maths library are not.
 
 /// The odd constant of a Weyl sequence: 2^64 divided by the golden ratio.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Scrambles 64 bits one to one (the finaliser of `SplitMix64`, Steele et al. 2014).
+// Callers run it in loops that are compiled for several instruction sets.
+#[inline(always)]
 pub fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -15,7 +17,7 @@ pub fn mix(value: u64) -> u64 {
 
 /// One 64-bit key out of several words; their order matters.
 pub fn key(words: &[u64]) -> u64 {
-    words.iter().fold(GOLDEN, |key, word| mix(key ^ mix(word.wrapping_add(GOLDEN))))
+    words.iter().fold(GOLDEN_GAMMA, |key, word| mix(key ^ mix(word.wrapping_add(GOLDEN_GAMMA))))
 }
 
 /// An endless sequence of numbers under one key.
@@ -34,7 +36,7 @@ impl Stream {
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.count += 1;
-        mix(self.key.wrapping_add(self.count.wrapping_mul(GOLDEN)))
+        mix(self.key.wrapping_add(self.count.wrapping_mul(GOLDEN_GAMMA)))
     }
 
     /// Uniform in `[0, 1)`, a multiple of 2^-24.
@@ -64,35 +66,6 @@ impl Stream {
     }
 }
 
-/// Smooth noise over the plane in `[0, 1)`: random values on the integer grid, blended between.
-pub fn noise(key: u64, x: f32, y: f32) -> f32 {
-    let (ix, iy) = (floor(x), floor(y));
-    let (fx, fy) = (smooth(x - ix as f32), smooth(y - iy as f32));
-    let upper = blend(grid(key, ix, iy), grid(key, ix + 1, iy), fx);
-    let lower = blend(grid(key, ix, iy + 1), grid(key, ix + 1, iy + 1), fx);
-    blend(upper, lower, fy)
-}
-
-/// The value in `[0, 1)` of one grid point.
-pub fn grid(key: u64, x: i32, y: i32) -> f32 {
-    let point = (u64::from(x as u32) << 32) | u64::from(y as u32);
-    (mix(key ^ point.wrapping_mul(GOLDEN)) >> 40) as f32 * (1.0 / 16_777_216.0)
-}
-
-/// A quarter of the time of `f32::floor` where the target has no instruction for it.
-fn floor(x: f32) -> i32 {
-    let towards_zero = x as i32;
-    towards_zero - i32::from(towards_zero as f32 > x)
-}
-
-fn smooth(t: f32) -> f32 {
-    t * t * (3.0 - 2.0 * t)
-}
-
-fn blend(a: f32, b: f32, t: f32) -> f32 {
-    a + (b - a) * t
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,8 +73,8 @@ mod tests {
     #[test]
     fn the_finaliser_matches_the_published_sequence_of_seed_zero() {
         // First outputs of SplitMix64 seeded with 0, as listed with its reference code.
-        assert_eq!(mix(GOLDEN), 0xe220_a839_7b1d_cdaf);
-        assert_eq!(mix(GOLDEN.wrapping_mul(2)), 0x6e78_9e6a_a1b9_65f4);
+        assert_eq!(mix(GOLDEN_GAMMA), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(GOLDEN_GAMMA.wrapping_mul(2)), 0x6e78_9e6a_a1b9_65f4);
     }
 
     #[test]
@@ -129,10 +102,5 @@ mod tests {
         // Five standard errors of each estimate at 40,000 samples.
         assert!(mean.abs() < 0.025, "{mean}");
         assert!((variance - 1.0).abs() < 0.035, "{variance}");
-    }
-
-    #[test]
-    fn noise_equals_the_grid_on_the_grid() {
-        assert_eq!(noise(5, 3.0, -2.0), grid(5, 3, -2));
     }
 }
