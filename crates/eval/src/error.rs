@@ -17,17 +17,6 @@ use pfc_shard::ShardError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was tried.
-        op: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// A line of a list that breaks the list's layout.
     #[error("{}:{line}: {problem}", path.display())]
     Line {
@@ -142,7 +131,7 @@ pub enum EvalError {
         /// Why not.
         reason: String,
     },
-    /// A file could not be written whole.
+    /// The operating system refused.
     #[error(transparent)]
     Durable(#[from] DurableError),
     /// A folder is in use or may not be written.
@@ -242,10 +231,10 @@ impl EvalError {
     pub(crate) fn of_image(self) -> Result<String, EvalError> {
         match self {
             EvalError::Image { reason, .. } if !reason.is_of_system() => Ok(reason.to_string()),
-            EvalError::Io { op, source, .. } if !is_of_system(&source) => {
-                Ok(format!("cannot {op}: {source}"))
+            EvalError::Durable(error) if error.is_read() && !is_of_system(&error.source) => {
+                Ok(format!("cannot {}: {}", error.op, error.source))
             }
-            EvalError::Record(error) if !matches!(error, RecordError::Io { .. }) => {
+            EvalError::Record(error) if !matches!(error, RecordError::Durable(_)) => {
                 Ok(error.to_string())
             }
             EvalError::Landmarks { source, .. } => Ok(source.to_string()),
@@ -256,8 +245,7 @@ impl EvalError {
 
     /// For `map_err` on an operation on `path`.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvalError {
-        let path = path.to_owned();
-        move |source| EvalError::Io { op, path, source }
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     pub(crate) fn document(path: &Path, reason: impl Into<String>) -> EvalError {
@@ -275,9 +263,6 @@ impl EvalError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            EvalError::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some(format!("there is no `{}`: is the path right?", path.display()))
-            }
             EvalError::Line { layout, .. } => Some((*layout).to_owned()),
             EvalError::MissingImages { root, .. } => Some(format!(
                 "is `{}` the folder that the list's paths start from, and is the download complete?",

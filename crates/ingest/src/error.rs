@@ -143,17 +143,6 @@ pub enum IngestError {
         /// Images in all.
         total: u64,
     },
-    /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was being done.
-        op: &'static str,
-        /// The file or folder it was done to.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
     /// A pack that cannot go on, or parts that cannot be joined.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -184,7 +173,7 @@ pub enum IngestError {
     /// A network that cannot be used.
     #[error(transparent)]
     Onnx(#[from] pfc_onnx::OnnxError),
-    /// A file could not be made visible.
+    /// The operating system refused.
     #[error(transparent)]
     Durable(#[from] DurableError),
 }
@@ -192,8 +181,7 @@ pub enum IngestError {
 impl IngestError {
     /// Turns an I/O error into one that names `op` and `path`; for `map_err`.
     pub fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IngestError {
-        let path = path.to_path_buf();
-        move |source| IngestError::Io { op, path, source }
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     /// The way out, where there is one.
@@ -256,10 +244,6 @@ impl IngestError {
             NothingToMeasure => "a measurement needs some".into(),
             Interrupted { .. } => {
                 "run the same command again; nothing half-written was left behind".into()
-            }
-            Io { op, path, source } => {
-                let kind = source.kind();
-                return DurableError { op, path: path.clone(), source: kind.into() }.hint();
             }
             Pack(source) => return source.hint(),
             Shard(source) => return source.hint(),

@@ -1,6 +1,6 @@
 //! What can be wrong with a RecordIO file, said so that the user knows where and what to do.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use pfc_durable::{DurableError, FolderError};
 
@@ -260,17 +260,6 @@ pub enum RecordError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was being done.
-        op: &'static str,
-        /// The file it was done to.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// A file could not be made visible.
     #[error(transparent)]
     Durable(#[from] DurableError),
 }
@@ -324,7 +313,7 @@ impl RecordError {
                                   other, classes ascending: sort by class"
                 .into(),
             Folder(source) => return source.hint(),
-            TooManyRecords { .. } | Unfinished { .. } | Io { .. } => return None,
+            TooManyRecords { .. } | Unfinished { .. } => return None,
             Durable(source) => return source.hint(),
         };
         Some(hint)

@@ -48,13 +48,9 @@ impl Property {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Io`], or [`RecordError::PropertySyntax`].
+    /// [`RecordError::Durable`], or [`RecordError::PropertySyntax`].
     pub fn open(path: &Path) -> Result<Property, RecordError> {
-        let text = std::fs::read(path).map_err(|source| RecordError::Io {
-            op: "read",
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let text = std::fs::read(path).map_err(DurableError::at("read", path))?;
         Property::parse(path, &text)
     }
 }

@@ -30,7 +30,7 @@ pub fn assemble(
 ) -> Result<Manifest, ShardError> {
     let path = dir.join(MANIFEST_FILE);
     let exists = path.try_exists();
-    if exists.map_err(|source| ShardError::Io { op: "look at", path, source })? {
+    if exists.map_err(DurableError::at("look at", &path))? {
         return Err(ShardError::AlreadyExists { dir: dir.to_path_buf() });
     }
     let rows = shards.iter().map(|s| s.rows).fold(0, u64::saturating_add);
@@ -65,7 +65,7 @@ fn list_others(dir: &Path) -> Result<Vec<FileEntry>, ShardError> {
     let bytes = match fs::metadata(&path) {
         Ok(metadata) => metadata.len(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(ShardError::Io { op: "look at", path, source }),
+        Err(source) => return Err(DurableError::at("look at", &path)(source).into()),
     };
     let checksum = file_checksum(&path, |_| ())?;
     Ok(vec![FileEntry { file: QUARANTINE_FILE.into(), bytes, checksum }])

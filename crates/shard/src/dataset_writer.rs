@@ -62,7 +62,7 @@ impl DatasetWriter {
     /// # Errors
     ///
     /// [`ShardError::AlreadyExists`] if `dir` holds a finished data set, [`ShardError::BadSpec`],
-    /// or [`ShardError::Io`].
+    /// or [`ShardError::Durable`].
     pub fn create(dir: &Path, spec: DatasetSpec) -> Result<DatasetWriter, ShardError> {
         let bad = |what| Err(ShardError::BadSpec { path: dir.to_path_buf(), what });
         if !(1..=SHARD_BYTES_MAX).contains(&spec.shard_bytes) {
@@ -73,12 +73,12 @@ impl DatasetWriter {
             return bad(format!("images of {} pixels", spec.image_size));
         }
         let manifest = dir.join(MANIFEST_FILE);
-        if manifest.try_exists().map_err(at("look at", &manifest))? {
+        if manifest.try_exists().map_err(DurableError::at("look at", &manifest))? {
             return Err(ShardError::AlreadyExists { dir: dir.to_path_buf() });
         }
         let shards = dir.join(SHARDS_DIR);
         pfc_durable::create_dir_all(&shards)?;
-        remove_leftovers(&shards).map_err(at("clear", &shards))?;
+        remove_leftovers(&shards).map_err(DurableError::at("clear", &shards))?;
         Ok(DatasetWriter {
             dir: dir.to_path_buf(),
             spec,
@@ -165,11 +165,6 @@ impl DatasetWriter {
             false => Ok(()),
         }
     }
-}
-
-fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ShardError {
-    let path = path.to_path_buf();
-    move |source| ShardError::Io { op, path, source }
 }
 
 /// Removes what an interrupted writer left: files named as shards or as temporary files are.

@@ -103,13 +103,12 @@ impl<W: io::Write> io::Write for HashingWriter<W> {
 ///
 /// # Errors
 ///
-/// [`ShardError::Io`] if the file cannot be read.
+/// [`ShardError::Durable`] if the file cannot be read.
 pub fn file_checksum(
     path: &Path,
     mut on_progress: impl FnMut(u64),
 ) -> Result<Checksum, ShardError> {
-    let failed =
-        |source: io::Error| ShardError::Io { op: "read", path: path.to_path_buf(), source };
+    let failed = |source| DurableError::at("read", path)(source);
     let mut file = File::open(path).map_err(failed)?;
     let mut hasher = Xxh3::new();
     let mut buffer = vec![0; 1 << 20];
@@ -118,7 +117,7 @@ pub fn file_checksum(
             Ok(0) => return Ok(Checksum(hasher.digest128())),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(failed(e)),
+            Err(e) => return Err(failed(e).into()),
         };
         hasher.update(&buffer[..n]);
         on_progress(n as u64);

@@ -11,7 +11,7 @@ use arrow_schema::ArrowError;
 
 use crate::{
     Checksum, FileEntry, IDENTITIES_FILE, Manifest, ShardError, dataset::check_size,
-    hash::content_hash, ipc, ipc_writer::IpcWriter, mmap::Map, names::IdentityNames, schema,
+    hash::content_hash, ipc, ipc_writer::IpcWriter, mmap, names::IdentityNames, schema,
     table::column,
 };
 
@@ -64,10 +64,10 @@ impl Identities {
     fn read(path: &Path) -> Result<Identities, ShardError> {
         let bad =
             |what: &str| ShardError::Malformed { path: path.to_path_buf(), what: what.into() };
-        let map = Map::open(path)?;
+        let map = mmap::open(path)?;
         let mut identities =
             Identities { ends: Vec::new(), batches: Vec::new(), by_name: OnceLock::new() };
-        for batch in ipc::read_batches(path, &map.buffer(), &schema::IDENTITIES)? {
+        for batch in ipc::read_batches(path, &mmap::buffer(&map), &schema::IDENTITIES)? {
             let start = identities.len();
             let end = u32::try_from(batch.num_rows()).ok().and_then(|n| start.checked_add(n));
             let end = end.ok_or_else(|| bad("it has more identities than labels can count"))?;
@@ -163,7 +163,7 @@ impl Columns {
 /// Size checked, then hashed.
 fn checksum(path: &Path, entry: &FileEntry) -> Result<Checksum, ShardError> {
     check_size(path, entry.bytes)?;
-    Ok(Checksum(content_hash(&Map::open(path)?.buffer())))
+    Ok(Checksum(content_hash(&mmap::buffer(&mmap::open(path)?))))
 }
 
 /// Writes the table: label `i` has the names given for it and `n_images(i)` images.

@@ -121,7 +121,7 @@ impl ShardEntry {
     /// # Errors
     ///
     /// [`ShardError::MissingFile`], [`ShardError::FileSize`], [`ShardError::Checksum`] or
-    /// [`ShardError::Io`].
+    /// [`ShardError::Durable`].
     pub fn check(&self, dir: &Path, on_progress: impl FnMut(u64)) -> Result<(), ShardError> {
         self.check_file(&dir.join(&self.file), on_progress)
     }
@@ -163,7 +163,7 @@ impl Manifest {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 ShardError::NotADataset { dir: dir.to_path_buf() }
             }
-            _ => ShardError::Io { op: "read", path: path.clone(), source },
+            _ => DurableError::at("read", &path)(source).into(),
         })?;
         let syntax = |source| ShardError::ManifestSyntax { path: path.clone(), source };
         let Versioned { format } = serde_json::from_slice(&text).map_err(syntax)?;

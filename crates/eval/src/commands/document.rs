@@ -104,7 +104,7 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`]; [`EvalError::Document`] for JSON of another layout or a newer schema.
+    /// [`EvalError::Durable`]; [`EvalError::Document`] for JSON of another layout or a newer schema.
     pub fn read(path: &Path) -> Result<Document, EvalError> {
         let bytes = read_regular_file(path, DOCUMENT_BYTES_MAX)?;
         Document::parse(&bytes).map_err(|reason| EvalError::document(path, reason))

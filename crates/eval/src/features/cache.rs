@@ -116,7 +116,7 @@ impl Cache {
     /// # Errors
     ///
     /// [`EvalError::Cache`] if it holds those of another model, [`EvalError::Folder`] if another
-    /// process uses it, [`EvalError::Io`] and [`EvalError::Durable`] if it cannot be read or made.
+    /// process uses it, [`EvalError::Durable`] and [`EvalError::Durable`] if it cannot be read or made.
     pub fn open(dir: &Path, key: Key) -> Result<Cache, EvalError> {
         let owned = OwnedDir::claim(dir, Access::Alone)?;
         let path = dir.join(KEY_FILE);

@@ -41,7 +41,7 @@ impl FeatureFile {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::Features`] for a file of another format, or one that
+    /// [`EvalError::Durable`], and [`EvalError::Features`] for a file of another format, or one that
     /// does not hold what its header says.
     pub fn open(path: &Path) -> Result<FeatureFile, EvalError> {
         let map = Mapped::open(path)?;
@@ -164,6 +164,6 @@ mod tests {
             let error = FeatureFile::open(&path).unwrap_err();
             assert!(matches!(error, EvalError::Features { .. }), "{name}: {error}");
         }
-        assert!(matches!(FeatureFile::open(Path::new("/")), Err(EvalError::Io { .. })));
+        assert!(matches!(FeatureFile::open(Path::new("/")), Err(EvalError::Durable(_))));
     }
 }

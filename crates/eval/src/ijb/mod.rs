@@ -79,7 +79,7 @@ impl IjbSet {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::Line`] for the first line that breaks the layout.
+    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout.
     pub fn open(data: &Path, benchmark: Benchmark) -> Result<IjbSet, EvalError> {
         let galleries = benchmark.facts().galleries;
         let paths = MetaPaths::new(data, benchmark.prefix(), &galleries);

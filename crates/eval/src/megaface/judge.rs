@@ -71,7 +71,7 @@ impl Default for Options {
 ///
 /// # Errors
 ///
-/// [`EvalError::Io`] and [`EvalError::Devkit`] for a feature file that cannot be used,
+/// [`EvalError::Durable`] and [`EvalError::Devkit`] for a feature file that cannot be used,
 /// [`EvalError::Metric`] for features of different size.
 pub fn judge(
     set: &MegaFaceSet,

@@ -42,7 +42,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Cache`] if the file is of another count or damaged, [`EvalError::Io`] if it cannot
+    /// [`EvalError::Cache`] if the file is of another count or damaged, [`EvalError::Durable`] if it cannot
     /// be read.
     pub fn load(&self, n_groups: u32) -> Result<Option<Tally>, EvalError> {
         let refuse = |reason: String| EvalError::Cache { path: self.path.clone(), reason };
@@ -105,7 +105,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`].
+    /// [`EvalError::Durable`].
     pub fn remove(&self) -> Result<(), EvalError> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

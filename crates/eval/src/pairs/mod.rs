@@ -70,7 +70,7 @@ impl PairList {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::Line`] for the first line that breaks the layout.
+    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout.
     pub fn read(path: &Path) -> Result<PairList, EvalError> {
         PairList::parse(path, &read_regular_file(path, LIST_BYTES_MAX)?)
     }

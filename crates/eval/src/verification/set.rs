@@ -56,7 +56,7 @@ impl PairsSet {
     /// # Errors
     ///
     /// [`EvalError::Line`] for a broken list, [`EvalError::MissingImages`], [`EvalError::Image`] for
-    /// the first image that cannot be decoded, [`EvalError::Io`].
+    /// the first image that cannot be decoded, [`EvalError::Durable`].
     pub fn open(root: &Path, pairs: &Path) -> Result<PairsSet, EvalError> {
         let list = PairList::read(pairs)?;
         PairsSet::from_list(root, pairs, list)

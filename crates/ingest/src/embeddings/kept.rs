@@ -32,7 +32,7 @@ impl Sum {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Io`] if it cannot be read.
+    /// [`IngestError::Durable`] if it cannot be read.
     pub fn of(path: &Path, start: u64, dim: usize) -> Result<Sum, IngestError> {
         let file = File::open(path).map_err(IngestError::at("open", path))?;
         let at = || IngestError::at("read", path);
@@ -103,7 +103,7 @@ pub fn write(path: &Path, sum: &Sum) -> Result<(), IngestError> {
 ///
 /// # Errors
 ///
-/// [`EmbeddingError`] if it is damaged, [`IngestError::Io`] if it cannot be read.
+/// [`EmbeddingError`] if it is damaged, [`IngestError::Durable`] if it cannot be read.
 pub fn read(path: &Path) -> Result<Option<Sum>, IngestError> {
     let path = path_of(path);
     sealed::read(&path).map_err(|error| match error {

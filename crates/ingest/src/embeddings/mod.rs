@@ -105,7 +105,7 @@ impl Embeddings {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Io`] if the file system does not say.
+    /// [`IngestError::Durable`] if the file system does not say.
     pub fn identity(&self) -> Result<String, IngestError> {
         let at = || IngestError::at("look at", &self.path);
         let metadata = self.file.metadata().map_err(at())?;

@@ -56,7 +56,7 @@ impl LandmarkList {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Landmarks`] or [`IngestError::Io`].
+    /// [`IngestError::Landmarks`] or [`IngestError::Durable`].
     pub fn open(path: &Path, format: LandmarkFormat) -> Result<LandmarkList, IngestError> {
         let mut lines = Lines::open(path)?;
         let mut head = Vec::new();
@@ -84,7 +84,7 @@ impl LandmarkList {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Io`] if the list cannot be opened; each item may be an error of its line.
+    /// [`IngestError::Durable`] if the list cannot be opened; each item may be an error of its line.
     pub fn images(
         &self,
     ) -> Result<impl Iterator<Item = Result<Marks, IngestError>> + '_, IngestError> {

@@ -244,10 +244,6 @@ fn into_durable(error: IngestError) -> Result<DurableError, IngestError> {
         IngestError::Durable(source) | IngestError::Shard(ShardError::Durable(source)) => {
             Ok(source)
         }
-        IngestError::Io { op, path, source }
-        | IngestError::Shard(ShardError::Io { op, path, source }) => {
-            Ok(DurableError { op, path, source })
-        }
         other => Err(other),
     }
 }

@@ -88,7 +88,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Io`] if the current folder is gone.
+    /// [`IngestError::Durable`] if the current folder is gone.
     pub fn scratch(&self) -> Result<PathBuf, IngestError> {
         let path = std::path::absolute(self.out()).map_err(IngestError::at("find", self.out()))?;
         let above = path.ancestors().skip(1).find(|folder| folder.is_dir());

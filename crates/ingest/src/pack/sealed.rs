@@ -21,7 +21,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), IngestError> {
 ///
 /// # Errors
 ///
-/// [`PackError::DamagedJournal`] if the file is not what was written, [`IngestError::Io`].
+/// [`PackError::DamagedJournal`] if the file is not what was written, [`IngestError::Durable`].
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, IngestError> {
     sealed::read(path).map_err(|error| match error {
         SealedError::Io(source) => IngestError::at("read", path)(source),

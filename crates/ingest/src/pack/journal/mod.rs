@@ -109,7 +109,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`PackError::NotAPart`] if there is none, [`PackError::DamagedJournal`], [`IngestError::Io`].
+    /// [`PackError::NotAPart`] if there is none, [`PackError::DamagedJournal`], [`IngestError::Durable`].
     pub fn read(out: &Path) -> Result<Journal, IngestError> {
         let dir = out.join(DIR);
         let job: Option<JobRecord> = sealed::read(&dir.join(JOB_FILE))?;
