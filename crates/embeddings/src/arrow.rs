@@ -11,7 +11,7 @@ use arrow_array::{
 };
 use pfc_sources::ArrowFile;
 
-use super::{
+use crate::{
     layout::{Layout, Number},
     npz::Parts,
 };
@@ -96,7 +96,7 @@ mod tests {
     use arrow_ipc::writer::FileWriter;
 
     use super::*;
-    use crate::embeddings::Embeddings;
+    use crate::Embeddings;
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
         RecordBatch::try_from_iter(columns).unwrap()

@@ -1,33 +1,23 @@
-//! Embeddings of the rows of a data set: from a file of any common kind, or computed by a model.
-
-mod arrow;
-pub mod kept;
-mod layout;
-mod model;
-mod npy;
-mod npz;
-mod numbers;
+//! Embeddings of the rows of a data set, from a file of any common kind.
 
 use std::{
     fs::File,
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
 use pfc_findings::State;
+use pfc_mmap::Map;
 use pfc_shard::Dataset;
 
-use crate::IngestError;
-use layout::Layout;
-pub use model::{DIR, EmbedOptions, is_kept_name, with_model};
-use numbers::read_at;
-
-const DAMAGED: &str = "is not as it was written: its checksum is another one";
+use crate::{
+    EmbeddingError, arrow, kept,
+    layout::{Layout, read_at},
+    npy, npz, safetensors_file,
+};
 
 /// In place of a row of the file, for rows of the data set that have none.
 const MISSING: u32 = u32::MAX;
-
-/// Numbers in an embedding at most.
-pub const DIM_MAX: usize = 65_536;
 
 /// Embeddings by row of a data set, left on disk: every read is one of the file.
 #[derive(Debug)]
@@ -39,39 +29,6 @@ pub struct Embeddings {
     order: Option<Vec<u32>>,
 }
 
-/// A file that does not hold what is wanted of it.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {what}", path.display())]
-pub struct EmbeddingError {
-    path: PathBuf,
-    what: String,
-}
-
-impl EmbeddingError {
-    fn new(path: &Path, what: impl Into<String>) -> EmbeddingError {
-        EmbeddingError { path: path.to_path_buf(), what: what.into() }
-    }
-
-    /// A file that is not as it was written.
-    fn damaged(path: &Path) -> EmbeddingError {
-        EmbeddingError::new(path, DAMAGED)
-    }
-
-    /// The way out.
-    pub fn hint(&self) -> Option<String> {
-        if self.what == DAMAGED {
-            let path = self.path.display();
-            return Some(format!("remove {path}: what it was made of is computed again"));
-        }
-        Some(
-            "give one embedding a row, in the order of the rows, as `numpy.save(\"e.npy\", e)` of \
-             [rows, numbers] does; or a .npz, .arrow or .safetensors, in which `names` (or \
-             `source`) may say which image each is of"
-                .into(),
-        )
-    }
-}
-
 impl Embeddings {
     /// Opens a `.npy`, `.npz`, `.arrow` or `.safetensors` with a two-dimensional array of float16,
     /// float32 or float64. The names that a `.npz` or `.arrow` gives are compared with the sources.
@@ -79,13 +36,13 @@ impl Embeddings {
     /// # Errors
     ///
     /// [`EmbeddingError`] for a file that is none, or lacks a row.
-    pub fn open(path: &Path) -> Result<Opened, IngestError> {
-        let file = File::open(path).map_err(IngestError::at("open", path))?;
-        let bad = |what: String| IngestError::from(EmbeddingError::new(path, what));
+    pub fn open(path: &Path) -> Result<Opened, EmbeddingError> {
+        let file = File::open(path).map_err(DurableError::at("open", path))?;
+        let bad = |what: String| EmbeddingError::rows(path, what);
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         let found = match ending {
             "npy" => npy::open(&file).map(|layout| (layout, None, None)),
-            "safetensors" => layout::safetensors(&file).map(|layout| (layout, None, None)),
+            "safetensors" => safetensors(&Map::open(path)?).map(|layout| (layout, None, None)),
             "npz" => npz::open(&file),
             "arrow" | "feather" => arrow::open(&file),
             _ => Err("its name ends in none of .npy, .npz, .arrow, .safetensors".into()),
@@ -105,13 +62,18 @@ impl Embeddings {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Durable`] if the file system does not say.
-    pub fn identity(&self) -> Result<String, IngestError> {
-        let at = || IngestError::at("look at", &self.path);
+    /// [`EmbeddingError::Durable`] if the file system does not say.
+    pub fn identity(&self) -> Result<String, EmbeddingError> {
+        let at = || DurableError::at("look at", &self.path);
         let metadata = self.file.metadata().map_err(at())?;
         let changed = metadata.modified().map_err(at())?;
         let since = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Ok(format!("{} {} {}", self.path.display(), metadata.len(), since.as_nanos()))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Embeddings there are.
@@ -124,8 +86,8 @@ impl Embeddings {
     /// # Errors
     ///
     /// [`EmbeddingError`] for a row that is not there, not finite or zero.
-    pub fn read(&self, row: u64, out: &mut [f32]) -> Result<(), IngestError> {
-        let bad = |what: String| IngestError::from(EmbeddingError::new(&self.path, what));
+    pub fn read(&self, row: u64, out: &mut [f32]) -> Result<(), EmbeddingError> {
+        let bad = |what: String| EmbeddingError::rows(&self.path, what);
         let in_file = match &self.order {
             Some(order) => {
                 order.get(row as usize).copied().filter(|at| *at != MISSING).map(u64::from)
@@ -134,7 +96,7 @@ impl Embeddings {
         };
         let in_file = in_file.ok_or_else(|| bad(format!("it has no row {row}")))?;
         read_at(&self.file, &self.layout, in_file, out)
-            .map_err(IngestError::at("read", &self.path))?;
+            .map_err(DurableError::at("read", &self.path))?;
         let norm = out.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
         if !norm.is_finite() || norm == 0.0 {
             return Err(bad(format!("row {in_file} is zero or not finite")));
@@ -148,7 +110,7 @@ impl Embeddings {
     /// # Errors
     ///
     /// As [`read`](Embeddings::read).
-    pub fn rows(&self, rows: &[u64]) -> Result<Vec<f32>, IngestError> {
+    pub fn rows(&self, rows: &[u64]) -> Result<Vec<f32>, EmbeddingError> {
         let mut data = vec![0.0; rows.len() * self.dim()];
         for (row, out) in rows.iter().zip(data.chunks_exact_mut(self.dim())) {
             self.read(*row, out)?;
@@ -157,23 +119,29 @@ impl Embeddings {
     }
 }
 
+/// The array of a safetensors file that holds the embeddings.
+fn safetensors(file: &Map) -> Result<Layout, String> {
+    let arrays = safetensors_file::arrays(file)?;
+    safetensors_file::chosen(&arrays)?.1.check(file.len() as u64)
+}
+
 /// Writes a `.npy` of `rows` embeddings of `dim` numbers, each given by `read`; it appears once
 /// complete, with its checksum beside it.
 ///
 /// # Errors
 ///
 /// Those of `read`, or of a failed write.
-pub fn write_rows(
+pub fn write_rows<E: From<EmbeddingError>>(
     path: &Path,
     rows: u64,
     dim: usize,
-    read: impl Fn(u64, &mut [f32]) -> Result<(), IngestError>,
-) -> Result<(), IngestError> {
+    read: impl Fn(u64, &mut [f32]) -> Result<(), E>,
+) -> Result<(), E> {
     use std::io::Write;
     if let Some(folder) = path.parent() {
         pfc_durable::create_dir_all(folder)?;
     }
-    let failed = |e| IngestError::from(pfc_durable::DurableError::at("write", path)(e));
+    let failed = |e| EmbeddingError::from(DurableError::at("write", path)(e));
     let mut file = pfc_durable::AtomicFile::create(path)?;
     file.write_all(&npy::write_header(rows, dim)).map_err(failed)?;
     let mut numbers = vec![0.0f32; dim];
@@ -205,7 +173,7 @@ impl Opened {
     /// # Errors
     ///
     /// [`EmbeddingError`] if a row has none, or their numbers differ.
-    pub fn of(self, dataset: &Dataset) -> Result<Embeddings, IngestError> {
+    pub fn of(self, dataset: &Dataset) -> Result<Embeddings, EmbeddingError> {
         self.of_left(dataset, &State::of(dataset))
     }
 
@@ -215,9 +183,9 @@ impl Opened {
     /// # Errors
     ///
     /// As [`of`](Opened::of).
-    pub fn of_left(self, dataset: &Dataset, state: &State) -> Result<Embeddings, IngestError> {
+    pub fn of_left(self, dataset: &Dataset, state: &State) -> Result<Embeddings, EmbeddingError> {
         let Opened { mut embeddings, names } = self;
-        let bad = |what: String| EmbeddingError::new(&embeddings.path, what);
+        let bad = |what: String| EmbeddingError::rows(&embeddings.path, what);
         let Some(names) = names else {
             let (found, expected) = (embeddings.len(), dataset.len());
             let left = expected - state.n_dropped();

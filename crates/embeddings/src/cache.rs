@@ -11,13 +11,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_durable::{Access, OwnedDir, is_temporary_name};
-use pfc_model::MirroredEmbeddings;
+use pfc_durable::{Access, DurableError, OwnedDir, is_temporary_name};
 use pfc_shard::hash::{HashingWriter, content_hash};
 use serde::{Deserialize, Serialize};
 
-use super::{FeatureFile, write};
-use crate::EvalError;
+use crate::{EmbeddingError, FeatureFile, write};
 
 /// Images of a part at least, but for the last: with 512 numbers each, 8 MiB on disk.
 const PART_MIN: usize = 4096;
@@ -115,28 +113,28 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Cache`] if it holds those of another model, [`EvalError::Folder`] if another
-    /// process uses it, [`EvalError::Durable`] and [`EvalError::Durable`] if it cannot be read or made.
-    pub fn open(dir: &Path, key: Key) -> Result<Cache, EvalError> {
+    /// [`EmbeddingError::Cache`] if it holds those of another model, [`EmbeddingError::Folder`] if another
+    /// process uses it, [`EmbeddingError::Durable`] and [`EmbeddingError::Durable`] if it cannot be read or made.
+    pub fn open(dir: &Path, key: Key) -> Result<Cache, EmbeddingError> {
         let owned = OwnedDir::claim(dir, Access::Alone)?;
         let path = dir.join(KEY_FILE);
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let found: Key = serde_json::from_slice(&bytes).map_err(|error| {
-                    EvalError::Cache { path: path.clone(), reason: error.to_string() }
+                    EmbeddingError::Cache { path: path.clone(), reason: error.to_string() }
                 })?;
                 if let Some(reason) = difference(&found, &key) {
-                    return Err(EvalError::Cache { path, reason });
+                    return Err(EmbeddingError::Cache { path, reason });
                 }
                 pfc_durable::sweep_all(dir)?;
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 pfc_durable::create_dir_all(dir)?;
                 let json = serde_json::to_vec_pretty(&key).map_err(std::io::Error::from);
-                let json = json.map_err(EvalError::io("write", &path))?;
+                let json = json.map_err(DurableError::at("write", &path))?;
                 pfc_durable::write(&path, &json)?;
             }
-            Err(error) => return Err(EvalError::io("read", &path)(error)),
+            Err(error) => return Err(DurableError::at("read", &path)(error)),
         }
         Ok(Cache { owned, key })
     }
@@ -149,8 +147,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Durable`].
-    pub fn remove(self) -> Result<(), EvalError> {
+    /// [`EmbeddingError::Durable`].
+    pub fn remove(self) -> Result<(), EmbeddingError> {
         let is_hash = |name: &str| name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
         pfc_durable::remove_ours(self.owned.path(), |entry| {
             let is_part = entry.path.strip_suffix(".safetensors").is_some_and(is_hash);
@@ -158,7 +156,7 @@ impl Cache {
         })?;
         match std::fs::remove_dir(self.owned.path()) {
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            removed => removed.map_err(EvalError::io("remove", self.owned.path())),
+            removed => removed.map_err(DurableError::at("remove", self.owned.path())),
         }
     }
 
@@ -183,15 +181,15 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Durable`].
+    /// [`EmbeddingError::Durable`].
     pub fn put<const N: usize>(
         &self,
         part: &Part,
         names: [&str; N],
         kept: &Kept<N>,
-    ) -> Result<(), EvalError> {
+    ) -> Result<(), EmbeddingError> {
         let left_out = serde_json::to_string(&kept.left_out).map_err(std::io::Error::from);
-        let left_out = left_out.map_err(EvalError::io("write", &self.path(part)))?;
+        let left_out = left_out.map_err(DurableError::at("write", &self.path(part)))?;
         let notes = HashMap::from([
             (CHECKSUM.to_owned(), checksum(&kept.arrays, &left_out)),
             (LEFT_OUT.to_owned(), left_out),
@@ -241,7 +239,7 @@ pub fn kept<const N: usize>(
 }
 
 /// Embeddings of images and of their mirror images, with a row for each image but those left out.
-pub type Embeddings = (MirroredEmbeddings, Vec<LeftOut>);
+pub type Embedded = ([Vec<f32>; 2], Vec<LeftOut>);
 
 /// Embeds all images part by part, taking parts from `cache` where it has them.
 ///
@@ -253,37 +251,35 @@ pub type Embeddings = (MirroredEmbeddings, Vec<LeftOut>);
 /// # Errors
 ///
 /// Those of `embed`, and of writing to the cache.
-pub fn embed_in_parts(
+pub fn embed_in_parts<E: From<EmbeddingError>>(
     stamps: &[u128],
     cache: Option<&Cache>,
-    mut embed: impl FnMut(Range<usize>) -> Result<Embeddings, EvalError>,
+    mut embed: impl FnMut(Range<usize>) -> Result<Embedded, E>,
     is_readable: impl Fn(usize) -> bool,
     mut on_kept: impl FnMut(usize),
-) -> Result<Embeddings, EvalError> {
+) -> Result<Embedded, E> {
     const NAMES: [&str; 2] = ["embs", "embs_f"];
-    let mut all = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
+    let mut all = [Vec::new(), Vec::new()];
     let mut all_left_out = Vec::new();
     for part in divide(stamps) {
         let start = part.range.start;
         let found = cache.and_then(|cache| kept(cache, &part, NAMES, &is_readable));
-        let Kept { arrays: [original, mirrored], left_out } = match found {
+        let Kept { arrays, left_out } = match found {
             Some(found) => {
                 on_kept(part.range.len());
                 found
             }
             None => {
-                let (MirroredEmbeddings { original, mirrored }, mut left_out) =
-                    embed(part.range.clone())?;
+                let (arrays, mut left_out) = embed(part.range.clone())?;
                 left_out.iter_mut().for_each(|image| image.index -= start);
-                let new = Kept { arrays: [original, mirrored], left_out };
+                let new = Kept { arrays, left_out };
                 if let Some(cache) = cache {
                     cache.put(&part, NAMES, &new)?;
                 }
                 new
             }
         };
-        all.original.extend(original);
-        all.mirrored.extend(mirrored);
+        all.iter_mut().zip(arrays).for_each(|(all, array)| all.extend(array));
         all_left_out.extend(
             left_out.into_iter().map(|image| LeftOut { index: start + image.index, ..image }),
         );
@@ -310,12 +306,12 @@ mod tests {
     }
 
     /// Rows that tell which image they are of; of `bad` none.
-    fn rows(range: Range<usize>, bad: &[usize]) -> Embeddings {
+    fn rows(range: Range<usize>, bad: &[usize]) -> Embedded {
         let good = range.clone().filter(|i| !bad.contains(i));
         let original: Vec<f32> = good.flat_map(|i| [i as f32, 0.5]).collect();
         let left_out = range.filter(|i| bad.contains(i));
         let left_out = left_out.map(|index| LeftOut { index, reason: "cut".into() }).collect();
-        (MirroredEmbeddings { mirrored: original.clone(), original }, left_out)
+        ([original.clone(), original], left_out)
     }
 
     fn names(dir: &Path) -> Vec<PathBuf> {
@@ -353,7 +349,7 @@ mod tests {
         let stamps = stamps(0..N);
         let kept = |dir: &Path| {
             let cache = Cache::open(dir, key()).unwrap();
-            let embed = |range| Ok(rows(range, &[]));
+            let embed = |range| Ok::<_, EmbeddingError>(rows(range, &[]));
             embed_in_parts(&stamps, Some(&cache), embed, |_| true, |_| ()).unwrap();
             cache
         };
@@ -372,7 +368,7 @@ mod tests {
         let all = stamps(0..N);
         let parts = divide(&all);
         let stop = |range: Range<usize>| match range.end == N {
-            true => Err(EvalError::Interrupted),
+            true => Err(EmbeddingError::Interrupted { done: 0, total: 0 }),
             false => Ok(rows(range, &[7, 30_000])),
         };
         let cache = Cache::open(&dir, key()).unwrap();
@@ -384,7 +380,10 @@ mod tests {
             let n_new = RefCell::new(0);
             let embed = |range: Range<usize>| {
                 *n_new.borrow_mut() += range.len();
-                Ok(rows(range, if is_readable(7) { &[30_000] } else { &[7, 30_000] }))
+                Ok::<_, EmbeddingError>(rows(
+                    range,
+                    if is_readable(7) { &[30_000] } else { &[7, 30_000] },
+                ))
             };
             let all = embed_in_parts(stamps, Some(&cache), embed, is_readable, |_| ()).unwrap();
             (n_new.into_inner(), all)
@@ -408,7 +407,7 @@ mod tests {
         let stamps = stamps(0..10);
         let run = || {
             let mut n_kept = 0;
-            let embed = |range| Ok(rows(range, &[3]));
+            let embed = |range| Ok::<_, EmbeddingError>(rows(range, &[3]));
             let all = embed_in_parts(&stamps, Some(&cache), embed, |_| false, |n| n_kept += n);
             assert_eq!(all.unwrap(), rows(0..10, &[3]));
             n_kept
@@ -432,7 +431,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path(), key()).unwrap();
         let error = Cache::open(dir.path(), key()).unwrap_err();
-        assert!(matches!(error, EvalError::Folder(_)) && error.hint().is_some(), "{error}");
+        assert!(matches!(error, EmbeddingError::Folder(_)) && error.hint().is_some(), "{error}");
         drop(cache);
         let error = Cache::open(dir.path(), Key::new("n".into(), 2)).unwrap_err();
         assert!(error.to_string().ends_with("model is m, but this run has n"), "{error}");

@@ -11,7 +11,7 @@ use std::{fs, path::Path};
 pub fn embeddings(bytes: &[u8], ending: &str, dir: &Path) -> std::io::Result<()> {
     let path = dir.join("embeddings").with_extension(ending);
     fs::write(&path, bytes)?;
-    let Ok(opened) = crate::embeddings::Embeddings::open(&path) else { return Ok(()) };
+    let Ok(opened) = crate::Embeddings::open(&path) else { return Ok(()) };
     let embeddings = opened.in_order();
     let mut row = vec![0.0; embeddings.dim()];
     for i in 0..embeddings.len().min(4) {

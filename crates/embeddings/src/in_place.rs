@@ -1,21 +1,16 @@
-//! Files of embeddings: safetensors and NumPy, used in place.
+//! Arrays of safetensors and NumPy that are used where they lie.
 
-pub mod cache;
-mod map;
-mod npy;
-pub mod sink;
-pub mod write;
-
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use pfc_metrics::Rows;
-use safetensors::{Dtype, SafeTensors};
+use pfc_mmap::Map;
 
-use crate::EvalError;
-use map::Mapped;
+use crate::{
+    EmbeddingError,
+    layout::{Layout, Number},
+    npy,
+    safetensors_file::{self, Named},
+};
 
 /// An open file of embeddings.
 ///
@@ -24,16 +19,9 @@ use map::Mapped;
 #[derive(Debug)]
 pub struct FeatureFile {
     path: PathBuf,
-    map: Mapped,
-    tensors: Vec<Tensor>,
-}
-
-/// A two-dimensional f32 array of the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Tensor {
-    name: String,
-    shape: [usize; 2],
-    bytes: Range<usize>,
+    map: Map,
+    /// Of f32 numbers, within the file.
+    arrays: Vec<Named>,
 }
 
 impl FeatureFile {
@@ -41,17 +29,17 @@ impl FeatureFile {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Durable`], and [`EvalError::Features`] for a file of another format, or one that
+    /// [`EmbeddingError::Durable`], and [`EmbeddingError::InPlace`] for a file of another format, or one that
     /// does not hold what its header says.
-    pub fn open(path: &Path) -> Result<FeatureFile, EvalError> {
-        let map = Mapped::open(path)?;
-        let tensors = match path.extension().and_then(|e| e.to_str()) {
-            Some("npy") => npy::tensor(&map).map(|tensor| vec![tensor]),
+    pub fn open(path: &Path) -> Result<FeatureFile, EmbeddingError> {
+        let map = Map::open(path)?;
+        let arrays = match path.extension().and_then(|e| e.to_str()) {
+            Some("npy") => npy(&map).map(|array| vec![array]),
             Some("safetensors") => safetensors(&map),
             _ => Err("its name ends neither in .safetensors nor in .npy".to_owned()),
         };
-        let tensors = tensors.map_err(|reason| EvalError::features(path, reason))?;
-        Ok(FeatureFile { path: path.to_owned(), map, tensors })
+        let arrays = arrays.map_err(|reason| EmbeddingError::in_place(path, reason))?;
+        Ok(FeatureFile { path: path.to_owned(), map, arrays })
     }
 
     /// The array called one of `names`, the first that is there; any name fits a file with a single
@@ -59,38 +47,38 @@ impl FeatureFile {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Features`] if there is none, or it is not aligned in the file.
-    pub fn rows(&self, names: &[&str]) -> Result<Rows<'_>, EvalError> {
-        let named = |name: &&str| self.tensors.iter().find(|tensor| tensor.name == **name);
-        let tensor = match (&self.tensors[..], names.iter().find_map(named)) {
+    /// [`EmbeddingError::InPlace`] if there is none, or it is not aligned in the file.
+    pub fn rows(&self, names: &[&str]) -> Result<Rows<'_>, EmbeddingError> {
+        let named = |name: &&str| self.arrays.iter().find(|(found, _)| found == *name);
+        let (_, layout) = match (&self.arrays[..], names.iter().find_map(named)) {
             ([only], _) => only,
-            (_, Some(tensor)) => tensor,
+            (_, Some(array)) => array,
             (all, None) => {
-                let has: Vec<&str> = all.iter().map(|tensor| tensor.name.as_str()).collect();
+                let has: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
                 let reason = format!(
                     "it holds no f32 array called {} (it has {})",
                     names.join(" or "),
                     if has.is_empty() { "none".to_owned() } else { has.join(", ") }
                 );
-                return Err(EvalError::features(&self.path, reason));
+                return Err(EmbeddingError::in_place(&self.path, reason));
             }
         };
-        self.view(tensor)
+        self.view(layout)
     }
 
     /// The array called `name`, if the file has it beside others.
     ///
     /// # Errors
     ///
-    /// [`EvalError::Features`] if it is not aligned in the file.
-    pub fn optional_rows(&self, name: &str) -> Result<Option<Rows<'_>>, EvalError> {
-        self.tensors.iter().find(|tensor| tensor.name == name).map(|t| self.view(t)).transpose()
+    /// [`EmbeddingError::InPlace`] if it is not aligned in the file.
+    pub fn optional_rows(&self, name: &str) -> Result<Option<Rows<'_>>, EmbeddingError> {
+        let array = self.arrays.iter().find(|(found, _)| found == name);
+        array.map(|(_, layout)| self.view(layout)).transpose()
     }
 
     /// What the header of a `.safetensors` notes under `key` beside its arrays.
-    fn note(&self, key: &str) -> Option<String> {
-        let (_, header) = SafeTensors::read_metadata(&self.map).ok()?;
-        header.metadata().as_ref()?.get(key).cloned()
+    pub(crate) fn note(&self, key: &str) -> Option<String> {
+        safetensors_file::note(&self.map, key)
     }
 
     /// The file.
@@ -98,37 +86,41 @@ impl FeatureFile {
         &self.path
     }
 
-    fn view(&self, tensor: &Tensor) -> Result<Rows<'_>, EvalError> {
-        let bytes = &self.map[tensor.bytes.clone()];
-        let refuse = |reason: &str| EvalError::features(&self.path, reason);
+    fn view(&self, layout: &Layout) -> Result<Rows<'_>, EmbeddingError> {
+        let bytes = &self.map[layout.start as usize..layout.end() as usize];
+        let refuse = |reason: &str| EmbeddingError::in_place(&self.path, reason);
         let numbers: &[f32] = if bytes.is_empty() {
             &[]
         } else {
             bytemuck::try_cast_slice(bytes)
                 .map_err(|_| refuse("its numbers do not start at a multiple of four bytes"))?
         };
-        Rows::new(numbers, tensor.shape[1]).map_err(|_| refuse("its rows hold no number"))
+        Rows::new(numbers, layout.dim).map_err(|_| refuse("its rows hold no number"))
     }
 }
 
-fn safetensors(map: &[u8]) -> Result<Vec<Tensor>, String> {
-    let file = SafeTensors::deserialize(map).map_err(|error| error.to_string())?;
-    let mut tensors = Vec::new();
-    for (name, view) in file.tensors() {
-        if let (Dtype::F32, &[n_rows, dim]) = (view.dtype(), view.shape()) {
-            // The view borrows from `map`, so its offset is a difference of addresses.
-            let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
-            let bytes = start..start + view.data().len();
-            tensors.push(Tensor { name, shape: [n_rows, dim], bytes });
-        }
+fn safetensors(map: &[u8]) -> Result<Vec<Named>, String> {
+    let arrays = safetensors_file::arrays(map)?.into_iter();
+    let in_place = arrays.filter(|(_, layout)| layout.number == Number::F32);
+    in_place.map(|(name, layout)| Ok((name, layout.check(map.len() as u64)?))).collect()
+}
+
+/// The one array of a file, which goes on to its end.
+fn npy(map: &[u8]) -> Result<Named, String> {
+    let layout = npy::layout(&npy::header(&mut &*map)?)?.check(map.len() as u64)?;
+    if layout.number != Number::F32 {
+        return Err("only '<f4' (float32) is read in place".to_owned());
     }
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(tensors)
+    match map.len() as u64 - layout.end() {
+        0 => Ok((String::new(), layout)),
+        more => Err(format!("{more} bytes follow the numbers that its header tells of")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::write;
 
     fn file(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -152,6 +144,25 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_used_in_place_says_why() {
+        let check = |header: &str, body: usize, expected: &str| {
+            let head = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..]].concat();
+            let bytes = [&head, header.as_bytes(), &vec![0; body]].concat();
+            let (_dir, path) = file("a.npy", &bytes);
+            let error = FeatureFile::open(&path).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("{'descr': '<f8', 'shape': (1, 1), }", 8, "'<f4'");
+        check("{'descr': '<f4', 'fortran_order': True, 'shape': (2, 2), }", 16, "column");
+        check("{'descr': '<f4', 'fortran_order': False, 'shape': (5,), }", 20, "[5]");
+        check("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 20, "do not fit");
+        check("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 25, "1 bytes follow");
+        let huge =
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999, 9999999999), }";
+        check(huge, 0, "rows of 9999999999 numbers");
+    }
+
+    #[test]
     fn damaged_and_foreign_files_are_refused() {
         for (name, bytes) in [
             ("a.txt", &b"1 2 3"[..]),
@@ -162,8 +173,8 @@ mod tests {
         ] {
             let (_dir, path) = file(name, bytes);
             let error = FeatureFile::open(&path).unwrap_err();
-            assert!(matches!(error, EvalError::Features { .. }), "{name}: {error}");
+            assert!(matches!(error, EmbeddingError::InPlace { .. }), "{name}: {error}");
         }
-        assert!(matches!(FeatureFile::open(Path::new("/")), Err(EvalError::Durable(_))));
+        assert!(matches!(FeatureFile::open(Path::new("/")), Err(EmbeddingError::Durable(_))));
     }
 }

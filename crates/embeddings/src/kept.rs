@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
 use pfc_shard::{
     Checksum,
     hash::HashingWriter,
@@ -13,8 +14,7 @@ use pfc_shard::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::EmbeddingError;
-use crate::IngestError;
+use crate::EmbeddingError;
 
 /// What is known of a file of embeddings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,10 +32,10 @@ impl Sum {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Durable`] if it cannot be read.
-    pub fn of(path: &Path, start: u64, dim: usize) -> Result<Sum, IngestError> {
-        let file = File::open(path).map_err(IngestError::at("open", path))?;
-        let at = || IngestError::at("read", path);
+    /// [`EmbeddingError::Durable`] if it cannot be read.
+    pub fn of(path: &Path, start: u64, dim: usize) -> Result<Sum, EmbeddingError> {
+        let file = File::open(path).map_err(DurableError::at("open", path))?;
+        let at = || DurableError::at("read", path);
         let mut file = BufReader::with_capacity(1 << 20, file);
         let mut hashed = HashingWriter::new(io::sink());
         io::copy(&mut (&mut file).take(start), &mut hashed).map_err(at())?;
@@ -63,10 +63,10 @@ impl Sum {
     /// # Errors
     ///
     /// [`EmbeddingError`] if it is not as it was written.
-    pub fn check(&self, path: &Path, start: u64, dim: usize) -> Result<(), IngestError> {
+    pub fn check(&self, path: &Path, start: u64, dim: usize) -> Result<(), EmbeddingError> {
         match Sum::of(path, start, dim)? == *self {
             true => Ok(()),
-            false => Err(EmbeddingError::damaged(path).into()),
+            false => Err(EmbeddingError::damaged(path)),
         }
     }
 }
@@ -94,8 +94,8 @@ pub fn path_of(path: &Path) -> PathBuf {
 ///
 /// # Errors
 ///
-/// [`IngestError::Durable`] if it cannot be written.
-pub fn write(path: &Path, sum: &Sum) -> Result<(), IngestError> {
+/// [`EmbeddingError::Durable`] if it cannot be written.
+pub fn write(path: &Path, sum: &Sum) -> Result<(), EmbeddingError> {
     Ok(sealed::write(&path_of(path), sum)?)
 }
 
@@ -103,11 +103,11 @@ pub fn write(path: &Path, sum: &Sum) -> Result<(), IngestError> {
 ///
 /// # Errors
 ///
-/// [`EmbeddingError`] if it is damaged, [`IngestError::Durable`] if it cannot be read.
-pub fn read(path: &Path) -> Result<Option<Sum>, IngestError> {
+/// [`EmbeddingError`] if it is damaged, [`EmbeddingError::Durable`] if it cannot be read.
+pub fn read(path: &Path) -> Result<Option<Sum>, EmbeddingError> {
     let path = path_of(path);
     sealed::read(&path).map_err(|error| match error {
-        SealedError::Io(source) => IngestError::at("read", &path)(source),
-        SealedError::Damaged => EmbeddingError::damaged(&path).into(),
+        SealedError::Io(source) => DurableError::at("read", &path)(source).into(),
+        SealedError::Damaged => EmbeddingError::damaged(&path),
     })
 }

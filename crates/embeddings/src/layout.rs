@@ -1,12 +1,11 @@
-//! Where the numbers lie in a file.
+//! Where the numbers lie in a file, and what they are as f32.
 
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-};
+use std::{fs::File, io, os::unix::fs::FileExt};
 
-/// Bytes of a header at most.
-const HEADER_BYTES_MAX: u64 = 16 << 20;
+use half::f16;
+
+/// Numbers in an embedding at most.
+pub const DIM_MAX: usize = 65_536;
 
 /// What a number is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +35,15 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Where the numbers end; they were checked to lie within a file.
+    pub fn end(&self) -> u64 {
+        self.start + self.rows * self.dim as u64 * self.number.bytes()
+    }
+
     /// Checks that the numbers lie within `file_bytes`.
     pub fn check(self, file_bytes: u64) -> Result<Layout, String> {
-        if self.dim == 0 || self.dim > super::DIM_MAX {
-            return Err(format!("rows of {} numbers; 1 to {} are read", self.dim, super::DIM_MAX));
+        if self.dim == 0 || self.dim > DIM_MAX {
+            return Err(format!("rows of {} numbers; 1 to {} are read", self.dim, DIM_MAX));
         }
         let bytes = self.rows.checked_mul(self.dim as u64);
         let bytes = bytes.and_then(|n| n.checked_mul(self.number.bytes()));
@@ -54,97 +58,25 @@ impl Layout {
     }
 }
 
-/// The one two-dimensional array of floats of a safetensors file, or the one called `embeddings`.
-pub fn safetensors(mut file: &File) -> Result<Layout, String> {
-    let io = |e: std::io::Error| e.to_string();
-    let file_bytes = file.metadata().map_err(io)?.len();
-    let mut length = [0; 8];
-    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut length)).map_err(io)?;
-    let length = u64::from_le_bytes(length);
-    if length > HEADER_BYTES_MAX || length > file_bytes {
-        return Err(format!("a header of {length} bytes"));
-    }
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header).map_err(io)?;
-    let header: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&header).map_err(|e| format!("its header: {e}"))?;
-    let array = |tensor: &serde_json::Value| {
-        let number = match tensor["dtype"].as_str()? {
-            "F16" => Number::F16,
-            "F32" => Number::F32,
-            "F64" => Number::F64,
-            _ => return None,
-        };
-        let [rows, dim] = tensor["shape"].as_array()?.as_slice() else { return None };
-        let start = tensor["data_offsets"][0].as_u64()?.checked_add(8 + length)?;
-        let dim = usize::try_from(dim.as_u64()?).ok()?;
-        Some(Layout { start, rows: rows.as_u64()?, dim, number })
-    };
-    let arrays: Vec<(&String, Layout)> =
-        header.iter().filter_map(|(name, tensor)| Some((name, array(tensor)?))).collect();
-    let named = arrays.iter().find(|(name, _)| *name == "embeddings");
-    match (named, arrays.as_slice()) {
-        (Some((_, layout)), _) | (None, [(_, layout)]) => layout.check(file_bytes),
-        (None, []) => Err("it holds no two-dimensional array of floats".into()),
-        (None, _) => Err("it holds several arrays, and none is called `embeddings`".into()),
+/// Reads row `row` into `out`, which has the layout's `dim` numbers.
+pub fn read_at(file: &File, layout: &Layout, row: u64, out: &mut [f32]) -> io::Result<()> {
+    let row_bytes = layout.dim as u64 * layout.number.bytes();
+    let mut bytes = vec![0; row_bytes as usize];
+    // The layout was held against the size of the file, so this does not overflow.
+    file.read_exact_at(&mut bytes, layout.start + row * row_bytes)?;
+    convert(&bytes, layout.number, out);
+    Ok(())
+}
+
+/// Little-endian numbers as f32.
+pub fn convert(bytes: &[u8], number: Number, out: &mut [f32]) {
+    match number {
+        Number::F16 => fill(out, bytes.as_chunks().0, |b| f16::from_le_bytes(b).to_f32()),
+        Number::F32 => fill(out, bytes.as_chunks().0, f32::from_le_bytes),
+        Number::F64 => fill(out, bytes.as_chunks().0, |b| f64::from_le_bytes(b) as f32),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-    use crate::embeddings::Embeddings;
-
-    fn safetensors(header: &str, numbers: &[u8]) -> Vec<u8> {
-        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), numbers].concat()
-    }
-
-    fn file(bytes: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file
-    }
-
-    #[test]
-    fn halves_of_safetensors_are_read() {
-        let header = r#"{"__metadata__":{"of":"a test"},
-            "x":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},
-            "e":{"dtype":"F16","shape":[2,2],"data_offsets":[8,16]}}"#;
-        // 3, 4 and -0.5, 0 as binary16.
-        let numbers = [[0; 8], [0x00, 0x42, 0x00, 0x44, 0x00, 0xb8, 0x00, 0x00]].concat();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("e.safetensors");
-        std::fs::write(&path, safetensors(header, &numbers)).unwrap();
-        let embeddings = Embeddings::open(&path).unwrap().in_order();
-        assert_eq!((embeddings.len(), embeddings.dim()), (2, 2));
-        // At length 1.
-        assert_eq!(embeddings.rows(&[1, 0]).unwrap(), [-1.0, 0.0, 0.6, 0.8]);
-    }
-
-    #[test]
-    fn of_several_arrays_the_one_called_embeddings_is_read() {
-        let array = |name: &str, start: u64| {
-            format!(
-                r#""{name}":{{"dtype":"F64","shape":[1,1],"data_offsets":[{start},{}]}}"#,
-                start + 8
-            )
-        };
-        let numbers = [0; 16];
-        let both = |second: &str| format!("{{{},{}}}", array("a", 0), array(second, 8));
-        let header = both("embeddings");
-        let found = super::safetensors(&file(&safetensors(&header, &numbers))).unwrap();
-        let start = 8 + header.len() as u64 + 8;
-        assert_eq!(found, Layout { start, rows: 1, dim: 1, number: Number::F64 });
-        let check = |bytes: &[u8], expected: &str| {
-            let error = super::safetensors(&file(bytes)).unwrap_err();
-            assert!(error.contains(expected), "{error}");
-        };
-        check(&safetensors(&both("b"), &numbers), "none is called `embeddings`");
-        check(&safetensors("{}", &[]), "no two-dimensional array");
-        check(&safetensors(&both("embeddings"), &numbers[..8]), "do not fit into its");
-        check(&u64::MAX.to_le_bytes(), "a header of");
-        check(&safetensors("{", &[]), "its header");
-    }
+fn fill<const N: usize>(out: &mut [f32], from: &[[u8; N]], number: impl Fn([u8; N]) -> f32) {
+    out.iter_mut().zip(from).for_each(|(out, bytes)| *out = number(*bytes));
 }

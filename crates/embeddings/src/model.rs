@@ -3,17 +3,17 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use pfc_cli::{Progress, interrupt};
+use pfc_durable::DurableError;
 use pfc_image::{ImageSize, decode_rgb};
 use pfc_onnx::{OnnxModel, OpenOptions as ModelOptions};
 use pfc_shard::Dataset;
 use rayon::prelude::*;
 
-use super::{Embeddings, kept, npy};
-use crate::IngestError;
+use crate::{EmbeddingError, Embeddings, kept, npy};
 
 /// Folder of computed embeddings in a data set's folder.
 pub const DIR: &str = "embeddings";
@@ -34,8 +34,8 @@ pub struct EmbedOptions {
 ///
 /// # Errors
 ///
-/// [`IngestError`] if the model cannot be opened or fails, or the user interrupts; the rows done so far
-/// are kept for the next run. [`EmbeddingError`](super::EmbeddingError) if the file that an earlier run
+/// [`EmbeddingError`] if the model cannot be opened or fails, or the user interrupts; the rows done so far
+/// are kept for the next run. [`EmbeddingError::Damaged`] if the file that an earlier run
 /// left is not as it was written.
 ///
 /// Also tells the rows whose images cannot be decoded; their embeddings are not numbers.
@@ -44,7 +44,7 @@ pub fn with_model(
     dir: &Path,
     dataset: &Dataset,
     options: EmbedOptions,
-) -> Result<(Embeddings, Vec<u64>), IngestError> {
+) -> Result<(Embeddings, Vec<u64>), EmbeddingError> {
     let model = OnnxModel::open(model, &ModelOptions::default())?;
     let folder = dir.join(DIR);
     let kind = if options.plain { "plain" } else { "mirrored" };
@@ -87,16 +87,16 @@ fn compute(
     dataset: &Dataset,
     part: &Path,
     options: EmbedOptions,
-) -> Result<File, IngestError> {
+) -> Result<File, EmbeddingError> {
     let header = npy::write_header(dataset.len(), model.embedding());
     let (mut out, done) = resume(part, &header, model.embedding() as u64 * 4, dataset.len())?;
-    let write = |e| IngestError::from(pfc_durable::DurableError::at("write", part)(e));
+    let write = |e| EmbeddingError::from(DurableError::at("write", part)(e));
     let progress = Progress::new("embed", "images", dataset.len(), options.quiet);
     progress.add(done);
     let mut row = done;
     while row < dataset.len() {
         if interrupt::requested() {
-            return Err(IngestError::Interrupted { done: row, total: dataset.len() });
+            return Err(EmbeddingError::Interrupted { done: row, total: dataset.len() });
         }
         let end = (row + CHUNK).min(dataset.len());
         let rows: Vec<u64> = (row..end).collect();
@@ -117,14 +117,14 @@ fn resume(
     header: &[u8],
     row_bytes: u64,
     n_rows: u64,
-) -> Result<(File, u64), IngestError> {
-    let write = |e| IngestError::from(pfc_durable::DurableError::at("write", part)(e));
+) -> Result<(File, u64), EmbeddingError> {
+    let write = |e| EmbeddingError::from(DurableError::at("write", part)(e));
     let start = header.len() as u64;
     let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(part);
     let mut file = opened.map_err(write)?;
     // Where the file system knows no locks, users must look after it themselves.
     if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-        return Err(IngestError::Embedding { part: part.to_path_buf() });
+        return Err(EmbeddingError::Busy { part: part.to_path_buf() });
     }
     let mut begun = vec![0; header.len()];
     let fits = file.read_exact(&mut begun).is_ok() && begun == header;
@@ -147,10 +147,10 @@ fn embed_chunk(
     dataset: &Dataset,
     rows: &[u64],
     options: EmbedOptions,
-) -> Result<Vec<f32>, IngestError> {
+) -> Result<Vec<f32>, EmbeddingError> {
     let size = dataset.manifest().image_size;
     // In place of an image that cannot be decoded the network gets a black one.
-    let decode = |row: &u64| -> Result<(Vec<u8>, bool), IngestError> {
+    let decode = |row: &u64| -> Result<(Vec<u8>, bool), EmbeddingError> {
         let face = dataset.get(*row)?;
         let mut rgb = vec![0; size.rgb_bytes()];
         let is_decoded = decode_rgb(face.image, size, &mut rgb).is_ok();
@@ -175,7 +175,7 @@ fn embed_images(
     model: &OnnxModel,
     images: &[Vec<u8>],
     options: EmbedOptions,
-) -> Result<Vec<f32>, IngestError> {
+) -> Result<Vec<f32>, EmbeddingError> {
     let pixels = images.concat();
     let mut embeddings = model.embed(&pixels, images.len())?;
     if !options.plain {
@@ -186,17 +186,13 @@ fn embed_images(
 }
 
 /// To the size that models take.
-fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, IngestError> {
+fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, EmbeddingError> {
     use pfc_image::{Fit, Pixels, resize};
     if size == ImageSize::FACE {
         return Ok(rgb);
     }
     let pixels = Pixels::rgb(size.width.into(), size.height.into(), rgb);
-    let resized = resize(pixels, ImageSize::FACE, Fit::Crop).map_err(|e| IngestError::Io {
-        op: "resize an image of",
-        path: PathBuf::from("the data set"),
-        source: std::io::Error::other(e),
-    })?;
+    let resized = resize(pixels, ImageSize::FACE, Fit::Crop).map_err(EmbeddingError::Resize)?;
     Ok(resized.data)
 }
 
@@ -237,7 +233,7 @@ mod tests {
         let header = npy::write_header(1000, 2);
         let first = resume(&part, &header, 8, 1000).unwrap();
         let error = resume(&part, &header, 8, 1000).unwrap_err();
-        assert!(matches!(error, IngestError::Embedding { .. }) && error.hint().is_some());
+        assert!(matches!(error, EmbeddingError::Busy { .. }) && error.hint().is_some());
         drop(first);
         assert!(resume(&part, &header, 8, 1000).is_ok());
     }

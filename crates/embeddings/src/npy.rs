@@ -5,7 +5,7 @@ use std::{
     io::{Read, Seek, SeekFrom},
 };
 
-use super::layout::{Layout, Number};
+use crate::layout::{Layout, Number};
 
 /// Bytes of a header at most; NumPy itself writes 118.
 const HEADER_BYTES_MAX: usize = 1 << 20;
@@ -16,6 +16,8 @@ pub struct Header {
     /// As `<f4`.
     pub descr: String,
     pub shape: Vec<u64>,
+    /// Whether numbers of a column follow one another (Fortran's order).
+    pub by_column: bool,
     /// Bytes from the beginning to the numbers.
     pub bytes: u64,
 }
@@ -30,14 +32,18 @@ pub fn open(mut file: &File) -> Result<Layout, String> {
 /// The two-dimensional array of floats that a header tells of.
 pub fn layout(header: &Header) -> Result<Layout, String> {
     let number = match header.descr.as_str() {
-        "<f2" => Number::F16,
-        "<f4" => Number::F32,
-        "<f8" => Number::F64,
+        "<f2" | "=f2" => Number::F16,
+        "<f4" | "=f4" => Number::F32,
+        "<f8" | "=f8" => Number::F64,
         other => return Err(format!("its numbers are `{other}`, not <f2, <f4 or <f8")),
     };
     let &[rows, dim] = header.shape.as_slice() else {
         return Err(format!("its shape is {:?}, not [rows, numbers]", header.shape));
     };
+    // One row or one column lies in the same order either way.
+    if header.by_column && rows > 1 && dim > 1 {
+        return Err("it is stored by column; numpy.ascontiguousarray turns it round".into());
+    }
     let dim = usize::try_from(dim).map_err(|e| e.to_string())?;
     Ok(Layout { start: header.bytes, rows, dim, number })
 }
@@ -82,28 +88,33 @@ fn parse(text: &str, bytes: u64) -> Result<Header, String> {
     let shape: Vec<u64> = shape
         .map(|n| n.parse().map_err(|_| format!("its shape has a side `{n}`")))
         .collect::<Result<_, String>>()?;
-    if value("fortran_order") == Some("True") && shape.len() > 1 {
-        return Err("it is stored by column; numpy.ascontiguousarray turns it round".into());
-    }
-    Ok(Header { descr, shape, bytes })
+    let by_column = value("fortran_order") == Some("True");
+    Ok(Header { descr, shape, by_column, bytes })
 }
 
 /// The header of `rows` times `dim` f32 numbers, as NumPy writes it.
 pub fn write_header(rows: u64, dim: usize) -> Vec<u8> {
-    let mut text =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
-    while (10 + text.len() + 1) % 64 != 0 {
-        text.push(' ');
-    }
-    text.push('\n');
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((text.len() as u16).to_le_bytes());
-    bytes.extend(text.as_bytes());
-    bytes
+    header_bytes("<f4", &format!("({rows}, {dim})"))
+}
+
+/// What a `.npy` begins with.
+///
+/// * `descr`: the numbers, such as `<f4`
+/// * `shape`: as Python writes it
+pub fn header_bytes(descr: &str, shape: &str) -> Vec<u8> {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    // Magic, version and length take 10 bytes; the numbers start at a multiple of 64.
+    let padded = (10 + text.len() + 1).next_multiple_of(64) - 10;
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend((padded as u16).to_le_bytes());
+    header.extend(format!("{text:<width$}\n", width = padded - 1).bytes());
+    header
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn npy(header: &str) -> Vec<u8> {
@@ -131,5 +142,22 @@ mod tests {
         assert!(header(&mut &b"PK"[..]).is_err());
         let huge = Layout { start: 0, rows: u64::MAX, dim: 512, number: Number::F32 };
         assert!(huge.check(100).is_err());
+    }
+
+    #[test]
+    fn a_single_column_is_read_in_either_order() {
+        let text = "{'descr': '=f4', 'fortran_order': True, 'shape': (5, 1), }";
+        let header = header(&mut npy(text).as_slice()).unwrap();
+        assert_eq!(layout(&header).unwrap().rows, 5);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_layout_or_a_reason(bytes: Vec<u8>, text in "[ -~]{0,90}") {
+            for file in [bytes, npy(&text)] {
+                let found = header(&mut file.as_slice()).and_then(|h| layout(&h));
+                let _ = found.and_then(|layout| layout.check(file.len() as u64));
+            }
+        }
     }
 }

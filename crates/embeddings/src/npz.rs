@@ -7,7 +7,7 @@ use std::{
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::{
+use crate::{
     layout::Layout,
     npy::{self, Header},
 };
@@ -53,7 +53,7 @@ pub fn open(file: &File) -> Result<Parts, String> {
 fn spool(entry: impl Read, layout: Layout) -> Result<File, String> {
     let io = |e: io::Error| format!("cannot be unpacked: {e}");
     let wanted = layout.check(u64::MAX)?;
-    let bytes = wanted.start + wanted.rows * wanted.dim as u64 * wanted.number.bytes();
+    let bytes = wanted.end();
     let mut file = tempfile::tempfile().map_err(io)?;
     io::copy(&mut entry.take(bytes), &mut file).map_err(io)?;
     file.flush().and_then(|()| file.seek(SeekFrom::Start(0))).map_err(io)?;

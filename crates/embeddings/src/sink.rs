@@ -8,10 +8,12 @@ use arrow_array::{
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use pfc_durable::{AtomicFile, DurableError};
-use safetensors::Dtype;
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
 
-use super::write::npy_header;
-use crate::EvalError;
+use crate::{EmbeddingError, npy};
 
 /// What a file of embeddings is, by its ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +31,13 @@ impl FeatureFormat {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Output`] for any other ending.
-    pub fn of(path: &Path) -> Result<FeatureFormat, EvalError> {
+    /// [`EmbeddingError::Output`] for any other ending.
+    pub fn of(path: &Path) -> Result<FeatureFormat, EmbeddingError> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("npy") => Ok(FeatureFormat::Npy),
             Some("arrow") => Ok(FeatureFormat::Arrow),
             Some("safetensors") => Ok(FeatureFormat::Safetensors),
-            _ => Err(EvalError::Output {
+            _ => Err(EmbeddingError::Output {
                 path: path.to_owned(),
                 reason: "its name ends in no format that is written",
             }),
@@ -62,27 +64,30 @@ pub struct Part {
 ///
 /// # Errors
 ///
-/// Those of `parts`, [`EvalError::Durable`], and [`EvalError::Output`] for mirrored rows in `.npy`.
-pub fn write<I>(
+/// Those of `parts`, [`EmbeddingError::Durable`], and [`EmbeddingError::Output`] for mirrored rows in `.npy`.
+pub fn write<I, E>(
     path: &Path,
     shape: [usize; 2],
     is_mirrored: bool,
     parts: impl Fn() -> I,
-) -> Result<(), EvalError>
+) -> Result<(), E>
 where
-    I: Iterator<Item = Result<Part, EvalError>>,
+    I: Iterator<Item = Result<Part, E>>,
+    E: From<EmbeddingError>,
 {
     match FeatureFormat::of(path)? {
-        FeatureFormat::Npy if is_mirrored => Err(EvalError::Output {
+        FeatureFormat::Npy if is_mirrored => Err(EmbeddingError::Output {
             path: path.to_owned(),
             reason: "an .npy holds one array, and there are two",
-        }),
+        }
+        .into()),
         FeatureFormat::Npy => {
-            let header = npy_header("<f4", &format!("({}, {})", shape[0], shape[1]));
+            let header = npy::write_header(shape[0] as u64, shape[1]);
             raw(path, &header, parts().map(|part| Ok(part?.rows)))
         }
         FeatureFormat::Safetensors => {
-            let header = safetensors_header(shape, is_mirrored);
+            let header = safetensors_header(shape, is_mirrored)
+                .map_err(|reason| EmbeddingError::in_place(path, reason))?;
             let plain = parts().map(|part| Ok(part?.rows));
             let mirrored = is_mirrored.then(&parts).into_iter().flatten();
             let mirrored = mirrored.map(|part| Ok(part?.mirrored.unwrap_or_default()));
@@ -93,46 +98,46 @@ where
 }
 
 /// A header and then nothing but numbers.
-fn raw(
+fn raw<E: From<EmbeddingError>>(
     path: &Path,
     header: &[u8],
-    parts: impl Iterator<Item = Result<Vec<f32>, EvalError>>,
-) -> Result<(), EvalError> {
-    let mut file = AtomicFile::create(path)?;
-    file.write_all(header).map_err(DurableError::at("write", path))?;
+    parts: impl Iterator<Item = Result<Vec<f32>, E>>,
+) -> Result<(), E> {
+    let failed = |error| EmbeddingError::from(DurableError::at("write", path)(error));
+    let mut file = AtomicFile::create(path).map_err(EmbeddingError::from)?;
+    file.write_all(header).map_err(failed)?;
     for part in parts {
-        file.write_all(bytemuck::cast_slice(&part?)).map_err(DurableError::at("write", path))?;
+        file.write_all(bytemuck::cast_slice(&part?)).map_err(failed)?;
     }
-    Ok(file.commit()?)
+    Ok(file.commit().map_err(EmbeddingError::from)?)
 }
 
-fn safetensors_header([n_rows, dim]: [usize; 2], is_mirrored: bool) -> Vec<u8> {
-    let n_bytes = n_rows * dim * 4;
-    let entry = |name: &str, start: usize| {
-        let dtype = Dtype::F32;
-        format!(
-            r#""{name}":{{"dtype":"{dtype:?}","shape":[{n_rows},{dim}],"data_offsets":[{start},{}]}}"#,
-            start + n_bytes
-        )
+fn safetensors_header([n_rows, dim]: [usize; 2], is_mirrored: bool) -> Result<Vec<u8>, String> {
+    let n_bytes =
+        n_rows.checked_mul(dim).and_then(|n| n.checked_mul(4)).ok_or("it is too large")?;
+    let array = |name: &str, start: usize| {
+        let data_offsets = (start, start + n_bytes);
+        (name.to_owned(), TensorInfo { dtype: Dtype::F32, shape: vec![n_rows, dim], data_offsets })
     };
-    let mut entries = vec![entry("embs", 0)];
-    entries.extend(is_mirrored.then(|| entry("embs_f", n_bytes)));
-    let text = format!("{{{}}}", entries.join(","));
+    let mut arrays = vec![array("embs", 0)];
+    arrays.extend(is_mirrored.then(|| array("embs_f", n_bytes)));
+    let header = Metadata::new(None, arrays).map_err(|e| e.to_string())?;
+    let text = serde_json::to_string(&header).map_err(|e| e.to_string())?;
     let padded = text.len().next_multiple_of(8);
     let mut header = (padded as u64).to_le_bytes().to_vec();
     header.extend(format!("{text:padded$}").bytes());
-    header
+    Ok(header)
 }
 
-fn arrow(
+fn arrow<E: From<EmbeddingError>>(
     path: &Path,
     dim: usize,
     is_mirrored: bool,
-    parts: impl Iterator<Item = Result<Part, EvalError>>,
-) -> Result<(), EvalError> {
+    parts: impl Iterator<Item = Result<Part, E>>,
+) -> Result<(), E> {
     let failed = |error: ArrowError| {
         let error = std::io::Error::other(error.to_string());
-        EvalError::from(DurableError::at("write", path)(error))
+        EmbeddingError::from(DurableError::at("write", path)(error))
     };
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     let list = || DataType::FixedSizeList(Arc::clone(&item), dim as i32);
@@ -143,7 +148,9 @@ fn arrow(
     ];
     fields.extend(is_mirrored.then(|| Field::new("mirrored", list(), false)));
     let schema = Arc::new(Schema::new(fields));
-    let mut writer = FileWriter::try_new(AtomicFile::create(path)?, &schema).map_err(failed)?;
+    let mut writer =
+        FileWriter::try_new(AtomicFile::create(path).map_err(EmbeddingError::from)?, &schema)
+            .map_err(failed)?;
     for part in parts {
         let part = part?;
         let rows = |values: Vec<f32>| -> Result<ArrayRef, ArrowError> {
@@ -162,7 +169,7 @@ fn arrow(
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(failed)?;
         writer.write(&batch).map_err(failed)?;
     }
-    Ok(writer.into_inner().map_err(failed)?.commit()?)
+    Ok(writer.into_inner().map_err(failed)?.commit().map_err(EmbeddingError::from)?)
 }
 
 #[cfg(test)]
@@ -171,9 +178,9 @@ mod tests {
     use arrow_ipc::reader::FileReader;
 
     use super::*;
-    use crate::features::FeatureFile;
+    use crate::FeatureFile;
 
-    fn parts(is_mirrored: bool) -> impl Iterator<Item = Result<Part, EvalError>> {
+    fn parts(is_mirrored: bool) -> impl Iterator<Item = Result<Part, EmbeddingError>> {
         (0..3).map(move |i| {
             let rows = vec![i as f32, 0.5, -1.0, 2.0];
             let mirrored = is_mirrored.then(|| rows.iter().map(|value| -value).collect());
@@ -218,6 +225,6 @@ mod tests {
         let error = write(Path::new("a.npy"), [6, 2], true, || parts(true)).unwrap_err();
         assert!(error.to_string().contains("holds one array"), "{error}");
         let error = write(Path::new("a.csv"), [6, 2], false, || parts(false)).unwrap_err();
-        assert!(matches!(error, EvalError::Output { .. }), "{error}");
+        assert!(matches!(error, EmbeddingError::Output { .. }), "{error}");
     }
 }

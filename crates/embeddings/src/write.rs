@@ -5,14 +5,14 @@ use std::{collections::HashMap, io::Write, path::Path};
 use pfc_durable::{AtomicFile, DurableError};
 use safetensors::{Dtype, tensor::TensorView};
 
-use crate::EvalError;
+use crate::{EmbeddingError, npy::header_bytes};
 
 /// Writes named f32 arrays; the file appears whole.
 ///
 /// # Errors
 ///
-/// [`EvalError::Durable`].
-pub fn safetensors(path: &Path, arrays: &[Array<'_>]) -> Result<(), EvalError> {
+/// [`EmbeddingError::Durable`].
+pub fn safetensors(path: &Path, arrays: &[Array<'_>]) -> Result<(), EmbeddingError> {
     safetensors_with(path, arrays, None)
 }
 
@@ -20,18 +20,18 @@ pub fn safetensors(path: &Path, arrays: &[Array<'_>]) -> Result<(), EvalError> {
 pub type Array<'a> = (&'a str, [usize; 2], &'a [f32]);
 
 /// As [`safetensors`], with what the header says beside the arrays.
-pub(super) fn safetensors_with(
+pub(crate) fn safetensors_with(
     path: &Path,
     arrays: &[Array<'_>],
     notes: Option<HashMap<String, String>>,
-) -> Result<(), EvalError> {
+) -> Result<(), EmbeddingError> {
     let views = arrays.iter().map(|(name, shape, values)| {
         let bytes = bytemuck::cast_slice(values);
         let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
         (*name, view.expect("callers pass as many values as the shape holds"))
     });
     let bytes = safetensors::serialize(views, notes)
-        .map_err(|error| EvalError::features(path, error.to_string()))?;
+        .map_err(|error| EmbeddingError::in_place(path, error.to_string()))?;
     Ok(pfc_durable::write(path, &bytes)?)
 }
 
@@ -39,11 +39,11 @@ pub(super) fn safetensors_with(
 ///
 /// # Errors
 ///
-/// [`EvalError::Durable`].
-pub fn npy(path: &Path, values: &[f64]) -> Result<(), EvalError> {
+/// [`EmbeddingError::Durable`].
+pub fn npy(path: &Path, values: &[f64]) -> Result<(), EmbeddingError> {
     let mut file = AtomicFile::create(path)?;
     let mut write = || -> std::io::Result<()> {
-        file.write_all(&npy_header("<f8", &format!("({},)", values.len())))?;
+        file.write_all(&header_bytes("<f8", &format!("({},)", values.len())))?;
         for chunk in values.chunks(1 << 16) {
             let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
             file.write_all(&bytes)?;
@@ -52,17 +52,6 @@ pub fn npy(path: &Path, values: &[f64]) -> Result<(), EvalError> {
     };
     write().map_err(DurableError::at("write", path))?;
     Ok(file.commit()?)
-}
-
-/// What an `.npy` begins with; `shape` as Python writes it.
-pub(super) fn npy_header(descr: &str, shape: &str) -> Vec<u8> {
-    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
-    // Magic, version and length take 10 bytes; the numbers start at a multiple of 64.
-    let padded = (10 + text.len() + 1).next_multiple_of(64) - 10;
-    let mut header = b"\x93NUMPY\x01\x00".to_vec();
-    header.extend((padded as u16).to_le_bytes());
-    header.extend(format!("{text:<width$}\n", width = padded - 1).bytes());
-    header
 }
 
 #[cfg(test)]

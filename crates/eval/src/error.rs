@@ -7,6 +7,7 @@ use std::{
 
 use pfc_binpack::PackError;
 use pfc_durable::{DurableError, FolderError, faults::is_of_system};
+use pfc_embeddings::EmbeddingError;
 use pfc_image::{ImageError, align::AlignError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
@@ -87,14 +88,6 @@ pub enum EvalError {
         /// The place.
         path: PathBuf,
     },
-    /// An output that cannot hold what is wanted.
-    #[error("{}: cannot hold the embeddings: {reason}", path.display())]
-    Output {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: &'static str,
-    },
     /// An image that cannot be decoded.
     #[error("{image}: cannot decode the image: {reason}")]
     Image {
@@ -114,6 +107,17 @@ pub enum EvalError {
         /// Images of the set.
         n_images: usize,
     },
+    /// Counts that belong to another comparison, or are damaged.
+    #[error("{}: kept from another run: {reason}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// Embeddings that cannot be read or kept.
+    #[error(transparent)]
+    Embeddings(#[from] EmbeddingError),
     /// The numbers allow no figure.
     #[error(transparent)]
     Metric(#[from] MetricError),
@@ -155,14 +159,6 @@ pub enum EvalError {
         /// The first image and its reason.
         example: String,
     },
-    /// A file that holds no embeddings which can be used.
-    #[error("{}: not a file of embeddings: {reason}", path.display())]
-    Features {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
     /// Embeddings of another number of faces than the lists name.
     #[error("{n_rows} rows of embeddings for {n_faces} faces")]
     FeatureRows {
@@ -197,14 +193,6 @@ pub enum EvalError {
         path: PathBuf,
         /// What the list calls the image.
         image: String,
-    },
-    /// A folder of kept embeddings that belong to something else.
-    #[error("{}: kept from another run: {reason}", path.display())]
-    Cache {
-        /// What describes the folder.
-        path: PathBuf,
-        /// What differs.
-        reason: String,
     },
     /// Landmarks of a list that make no crop.
     #[error("{}:{line}: the face cannot be aligned", path.display())]
@@ -252,10 +240,6 @@ impl EvalError {
         EvalError::Document { path: path.to_owned(), reason: reason.into() }
     }
 
-    pub(crate) fn features(path: &Path, reason: impl Into<String>) -> EvalError {
-        EvalError::Features { path: path.to_owned(), reason: reason.into() }
-    }
-
     pub(crate) fn list(path: &Path, reason: impl Into<String>) -> EvalError {
         EvalError::List { path: path.to_owned(), reason: reason.into() }
     }
@@ -282,16 +266,6 @@ impl EvalError {
                  inputs are a data set, a .rec file or a list of paths"
                     .to_owned(),
             ),
-            EvalError::Output { .. } => Some(
-                "name a file that ends in .npy, .arrow or .safetensors; the latter two can keep \
-                 mirrored embeddings beside the others"
-                    .to_owned(),
-            ),
-            EvalError::Features { .. } => Some(
-                "float32 arrays of two dimensions are read, one embedding a row, from .safetensors \
-                 or .npy (in Python: numpy.save(name, x.astype('<f4')))"
-                    .to_owned(),
-            ),
             EvalError::FeatureRows { .. } => Some(
                 "the rows of the embeddings belong to the lines of the lists, one each in the same \
                  order"
@@ -311,16 +285,17 @@ impl EvalError {
                 "lists are the devkit's JSON ({\"path\": […], \"id\": […]}) or one image path a line"
                     .to_owned(),
             ),
-            EvalError::Cache { path, .. } => Some(format!(
-                "name another folder, or delete `{}` if its embeddings are not needed",
-                path.parent().unwrap_or(path).display()
-            )),
             EvalError::NotPacked { .. } => Some(
                 "images of a data set are called by the column `source` of its shards; without \
                  --list all are taken"
                     .to_owned(),
             ),
             EvalError::Landmarks { source, .. } => source.hint(),
+            EvalError::State { path, .. } => Some(format!(
+                "name another file, or delete `{}`: what it holds is counted again",
+                path.display()
+            )),
+            EvalError::Embeddings(error) => error.hint(),
             EvalError::Metric(error) => error.hint(),
             EvalError::Model(error) => error.hint(),
             EvalError::Durable(error) => error.hint(),

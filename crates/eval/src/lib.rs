@@ -6,7 +6,6 @@ mod cli;
 pub mod commands;
 mod error;
 pub mod faces;
-pub mod features;
 pub mod ijb;
 pub mod images;
 pub mod megaface;

@@ -7,15 +7,14 @@ use std::{
 
 use pfc_binpack::PackError as BinError;
 use pfc_durable::{DurableError, FolderError};
+use pfc_embeddings::EmbeddingError;
 use pfc_findings::FindingsError;
 use pfc_image::{ImageError, ImageSize};
 use pfc_recordio::RecordError;
 use pfc_shard::ShardError;
 use pfc_sources::SourceError;
 
-use crate::{
-    clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError,
-};
+use crate::{clean::CleanError, landmarks::LandmarkError, pack::PackError};
 
 /// An input that cannot be read or an output that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +27,6 @@ pub enum IngestError {
     FileExists {
         /// The file.
         path: PathBuf,
-    },
-    /// Another process computes the same embeddings.
-    #[error("{}: another process is at work on these embeddings", part.display())]
-    Embedding {
-        /// What it has so far.
-        part: PathBuf,
     },
     /// A data set has nobody of this name.
     #[error("nobody is called `{name}`")]
@@ -167,12 +160,9 @@ pub enum IngestError {
     /// A data set that cannot be cleaned so.
     #[error(transparent)]
     Clean(#[from] CleanError),
-    /// Embeddings that are not those of the data set.
+    /// Embeddings that cannot be had, or are not those of the data set.
     #[error(transparent)]
     Embeddings(#[from] EmbeddingError),
-    /// A network that cannot be used.
-    #[error(transparent)]
-    Onnx(#[from] pfc_onnx::OnnxError),
     /// The operating system refused.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -191,9 +181,6 @@ impl IngestError {
             Folder(source) => return source.hint(),
             FileExists { path } => {
                 format!("choose another name, or give --force to replace {}", path.display())
-            }
-            Embedding { .. } => {
-                "wait for it and run the same command again: it then finds them done".into()
             }
             NoSuchIdentity { nearest: Some(nearest), .. } => format!("is it `{nearest}`?"),
             NoSuchIdentity { nearest: None, .. } => {
@@ -254,7 +241,6 @@ impl IngestError {
             Landmarks(source) => return source.hint(),
             Clean(source) => return source.hint(),
             Embeddings(source) => return source.hint(),
-            Onnx(source) => return source.hint(),
             Durable(source) => return source.hint(),
         };
         Some(hint)

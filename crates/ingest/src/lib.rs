@@ -8,11 +8,8 @@ mod clean;
 mod cli;
 mod compact;
 mod decisions;
-mod embeddings;
 mod error;
 mod export;
-#[doc(hidden)]
-pub mod fuzzing;
 mod inspect;
 mod landmarks;
 mod lineage;

@@ -263,7 +263,8 @@ pub(crate) fn open_listed(path: &Path, entry: &ShardEntry) -> Result<Shard, Shar
 
 /// Checks that a listed file exists and has its size.
 pub(crate) fn check_size(path: &Path, expected: u64) -> Result<(), ShardError> {
-    let found = fs::metadata(path).map_err(|e| mmap::listed(DurableError::at("look at", path)(e)))?.len();
+    let found =
+        fs::metadata(path).map_err(|e| mmap::listed(DurableError::at("look at", path)(e)))?.len();
     match found == expected {
         true => Ok(()),
         false => Err(ShardError::FileSize { path: path.to_path_buf(), found, expected }),

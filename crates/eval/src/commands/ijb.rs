@@ -14,9 +14,10 @@ use super::{
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
     source::{Source, SourceArgs},
 };
+use pfc_embeddings::{cache::LeftOut, write};
+
 use crate::{
     EvalError,
-    features::{self, cache::LeftOut},
     ijb::{self, Benchmark, Embedded, IjbReport, IjbSet},
     plot::{self, PlotPath},
 };
@@ -167,7 +168,7 @@ fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outc
         let shape = [original.len(), original.dim()];
         let mut arrays = vec![("embs", shape, original.data())];
         arrays.extend(mirrored.map(|rows| ("embs_f", shape, rows.data())));
-        features::write::safetensors(path, &arrays)?;
+        write::safetensors(path, &arrays)?;
     }
     let started = Instant::now();
     let embedded = Embedded { original, mirrored };
@@ -221,7 +222,7 @@ impl IjbArgs {
 fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow::Result<()> {
     let report = &judged.report;
     if let Some(path) = &args.scores {
-        features::write::npy(path, &judged.scores)?;
+        write::npy(path, &judged.scores)?;
     }
     draw(args, report)?;
     if args.format.json {

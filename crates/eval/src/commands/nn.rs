@@ -12,9 +12,10 @@ use super::{
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
     table::{interval, percent, rate},
 };
+use pfc_embeddings::FeatureFile;
+
 use crate::{
     EvalError,
-    features::FeatureFile,
     nn::{self, Labels, NnReport, State},
     plot::Curve,
 };

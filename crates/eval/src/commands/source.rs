@@ -6,7 +6,9 @@ use pfc_metrics::Rows;
 use pfc_model::MirroredEmbeddings;
 
 use super::model::{ModelArgs, ModelOptions};
-use crate::{EvalError, features::FeatureFile};
+use pfc_embeddings::FeatureFile;
+
+use crate::EvalError;
 
 /// A model to run, or its embeddings; flatten it into a command's arguments.
 #[derive(Debug, Clone, clap::Args)]

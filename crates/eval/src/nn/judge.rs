@@ -89,7 +89,7 @@ pub struct TarRow {
 /// # Errors
 ///
 /// [`EvalError::Metric`] for labels of another number than rows, or a person in two groups;
-/// [`EvalError::Cache`] for a state of another count.
+/// [`EvalError::State`] for a state of another count.
 pub fn judge(
     features: Rows,
     labels: &Labels,

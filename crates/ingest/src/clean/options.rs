@@ -6,11 +6,9 @@ use clap::{Args, ValueEnum, builder::PossibleValue};
 use pfc_cli::Format;
 
 use super::{CleanError, Work, files, identities};
-use crate::{
-    IngestError,
-    embeddings::{EmbedOptions, Embeddings, with_model},
-    threads::Threads,
-};
+use pfc_embeddings::{EmbedOptions, Embeddings, with_model};
+
+use crate::{IngestError, threads::Threads};
 
 /// Find duplicates, bad images, outliers, wrong labels and people with two labels.
 ///

@@ -15,6 +15,8 @@ use pfc_shard::{
 use serde::{Deserialize, Serialize};
 
 use super::MergeArgs;
+use pfc_embeddings::{EmbedOptions, Embeddings, with_model, write_rows};
+
 use crate::{
     IngestError,
     clean::{
@@ -22,7 +24,6 @@ use crate::{
         identities::{Bounds, SecondCluster, joined},
         tally,
     },
-    embeddings::{EmbedOptions, Embeddings, with_model, write_rows},
     lineage, output,
 };
 

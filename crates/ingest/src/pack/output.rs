@@ -16,8 +16,9 @@ use super::{
     summary::Summary,
 };
 use pfc_cli::units;
+use pfc_embeddings;
 
-use crate::{IngestError, embeddings};
+use crate::IngestError;
 
 /// The folder to write, claimed for this process before anything in it was looked at.
 #[derive(Debug)]

@@ -9,7 +9,9 @@ use pfc_shard::Permutation;
 use serde_json::{Value, json};
 
 use super::centres::{Centres, cosine};
-use crate::{IngestError, clean::CleanError, embeddings::Embeddings};
+use pfc_embeddings::Embeddings;
+
+use crate::{IngestError, clean::CleanError};
 
 /// Samples per distribution: rows times centres.
 const SAMPLE_ROWS: u64 = 2048;

@@ -1,13 +1,13 @@
 //! What an identity looks like: a centre that strangers among its images do not move.
 
 use pfc_cli::{Progress, interrupt};
+use pfc_embeddings::Embeddings;
 use pfc_metrics::Rows;
 use rayon::prelude::*;
 
 use crate::{
     IngestError,
     clean::work::{Groups, Work},
-    embeddings::Embeddings,
 };
 
 /// Images that the first guess is chosen among.

@@ -10,7 +10,9 @@ use super::{
     Bounds, calibrate,
     centres::{Centres, cosine},
 };
-use crate::{IngestError, clean::Work, embeddings::Embeddings};
+use pfc_embeddings::Embeddings;
+
+use crate::{IngestError, clean::Work};
 
 /// Share of strangers that pass as one's own image: what is below that score is looked at.
 const STRANGER_RATE: f64 = 1e-3;

@@ -10,7 +10,9 @@ use super::{
     compare,
     union::Union,
 };
-use crate::{IngestError, clean::Work, embeddings::Embeddings};
+use pfc_embeddings::Embeddings;
+
+use crate::{IngestError, clean::Work};
 
 /// How many times as many false pairs the lower band admits.
 const BAND: f64 = 100.0;

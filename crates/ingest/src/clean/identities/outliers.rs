@@ -7,7 +7,9 @@ use super::{
     Bounds, SecondCluster, calibrate,
     centres::{Centres, cosine, robust_centre},
 };
-use crate::{IngestError, clean::Work, embeddings::Embeddings};
+use pfc_embeddings::Embeddings;
+
+use crate::{IngestError, clean::Work};
 
 /// Share of strangers that are nearer to a centre than what is left out, and than what is suspected.
 const OUTLIER_RATE: f64 = 2e-2;

@@ -7,7 +7,9 @@ use pfc_metrics::{Rows, near};
 use serde_json::json;
 
 use super::{Bounds, calibrate, centres::Centres};
-use crate::{IngestError, clean::Work, embeddings::Embeddings};
+use pfc_embeddings::Embeddings;
+
+use crate::{IngestError, clean::Work};
 
 /// Probes compared at a time: bounds their memory.
 const CHUNK: u64 = 1 << 14;
