@@ -2,8 +2,7 @@
 
 use pfc_findings::{Action, Decision};
 
-use super::Work;
-use crate::IngestError;
+use crate::{CleanError, Work};
 
 /// Drops identities of fewer than `min` images. A pinned row keeps its identity.
 pub fn few(work: &Work<'_>, min: u64) -> Vec<Decision> {
@@ -25,8 +24,8 @@ pub fn few(work: &Work<'_>, min: u64) -> Vec<Decision> {
 ///
 /// # Errors
 ///
-/// [`IngestError::Shard`] if a row cannot be read.
-pub fn many(work: &Work<'_>, max: u64) -> Result<Vec<Decision>, IngestError> {
+/// [`CleanError::Shard`] if a row cannot be read.
+pub fn many(work: &Work<'_>, max: u64) -> Result<Vec<Decision>, CleanError> {
     let mut found = Vec::new();
     for (_, rows) in work.groups().iter().filter(|(_, rows)| rows.len() as u64 > max) {
         let mut order = Vec::with_capacity(rows.len());

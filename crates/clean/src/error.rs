@@ -1,32 +1,14 @@
-//! Why a data set cannot be cleaned.
+//! Why a pass finds nothing.
 
-/// Arguments that do not fit together, or findings that contradict one another.
+use pfc_embeddings::EmbeddingError;
+use pfc_image::ImageError;
+use pfc_shard::ShardError;
+
+/// A data set that a pass cannot be run on.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
-    /// Passes that compare faces, without embeddings.
-    #[error("pass `{pass}` compares embeddings, and none are given")]
-    NoEmbeddings {
-        /// The first such pass.
-        pass: &'static str,
-    },
-    /// A pass that counts without a number.
-    #[error("pass `{pass}` needs {option}")]
-    Missing {
-        /// The pass.
-        pass: &'static str,
-        /// The option.
-        option: &'static str,
-    },
-    /// Embeddings of two models.
-    #[error("the probes have {found} numbers, the embeddings {expected}")]
-    Dim {
-        /// Of the probes.
-        found: usize,
-        /// Of the data set.
-        expected: usize,
-    },
-    /// Too little to tell a threshold from.
-    #[error("{pairs} pairs of different people are too few to tell a threshold from")]
+    /// Too little to calibrate a threshold on.
+    #[error("{pairs} pairs of different people are too few to calibrate a threshold on")]
     TooFewPairs {
         /// Pairs there are.
         pairs: u64,
@@ -37,33 +19,59 @@ pub enum CleanError {
         /// Which.
         what: String,
     },
-    /// Data sets that cannot be joined.
-    #[error("{what}")]
-    Join {
-        /// Why not.
-        what: String,
+    /// A row whose image cannot be decoded.
+    #[error("row {row} of the data set, `{face}`, cannot be decoded")]
+    BadRow {
+        /// The row.
+        row: u64,
+        /// Where the image came from.
+        face: String,
+        /// Why.
+        #[source]
+        source: ImageError,
     },
+    /// The user stopped it.
+    #[error("interrupted after {done} of {total} {unit}")]
+    Interrupted {
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+        /// What is counted.
+        unit: &'static str,
+    },
+    /// What is done of a comparison cannot be kept.
+    #[error("what is compared so far cannot be kept")]
+    Keep(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Embeddings that cannot be read.
+    #[error(transparent)]
+    Embeddings(#[from] EmbeddingError),
+    /// A data set that cannot be read.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
 }
 
 impl CleanError {
-    /// The way out.
+    /// The way out, where there is one.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            CleanError::NoEmbeddings { .. } => {
-                "give them with --embeddings FILE, or a network with --model FILE.onnx; \
-                 `--pass files` needs neither"
-            }
-            CleanError::Missing { .. } => "state it, or leave the pass out",
-            CleanError::Dim { .. } => "embed both with the same network",
             CleanError::TooFewPairs { .. } => {
                 "state the thresholds with --same-person, --label-match and --stranger"
             }
             CleanError::Contradiction { .. } => {
                 "`pfc-ingest decisions undo` takes the last run back"
             }
-            CleanError::Join { .. } => {
-                "give the data sets to join and, with --embeddings, a file for each in that order"
+            CleanError::BadRow { source, .. } if source.is_of_system() => return source.hint(),
+            CleanError::BadRow { .. } => {
+                "`pfc-ingest clean` leaves images out that cannot be decoded; `pfc-ingest verify \
+                 --decode` lists them"
             }
+            CleanError::Interrupted { .. } => {
+                "run the same command again; nothing half-written was left behind"
+            }
+            CleanError::Keep(_) => return None,
+            CleanError::Embeddings(source) => return source.hint(),
+            CleanError::Shard(source) => return source.hint(),
         };
         Some(hint.into())
     }

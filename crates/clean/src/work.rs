@@ -1,24 +1,23 @@
 //! What all passes see: the data set, and what was decided so far.
 
-use std::path::Path;
-
 use pfc_findings::{Decision, State};
 use pfc_shard::Dataset;
 use serde_json::{Map, Value};
 
-use super::CleanError;
-use crate::IngestError;
+use crate::CleanError;
 
 /// A data set being cleaned. Memory: 4 bytes a row, and 8 for those that [`groups`](Work::groups)
 /// sorts.
 pub struct Work<'a> {
-    pub dir: &'a Path,
+    /// The data set.
     pub dataset: &'a Dataset,
     /// Label of every row in the data set.
     pub labels: Vec<u32>,
+    /// What was decided so far.
     pub state: State,
     /// What passes measured, to be printed and kept.
     pub notes: Map<String, Value>,
+    /// Whether to draw no progress.
     pub quiet: bool,
 }
 
@@ -27,15 +26,10 @@ impl<'a> Work<'a> {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Shard`] if they cannot be read.
-    pub fn new(
-        dir: &'a Path,
-        dataset: &'a Dataset,
-        state: State,
-        quiet: bool,
-    ) -> Result<Work<'a>, IngestError> {
+    /// [`CleanError::Shard`] if they cannot be read.
+    pub fn new(dataset: &'a Dataset, state: State, quiet: bool) -> Result<Work<'a>, CleanError> {
         let labels = dataset.labels()?;
-        Ok(Work { dir, dataset, labels, state, notes: Map::new(), quiet })
+        Ok(Work { dataset, labels, state, notes: Map::new(), quiet })
     }
 
     /// The identity of a row as it stands; `None` if it is left out.
@@ -53,7 +47,7 @@ impl<'a> Work<'a> {
     /// # Errors
     ///
     /// [`CleanError::Contradiction`], which is a fault of the pass.
-    pub fn apply(&mut self, decisions: &[Decision]) -> Result<(), IngestError> {
+    pub fn apply(&mut self, decisions: &[Decision]) -> Result<(), CleanError> {
         let applied = self.state.apply(decisions);
         Ok(applied.map_err(|what| CleanError::Contradiction { what })?)
     }
@@ -95,12 +89,18 @@ impl<'a> Work<'a> {
 /// Rows by identity: only identities that have any, by label; rows ascending.
 #[derive(Debug)]
 pub struct Groups {
+    /// Label of each identity.
     pub labels: Vec<u32>,
     starts: Vec<usize>,
     rows: Vec<u64>,
 }
 
 impl Groups {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
     /// Number of identities.
     pub fn len(&self) -> usize {
         self.labels.len()

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
 use pfc_shard::Manifest;
 
 use crate::{DECISIONS_DIR, DecisionLog, FindingsError, State};

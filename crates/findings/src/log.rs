@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
 use pfc_shard::{Checksum, Dataset, MANIFEST_FILE, ShardError, hash::content_hash};
 
 use crate::{Decision, FindingsError, RunInfo, State, file};

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pfc_durable::DurableError;
 use serde::{Deserialize, Serialize};
 
 use crate::FindingsError;

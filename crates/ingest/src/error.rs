@@ -6,6 +6,7 @@ use std::{
 };
 
 use pfc_binpack::PackError as BinError;
+use pfc_clean::CleanError;
 use pfc_durable::{DurableError, FolderError};
 use pfc_embeddings::EmbeddingError;
 use pfc_findings::FindingsError;
@@ -14,7 +15,7 @@ use pfc_recordio::RecordError;
 use pfc_shard::ShardError;
 use pfc_sources::SourceError;
 
-use crate::{clean::CleanError, landmarks::LandmarkError, pack::PackError};
+use crate::{landmarks::LandmarkError, pack::PackError};
 
 /// An input that cannot be read or an output that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +158,15 @@ pub enum IngestError {
     /// A list of landmarks could not be understood.
     #[error(transparent)]
     Landmarks(#[from] LandmarkError),
-    /// A data set that cannot be cleaned so.
+    /// Options that do not fit together.
+    #[error("{what}")]
+    Options {
+        /// Which.
+        what: String,
+        /// What to give instead.
+        hint: &'static str,
+    },
+    /// A data set that a pass of `clean` cannot be run on.
     #[error(transparent)]
     Clean(#[from] CleanError),
     /// Embeddings that cannot be had, or are not those of the data set.
@@ -239,6 +248,7 @@ impl IngestError {
             Bin(source) => return source.hint(),
             Source(source) => return source.hint(),
             Landmarks(source) => return source.hint(),
+            Options { hint, .. } => (*hint).into(),
             Clean(source) => return source.hint(),
             Embeddings(source) => return source.hint(),
             Durable(source) => return source.hint(),

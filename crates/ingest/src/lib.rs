@@ -37,7 +37,7 @@ use pfc_synth::SynthError;
 
 pub use align::AlignArgs;
 pub use bench::BenchArgs;
-pub use clean::{CleanArgs, CleanError};
+pub use clean::CleanArgs;
 pub use cli::{Cli, Command};
 pub use compact::CompactArgs;
 pub use decisions::DecisionsArgs;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use pfc_durable::DurableError;
+
 use crate::{Property, RecordError, RecordFile};
 
 /// The name that InsightFace's programs look for in a folder.

@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::Path};
 
+use pfc_durable::DurableError;
+
 use crate::{
     DatasetSpec, FileEntry, IDENTITIES_FILE, IdentityNames, MANIFEST_FILE, Manifest,
     QUARANTINE_FILE, ShardEntry, ShardError, hash::file_checksum, identities, manifest::FORMAT,

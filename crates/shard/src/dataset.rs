@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use pfc_durable::DurableError;
+
 use crate::{
     Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap, parallel,
 };

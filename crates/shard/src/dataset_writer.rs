@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
+
 use crate::{
     Face, IdentityNames, ImageSize, MANIFEST_FILE, Manifest, SHARDS_DIR, ShardEntry, ShardError,
     ShardSpec, ShardWriter, Step, assemble, ipc_writer::earlier_write_failed, shard_file,

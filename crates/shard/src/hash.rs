@@ -10,6 +10,7 @@ use std::{
     str::FromStr,
 };
 
+use pfc_durable::DurableError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 

@@ -7,6 +7,7 @@ use std::{
     path::{Component, Path},
 };
 
+use pfc_durable::DurableError;
 use serde::{Deserialize, Serialize};
 
 use crate::{

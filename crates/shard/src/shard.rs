@@ -6,6 +6,7 @@ use arrow_array::{
     BinaryArray, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray, UInt16Array,
     UInt32Array,
 };
+use pfc_mmap::Map;
 
 use crate::{Face, ImageSize, Quality, ShardError, ipc, mmap, schema, table::column};
 

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use pfc_cli::number::within;
 use pfc_findings::{Action, Decision};
 use rayon::prelude::*;
 
 use super::{Signature, perceptual::shrink, signature::decode};
-use crate::{IngestError, clean::Work};
+use crate::{CleanError, Work};
 
 /// Bands that a hash is cut into, one more than bits may differ: some band is then equal.
 const BANDS_MAX: u32 = 8;
@@ -21,25 +20,12 @@ const BAND_MAX: usize = 4096;
 type Key = fn(&Signature) -> u128;
 
 /// Bounds of the pass near.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, Copy)]
 pub struct NearOptions {
-    /// near: bits of 64 in which perceptual hashes may differ; 4 find more than 2 and, as pixels
-    /// decide, nothing wrong (docs/cleaning.md)
-    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=7))]
-    near_bits: u32,
-    /// near: mean difference of the pixels, in grey levels, up to which it is the same picture
-    #[arg(long, value_name = "LEVELS", default_value_t = 4.0, value_parser = within(0.0..=255.0f32))]
-    near_levels: f32,
-}
-
-impl NearOptions {
-    /// As arguments.
-    pub fn stated(&self) -> Vec<String> {
-        vec![
-            format!("--near-bits={}", self.near_bits),
-            format!("--near-levels={}", self.near_levels),
-        ]
-    }
+    /// Bits of 64 in which perceptual hashes may differ, 0 to 7.
+    pub near_bits: u32,
+    /// Mean difference of the pixels, in grey levels, up to which it is the same picture.
+    pub near_levels: f32,
 }
 
 /// Drops all but one of the rows of an identity with the same bytes or the same pixels. The one that
@@ -98,14 +84,14 @@ fn same_bytes(signatures: &[Option<Signature>], a: u64, b: u64) -> bool {
 ///
 /// # Errors
 ///
-/// [`IngestError::BadRow`] for an image that cannot be decoded.
+/// [`CleanError::BadRow`] for an image that cannot be decoded.
 pub fn near(
     work: &Work<'_>,
     signatures: &[Option<Signature>],
     options: &NearOptions,
-) -> Result<Vec<Decision>, IngestError> {
+) -> Result<Vec<Decision>, CleanError> {
     let candidates = candidates(work, signatures, options.near_bits);
-    let measured: Vec<Result<f32, IngestError>> =
+    let measured: Vec<Result<f32, CleanError>> =
         candidates.par_iter().map(|&(a, b)| difference(work, a, b)).collect();
     let mut found = Vec::new();
     for (&(a, b), levels) in candidates.iter().zip(measured) {
@@ -195,8 +181,8 @@ fn candidates(work: &Work<'_>, signatures: &[Option<Signature>], bits: u32) -> V
 }
 
 /// Mean difference of two pictures of half the side, after their means are made equal.
-fn difference(work: &Work<'_>, a: u64, b: u64) -> Result<f32, IngestError> {
-    let small = |row: u64| -> Result<Vec<f32>, IngestError> {
+fn difference(work: &Work<'_>, a: u64, b: u64) -> Result<f32, CleanError> {
+    let small = |row: u64| -> Result<Vec<f32>, CleanError> {
         let pixels = decode(work, row)?;
         let (width, height) = (pixels.width as usize, pixels.height as usize);
         let mut small = shrink(&pixels.luma(), width, height, COMPARED_SIDE, COMPARED_SIDE);

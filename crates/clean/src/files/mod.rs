@@ -6,5 +6,5 @@ mod perceptual;
 mod signature;
 
 pub use duplicates::{NearOptions, exact, near};
-pub use flags::{FlagOptions, flags};
+pub use flags::{Flag, FlagOptions, flags};
 pub use signature::{Signature, signatures};

@@ -6,7 +6,7 @@ use pfc_shard::hash::content_hash;
 use rayon::prelude::*;
 
 use super::perceptual::{perceptual_hash, shrink};
-use crate::{IngestError, clean::Work};
+use crate::{CleanError, Work};
 
 /// Rows between two looks at whether the user wants to stop.
 const CHUNK: u64 = 4096;
@@ -37,27 +37,27 @@ pub struct Signature {
 ///
 /// # Errors
 ///
-/// [`IngestError::Interrupted`], or [`IngestError::Shard`] for a row that cannot be read.
-pub fn signatures(work: &Work<'_>) -> Result<(Vec<Option<Signature>>, Vec<u64>), IngestError> {
+/// [`CleanError::Interrupted`], or [`CleanError::Shard`] for a row that cannot be read.
+pub fn signatures(work: &Work<'_>) -> Result<(Vec<Option<Signature>>, Vec<u64>), CleanError> {
     let total = work.dataset.len();
     let progress = Progress::new("look", "images", total, work.quiet);
     let mut all = Vec::with_capacity(total as usize);
     let mut undecodable = Vec::new();
     for start in (0..total).step_by(CHUNK as usize) {
         if interrupt::requested() {
-            return Err(IngestError::Interrupted { done: start, total });
+            return Err(CleanError::Interrupted { done: start, total, unit: "images" });
         }
         let rows = start..total.min(start + CHUNK);
         let of_row = |row: u64| match work.state.is_dropped(row) {
             true => Ok(None),
             false => signature(work, row).map(Some),
         };
-        let chunk: Vec<Result<Option<Signature>, IngestError>> =
+        let chunk: Vec<Result<Option<Signature>, CleanError>> =
             rows.into_par_iter().map(of_row).collect();
         progress.add(chunk.len() as u64);
         for signature in chunk {
             all.push(match signature {
-                Err(IngestError::BadRow { row, .. }) => {
+                Err(CleanError::BadRow { row, source, .. }) if !source.is_of_system() => {
                     undecodable.push(row);
                     None
                 }
@@ -69,7 +69,7 @@ pub fn signatures(work: &Work<'_>) -> Result<(Vec<Option<Signature>>, Vec<u64>),
     Ok((all, undecodable))
 }
 
-fn signature(work: &Work<'_>, row: u64) -> Result<Signature, IngestError> {
+fn signature(work: &Work<'_>, row: u64) -> Result<Signature, CleanError> {
     let face = work.dataset.get(row)?;
     let pixels = decode(work, row)?;
     let ImageSize { width, height } = face.size();
@@ -90,12 +90,12 @@ fn signature(work: &Work<'_>, row: u64) -> Result<Signature, IngestError> {
 ///
 /// # Errors
 ///
-/// [`IngestError::BadRow`] if they cannot be had.
-pub fn decode(work: &Work<'_>, row: u64) -> Result<Pixels, IngestError> {
+/// [`CleanError::BadRow`] if they cannot be had.
+pub fn decode(work: &Work<'_>, row: u64) -> Result<Pixels, CleanError> {
     let face = work.dataset.get(row)?;
     let size = face.size();
     let mut rgb = vec![0; size.rgb_bytes()];
-    let bad = |source| IngestError::BadRow { row, face: face.source.into(), source };
+    let bad = |source| CleanError::BadRow { row, face: face.source.into(), source };
     decode_rgb(face.image, size, &mut rgb).map_err(bad)?;
     Ok(Pixels::rgb(size.width.into(), size.height.into(), rgb))
 }

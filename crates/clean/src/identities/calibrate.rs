@@ -4,14 +4,13 @@
 //! may be one person after all. So the tail is read where neither matters, and continued as that of
 //! a normal distribution.
 
+use pfc_embeddings::Embeddings;
 use pfc_metrics::Rows;
 use pfc_shard::Permutation;
 use serde_json::{Value, json};
 
 use super::centres::{Centres, cosine};
-use pfc_embeddings::Embeddings;
-
-use crate::{IngestError, clean::CleanError};
+use crate::CleanError;
 
 /// Samples per distribution: rows times centres.
 const SAMPLE_ROWS: u64 = 2048;
@@ -69,8 +68,8 @@ impl Tail {
 ///
 /// # Errors
 ///
-/// [`IngestError`] if embeddings cannot be read or are too few.
-pub fn image_to_centre(centres: &Centres, embeddings: &Embeddings) -> Result<Tail, IngestError> {
+/// [`CleanError`] if embeddings cannot be read or are too few.
+pub fn image_to_centre(centres: &Centres, embeddings: &Embeddings) -> Result<Tail, CleanError> {
     let first = image_to_sure_centre(centres, embeddings, -1.0)?;
     image_to_sure_centre(centres, embeddings, first.at(SURE_RATE))
 }
@@ -79,7 +78,7 @@ fn image_to_sure_centre(
     centres: &Centres,
     embeddings: &Embeddings,
     least: f32,
-) -> Result<Tail, IngestError> {
+) -> Result<Tail, CleanError> {
     let is_sure = |place: &usize| centres.cohesion[*place] >= least;
     let places: Vec<usize> = (0..centres.len()).filter(is_sure).collect();
     let of = sample(places.len() as u64, SAMPLE_CENTRES, SEED);

@@ -6,8 +6,8 @@ use pfc_metrics::Rows;
 use rayon::prelude::*;
 
 use crate::{
-    IngestError,
-    clean::work::{Groups, Work},
+    CleanError,
+    work::{Groups, Work},
 };
 
 /// Images that the first guess is chosen among.
@@ -49,8 +49,8 @@ impl Centres {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if an embedding cannot be read, or the user interrupts.
-    pub fn of(work: &Work<'_>, embeddings: &Embeddings) -> Result<Centres, IngestError> {
+    /// [`CleanError`] if an embedding cannot be read, or the user interrupts.
+    pub fn of(work: &Work<'_>, embeddings: &Embeddings) -> Result<Centres, CleanError> {
         let groups = work.groups();
         let dim = embeddings.dim();
         let mut centres = Centres {
@@ -67,11 +67,11 @@ impl Centres {
         for start in (0..n).step_by(CHUNK) {
             if interrupt::requested() {
                 let (done, total) = (start as u64, n as u64);
-                return Err(IngestError::Interrupted { done, total });
+                return Err(CleanError::Interrupted { done, total, unit: "identities" });
             }
             let places = start..n.min(start + CHUNK);
             let of_place = |place: usize| identity(centres.groups.rows(place), embeddings);
-            let chunk: Vec<Result<Identity, IngestError>> =
+            let chunk: Vec<Result<Identity, CleanError>> =
                 places.into_par_iter().map(of_place).collect();
             progress.add(chunk.len() as u64);
             for identity in chunk {
@@ -119,7 +119,7 @@ impl Centres {
     }
 }
 
-fn identity(rows: &[u64], embeddings: &Embeddings) -> Result<Identity, IngestError> {
+fn identity(rows: &[u64], embeddings: &Embeddings) -> Result<Identity, CleanError> {
     let data = embeddings.rows(rows)?;
     let members: Vec<&[f32]> = data.chunks_exact(embeddings.dim()).collect();
     let person = Person::among(&members);

@@ -1,7 +1,7 @@
 //! Every centre with every other, in blocks, so that a stopped comparison goes on.
 
 use std::{
-    path::Path,
+    error::Error,
     time::{Duration, Instant},
 };
 
@@ -10,10 +10,10 @@ use pfc_metrics::{
     Rows,
     near::{self, Near},
 };
-use pfc_shard::{Checksum, hash::content_hash, sealed};
+use pfc_shard::{Checksum, hash::content_hash};
 use serde::{Deserialize, Serialize};
 
-use crate::IngestError;
+use crate::CleanError;
 
 /// Centres compared with all others between two looks at the clock and the user's wishes.
 const BLOCK: usize = 4096;
@@ -22,9 +22,47 @@ const PAIRS_MAX: usize = 20_000_000;
 /// Work that a kill may cost. Saving more often would cost more than that is worth.
 const SAVED_EVERY: Duration = Duration::from_secs(30);
 
-/// What is kept of a comparison that was stopped.
-#[derive(Debug, Serialize, Deserialize)]
-struct Standing {
+/// Where what is done of a comparison is kept, so that a stopped one goes on.
+pub trait Keeper {
+    /// What a stopped comparison left; nothing where it is damaged.
+    fn load(&self) -> Option<Standing>;
+
+    /// Keeps what is done so far in place of what was kept.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be kept.
+    fn save(&self, standing: &Standing) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Removes what was kept, if anything was.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be removed.
+    fn remove(&self) -> Result<(), Box<dyn Error + Send + Sync>>;
+}
+
+/// Keeps nothing: a stopped comparison begins anew.
+#[derive(Debug, Clone, Copy)]
+pub struct Nowhere;
+
+impl Keeper for Nowhere {
+    fn load(&self) -> Option<Standing> {
+        None
+    }
+
+    fn save(&self, _: &Standing) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+
+    fn remove(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+}
+
+/// What is done of a comparison.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Standing {
     /// Of the centres and the bound.
     key: Checksum,
     /// Centres compared so far.
@@ -35,29 +73,29 @@ struct Standing {
 /// Every pair of `centres` with a product above `threshold`, by (a, b); at most 20 million.
 ///
 /// * `centres`: `[G, D]`
-/// * `part`: where what is done is kept every half minute, and on interrupts; removed at the end
+/// * `keeper`: keeps what is done every half minute, and on interrupts
 ///
 /// D·G² operations; memory for the pairs.
 ///
 /// # Errors
 ///
-/// [`IngestError`] if `part` cannot be written, or the user interrupts.
+/// [`CleanError`] if what is done cannot be kept, or the user interrupts.
 pub fn pairs_above(
     centres: Rows<'_>,
     threshold: f32,
-    part: &Path,
+    keeper: &dyn Keeper,
     quiet: bool,
-) -> Result<Vec<Near>, IngestError> {
-    let mut standing = resume(part, key(centres, threshold));
+) -> Result<Vec<Near>, CleanError> {
+    let mut standing = resume(keeper, key(centres, threshold));
     let n = centres.len();
     let progress = Progress::new("compare", "identities", n as u64, quiet);
     progress.add(standing.done as u64);
     let mut saved = Instant::now();
     while standing.done < n {
         if interrupt::requested() {
-            save(part, &standing)?;
+            keeper.save(&standing).map_err(CleanError::Keep)?;
             let (done, total) = (standing.done as u64, n as u64);
-            return Err(IngestError::Interrupted { done, total });
+            return Err(CleanError::Interrupted { done, total, unit: "identities" });
         }
         let end = (standing.done + BLOCK).min(n);
         let found = near::pairs_above(centres, standing.done..end, threshold);
@@ -66,14 +104,12 @@ pub fn pairs_above(
         progress.add((end - standing.done) as u64);
         standing.done = end;
         if saved.elapsed() >= SAVED_EVERY && end < n {
-            save(part, &standing)?;
+            keeper.save(&standing).map_err(CleanError::Keep)?;
             saved = Instant::now();
         }
     }
     progress.finish();
-    if part.exists() {
-        std::fs::remove_file(part).map_err(IngestError::at("remove", part))?;
-    }
+    keeper.remove().map_err(CleanError::Keep)?;
     Ok(standing.pairs.into_iter().map(|(a, b, score)| Near { a, b, score }).collect())
 }
 
@@ -87,19 +123,16 @@ fn key(centres: Rows<'_>, threshold: f32) -> Checksum {
     Checksum(content_hash(&hashes))
 }
 
-/// What an earlier run left, if it was of the same centres; a damaged file is as good as none.
-fn resume(part: &Path, key: Checksum) -> Standing {
-    let standing: Option<Standing> = sealed::read(part).ok().flatten();
-    let fits = standing.filter(|standing| standing.key == key);
+/// What an earlier run left, if it was of the same centres.
+fn resume(keeper: &dyn Keeper, key: Checksum) -> Standing {
+    let fits = keeper.load().filter(|standing| standing.key == key);
     fits.unwrap_or(Standing { key, done: 0, pairs: Vec::new() })
-}
-
-fn save(part: &Path, standing: &Standing) -> Result<(), IngestError> {
-    Ok(sealed::write(part, standing)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     /// Directions on a circle in no order; each has a twin in another block.
@@ -108,51 +141,51 @@ mod tests {
         (0..2 * 4099).flat_map(|i| [angle(i % 4099).cos(), angle(i % 4099).sin()]).collect()
     }
 
-    fn as_it_stood(part: &Path, standing: &Standing) -> Vec<Near> {
-        save(part, standing).unwrap();
+    /// Keeps in memory.
+    #[derive(Default)]
+    struct Memory(RefCell<Option<Standing>>);
+
+    impl Keeper for Memory {
+        fn load(&self) -> Option<Standing> {
+            self.0.borrow().clone()
+        }
+
+        fn save(&self, standing: &Standing) -> Result<(), Box<dyn Error + Send + Sync>> {
+            self.0.replace(Some(standing.clone()));
+            Ok(())
+        }
+
+        fn remove(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+            self.0.replace(None);
+            Ok(())
+        }
+    }
+
+    fn as_it_stood(standing: Standing) -> Vec<Near> {
         let data = centres();
-        let found = pairs_above(Rows::new(&data, 2).unwrap(), 0.999_999_5, part, true).unwrap();
-        assert!(!part.exists());
+        let kept = Memory(RefCell::new(Some(standing)));
+        let found = pairs_above(Rows::new(&data, 2).unwrap(), 0.999_999_5, &kept, true).unwrap();
+        assert!(kept.load().is_none());
         found
     }
 
     #[test]
     fn a_stopped_comparison_goes_on_where_it_stood() {
-        let folder = tempfile::tempdir().unwrap();
-        let part = folder.path().join("part");
         let data = centres();
         let rows = Rows::new(&data, 2).unwrap();
-        let whole = pairs_above(rows, 0.999_999_5, &part, true).unwrap();
+        let whole = pairs_above(rows, 0.999_999_5, &Nowhere, true).unwrap();
         // 4,099 directions are 0.00153 apart: others than the twin have cosines up to 0.9999988.
         assert_eq!(whole.len(), 4099);
         let key = key(rows, 0.999_999_5);
         let first = near::pairs_above(rows, 0..BLOCK, 0.999_999_5);
         let pairs: Vec<_> = first.iter().map(|p| (p.a, p.b, p.score)).collect();
         let done = BLOCK;
-        assert_eq!(as_it_stood(&part, &Standing { key, done, pairs }), whole);
-        // That it does go on there: what the file says of the first block is believed.
+        assert_eq!(as_it_stood(Standing { key, done, pairs }), whole);
+        // That it does go on there: what is kept of the first block is believed.
         let pairs = vec![(7, 9, 1.0)];
-        let believed = as_it_stood(&part, &Standing { key, done, pairs: pairs.clone() });
+        let believed = as_it_stood(Standing { key, done, pairs: pairs.clone() });
         assert_eq!((believed[0].a, believed[0].b, believed.len()), (7, 9, 1 + 3));
         let other = Checksum(key.0 ^ 1);
-        assert_eq!(as_it_stood(&part, &Standing { key: other, done, pairs }), whole);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_begun_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let part = folder.path().join("part");
-        std::fs::write(&part, b"{\"key\": 1").unwrap();
-        let data = [1.0, 0.0, 1.0, 0.0];
-        let rows = Rows::new(&data, 2).unwrap();
-        let whole = [Near { a: 0, b: 1, score: 1.0 }];
-        assert_eq!(pairs_above(rows, 0.5, &part, true).unwrap(), whole);
-        assert!(!part.exists());
-        // A 7 that a flipped bit made of a 3.
-        save(&part, &Standing { key: key(rows, 0.5), done: 2, pairs: vec![(0, 3, 1.0)] }).unwrap();
-        let text = std::fs::read_to_string(&part).unwrap();
-        assert!(text.contains("[0,3,1.0]"), "{text}");
-        std::fs::write(&part, text.replace("[0,3,1.0]", "[0,7,1.0]")).unwrap();
-        assert_eq!(pairs_above(rows, 0.5, &part, true).unwrap(), whole);
+        assert_eq!(as_it_stood(Standing { key: other, done, pairs }), whole);
     }
 }

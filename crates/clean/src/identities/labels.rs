@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use pfc_embeddings::Embeddings;
 use pfc_findings::{Action, Decision};
 use pfc_metrics::{Rows, near};
 use serde_json::json;
@@ -10,9 +11,7 @@ use super::{
     Bounds, calibrate,
     centres::{Centres, cosine},
 };
-use pfc_embeddings::Embeddings;
-
-use crate::{IngestError, clean::Work};
+use crate::{CleanError, Work};
 
 /// Share of strangers that pass as one's own image: what is below that score is looked at.
 const STRANGER_RATE: f64 = 1e-3;
@@ -31,12 +30,12 @@ const CHUNK: usize = 1 << 16;
 ///
 /// # Errors
 ///
-/// [`IngestError`] if embeddings cannot be read, or are too few to calibrate with.
+/// [`CleanError`] if embeddings cannot be read, or are too few to calibrate with.
 pub fn labels(
     work: &mut Work<'_>,
     embeddings: &Embeddings,
     bounds: &Bounds,
-) -> Result<Vec<Decision>, IngestError> {
+) -> Result<Vec<Decision>, CleanError> {
     let centres = Centres::of(work, embeddings)?;
     let needs_tail = bounds.stranger.is_none() || bounds.label_match.is_none();
     let tail = needs_tail.then(|| calibrate::image_to_centre(&centres, embeddings)).transpose()?;
@@ -110,7 +109,7 @@ impl Judge<'_> {
         &self,
         suspects: &[Suspect],
         embeddings: &Embeddings,
-    ) -> Result<Vec<(usize, Decision)>, IngestError> {
+    ) -> Result<Vec<(usize, Decision)>, CleanError> {
         if suspects.is_empty() {
             return Ok(Vec::new());
         }

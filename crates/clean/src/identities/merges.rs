@@ -1,18 +1,16 @@
 //! People with two labels.
 
+use pfc_embeddings::Embeddings;
 use pfc_findings::{Action, Decision};
-use pfc_metrics::near::Near;
+use pfc_metrics::{near::Near, union::Union};
 use serde_json::json;
 
 use super::{
     Bounds, calibrate,
     centres::{Centres, cosine},
-    compare,
-    union::Union,
+    compare::{self, Keeper},
 };
-use pfc_embeddings::Embeddings;
-
-use crate::{IngestError, clean::Work};
+use crate::{CleanError, Work};
 
 /// How many times as many false pairs the lower band admits.
 const BAND: f64 = 100.0;
@@ -37,19 +35,19 @@ struct Pair {
 /// identity of more images leads. Identities that a person said are different people are neither.
 ///
 /// D·G² operations in tiles; memory for the centres and for pairs above the lower bound. What is
-/// done is kept in the data set's folder, and a stopped run goes on from there.
+/// done is kept by `keeper`, and a stopped run goes on from there.
 ///
 /// # Errors
 ///
-/// [`IngestError`] if embeddings cannot be read, are too few to calibrate with, or the user
+/// [`CleanError`] if embeddings cannot be read, are too few to calibrate with, or the user
 /// interrupts.
 pub fn merges(
     work: &mut Work<'_>,
     embeddings: &Embeddings,
     bounds: &Bounds,
-) -> Result<Vec<Decision>, IngestError> {
-    let centres = Centres::of(work, embeddings)?;
-    merge(work, &centres, bounds, |_, _| true)
+    keeper: &dyn Keeper,
+) -> Result<Vec<Decision>, CleanError> {
+    joined(work, embeddings, bounds, keeper, |_, _| true)
 }
 
 /// As [`merges`], of pairs that `allowed(label, label)` alone.
@@ -61,22 +59,13 @@ pub fn joined(
     work: &mut Work<'_>,
     embeddings: &Embeddings,
     bounds: &Bounds,
+    keeper: &dyn Keeper,
     allowed: impl Fn(u32, u32) -> bool,
-) -> Result<Vec<Decision>, IngestError> {
-    let centres = Centres::of(work, embeddings)?;
-    merge(work, &centres, bounds, allowed)
-}
-
-fn merge(
-    work: &mut Work<'_>,
-    centres: &Centres,
-    bounds: &Bounds,
-    allowed: impl Fn(u32, u32) -> bool,
-) -> Result<Vec<Decision>, IngestError> {
+) -> Result<Vec<Decision>, CleanError> {
+    let centres = &Centres::of(work, embeddings)?;
     let limits = Limits::new(work, centres, bounds)?;
     let label = |place: usize| centres.groups.labels[place];
-    let part = work.dir.join(".centres.part");
-    let pairs = compare::pairs_above(centres.rows(), limits.lowest(), &part, work.quiet)?;
+    let pairs = compare::pairs_above(centres.rows(), limits.lowest(), keeper, work.quiet)?;
     let pairs: Vec<Pair> = pairs
         .into_iter()
         .map(|Near { a, b, score }| {
@@ -99,7 +88,7 @@ struct Limits {
 }
 
 impl Limits {
-    fn new(work: &mut Work<'_>, centres: &Centres, bounds: &Bounds) -> Result<Limits, IngestError> {
+    fn new(work: &mut Work<'_>, centres: &Centres, bounds: &Bounds) -> Result<Limits, CleanError> {
         let n_several = (0..centres.len()).filter(|p| centres.n_images(*p) > 1).count() as f64;
         let (n_pairs, n_sure) = (pairs_of(centres.len() as f64), pairs_of(n_several));
         // Each kind of pair has its own share of wrong ones.

@@ -9,96 +9,64 @@ mod labels;
 mod merges;
 mod outliers;
 mod overlap;
-mod union;
 
-use clap::ValueEnum;
-
+pub use compare::{Keeper, Nowhere, Standing};
 pub use labels::labels;
 pub use merges::{joined, merges};
 pub use outliers::outliers;
 pub use overlap::overlap;
 
-/// Bounds of the passes that compare embeddings; those not stated are calibrated.
-#[derive(Debug, Clone, Copy, clap::Args)]
+/// Bounds of the passes that compare embeddings; those not stated are calibrated. All are cosines but
+/// where it says otherwise.
+#[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// merges, overlap: wrong pairs to expect among all that are compared; bounds are calibrated to
-    /// that, and of the pairs above them merges takes only those that are mutually nearest
-    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = positive)]
+    /// `merges`, `overlap`: wrong pairs to expect among all that are compared.
     pub false_matches: f64,
-    /// merges: cosine of two centres above which they are one person
-    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    /// `merges`: of two centres, above which they are one person.
     pub same_person: Option<f32>,
-    /// merges: cosine above which it is a suspicion
-    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    /// `merges`: above which it is a suspicion.
     pub maybe_same_person: Option<f32>,
-    /// labels: cosine of an image with another identity's centre above which it is theirs
-    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    /// `labels`: of an image with another identity's centre, above which it is theirs.
     pub label_match: Option<f32>,
-    /// labels: share of images of others that are so near to a centre; its bound is calibrated to that
-    #[arg(long, value_name = "RATE", default_value_t = 1e-5, value_parser = positive)]
+    /// `labels`: share of images of others that are so near to a centre.
     pub label_rate: f64,
-    /// labels: by how much that centre must be nearer than its own
-    #[arg(long, value_name = "COSINE", default_value_t = 0.1, value_parser = cosine)]
+    /// `labels`: by how much that centre must be nearer than its own.
     pub label_margin: f32,
-    /// outliers, labels: cosine with its own centre below which an image may be a stranger's
-    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    /// `outliers`, `labels`: with its own centre, below which an image may be a stranger's.
     pub stranger: Option<f32>,
-    /// outliers: cosine with its own centre below which an image is left out
-    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    /// `outliers`: with its own centre, below which an image is left out.
     pub outlier: Option<f32>,
-    /// overlap: cosine of a probe with a centre above which the identity is left out
-    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    /// `overlap`: of a probe with a centre, above which the identity is left out.
     pub probe_match: Option<f32>,
-    /// outliers: what becomes of a second person's images among those of one identity
-    #[arg(long, value_name = "HOW", default_value = "keep")]
+    /// `outliers`: what becomes of a second person's images among those of one identity.
     pub second_cluster: SecondCluster,
 }
 
-/// What becomes of images that are like one another, but not like the rest of their identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SecondCluster {
-    /// They stay, as a suspicion
-    Keep,
-    /// They become an identity of their own
-    Split,
-    /// They are left out
-    Drop,
-}
-
-impl Bounds {
-    /// As arguments.
-    pub fn stated(&self) -> Vec<String> {
-        let bound = |name: &str, value: Option<f32>| value.map(|v| format!("--{name}={v}"));
-        let second = match self.second_cluster {
-            SecondCluster::Keep => "keep",
-            SecondCluster::Split => "split",
-            SecondCluster::Drop => "drop",
-        };
-        let given = [
-            bound("same-person", self.same_person),
-            bound("maybe-same-person", self.maybe_same_person),
-            bound("label-match", self.label_match),
-            bound("stranger", self.stranger),
-            bound("outlier", self.outlier),
-            bound("probe-match", self.probe_match),
-        ];
-        let mut all = vec![
-            format!("--false-matches={}", self.false_matches),
-            format!("--label-rate={}", self.label_rate),
-            format!("--label-margin={}", self.label_margin),
-            format!("--second-cluster={second}"),
-        ];
-        all.extend(given.into_iter().flatten());
-        all
+impl Default for Bounds {
+    /// All bounds calibrated, as the command line has them.
+    fn default() -> Bounds {
+        Bounds {
+            false_matches: 1.0,
+            same_person: None,
+            maybe_same_person: None,
+            label_match: None,
+            label_rate: 1e-5,
+            label_margin: 0.1,
+            stranger: None,
+            outlier: None,
+            probe_match: None,
+            second_cluster: SecondCluster::Keep,
+        }
     }
 }
 
-/// The value of an option that is a cosine.
-pub fn cosine(text: &str) -> Result<f32, String> {
-    pfc_cli::number::within(-1.0..=1.0)(text)
-}
-
-/// The value of an option that is above 0.
-pub fn positive(text: &str) -> Result<f64, String> {
-    pfc_cli::number::positive(text)
+/// What becomes of images that are like one another, but not like the rest of their identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondCluster {
+    /// They stay, as a suspicion.
+    Keep,
+    /// They become an identity of their own.
+    Split,
+    /// They are left out.
+    Drop,
 }

@@ -1,5 +1,6 @@
 //! Images that are not of the person that most of their identity shows.
 
+use pfc_embeddings::Embeddings;
 use pfc_findings::{Action, Decision};
 use serde_json::json;
 
@@ -7,9 +8,7 @@ use super::{
     Bounds, SecondCluster, calibrate,
     centres::{Centres, cosine, robust_centre},
 };
-use pfc_embeddings::Embeddings;
-
-use crate::{IngestError, clean::Work};
+use crate::{CleanError, Work};
 
 /// Share of strangers that are nearer to a centre than what is left out, and than what is suspected.
 const OUTLIER_RATE: f64 = 2e-2;
@@ -24,12 +23,12 @@ const CLUSTER_SHARE_MIN: f64 = 0.1;
 ///
 /// # Errors
 ///
-/// [`IngestError`] if embeddings cannot be read, or are too few to calibrate with.
+/// [`CleanError`] if embeddings cannot be read, or are too few to calibrate with.
 pub fn outliers(
     work: &mut Work<'_>,
     embeddings: &Embeddings,
     bounds: &Bounds,
-) -> Result<Vec<Decision>, IngestError> {
+) -> Result<Vec<Decision>, CleanError> {
     let centres = Centres::of(work, embeddings)?;
     let needs_tail = bounds.outlier.is_none() || bounds.stranger.is_none();
     let tail = needs_tail.then(|| calibrate::image_to_centre(&centres, embeddings)).transpose()?;
@@ -83,7 +82,7 @@ fn second_cluster(
     far: &[(u64, f32)],
     stranger: f32,
     embeddings: &Embeddings,
-) -> Result<Vec<u64>, IngestError> {
+) -> Result<Vec<u64>, CleanError> {
     let least = (CLUSTER_SHARE_MIN * centres.n_images(place) as f64).ceil() as usize;
     let least = least.max(CLUSTER_MIN);
     if far.len() < least {

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use pfc_embeddings::Embeddings;
 use pfc_findings::{Action, Decision};
 use pfc_metrics::{Rows, near};
 use serde_json::json;
 
 use super::{Bounds, calibrate, centres::Centres};
-use pfc_embeddings::Embeddings;
-
-use crate::{IngestError, clean::Work};
+use crate::{CleanError, Work};
 
 /// Probes compared at a time: bounds their memory.
 const CHUNK: u64 = 1 << 14;
@@ -23,13 +22,13 @@ const BAND: f64 = 100.0;
 ///
 /// # Errors
 ///
-/// [`IngestError`] if embeddings cannot be read, or are too few to calibrate with.
+/// [`CleanError`] if embeddings cannot be read, or are too few to calibrate with.
 pub fn overlap(
     work: &mut Work<'_>,
     embeddings: &Embeddings,
     probes: &Embeddings,
     bounds: &Bounds,
-) -> Result<Vec<Decision>, IngestError> {
+) -> Result<Vec<Decision>, CleanError> {
     let centres = Centres::of(work, embeddings)?;
     let some: Vec<u64> = (0..probes.len().min(CHUNK)).collect();
     let data = probes.rows(&some)?;
@@ -71,7 +70,7 @@ pub fn overlap(
 fn best_probes(
     centres: &Centres,
     probes: &Embeddings,
-) -> Result<BTreeMap<usize, (f32, u64)>, IngestError> {
+) -> Result<BTreeMap<usize, (f32, u64)>, CleanError> {
     let mut best: BTreeMap<usize, (f32, u64)> = BTreeMap::new();
     for start in (0..probes.len()).step_by(CHUNK as usize) {
         let some: Vec<u64> = (start..probes.len().min(start + CHUNK)).collect();

@@ -12,13 +12,13 @@ use std::{
 };
 
 use anyhow::Context;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, number::positive, print_json};
 use pfc_durable::{Access, OwnedDir, check_apart};
 use pfc_shard::MANIFEST_FILE;
 
 use crate::{
     IngestError,
-    clean::identities::{cosine, positive},
+    clean::cosine,
     pack::{
         self, Space, explain_no_space, finish,
         journal::{self, Journal},
