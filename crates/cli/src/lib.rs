@@ -7,7 +7,6 @@
 
 pub mod completions;
 mod exit;
-pub mod html;
 pub mod interrupt;
 mod log;
 pub mod number;

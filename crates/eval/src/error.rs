@@ -1,17 +1,15 @@
 //! What can go wrong between a data set on disk and its figures.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::{Path, PathBuf}};
 
 use pfc_binpack::PackError;
-use pfc_durable::{DurableError, FolderError, faults::is_of_system};
+use pfc_durable::{faults::is_of_system, DurableError, FolderError};
 use pfc_embeddings::EmbeddingError;
-use pfc_image::{ImageError, align::AlignError};
+use pfc_image::{align::AlignError, ImageError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
 use pfc_recordio::RecordError;
+use pfc_report::ReportError;
 use pfc_shard::ShardError;
 
 /// Why an evaluation failed.
@@ -122,11 +120,8 @@ pub enum EvalError {
     #[error(transparent)]
     Metric(#[from] MetricError),
     /// A chart cannot be drawn.
-    #[error("cannot draw the chart: {reason}")]
-    Plot {
-        /// What the drawing library says.
-        reason: String,
-    },
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// A file that is no result of ours.
     #[error("{}: not a result that can be read: {reason}", path.display())]
     Document {
@@ -297,6 +292,7 @@ impl EvalError {
             )),
             EvalError::Embeddings(error) => error.hint(),
             EvalError::Metric(error) => error.hint(),
+            EvalError::Report(error) => error.hint(),
             EvalError::Model(error) => error.hint(),
             EvalError::Durable(error) => error.hint(),
             EvalError::Folder(error) => error.hint(),

@@ -4,6 +4,7 @@
 
 mod cli;
 pub mod commands;
+mod document;
 mod error;
 pub mod faces;
 pub mod ijb;
@@ -11,8 +12,8 @@ pub mod images;
 pub mod megaface;
 pub mod nn;
 pub mod pairs;
-pub mod plot;
 pub mod protocols;
+mod rates;
 pub mod report;
 pub mod verification;
 pub mod worst;

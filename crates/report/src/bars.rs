@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use pfc_cli::html::escape;
+use crate::html::escape;
 
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 150.0;
@@ -12,8 +12,11 @@ const TOP: f64 = 14.0;
 /// How often values fall into each of some ranges of equal width.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
+    /// Where the first range begins.
     pub start: f64,
+    /// Width of a range.
     pub step: f64,
+    /// Values in each range.
     pub counts: Vec<u64>,
 }
 
@@ -47,7 +50,7 @@ pub fn draw(title: &str, unit: &str, before: &Histogram, after: &Histogram) -> S
     let width = WIDTH / n as f64;
     let mut svg = format!(
         "<figure><figcaption><b>{0}</b></figcaption>\n\
-         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\">\n",
+         <svg class=\"bars\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\">\n",
         escape(title)
     );
     for (class, histogram) in [("before", before), ("after", after)] {

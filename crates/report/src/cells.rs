@@ -1,25 +1,29 @@
 //! Tables of figures, as HTML.
 
-use pfc_cli::html::escape;
 use pfc_metrics::bootstrap::Interval;
 
-use crate::{
-    commands::table::{interval, percent},
-    verification::Figure,
-};
+use crate::html::escape;
 
-/// A table whose first column names the row; cells are HTML.
+/// A table whose first column names the row; cells are HTML. Columns are set to the right, as numbers
+/// are, but for those of text.
 #[derive(Debug, Default)]
 pub struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// Columns of text, the first of the table being 0.
+    texts: Vec<usize>,
 }
 
 impl Table {
     /// A table with these column titles, as text.
     pub fn new<S: AsRef<str>>(head: impl IntoIterator<Item = S>) -> Table {
         let head = head.into_iter().map(|title| escape(title.as_ref())).collect();
-        Table { head, rows: Vec::new() }
+        Table { head, rows: Vec::new(), texts: Vec::new() }
+    }
+
+    /// Sets these columns to the left, the first of the table being 0.
+    pub fn with_texts(self, columns: &[usize]) -> Table {
+        Table { texts: columns.to_vec(), ..self }
     }
 
     /// Adds a row: its name as text, its cells as HTML.
@@ -31,14 +35,16 @@ impl Table {
 
     /// The table, in a box that scrolls on its own where the page is narrow.
     pub fn html(&self) -> String {
-        let head: String =
-            self.head.iter().map(|title| format!("<th scope=\"col\">{title}</th>")).collect();
+        let class = |i: usize| if self.texts.contains(&i) { " class=\"text\"" } else { "" };
+        let title = |(i, title): (usize, &String)| format!("<th scope=\"col\"{}>{title}</th>", class(i));
+        let head: String = self.head.iter().enumerate().map(title).collect();
         let mut html = format!(
             "<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
         );
         for row in &self.rows {
             let (name, cells) = row.split_first().map_or(("", &[][..]), |(n, c)| (n.as_str(), c));
-            let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
+            let cell = |(i, cell): (usize, &String)| format!("<td{}>{cell}</td>", class(i));
+            let cells: String = (1..).zip(cells).map(cell).collect();
             html += &format!("<tr><th scope=\"row\">{name}</th>{cells}</tr>\n");
         }
         html + "</tbody></table></div>\n"
@@ -55,27 +61,21 @@ fn ends(of: Option<Interval>) -> String {
     of.map_or(String::new(), |_| format!("<small class=\"interval\">{}</small>", interval(of)))
 }
 
-/// A figure with its interval; a dash where there is none.
-pub fn figure(figure: Option<Figure>) -> String {
-    figure.map_or("–".to_owned(), |figure| share(figure.value, figure.interval, &[]))
+/// Both ends in percent as text; empty if there is none.
+pub fn interval(of: Option<Interval>) -> String {
+    of.map_or(String::new(), |Interval { low, high }| {
+        format!("{} – {}", percent(low), percent(high))
+    })
 }
 
-/// A figure that the set cannot give, and why.
-pub fn missing(why: &str) -> String {
-    "–".to_owned() + &small(&[why])
+/// A share in percent as text: two decimals, without the sign; a dash for no number.
+pub fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.2}", 100.0 * share) } else { "–".to_owned() }
 }
 
-fn small(notes: &[&str]) -> String {
+/// Remarks below a value.
+pub fn small(notes: &[&str]) -> String {
     notes.iter().map(|note| format!("<small>{}</small>", escape(note))).collect()
-}
-
-/// What a TAR rests on.
-pub fn rests_on(n_allowed: u64, finer_than_data: bool) -> String {
-    match n_allowed {
-        _ if finer_than_data => "finer than the data".to_owned(),
-        1 => "on 1 impostor".to_owned(),
-        n => format!("on {n} impostors"),
-    }
 }
 
 /// A dot on a line: the value in its interval, on an axis that all rows share.

@@ -1,4 +1,6 @@
-//! Foreign text on the programs' pages.
+//! Foreign text and pictures on pages.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
 
 /// `text` as text of HTML or SVG: characters that these give a meaning are replaced, and characters
 /// that turn the direction of text or end a line, which could fake other content.
@@ -16,6 +18,11 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// A JPEG as the address of a picture, so that a page needs no other file.
+pub fn data_uri(jpeg: &[u8]) -> String {
+    format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(jpeg))
 }
 
 #[cfg(test)]

@@ -1,37 +1,59 @@
-//! A page of HTML that needs nothing else.
+//! The frame of a page: head, style, headings.
 
 use std::fmt::Write;
 
-use pfc_cli::html::escape;
+use crate::html::escape;
 
-/// Colours for light and dark, a layout that fits a phone, and no script.
+/// Colours follow the reader's setting, the layout fits a phone, tables scroll on their own, and there is
+/// no script.
 const STYLE: &str = "
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1b1f;--pale:#5c5f66;--line:#d9dbe0;
---card:#f6f7f9;--before:#9aa4b5;--after:#2f6fde;--bad:#b3261e}
+--card:#f4f5f7;--before:#9aa4b5;--after:#2f6fde;--mark:#0072b2;--bad:#b3261e}
 @media(prefers-color-scheme:dark){:root{--paper:#16171a;--ink:#e8e9ec;--pale:#a2a6ae;
---line:#34363c;--card:#1f2125;--before:#5d6675;--after:#7aa7ff;--bad:#ff8a80}}
+--line:#34363c;--card:#1f2125;--before:#5d6675;--after:#7aa7ff;--mark:#56b4e9;--bad:#ff8a80}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:72rem;padding:1rem;background:var(--paper);color:var(--ink);
-font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem}
+body{margin:0 auto;max-width:80rem;padding:1rem;background:var(--paper);color:var(--ink);
+font:1rem/1.5 system-ui,sans-serif}
+h1{font-size:1.5rem;margin:.5rem 0}h3{font-size:1.05rem;margin:1.5rem 0 .3rem}
+h2{font-size:1.25rem;margin:2rem 0 .5rem;border-top:1px solid var(--line);padding-top:1rem}
 h2 small{color:var(--pale);font-weight:normal}
-p{margin:.4rem 0}.pale{color:var(--pale)}
+p{margin:.5rem 0;overflow-wrap:anywhere}.pale{color:var(--pale)}
+.note{font-size:.9rem;color:var(--pale);max-width:45rem}
+.warning{color:var(--bad);font-weight:600}
+nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem}a{color:var(--mark)}
 .scroll{overflow-x:auto}
-table{border-collapse:collapse;margin:.5rem 0;overflow-wrap:normal}
-th,td{padding:.25rem .75rem .25rem 0;text-align:left;border-bottom:1px solid var(--line)}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-.charts{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr))}
+table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}
+th,td{padding:.35rem .5rem;text-align:right;border-bottom:1px solid var(--line);
+vertical-align:top;white-space:nowrap}
+th.text,td.text{text-align:left;white-space:normal}
+tbody th,thead th:first-child{text-align:left;font-weight:600;position:sticky;left:0;
+background:var(--paper)}
+tbody th{min-width:7rem;max-width:14rem;white-space:normal;overflow-wrap:break-word}
+td small{display:block;color:var(--pale);white-space:normal}td .interval{white-space:nowrap}
+.whisker{width:120px;height:12px;display:block;margin-left:auto}
+.whisker line{stroke:var(--mark);stroke-width:2}.whisker circle{fill:var(--mark)}
+.charts{display:grid;gap:1rem;margin:1rem 0;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr))}
 figure{margin:0;padding:.75rem;background:var(--card);border-radius:.5rem}
-figcaption{font-size:.85rem;color:var(--pale)}
-svg{width:100%;height:auto;display:block}
-svg text{fill:var(--pale);font-size:11px;font-family:inherit}
+figcaption{font-size:.85rem;color:var(--pale);overflow-wrap:anywhere}
+figcaption b{color:var(--ink)}
+.charts svg{width:100%;height:auto;display:block}
+.bars text{fill:var(--pale);font-size:11px;font-family:inherit}
 .before{fill:var(--before)}.after{fill:var(--after)}
-.cases{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,15.5rem),1fr))}
-.pair{display:flex;gap:.25rem}.pair img{width:50%;max-width:112px;height:auto;border-radius:.25rem}
-.cases figcaption b{color:var(--ink)}
+details{margin:.5rem 0;background:var(--card);border-radius:.5rem;padding:.5rem .8rem}
+summary{cursor:pointer;font-weight:600}
+.cases{display:grid;gap:.75rem;margin:.8rem 0;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,15.5rem),1fr))}
+.cases figure{border:1px solid var(--line);background:var(--paper)}
+.cases figure.wrong{border-color:var(--bad);border-width:2px}
+.pair{display:flex;gap:.25rem}
+.pair img,.gone{width:50%;aspect-ratio:1;border-radius:.25rem}
+.pair img.small{max-width:112px;height:auto;aspect-ratio:auto}
+.gone{display:grid;place-items:center;background:var(--card);font-size:.75rem;padding:.3rem;
+overflow-wrap:anywhere;text-align:center}
 .action{display:inline-block;padding:0 .4rem;border-radius:.5rem;border:1px solid currentColor}
 .drop,.relabel,.merge{color:var(--bad)}
-nav{display:flex;flex-wrap:wrap;gap:.25rem 1rem}a{color:var(--after)}
+@media(max-width:40rem){tbody th{max-width:8rem;overflow-wrap:anywhere}}
 ";
 
 /// A page being written.
@@ -68,23 +90,6 @@ impl Page {
         let _ = writeln!(self.html, "<p class=\"pale\">{}</p>", escape(text));
     }
 
-    /// A table; columns named in `numbers` are set to the right.
-    pub fn table(&mut self, header: &[&str], numbers: &[usize], rows: &[Vec<String>]) {
-        let class = |i: usize| if numbers.contains(&i) { " class=\"n\"" } else { "" };
-        let cells = |tag: &str, row: &[String]| -> String {
-            let cell = |(i, text): (usize, &String)| {
-                format!("<{tag}{}>{}</{tag}>", class(i), escape(text))
-            };
-            row.iter().enumerate().map(cell).collect()
-        };
-        let header: Vec<String> = header.iter().map(|text| (*text).to_owned()).collect();
-        let _ = write!(self.html, "<div class=\"scroll\"><table><tr>{}</tr>", cells("th", &header));
-        for row in rows {
-            let _ = writeln!(self.html, "<tr>{}</tr>", cells("td", row));
-        }
-        self.html.push_str("</table></div>\n");
-    }
-
     /// The whole page.
     pub fn finish(mut self) -> String {
         self.html.push_str("</body></html>\n");
@@ -99,7 +104,8 @@ mod tests {
     #[test]
     fn names_cannot_become_markup() {
         let mut page = Page::new("</title><script>");
-        page.table(&["<b>"], &[0], &[vec!["<i>".into()]]);
+        page.heading("<b>", "<b>", "<i>");
+        page.paragraph("<i>");
         let html = page.finish();
         assert!(!html.contains("<script>") && !html.contains("<b>") && !html.contains("<i>"));
     }

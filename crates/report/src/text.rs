@@ -3,9 +3,10 @@
 use ab_glyph::{Font as _, FontRef, PxScale, ScaleFont, point};
 use image::{Rgb, RgbImage};
 
-use super::sheet::Font;
-
 /// The font of all text.
+pub type Font = FontRef<'static>;
+
+/// The font, which comes along.
 pub fn font() -> Font {
     FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT).expect("the font is a font")
 }

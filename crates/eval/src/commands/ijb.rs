@@ -7,20 +7,11 @@ use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{ijb::Pooling, roc::Far};
 use pfc_model::Embed;
 
-use super::{
-    document::{Document, Findings},
-    ijb_table,
-    pairs::parse_far,
-    protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
-    source::{Source, SourceArgs},
-};
+use super::{ijb_table, pairs::parse_far, protocol::{asked_to_stop, BootstrapArgs, CurveArgs}, source::{Source, SourceArgs}};
 use pfc_embeddings::{cache::LeftOut, write};
+use pfc_report::{chart::{self, PlotPath}};
 
-use crate::{
-    EvalError,
-    ijb::{self, Benchmark, Embedded, IjbReport, IjbSet},
-    plot::{self, PlotPath},
-};
+use crate::{document::{Document, Findings}, ijb::{self, Benchmark, Embedded, IjbReport, IjbSet}, EvalError};
 
 const AFTER_HELP: &str = "\
 Faces become templates as in the reference: embedding of the face plus that of its mirror image,
@@ -238,7 +229,7 @@ fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow:
 fn draw(args: &IjbArgs, report: &IjbReport) -> Result<(), EvalError> {
     let labels: Vec<String> =
         report.one_to_one.iter().map(|table| ijb_table::pooling(&table.pooling)).collect();
-    let curves: Vec<plot::Curve<'_>> = labels
+    let curves: Vec<chart::Curve<'_>> = labels
         .iter()
         .zip(&report.one_to_one)
         .map(|(label, table)| (label.as_str(), &table.roc[..], report.n_impostor as u64))
@@ -249,7 +240,7 @@ fn draw(args: &IjbArgs, report: &IjbReport) -> Result<(), EvalError> {
         let galleries = report.one_to_n.iter().flat_map(|search| &search.galleries);
         let cmcs: Vec<(&str, &[f64])> =
             galleries.map(|gallery| (gallery.name.as_str(), &gallery.cmc[..])).collect();
-        plot::cmc(plot::PROBES_FOUND, &cmcs).write(to)?;
+        chart::cmc(chart::PROBES_FOUND, &cmcs).write(to)?;
     }
     Ok(())
 }

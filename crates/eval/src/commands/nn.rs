@@ -6,19 +6,11 @@ use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{Rows, roc::Far};
 
-use super::{
-    document::{Document, Findings},
-    pairs::parse_far,
-    protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
-    table::{interval, percent, rate},
-};
+use super::{pairs::parse_far, protocol::{asked_to_stop, BootstrapArgs, CurveArgs}};
 use pfc_embeddings::FeatureFile;
+use pfc_report::{chart::Curve, interval, percent};
 
-use crate::{
-    EvalError,
-    nn::{self, Labels, NnReport, State},
-    plot::Curve,
-};
+use crate::{document::{Document, Findings}, nn::{self, Labels, NnReport, State}, rates::rate, EvalError};
 
 /// Compare all faces of a labelled set with each other: TAR down to FAR 1e-8, by group and of all
 ///

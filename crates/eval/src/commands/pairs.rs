@@ -7,19 +7,10 @@ use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::Embed;
 
-use super::{
-    document::{Document, Findings, SetResult},
-    model::ModelArgs,
-    protocol::{CurveArgs, asked_to_stop},
-    scores, table,
-};
-use crate::{
-    EvalError,
-    pairs::{CfpSplit, PairList},
-    plot,
-    verification::{self, Judged, Options, PairsSet},
-    worst::Source,
-};
+use super::{model::ModelArgs, protocol::{asked_to_stop, CurveArgs}, scores, table};
+use pfc_report::chart;
+
+use crate::{document::{Document, Findings, SetResult}, pairs::{CfpSplit, PairList}, verification::{self, Judged, Options, PairsSet}, worst::Source, EvalError};
 
 /// What every pair verification command takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -200,7 +191,7 @@ fn judge<E: Embed>(
 }
 
 fn draw(args: &JudgeArgs, results: &[SetResult]) -> Result<(), EvalError> {
-    let curves: Vec<plot::Curve<'_>> = results
+    let curves: Vec<chart::Curve<'_>> = results
         .iter()
         .filter(|result| !result.roc.is_empty())
         .map(|result| (result.figures.set.as_str(), &result.roc[..], result.figures.n_impostor))

@@ -15,12 +15,9 @@ use super::{
     GalleryRow, IjbReport, IjbSet, SearchList, SearchLists, SearchReport, TarRow, TarTable,
     TpirRow, Units,
 };
-use crate::{
-    EvalError,
-    plot::Histogram,
-    verification::Figure,
-    worst::{Source, Worst, WorstPair},
-};
+use pfc_report::chart::Histogram;
+
+use crate::{verification::Figure, worst::{Source, Worst, WorstPair}, EvalError};
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 400;

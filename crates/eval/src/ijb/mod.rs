@@ -10,6 +10,7 @@ mod report;
 pub use extract::embed;
 pub use judge::{Embedded, Judged, Options, judge};
 pub use meta::{FaceList, MetaPaths, PairList, SearchList, TemplateIndex};
+pub(crate) use report::pooling;
 pub use report::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable, TpirRow, Units};
 
 use std::path::{Path, PathBuf};

@@ -2,12 +2,9 @@
 
 use pfc_metrics::{bootstrap::Interval, ijb::Pooling, roc::RocPoint};
 use serde::{Deserialize, Serialize};
+use pfc_report::chart::Histogram;
 
-use crate::{
-    plot::Histogram,
-    verification::Figure,
-    worst::{Source, WorstPair},
-};
+use crate::{verification::Figure, worst::{Source, WorstPair}};
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -145,4 +142,16 @@ pub struct TpirRow {
     pub n_non_mated_allowed: u64,
     /// Whether `fpir` is less than one non-mated probe.
     pub finer_than_data: bool,
+}
+
+/// The options of a table in a few words.
+pub(crate) fn pooling(how: &Pooling) -> String {
+    let words = [
+        (how.flip, "flip"),
+        (how.unit_norm_faces, "unit-norm faces"),
+        (how.detector_score, "detector score"),
+        (how.unit_norm_media, "unit-norm media"),
+    ];
+    let words: Vec<&str> = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+    if words.is_empty() { "plain".to_owned() } else { words.join(", ") }
 }

@@ -8,12 +8,9 @@ use pfc_metrics::{
 };
 
 use super::{Gallery, GalleryRow, MegaFaceReport, Noises, ProbeList, Store, TarRow};
-use crate::{
-    EvalError,
-    plot::Histogram,
-    protocols::{differences, megaface as facts},
-    verification::Figure,
-};
+use pfc_report::chart::Histogram;
+
+use crate::{protocols::{differences, megaface as facts}, verification::Figure, EvalError};
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 200;

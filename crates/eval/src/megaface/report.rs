@@ -2,8 +2,9 @@
 
 use pfc_metrics::roc::RocPoint;
 use serde::{Deserialize, Serialize};
+use pfc_report::chart::Histogram;
 
-use crate::{plot::Histogram, verification::Figure};
+use crate::verification::Figure;
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,9 @@ use pfc_metrics::{
 use serde::{Deserialize, Serialize};
 
 use super::{Labels, State};
-use crate::{EvalError, plot::Histogram};
+use pfc_report::chart::Histogram;
+
+use crate::EvalError;
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 200;

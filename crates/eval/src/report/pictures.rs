@@ -1,20 +1,11 @@
 //! Faces as data URIs.
 
-use std::{
-    collections::HashMap,
-    io::Cursor,
-    path::{Component, Path, PathBuf},
-};
+use std::{collections::HashMap, io::Cursor, path::{Component, Path, PathBuf}};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+use image::{codecs::jpeg::JpegEncoder, ExtendedColorType};
+use pfc_report::html::data_uri;
 
-use crate::{
-    faces::{FACE_SIDE, IMAGE_BYTES_MAX, decode},
-    pack::Pack,
-    pairs::read_regular_file,
-    worst::Source,
-};
+use crate::{faces::{decode, FACE_SIDE, IMAGE_BYTES_MAX}, pack::Pack, pairs::read_regular_file, worst::Source};
 
 /// Enough to look at a face; the page stays small.
 const QUALITY: u8 = 85;
@@ -39,7 +30,7 @@ impl Pictures {
         JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
             .encode(&face.rgb, side, side, ExtendedColorType::Rgb8)
             .map_err(|error| error.to_string())?;
-        Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg.get_ref())))
+        Ok(data_uri(jpeg.get_ref()))
     }
 
     fn packed(&mut self, path: &Path, name: &str) -> Result<Vec<u8>, String> {

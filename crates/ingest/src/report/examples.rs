@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use pfc_cli::{html::escape, units};
+use pfc_cli::units;
+use pfc_report::{html::{data_uri, escape}, Page};
 use pfc_findings::{Decision, Run};
 use pfc_shard::Dataset;
 
-use super::{figures::words, page::Page};
+use super::figures::words;
 use crate::{IngestError, decisions::Named};
 
 /// What a finding means, by reason.
@@ -121,9 +121,9 @@ fn picture(html: &mut String, dataset: &Dataset, row: u64) -> Result<(), IngestE
     let (width, height) = (face.width, face.height);
     let _ = write!(
         html,
-        "<img loading=\"lazy\" width=\"{width}\" height=\"{height}\" alt=\"row {row}\" \
-         src=\"data:image/jpeg;base64,{}\">",
-        BASE64_STANDARD.encode(face.image)
+        "<img class=\"small\" loading=\"lazy\" width=\"{width}\" height=\"{height}\" alt=\"row {row}\" \
+         src=\"{}\">",
+        data_uri(face.image)
     );
     Ok(())
 }

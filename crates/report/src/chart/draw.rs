@@ -12,7 +12,7 @@ use plotters::{
 };
 
 use super::{Axis, Chart, Legend, Series, Shape};
-use crate::EvalError;
+use crate::ReportError;
 
 /// What the chart stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +33,13 @@ const COLOURS: [RGBColor; 6] = [
 const GRID: RGBColor = RGBColor(128, 128, 128);
 const FONT: &str = "sans-serif";
 
-pub(super) fn svg(chart: &Chart, size: (u32, u32), ground: Ground) -> Result<String, EvalError> {
+pub(super) fn svg(chart: &Chart, size: (u32, u32), ground: Ground) -> Result<String, ReportError> {
     let mut text = String::new();
     draw(chart, SVGBackend::with_string(&mut text, size).into_drawing_area(), ground, 1.0)?;
     Ok(text)
 }
 
-pub(super) fn rgb(chart: &Chart, size: (u32, u32), scale: f64) -> Result<Vec<u8>, EvalError> {
+pub(super) fn rgb(chart: &Chart, size: (u32, u32), scale: f64) -> Result<Vec<u8>, ReportError> {
     let mut pixels = vec![0; (size.0 * size.1 * 3) as usize];
     let backend = BitMapBackend::with_buffer(&mut pixels, size);
     draw(chart, backend.into_drawing_area(), Ground::White, scale)?;
@@ -61,10 +61,10 @@ fn draw<B: DrawingBackend>(
     area: DrawingArea<B, Shift>,
     ground: Ground,
     scale: f64,
-) -> Result<(), EvalError> {
+) -> Result<(), ReportError> {
     bring_font();
     try_draw(chart, &area, ground, scale)
-        .map_err(|error| EvalError::Plot { reason: error.to_string() })
+        .map_err(|error| ReportError::Draw { reason: error.to_string() })
 }
 
 fn try_draw<B: DrawingBackend>(

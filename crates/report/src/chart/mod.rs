@@ -9,7 +9,7 @@ pub use kinds::{Curve, Histogram, MATES_FOUND, PROBES_FOUND, cmc, det, histogram
 
 use std::{fmt, io::Cursor, path::PathBuf, str::FromStr};
 
-use crate::EvalError;
+use crate::ReportError;
 
 /// A chart, independent of the format it is drawn in.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,8 +99,8 @@ impl Chart {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Plot`] if it cannot be drawn, [`EvalError::Durable`] if not written.
-    pub fn write(&self, to: &PlotPath) -> Result<(), EvalError> {
+    /// [`ReportError::Draw`] if it cannot be drawn, [`ReportError::Durable`] if not written.
+    pub fn write(&self, to: &PlotPath) -> Result<(), ReportError> {
         let bytes = match to.format {
             Format::Svg => self.svg()?.into_bytes(),
             Format::Png => self.png()?,
@@ -112,8 +112,8 @@ impl Chart {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Plot`].
-    pub fn svg(&self) -> Result<String, EvalError> {
+    /// [`ReportError::Draw`].
+    pub fn svg(&self) -> Result<String, ReportError> {
         draw::svg(self, SIZE, draw::Ground::White)
     }
 
@@ -122,13 +122,13 @@ impl Chart {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Plot`].
-    pub fn inline_svg(&self) -> Result<String, EvalError> {
+    /// [`ReportError::Draw`].
+    pub fn inline_svg(&self) -> Result<String, ReportError> {
         // Smaller than on file, so that text stays readable on a phone.
         const INLINE: (u32, u32) = (400, 300);
         let svg = draw::svg(self, INLINE, draw::Ground::Clear)?;
         let size = format!("width=\"{}\" height=\"{}\"", INLINE.0, INLINE.1);
-        let role = format!("role=\"img\" aria-label=\"{}\"", pfc_cli::html::escape(&self.title));
+        let role = format!("role=\"img\" aria-label=\"{}\"", crate::html::escape(&self.title));
         Ok(svg.replacen(&size, &role, 1).replace("#000000", "currentColor"))
     }
 
@@ -136,17 +136,17 @@ impl Chart {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Plot`].
-    pub fn png(&self) -> Result<Vec<u8>, EvalError> {
+    /// [`ReportError::Draw`].
+    pub fn png(&self) -> Result<Vec<u8>, ReportError> {
         let (width, height) = (SIZE.0 * PNG_SCALE, SIZE.1 * PNG_SCALE);
         let pixels = draw::rgb(self, (width, height), f64::from(PNG_SCALE))?;
         let image = image::RgbImage::from_raw(width, height, pixels).ok_or_else(|| {
-            EvalError::Plot { reason: "the bitmap has the wrong size".to_owned() }
+            ReportError::Draw { reason: "the bitmap has the wrong size".to_owned() }
         })?;
         let mut png = Cursor::new(Vec::new());
         image
             .write_to(&mut png, image::ImageFormat::Png)
-            .map_err(|error| EvalError::Plot { reason: error.to_string() })?;
+            .map_err(|error| ReportError::Draw { reason: error.to_string() })?;
         Ok(png.into_inner())
     }
 }

@@ -1,0 +1,24 @@
+//! Cells of tables of figures, as HTML.
+
+use pfc_report::{share, small};
+
+use crate::verification::Figure;
+
+/// A figure with its interval; a dash where there is none.
+pub fn figure(figure: Option<Figure>) -> String {
+    figure.map_or("–".to_owned(), |figure| share(figure.value, figure.interval, &[]))
+}
+
+/// A figure that the set cannot give, and why.
+pub fn missing(why: &str) -> String {
+    "–".to_owned() + &small(&[why])
+}
+
+/// What a TAR rests on.
+pub fn rests_on(n_allowed: u64, finer_than_data: bool) -> String {
+    match n_allowed {
+        _ if finer_than_data => "finer than the data".to_owned(),
+        1 => "on 1 impostor".to_owned(),
+        n => format!("on {n} impostors"),
+    }
+}
