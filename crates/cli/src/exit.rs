@@ -10,7 +10,7 @@ use std::{
 use clap::Parser;
 
 use crate::{
-    Verbosity, init_log,
+    Hinted, Verbosity, init_log,
     interrupt::{self, Signal},
     print_text,
 };
@@ -28,28 +28,6 @@ pub enum Outcome {
 
 /// Looks for the way out in one error of a chain; [`hint_of`] makes one per error type.
 pub type HintFinder = fn(&(dyn Error + 'static)) -> Option<String>;
-
-/// An error that carries its own way out, for faults found in `main` itself.
-#[derive(Debug)]
-pub struct Hinted {
-    message: String,
-    hint: String,
-}
-
-impl Hinted {
-    /// `message` says what is wrong, `hint` what to do about it; neither ends in a full stop.
-    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Hinted {
-        Hinted { message: message.into(), hint: hint.into() }
-    }
-}
-
-impl fmt::Display for Hinted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for Hinted {}
 
 /// A finder for errors of type `E`, from its own `hint` function.
 ///

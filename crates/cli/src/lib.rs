@@ -7,6 +7,7 @@
 
 pub mod completions;
 mod exit;
+mod hint;
 pub mod interrupt;
 mod log;
 pub mod number;
@@ -14,7 +15,8 @@ mod output;
 mod progress;
 pub mod units;
 
-pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of, program};
+pub use exit::{HintFinder, Outcome, exit, hint_of, program};
+pub use hint::Hinted;
 pub use log::{Verbosity, init_log};
 pub use output::{
     Format, Stdout, divert_stdout, print_json, print_table, print_text, stdout, table, tell,

@@ -116,6 +116,39 @@ impl AtomicDir {
     }
 }
 
+impl OwnedDir {
+    /// A new folder beside this one that takes its name once [committed](AtomicDir::commit). What a
+    /// killed process left there is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError::Foreign`] if somebody else's folder has the temporary name, or
+    /// [`FolderError::Durable`].
+    pub fn begin(self) -> Result<AtomicDir, FolderError> {
+        self.remove_left()?;
+        self.resume().map(AtomicDir::fleeting)
+    }
+
+    /// As [`begin`](OwnedDir::begin), but with all that a killed or failed process left there; the
+    /// folder outlives its process until it is committed or [discarded](AtomicDir::discard).
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](OwnedDir::begin).
+    pub fn resume(mut self) -> Result<AtomicDir, FolderError> {
+        let beside = self.check_beside()?;
+        self.fill_lock()?;
+        match fs::create_dir(&beside) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                made.map_err(DurableError::at("create", self.path()))?;
+                crate::sync_dir(parent(&beside))?;
+            }
+        }
+        Ok(AtomicDir::new(self, beside))
+    }
+}
+
 impl Drop for AtomicDir {
     fn drop(&mut self) {
         if !self.stays {

@@ -9,6 +9,7 @@ use arrow_array::{
     Array, FixedSizeListArray, Float16Array, Float32Array, Float64Array, ListArray, RecordBatch,
     StringArray,
 };
+use pfc_durable::faults::catch;
 use pfc_sources::ArrowFile;
 
 use crate::{
@@ -19,8 +20,7 @@ use crate::{
 /// Copies the column to a file of f32 rows without a name. A reader that panics counts as one that
 /// failed: the library slices by lengths that the file states.
 pub fn open(file: &File) -> Result<Parts, String> {
-    let guarded = std::panic::AssertUnwindSafe(|| copy(file));
-    std::panic::catch_unwind(guarded).unwrap_or_else(|_| Err("it is damaged".into()))
+    catch(|| copy(file)).unwrap_or_else(|panic| Err(format!("it is damaged: {panic}")))
 }
 
 fn copy(file: &File) -> Result<Parts, String> {

@@ -3,10 +3,18 @@
 use std::path::Path;
 
 use pfc_metrics::roc::RocPoint;
-use serde::{Deserialize, Serialize};
 use pfc_report::chart::Histogram;
+use serde::{Deserialize, Serialize};
 
-use crate::{ijb::IjbReport, megaface::MegaFaceReport, nn::NnReport, pairs::read_regular_file, verification::{Judged, PairsSet, VerificationReport}, worst::{Source, Worst, WorstPair}, EvalError};
+use crate::{
+    EvalError,
+    ijb::IjbReport,
+    megaface::MegaFaceReport,
+    nn::NnReport,
+    pairs::read_regular_file,
+    verification::{Judged, PairsSet, VerificationReport},
+    worst::{Source, Worst, WorstPair},
+};
 
 /// Version of the layout below; a reader refuses a newer one.
 ///

@@ -1,11 +1,14 @@
 //! What can go wrong between a data set on disk and its figures.
 
-use std::{io, path::{Path, PathBuf}};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use pfc_binpack::PackError;
-use pfc_durable::{faults::is_of_system, DurableError, FolderError};
+use pfc_durable::{DurableError, FolderError, faults::is_of_system};
 use pfc_embeddings::EmbeddingError;
-use pfc_image::{align::AlignError, ImageError};
+use pfc_image::{ImageError, align::AlignError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
 use pfc_recordio::RecordError;

@@ -36,7 +36,8 @@ impl Table {
     /// The table, in a box that scrolls on its own where the page is narrow.
     pub fn html(&self) -> String {
         let class = |i: usize| if self.texts.contains(&i) { " class=\"text\"" } else { "" };
-        let title = |(i, title): (usize, &String)| format!("<th scope=\"col\"{}>{title}</th>", class(i));
+        let title =
+            |(i, title): (usize, &String)| format!("<th scope=\"col\"{}>{title}</th>", class(i));
         let head: String = self.head.iter().enumerate().map(title).collect();
         let mut html = format!(
             "<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"

@@ -6,7 +6,7 @@ use pfc_durable::DurableError;
 
 use crate::{
     DatasetSpec, FileEntry, IDENTITIES_FILE, IdentityNames, MANIFEST_FILE, Manifest,
-    QUARANTINE_FILE, ShardEntry, ShardError, hash::file_checksum, identities, manifest::FORMAT,
+    QUARANTINE_FILE, ShardEntry, ShardError, format::FORMAT, hash::file_checksum, identities,
 };
 
 /// Makes a data set of finished shards in `dir`: writes the table of identities, and the manifest

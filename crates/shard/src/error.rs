@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use arrow_schema::ArrowError;
 use pfc_durable::DurableError;
 
-use crate::{Checksum, ImageSize, MANIFEST_FILE, manifest::FORMAT};
+use crate::{
+    ImageSize,
+    format::{FORMAT, MANIFEST_FILE},
+    hash::Checksum,
+};
 
 /// A data set that cannot be read or written. Rows are counted from 0.
 #[derive(Debug, thiserror::Error)]

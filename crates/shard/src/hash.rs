@@ -14,8 +14,6 @@ use pfc_durable::DurableError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::ShardError;
-
 /// XXH3-128 of `bytes` with seed 0; equal hashes mean equal images.
 pub fn content_hash(bytes: &[u8]) -> u128 {
     xxh3_128(bytes)
@@ -104,11 +102,11 @@ impl<W: io::Write> io::Write for HashingWriter<W> {
 ///
 /// # Errors
 ///
-/// [`ShardError::Durable`] if the file cannot be read.
+/// [`DurableError`] if the file cannot be read.
 pub fn file_checksum(
     path: &Path,
     mut on_progress: impl FnMut(u64),
-) -> Result<Checksum, ShardError> {
+) -> Result<Checksum, DurableError> {
     let failed = |source| DurableError::at("read", path)(source);
     let mut file = File::open(path).map_err(failed)?;
     let mut hasher = Xxh3::new();
@@ -118,7 +116,7 @@ pub fn file_checksum(
             Ok(0) => return Ok(Checksum(hasher.digest128())),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(failed(e).into()),
+            Err(e) => return Err(failed(e)),
         };
         hasher.update(&buffer[..n]);
         on_progress(n as u64);

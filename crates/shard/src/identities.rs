@@ -10,9 +10,8 @@ use arrow_buffer::OffsetBuffer;
 use arrow_schema::ArrowError;
 
 use crate::{
-    Checksum, FileEntry, IDENTITIES_FILE, Manifest, ShardError, dataset::check_size,
-    hash::content_hash, ipc, ipc_writer::IpcWriter, mmap, names::IdentityNames, schema,
-    table::column,
+    Checksum, FileEntry, IDENTITIES_FILE, Manifest, ShardError, hash::content_hash, ipc,
+    ipc_writer::IpcWriter, mmap, mmap::check_size, names::IdentityNames, schema, table::column,
 };
 
 /// A record batch of the table ends at so many identities, or bytes of names.

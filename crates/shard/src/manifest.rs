@@ -11,26 +11,12 @@ use pfc_durable::DurableError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Checksum, ImageSize, ShardError,
-    dataset::check_size,
-    hash::file_checksum,
+    ImageSize, ShardError,
+    format::{FORMAT, MANIFEST_FILE, SHARDS_DIR},
+    hash::{Checksum, file_checksum},
+    mmap::check_size,
     sealed::{self, check_manifest},
 };
-
-/// Name of the manifest in a data set's folder.
-pub const MANIFEST_FILE: &str = "dataset.json";
-
-/// Name of the table of identities in a data set's folder.
-pub const IDENTITIES_FILE: &str = "identities.arrow";
-
-/// Name of the list of what was left out, in a data set's folder.
-pub const QUARANTINE_FILE: &str = "quarantine.jsonl";
-
-/// Folder of the shards in a data set's folder.
-pub const SHARDS_DIR: &str = "shards";
-
-/// The format this crate writes, and the only one it reads.
-pub const FORMAT: u32 = 1;
 
 /// The content of `dataset.json`, whose last field is the checksum of all text before it (see
 /// [`sealed::manifest`]); data sets of earlier versions have none.

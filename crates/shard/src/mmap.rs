@@ -1,6 +1,6 @@
-//! Files of a data set as memory.
+//! Files that a manifest lists: their size, and their bytes as memory.
 
-use std::{io, path::Path};
+use std::{fs, io, path::Path};
 
 use arrow_buffer::Buffer;
 use pfc_durable::DurableError;
@@ -23,5 +23,14 @@ pub(crate) fn listed(error: DurableError) -> ShardError {
     match error.source.kind() {
         io::ErrorKind::NotFound => ShardError::MissingFile { path: error.path },
         _ => error.into(),
+    }
+}
+
+/// Checks that a listed file exists and has its size.
+pub(crate) fn check_size(path: &Path, expected: u64) -> Result<(), ShardError> {
+    let found = fs::metadata(path).map_err(|e| listed(DurableError::at("look at", path)(e)))?.len();
+    match found == expected {
+        true => Ok(()),
+        false => Err(ShardError::FileSize { path: path.to_path_buf(), found, expected }),
     }
 }

@@ -12,8 +12,9 @@ use rayon::prelude::*;
 
 use crate::{
     Checksum, Face, FileEntry, Identities, Manifest, SHARDS_DIR, Shard, ShardEntry, ShardError,
-    dataset::{check_size, open_listed},
+    dataset::open_listed,
     hash::{content_hash, file_checksum},
+    mmap::check_size,
 };
 
 /// Findings kept per file; the rest are counted. Whoever sees a thousand needs the file replaced.

@@ -7,11 +7,20 @@ use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{ijb::Pooling, roc::Far};
 use pfc_model::Embed;
 
-use super::{ijb_table, pairs::parse_far, protocol::{asked_to_stop, BootstrapArgs, CurveArgs}, source::{Source, SourceArgs}};
+use super::{
+    ijb_table,
+    pairs::parse_far,
+    protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
+    source::{Source, SourceArgs},
+};
 use pfc_embeddings::{cache::LeftOut, write};
-use pfc_report::{chart::{self, PlotPath}};
+use pfc_report::chart::{self, PlotPath};
 
-use crate::{document::{Document, Findings}, ijb::{self, Benchmark, Embedded, IjbReport, IjbSet}, EvalError};
+use crate::{
+    EvalError,
+    document::{Document, Findings},
+    ijb::{self, Benchmark, Embedded, IjbReport, IjbSet},
+};
 
 const AFTER_HELP: &str = "\
 Faces become templates as in the reference: embedding of the face plus that of its mirror image,

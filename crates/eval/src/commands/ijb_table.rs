@@ -5,7 +5,11 @@ use std::io;
 use pfc_metrics::ijb::Pooling;
 use pfc_report::{interval, percent};
 
-use crate::{ijb::{pooling, GalleryRow, IjbReport, SearchReport, TarTable, Units}, rates::rate, verification::Figure};
+use crate::{
+    ijb::{GalleryRow, IjbReport, SearchReport, TarTable, Units, pooling},
+    rates::rate,
+    verification::Figure,
+};
 
 /// Prints all tables to standard output.
 ///

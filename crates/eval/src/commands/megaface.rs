@@ -7,10 +7,27 @@ use pfc_cli::{Outcome, Progress};
 use pfc_findings::Reading;
 use pfc_metrics::roc::Far;
 
-use super::{megaface_features::{self as features, CleanArgs, EmbedArgs}, megaface_set::SetArgs, pairs::parse_far, protocol::{asked_to_stop, BootstrapArgs, CurveArgs}};
-use pfc_report::{chart::{self, Curve, PlotPath}, interval, percent};
+use super::{
+    megaface_features::{self as features, CleanArgs, EmbedArgs},
+    megaface_set::SetArgs,
+    pairs::parse_far,
+    protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
+};
+use pfc_report::{
+    chart::{self, Curve, PlotPath},
+    interval, percent,
+};
 
-use crate::{document::{Document, Findings}, megaface::{self, is_dataset, read_noises, Gallery, MegaFaceReport, MegaFaceSet, Noises, ProbeList, Store}, rates::rate, verification::Figure, EvalError};
+use crate::{
+    EvalError,
+    document::{Document, Findings},
+    megaface::{
+        self, Gallery, MegaFaceReport, MegaFaceSet, Noises, ProbeList, Store, is_dataset,
+        read_noises,
+    },
+    rates::rate,
+    verification::Figure,
+};
 
 /// Judge a model on MegaFace, with the files of its devkit
 #[derive(Debug, Clone, clap::Args)]
@@ -130,7 +147,7 @@ fn draw(args: &ScoreArgs, report: &MegaFaceReport) -> Result<(), EvalError> {
     let Some(to) = &args.cmc else { return Ok(()) };
     let cmcs: Vec<(&str, &[f64])> =
         galleries().map(|(name, gallery)| (name, &gallery.cmc[..])).collect();
-    chart::cmc(chart::MATES_FOUND, &cmcs).write(to)
+    Ok(chart::cmc(chart::MATES_FOUND, &cmcs).write(to)?)
 }
 
 fn print(report: &MegaFaceReport) -> std::io::Result<()> {

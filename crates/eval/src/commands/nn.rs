@@ -6,11 +6,19 @@ use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{Rows, roc::Far};
 
-use super::{pairs::parse_far, protocol::{asked_to_stop, BootstrapArgs, CurveArgs}};
+use super::{
+    pairs::parse_far,
+    protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
+};
 use pfc_embeddings::FeatureFile;
 use pfc_report::{chart::Curve, interval, percent};
 
-use crate::{document::{Document, Findings}, nn::{self, Labels, NnReport, State}, rates::rate, EvalError};
+use crate::{
+    EvalError,
+    document::{Document, Findings},
+    nn::{self, Labels, NnReport, State},
+    rates::rate,
+};
 
 /// Compare all faces of a labelled set with each other: TAR down to FAR 1e-8, by group and of all
 ///

@@ -7,10 +7,20 @@ use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::Embed;
 
-use super::{model::ModelArgs, protocol::{asked_to_stop, CurveArgs}, scores, table};
+use super::{
+    model::ModelArgs,
+    protocol::{CurveArgs, asked_to_stop},
+    scores, table,
+};
 use pfc_report::chart;
 
-use crate::{document::{Document, Findings, SetResult}, pairs::{CfpSplit, PairList}, verification::{self, Judged, Options, PairsSet}, worst::Source, EvalError};
+use crate::{
+    EvalError,
+    document::{Document, Findings, SetResult},
+    pairs::{CfpSplit, PairList},
+    verification::{self, Judged, Options, PairsSet},
+    worst::Source,
+};
 
 /// What every pair verification command takes.
 #[derive(Debug, Clone, clap::Args)]

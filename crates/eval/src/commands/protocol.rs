@@ -1,7 +1,7 @@
 //! What several commands share.
 
 use pfc_metrics::bootstrap::Bootstrap;
-use pfc_report::{chart::{self, Curve, Histogram, PlotPath}};
+use pfc_report::chart::{self, Curve, Histogram, PlotPath};
 
 use crate::EvalError;
 

@@ -5,7 +5,11 @@ use std::io;
 use pfc_metrics::bootstrap::Interval;
 use pfc_report::percent;
 
-use crate::{pairs::Protocol, rates::rate, verification::{Figure, PeopleFrom, TarRow, VerificationReport}};
+use crate::{
+    pairs::Protocol,
+    rates::rate,
+    verification::{Figure, PeopleFrom, TarRow, VerificationReport},
+};
 
 /// Prints the figures to standard output.
 ///

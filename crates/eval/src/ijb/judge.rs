@@ -17,7 +17,11 @@ use super::{
 };
 use pfc_report::chart::Histogram;
 
-use crate::{verification::Figure, worst::{Source, Worst, WorstPair}, EvalError};
+use crate::{
+    EvalError,
+    verification::Figure,
+    worst::{Source, Worst, WorstPair},
+};
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 400;

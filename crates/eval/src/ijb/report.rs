@@ -1,10 +1,13 @@
 //! What a run on IJB-B or IJB-C found, as it is printed and written to JSON.
 
 use pfc_metrics::{bootstrap::Interval, ijb::Pooling, roc::RocPoint};
-use serde::{Deserialize, Serialize};
 use pfc_report::chart::Histogram;
+use serde::{Deserialize, Serialize};
 
-use crate::{verification::Figure, worst::{Source, WorstPair}};
+use crate::{
+    verification::Figure,
+    worst::{Source, WorstPair},
+};
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,11 @@ use pfc_metrics::{
 use super::{Gallery, GalleryRow, MegaFaceReport, Noises, ProbeList, Store, TarRow};
 use pfc_report::chart::Histogram;
 
-use crate::{protocols::{differences, megaface as facts}, verification::Figure, EvalError};
+use crate::{
+    EvalError,
+    protocols::{differences, megaface as facts},
+    verification::Figure,
+};
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 200;

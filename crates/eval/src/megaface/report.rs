@@ -1,8 +1,8 @@
 //! What a run on MegaFace found, as it is printed and written to JSON.
 
 use pfc_metrics::roc::RocPoint;
-use serde::{Deserialize, Serialize};
 use pfc_report::chart::Histogram;
+use serde::{Deserialize, Serialize};
 
 use crate::verification::Figure;
 

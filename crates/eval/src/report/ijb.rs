@@ -1,9 +1,19 @@
 //! IJB-B and IJB-C.
 
-use super::{cells::{figure, rests_on}, different_rates, pictures::Pictures, section::{charts, curves, incomplete, scores, summary, worst}, Entry};
-use pfc_report::{chart, percent, share, Table};
+use super::{
+    Entry,
+    cells::{figure, rests_on},
+    different_rates,
+    pictures::Pictures,
+    section::{charts, curves, incomplete, scores, summary, worst},
+};
+use pfc_report::{Table, chart, percent, share};
 
-use crate::{ijb::{pooling, GalleryRow, IjbReport, SearchReport, TarRow, TarTable}, rates::rate, EvalError};
+use crate::{
+    EvalError,
+    ijb::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable, pooling},
+    rates::rate,
+};
 
 type Ijb<'a> = Entry<&'a IjbReport>;
 

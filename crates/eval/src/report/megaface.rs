@@ -1,9 +1,18 @@
 //! `MegaFace`.
 
-use super::{cells::{figure, rests_on}, different_rates, section::{charts, curves, incomplete, scores, summary}, Entry};
-use pfc_report::{chart, share, Table};
+use super::{
+    Entry,
+    cells::{figure, rests_on},
+    different_rates,
+    section::{charts, curves, incomplete, scores, summary},
+};
+use pfc_report::{Table, chart, share};
 
-use crate::{megaface::{GalleryRow, MegaFaceReport}, rates::rate, EvalError};
+use crate::{
+    EvalError,
+    megaface::{GalleryRow, MegaFaceReport},
+    rates::rate,
+};
 
 type MegaFace<'a> = Entry<&'a MegaFaceReport>;
 

@@ -14,7 +14,13 @@ mod section;
 use std::collections::BTreeMap;
 
 use self::pictures::Pictures;
-use crate::{document::{Document, Findings, SetResult}, ijb::IjbReport, megaface::MegaFaceReport, nn::NnReport, EvalError};
+use crate::{
+    EvalError,
+    document::{Document, Findings, SetResult},
+    ijb::IjbReport,
+    megaface::MegaFaceReport,
+    nn::NnReport,
+};
 
 /// One model's result on one benchmark.
 #[derive(Debug, Clone)]

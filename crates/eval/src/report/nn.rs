@@ -1,9 +1,18 @@
 //! N:N.
 
-use super::{cells::{missing, rests_on}, different_rates, section::{charts, curves, scores, summary}, Entry};
-use pfc_report::{chart, share, Table};
+use super::{
+    Entry,
+    cells::{missing, rests_on},
+    different_rates,
+    section::{charts, curves, scores, summary},
+};
+use pfc_report::{Table, chart, share};
 
-use crate::{nn::{GroupRow, NnReport, TarRow}, rates::rate, EvalError};
+use crate::{
+    EvalError,
+    nn::{GroupRow, NnReport, TarRow},
+    rates::rate,
+};
 
 type Nn<'a> = Entry<&'a NnReport>;
 

@@ -2,10 +2,16 @@
 
 use pfc_metrics::bootstrap::Interval;
 
-use super::{cells::{figure, missing, rests_on}, different_rates, pictures::Pictures, section::{charts, curves, scores, worst}, Entry};
-use pfc_report::{chart, html::escape, percent, share, whisker, Table};
+use super::{
+    Entry,
+    cells::{figure, missing, rests_on},
+    different_rates,
+    pictures::Pictures,
+    section::{charts, curves, scores, worst},
+};
+use pfc_report::{Table, chart, html::escape, percent, share, whisker};
 
-use crate::{document::SetResult, pairs::Protocol, rates::rate, verification::TarRow, EvalError};
+use crate::{EvalError, document::SetResult, pairs::Protocol, rates::rate, verification::TarRow};
 
 type Pairs<'a> = Entry<&'a SetResult>;
 

@@ -1,11 +1,20 @@
 //! Faces as data URIs.
 
-use std::{collections::HashMap, io::Cursor, path::{Component, Path, PathBuf}};
+use std::{
+    collections::HashMap,
+    io::Cursor,
+    path::{Component, Path, PathBuf},
+};
 
-use image::{codecs::jpeg::JpegEncoder, ExtendedColorType};
+use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use pfc_report::html::data_uri;
 
-use crate::{faces::{decode, FACE_SIDE, IMAGE_BYTES_MAX}, pack::Pack, pairs::read_regular_file, worst::Source};
+use crate::{
+    faces::{FACE_SIDE, IMAGE_BYTES_MAX, decode},
+    pack::Pack,
+    pairs::read_regular_file,
+    worst::Source,
+};
 
 /// Enough to look at a face; the page stays small.
 const QUALITY: u8 = 85;

@@ -1,10 +1,15 @@
 //! What sections of all kinds show: summaries, charts, and the pairs judged worst.
 
-
 use super::pictures::Pictures;
-use pfc_report::{chart::{self, Chart, Curve, Histogram}, html::escape};
+use pfc_report::{
+    chart::{self, Chart, Curve, Histogram},
+    html::escape,
+};
 
-use crate::{worst::{Source, WorstPair}, EvalError};
+use crate::{
+    EvalError,
+    worst::{Source, WorstPair},
+};
 
 /// What was judged, in a sentence; with a warning where results of one name differ in it.
 pub fn summary(texts: impl Iterator<Item = String>) -> String {

@@ -1,12 +1,21 @@
 //! A list of pairs with its images in memory.
 
-use std::{collections::HashMap, ops::Range, path::{Path, PathBuf}};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use pfc_metrics::union::Union;
 use pfc_model::{Embed, MirroredEmbeddings};
 use serde::{Deserialize, Serialize};
 
-use crate::{faces::{warn_of_changes, Faces, IMAGE_BYTES_MAX}, pack::Pack, pairs::{read_regular_file, ImageName, Pair, PairList, Protocol}, EvalError};
+use crate::{
+    EvalError,
+    faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
+    pack::Pack,
+    pairs::{ImageName, Pair, PairList, Protocol, read_regular_file},
+};
 
 /// Images embedded between two looks at the clock and at Ctrl-C.
 const BATCH: usize = 128;

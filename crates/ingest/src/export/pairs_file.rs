@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs::File, io::Read, path::Path};
 
-use super::{ExportError, Feed, bin::Pair};
+use super::{ExportError, Feed, pairs::Pair};
 use pfc_image::has_image_extension;
 
 /// A list of ten million pairs.

@@ -209,7 +209,10 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
                     "the embeddings of {} have {} numbers, those of {name} {}",
                     first.name, dims[0], dims[1]
                 );
-                return Err(IngestError::Options { what, hint: "embed both with the same network" });
+                return Err(IngestError::Options {
+                    what,
+                    hint: "embed both with the same network",
+                });
             }
         }
         parts.push(Part { name, view, runs, embeddings, first_row, first_label });

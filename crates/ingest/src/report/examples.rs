@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use pfc_cli::units;
-use pfc_report::{html::{data_uri, escape}, Page};
 use pfc_findings::{Decision, Run};
+use pfc_report::{
+    Page,
+    html::{data_uri, escape},
+};
 use pfc_shard::Dataset;
 
 use super::figures::words;

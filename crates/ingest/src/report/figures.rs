@@ -2,10 +2,17 @@
 
 use pfc_cli::units;
 use pfc_findings::{Run, State};
-use pfc_report::{bars::{draw, Histogram}, html::escape, Page, Table};
+use pfc_report::{
+    Page, Table,
+    bars::{Histogram, draw},
+    html::escape,
+};
 use pfc_shard::{Dataset, Face};
 
-use crate::{clean::{brief, tally}, IngestError};
+use crate::{
+    IngestError,
+    clean::{brief, tally},
+};
 
 const BINS: usize = 40;
 

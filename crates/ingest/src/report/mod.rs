@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use pfc_cli::{print_json, units, Format, Outcome};
+use pfc_cli::{Format, Outcome, print_json, units};
 use pfc_report::Page;
 use serde::Serialize;
 
-use crate::{decisions, output, IngestError};
+use crate::{IngestError, decisions, output};
 
 /// Write a page about a data set and what cleaning found in it.
 ///

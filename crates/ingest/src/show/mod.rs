@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use pfc_cli::{print_json, units, Format, Outcome};
-use pfc_image::{encode_png, Pixels};
+use pfc_cli::{Format, Outcome, print_json, units};
+use pfc_image::{Pixels, encode_png};
 use pfc_report::sheet;
 use select::{Selection, Which};
 use serde::Serialize;
 
-use crate::{output, reading::ReadArgs, IngestError};
+use crate::{IngestError, output, reading::ReadArgs};
 
 /// Draw some faces of a data set on one sheet.
 ///

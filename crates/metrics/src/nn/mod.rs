@@ -6,9 +6,11 @@
 //! sample and lowered if it proves too high, which costs time and never accuracy.
 
 mod counts;
+mod group;
 mod pairs;
 mod result;
 
 pub use counts::KeyCounts;
+pub use group::Group;
 pub use pairs::{AllPairs, Labels, Tally};
-pub use result::{Group, Rates, TarAt};
+pub use result::{Rates, TarAt};

@@ -139,6 +139,16 @@ impl ShardRecord {
         }
     }
 
+    /// Counts its rows in `summary`.
+    pub fn count_in(&self, summary: &mut Summary) {
+        summary.images += self.passed_through + self.re_encoded;
+        summary.passed_through += self.passed_through;
+        summary.re_encoded += self.re_encoded;
+        summary.changes.merge(&self.changes);
+        summary.shards += u64::from(self.file.is_some());
+        summary.bytes += self.file.map_or(0, |file| file.bytes);
+    }
+
     /// As the manifest lists it.
     pub fn entry(&self) -> Option<ShardEntry> {
         let ShardFile { rows, bytes, checksum } = self.file?;

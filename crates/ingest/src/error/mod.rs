@@ -1,5 +1,7 @@
 //! What can keep a command from running, said so that the user knows where and what to do.
 
+mod pack;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -15,7 +17,8 @@ use pfc_recordio::RecordError;
 use pfc_shard::ShardError;
 use pfc_sources::SourceError;
 
-use crate::{landmarks::LandmarkError, pack::PackError};
+use crate::landmarks::LandmarkError;
+pub use pack::PackError;
 
 /// An input that cannot be read or an output that cannot be written.
 #[derive(Debug, thiserror::Error)]
