@@ -39,7 +39,7 @@ pub fn flags(
     options: &FlagOptions,
 ) -> Vec<Decision> {
     let judge = |s: &Signature| match flag {
-        Flag::Small => ("too_small", f32::from(s.detail), f32::from(options.min_detail)),
+        Flag::Small => ("too_small", f32::from(s.detail.get()), f32::from(options.min_detail)),
         Flag::Blurred => ("blurred", s.quality.sharpness, options.min_sharpness),
         Flag::Blank => ("blank", s.quality.contrast, options.min_contrast),
         Flag::Aspect => ("extreme_aspect", s.aspect, options.min_aspect),

@@ -1,10 +1,14 @@
-//! Passes that look at the images themselves.
+//! Passes that look at the images themselves. Each image is decoded once, for its [`Signature`].
 
-mod duplicates;
+mod bands;
+mod exact;
 mod flags;
+mod near;
 mod perceptual;
 mod signature;
 
-pub use duplicates::{NearOptions, exact, near};
+pub use bands::{Counts, Entry, groups};
+pub use exact::exact;
 pub use flags::{Flag, FlagOptions, flags};
-pub use signature::{Signature, signatures};
+pub use near::{NearOptions, near};
+pub use signature::{Signature, THUMBNAIL_SIDE, signatures};

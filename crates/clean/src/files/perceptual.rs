@@ -1,15 +1,21 @@
-//! A hash of what a picture looks like: equal or nearly so for the same picture encoded again.
+//! Hashes of what a picture looks like: equal or nearly so for the same picture encoded again.
 
 /// Side of the picture that is transformed.
 const SIDE: usize = 32;
 /// Lowest frequencies kept each way.
 const LOW: usize = 8;
 
-/// 64 bits: which of the 8×8 lowest frequencies of the luma, shrunk to 32×32, are above their
-/// median (the cosine-transform hash, pHash).
-pub fn perceptual_hash(luma: &[u8], width: usize, height: usize) -> u64 {
-    let small = shrink(luma, width, height, SIDE, SIDE);
-    let low = lowest_frequencies(&small);
+/// Hashes of a picture and of its mirror image, 64 bits each: which of the 8×8 lowest frequencies of
+/// the luma, shrunk to 32×32, are above their median (the cosine-transform hash, pHash).
+pub fn perceptual_hashes(luma: &[u8], width: usize, height: usize) -> [u64; 2] {
+    let low = lowest_frequencies(&shrink(luma, width, height, SIDE, SIDE));
+    // Waves across that turn their sign where left and right are exchanged have odd numbers.
+    let mirrored: Vec<f32> =
+        low.iter().enumerate().map(|(i, v)| if i % LOW % 2 == 1 { -v } else { *v }).collect();
+    [low, mirrored].map(|low| above_median(&low))
+}
+
+fn above_median(low: &[f32]) -> u64 {
     // The mean says how bright the picture is, not what is on it.
     let mut others = low[1..].to_vec();
     others.sort_by(f32::total_cmp);
@@ -84,9 +90,13 @@ mod tests {
             let at = (x / 14) as u32 * 8 + (y / 14) as u32 + seed;
             (at.wrapping_mul(2_654_435_761) >> 25) as f32 - 64.0
         };
-        let hash = perceptual_hash(&picture(|x, y| 128.0 + level(x, y, 1)), 112, 112);
-        let dimmer = perceptual_hash(&picture(|x, y| 100.0 + 0.7 * level(x, y, 1)), 112, 112);
-        let other = perceptual_hash(&picture(|x, y| 128.0 + level(y, x, 77)), 112, 112);
+        let hash_of = |picture: Vec<u8>| perceptual_hashes(&picture, 112, 112);
+        let [hash, mirrored] = hash_of(picture(|x, y| 128.0 + level(x, y, 1)));
+        let [dimmer, _] = hash_of(picture(|x, y| 100.0 + 0.7 * level(x, y, 1)));
+        let [other, _] = hash_of(picture(|x, y| 128.0 + level(y, x, 77)));
+        let [turned, back] = hash_of(picture(|x, y| 128.0 + level(111 - x, y, 1)));
+        assert!((mirrored ^ turned).count_ones() <= 2 && (back ^ hash).count_ones() <= 2);
+        assert!((hash ^ turned).count_ones() > 10);
         assert!((hash ^ dimmer).count_ones() <= 2, "{:064b}", hash ^ dimmer);
         assert!((hash ^ other).count_ones() > 10);
     }

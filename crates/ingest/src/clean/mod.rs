@@ -10,7 +10,7 @@ mod summary;
 use anyhow::Context;
 use pfc_clean::{
     Work, counts,
-    files::{self, Flag, Signature},
+    files::{self, Flag},
     identities,
 };
 use pfc_cli::{Outcome, print_json};
@@ -80,7 +80,7 @@ fn decide(
     work: &mut Work<'_>,
     known: &Questions,
 ) -> Result<Found, IngestError> {
-    let bounds = args.bounds();
+    let (bounds, flags) = (args.bounds(), args.flags());
     let mut all = Found { decisions: Vec::new(), n_known: 0 };
     let signatures = match passes.iter().any(|pass| pass.needs_images()) {
         true => {
@@ -100,16 +100,21 @@ fn decide(
     };
     for pass in passes {
         let (signatures, embeddings) = (signatures.as_deref(), embeddings.as_ref());
-        let flagged = |signatures: &[Option<Signature>], flag: Flag| {
-            files::flags(work, signatures, flag, &args.flags())
-        };
         let mut found = match (pass, signatures, embeddings) {
             (Pass::Exact, Some(signatures), _) => files::exact(work, signatures),
             (Pass::Near, Some(signatures), _) => files::near(work, signatures, &args.near())?,
-            (Pass::Small, Some(signatures), _) => flagged(signatures, Flag::Small),
-            (Pass::Blurred, Some(signatures), _) => flagged(signatures, Flag::Blurred),
-            (Pass::Blank, Some(signatures), _) => flagged(signatures, Flag::Blank),
-            (Pass::Aspect, Some(signatures), _) => flagged(signatures, Flag::Aspect),
+            (Pass::Small, Some(signatures), _) => {
+                files::flags(work, signatures, Flag::Small, &flags)
+            }
+            (Pass::Blurred, Some(signatures), _) => {
+                files::flags(work, signatures, Flag::Blurred, &flags)
+            }
+            (Pass::Blank, Some(signatures), _) => {
+                files::flags(work, signatures, Flag::Blank, &flags)
+            }
+            (Pass::Aspect, Some(signatures), _) => {
+                files::flags(work, signatures, Flag::Aspect, &flags)
+            }
             (Pass::Labels, _, Some(embeddings)) => identities::labels(work, embeddings, &bounds)?,
             (Pass::Outliers, _, Some(embeddings)) => {
                 identities::outliers(work, embeddings, &bounds)?

@@ -84,7 +84,8 @@ struct NearArgs {
     /// decide, nothing wrong (docs/cleaning.md)
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=7))]
     near_bits: u32,
-    /// near: mean difference of the pixels, in grey levels, up to which it is the same picture
+    /// near: mean difference of the pictures, shrunk to 14x14, in grey levels, up to which it is the
+    /// same picture
     #[arg(long, value_name = "LEVELS", default_value_t = 4.0, value_parser = within(0.0..=255.0f32))]
     near_levels: f32,
 }
@@ -300,8 +301,8 @@ impl Pass {
                  is a suspicion"
             }
             Pass::Near => {
-                "Drop images that look like a sharper one of their identity, as one encoded again. The \
-                 same across identities is a suspicion"
+                "Drop images that look like a sharper one of their identity, as one encoded again or \
+                 mirrored. The same across identities is a suspicion"
             }
             Pass::Small => "Drop images upscaled from fewer than --min-detail pixels per side",
             Pass::Blurred => "Drop images whose sharpness is below --min-sharpness",
