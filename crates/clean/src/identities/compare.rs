@@ -8,7 +8,7 @@ use std::{
 use pfc_cli::{Progress, interrupt};
 use pfc_metrics::{
     Rows,
-    near::{self, Near},
+    near::{self, Best, Near},
 };
 use pfc_shard::{Checksum, hash::content_hash};
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,9 @@ use crate::CleanError;
 
 /// Centres compared with all others between two looks at the clock and the user's wishes.
 const BLOCK: usize = 4096;
-/// Pairs kept at most: beyond, the bound is so low that it says nothing.
-const PAIRS_MAX: usize = 20_000_000;
+/// Pairs kept of a centre. One person is in a few identities; whoever is like more of them is kept with
+/// those that he is most like, and no identity loses its pairs to others. 384 bytes an identity at most.
+const BEST: usize = 32;
 /// Work that a kill may cost. Saving more often would cost more than that is worth.
 const SAVED_EVERY: Duration = Duration::from_secs(30);
 
@@ -70,12 +71,14 @@ pub struct Standing {
     pairs: Vec<(u32, u32, f32)>,
 }
 
-/// Every pair of `centres` with a product above `threshold`, by (a, b); at most 20 million.
+/// Pairs of `centres` with a product above `threshold`, by (a, b): those that are among the 32 best of
+/// one of the two.
 ///
 /// * `centres`: `[G, D]`
+/// * `allowed`: whether two centres may be a pair
 /// * `keeper`: keeps what is done every half minute, and on interrupts
 ///
-/// D·G² operations; memory for the pairs.
+/// D·G² operations; 384 bytes an identity at most.
 ///
 /// # Errors
 ///
@@ -83,34 +86,43 @@ pub struct Standing {
 pub fn pairs_above(
     centres: Rows<'_>,
     threshold: f32,
+    allowed: impl Fn(usize, usize) -> bool + Sync,
     keeper: &dyn Keeper,
     quiet: bool,
 ) -> Result<Vec<Near>, CleanError> {
     let mut standing = resume(keeper, key(centres, threshold));
     let n = centres.len();
+    let mut best = Best::new(n, BEST);
+    // What is kept may be from elsewhere.
+    let kept = standing.pairs.drain(..).filter(|(a, b, _)| a < b && (*b as usize) < n);
+    kept.for_each(|(a, b, score)| best.add(Near { a, b, score }));
+    let as_kept = |best: &Best| best.pairs().iter().map(|p| (p.a, p.b, p.score)).collect();
     let progress = Progress::new("compare", "identities", n as u64, quiet);
     progress.add(standing.done as u64);
     let mut saved = Instant::now();
     while standing.done < n {
         if interrupt::requested() {
+            standing.pairs = as_kept(&best);
             keeper.save(&standing).map_err(CleanError::Keep)?;
             let (done, total) = (standing.done as u64, n as u64);
             return Err(CleanError::Interrupted { done, total, unit: "identities" });
         }
         let end = (standing.done + BLOCK).min(n);
-        let found = near::pairs_above(centres, standing.done..end, threshold);
-        standing.pairs.extend(found.into_iter().map(|p| (p.a, p.b, p.score)));
-        standing.pairs.truncate(PAIRS_MAX);
+        let block = standing.done..end;
+        let found = near::pairs_above(centres, block, threshold, BEST, &allowed);
+        found.into_iter().for_each(|pair| best.add(pair));
         progress.add((end - standing.done) as u64);
         standing.done = end;
         if saved.elapsed() >= SAVED_EVERY && end < n {
+            standing.pairs = as_kept(&best);
             keeper.save(&standing).map_err(CleanError::Keep)?;
+            standing.pairs.clear();
             saved = Instant::now();
         }
     }
     progress.finish();
     keeper.remove().map_err(CleanError::Keep)?;
-    Ok(standing.pairs.into_iter().map(|(a, b, score)| Near { a, b, score }).collect())
+    Ok(best.pairs())
 }
 
 fn key(centres: Rows<'_>, threshold: f32) -> Checksum {
@@ -164,7 +176,9 @@ mod tests {
     fn as_it_stood(standing: Standing) -> Vec<Near> {
         let data = centres();
         let kept = Memory(RefCell::new(Some(standing)));
-        let found = pairs_above(Rows::new(&data, 2).unwrap(), 0.999_999_5, &kept, true).unwrap();
+        let found =
+            pairs_above(Rows::new(&data, 2).unwrap(), 0.999_999_5, |_, _| true, &kept, true)
+                .unwrap();
         assert!(kept.load().is_none());
         found
     }
@@ -173,11 +187,11 @@ mod tests {
     fn a_stopped_comparison_goes_on_where_it_stood() {
         let data = centres();
         let rows = Rows::new(&data, 2).unwrap();
-        let whole = pairs_above(rows, 0.999_999_5, &Nowhere, true).unwrap();
+        let whole = pairs_above(rows, 0.999_999_5, |_, _| true, &Nowhere, true).unwrap();
         // 4,099 directions are 0.00153 apart: others than the twin have cosines up to 0.9999988.
         assert_eq!(whole.len(), 4099);
         let key = key(rows, 0.999_999_5);
-        let first = near::pairs_above(rows, 0..BLOCK, 0.999_999_5);
+        let first = near::pairs_above(rows, 0..BLOCK, 0.999_999_5, BEST, |_, _| true);
         let pairs: Vec<_> = first.iter().map(|p| (p.a, p.b, p.score)).collect();
         let done = BLOCK;
         assert_eq!(as_it_stood(Standing { key, done, pairs }), whole);

@@ -60,12 +60,14 @@ pub fn joined(
     embeddings: &Embeddings,
     bounds: &Bounds,
     keeper: &dyn Keeper,
-    allowed: impl Fn(u32, u32) -> bool,
+    allowed: impl Fn(u32, u32) -> bool + Sync,
 ) -> Result<Vec<Decision>, CleanError> {
     let centres = &Centres::of(work, embeddings)?;
     let limits = Limits::new(work, centres, bounds)?;
     let label = |place: usize| centres.groups.labels[place];
-    let pairs = compare::pairs_above(centres.rows(), limits.lowest(), keeper, work.quiet)?;
+    // Filtered here and not later, so that pairs that do not count leave no others out.
+    let may_be = |a: usize, b: usize| allowed(label(a), label(b));
+    let pairs = compare::pairs_above(centres.rows(), limits.lowest(), may_be, keeper, work.quiet)?;
     let pairs: Vec<Pair> = pairs
         .into_iter()
         .map(|Near { a, b, score }| {
@@ -73,7 +75,7 @@ pub fn joined(
             let [_, bound] = limits.of(centres, a, b);
             Pair { a, b, score, bound }
         })
-        .filter(|p| p.score > limits.of(centres, p.a, p.b)[0] && allowed(label(p.a), label(p.b)))
+        .filter(|p| p.score > limits.of(centres, p.a, p.b)[0])
         .collect();
     Ok(decide(work, centres, pairs, limits.sure))
 }

@@ -86,7 +86,7 @@ struct NearArgs {
     near_bits: u32,
     /// near: mean difference of the pictures, shrunk to 14x14, in grey levels, up to which it is the
     /// same picture
-    #[arg(long, value_name = "LEVELS", default_value_t = 4.0, value_parser = within(0.0..=255.0f32))]
+    #[arg(long, value_name = "LEVELS", default_value_t = 2.0, value_parser = within(0.0..=255.0f32))]
     near_levels: f32,
 }
 
