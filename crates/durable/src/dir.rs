@@ -142,7 +142,7 @@ impl OwnedDir {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             made => {
                 made.map_err(DurableError::at("create", self.path()))?;
-                crate::sync_dir(parent(&beside))?;
+                sync_dir(parent(&beside))?;
             }
         }
         Ok(AtomicDir::new(self, beside))

@@ -139,10 +139,10 @@ pub fn write_rows<E: From<EmbeddingError>>(
 ) -> Result<(), E> {
     use std::io::Write;
     if let Some(folder) = path.parent() {
-        pfc_durable::create_dir_all(folder)?;
+        pfc_durable::create_dir_all(folder).map_err(EmbeddingError::from)?;
     }
     let failed = |e| EmbeddingError::from(DurableError::at("write", path)(e));
-    let mut file = pfc_durable::AtomicFile::create(path)?;
+    let mut file = pfc_durable::AtomicFile::create(path).map_err(EmbeddingError::from)?;
     file.write_all(&npy::write_header(rows, dim)).map_err(failed)?;
     let mut numbers = vec![0.0f32; dim];
     for row in 0..rows {
@@ -150,9 +150,9 @@ pub fn write_rows<E: From<EmbeddingError>>(
         let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
         file.write_all(&bytes).map_err(failed)?;
     }
-    file.commit()?;
+    file.commit().map_err(EmbeddingError::from)?;
     let start = npy::write_header(rows, dim).len() as u64;
-    kept::write(path, &kept::Sum::of(path, start, dim)?)
+    Ok(kept::write(path, &kept::Sum::of(path, start, dim)?)?)
 }
 
 /// A file, and who its rows are if it says so.

@@ -134,7 +134,7 @@ impl Cache {
                 let json = json.map_err(DurableError::at("write", &path))?;
                 pfc_durable::write(&path, &json)?;
             }
-            Err(error) => return Err(DurableError::at("read", &path)(error)),
+            Err(error) => return Err(DurableError::at("read", &path)(error).into()),
         }
         Ok(Cache { owned, key })
     }
@@ -156,7 +156,7 @@ impl Cache {
         })?;
         match std::fs::remove_dir(self.owned.path()) {
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            removed => removed.map_err(DurableError::at("remove", self.owned.path())),
+            removed => Ok(removed.map_err(DurableError::at("remove", self.owned.path()))?),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What can be wrong with a log of findings.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use pfc_durable::DurableError;
 use pfc_shard::ShardError;

@@ -80,8 +80,7 @@ impl fmt::Display for Fault {
             }
             Fault::TooLong { bytes } => write!(
                 f,
-                "the parts of this record have {bytes} bytes, the limit is {}",
-                PAYLOAD_BYTES_MAX
+                "the parts of this record have {bytes} bytes, the limit is {PAYLOAD_BYTES_MAX}"
             ),
             Fault::NoHeader { bytes } => {
                 write!(f, "a payload of {bytes} bytes cannot hold the header's 24")

@@ -1,7 +1,6 @@
 //! A data set opened for reading.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -9,11 +8,8 @@ use std::{
     },
 };
 
-use pfc_durable::DurableError;
-
 use crate::{
-    Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError,
-    mmap::{self, check_size},
+    Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap::check_size,
     parallel,
 };
 

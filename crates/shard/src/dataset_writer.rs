@@ -9,9 +9,9 @@ use std::{
 use pfc_durable::DurableError;
 
 use crate::{
-    DatasetSpec, Face, IdentityNames, ImageSize, MANIFEST_FILE, Manifest, SHARD_BYTES_MAX,
-    SHARDS_DIR, ShardEntry, ShardError, ShardSpec, ShardWriter, Step, assemble,
-    ipc_writer::earlier_write_failed, shard_file, shard_writer::row_bytes,
+    DatasetSpec, Face, IdentityNames, MANIFEST_FILE, Manifest, SHARD_BYTES_MAX, SHARDS_DIR,
+    ShardEntry, ShardError, ShardSpec, ShardWriter, assemble, ipc_writer::earlier_write_failed,
+    shard_file, shard_writer::row_bytes,
 };
 
 /// Writes a data set: shards one after another, the manifest last.
