@@ -66,6 +66,8 @@ impl<'a> Pickle<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
 
     #[track_caller]

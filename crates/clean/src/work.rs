@@ -49,7 +49,7 @@ impl<'a> Work<'a> {
     /// [`CleanError::Contradiction`], which is a fault of the pass.
     pub fn apply(&mut self, decisions: &[Decision]) -> Result<(), CleanError> {
         let applied = self.state.apply(decisions);
-        Ok(applied.map_err(|what| CleanError::Contradiction { what })?)
+        applied.map_err(|what| CleanError::Contradiction { what })
     }
 
     /// Rows that are not left out, by identity.

@@ -159,7 +159,7 @@ pub fn write_rows<E: From<EmbeddingError>>(
 #[derive(Debug)]
 pub struct Opened {
     embeddings: Embeddings,
-    names: Option<Vec<String>>,
+    pub(crate) names: Option<Vec<String>>,
 }
 
 impl Opened {
@@ -203,9 +203,8 @@ impl Opened {
                 true => Ok(embeddings),
                 false if left < expected => Err(bad(format!(
                     "{found} embeddings for {expected} rows, of which decisions leave {left}"
-                ))
-                .into()),
-                false => Err(bad(format!("{found} embeddings for {expected} rows")).into()),
+                ))),
+                false => Err(bad(format!("{found} embeddings for {expected} rows"))),
             };
         };
         let mut by_name: Vec<u32> = (0..names.len() as u32).collect();
@@ -218,7 +217,7 @@ impl Opened {
             match found {
                 Some(found) => order.push(*found),
                 None if state.is_dropped(row) => order.push(MISSING),
-                None => return Err(bad(format!("none is called `{source}`, row {row}")).into()),
+                None => return Err(bad(format!("none is called `{source}`, row {row}"))),
             }
         }
         embeddings.order = Some(order);

@@ -94,10 +94,13 @@ fn groups(
     let total = rows.len() as u64;
     let stopped = CleanError::Interrupted { done: 0, total, unit: "images" };
     let (mut union, counts) = found.ok_or(stopped)?;
-    let mut joined: Vec<(u32, u32)> = (0..rows.len())
-        .map(|number| (union.leader(number) as u32, number as u32))
-        .filter(|(leader, _)| union.size(*leader as usize) > 1)
-        .collect();
+    let mut joined: Vec<(u32, u32)> = Vec::new();
+    for number in 0..rows.len() {
+        let leader = union.leader(number);
+        if union.size(leader) > 1 {
+            joined.push((leader as u32, number as u32));
+        }
+    }
     joined.par_sort_unstable();
     let groups = joined.chunk_by(|a, b| a.0 == b.0);
     let rows_of = |group: &[(u32, u32)]| {

@@ -97,7 +97,7 @@ fn image_to_sure_centre(
         let others = of.iter().filter(|to| **to != from);
         scores.extend(others.map(|to| cosine(&image, centres.centre(places[*to]))));
     }
-    Ok(Tail::of(scores)?)
+    Tail::of(scores)
 }
 
 /// Impostor scores of centres of `single` images, or else of several, with those of several; as

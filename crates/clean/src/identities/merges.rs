@@ -113,7 +113,7 @@ impl Limits {
                 let (single, several) = match (single, several) {
                     (Ok(single), Ok(several)) => (single, several),
                     (Err(_), Ok(one)) | (Ok(one), Err(_)) => (one, one),
-                    (Err(error), Err(_)) => return Err(error.into()),
+                    (Err(error), Err(_)) => return Err(error),
                 };
                 notes["impostors"] = several.note();
                 notes["impostors_single"] = single.note();

@@ -237,7 +237,7 @@ fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow:
 
 fn draw(args: &IjbArgs, report: &IjbReport) -> Result<(), EvalError> {
     let labels: Vec<String> =
-        report.one_to_one.iter().map(|table| ijb_table::pooling(&table.pooling)).collect();
+        report.one_to_one.iter().map(|table| ijb::pooling(&table.pooling)).collect();
     let curves: Vec<chart::Curve<'_>> = labels
         .iter()
         .zip(&report.one_to_one)

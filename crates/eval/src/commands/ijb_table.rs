@@ -2,7 +2,6 @@
 
 use std::io;
 
-use pfc_metrics::ijb::Pooling;
 use pfc_report::{interval, percent};
 
 use crate::{

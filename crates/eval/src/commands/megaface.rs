@@ -1,10 +1,7 @@
 //! `pfc-eval megaface`.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
-use pfc_findings::Reading;
 use pfc_metrics::roc::Far;
 
 use super::{
@@ -21,10 +18,7 @@ use pfc_report::{
 use crate::{
     EvalError,
     document::{Document, Findings},
-    megaface::{
-        self, Gallery, MegaFaceReport, MegaFaceSet, Noises, ProbeList, Store, is_dataset,
-        read_noises,
-    },
+    megaface::{self, MegaFaceReport},
     rates::rate,
     verification::Figure,
 };

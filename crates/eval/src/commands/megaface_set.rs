@@ -14,7 +14,7 @@ use crate::{
 pub(super) struct SetArgs {
     /// Folder of the probes' features
     #[arg(long, value_name = "FOLDER")]
-    probes: PathBuf,
+    pub(super) probes: PathBuf,
     /// Folder of the distractors' features
     #[arg(long, value_name = "FOLDER")]
     distractors: PathBuf,

@@ -7,7 +7,7 @@ use pfc_model::{Embed, MirroredEmbeddings};
 use rayon::prelude::*;
 
 use super::{FaceList, IjbSet};
-use pfc_embeddings::cache::{Cache, Embeddings, Key, LeftOut, embed_in_parts};
+use pfc_embeddings::cache::{Cache, Key, LeftOut, embed_in_parts};
 
 use crate::{
     EvalError,

@@ -45,7 +45,7 @@ pub fn curves(curves: &[Curve<'_>]) -> Vec<Chart> {
 
 /// The spread of the scores of `model`.
 pub fn scores(model: &str, histogram: &Histogram) -> Chart {
-    Chart { title: format!("Scores of {model}"), ..plot::histogram(histogram) }
+    Chart { title: format!("Scores of {model}"), ..chart::histogram(histogram) }
 }
 
 /// Charts side by side, as many as there is room for.

@@ -112,7 +112,7 @@ struct FlagArgs {
 struct BoundArgs {
     /// merges, overlap: wrong pairs to expect among all that are compared; bounds are calibrated to
     /// that, and of the pairs above them merges takes only those that are mutually nearest
-    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = positive::<f64>)]
     false_matches: f64,
     /// merges: cosine of two centres above which they are one person
     #[arg(long, value_name = "COSINE", value_parser = cosine)]
@@ -124,7 +124,7 @@ struct BoundArgs {
     #[arg(long, value_name = "COSINE", value_parser = cosine)]
     label_match: Option<f32>,
     /// labels: share of images of others that are so near to a centre; its bound is calibrated to that
-    #[arg(long, value_name = "RATE", default_value_t = 1e-5, value_parser = positive)]
+    #[arg(long, value_name = "RATE", default_value_t = 1e-5, value_parser = positive::<f64>)]
     label_rate: f64,
     /// labels: by how much that centre must be nearer than its own
     #[arg(long, value_name = "COSINE", default_value_t = 0.1, value_parser = cosine)]

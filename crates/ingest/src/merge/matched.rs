@@ -281,7 +281,7 @@ fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
         let (part, row) = place(i);
         part.embeddings.read(part.view.row(row), out)
     };
-    write_rows(&out.join(EMBEDDINGS_FILE), total, first.embeddings.dim(), read)
+    Ok(write_rows(&out.join(EMBEDDINGS_FILE), total, first.embeddings.dim(), read)?)
 }
 
 /// The rows of all parts, and the random order in which they are written.

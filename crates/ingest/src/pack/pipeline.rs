@@ -14,8 +14,7 @@ use rayon::prelude::*;
 use super::{
     Order,
     journal::{Journal, ShardFile, ShardRecord},
-    places::Places,
-    prepare::{Prepared, Recipe, prepare},
+    prepare::{Alignment, Prepared, Recipe, prepare},
     quarantine::Line,
     resume::Standing,
 };
