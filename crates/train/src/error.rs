@@ -7,11 +7,11 @@ use std::{
 
 use pfc_c10d::C10dError;
 use pfc_durable::{DurableError, FolderError};
-use pfc_eval::EvalError;
 use pfc_findings::FindingsError;
 use pfc_head::HeadError;
 use pfc_model::ModelError;
 use pfc_shard::ShardError;
+use pfc_verify::VerifyError;
 
 use crate::{
     config::{BadValue, ConfigError},
@@ -44,7 +44,7 @@ pub enum TrainError {
     Head(#[from] HeadError),
     /// A verification set cannot be read or judged.
     #[error(transparent)]
-    Eval(#[from] EvalError),
+    Verify(#[from] VerifyError),
     /// The ranks cannot meet or exchange something.
     #[error(transparent)]
     Ranks(#[from] C10dError),
@@ -262,7 +262,7 @@ impl TrainError {
             TrainError::Load(error) => error.hint(),
             TrainError::Model(error) => error.hint(),
             TrainError::Head(error) => error.hint(),
-            TrainError::Eval(error) => error.hint(),
+            TrainError::Verify(error) => error.hint(),
             TrainError::Durable(error) => error.hint(),
             TrainError::Folder(error) => error.hint(),
             TrainError::Ranks(error) | TrainError::RanksAfter { error, .. } => error.hint(),

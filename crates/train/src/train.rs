@@ -7,7 +7,6 @@ use pfc_cli::{
     interrupt::{self, Signal},
     tell,
 };
-use pfc_eval::EvalError;
 use pfc_findings::View;
 use pfc_model::libtorch::guarded;
 use pfc_shard::ShardError;
@@ -293,12 +292,12 @@ impl Measure<'_> {
             return Ok(false);
         }
         match self.verifier.run(trainer.measured(), self.ranks, report.is_quiet()) {
-            Ok(scores) => {
+            Ok(Some(scores)) => {
                 keeper.measured(n_done, &scores);
                 report.eval(n_done, scores).map(|()| false)
             }
             // The run is saved next, and measured when it is resumed.
-            Err(TrainError::Eval(EvalError::Interrupted)) => Ok(true),
+            Ok(None) => Ok(true),
             Err(error) => Err(error),
         }
     }

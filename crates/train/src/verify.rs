@@ -3,11 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use pfc_cli::Progress;
-use pfc_eval::{
-    EvalError,
-    verification::{Options, PairsSet, VerificationReport},
-};
 use pfc_model::{Backbone, MirroredEmbeddings};
+use pfc_verify::{Options, PairsSet, VerificationReport, VerifyError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -115,8 +112,8 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// [`EvalError`] for the first list or image that cannot be read.
-    pub fn open(config: &EvalConfig) -> Result<Verifier, EvalError> {
+    /// [`VerifyError`] for the first list or image that cannot be read.
+    pub fn open(config: &EvalConfig) -> Result<Verifier, VerifyError> {
         let open = |set: &EvalSet| {
             let opened = if is_empty(&set.pack) {
                 PairsSet::open(&set.data, &set.pairs)?
@@ -125,7 +122,7 @@ impl Verifier {
             };
             Ok((set.name.clone(), opened))
         };
-        Ok(Verifier { sets: config.sets.iter().map(open).collect::<Result<_, EvalError>>()? })
+        Ok(Verifier { sets: config.sets.iter().map(open).collect::<Result<_, VerifyError>>()? })
     }
 
     /// Whether there is nothing to measure on.
@@ -134,19 +131,18 @@ impl Verifier {
     }
 
     /// Measures the network as it is, on images and mirror images summed. Every rank embeds its part
-    /// of the images, with the first rank's running statistics, and gets all scores. Unless `quiet`, a
-    /// progress bar is shown.
+    /// of the images, with the first rank's running statistics, and gets all scores; `None` on every
+    /// rank if the user asked any of them to stop. Unless `quiet`, a progress bar is shown.
     ///
     /// # Errors
     ///
-    /// [`EvalError::Interrupted`] on every rank if the user asks any to stop; else what a broken
-    /// network gives.
+    /// What a broken network gives, or a rank that is lost.
     pub fn run(
         &self,
         backbone: &Backbone,
         ranks: &Ranks,
         quiet: bool,
-    ) -> Result<Vec<Score>, TrainError> {
+    ) -> Result<Option<Vec<Score>>, TrainError> {
         ranks.copy_from_first(&average::running(backbone))?;
         self.sets.iter().map(|(name, set)| score(name, set, backbone, ranks, quiet)).collect()
     }
@@ -158,20 +154,23 @@ fn score(
     backbone: &Backbone,
     ranks: &Ranks,
     quiet: bool,
-) -> Result<Score, TrainError> {
+) -> Result<Option<Score>, TrainError> {
     let (n_images, rank, world) = (set.n_images(), ranks.rank(), ranks.world());
     let own = n_images * rank / world..n_images * (rank + 1) / world;
     let progress = Progress::new("verify", "images", own.len() as u64, quiet);
     let embedded = set.embed(backbone, own, &mut |n| {
         progress.add(n as u64);
-        if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
+        if pfc_cli::interrupt::requested() { Err(Ended::Interrupted) } else { Ok(()) }
     });
     progress.finish();
-    let was_interrupted = matches!(embedded, Err(EvalError::Interrupted));
-    if ranks.any(was_interrupted)? {
-        return Err(EvalError::Interrupted.into());
+    if ranks.any(matches!(embedded, Err(Ended::Interrupted)))? {
+        return Ok(None);
     }
-    let own = embedded?;
+    let own = match embedded {
+        Err(Ended::Failed(error)) => return Err(error.into()),
+        Err(Ended::Interrupted) => return Ok(None),
+        Ok(own) => own,
+    };
     let all = MirroredEmbeddings {
         original: ranks.gather_f32(&own.original)?,
         mirrored: ranks.gather_f32(&own.mirrored)?,
@@ -181,5 +180,17 @@ fn score(
         false => None,
     };
     let judged = ranks.of_first(judged)?;
-    Ok(judged.expect("the first rank has judged"))
+    Ok(Some(judged.expect("the first rank has judged")))
+}
+
+/// Why a rank has not embedded all of its images.
+enum Ended {
+    Interrupted,
+    Failed(VerifyError),
+}
+
+impl From<VerifyError> for Ended {
+    fn from(error: VerifyError) -> Ended {
+        Ended::Failed(error)
+    }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use self::lines::Lines;
-use crate::EvalError;
+use crate::{VerifyError, files::read_regular_file};
 
 /// How the pairs of a set are judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,8 +70,8 @@ impl PairList {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::Line`] for the first line that breaks the layout.
-    pub fn read(path: &Path) -> Result<PairList, EvalError> {
+    /// [`VerifyError::Io`], and [`VerifyError::Line`] for the first line that breaks the layout.
+    pub fn read(path: &Path) -> Result<PairList, VerifyError> {
         PairList::parse(path, &read_regular_file(path, LIST_BYTES_MAX)?)
     }
 
@@ -80,7 +80,7 @@ impl PairList {
     /// # Errors
     ///
     /// As [`read`](PairList::read).
-    pub fn parse(path: &Path, bytes: &[u8]) -> Result<PairList, EvalError> {
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<PairList, VerifyError> {
         let mut lines = Lines::split_pairs(path, bytes)?;
         let label_column = labels::header(&mut lines);
         let Some(first) = lines.lines.first() else {
@@ -97,44 +97,11 @@ impl PairList {
     }
 }
 
-/// A list as text.
-///
-/// # Errors
-///
-/// [`EvalError::Line`] with the first line that is not UTF-8.
-pub(crate) fn utf8<'a>(
-    path: &Path,
-    bytes: &'a [u8],
-    layout: &'static str,
-) -> Result<&'a str, EvalError> {
-    std::str::from_utf8(bytes).map_err(|error| {
-        let good = &bytes[..error.valid_up_to()];
-        let line = good.iter().filter(|&&b| b == b'\n').count() + 1;
-        let problem = "it is not UTF-8 text".to_owned();
-        EvalError::Line { path: path.to_owned(), line, problem, layout }
-    })
-}
-
-/// Reads a file whole, refusing devices, pipes and absurd sizes.
-pub(crate) fn read_regular_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, EvalError> {
-    let refuse = |why: String| {
-        EvalError::io("read", path)(std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
-    };
-    let metadata = std::fs::metadata(path).map_err(EvalError::io("open", path))?;
-    if !metadata.is_file() {
-        return Err(refuse("it is no regular file".to_owned()));
-    }
-    if metadata.len() > bytes_max {
-        return Err(refuse(format!("{} bytes are more than {bytes_max}", metadata.len())));
-    }
-    std::fs::read(path).map_err(EvalError::io("read", path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<PairList, EvalError> {
+    fn parse(text: &str) -> Result<PairList, VerifyError> {
         PairList::parse(Path::new("pairs.txt"), text.as_bytes())
     }
 

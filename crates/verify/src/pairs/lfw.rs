@@ -5,13 +5,13 @@ use super::{
     labels::{dealt, dealt_anew},
     lines::{Images, Line, Lines},
 };
-use crate::EvalError;
+use crate::VerifyError;
 
 pub const LAYOUT: &str = "LFW's layout: a first line `10 300` (folds, pairs of each kind per fold) \
     or `500` (pairs of each kind); then per fold first the lines `NAME N N` of matched pairs, then \
     the lines `NAME N NAME N` of mismatched ones, separated by tabs";
 
-pub fn parse(lines: &Lines, n_folds: usize, n_per_kind: usize) -> Result<PairList, EvalError> {
+pub fn parse(lines: &Lines, n_folds: usize, n_per_kind: usize) -> Result<PairList, VerifyError> {
     let header = lines.lines[0].number;
     let (body, n_found) = (&lines.lines[1..], lines.lines.len() - 1);
     let expected = n_folds.checked_mul(n_per_kind).and_then(|n| n.checked_mul(2));
@@ -58,7 +58,7 @@ pub fn is_pair(fields: &[&str]) -> bool {
 }
 
 /// Lines of either kind without counts in front, as RFW has them, in ten folds.
-pub fn parse_without_header(lines: &Lines) -> Result<PairList, EvalError> {
+pub fn parse_without_header(lines: &Lines) -> Result<PairList, VerifyError> {
     let mut images = Images::default();
     let mut pairs = Vec::with_capacity(lines.lines.len());
     for line in &lines.lines {

@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use pfc_verify::PairsSet;
 use serde::Deserialize;
 
-use super::PairsSet;
-
-const FACTS: &str = include_str!("../../../../data/protocols/verification.toml");
+const FACTS: &str = include_str!("../../../data/protocols/verification.toml");
 
 /// A published benchmark.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -6,14 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_binpack::Pack;
 use pfc_model::{Embed, MirroredEmbeddings};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EvalError,
+    VerifyError,
     faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
-    pack::Pack,
-    pairs::{ImageName, Pair, PairList, Protocol, read_regular_file},
+    files::read_regular_file,
+    pairs::{ImageName, Pair, PairList, Protocol},
 };
 
 /// Images embedded between two looks at the clock and at Ctrl-C.
@@ -55,9 +56,9 @@ impl PairsSet {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Line`] for a broken list, [`EvalError::MissingImages`], [`EvalError::Image`] for
-    /// the first image that cannot be decoded, [`EvalError::Io`].
-    pub fn open(root: &Path, pairs: &Path) -> Result<PairsSet, EvalError> {
+    /// [`VerifyError::Line`] for a broken list, [`VerifyError::MissingImages`], [`VerifyError::Image`] for
+    /// the first image that cannot be decoded, [`VerifyError::Io`].
+    pub fn open(root: &Path, pairs: &Path) -> Result<PairsSet, VerifyError> {
         let list = PairList::read(pairs)?;
         PairsSet::from_list(root, pairs, list)
     }
@@ -67,11 +68,11 @@ impl PairsSet {
     /// # Errors
     ///
     /// As [`open`](PairsSet::open).
-    pub fn from_list(root: &Path, pairs: &Path, list: PairList) -> Result<PairsSet, EvalError> {
+    pub fn from_list(root: &Path, pairs: &Path, list: PairList) -> Result<PairsSet, VerifyError> {
         if list.pairs.is_empty() {
-            return Err(EvalError::NoPairs { list: pairs.to_owned() });
+            return Err(VerifyError::NoPairs { list: pairs.to_owned() });
         }
-        std::fs::read_dir(root).map_err(EvalError::io("open the folder", root))?;
+        std::fs::read_dir(root).map_err(VerifyError::io("open the folder", root))?;
         let paths = find_images(root, pairs, &list.images)?;
         let read = |i: usize| read_regular_file(&paths[i], IMAGE_BYTES_MAX);
         let faces = Faces::load(paths.len(), read, |i| paths[i].display().to_string())?;
@@ -96,8 +97,8 @@ impl PairsSet {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Pack`] if the file cannot be read or is no pack, [`EvalError::Image`].
-    pub fn open_pack(path: &Path) -> Result<PairsSet, EvalError> {
+    /// [`VerifyError::Pack`] if the file cannot be read or is no pack, [`VerifyError::Image`].
+    pub fn open_pack(path: &Path) -> Result<PairsSet, VerifyError> {
         let pack = Pack::read(path)?;
         // Where image i of the pack lies among the different ones.
         let mut index = HashMap::new();
@@ -169,29 +170,30 @@ impl PairsSet {
 
     /// Embeds a range of the images, plain and mirrored.
     ///
-    /// * `on_batch`: told how many images are done since the last call; its error stops the work
+    /// * `on_batch`: gets the number of images done since the last call; its error stops the work
     ///
     /// The parts of several ranges, put together in order, are the embeddings of the whole.
     ///
     /// # Errors
     ///
-    /// [`EvalError::Model`], and whatever `on_batch` returns.
+    /// [`VerifyError::Model`], and whatever `on_batch` returns.
     ///
     /// # Panics
     ///
     /// If `range` reaches beyond the images.
-    pub fn embed<E: Embed + ?Sized>(
+    pub fn embed<E: Embed + ?Sized, F: From<VerifyError>>(
         &self,
         embedder: &E,
         range: Range<usize>,
-        on_batch: &mut dyn FnMut(usize) -> Result<(), EvalError>,
-    ) -> Result<MirroredEmbeddings, EvalError> {
+        on_batch: &mut dyn FnMut(usize) -> Result<(), F>,
+    ) -> Result<MirroredEmbeddings, F> {
         let mut all = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
         let mut start = range.start;
         while start < range.end {
             let batch = start..range.end.min(start + BATCH);
             let n = batch.len();
-            let part = embedder.embed_with_mirror(&self.faces.rgb(batch), n)?;
+            let part = embedder.embed_with_mirror(&self.faces.rgb(batch), n);
+            let part = part.map_err(VerifyError::from)?;
             all.original.extend(part.original);
             all.mirrored.extend(part.mirrored);
             start += n;
@@ -200,7 +202,7 @@ impl PairsSet {
         Ok(all)
     }
 
-    pub(crate) fn warn_of_sizes(&self) {
+    fn warn_of_sizes(&self) {
         warn_of_changes(&self.name, self.faces.changes());
     }
 }
@@ -211,13 +213,17 @@ fn stem(path: &Path) -> String {
 }
 
 /// The file of each image.
-fn find_images(root: &Path, list: &Path, images: &[ImageName]) -> Result<Vec<PathBuf>, EvalError> {
+fn find_images(
+    root: &Path,
+    list: &Path,
+    images: &[ImageName],
+) -> Result<Vec<PathBuf>, VerifyError> {
     let found: Vec<Option<PathBuf>> = images.iter().map(|image| find_image(root, image)).collect();
     let missing = || images.iter().zip(&found).filter(|(_, path)| path.is_none());
     let Some((first, _)) = missing().next() else {
         return Ok(found.into_iter().flatten().collect());
     };
-    Err(EvalError::MissingImages {
+    Err(VerifyError::MissingImages {
         root: root.to_owned(),
         list: list.to_owned(),
         n_missing: missing().count(),
@@ -259,7 +265,7 @@ fn people(list: &PairList) -> (Vec<u32>, u32, PeopleFrom) {
 }
 
 /// People as the groups of images that matched pairs link, numbered by first image.
-pub(crate) fn link(n_images: usize, pairs: &[Pair]) -> (Vec<u32>, u32) {
+fn link(n_images: usize, pairs: &[Pair]) -> (Vec<u32>, u32) {
     let mut parents: Vec<u32> = (0..n_images as u32).collect();
     for pair in pairs.iter().filter(|pair| pair.same) {
         let (a, b) = (root_of(&mut parents, pair.left), root_of(&mut parents, pair.right));

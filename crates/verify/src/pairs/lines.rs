@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use super::ImageName;
-use crate::EvalError;
+use crate::VerifyError;
 
 /// A line with content.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     /// Splits a list; `path` is for errors alone.
-    pub fn split(path: &'a Path, bytes: &'a [u8]) -> Result<Lines<'a>, EvalError> {
+    pub fn split(path: &'a Path, bytes: &'a [u8]) -> Result<Lines<'a>, VerifyError> {
         Ok(Lines { path, lines: split_lines(path, bytes)? })
     }
 
     /// The same for a list of pairs, which may be separated by commas or semicolons as well.
-    pub fn split_pairs(path: &'a Path, bytes: &'a [u8]) -> Result<Lines<'a>, EvalError> {
+    pub fn split_pairs(path: &'a Path, bytes: &'a [u8]) -> Result<Lines<'a>, VerifyError> {
         let mut lines = Lines::split(path, bytes)?;
         let text = |line: &Line<'a>| line.text;
         let Some(first) = lines.lines.first().map(text) else { return Ok(lines) };
@@ -53,8 +53,8 @@ impl<'a> Lines<'a> {
         line: usize,
         problem: impl Into<String>,
         layout: &'static str,
-    ) -> EvalError {
-        EvalError::Line { path: self.path.to_owned(), line, problem: problem.into(), layout }
+    ) -> VerifyError {
+        VerifyError::Line { path: self.path.to_owned(), line, problem: problem.into(), layout }
     }
 
     /// Number of the last line with content.
@@ -64,11 +64,11 @@ impl<'a> Lines<'a> {
 }
 
 /// Lines with content, split at tabs if they have any, else at spaces.
-fn split_lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<Line<'a>>, EvalError> {
+fn split_lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<Line<'a>>, VerifyError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let mut lines = Vec::new();
     for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
-        let text = std::str::from_utf8(line).map_err(|error| EvalError::Line {
+        let text = std::str::from_utf8(line).map_err(|error| VerifyError::Line {
             path: path.to_owned(),
             line: i + 1,
             problem: format!("byte {} is not UTF-8", error.valid_up_to() + 1),

@@ -3,8 +3,7 @@
 use pfc_metrics::bootstrap::Interval;
 use serde::{Deserialize, Serialize};
 
-use super::PeopleFrom;
-use crate::pairs::Protocol;
+use crate::{PeopleFrom, pairs::Protocol};
 
 /// The figures of one set. A figure that the set cannot give is `None`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

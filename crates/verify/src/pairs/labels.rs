@@ -6,7 +6,7 @@ use super::{
     ImageName, Pair, PairList, Protocol,
     lines::{Images, Lines, same_of},
 };
-use crate::EvalError;
+use crate::VerifyError;
 
 const LAYOUT: &str = "each line holds two paths below the data folder and 1 (same person) or 0, \
     separated by tabs, spaces, commas or semicolons; True and False, and 1 and -1, are read as well";
@@ -43,7 +43,7 @@ const N_FOLDS: usize = 10;
 
 /// `path path 0|1` per line, or the label in the column `label_column`. Where that is named, further
 /// columns may stand beside; the paths are those that look most like it.
-pub fn parse(lines: &Lines, label_column: Option<usize>) -> Result<PairList, EvalError> {
+pub fn parse(lines: &Lines, label_column: Option<usize>) -> Result<PairList, VerifyError> {
     let mut images = Images::default();
     let mut pairs = Vec::with_capacity(lines.lines.len());
     for line in &lines.lines {
@@ -92,7 +92,7 @@ fn row<'a>(
 }
 
 /// `NAME_0001.jpg N` per line, two lines per pair.
-pub fn parse_line_pairs(lines: &Lines) -> Result<PairList, EvalError> {
+pub fn parse_line_pairs(lines: &Lines) -> Result<PairList, VerifyError> {
     let mut images = Images::default();
     let mut sides = Vec::with_capacity(lines.lines.len());
     for line in &lines.lines {
@@ -123,7 +123,7 @@ pub fn parse_line_pairs(lines: &Lines) -> Result<PairList, EvalError> {
         }
         Ok(Pair { left, right, same })
     };
-    let pairs = pairs.iter().map(pair).collect::<Result<Vec<Pair>, EvalError>>()?;
+    let pairs = pairs.iter().map(pair).collect::<Result<Vec<Pair>, VerifyError>>()?;
     Ok(PairList { protocol: Protocol::TenFold, images: images.names, pairs: dealt(pairs) })
 }
 
@@ -163,7 +163,7 @@ fn name_before_number(path: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<PairList, EvalError> {
+    fn parse(text: &str) -> Result<PairList, VerifyError> {
         PairList::parse(Path::new("list.txt"), text.as_bytes())
     }
 

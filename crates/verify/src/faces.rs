@@ -3,14 +3,14 @@
 use pfc_image::{Changes, Crop, Fit, ImageError, ImageSize, Recipe, Tally};
 use rayon::prelude::*;
 
-use crate::EvalError;
+use crate::VerifyError;
 
 /// Side of the square, aligned faces that every network takes.
 pub const FACE_SIDE: usize = pfc_model::IMAGE_SIZE as usize;
 /// Bytes of one face: 112 × 112 pixels of R, G, B.
 pub const FACE_BYTES: usize = FACE_SIDE * FACE_SIDE * 3;
-/// No file of a face crop is near this size.
-pub(crate) const IMAGE_BYTES_MAX: u64 = 64 << 20;
+/// The largest image file that is read: no face crop is near this size.
+pub const IMAGE_BYTES_MAX: u64 = 64 << 20;
 
 /// Faces of one evaluation, each checked to decode.
 ///
@@ -39,13 +39,13 @@ impl Faces {
     /// The first image, in order, that cannot be read or decoded.
     pub fn load(
         n: usize,
-        read: impl Fn(usize) -> Result<Vec<u8>, EvalError> + Sync,
+        read: impl Fn(usize) -> Result<Vec<u8>, VerifyError> + Sync,
         name: impl Fn(usize) -> String + Sync,
-    ) -> Result<Faces, EvalError> {
-        let load = |i: usize| -> Result<(Face, Changes), EvalError> {
+    ) -> Result<Faces, VerifyError> {
+        let load = |i: usize| -> Result<(Face, Changes), VerifyError> {
             let bytes = read(i)?;
             let decoded =
-                decode(&bytes).map_err(|reason| EvalError::Image { image: name(i), reason })?;
+                decode(&bytes).map_err(|reason| VerifyError::Image { image: name(i), reason })?;
             Ok(match decoded.changes == Changes::default() {
                 true => (Face::Encoded(bytes), decoded.changes),
                 false => (Face::Rgb(decoded.rgb), decoded.changes),

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use super::{
     ImageName, LIST_BYTES_MAX, Pair, PairList, Protocol,
     lines::{Images, Line, Lines},
-    read_regular_file,
 };
-use crate::EvalError;
+use crate::{VerifyError, files::read_regular_file};
 
 const N_FOLDS: usize = 10;
 const LAYOUT: &str = "CFP's layout: Protocol/Pair_list_F.txt and Pair_list_P.txt with lines `N \
@@ -32,7 +31,7 @@ impl PairList {
     /// # Errors
     ///
     /// As [`PairList::read`].
-    pub fn read_cfp(root: &Path, split: CfpSplit) -> Result<PairList, EvalError> {
+    pub fn read_cfp(root: &Path, split: CfpSplit) -> Result<PairList, VerifyError> {
         let protocol = root.join("Protocol");
         let frontal = image_paths(&protocol.join("Pair_list_F.txt"))?;
         let (folder, right) = match split {
@@ -53,7 +52,7 @@ impl PairList {
 }
 
 /// Paths below `root` by number, from 1.
-fn image_paths(list: &Path) -> Result<Vec<String>, EvalError> {
+fn image_paths(list: &Path) -> Result<Vec<String>, VerifyError> {
     let bytes = read_regular_file(list, LIST_BYTES_MAX)?;
     let lines = Lines::split(list, &bytes)?;
     let path = |(i, line): (usize, &Line)| match line.fields[..] {
@@ -75,7 +74,7 @@ fn read_fold(
     sides: [&Vec<String>; 2],
     images: &mut Images,
     pairs: &mut Vec<Pair>,
-) -> Result<(), EvalError> {
+) -> Result<(), VerifyError> {
     let bytes = read_regular_file(path, LIST_BYTES_MAX)?;
     let lines = Lines::split(path, &bytes)?;
     for line in &lines.lines {
@@ -89,7 +88,7 @@ fn read_fold(
                 let problem = format!("image {number}, and the list has 1 to {}", side.len());
                 lines.error(line.number, problem, LAYOUT)
             })?;
-            Ok::<u32, EvalError>(images.add(ImageName {
+            Ok::<u32, VerifyError>(images.add(ImageName {
                 path: path.clone(),
                 any_extension: false,
                 person: person_of(path),

@@ -12,10 +12,10 @@ use pfc_metrics::{
 };
 use pfc_model::MirroredEmbeddings;
 
-use super::{
+use crate::{
     Accuracy, Figure, FoldRow, PairsSet, ReducedAccuracy, TarRow, ValRow, VerificationReport,
+    VerifyError, pairs::Protocol,
 };
-use crate::{EvalError, pairs::Protocol};
 
 /// FAR of the reference's VAL figure.
 const VAL_FAR: f64 = 1e-3;
@@ -78,14 +78,14 @@ impl PairsSet {
     ///
     /// # Errors
     ///
-    /// [`EvalError::EmbeddingSize`] unless there is one embedding per image,
-    /// [`EvalError::NoFolds`] for a PCA of a single list, and [`EvalError::Metric`] for broken
+    /// [`VerifyError::EmbeddingSize`] unless there is one embedding per image,
+    /// [`VerifyError::NoFolds`] for a PCA of a single list, and [`VerifyError::Metric`] for broken
     /// embeddings or a set too small for its protocol.
     pub fn judge(
         &self,
         embeddings: &MirroredEmbeddings,
         options: &Options,
-    ) -> Result<Judged, EvalError> {
+    ) -> Result<Judged, VerifyError> {
         let dim = self.embedding_dim(embeddings)?;
         let unit = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
         let row = |image: u32| &unit[image as usize * dim..][..dim];
@@ -124,10 +124,10 @@ impl PairsSet {
         Ok(Judged { report, distances, ranking })
     }
 
-    fn embedding_dim(&self, embeddings: &MirroredEmbeddings) -> Result<usize, EvalError> {
+    fn embedding_dim(&self, embeddings: &MirroredEmbeddings) -> Result<usize, VerifyError> {
         let (n_values, n_images) = (embeddings.original.len(), self.n_images());
         if n_images == 0 || n_values == 0 || !n_values.is_multiple_of(n_images) {
-            return Err(EvalError::EmbeddingSize { n_values, n_images });
+            return Err(VerifyError::EmbeddingSize { n_values, n_images });
         }
         Ok(n_values / n_images)
     }
@@ -138,7 +138,7 @@ impl PairsSet {
         same: &[bool],
         ranking: &Ranking,
         interval: Option<Interval>,
-    ) -> Result<Accuracy, EvalError> {
+    ) -> Result<Accuracy, VerifyError> {
         if self.protocol == Protocol::SingleList {
             let best = ranking.best_accuracy(None)?;
             let (mean, threshold) = (best.accuracy, -best.threshold);
@@ -164,9 +164,9 @@ impl PairsSet {
         dim: usize,
         same: &'a [bool],
         components: usize,
-    ) -> Result<ReducedFolds<'a>, EvalError> {
+    ) -> Result<ReducedFolds<'a>, VerifyError> {
         if self.protocol == Protocol::SingleList {
-            return Err(EvalError::NoFolds { components });
+            return Err(VerifyError::NoFolds { components });
         }
         let sides = self.pairs.iter().flat_map(|pair| [pair.left, pair.right]);
         let sides: Vec<f64> =
@@ -180,7 +180,7 @@ impl PairsSet {
         same: &[bool],
         ranking: &Ranking,
         interval: Option<Interval>,
-    ) -> Result<Option<ValRow>, EvalError> {
+    ) -> Result<Option<ValRow>, VerifyError> {
         let (n_genuine, n_impostor) = ranking.counts();
         if self.protocol == Protocol::SingleList || n_genuine == 0 || n_impostor == 0 {
             return Ok(None);
@@ -249,7 +249,7 @@ struct Spread {
 fn figure(
     value: Result<f64, MetricError>,
     interval: Option<Interval>,
-) -> Result<Option<Figure>, EvalError> {
+) -> Result<Option<Figure>, VerifyError> {
     match value {
         Ok(value) => Ok(Some(Figure { value, interval })),
         Err(MetricError::OneClass { .. }) => Ok(None),
@@ -261,7 +261,7 @@ fn tar_rows(
     ranking: &Ranking,
     fars: &[Far],
     intervals: &[Option<Interval>],
-) -> Result<Vec<TarRow>, EvalError> {
+) -> Result<Vec<TarRow>, VerifyError> {
     let (_, n_impostors) = ranking.counts();
     let row = |(&far, &interval): (&Far, &Option<Interval>)| {
         let unmeasured = TarRow {
