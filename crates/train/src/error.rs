@@ -15,7 +15,7 @@ use pfc_verify::VerifyError;
 
 use crate::{
     config::{BadValue, ConfigError},
-    loader::LoadError,
+    data::loader::LoadError,
 };
 
 /// Why a run could not start or go on. What had been saved stays whole.

@@ -10,9 +10,9 @@ use pfc_findings::{Reading, View};
 use pfc_train::{
     TrainError,
     config::{self, Config},
-    loader::{Batch, Loader, LoaderSpec, OnError, Replaced},
-    metrics::Record,
-    plan::Plan,
+    data::loader::{Batch, Loader, LoaderSpec, OnError, Replaced},
+    data::plan::Plan,
+    log::metrics::Record,
     ranks::Ranks,
     step::{NotFinite, Trainer},
 };

@@ -10,9 +10,9 @@ use pfc_findings::{Reading, View};
 use pfc_model::{Choice, Precision};
 use pfc_train::{
     config::{self, Config},
-    loader::{Loader, LoaderSpec, OnError},
-    metrics::Record,
-    plan::Plan,
+    data::loader::{Loader, LoaderSpec, OnError},
+    data::plan::Plan,
+    log::metrics::Record,
     ranks::Ranks,
     step::Trainer,
 };

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use pfc_findings::{Reading, View};
 use pfc_image::{ImageSize, decode_rgb, normalise};
 use pfc_train::{
-    loader::{Batch, LoadError, Loader, LoaderSpec, OnError},
-    plan::Plan,
+    data::loader::{Batch, LoadError, Loader, LoaderSpec, OnError},
+    data::plan::Plan,
 };
 use tch::Device;
 

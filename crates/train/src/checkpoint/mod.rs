@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     TrainError,
     config::{BadValue, Config},
-    loss_scale::ScaleState,
-    plan::Plan,
+    data::plan::Plan,
+    log::tally::Tally,
+    optim::loss_scale::ScaleState,
     ranks::Ranks,
+    run::evaluate::{EvalConfig, Score},
     run_folder::RunFolder,
     step::Trainer,
-    tally::Tally,
-    verify::{EvalConfig, Score},
 };
 use changes::changes;
 use publish::Publisher;

@@ -14,8 +14,8 @@ pub use head::HeadSection;
 pub use load::{ConfigError, Override, load, parse};
 
 use crate::{
-    checkpoint::CheckpointConfig, init::InitConfig, loader::DataConfig, metrics::LogConfig,
-    optimizer::OptimConfig, verify::EvalConfig,
+    checkpoint::CheckpointConfig, data::loader::DataConfig, log::metrics::LogConfig,
+    optim::OptimConfig, run::evaluate::EvalConfig, run::init::InitConfig,
 };
 
 /// Everything that decides how a run goes, one field per section of the file.

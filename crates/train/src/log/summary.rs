@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::{
     TrainError,
-    metrics::{self, Record},
-    verify::Score,
+    log::metrics::{self, Record},
+    run::evaluate::Score,
 };
 
 /// What a run has come to.
@@ -117,7 +117,7 @@ fn cells(row: &Row, sets: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{EpochRecord, EvalRecord};
+    use crate::log::metrics::{EpochRecord, EvalRecord};
 
     #[test]
     fn an_epoch_and_its_scores_share_a_row() {

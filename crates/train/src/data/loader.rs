@@ -25,8 +25,8 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::{
     config::{BadValue, require_path},
-    plan::{Plan, mix},
-    source::{Source, Synthetic},
+    data::plan::{Plan, mix},
+    data::source::{Source, Synthetic},
 };
 
 /// Section `[data]`: what is trained on.

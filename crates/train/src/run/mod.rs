@@ -1,5 +1,8 @@
 //! A run from the first to the last step.
 
+pub mod evaluate;
+pub mod init;
+
 use std::{path::Path, time::Instant};
 
 use pfc_c10d::Compute;
@@ -16,15 +19,15 @@ use crate::{
     TrainError,
     checkpoint::{Keeper, check_same_config},
     config::{BadValue, Config, TrainConfig},
-    init,
-    loader::{Loader, LoaderSpec},
-    plan::Plan,
+    data::loader::{Loader, LoaderSpec},
+    data::plan::Plan,
+    data::source::Source,
+    log::run_log::{Report, ReportSpec, resume_command},
     ranks::Ranks,
-    report::{Report, ReportSpec, resume_command},
+    run::evaluate::Verifier,
+    run::init,
     run_folder::{RunFolder, Start},
-    source::Source,
     step::Trainer,
-    verify::Verifier,
 };
 
 /// How a run ended.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     TrainError,
     config::BadValue,
-    loader::{DataConfig, LoadError},
+    data::loader::{DataConfig, LoadError},
 };
 
 /// `data.synthetic`: how many made-up faces of how many made-up people.

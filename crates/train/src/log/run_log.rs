@@ -10,16 +10,17 @@ use std::{
 use pfc_cli::{Progress, tell};
 
 use crate::{
-    TrainError, launch,
-    loader::Replaced,
-    metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
-    plan::Plan,
+    TrainError,
+    data::loader::Replaced,
+    data::plan::Plan,
+    log::metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
+    log::tally::Tally,
+    log::tensorboard::EventFile,
     ranks::Ranks,
+    ranks::launch,
+    run::evaluate::Score,
     run_folder::RunFolder,
     step::{NotFinite, StepFigures},
-    tally::Tally,
-    tensorboard::EventFile,
-    verify::Score,
 };
 
 /// How a run is reported.

@@ -1,6 +1,9 @@
 //! What moves the backbone: SGD and `AdamW` as PyTorch defines them, and the norm that gradients are
 //! clipped to.
 
+pub mod ema;
+pub mod loss_scale;
+pub mod lr;
 mod rules;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +11,7 @@ use tch::Tensor;
 
 pub use rules::Optimizer;
 
-use crate::{config::BadValue, loss_scale::LARGEST, schedule::ScheduleKind};
+use crate::{config::BadValue, optim::loss_scale::LARGEST, optim::lr::ScheduleKind};
 
 /// What moves the backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

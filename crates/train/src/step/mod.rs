@@ -2,6 +2,8 @@
 
 // B = batch, D = embedding.
 
+mod gradients;
+
 use std::time::Instant;
 
 use pfc_head::{Head, Parts};
@@ -10,15 +12,15 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     TrainError,
-    average::{Average, running},
     config::Config,
-    gradients::{Gradients, Passed, Way},
-    loader::Batch,
-    loss_scale::LossScale,
-    optimizer::{Optimizer, clip, global_norm},
-    plan::{Plan, mix},
+    data::loader::Batch,
+    data::plan::{Plan, mix},
+    optim::ema::{Average, running},
+    optim::loss_scale::LossScale,
+    optim::lr::Schedule,
+    optim::{Optimizer, clip, global_norm},
     ranks::Ranks,
-    schedule::Schedule,
+    step::gradients::{Gradients, Passed, Way},
 };
 
 /// Backbone, head and optimizer of a run.

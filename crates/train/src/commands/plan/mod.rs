@@ -14,7 +14,7 @@ use self::{
     model::{Card, Scheme, Sizes},
     published::{Comparison, Quantity, comparisons},
 };
-use crate::bench::Count;
+use crate::commands::bench::Count;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:

@@ -18,7 +18,7 @@ use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::{TrainError, config::BadValue, source::Source, step::Trainer};
+use crate::{TrainError, config::BadValue, data::source::Source, step::Trainer};
 
 const WEIGHT: &str = "centres.weight";
 const STAMP: &str = "centres.stamp";

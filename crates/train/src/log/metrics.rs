@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{TrainError, config::BadValue, verify::Score};
+use crate::{TrainError, config::BadValue, run::evaluate::Score};
 
 /// Section `[log]`: when figures are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

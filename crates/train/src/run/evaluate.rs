@@ -8,8 +8,9 @@ use pfc_verify::{Options, PairsSet, VerificationReport, VerifyError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    TrainError, average,
+    TrainError,
     config::{BadValue, require_path},
+    optim::ema,
     ranks::Ranks,
 };
 
@@ -143,7 +144,7 @@ impl Verifier {
         ranks: &Ranks,
         quiet: bool,
     ) -> Result<Option<Vec<Score>>, TrainError> {
-        ranks.copy_from_first(&average::running(backbone))?;
+        ranks.copy_from_first(&ema::running(backbone))?;
         self.sets.iter().map(|(name, set)| score(name, set, backbone, ranks, quiet)).collect()
     }
 }

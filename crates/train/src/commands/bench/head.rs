@@ -18,7 +18,7 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::machine::{folder_mib, status_mib};
-use crate::{TrainError, plan::mix};
+use crate::{TrainError, data::plan::mix};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
