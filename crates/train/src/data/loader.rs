@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,97 +16,17 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use pfc_image::{ImageError, ImageSize};
+use pfc_image::ImageSize;
 use pfc_model::bytes::with_bytes_mut;
-use pfc_shard::{Place, ShardError};
+use pfc_shard::Place;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::{
-    config::{BadValue, require_path},
-    data::plan::{Plan, mix},
-    data::source::{Source, Synthetic},
+use super::{
+    plan::{Plan, mix},
+    source::Source,
 };
-
-/// Section `[data]`: what is trained on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DataConfig {
-    /// A data set that `pfc-ingest pack` wrote.
-    pub path: PathBuf,
-    /// Whether the data set is read as it was packed; else decisions beside it are applied: rows that
-    /// they leave out are not seen, and identities are those that they make.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub as_packed: bool,
-    /// Threads that decode; 0 chooses. One thread decodes some ten thousand images a second.
-    pub loader_threads: usize,
-    /// Batches made ahead of the step, in memory.
-    pub batches_ahead: usize,
-    /// Mirror half of the images left to right, other ones each epoch.
-    pub mirror: bool,
-    /// What an image that cannot be read or decoded does: `stop` ends the run; `skip` puts another one
-    /// in its place, the same in every run, and lists it in `unreadable.jsonl` of the run's folder.
-    pub on_error: OnError,
-    /// Made-up images instead of `path`, to try the speed of a recipe without data:
-    /// `{ identities = 360232, images = 17091657 }`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub synthetic: Option<Synthetic>,
-}
-
-/// What becomes of a run that comes upon an unreadable image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnError {
-    /// It ends.
-    #[default]
-    Stop,
-    /// It goes on with another image.
-    Skip,
-}
-
-impl Default for DataConfig {
-    fn default() -> DataConfig {
-        DataConfig {
-            path: PathBuf::new(),
-            as_packed: false,
-            loader_threads: 0,
-            batches_ahead: 3,
-            mirror: true,
-            on_error: OnError::Stop,
-            synthetic: None,
-        }
-    }
-}
-
-impl DataConfig {
-    /// Refuses what cannot load.
-    ///
-    /// # Errors
-    ///
-    /// [`BadValue`] for the first such value.
-    pub fn validate(&self) -> Result<(), BadValue> {
-        match &self.synthetic {
-            Some(synthetic) => synthetic.validate()?,
-            None => require_path("data.path", &self.path)?,
-        }
-        let threads = self.loader_threads;
-        let bound = "from 0 (chosen) to 1024";
-        BadValue::unless(threads <= 1024, "data.loader_threads", threads, bound)?;
-        let ahead = self.batches_ahead;
-        let bound = "from 1 to 1024";
-        BadValue::unless((1..=1024).contains(&ahead), "data.batches_ahead", ahead, bound)
-    }
-
-    /// Threads that decode, with 0 resolved: one beside a CPU, whose cores compute; several beside
-    /// a GPU.
-    pub fn n_threads(&self, on_gpu: bool) -> usize {
-        match (self.loader_threads, on_gpu) {
-            (0, false) => 1,
-            (0, true) => std::thread::available_parallelism().map_or(1, usize::from).min(8),
-            (n, _) => n,
-        }
-    }
-}
+use crate::{config::OnError, error::LoadError};
 
 /// The input of one step.
 #[derive(Debug, PartialEq)]
@@ -146,105 +65,6 @@ impl Batch {
             .map_err(|source| LoadError::Memory { n_images, source })?;
         let labels = Vec::with_capacity(n_images);
         Ok(Batch { images, labels, replaced: Vec::new() })
-    }
-}
-
-/// An image that could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The row cannot be read.
-    #[error("row {row} of the data set cannot be read")]
-    Row {
-        /// The row.
-        row: u64,
-        /// Why.
-        #[source]
-        source: ShardError,
-    },
-    /// The image cannot be decoded.
-    #[error("row {row} of the data set, `{face}`, cannot be decoded")]
-    Image {
-        /// The row.
-        row: u64,
-        /// Where the image came from.
-        face: String,
-        /// Why.
-        #[source]
-        source: ImageError,
-    },
-    /// There is no memory for a batch.
-    #[error("no memory for a batch of {n_images} images")]
-    Memory {
-        /// Images of this rank.
-        n_images: usize,
-        /// Why.
-        #[source]
-        source: TchError,
-    },
-    /// A thread cannot be started.
-    #[error("a loader thread cannot be started")]
-    Thread(#[source] std::io::Error),
-    /// Neither the image nor any of those that were tried in its place can be loaded.
-    #[error("row {row} cannot be loaded, nor can {tried} others that were tried in its place")]
-    NoneReadable {
-        /// The row.
-        row: u64,
-        /// Rows tried.
-        tried: u64,
-        /// Why the first was not.
-        #[source]
-        source: Box<LoadError>,
-    },
-    /// What was wrong with an image, in words.
-    #[error("{0}")]
-    Elsewhere(String),
-    /// The threads are gone.
-    #[error("the loader threads have ended early")]
-    Ended,
-}
-
-impl LoadError {
-    /// The way out, for the causes that have a common one.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            LoadError::Row { source, .. } => source.hint(),
-            LoadError::Image { source, .. } if source.is_of_system() => source.hint(),
-            LoadError::Image { .. } => Some(
-                "`pfc-ingest verify` tells whether the data set is damaged; `--set \
-                 data.on_error=skip` goes on without such images and lists them"
-                    .to_owned(),
-            ),
-            LoadError::NoneReadable { .. } => Some(
-                "most of the data set is damaged or out of reach: `pfc-ingest verify` says what \
-                 is wrong with it"
-                    .to_owned(),
-            ),
-            LoadError::Memory { .. } => Some(
-                "lower `train.batch_size`, `data.batches_ahead` or `data.loader_threads`"
-                    .to_owned(),
-            ),
-            LoadError::Thread(_) | LoadError::Elsewhere(_) | LoadError::Ended => None,
-        }
-    }
-
-    /// Whether the image itself is at fault, and not the system or the trainer.
-    fn is_of_the_image(&self) -> bool {
-        match self {
-            LoadError::Row { source, .. } => !matches!(source, ShardError::Io { .. }),
-            LoadError::Image { source, .. } => !source.is_of_system(),
-            _ => false,
-        }
-    }
-
-    /// The error and its causes.
-    fn in_one_line(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text += &format!(": {error}");
-            cause = error.source();
-        }
-        text
     }
 }
 

@@ -6,39 +6,14 @@ use pfc_findings::{Reading, View};
 use pfc_image::{ImageSize, decode_rgb, normalise};
 use pfc_model::checkpoint::DataIdentity;
 use pfc_shard::{MANIFEST_FILE, hash::content_hash, mix};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    config::BadValue,
-    data::loader::{DataConfig, LoadError},
+    config::{DataConfig, Synthetic},
+    error::LoadError,
 };
 
-/// `data.synthetic`: how many made-up faces of how many made-up people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Synthetic {
-    /// People, from 2 to 2^32 - 1.
-    pub identities: u32,
-    /// Images of them all; at least one of each.
-    pub images: u64,
-}
-
 impl Synthetic {
-    /// Refuses a set that has no two people, or people without an image.
-    ///
-    /// # Errors
-    ///
-    /// [`BadValue`].
-    pub fn validate(&self) -> Result<(), BadValue> {
-        let Synthetic { identities, images } = *self;
-        let key = "data.synthetic.identities";
-        BadValue::unless(identities >= 2, key, identities, "2 or more")?;
-        let fits = (u64::from(identities)..=1 << 40).contains(&images);
-        let bound = format!("from data.synthetic.identities, {identities}, to {}", 1u64 << 40);
-        BadValue::unless(fits, "data.synthetic.images", images, bound)
-    }
-
     /// Who is on an image: people take turns.
     fn label(&self, row: u64) -> u32 {
         (row % u64::from(self.identities)) as u32

@@ -6,36 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_verify::VerificationReport;
 use serde::{Deserialize, Serialize};
 
-use crate::{TrainError, config::BadValue, run::evaluate::Score};
-
-/// Section `[log]`: when figures are written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// Steps between two lines of figures, which are means over these steps.
-    pub every_steps: u64,
-    /// Also write TensorBoard's event files.
-    pub tensorboard: bool,
-}
-
-impl Default for LogConfig {
-    fn default() -> LogConfig {
-        LogConfig { every_steps: 10, tensorboard: true }
-    }
-}
-
-impl LogConfig {
-    /// Refuses a log that never speaks.
-    ///
-    /// # Errors
-    ///
-    /// [`BadValue`].
-    pub fn validate(&self) -> Result<(), BadValue> {
-        BadValue::unless(self.every_steps > 0, "log.every_steps", 0, "1 or more")
-    }
-}
+use crate::TrainError;
 
 /// One line of `metrics.jsonl`, told apart by `kind`. `step` counts finished steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +96,36 @@ pub struct EvalRecord {
     /// What was found.
     #[serde(flatten)]
     pub score: Score,
+}
+
+/// What one set says of the model after a step. The fields that a set cannot give are `None`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Name of the set.
+    pub set: String,
+    /// Share of the pairs judged rightly: mean over the folds, or at a single list's best threshold.
+    pub accuracy: f64,
+    /// Population standard deviation over the folds.
+    pub std: Option<f64>,
+    /// Area under the ROC curve.
+    pub auc: Option<f64>,
+    /// Squared L2 distance below which a pair is taken for one person.
+    pub threshold: f64,
+    /// Mean L2 norm of the raw embeddings.
+    pub mean_norm: f64,
+}
+
+impl Score {
+    pub(crate) fn new(set: &str, report: &VerificationReport) -> Score {
+        Score {
+            set: set.to_owned(),
+            accuracy: report.accuracy.mean,
+            std: report.accuracy.std,
+            auc: report.auc.map(|figure| figure.value),
+            threshold: report.accuracy.threshold,
+            mean_norm: report.mean_norm,
+        }
+    }
 }
 
 impl Record {

@@ -6,3 +6,5 @@ pub(crate) mod run_log;
 pub(crate) mod summary;
 pub(crate) mod tally;
 pub(crate) mod tensorboard;
+
+pub use metrics::Score;

@@ -13,12 +13,12 @@ use crate::{
     TrainError,
     data::loader::Replaced,
     data::plan::Plan,
+    log::Score,
     log::metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
     log::tally::Tally,
     log::tensorboard::EventFile,
     ranks::Ranks,
     ranks::launch,
-    run::evaluate::Score,
     run_folder::RunFolder,
     step::{NotFinite, StepFigures},
 };

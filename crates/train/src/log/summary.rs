@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::{
     TrainError,
+    log::Score,
     log::metrics::{self, Record},
-    run::evaluate::Score,
 };
 
 /// What a run has come to.

@@ -8,14 +8,13 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 /// One event file, the one that a start of a run writes.
 #[derive(Debug)]
 pub struct EventFile {
-    path: PathBuf,
     out: BufWriter<File>,
 }
 
@@ -33,17 +32,11 @@ impl EventFile {
         let started = wall_time();
         // The process number keeps two starts within one second apart; ten digits sort by time.
         let name = format!("events.out.tfevents.{:010}.pfc.{}", started as u64, std::process::id());
-        let path = dir.join(name);
-        let mut file = EventFile { out: BufWriter::new(File::create(&path)?), path };
+        let mut file = EventFile { out: BufWriter::new(File::create(dir.join(name))?) };
         file.record(&version_event(started))?;
         file.record(&session_start_event(started, step))?;
         file.flush()?;
         Ok(file)
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Appends `scalars`, (tag, value) each, as of `step`.
@@ -203,12 +196,19 @@ mod tests {
         found
     }
 
+    fn only_file(dir: &Path) -> std::path::PathBuf {
+        let mut files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let file = files.next().unwrap();
+        assert_eq!(files.next(), None);
+        file
+    }
+
     #[test]
     fn a_file_starts_with_its_version_and_the_step_that_it_continues_from() {
         let dir = tempfile::tempdir().unwrap();
         let mut file = EventFile::create(dir.path(), 300).unwrap();
         file.scalars(301, &[("loss".to_owned(), 2.0)]).unwrap();
-        let found = payloads(&std::fs::read(file.path()).unwrap());
+        let found = payloads(&std::fs::read(only_file(dir.path())).unwrap());
         assert_eq!(found.len(), 3);
         assert!(found[0].ends_with(b"brain.Event:2"));
         // Field 2, the varint of 300; field 7, two bytes; its field 1 is 1.

@@ -3,10 +3,7 @@
 use pfc_model::{Choice, Precision};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
-
-/// The largest scale: f32, in which the last layers compute, has room for what it does to gradients.
-pub const LARGEST: f64 = (1_u64 << 32) as f64;
+use crate::config::{Config, LOSS_SCALE_MAX};
 
 /// What the gradient by the embeddings is multiplied by before it goes back through the network, and
 /// the gradients by the weights divided by after it.
@@ -58,8 +55,9 @@ impl LossScale {
     /// Told of a step whose gradients were finite.
     pub fn fitted(&mut self) {
         self.state.n_steps += 1;
-        if self.state.n_steps >= self.growth_steps && self.state.scale < LARGEST {
-            self.state = ScaleState { scale: (self.state.scale * 2.0).min(LARGEST), n_steps: 0 };
+        if self.state.n_steps >= self.growth_steps && self.state.scale < LOSS_SCALE_MAX {
+            self.state =
+                ScaleState { scale: (self.state.scale * 2.0).min(LOSS_SCALE_MAX), n_steps: 0 };
         }
     }
 
@@ -109,9 +107,9 @@ mod tests {
 
     #[test]
     fn it_stays_within_its_bounds() {
-        let mut scale = scale(LARGEST, 1);
+        let mut scale = scale(LOSS_SCALE_MAX, 1);
         scale.fitted();
-        assert_eq!(scale.factor(), LARGEST);
+        assert_eq!(scale.factor(), LOSS_SCALE_MAX);
         for _ in 0..32 {
             assert!(scale.overflowed());
         }

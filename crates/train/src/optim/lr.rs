@@ -1,23 +1,6 @@
 //! The learning rate as a pure function of the step, so that a resumed run needs no scheduler state.
 
-use serde::{Deserialize, Serialize};
-
-/// How the learning rate falls after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ScheduleKind {
-    /// A straight line to 0 at the last step; what InsightFace does since 2023-04.
-    #[default]
-    Poly1,
-    /// The same line squared; what InsightFace's tables of 2022 were made with.
-    Poly2,
-    /// Multiplied by `gamma` at each of `milestones`.
-    Step,
-    /// Half a cosine wave to 0 at the last step.
-    Cosine,
-    /// No fall.
-    Constant,
-}
+use crate::config::ScheduleKind;
 
 /// The learning rate of every step of one run.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,7 +3,7 @@
 use pfc_model::ModelError;
 use tch::{TchError, Tensor};
 
-use super::{OptimConfig, OptimizerKind};
+use crate::config::{OptimConfig, OptimizerKind};
 
 /// Number of steps taken, `[1]` i64, among the state of `AdamW`.
 const STEPS: &str = "adamw.steps";

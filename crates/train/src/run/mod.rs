@@ -15,6 +15,7 @@ use pfc_model::libtorch::guarded;
 use pfc_shard::ShardError;
 use tch::Device;
 
+use self::evaluate::Verifier;
 use crate::{
     TrainError,
     checkpoint::{Keeper, check_same_config},
@@ -24,8 +25,6 @@ use crate::{
     data::source::Source,
     log::run_log::{Report, ReportSpec, resume_command},
     ranks::Ranks,
-    run::evaluate::Verifier,
-    run::init,
     run_folder::{RunFolder, Start},
     step::Trainer,
 };

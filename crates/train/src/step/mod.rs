@@ -2,7 +2,7 @@
 
 // B = batch, D = embedding.
 
-mod gradients;
+pub mod gradients;
 
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use pfc_head::{Head, Parts};
 use pfc_model::{Backbone, ModelError};
 use tch::{Device, Kind, Tensor};
 
+use self::gradients::{Gradients, Passed, Way};
 use crate::{
     TrainError,
     config::Config,
@@ -20,7 +21,6 @@ use crate::{
     optim::lr::Schedule,
     optim::{Optimizer, clip, global_norm},
     ranks::Ranks,
-    step::gradients::{Gradients, Passed, Way},
 };
 
 /// Backbone, head and optimizer of a run.

@@ -1,5 +1,7 @@
 //! Why a run could not start or go on.
 
+mod load;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -13,10 +15,9 @@ use pfc_model::ModelError;
 use pfc_shard::ShardError;
 use pfc_verify::VerifyError;
 
-use crate::{
-    config::{BadValue, ConfigError},
-    data::loader::LoadError,
-};
+pub use load::LoadError;
+
+use crate::config::{BadValue, ConfigError};
 
 /// Why a run could not start or go on. What had been saved stays whole.
 #[derive(Debug, thiserror::Error)]
