@@ -9,8 +9,8 @@ use std::{fs, path::Path, sync::Arc};
 use pfc_findings::{Reading, View};
 use pfc_train::{
     TrainError,
-    config::{self, Config},
-    data::loader::{Batch, Loader, LoaderSpec, OnError, Replaced},
+    config::{self, Config, OnError},
+    data::loader::{Batch, Loader, LoaderSpec, Replaced},
     data::plan::Plan,
     log::metrics::Record,
     ranks::Ranks,

@@ -9,8 +9,8 @@ use std::{path::Path, sync::Arc};
 use pfc_findings::{Reading, View};
 use pfc_model::{Choice, Precision};
 use pfc_train::{
-    config::{self, Config},
-    data::loader::{Loader, LoaderSpec, OnError},
+    config::{self, Config, OnError},
+    data::loader::{Loader, LoaderSpec},
     data::plan::Plan,
     log::metrics::Record,
     ranks::Ranks,

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use pfc_findings::{Reading, View};
 use pfc_image::{ImageSize, decode_rgb, normalise};
 use pfc_train::{
-    data::loader::{Batch, LoadError, Loader, LoaderSpec, OnError},
+    LoadError,
+    config::OnError,
+    data::loader::{Batch, Loader, LoaderSpec},
     data::plan::Plan,
 };
 use tch::Device;
