@@ -14,6 +14,7 @@ use pfc_model::ModelError;
 use pfc_recordio::RecordError;
 use pfc_report::ReportError;
 use pfc_shard::ShardError;
+use pfc_verify::VerifyError;
 
 /// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,24 +51,15 @@ pub enum EvalError {
         /// The line that names it.
         line: usize,
     },
-    /// A list that holds nothing.
-    #[error("{}: the list holds no pair", list.display())]
-    NoPairs {
-        /// The list.
-        list: PathBuf,
-    },
-    /// The PCA step, asked of a set that has no folds to fit it on.
-    #[error("a PCA to {components} dimensions needs the ten folds that a single list lacks")]
-    NoFolds {
-        /// Components asked for.
-        components: usize,
-    },
     /// A folder without a list.
     #[error("{}: a folder, and no list of pairs is given", data.display())]
     NoList {
         /// The folder.
         data: PathBuf,
     },
+    /// A set of pairs that cannot be read or judged.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// A verification pack that cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -216,8 +208,15 @@ impl EvalError {
     /// The error itself where it is a fault of the system: the image may be read another time.
     pub(crate) fn of_image(self) -> Result<String, EvalError> {
         match self {
-            EvalError::Image { reason, .. } if !reason.is_of_system() => Ok(reason.to_string()),
-            EvalError::Durable(error) if error.is_read() && !is_of_system(&error.source) => {
+            EvalError::Image { reason, .. }
+            | EvalError::Verify(VerifyError::Image { reason, .. })
+                if !reason.is_of_system() =>
+            {
+                Ok(reason.to_string())
+            }
+            EvalError::Durable(error) | EvalError::Verify(VerifyError::Durable(error))
+                if error.is_read() && !is_of_system(&error.source) =>
+            {
                 Ok(format!("cannot {}: {}", error.op, error.source))
             }
             EvalError::Record(error) if !matches!(error, RecordError::Durable(_)) => {
@@ -254,6 +253,7 @@ impl EvalError {
             EvalError::NoList { .. } => {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }
+            EvalError::Verify(error) => error.hint(),
             EvalError::Pack(error) => error.hint(),
             EvalError::Shard(error) => error.hint(),
             EvalError::Findings(error) => error.hint(),

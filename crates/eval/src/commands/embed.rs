@@ -7,17 +7,16 @@ use std::{
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
-use pfc_findings::Reading;
-use pfc_model::{Embed, Embedder};
-use serde::Serialize;
-
-use super::{model::ModelArgs, protocol::asked_to_stop};
 use pfc_embeddings::{
     EmbeddingError,
     cache::{self, Cache, Kept, Key, LeftOut, divide},
     sink::{self, FeatureFormat, Part},
 };
+use pfc_findings::Reading;
+use pfc_model::{Embed, Embedder};
+use serde::Serialize;
 
+use super::{model::ModelArgs, protocol::asked_to_stop};
 use crate::{EvalError, faces::warn_of_changes, images::Images};
 
 /// Images between two looks at the clock and at Ctrl-C.

@@ -4,8 +4,10 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_embeddings::{cache::LeftOut, write};
 use pfc_metrics::{ijb::Pooling, roc::Far};
 use pfc_model::Embed;
+use pfc_report::chart::{self, PlotPath};
 
 use super::{
     ijb_table,
@@ -13,9 +15,6 @@ use super::{
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
     source::{Source, SourceArgs},
 };
-use pfc_embeddings::{cache::LeftOut, write};
-use pfc_report::chart::{self, PlotPath};
-
 use crate::{
     EvalError,
     document::{Document, Findings},

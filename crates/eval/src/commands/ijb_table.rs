@@ -3,11 +3,11 @@
 use std::io;
 
 use pfc_report::{interval, percent};
+use pfc_verify::Figure;
 
 use crate::{
     ijb::{GalleryRow, IjbReport, SearchReport, TarTable, Units, pooling},
     rates::rate,
-    verification::Figure,
 };
 
 /// Prints all tables to standard output.

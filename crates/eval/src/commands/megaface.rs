@@ -3,6 +3,11 @@
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_metrics::roc::Far;
+use pfc_report::{
+    chart::{self, Curve, PlotPath},
+    interval, percent,
+};
+use pfc_verify::Figure;
 
 use super::{
     megaface_features::{self as features, CleanArgs, EmbedArgs},
@@ -10,17 +15,11 @@ use super::{
     pairs::parse_far,
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
 };
-use pfc_report::{
-    chart::{self, Curve, PlotPath},
-    interval, percent,
-};
-
 use crate::{
     EvalError,
     document::{Document, Findings},
     megaface::{self, MegaFaceReport},
     rates::rate,
-    verification::Figure,
 };
 
 /// Judge a model on MegaFace, with the files of its devkit

@@ -4,15 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_embeddings::FeatureFile;
 use pfc_metrics::{Rows, roc::Far};
+use pfc_report::{chart::Curve, interval, percent};
 
 use super::{
     pairs::parse_far,
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
 };
-use pfc_embeddings::FeatureFile;
-use pfc_report::{chart::Curve, interval, percent};
-
 use crate::{
     EvalError,
     document::{Document, Findings},

@@ -4,12 +4,9 @@ use std::io;
 
 use pfc_metrics::bootstrap::Interval;
 use pfc_report::percent;
+use pfc_verify::{Figure, PeopleFrom, TarRow, VerificationReport};
 
-use crate::{
-    pairs::Protocol,
-    rates::rate,
-    verification::{Figure, PeopleFrom, TarRow, VerificationReport},
-};
+use crate::{pairs::Protocol, rates::rate};
 
 /// Prints the figures to standard output.
 ///

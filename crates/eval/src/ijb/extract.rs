@@ -2,17 +2,16 @@
 
 use std::{collections::HashSet, ops::Range, path::Path};
 
+use pfc_embeddings::cache::{Cache, Key, LeftOut, embed_in_parts};
 use pfc_image::{ImageSize, Limits, align};
 use pfc_model::{Embed, MirroredEmbeddings};
 use rayon::prelude::*;
 
 use super::{FaceList, IjbSet};
-use pfc_embeddings::cache::{Cache, Key, LeftOut, embed_in_parts};
-
 use crate::{
     EvalError,
     faces::{FACE_BYTES, IMAGE_BYTES_MAX},
-    pairs::read_regular_file,
+    files::read_regular_file,
 };
 
 /// Faces that are decoded before the network runs: 19 MB of pixels.

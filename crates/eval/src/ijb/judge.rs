@@ -10,16 +10,15 @@ use pfc_metrics::{
     roc::Far,
     scores::{Curve, SortedScores},
 };
+use pfc_report::chart::Histogram;
+use pfc_verify::Figure;
 
 use super::{
     GalleryRow, IjbReport, IjbSet, SearchList, SearchLists, SearchReport, TarRow, TarTable,
     TpirRow, Units,
 };
-use pfc_report::chart::Histogram;
-
 use crate::{
     EvalError,
-    verification::Figure,
     worst::{Source, Worst, WorstPair},
 };
 

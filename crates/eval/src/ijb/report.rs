@@ -2,12 +2,10 @@
 
 use pfc_metrics::{bootstrap::Interval, ijb::Pooling, roc::RocPoint};
 use pfc_report::chart::Histogram;
+use pfc_verify::Figure;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    verification::Figure,
-    worst::{Source, WorstPair},
-};
+use crate::worst::{Source, WorstPair};
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,14 +6,13 @@ use pfc_metrics::{
     megaface::{Matcher, Matches, MatePair, TarByDistance, n_nearest_for},
     roc::Far,
 };
+use pfc_report::chart::Histogram;
+use pfc_verify::Figure;
 
 use super::{Gallery, GalleryRow, MegaFaceReport, Noises, ProbeList, Store, TarRow};
-use pfc_report::chart::Histogram;
-
 use crate::{
     EvalError,
     protocols::{differences, megaface as facts},
-    verification::Figure,
 };
 
 /// Points of the ROC curve that are kept for plots.

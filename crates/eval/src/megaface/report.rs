@@ -2,9 +2,8 @@
 
 use pfc_metrics::roc::RocPoint;
 use pfc_report::chart::Histogram;
+use pfc_verify::Figure;
 use serde::{Deserialize, Serialize};
-
-use crate::verification::Figure;
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,11 +8,10 @@ use pfc_metrics::{
     nn::{AllPairs, Group, Labels as LabelColumns, Rates, Tally, TarAt},
     roc::{Far, RocPoint},
 };
+use pfc_report::chart::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::{Labels, State};
-use pfc_report::chart::Histogram;
-
 use crate::EvalError;
 
 /// Points of the ROC curve that are kept for plots.

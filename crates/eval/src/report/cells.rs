@@ -1,8 +1,7 @@
 //! Cells of tables of figures, as HTML.
 
 use pfc_report::{share, small};
-
-use crate::verification::Figure;
+use pfc_verify::Figure;
 
 /// A figure with its interval; a dash where there is none.
 pub fn figure(figure: Option<Figure>) -> String {

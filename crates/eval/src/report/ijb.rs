@@ -1,5 +1,7 @@
 //! IJB-B and IJB-C.
 
+use pfc_report::{Table, chart, percent, share};
+
 use super::{
     Entry,
     cells::{figure, rests_on},
@@ -7,8 +9,6 @@ use super::{
     pictures::Pictures,
     section::{charts, curves, incomplete, scores, summary, worst},
 };
-use pfc_report::{Table, chart, percent, share};
-
 use crate::{
     EvalError,
     ijb::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable, pooling},

@@ -1,13 +1,13 @@
 //! `MegaFace`.
 
+use pfc_report::{Table, chart, share};
+
 use super::{
     Entry,
     cells::{figure, rests_on},
     different_rates,
     section::{charts, curves, incomplete, scores, summary},
 };
-use pfc_report::{Table, chart, share};
-
 use crate::{
     EvalError,
     megaface::{GalleryRow, MegaFaceReport},

@@ -1,13 +1,13 @@
 //! N:N.
 
+use pfc_report::{Table, chart, share};
+
 use super::{
     Entry,
     cells::{missing, rests_on},
     different_rates,
     section::{charts, curves, scores, summary},
 };
-use pfc_report::{Table, chart, share};
-
 use crate::{
     EvalError,
     nn::{GroupRow, NnReport, TarRow},

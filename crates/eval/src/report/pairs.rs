@@ -1,6 +1,8 @@
 //! Pairs of images: LFW and its family.
 
 use pfc_metrics::bootstrap::Interval;
+use pfc_report::{Table, chart, html::escape, percent, share, whisker};
+use pfc_verify::TarRow;
 
 use super::{
     Entry,
@@ -9,9 +11,7 @@ use super::{
     pictures::Pictures,
     section::{charts, curves, scores, worst},
 };
-use pfc_report::{Table, chart, html::escape, percent, share, whisker};
-
-use crate::{EvalError, document::SetResult, pairs::Protocol, rates::rate, verification::TarRow};
+use crate::{EvalError, document::SetResult, pairs::Protocol, rates::rate};
 
 type Pairs<'a> = Entry<&'a SetResult>;
 

@@ -1,11 +1,11 @@
 //! What sections of all kinds show: summaries, charts, and the pairs judged worst.
 
-use super::pictures::Pictures;
 use pfc_report::{
     chart::{self, Chart, Curve, Histogram},
     html::escape,
 };
 
+use super::pictures::Pictures;
 use crate::{
     EvalError,
     worst::{Source, WorstPair},

@@ -1,12 +1,11 @@
 //! What the files of a journal say.
 
+use pfc_cli::units::count;
 use pfc_image::Tally;
 use pfc_shard::{Checksum, DatasetSpec, ImageSize, ShardEntry, hash::content_hash, shard_file};
 use serde::{Deserialize, Serialize};
 
 use super::lists::ListSeal;
-use pfc_cli::units::count;
-
 use crate::pack::{quarantine::Line, summary::Summary};
 
 /// What is packed and how. Two packs with the same record write the same bytes.
