@@ -1,10 +1,10 @@
 //! Section `[head]`: what a user chooses of the head; the rest follows from data and model.
 
-use pfc_head::{HeadConfig, HeadError, Margin, Optimizer, Placement, Precision, Storage, Update};
 use pfc_model::Choice;
 use serde::{Deserialize, Serialize};
 
 use super::{BadValue, Config};
+use pfc_head::{HeadConfig, HeadError, Margin, Optimizer, Placement, Precision, Storage, Update};
 
 /// Section `[head]`. Momentum is that of `[optim]`, the seed that of `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
