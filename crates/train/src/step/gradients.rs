@@ -27,7 +27,7 @@ pub struct Gradients {
 #[derive(Debug)]
 pub enum RecordedForward {
     /// All activations are kept: the embeddings `[B, D]` with their history.
-    Kept(Tensor),
+    Whole(Tensor),
     /// Most activations are computed again in the backward pass (activation checkpointing).
     Checkpointed(CheckpointedForward),
 }
