@@ -1,4 +1,4 @@
-//! What is on the stack of a pickle.
+//! What a pickle of a verification pack may hold, and the callables that it may name.
 
 use std::borrow::Cow;
 

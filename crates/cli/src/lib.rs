@@ -15,8 +15,8 @@ mod output;
 mod progress;
 pub mod units;
 
-pub use exit::{HintFinder, Outcome, exit, hint_of, program};
-pub use hint::Hinted;
+pub use exit::{Outcome, exit, program};
+pub use hint::{HintFinder, Hinted, hint_of};
 pub use log::{Verbosity, init_log};
 pub use output::{
     Format, Stdout, divert_stdout, print_json, print_table, print_text, stdout, table, tell,

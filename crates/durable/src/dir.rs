@@ -33,16 +33,6 @@ impl AtomicDir {
         OwnedDir::claim(path, Access::Alone)?.begin()
     }
 
-    pub(crate) fn new(owned: OwnedDir, temporary: PathBuf) -> AtomicDir {
-        AtomicDir { owned, temporary, stays: true }
-    }
-
-    pub(crate) fn fleeting(self) -> AtomicDir {
-        let mut dir = self;
-        dir.stays = false;
-        dir
-    }
-
     /// Where to put the files for now.
     pub fn path(&self) -> &Path {
         &self.temporary
@@ -126,7 +116,9 @@ impl OwnedDir {
     /// [`FolderError::Durable`].
     pub fn begin(self) -> Result<AtomicDir, FolderError> {
         self.remove_left()?;
-        self.resume().map(AtomicDir::fleeting)
+        let mut dir = self.resume()?;
+        dir.stays = false;
+        Ok(dir)
     }
 
     /// As [`begin`](OwnedDir::begin), but with all that a killed or failed process left there; the
@@ -136,16 +128,8 @@ impl OwnedDir {
     ///
     /// As [`begin`](OwnedDir::begin).
     pub fn resume(mut self) -> Result<AtomicDir, FolderError> {
-        let beside = self.check_beside()?;
-        self.fill_lock()?;
-        match fs::create_dir(&beside) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            made => {
-                made.map_err(DurableError::at("create", self.path()))?;
-                sync_dir(parent(&beside))?;
-            }
-        }
-        Ok(AtomicDir::new(self, beside))
+        let temporary = self.prepare_beside()?;
+        Ok(AtomicDir { owned: self, temporary, stays: true })
     }
 }
 

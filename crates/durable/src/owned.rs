@@ -89,9 +89,21 @@ impl OwnedDir {
         check_ours(&self.path, is_ours)
     }
 
-    /// Notes in the lock that this process makes the temporary folder.
-    pub(crate) fn fill_lock(&mut self) -> Result<(), DurableError> {
-        self.lock.as_mut().map_or(Ok(()), Lock::fill)
+    /// Makes the temporary folder beside this one, or finds the one that a killed or failed process
+    /// left.
+    pub(crate) fn prepare_beside(&mut self) -> Result<PathBuf, FolderError> {
+        let beside = self.check_beside()?;
+        if let Some(lock) = &mut self.lock {
+            lock.fill()?;
+        }
+        match fs::create_dir(&beside) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                made.map_err(DurableError::at("create", &self.path))?;
+                crate::sync_dir(parent(&beside))?;
+            }
+        }
+        Ok(beside)
     }
 
     /// Removes the temporary folder that a killed or failed process left beside this one.
@@ -113,7 +125,7 @@ impl OwnedDir {
     }
 
     /// The temporary folder, which is ours if the lock file says so.
-    pub(crate) fn check_beside(&self) -> Result<PathBuf, FolderError> {
+    fn check_beside(&self) -> Result<PathBuf, FolderError> {
         let beside = beside(&self.path, "tmp");
         let is_ours = self.lock.as_ref().is_some_and(Lock::fills);
         match fs::symlink_metadata(&beside) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pfc_durable::{DurableError, FolderError};
 
-use crate::fault::{Fault, LABEL_EXACT_MAX};
+use crate::{Fault, LABEL_EXACT_MAX};
 
 /// A RecordIO file that cannot be read or written. Records and lines of indexes are named as they
 /// are found: offsets in bytes from 0, lines from 1.

@@ -1,12 +1,9 @@
-//! What can be wrong at one place of a `.rec` file, and the limits of the format.
+//! What can be wrong with the bytes of a record.
 
 use std::fmt;
 
 /// Bytes of one record's payload at most: its length has 29 bits.
 pub const PAYLOAD_BYTES_MAX: u64 = (1 << 29) - 1;
-
-/// Counts, keys and classes up to this are stored exactly; float32 rounds larger odd numbers.
-pub const LABEL_EXACT_MAX: u64 = 1 << 24;
 
 /// What is wrong with the bytes at one place of a `.rec` file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::fault::{Fault, PAYLOAD_BYTES_MAX};
+use crate::{Fault, fault::PAYLOAD_BYTES_MAX};
 
 /// The first 4 bytes of every record and part.
 pub const MAGIC: [u8; 4] = 0xced7_230a_u32.to_le_bytes();

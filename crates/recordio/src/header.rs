@@ -1,6 +1,9 @@
 //! The header at the beginning of a payload: MXNet's `IRHeader` and the labels after it.
 
-use crate::fault::Fault;
+use crate::Fault;
+
+/// Counts, keys and classes up to this are stored exactly; float32 rounds larger odd numbers.
+pub const LABEL_EXACT_MAX: u64 = 1 << 24;
 
 /// Bytes of the fixed part: flag u32, label f32, id u64, id2 u64.
 const FIXED_BYTES: usize = 24;

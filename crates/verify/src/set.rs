@@ -23,7 +23,7 @@ const BATCH: usize = 128;
 /// Tried in this order where the list leaves the extension open.
 const EXTENSIONS: [&str; 7] = ["jpg", "png", "jpeg", "bmp", "webp", "ppm", "pgm"];
 
-/// Where it is known from who is on an image; the bootstrap resamples these people.
+/// How it is known who is on an image; the bootstrap resamples these people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeopleFrom {
@@ -43,7 +43,7 @@ pub struct PairsSet {
     faces: Faces,
     /// What each image is called in tables and reports.
     image_names: Vec<String>,
-    /// Of each image, numbered from 0.
+    /// Who is on each image; people are numbered from 0.
     pub(crate) people: Vec<u32>,
     pub(crate) n_people: u32,
     pub(crate) people_from: PeopleFrom,

@@ -6,11 +6,9 @@
 //! sample and lowered if it proves too high, which costs time and never accuracy.
 
 mod counts;
-mod group;
 mod pairs;
 mod result;
 
 pub use counts::KeyCounts;
-pub use group::Group;
-pub use pairs::{AllPairs, Labels, Tally};
+pub use pairs::{AllPairs, Group, Labels, Tally};
 pub use result::{Rates, TarAt};

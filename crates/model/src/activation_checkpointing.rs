@@ -1,4 +1,5 @@
-//! A training pass that keeps little, and computes the rest again on the way back.
+//! Activation checkpointing: a forward pass that keeps little, and computes the rest again in the
+//! backward pass.
 
 // B = batch, E = embedding.
 
@@ -8,22 +9,27 @@ use tch::Tensor;
 
 use crate::{Backbone, layers::Pass, net::Net};
 
-/// A training pass forwards that is still to be gone back through.
+/// A forward pass in training whose backward pass is still to come.
 ///
-/// Only what goes into each of its segments is in memory. Going back, the last segment is computed
-/// once more, now recorded, and passed through backwards; then the one before it. Normalisation moves
+/// Only the input of each segment is in memory. The backward pass computes the last segment once more,
+/// now recorded, and goes back through it; then the one before it. Normalisation moves
 /// its running statistics in the first computation alone, and stochastic layers draw the same twice, so
 /// that gradients and statistics are those of a pass that keeps everything.
 #[derive(Debug)]
-pub struct Spared {
+pub struct CheckpointedForward {
     pass: Pass,
     /// The parts of the network that each segment consists of, and what goes into it.
     segments: Vec<(Range<usize>, Tensor)>,
     embeddings_be: Tensor,
 }
 
-impl Spared {
-    pub(crate) fn forward(net: &Net, images: &Tensor, pass: Pass, n_blocks: usize) -> Spared {
+impl CheckpointedForward {
+    pub(crate) fn forward(
+        net: &Net,
+        images: &Tensor,
+        pass: Pass,
+        n_blocks: usize,
+    ) -> CheckpointedForward {
         let n_parts = net.n_parts();
         let mut segments = Vec::with_capacity(n_parts.div_ceil(n_blocks));
         let mut x = images.detach();
@@ -34,7 +40,7 @@ impl Spared {
                 segments.push((parts, std::mem::replace(&mut x, y)));
             }
         });
-        Spared { pass, segments, embeddings_be: x }
+        CheckpointedForward { pass, segments, embeddings_be: x }
     }
 
     /// `[B, E]`, as [`Backbone::forward`](crate::Backbone::forward) gives them, without a history.
@@ -42,8 +48,8 @@ impl Spared {
         &self.embeddings_be
     }
 
-    /// Goes back, from the last segment to the first: `run` gets the output of a segment and the
-    /// gradient by it, and has to pass backwards from there, adding to the `grad` of every leaf.
+    /// The backward pass, from the last segment to the first: `run` gets the output of a segment and
+    /// the gradient by it, and has to run autograd from there, adding to the `grad` of every leaf.
     ///
     /// * `backbone`: the one that gave this, with the weights that it had then
     /// * `grad_be`: `[B, E]`, the gradient by the embeddings
@@ -116,14 +122,19 @@ mod tests {
         course(&backbone, embeddings)
     }
 
-    fn spared(architecture: Architecture, images: &Tensor, grad_be: &Tensor, n: usize) -> Course {
+    fn checkpointed(
+        architecture: Architecture,
+        images: &Tensor,
+        grad_be: &Tensor,
+        n: usize,
+    ) -> Course {
         let backbone = network(architecture);
-        let spared = backbone.forward_sparing(images, n);
-        let embeddings = spared.embeddings().copy();
+        let forward = backbone.forward_checkpointed(images, n);
+        let embeddings = forward.embeddings().copy();
         let mut run = |output: &Tensor, gradient: &Tensor| {
             (output * gradient).sum(output.kind()).f_backward()
         };
-        spared.backward(&backbone, grad_be, &mut run).unwrap();
+        forward.backward(&backbone, grad_be, &mut run).unwrap();
         course(&backbone, embeddings)
     }
 
@@ -139,7 +150,7 @@ mod tests {
             let largest_of_all = gradients.iter().map(|(_, g)| largest(g)).fold(0.0, f64::max);
             for n_blocks in [1, 2, 100] {
                 let (found, found_gradients, found_state) =
-                    spared(architecture, &images, &grad_be, n_blocks);
+                    checkpointed(architecture, &images, &grad_be, n_blocks);
                 assert_eq!(found, embeddings, "{architecture:?} by {n_blocks}");
                 for ((name, found), (_, expected)) in found_gradients.iter().zip(&gradients) {
                     let bound = (ROUNDING * largest(expected)).max(NOTHING * largest_of_all);
@@ -158,7 +169,7 @@ mod tests {
         let images = random(&[4, 3, 112, 112], "images");
         for architecture in NETS {
             let (backbone, other) = (network(architecture), network(architecture));
-            let embeddings = backbone.forward_unseen(&images);
+            let embeddings = backbone.forward_unrecorded(&images);
             for ((name, found), (_, expected)) in
                 backbone.state_dict().iter().zip(other.state_dict())
             {
