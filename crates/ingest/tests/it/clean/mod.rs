@@ -77,7 +77,10 @@ fn mirrored_copies_are_found() {
     assert!(!text.contains("not compared"), "{text}");
     let found = decisions(&bench, "");
     assert_eq!(found.len(), 1);
-    assert_eq!((&found[0]["reason"], &found[0]["action"]), (&"near_duplicate".into(), &"drop".into()));
+    assert_eq!(
+        (&found[0]["reason"], &found[0]["action"]),
+        (&"near_duplicate".into(), &"drop".into())
+    );
     let pair = [&found[0]["source"], &found[0]["partner_source"]].map(|s| s.as_str().unwrap());
     let expected =
         ["Person_000001/Person_000001_0002.jpg", "Person_000001/mirrored.jpg"].map(str::to_owned);
