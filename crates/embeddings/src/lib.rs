@@ -3,7 +3,7 @@
 //!
 //! [`Embeddings`] are those of the rows of a data set and stay on disk; [`FeatureFile`] is an array
 //! that is used where it lies; [`with_model`] computes those of a data set; [`cache`] keeps those
-//! of any images part by part; [`sink`] and [`write`] write them. Whatever a file holds, it is rows
+//! of any images part by part; [`sink`] and [`mod@write`] write them. Whatever a file holds, it is rows
 //! of numbers or an [`EmbeddingError`].
 
 mod arrow;
