@@ -139,12 +139,6 @@ pub enum TrainError {
         /// What differs, and how.
         difference: String,
     },
-    /// The centres to begin with have updates that were put off.
-    #[error("{}: was saved between two scheduled checkpoints, with centres to catch up", path.display())]
-    UnfinishedCentres {
-        /// The checkpoint.
-        path: PathBuf,
-    },
     /// Batch normalisation would see fewer than two images.
     #[error(
         "batches of {batch_size} images on {world} ranks in {n_parts} parts leave less than 2 for one"
@@ -248,10 +242,6 @@ impl TrainError {
             TrainError::RanksDiffer { .. } => {
                 Some("start every rank with the same arguments on the same data set".to_owned())
             }
-            TrainError::UnfinishedCentres { .. } => Some(
-                "begin with a checkpoint that was saved on schedule, or at the end of a run"
-                    .to_owned(),
-            ),
             TrainError::TooManyParts { world, n_parts, .. } => Some(format!(
                 "raise `train.batch_size` to at least {}",
                 2 * world.saturating_mul(*n_parts)

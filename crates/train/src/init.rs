@@ -1,11 +1,6 @@
 //! Fine-tuning: where the first weights come from, and centres carried over by identity.
 
-// C = classes of a file, D = embedding, N = carried classes.
-
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use pfc_model::{
     ModelError,
@@ -14,18 +9,17 @@ use pfc_model::{
 };
 use pfc_shard::{Dataset, Identities, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::Device;
 
 use crate::{
-    TrainError,
+    TrainError, centres,
     config::BadValue,
     head::{ClassRange, Head},
-    shards,
     step::Trainer,
 };
 
-const WEIGHT: &str = "centres.weight";
-const STAMP: &str = "centres.stamp";
+/// Classes of the old data set whose centres are read at a time.
+const CHUNK_CLASSES: u64 = 1 << 13;
 
 /// Section `[init]`: what a run begins with. A run that is resumed has no use for it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -63,7 +57,7 @@ impl InitConfig {
 ///
 /// [`TrainError::Model`] if the file cannot be read or is of another network,
 /// [`TrainError::Shard`] for the old data set, [`TrainError::OtherRun`] if the checkpoint was not
-/// trained on it, [`TrainError::UnfinishedCentres`].
+/// trained on it, [`TrainError::Head`] if its centres cannot be read.
 pub fn begin(
     config: &InitConfig,
     trainer: &mut Trainer,
@@ -122,7 +116,7 @@ fn old_labels(range: &ClassRange, new: &Identities, old: &Identities) -> Vec<Opt
     range.ids().map(|class| new.names(class as u32).find_map(|name| old.label_of(name))).collect()
 }
 
-/// Copies the rows of known classes, a file of the checkpoint at a time. Returns how many.
+/// Copies the centres of known classes, some thousand classes of then at a time. Returns how many.
 fn carry(
     checkpoint: &Checkpoint,
     progress: &Progress,
@@ -130,45 +124,41 @@ fn carry(
     head: &mut Head,
     path: &Path,
 ) -> Result<usize, TrainError> {
-    let mut state = head.state()?;
-    let weight_cd = &mut state.iter_mut().find(|(name, _)| name == WEIGHT).expect("it is state").1;
-    let (classes, world) = (progress.data.n_identities, progress.world_size.max(1) as usize);
-    // Rows of the head and labels of then, by the rank that held these.
-    let mut rows_of_rank: BTreeMap<usize, Vec<(i64, u64)>> = BTreeMap::new();
-    for (row, label) in labels.iter().enumerate() {
-        if let Some(label) = label.map(u64::from).filter(|&label| label < classes) {
-            let rank = ClassRange::owner_of(label, classes, world);
-            rows_of_rank.entry(rank).or_default().push((row as i64, label));
-        }
+    let mut reader = centres::open(checkpoint, progress, path, None)?;
+    let (classes, dim) = (progress.data.n_identities, head.config().dim);
+    if reader.dim() != dim {
+        return Err(misfit(path, reader.dim(), dim).into());
     }
-    let mut n_carried = 0;
-    for (rank, rows) in rows_of_rank {
-        let held = ClassRange::of_rank(classes, rank, world).ids();
-        let mut file = checkpoint.file(&shards::name_of(rank, world))?;
-        if file.names().any(|name| name == STAMP) {
-            return Err(TrainError::UnfinishedCentres { path: path.to_path_buf() });
-        }
-        let from = |(row, label)| (row, (label - held.start) as i64);
-        let (to, from): (Vec<i64>, Vec<i64>) = rows.into_iter().map(from).unzip();
-        let found_cd = file.read(WEIGHT)?;
-        let expected = [(held.end - held.start) as i64, weight_cd.size()[1]];
-        if found_cd.size() != expected || found_cd.kind() != weight_cd.kind() {
-            return Err(misfit(path, &found_cd, &expected).into());
-        }
-        let found_nd = found_cd.index_select(0, &Tensor::from_slice(&from));
-        let _ = weight_cd.index_copy_(0, &Tensor::from_slice(&to), &found_nd);
-        n_carried += to.len();
+    // Labels of then and rows of the head, by the former.
+    let mut known: Vec<(u64, u32)> = labels
+        .iter()
+        .enumerate()
+        .filter_map(|(row, label)| Some((u64::from((*label)?), row as u32)))
+        .filter(|(label, _)| *label < classes)
+        .collect();
+    known.sort_unstable();
+    let chunks = known.chunk_by(|(a, _), (b, _)| a / CHUNK_CLASSES == b / CHUNK_CLASSES);
+    for chunk in chunks {
+        let (first, last) = (chunk[0].0, chunk[chunk.len() - 1].0);
+        let found = reader.read(first..last + 1)?;
+        let mut rows: Vec<(u32, &[f32])> = chunk
+            .iter()
+            .map(|(label, row)| (*row, &found[(label - first) as usize * dim..][..dim]))
+            .collect();
+        rows.sort_unstable_by_key(|(row, _)| *row);
+        let weight: Vec<f32> = rows.iter().flat_map(|(_, weight)| *weight).copied().collect();
+        let rows: Vec<u32> = rows.into_iter().map(|(row, _)| row).collect();
+        head.set_centres(&rows, &weight)?;
     }
-    head.load_state(&state)?;
-    Ok(n_carried)
+    Ok(known.len())
 }
 
-/// That centres are of another shape or kind than the checkpoint's own manifest has it.
-fn misfit(path: &Path, found: &Tensor, expected: &[i64]) -> ModelError {
+/// That centres are of another width than the head's.
+fn misfit(path: &Path, found: usize, expected: usize) -> ModelError {
     ModelError::TensorShape {
         origin: path.display().to_string(),
-        key: format!("{WEIGHT} ({:?})", found.kind()),
-        found: found.size(),
-        expected: expected.to_vec(),
+        key: "centres.weight".to_owned(),
+        found: vec![found as i64],
+        expected: vec![expected as i64],
     }
 }

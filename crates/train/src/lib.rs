@@ -5,6 +5,7 @@
 pub mod average;
 pub mod bench;
 pub mod capacity;
+mod centres;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

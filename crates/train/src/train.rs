@@ -119,7 +119,7 @@ pub fn train(
     let measure = Measure { config, plan: &plan, verifier: &verifier, ranks };
     let mut run = Run { measure, trainer, keeper, report };
     if let Err(error) = run.steps(loader) {
-        run.keeper.rescue(&error);
+        run.keeper.rescue(&error, &mut run.trainer.head);
         return Err(error.after(run.trainer.n_done));
     }
     run.report.finish();
@@ -134,7 +134,8 @@ pub fn train(
     Ok(Ended::Interrupted)
 }
 
-/// The parts of a run that its steps move.
+/// The parts of a run that its steps move. The trainer is dropped before the keeper, which waits for
+/// threads that wait for the trainer.
 struct Run<'a> {
     measure: Measure<'a>,
     trainer: Trainer,
@@ -175,7 +176,7 @@ impl Run<'_> {
             }
             report.saved(started.elapsed());
         }
-        keeper.settle()
+        keeper.settle(&mut trainer.head)
     }
 }
 

@@ -12,7 +12,7 @@ use pfc_model::{
 use serde::Deserialize;
 
 use super::{Keeper, Memory, OPTIMIZER, TRAINED, changes::changes};
-use crate::{TrainError, config::Config, shards, step::Trainer, tally::Tally};
+use crate::{TrainError, config::Config, head::Placement, shards, step::Trainer, tally::Tally};
 
 impl Keeper<'_> {
     /// Puts `trainer` where the newest whole checkpoint has it; `None` if there is no checkpoint.
@@ -104,8 +104,12 @@ impl Keeper<'_> {
         if let (Some(scale), Some(state)) = (&mut trainer.loss_scale, memory.loss_scale) {
             scale.recall(state);
         }
-        let centres = shards::read(checkpoint, &trainer.head.range(), world_of(progress))?;
-        trainer.head.load_state(&centres)?;
+        let mut centres = shards::open(checkpoint, &trainer.head.range(), world_of(progress))?;
+        let folder = match &memory.config.head.centres {
+            Placement::File(folder) => Some(folder.as_path()),
+            Placement::Host | Placement::Device => None,
+        };
+        trainer.head.load(&mut centres, folder)?;
         trainer.n_done = progress.step;
         Ok(memory.tally)
     }

@@ -35,6 +35,14 @@ pub enum HeadError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file of the centres is lost, or does not hold what was written to it.
+    #[error("{}: {problem}", path.display())]
+    CentresDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
     /// The folder of the centres belongs to a process that is still there.
     #[error("{}: another process is using the centres", path.display())]
     CentresInUse {
@@ -146,6 +154,12 @@ pub enum HeadError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A saved state cannot be read.
+    #[error("the saved centres cannot be read")]
+    Saved(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The head is gone before a save had all of its rows.
+    #[error("the run ended before its centres were saved")]
+    SaveAbandoned,
     /// An exchange between ranks failed.
     #[error("step {step}: the ranks cannot exchange {what}")]
     Comm {
@@ -196,7 +210,15 @@ impl HeadError {
                 "set `update = \"sparse\"`, or `optimizer = { name = \"sgd\" }`".to_owned(),
             ),
             HeadError::CentreFile { .. } => Some(
-                "resume from the newest checkpoint, or remove the folder to begin afresh".to_owned(),
+                "the folder goes with the newest two checkpoints of its run: `--resume` that run, or \
+                 name another folder for the centres"
+                    .to_owned(),
+            ),
+            HeadError::CentresDamaged { .. } => Some(
+                "bring the file back, if a copy of the folder was made at that checkpoint or another \
+                 machine has it; or move the newest checkpoint away and `--resume`: the one before \
+                 it needs other copies of all rows that have moved since"
+                    .to_owned(),
             ),
             HeadError::CentresInUse { .. } => Some(
                 "wait until it has ended; one that was killed takes some seconds to let go of its \
@@ -217,9 +239,14 @@ impl HeadError {
                  warm-up or gradient clipping"
                     .to_owned(),
             ),
+            HeadError::State { name, .. } if name == "centres.in_place" => Some(
+                "keep `head.centres = { file = … }` as it was, or name the folder: \
+                 `pfc-train export --centres FILE` copies centres out of it"
+                    .to_owned(),
+            ),
             HeadError::State { .. } => Some(
-                "the checkpoint was written by a head of another size: check `classes` and the \
-                 embedding's width"
+                "the checkpoint was written by a head of another size or kind: check the number of \
+                 identities, `model.embedding` and `head.optimizer`"
                     .to_owned(),
             ),
             HeadError::Memory { rows, row_bytes } => Some(format!(
@@ -237,6 +264,8 @@ impl HeadError {
             HeadError::BatchShape { .. }
             | HeadError::Sample { .. }
             | HeadError::Comm { .. }
+            | HeadError::Saved(_)
+            | HeadError::SaveAbandoned
             | HeadError::Io { .. } => None,
         }
     }

@@ -3,6 +3,7 @@
 use bytemuck::cast_slice;
 use half::bf16;
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use super::{elements::Number, round};
 
@@ -28,6 +29,14 @@ impl Storage {
         match self {
             Storage::F32 => 4,
             Storage::Bf16 => 2,
+        }
+    }
+
+    /// The kind of a tensor of such numbers.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Storage::F32 => Kind::Float,
+            Storage::Bf16 => Kind::BFloat16,
         }
     }
 
@@ -130,6 +139,22 @@ impl RowLayout {
     /// Where the state begins; a multiple of 4, so that either format is aligned.
     fn state_at(&self) -> usize {
         self.weight_bytes().next_multiple_of(4)
+    }
+
+    /// Bytes of the state.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        self.n_state * self.state.size_bytes()
+    }
+
+    /// The bytes of a row that are its weight.
+    pub(super) fn weight_of<'a>(&self, row: &'a [u8]) -> &'a [u8] {
+        &row[..self.weight_bytes()]
+    }
+
+    /// The bytes of a row that are its state.
+    pub(super) fn state_of<'a>(&self, row: &'a [u8]) -> &'a [u8] {
+        &row[self.state_at()..][..self.state_bytes()]
     }
 
     #[inline(always)]

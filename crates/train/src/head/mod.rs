@@ -50,9 +50,10 @@ mod row_store;
 mod row_tile;
 mod sampled;
 mod sampler;
+mod saved;
 mod segment;
 mod segment_file;
-mod segments;
+mod snapshot;
 mod softmax;
 mod state;
 mod store;
@@ -67,6 +68,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use tch::{Device, Tensor};
 
+pub use centre_folder::FileRecord;
 pub use comm::{CommError, Communicator, Solo};
 pub use config::{ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Update};
 pub use device::DeviceStore;
@@ -78,17 +80,20 @@ pub use margin::{MarginLoss, Target};
 pub use range::ClassRange;
 pub use row_store::RowStore;
 pub use sampler::{Draw, Pprn, Sampler};
+pub use saved::CentreReader;
+pub use snapshot::{Column, RowPiece, RowPieces, Snapshot};
+pub use state::SavedTensors;
 pub use store::{CentreStore, CentreTile, DurableCentres, Pull, TileGradient};
 pub use timings::Timings;
 pub use update::{
-    AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UntouchedRows,
-    UpdateRule, rule,
+    AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UpdateRule, rule,
 };
 
 use batch::GlobalBatch;
 use forward::Forward;
 use positives::Positives;
 use sampled::SampledRows;
+use snapshot::Saving;
 use softmax::TiledSoftmax;
 use store::Centres;
 use timings::timed;
@@ -98,6 +103,8 @@ pub struct Head {
     config: HeadConfig,
     range: ClassRange,
     parts: Parts,
+    /// The save that is under way.
+    saving: Option<Saving>,
     workers: Arc<ThreadPool>,
 }
 
@@ -193,7 +200,7 @@ impl Head {
         let range = ClassRange::of_rank(config.classes, parts.comm.rank(), parts.comm.world());
         assert_eq!(parts.store.n_rows(), range.len(), "the store is not this rank's");
         let workers = Arc::new(workers::workers()?);
-        Ok(Head { config: config.clone(), range, parts, workers })
+        Ok(Head { config: config.clone(), range, parts, saving: None, workers })
     }
 
     /// The configuration it was made with.
@@ -263,6 +270,11 @@ impl Head {
         });
         let sampled = SampledRows::check(rows, range.len(), step)?;
         let rows = sampled.as_slice();
+        if let Some(saving) = &mut self.saving
+            && saving.before_step(rows, store.as_ref())?
+        {
+            self.saving = None;
+        }
         store.prepare(rows)?;
         let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
         let positives = timed(&mut timings.gather_ms, || {

@@ -13,17 +13,17 @@ pub(super) struct Prefetch {
 impl Prefetch {
     /// Has the system read rows into memory, in the background.
     ///
-    /// * `starts`: number of the file and where in it a row begins
-    pub fn read(&mut self, files: Vec<Arc<File>>, starts: Vec<(usize, u64)>, row_bytes: usize) {
+    /// * `starts`: where in the file each row begins
+    pub fn read(&mut self, file: Arc<File>, starts: Vec<u64>, row_bytes: usize) {
         if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
             // The disk is behind as it is.
             return;
         }
         let len = NonZeroU64::new(row_bytes as u64);
         let read = move || {
-            for (file, start) in starts {
+            for start in starts {
                 // It is advice: where the system does not take it, the row is read when touched.
-                let _ = fadvise(&*files[file], start, len, Advice::WillNeed);
+                let _ = fadvise(&*file, start, len, Advice::WillNeed);
             }
         };
         self.running = std::thread::Builder::new().name("prefetch".to_owned()).spawn(read).ok();

@@ -1,8 +1,13 @@
-//! Rows packed one after the other, in memory or in a pair of files.
+//! Rows packed one after the other, in memory or in a pair of files, and what is known of each.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     HeadError,
@@ -11,31 +16,94 @@ use super::{
     update::{Stamp, UNTOUCHED},
 };
 
-/// What is known of a place.
+/// Copies of a row that a file has room for: two checkpoints can be gone back to, and the third copy
+/// is the one that steps write to. In memory there is one.
+pub(super) const COPIES: usize = 3;
+
+/// Places whose entries are summed up together, so that damage is found within so many.
+pub(super) const BLOCK_PLACES: usize = 4096;
+
+/// What is known of a place. `FORMAT.md` describes it byte by byte.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub(super) struct Entry {
     /// 1 + the global id of the class whose row lies here; 0 while the place is free.
-    class_plus_1: u64,
-    /// When each copy of the row was written, [`UNTOUCHED`] for never. In memory there is one copy.
-    pub stamps: [Stamp; 2],
+    class_plus_1: u32,
+    /// Always 0.
+    reserved: u32,
+    /// When each copy of the row was written, [`UNTOUCHED`] for never.
+    stamps: [Stamp; COPIES],
+    /// A checksum of each copy, its class and its stamp; 0 for a copy that was never written.
+    sums: [u32; COPIES],
 }
 
 impl Entry {
     fn new(class: u64) -> Entry {
-        Entry { class_plus_1: class + 1, stamps: [UNTOUCHED; 2] }
+        // Classes are below `u32::MAX`, which the configuration is checked for.
+        let class_plus_1 = class as u32 + 1;
+        Entry { class_plus_1, reserved: 0, stamps: [UNTOUCHED; COPIES], sums: [0; COPIES] }
     }
 
     /// The class whose row lies here.
     pub fn class(&self) -> Option<u64> {
-        self.class_plus_1.checked_sub(1)
+        self.class_plus_1.checked_sub(1).map(u64::from)
     }
 
-    /// Number and stamp of the row's newest copy.
+    /// Number and stamp of the row's newest copy; copy 0 and [`UNTOUCHED`] if there is none.
     #[inline(always)]
     pub fn newest(&self) -> (usize, Stamp) {
-        let [first, second] = self.stamps;
-        if second > first { (1, second) } else { (0, first) }
+        let [a, b, c] = self.stamps;
+        let (copy, stamp) = if b > a { (1, b) } else { (0, a) };
+        if c > stamp { (2, c) } else { (copy, stamp) }
+    }
+
+    /// The newest copy that is no newer than `time`, with its stamp.
+    #[inline(always)]
+    pub fn newest_at(&self, time: Stamp) -> Option<(usize, Stamp)> {
+        let mut newest = (0, UNTOUCHED);
+        for (copy, &stamp) in self.stamps.iter().enumerate() {
+            if stamp <= time && stamp > newest.1 {
+                newest = (copy, stamp);
+            }
+        }
+        (newest.1 != UNTOUCHED).then_some(newest)
+    }
+
+    /// Whether this checksum of a copy is that of `bytes`.
+    #[inline(always)]
+    pub fn vouches_for(&self, copy: usize, bytes: &[u8]) -> bool {
+        self.sums[copy] == self.sum_of(self.stamps[copy], bytes)
+    }
+
+    /// The checksum of a copy: the low half of XXH3-64, seeded with class and stamp.
+    #[inline(always)]
+    fn sum_of(&self, stamp: Stamp, bytes: &[u8]) -> u32 {
+        let seed = u64::from(self.class_plus_1) << 32 | u64::from(stamp);
+        xxh3_64_with_seed(bytes, seed) as u32
+    }
+
+    /// Drops every copy that is newer than `time`; whether there was one.
+    fn forget_after(&mut self, time: Stamp) -> bool {
+        let mut any = false;
+        for (stamp, sum) in self.stamps.iter_mut().zip(&mut self.sums) {
+            if *stamp > time {
+                (*stamp, *sum, any) = (UNTOUCHED, 0, true);
+            }
+        }
+        any
+    }
+
+    /// What the entry adds to the sum of its block: a hash of its place, its class, and stamp and
+    /// checksum of the newest copy that is no newer than `time`.
+    fn digest_at(&self, place: u32, time: Stamp) -> u64 {
+        let (copy, stamp) = self.newest_at(time).unwrap_or((0, UNTOUCHED));
+        let sum = if stamp == UNTOUCHED { 0 } else { self.sums[copy] };
+        let numbers = [place, self.class_plus_1, stamp, sum].map(u32::to_le);
+        xxh3_64_with_seed(bytemuck::cast_slice(&numbers), self.reserved.into())
+    }
+
+    fn digest(&self, place: u32) -> u64 {
+        self.digest_at(place, Stamp::MAX)
     }
 }
 
@@ -44,6 +112,26 @@ pub(super) struct Place<'a> {
     pub entry: &'a mut Entry,
     /// All copies of the row, side by side.
     pub bytes: &'a mut [u8],
+    /// Of a file: the sum of the block that the place is in.
+    block: Option<&'a AtomicU64>,
+    pub number: u32,
+}
+
+impl Place<'_> {
+    /// Enters that `copy`, which `range` of the bytes holds, was written at `stamp`.
+    #[inline(always)]
+    pub fn written(&mut self, copy: usize, range: Range<usize>, stamp: Stamp) {
+        let Some(block) = self.block else {
+            self.entry.stamps[copy] = stamp;
+            return;
+        };
+        let before = self.entry.digest(self.number);
+        self.entry.sums[copy] = self.entry.sum_of(stamp, &self.bytes[range]);
+        self.entry.stamps[copy] = stamp;
+        // Sums are taken modulo 2^64, so the order in which threads add does not matter.
+        let change = self.entry.digest(self.number).wrapping_sub(before);
+        block.fetch_add(change, Ordering::Relaxed);
+    }
 }
 
 /// Places of rows, the used ones before the free ones.
@@ -55,11 +143,11 @@ pub(super) struct Segment {
     /// Bytes from one row to the next.
     stride: usize,
     n_used: usize,
-    /// Stretches of free places before the last one in use, the first of them last.
-    holes: Vec<Range<usize>>,
     rows: Memory,
     entries: Memory,
     file: Option<SegmentFile>,
+    /// Of a file: the sums of the entries' digests, block by block.
+    blocks: Vec<AtomicU64>,
 }
 
 impl Segment {
@@ -67,24 +155,80 @@ impl Segment {
     pub fn in_memory(n_rows: usize, stride: usize) -> Result<Segment, HeadError> {
         let rows = Memory::anonymous(n_rows, stride)?;
         let entries = Memory::anonymous(n_rows, size_of::<Entry>())?;
-        Ok(Segment { stride, n_used: 0, holes: Vec::new(), rows, entries, file: None })
+        Ok(Segment { stride, n_used: 0, rows, entries, file: None, blocks: Vec::new() })
     }
 
-    /// What `file` holds, every place of it free until [`Segment::set_used`].
-    pub fn of_file(file: SegmentFile, stride: usize) -> Result<Segment, HeadError> {
+    /// The places of `file`, all of them free.
+    pub fn of_file(file: SegmentFile) -> Result<Segment, HeadError> {
+        let stride = file.stride();
         let (rows, entries) = file.map()?;
-        Ok(Segment { stride, n_used: 0, holes: Vec::new(), rows, entries, file: Some(file) })
+        Ok(Segment { stride, n_used: 0, rows, entries, file: Some(file), blocks: Vec::new() })
     }
 
-    /// Says how many places are in use.
+    /// Takes up the first `blocks` and places of a file as a checkpoint of the time `now` knows them.
+    /// Nothing is written.
     ///
-    /// * `holes`: stretches of free ones among them, ascending, as a power cut leaves them
-    pub fn set_used(&mut self, n_used: usize, mut holes: Vec<Range<usize>>) {
-        holes.reverse();
-        (self.n_used, self.holes) = (n_used, holes);
-        if let Some(file) = &mut self.file {
-            file.set_used(n_used);
+    /// # Errors
+    ///
+    /// [`HeadError::CentresDamaged`] for the first place that is not as the checkpoint has it.
+    pub fn take_up(&mut self, n_used: usize, blocks: &[u64], now: Stamp) -> Result<(), HeadError> {
+        let entries = &self.entries.as_slice::<Entry>()[..n_used];
+        let differs = entries.par_chunks(BLOCK_PLACES).zip(blocks).enumerate().find_map_first(
+            |(block, (entries, sum))| {
+                let first = block * BLOCK_PLACES;
+                let digest = |(i, entry): (usize, &Entry)| entry.digest_at((first + i) as u32, now);
+                let found = entries.iter().enumerate().map(digest).fold(0, u64::wrapping_add);
+                (found != *sum).then_some(first..first + entries.len())
+            },
+        );
+        if let (Some(places), Some(file)) = (differs, &self.file) {
+            return Err(self.blame(file, places, now));
         }
+        self.n_used = n_used;
+        self.blocks = blocks.iter().map(|&sum| AtomicU64::new(sum)).collect();
+        Ok(())
+    }
+
+    /// The error of a block whose entries are not those of a checkpoint.
+    fn blame(&self, file: &SegmentFile, places: Range<usize>, now: Stamp) -> HeadError {
+        for place in places.clone() {
+            let (entry, bytes) = self.get(place);
+            let copies = bytes.chunks(self.stride / COPIES);
+            let Some(class) = entry.class().filter(|class| file.classes().contains(class)) else {
+                return file.damaged_entry(place, "names no class of this file");
+            };
+            let newest = entry.newest_at(now).map(|(copy, _)| copy);
+            let is_wrong = |(copy, bytes): (usize, &[u8])| {
+                Some(copy) == newest && !entry.vouches_for(copy, bytes)
+            };
+            if entry.reserved != 0 || copies.enumerate().any(is_wrong) {
+                let problem = format!("and the row of class {class} in it do not belong together");
+                return file.damaged_entry(place, &problem);
+            }
+        }
+        file.damaged_entries(places)
+    }
+
+    /// Drops what was written after `now`, and sets room aside for every copy of the places in use.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::DiskFull`] if there is none, as for a copy of the files that has holes.
+    pub fn go_back(&mut self, now: Stamp) -> Result<(), HeadError> {
+        let n_used = self.n_used;
+        if let Some(file) = &mut self.file {
+            file.make_room(n_used)?;
+        }
+        let entries = &mut self.entries.as_mut_slice::<Entry>()[..n_used];
+        entries.par_chunks_mut(BLOCK_PLACES).for_each(|entries| {
+            for entry in entries {
+                // A page that is only read is not written back.
+                if entry.newest().1 > now {
+                    entry.forget_after(now);
+                }
+            }
+        });
+        Ok(())
     }
 
     /// The files behind it, if it is not in memory.
@@ -92,14 +236,14 @@ impl Segment {
         self.file.as_ref()
     }
 
-    /// Bytes from one row to the next.
-    pub fn stride(&self) -> usize {
-        self.stride
-    }
-
-    /// Places in use, and the holes among them.
+    /// Places in use.
     pub fn n_used(&self) -> usize {
         self.n_used
+    }
+
+    /// The sums of the blocks in use, as a checkpoint keeps them.
+    pub fn block_sums(&self) -> Vec<u64> {
+        self.blocks.iter().map(|sum| sum.load(Ordering::Relaxed)).collect()
     }
 
     /// Makes sure that the next `n_rows` places can be written to.
@@ -108,32 +252,26 @@ impl Segment {
     ///
     /// [`HeadError::DiskFull`] if they cannot; a write through the mapping would end the process.
     pub fn make_room(&mut self, n_rows: usize) -> Result<(), HeadError> {
-        let n_holes = self.holes.iter().map(ExactSizeIterator::len).sum();
-        let end = self.n_used + n_rows.saturating_sub(n_holes);
+        let end = self.n_used + n_rows;
         self.file.as_mut().map_or(Ok(()), |file| file.make_room(end))
     }
 
-    /// Takes the next free place for the row of `class`, and returns its number.
-    pub fn push(&mut self, class: u64) -> usize {
-        let place = self.next_hole().unwrap_or(self.n_used);
-        self.entries_mut()[place] = Entry::new(class);
-        self.n_used = self.n_used.max(place + 1);
-        place
-    }
-
-    fn next_hole(&mut self) -> Option<usize> {
-        while let Some(stretch) = self.holes.last_mut() {
-            match stretch.next() {
-                Some(place) => return Some(place),
-                None => self.holes.pop(),
-            };
+    /// Takes the next free place for the row of `class`, and returns its number; `None` if there are
+    /// more places than 32 bits can count.
+    pub fn push(&mut self, class: u64) -> Option<u32> {
+        let place = self.n_used;
+        // One more must fit, as a table of places counts from 1.
+        let number = u32::try_from(place).ok().filter(|&number| number < u32::MAX)?;
+        let entry = Entry::new(class);
+        *self.entries.as_mut_slice::<Entry>().get_mut(place)? = entry;
+        self.n_used = place + 1;
+        if self.file.is_some() {
+            if place / BLOCK_PLACES == self.blocks.len() {
+                self.blocks.push(AtomicU64::new(0));
+            }
+            self.blocks[place / BLOCK_PLACES].fetch_add(entry.digest(number), Ordering::Relaxed);
         }
-        None
-    }
-
-    /// All entries, of free places too.
-    pub fn entries_mut(&mut self) -> &mut [Entry] {
-        self.entries.as_mut_slice()
+        Some(number)
     }
 
     /// Entry and bytes of a place.
@@ -142,10 +280,129 @@ impl Segment {
         (&self.entries.as_slice()[place], bytes)
     }
 
-    /// Entries and bytes of the places in use.
-    pub fn used_mut(&mut self) -> (&mut [Entry], &mut [u8]) {
-        let n_bytes = self.n_used * self.stride;
-        let entries = &mut self.entries.as_mut_slice()[..self.n_used];
-        (entries, &mut self.rows.as_mut_slice()[..n_bytes])
+    /// The entries of the places in use.
+    pub fn used(&self) -> &[Entry] {
+        &self.entries.as_slice()[..self.n_used]
+    }
+
+    /// All places in use, block by block.
+    pub fn blocks_mut(&mut self) -> impl IndexedParallelIterator<Item = Vec<Place<'_>>> {
+        let (n_used, stride) = (self.n_used, self.stride);
+        let entries = &mut self.entries.as_mut_slice::<Entry>()[..n_used];
+        let bytes = &mut self.rows.as_mut_slice::<u8>()[..n_used * stride];
+        let blocks = &self.blocks;
+        let of_blocks =
+            entries.par_chunks_mut(BLOCK_PLACES).zip(bytes.par_chunks_mut(BLOCK_PLACES * stride));
+        of_blocks.enumerate().map(move |(i, (entries, bytes))| {
+            let places = entries.iter_mut().zip(bytes.chunks_mut(stride)).enumerate();
+            let place = |(at, (entry, bytes))| {
+                let number = (i * BLOCK_PLACES + at) as u32;
+                Place { entry, bytes, block: blocks.get(i), number }
+            };
+            places.map(place).collect()
+        })
+    }
+
+    /// Gives out different places, in the order in which they are asked for.
+    pub fn hand_out<'a>(
+        &'a mut self,
+        places: &[u32],
+    ) -> impl Iterator<Item = Place<'a>> + use<'a> {
+        // Each is split off from the memory behind the one before it, so they must be in order.
+        let key = |(at, &place): (usize, &u32)| u64::from(place) << 32 | at as u64;
+        let mut order: Vec<u64> = places.iter().enumerate().map(key).collect();
+        order.par_sort_unstable();
+        let (n_used, stride) = (self.n_used, self.stride);
+        let mut entries = &mut self.entries.as_mut_slice::<Entry>()[..n_used];
+        let mut bytes = &mut self.rows.as_mut_slice::<u8>()[..n_used * stride];
+        let mut handed: Vec<Option<Place<'_>>> = places.iter().map(|_| None).collect();
+        let mut next = 0;
+        for key in order {
+            let (number, at) = ((key >> 32) as u32, key as u32 as usize);
+            let skipped = number as usize - next;
+            next = number as usize + 1;
+            let bytes = cut(&mut bytes, skipped * stride, stride);
+            let entry = &mut cut(&mut entries, skipped, 1)[0];
+            let block = self.blocks.get(number as usize / BLOCK_PLACES);
+            handed[at] = Some(Place { entry, bytes, block, number });
+        }
+        handed.into_iter().flatten()
+    }
+}
+
+/// Drops `skipped` elements from the front of `rest` and splits off the next `len`.
+pub(super) fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T] {
+    let (_, tail) = std::mem::take(rest).split_at_mut(skipped);
+    let (cut, tail) = tail.split_at_mut(len);
+    *rest = tail;
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRIDE: usize = 64;
+
+    /// Seven rows whose classes and first bytes are their places.
+    fn segment() -> Segment {
+        let mut segment = Segment::in_memory(10, STRIDE).unwrap();
+        for place in 0..7 {
+            segment.push(place);
+        }
+        for place in segment.hand_out(&[0, 1, 2, 3, 4, 5, 6]) {
+            place.bytes[0] = place.number as u8;
+        }
+        segment
+    }
+
+    #[test]
+    fn places_are_handed_out_in_the_order_in_which_they_are_asked_for() {
+        let mut segment = segment();
+        for asked in [&[][..], &[6, 0, 3, 2, 5], &[4], &[0, 1, 2, 3, 4, 5, 6]] {
+            let found: Vec<(u64, u8, usize)> = segment
+                .hand_out(asked)
+                .map(|place| {
+                    (place.entry.class().unwrap(), place.bytes[0], place.bytes.len() / STRIDE)
+                })
+                .collect();
+            let expected: Vec<_> = asked.iter().map(|&p| (p.into(), p as u8, 1)).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_new_row_comes_after_all_others() {
+        let mut segment = segment();
+        assert_eq!(segment.push(99), Some(7));
+        assert_eq!(segment.get(7).0.class(), Some(99));
+        for class in 0..2 {
+            assert!(segment.push(class).is_some());
+        }
+        assert_eq!(segment.push(3), None, "there is room for ten");
+    }
+
+    #[test]
+    fn the_copy_of_a_time_is_the_newest_that_is_no_newer() {
+        let entry = Entry { stamps: [7, 3, 9], ..Entry::new(5) };
+        assert_eq!(entry.newest(), (2, 9));
+        let at = |time| entry.newest_at(time);
+        assert_eq!([at(2), at(3), at(8), at(9)], [None, Some((1, 3)), Some((0, 7)), Some((2, 9))]);
+    }
+
+    #[test]
+    fn every_bit_of_an_entry_that_a_checkpoint_needs_changes_its_digest() {
+        let mut entry = Entry { stamps: [7, 3, 0], sums: [0x1234, 0x5678, 0], ..Entry::new(5) };
+        let whole = entry.digest_at(4, 8);
+        let mut n_same = 0;
+        for bit in 0..size_of::<Entry>() * 8 {
+            bytemuck::bytes_of_mut(&mut entry)[bit / 8] ^= 1 << (bit % 8);
+            n_same += usize::from(entry.digest_at(4, 8) == whole);
+            bytemuck::bytes_of_mut(&mut entry)[bit / 8] ^= 1 << (bit % 8);
+        }
+        // Checksums of the two copies that the checkpoint has no use for, and most bits of their
+        // stamps: all but those that make a stamp of 3 or 0 one of exactly 8.
+        assert_eq!(n_same, 2 * 32 + 64 - 1);
+        assert_ne!(entry.digest_at(5, 8), whole, "another place");
     }
 }

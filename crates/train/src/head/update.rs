@@ -138,8 +138,9 @@ pub trait UpdateRule: Send + Sync {
     /// Whether rows must be caught up now, as the rule will not remember further back.
     fn must_catch_up(&self) -> bool;
 
-    /// Told when every row has missed nothing, but for those of `untouched`.
-    fn caught_up(&mut self, untouched: UntouchedRows);
+    /// Called when every row but those never touched has had all steps: what these have missed goes
+    /// on being remembered.
+    fn caught_up(&mut self);
 
     /// What rows may have missed.
     fn memory(&self) -> Memory;
@@ -148,15 +149,6 @@ pub trait UpdateRule: Send + Sync {
     /// no use for one, so that the rows must be caught up by the earlier head's.
     #[must_use]
     fn remember(&mut self, memory: &Memory) -> bool;
-}
-
-/// What became of the rows that were never touched when all others were caught up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UntouchedRows {
-    /// They were given what they had missed, and are touched now.
-    CaughtUp,
-    /// They still have missed every step.
-    LeftAlone,
 }
 
 /// The steps that rows may have missed.
@@ -250,7 +242,7 @@ impl UpdateRule for Sparse {
         false
     }
 
-    fn caught_up(&mut self, _: UntouchedRows) {}
+    fn caught_up(&mut self) {}
 
     fn memory(&self) -> Memory {
         Memory::at(self.now)
