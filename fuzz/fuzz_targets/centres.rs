@@ -8,7 +8,7 @@ use std::{
 };
 
 use libfuzzer_sys::fuzz_target;
-use pfc_train::head::{CentreStore, ClassRange, HeadConfig, Placement, RowStore, rule};
+use pfc_head::{CentreStore, ClassRange, HeadConfig, Placement, RowStore, rule};
 use tempfile::TempDir;
 
 const CLASSES: u64 = 40;

@@ -9,11 +9,11 @@
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
+use pfc_head::{ClassRange, Draw, Head, HeadConfig, Parts, Pprn, Sampler, Solo};
 use pfc_metrics::{
     roc::{Far, Ranking},
     verification::ten_fold,
 };
-use pfc_train::head::{ClassRange, Draw, Head, HeadConfig, Parts, Pprn, Sampler, Solo};
 use tch::{
     Device, Kind, Tensor,
     nn::{self, Module, ModuleT, OptimizerConfig},

@@ -2,15 +2,11 @@
 
 use std::path::Path;
 
+use pfc_head::{CentreReader, ClassRange, Placement, shards};
 use pfc_model::checkpoint::{Checkpoint, Progress};
 use serde::Deserialize;
 
-use crate::{
-    TrainError,
-    config::Config,
-    head::{CentreReader, ClassRange, Placement},
-    shards,
-};
+use crate::{TrainError, config::Config};
 
 /// The part of a trainer's record that says what its head was.
 #[derive(Debug, Deserialize)]
@@ -43,7 +39,8 @@ pub(crate) fn open(
     let n_identities = u32::try_from(progress.data.n_identities).unwrap_or(u32::MAX);
     let config = recorded.config.head_config(n_identities);
     let all = ClassRange::of_rank(n_identities.into(), 0, 1);
-    let pieces = shards::open(checkpoint, &all, progress.world_size.max(1) as usize)?;
+    let pieces =
+        shards::open(|name| checkpoint.file(name), &all, progress.world_size.max(1) as usize)?;
     let kept = match &config.centres {
         Placement::File(folder) => Some(folder.as_path()),
         Placement::Host | Placement::Device => None,

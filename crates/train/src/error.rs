@@ -8,12 +8,12 @@ use std::{
 use pfc_c10d::C10dError;
 use pfc_durable::DurableError;
 use pfc_eval::EvalError;
+use pfc_head::HeadError;
 use pfc_model::ModelError;
 use pfc_shard::ShardError;
 
 use crate::{
     config::{BadValue, ConfigError},
-    head::HeadError,
     loader::LoadError,
 };
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pfc_head::{ClassRange, Head};
 use pfc_model::{
     ModelError,
     checkpoint::{Checkpoint, Progress},
@@ -11,12 +12,7 @@ use pfc_shard::{Dataset, Identities, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use crate::{
-    TrainError, centres,
-    config::BadValue,
-    head::{ClassRange, Head},
-    step::Trainer,
-};
+use crate::{TrainError, centres, config::BadValue, step::Trainer};
 
 /// Classes of the old data set whose centres are read at a time.
 const CHUNK_CLASSES: u64 = 1 << 13;

@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use pfc_head::{Head, Parts};
 use pfc_model::{Backbone, ModelError};
 use tch::{Device, Kind, Tensor};
 
@@ -12,7 +13,6 @@ use crate::{
     average::Average,
     config::Config,
     gradients::{Gradients, Passed, Way},
-    head::{Head, Parts},
     loader::Batch,
     loss_scale::LossScale,
     optimizer::{Optimizer, clip, global_norm},

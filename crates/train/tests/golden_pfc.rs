@@ -9,13 +9,11 @@ mod ranks;
 
 use std::{path::PathBuf, sync::Arc};
 
-use pfc_train::{
-    head::{
-        ArcfaceGradient, Communicator, Draw, Head, HeadConfig, LocalMember, Margin, Parts,
-        Placement, Sampler, Storage, Update,
-    },
-    ranks::GroupMember,
+use pfc_head::{
+    ArcfaceGradient, Communicator, Draw, Head, HeadConfig, LocalMember, Margin, Parts, Placement,
+    Sampler, Storage, Update,
 };
+use pfc_train::ranks::GroupMember;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 

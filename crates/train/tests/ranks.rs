@@ -8,11 +8,8 @@ mod support;
 
 use std::{fs, path::Path, process::Command};
 
-use pfc_train::{
-    head::{Head, HeadConfig, Margin, Parts, Update},
-    plan::mix,
-    ranks::Ranks,
-};
+use pfc_head::{Head, HeadConfig, Margin, Parts, Update};
+use pfc_train::{plan::mix, ranks::Ranks};
 use support::{
     ranks::{on_ranks, variant},
     run::{
@@ -89,7 +86,7 @@ mod table {
         pub fn save(&mut self, folder: &Path) {
             let place = (self.ranks.rank(), self.ranks.world());
             let state = self.head.state_as_it_is().unwrap();
-            let written = pfc_train::shards::write(folder, place, &state).unwrap();
+            let written = pfc_head::shards::write(folder, place, &state).unwrap();
             let all = self.ranks.gather(written).unwrap();
             if self.ranks.is_first() {
                 let spec = pfc_model::BackboneSpec {
@@ -102,7 +99,7 @@ mod table {
                 for file in &all {
                     fs::rename(folder.join(file.name()), writer.folder().join(file.name()))
                         .unwrap();
-                    file.add_to(&mut writer);
+                    writer.add(file.name(), file.sum());
                 }
                 writer.finish(spec, None).unwrap();
             }
@@ -113,7 +110,8 @@ mod table {
             let path = folder.join("saved.ckpt");
             let checkpoint = pfc_model::checkpoint::Checkpoint::open(&path).unwrap();
             let range = self.head.range();
-            let state = pfc_train::shards::read(&checkpoint, &range, world_then).unwrap();
+            let state =
+                pfc_head::shards::read(|name| checkpoint.file(name), &range, world_then).unwrap();
             self.head.load_state(&state).unwrap();
             self.images_nd = checkpoint.tensors("table.safetensors").unwrap().remove(0).1;
             self.n_done = n_done;

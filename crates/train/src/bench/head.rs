@@ -11,20 +11,16 @@ use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, Progress, print_json};
 use pfc_durable::AtomicDir;
+use pfc_head::{
+    Communicator, Head, HeadConfig, HeadError, LocalMember, Optimizer, Parts, Placement, Precision,
+    RowLayout, Solo, Storage, Timings, Update, shards,
+};
 use pfc_model::tensors::TensorFile;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::machine::{folder_mib, status_mib};
-use crate::{
-    TrainError,
-    head::{
-        Communicator, Head, HeadConfig, HeadError, LocalMember, Optimizer, Parts, Placement,
-        Precision, Solo, Storage, Timings, Update,
-    },
-    plan::mix,
-    shards,
-};
+use crate::{TrainError, plan::mix};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -413,8 +409,16 @@ fn report(
     mut of_ranks: Vec<Seen>,
 ) -> Result<Report, TrainError> {
     of_ranks.sort_by(|a, b| a.timings.total_ms().total_cmp(&b.timings.total_ms()));
-    let Seen { first_step, start_ms, step_ms, losses, timings, save_ms, peak_before_save_mib, anonymous_mib } =
-        of_ranks.pop().unwrap_or_default();
+    let Seen {
+        first_step,
+        start_ms,
+        step_ms,
+        losses,
+        timings,
+        save_ms,
+        peak_before_save_mib,
+        anonymous_mib,
+    } = of_ranks.pop().unwrap_or_default();
     let mut phases_ms = timings;
     phases_ms /= step_ms.len().max(1) as f64;
     let mut sorted = step_ms.clone();
@@ -442,7 +446,7 @@ fn report(
         product_gflops: flop / phases_ms.product_ms / 1e6,
         phases_ms,
         save_ms,
-        centre_bytes: config.row_layout().size_bytes(),
+        centre_bytes: RowLayout::of_config(&config).size_bytes(),
         config,
         peak_before_save_mib,
         peak_mib: status_mib("VmHWM"),

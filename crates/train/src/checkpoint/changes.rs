@@ -46,7 +46,7 @@ mod tests {
         let mut now = Config::default();
         assert_eq!(changes(&then, &now), Vec::<String>::new());
         now.optim.lr = 0.05;
-        now.head.margin = crate::head::Margin::Cosface { m: 0.35 };
+        now.head.margin = pfc_head::Margin::Cosface { m: 0.35 };
         let expected = ["head.margin.m was 0.4, is 0.35", "optim.lr was 0.1, is 0.05"];
         assert_eq!(changes(&then, &now), expected);
     }

@@ -12,6 +12,7 @@ mod snapshot;
 
 use std::thread::JoinHandle;
 
+use pfc_head::{Head, Placement};
 use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
 use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     TrainError,
     config::{BadValue, Config},
-    head::{Head, Placement},
     loss_scale::ScaleState,
     plan::Plan,
     ranks::Ranks,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pfc_head::shards::Written;
 use pfc_model::{
     BackboneSpec,
     checkpoint::{Progress, Writer},
@@ -12,7 +13,6 @@ use crate::{
     TrainError,
     metrics::{self, EvalRecord, Record},
     run_folder::RunFolder,
-    shards::Written,
 };
 
 /// What the first rank has to do once every rank has written its files.
@@ -38,7 +38,7 @@ impl Publisher {
     ) -> Result<(), TrainError> {
         metrics::sync(&self.folder.metrics())?;
         let step = progress.step;
-        written.iter().for_each(|file| file.add_to(&mut writer));
+        written.iter().for_each(|file| writer.add(file.name(), file.sum()));
         writer.finish(self.backbone, Some(progress))?;
         self.folder.point_last_at(step)?;
         let best = self.best()?;

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_head::{Placement, shards};
 use pfc_model::{
     ModelError,
     checkpoint::{BACKBONE, Checkpoint, DataIdentity, Progress},
@@ -12,7 +13,7 @@ use pfc_model::{
 use serde::Deserialize;
 
 use super::{Keeper, Memory, OPTIMIZER, TRAINED, changes::changes};
-use crate::{TrainError, config::Config, head::Placement, shards, step::Trainer, tally::Tally};
+use crate::{TrainError, config::Config, step::Trainer, tally::Tally};
 
 impl Keeper<'_> {
     /// Puts `trainer` where the newest whole checkpoint has it; `None` if there is no checkpoint.
@@ -104,7 +105,8 @@ impl Keeper<'_> {
         if let (Some(scale), Some(state)) = (&mut trainer.loss_scale, memory.loss_scale) {
             scale.recall(state);
         }
-        let mut centres = shards::open(checkpoint, &trainer.head.range(), world_of(progress))?;
+        let mut centres =
+            shards::open(|name| checkpoint.file(name), &trainer.head.range(), world_of(progress))?;
         let folder = match &memory.config.head.centres {
             Placement::File(folder) => Some(folder.as_path()),
             Placement::Host | Placement::Device => None,

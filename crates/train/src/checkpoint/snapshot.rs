@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use pfc_head::{
+    self as head,
+    shards::{self, Written},
+};
 use pfc_model::checkpoint::{BACKBONE, Progress, Writer};
 use tch::{Device, Tensor};
 
 use super::{OPTIMIZER, TRAINED};
-use crate::{
-    TrainError, head,
-    shards::{self, Written},
-    step::Trainer,
-};
+use crate::{TrainError, step::Trainer};
 
 type Named = Vec<(String, Tensor)>;
 

@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{BadValue, Config};
-use crate::head::{
-    HeadConfig, HeadError, Margin, Optimizer, Placement, Precision, Storage, Update,
-};
+use pfc_head::{HeadConfig, HeadError, Margin, Optimizer, Placement, Precision, Storage, Update};
 
 /// Section `[head]`. Momentum is that of `[optim]`, the seed that of `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(config.optim.lr, 1.0);
         assert_eq!(config.data.path, Path::new("my/folder"));
         assert_eq!(config.optim.milestones, [10.0, 16.0]);
-        assert!(matches!(config.head.margin, crate::head::Margin::Arcface { .. }));
+        assert!(matches!(config.head.margin, pfc_head::Margin::Arcface { .. }));
     }
 
     #[test]

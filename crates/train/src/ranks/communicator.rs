@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pfc_c10d::{ProcessGroup, Reduce};
 use tch::Tensor;
 
-use crate::head::{CommError, Communicator};
+use pfc_head::{CommError, Communicator};
 
 /// A rank of a process group, as the head sees it.
 #[derive(Debug)]

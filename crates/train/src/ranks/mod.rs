@@ -10,7 +10,7 @@ use tch::Tensor;
 
 pub use communicator::GroupMember;
 
-use crate::head::{Communicator, Solo};
+use pfc_head::{Communicator, Solo};
 
 /// The ranks of a run, seen from one of them.
 #[derive(Debug, Clone, Default)]

@@ -1,0 +1,243 @@
+//! What is done to the rows of a tile on a device, and how tensor operations do it.
+
+// C = rows of the rank, D = embedding, N = numbers of a row's state, T = rows of one tile,
+// G = global batch, O = positives of the tile.
+
+use tch::{Kind, TchError, Tensor};
+
+use crate::{
+    centres::{TileGradient, row::LENGTH_LEAST},
+    loss::{Exponentials, Logits},
+    optim::{AdamW, Motion, RowAdagrad, Sgd},
+};
+
+/// Rows of a table, all on one device.
+#[derive(Debug)]
+pub(super) struct Rows {
+    /// `[C, D]`, f32 or bf16.
+    pub weight_cd: Tensor,
+    /// `[C, N]`, f32 or bf16.
+    pub state_cn: Tensor,
+    /// `[T]` i64, strictly ascending.
+    pub rows_t: Tensor,
+    /// `[T, 4]` f32, `ww, wv, vw, vv` of what each row has missed; `None` if none has anything.
+    pub missed_t4: Option<Tensor>,
+}
+
+/// `[T]` i64: the 64 bits that decide how each row's weight is rounded; its state takes the next
+/// number.
+#[derive(Debug)]
+pub(super) struct RowKeys(pub Tensor);
+
+/// One step of a tile's rows.
+pub(super) struct RowSteps<'a> {
+    pub gradient: &'a TileGradient<'a>,
+    pub motion: &'a Motion,
+    pub keys: &'a RowKeys,
+}
+
+/// The work on rows that is not a matrix product.
+pub(super) trait RowOps: Send + Sync {
+    /// Writes the rows, after what they have missed, as unit rows into `unit_td`, `[T, D]`.
+    fn unit_rows(&self, rows: &Rows, unit_td: &Tensor) -> Result<(), TchError>;
+
+    /// As [`Logits::exponentials`].
+    fn exponentials(&self, logits: &Logits<'_>) -> Result<Exponentials, TchError>;
+
+    /// Sends the gradient through the normalisation of the rows, after what they have missed, and
+    /// moves them.
+    fn update(&self, rows: &Rows, steps: &RowSteps<'_>) -> Result<(), TchError>;
+
+    /// Writes the rows as they are after what they have missed.
+    fn catch_up(&self, rows: &Rows, keys: &RowKeys) -> Result<(), TchError>;
+}
+
+/// Plain tensor operations, on any device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TensorOps;
+
+impl RowOps for TensorOps {
+    fn unit_rows(&self, rows: &Rows, unit_td: &Tensor) -> Result<(), TchError> {
+        let (weight_td, _) = rows.read(false)?;
+        let unit = weight_td.f_mul(&inverse_lengths(&weight_td)?)?;
+        unit_td.shallow_clone().f_copy_(&unit)
+    }
+
+    fn exponentials(&self, logits: &Logits<'_>) -> Result<Exponentials, TchError> {
+        logits.exponentials()
+    }
+
+    fn update(&self, rows: &Rows, steps: &RowSteps<'_>) -> Result<(), TchError> {
+        let (weight_td, state_tn) = rows.read(true)?;
+        let state_tn = state_tn.expect("it was asked for");
+        let gradient_td = by_unit_rows(steps.gradient)?;
+        let gradient_td = before_normalisation(&gradient_td, &weight_td)?;
+        let (weight_td, state_tn) = step(steps.motion, &gradient_td, &weight_td, &state_tn)?;
+        rows.write(&weight_td, &state_tn, steps.keys)
+    }
+
+    fn catch_up(&self, rows: &Rows, keys: &RowKeys) -> Result<(), TchError> {
+        let (weight_td, state_tn) = rows.read(true)?;
+        rows.write(&weight_td, &state_tn.expect("it was asked for"), keys)
+    }
+}
+
+impl Rows {
+    /// Weight `[T, D]` and state `[T, N]` in f32, after what the rows have missed; the state where it
+    /// is asked for or has a part in that.
+    fn read(&self, with_state: bool) -> Result<(Tensor, Option<Tensor>), TchError> {
+        let gather = |table: &Tensor| table.f_index_select(0, &self.rows_t)?.f_to_kind(Kind::Float);
+        let weight_td = gather(&self.weight_cd)?;
+        let Some(missed_t4) = &self.missed_t4 else {
+            let state_tn = if with_state { Some(gather(&self.state_cn)?) } else { None };
+            return Ok((weight_td, state_tn));
+        };
+        let momentum_td = gather(&self.state_cn)?;
+        let mix = |to_weight, to_momentum| -> Result<Tensor, TchError> {
+            let [of_weight, of_momentum] =
+                [to_weight, to_momentum].map(|column| missed_t4.narrow(1, column, 1));
+            weight_td.f_mul(&of_weight)?.f_add(&momentum_td.f_mul(&of_momentum)?)
+        };
+        Ok((mix(0, 1)?, Some(mix(2, 3)?)))
+    }
+
+    fn write(&self, weight_td: &Tensor, state_tn: &Tensor, keys: &RowKeys) -> Result<(), TchError> {
+        let put = |table: &Tensor, values: &Tensor, keys_t: &Tensor| -> Result<(), TchError> {
+            let values = match table.kind() {
+                Kind::BFloat16 => stochastic(values, keys_t)?,
+                _ => values.shallow_clone(),
+            };
+            table.shallow_clone().f_index_copy_(0, &self.rows_t, &values).map(drop)
+        };
+        put(&self.weight_cd, weight_td, &keys.0)?;
+        put(&self.state_cn, state_tn, &keys.0.f_add_scalar(1)?)
+    }
+}
+
+/// `[T, 1]`: `1 / max(|row|, 1e-12)`.
+fn inverse_lengths(rows_td: &Tensor) -> Result<Tensor, TchError> {
+    lengths(rows_td)?.f_clamp_min(f64::from(LENGTH_LEAST))?.f_reciprocal()
+}
+
+fn lengths(rows_td: &Tensor) -> Result<Tensor, TchError> {
+    dot(rows_td, rows_td)?.f_sqrt()
+}
+
+/// `[T, 1]`: dot products row by row.
+fn dot(a_td: &Tensor, b_td: &Tensor) -> Result<Tensor, TchError> {
+    a_td.f_mul(b_td)?.f_sum_dim_intlist([1i64].as_slice(), true, Kind::Float)
+}
+
+/// `[T, D]` f32: the gradient by the unit rows, from both of their parts.
+fn by_unit_rows(gradient: &TileGradient<'_>) -> Result<Tensor, TchError> {
+    let TileGradient { as_negatives_td, as_positives, unit_embeddings_gd } = gradient;
+    let sum_td = as_negatives_td.f_to_kind(Kind::Float)?;
+    if as_positives.is_empty() {
+        return Ok(sum_td);
+    }
+    let device = sum_td.device();
+    let column = |value: &dyn Fn(usize) -> i64| -> Result<Tensor, TchError> {
+        let values: Vec<i64> = (0..as_positives.len()).map(value).collect();
+        Tensor::f_from_slice(&values)?.f_to_device(device)
+    };
+    let rows_o = column(&|i| as_positives[i].row as i64)?;
+    let samples_o = column(&|i| as_positives[i].sample as i64)?;
+    let slopes: Vec<f32> = as_positives.iter().map(|pull| pull.slope).collect();
+    let slopes_o1 = Tensor::f_from_slice(&slopes)?.f_to_device(device)?.f_unsqueeze(1)?;
+    let pulls_od = unit_embeddings_gd.f_index_select(0, &samples_o)?.f_mul(&slopes_o1)?;
+    sum_td.f_index_add(0, &rows_o, &pulls_od)
+}
+
+/// The gradient by the rows themselves; see [`row::before_normalisation`](crate::centres::row).
+fn before_normalisation(gradient_td: &Tensor, weight_td: &Tensor) -> Result<Tensor, TchError> {
+    let lengths_t1 = lengths(weight_td)?;
+    let inverse_t1 = lengths_t1.f_clamp_min(f64::from(LENGTH_LEAST))?.f_reciprocal()?;
+    // A row shorter than the least length is scaled by a constant, and nothing is taken off.
+    let is_scaled_t1 = lengths_t1.f_gt(f64::from(LENGTH_LEAST))?.f_to_kind(Kind::Float)?;
+    let along_t1 = dot(gradient_td, weight_td)?
+        .f_mul(&inverse_t1)?
+        .f_mul(&inverse_t1)?
+        .f_mul(&is_scaled_t1)?;
+    gradient_td.f_sub(&weight_td.f_mul(&along_t1)?)?.f_mul(&inverse_t1)
+}
+
+/// One step of an optimizer: the new weight and state.
+fn step(
+    motion: &Motion,
+    gradient_td: &Tensor,
+    weight_td: &Tensor,
+    state_tn: &Tensor,
+) -> Result<(Tensor, Tensor), TchError> {
+    match motion {
+        Motion::Sgd(Sgd { lr, momentum, weight_decay }) => {
+            let decayed_td = gradient_td.f_add(&weight_td.f_mul_scalar(*weight_decay)?)?;
+            let momentum_td = state_tn.f_mul_scalar(*momentum)?.f_add(&decayed_td)?;
+            Ok((weight_td.f_sub(&momentum_td.f_mul_scalar(*lr)?)?, momentum_td))
+        }
+        Motion::AdamW(adam) => step_adamw(adam, gradient_td, weight_td, state_tn),
+        Motion::RowAdagrad(RowAdagrad { lr, eps, weight_decay }) => {
+            let decayed_td = gradient_td.f_add(&weight_td.f_mul_scalar(*weight_decay)?)?;
+            let mean_t1 = dot(&decayed_td, &decayed_td)?.f_div_scalar(weight_td.size()[1])?;
+            let squares_t1 = state_tn.f_add(&mean_t1)?;
+            let rates_t1 = squares_t1.f_sqrt()?.f_add_scalar(*eps)?.f_reciprocal()?;
+            let moved_td = decayed_td.f_mul(&rates_t1.f_mul_scalar(*lr)?)?;
+            Ok((weight_td.f_sub(&moved_td)?, squares_t1))
+        }
+    }
+}
+
+fn step_adamw(
+    adam: &AdamW,
+    gradient_td: &Tensor,
+    weight_td: &Tensor,
+    state_tn: &Tensor,
+) -> Result<(Tensor, Tensor), TchError> {
+    let AdamW { lr, beta1, beta2, eps, weight_decay, correction1, correction2 } = *adam;
+    let dim = weight_td.size()[1];
+    let (means_td, squares_td) = (state_tn.narrow(1, 0, dim), state_tn.narrow(1, dim, dim));
+    let means_td = means_td.f_mul_scalar(beta1)?.f_add(&gradient_td.f_mul_scalar(1.0 - beta1)?)?;
+    let squared_td = gradient_td.f_mul(gradient_td)?.f_mul_scalar(1.0 - beta2)?;
+    let squares_td = squares_td.f_mul_scalar(beta2)?.f_add(&squared_td)?;
+    let roots_td =
+        squares_td.f_sqrt()?.f_mul_scalar(1.0 / correction2.sqrt())?.f_add_scalar(eps)?;
+    let moved_td = means_td.f_div(&roots_td)?.f_mul_scalar(lr / correction1)?;
+    let weight_td = weight_td.f_mul_scalar(1.0 - lr * weight_decay)?.f_sub(&moved_td)?;
+    Ok((weight_td, Tensor::f_cat(&[means_td, squares_td], 1)?))
+}
+
+const LOW_32_BITS: i64 = 0xffff_ffff;
+
+/// Stochastic rounding to bf16, by the random bits that rows in memory take.
+///
+/// `values_tn`, `[T, N]` f32, in bf16: what [`row::stochastic`](crate::centres::row) makes of each row under its key.
+///
+/// * `keys_t`: `[T]` i64, the bits of each row's 64-bit key
+pub(super) fn stochastic(values_tn: &Tensor, keys_t: &Tensor) -> Result<Tensor, TchError> {
+    let bits_tn = values_tn.f_contiguous()?.f_view_dtype(Kind::Int)?.f_to_kind(Kind::Int64)?;
+    let moved_tn = bits_tn.f_add(&random_bits(values_tn.size()[1], keys_t)?)?;
+    // Cut to 32 bits, of which the low 16 are dropped; an i64 becomes the i32 of its low bits.
+    let kept_tn = moved_tn.f_bitwise_and(0xffff_0000i64)?.f_to_kind(Kind::Int)?;
+    let rounded_tn = kept_tn.f_view_dtype(Kind::Float)?;
+    // Nothing may carry out of a NaN.
+    rounded_tn
+        .f_where_self(&values_tn.f_isnan()?.f_logical_not()?, values_tn)?
+        .f_to_kind(Kind::BFloat16)
+}
+
+/// `[T, N]` i64, 16 random bits each. 64-bit products wrap, which leaves their low 32 bits right.
+fn random_bits(n_numbers: i64, keys_t: &Tensor) -> Result<Tensor, TchError> {
+    let low_t1 = keys_t.f_bitwise_and(LOW_32_BITS)?.f_unsqueeze(1)?;
+    let high_t1 = keys_t
+        .f_bitwise_right_shift_tensor_scalar(32)?
+        .f_bitwise_and(LOW_32_BITS)?
+        .f_unsqueeze(1)?;
+    let position_n = Tensor::f_arange(n_numbers, (Kind::Int64, keys_t.device()))?;
+    let cut = |x: Tensor| x.f_bitwise_and(LOW_32_BITS);
+    let mixed = |x: &Tensor, shift: i64| {
+        x.f_bitwise_xor_tensor(&x.f_bitwise_right_shift_tensor_scalar(shift)?)
+    };
+    let x = cut(position_n.f_mul_scalar(0x9e37_79b9i64)?.f_add(&low_t1)?)?;
+    let x = cut(mixed(&x, 16)?.f_mul_scalar(0x7feb_352di64)?)?;
+    let x = cut(mixed(&x, 15)?.f_bitwise_xor_tensor(&high_t1)?.f_mul_scalar(0x846c_a68bi64)?)?;
+    mixed(&x, 16)?.f_bitwise_right_shift_tensor_scalar(16)
+}

@@ -1,0 +1,79 @@
+//! What becomes of a folder of centres at a checkpoint and after a crash.
+
+use std::path::Path;
+
+use super::{Places, RowStore, Segment};
+use crate::{
+    HeadError,
+    centres::{DurableCentres, file::FileRecord},
+    optim::{Stamp, UpdateRule},
+    range::ClassRange,
+};
+
+impl DurableCentres for RowStore {
+    fn folder(&self) -> &Path {
+        self.folder.as_ref().map_or(Path::new(""), |folder| folder.path())
+    }
+
+    fn flush(&mut self, now: Stamp) -> Result<Option<FileRecord>, HeadError> {
+        self.begin()?;
+        let Some(segment) = &self.segment else { return Ok(None) };
+        let Some(file) = segment.file() else { return Ok(None) };
+        file.sync()?;
+        if let Some(folder) = &mut self.folder {
+            folder.flushed(now)?;
+        }
+        let (name, n_used) = (file.name().clone(), segment.n_used());
+        Ok(Some(FileRecord { name, n_used, blocks: segment.block_sums() }))
+    }
+
+    fn protect(&mut self, now: Stamp) -> Result<(), HeadError> {
+        if let Some(folder) = &mut self.folder {
+            folder.protect(now)?;
+            self.frame.protected = folder.protected();
+        }
+        Ok(())
+    }
+
+    fn restore(
+        &mut self,
+        record: &FileRecord,
+        now: Stamp,
+        rule: &dyn UpdateRule,
+    ) -> Result<(), HeadError> {
+        let Some(folder) = &mut self.folder else { return Ok(()) };
+        let segment = folder.restore(record, now)?;
+        self.frame.protected = folder.protected();
+        self.places = places_of(&segment, self.range, rule)?;
+        self.take(Some(segment));
+        Ok(())
+    }
+}
+
+/// The place of every row of a rank in its files.
+fn places_of(
+    segment: &Segment,
+    range: ClassRange,
+    rule: &dyn UpdateRule,
+) -> Result<Places, HeadError> {
+    let mut places = Places::new(range.len())?;
+    for (place, entry) in segment.used().iter().enumerate() {
+        let (_, stamp) = entry.newest();
+        let problem = match entry.class().and_then(|class| Some((class, range.row_of(class)?))) {
+            None => "holds a class that has no place in this file".to_owned(),
+            Some((class, _)) if !rule.knows(stamp) => {
+                format!("holds class {class} as of step {stamp}, which no row can be")
+            }
+            Some((class, row)) if places.of(row as usize).is_some() => {
+                format!("holds class {class}, which another place holds already")
+            }
+            Some((_, row)) => {
+                places.set(row as usize, place as u32);
+                continue;
+            }
+        };
+        let file = segment.file().expect("only files are restored");
+        return Err(file.damaged_entry(place, &problem));
+    }
+    Ok(places)
+}

@@ -1,0 +1,248 @@
+//! Where the centres live: what a head asks of it.
+
+// T = rows of one tile, D = embedding, G = global batch.
+
+mod device;
+pub(crate) mod file;
+pub(crate) mod host;
+mod memory;
+pub(crate) mod row;
+
+use std::{ops::Range, path::Path};
+
+use tch::{Device, TchError, Tensor};
+
+use super::{
+    HeadError,
+    loss::{Exponentials, Logits},
+    optim::{Stamp, UpdateRule},
+};
+pub use device::DeviceStore;
+pub use host::RowStore;
+pub use row::RowLayout;
+
+/// Rows of centres with their momentum.
+///
+/// Rows are counted from the start of the rank's range. Lists of rows are strictly ascending and
+/// within [`CentreStore::n_rows`], which the head checks.
+pub trait CentreStore: Send {
+    /// Number of rows.
+    fn n_rows(&self) -> usize;
+
+    /// Where its tiles compute: what they take and give is there.
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+
+    /// Told the rows of a step, before any of them is read or moves.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if there is no room for them, or the store holds another run; here and below
+    /// also if the rows cannot be reached.
+    fn prepare(&mut self, rows: &[u32]) -> Result<(), HeadError> {
+        let _ = rows;
+        Ok(())
+    }
+
+    /// Cuts `rows` into tiles of `tile_rows` rows, the last perhaps shorter, that threads can work
+    /// on side by side.
+    ///
+    /// # Panics
+    ///
+    /// If the store was not told of one of the rows.
+    fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>>;
+
+    /// Told the rows that will most likely be asked for next.
+    fn prefetch(&mut self, rows: &[u32]) {
+        let _ = rows;
+    }
+
+    /// Whether [`CentreStore::prefetch`] does anything.
+    fn wants_prefetch(&self) -> bool {
+        false
+    }
+
+    /// Gives every row that a step has moved what it has missed. Rows that were never touched go on
+    /// missing everything, and cost nothing.
+    ///
+    /// Returns false, and does nothing, where the rows as they are belong to a checkpoint of this
+    /// very time.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<bool, HeadError>;
+
+    /// The stamp of a row.
+    fn stamp(&self, row: usize) -> Stamp;
+
+    /// The stamps of `rows`.
+    fn stamps(&self, rows: Range<usize>) -> Vec<Stamp>;
+
+    /// Copies out weights and optimizer state of `rows` in f32, as of each row's own stamp.
+    ///
+    /// * `weight`: `rows.len() * D`
+    /// * `state`: as many numbers a row as the optimizer keeps
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn export(
+        &self,
+        rows: Range<usize>,
+        weight: &mut [f32],
+        state: &mut [f32],
+    ) -> Result<(), HeadError>;
+
+    /// Copies out touched rows in the formats that the store keeps them in.
+    ///
+    /// * `rows`: strictly ascending
+    ///
+    /// Returns `[rows, D]` and `[rows, n]`, f32 or bf16, on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn copy_out(&self, rows: &[u32]) -> Result<(Tensor, Tensor), HeadError>;
+
+    /// Makes the store ready to [`import`](CentreStore::import) rows of a checkpoint of the time
+    /// `now`.
+    ///
+    /// * `own_folder`: whether these come from the folder that the store has
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn begin_import(&mut self, now: Stamp, own_folder: bool) -> Result<(), HeadError> {
+        let _ = (now, own_folder);
+        Ok(())
+    }
+
+    /// Puts rows in their place, rounded to the nearest where the store's formats are shorter; they
+    /// then carry `stamps`, one each and none of them [`UNTOUCHED`](super::UNTOUCHED).
+    ///
+    /// * `rows`: strictly ascending
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn import(
+        &mut self,
+        rows: &[u32],
+        weight: &[f32],
+        state: &[f32],
+        stamps: &[Stamp],
+    ) -> Result<(), HeadError>;
+
+    /// The store itself, if what it holds outlives the process.
+    fn durable(&mut self) -> Option<&mut dyn DurableCentres> {
+        None
+    }
+}
+
+/// A store on disk. It keeps the rows as they were at the last two times at which they were
+/// protected, beside what has moved since.
+pub trait DurableCentres {
+    /// The folder of the files.
+    fn folder(&self) -> &Path;
+
+    /// Makes everything up to the time `now` survive a crash; returns what a checkpoint must hold to
+    /// go back to it. What was protected before still is.
+    ///
+    /// `None` if the rank has no classes.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the disk refuses, here and below.
+    fn flush(&mut self, now: Stamp) -> Result<Option<FileRecord>, HeadError>;
+
+    /// Protects what was flushed at `now` beside what was protected before, instead of anything
+    /// older.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn protect(&mut self, now: Stamp) -> Result<(), HeadError>;
+
+    /// Puts every row where it was at `now`, in the files that `record` describes, which hold the
+    /// classes of this rank.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held,
+    /// [`HeadError::CentresDamaged`] if a file is lost or is not what the checkpoint had.
+    fn restore(
+        &mut self,
+        record: &FileRecord,
+        now: Stamp,
+        rule: &dyn UpdateRule,
+    ) -> Result<(), HeadError>;
+}
+
+/// A few of a store's rows, in the hands of one thread.
+///
+/// A unit row is `w / max(|w|, 1e-12)`, as torch normalises.
+pub trait CentreTile: Send {
+    /// Number of rows T.
+    fn n_rows(&self) -> usize;
+
+    /// Writes the rows, as they are after the steps they have missed, as unit rows.
+    ///
+    /// * `unit_td`: `[T, D]`, contiguous, f32 or bf16
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached, here and below.
+    fn unit_rows(&mut self, rule: &dyn UpdateRule, unit_td: &mut Tensor) -> Result<(), HeadError>;
+
+    /// Takes the exponentials of the tile's logits.
+    ///
+    /// # Errors
+    ///
+    /// That of libtorch if memory runs out.
+    fn exponentials(&mut self, logits: &Logits<'_>) -> Result<Exponentials, TchError> {
+        logits.exponentials()
+    }
+
+    /// Sends the gradient through the normalisation of the rows, after the steps they have missed,
+    /// and moves them by one step at learning rate `lr`.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn update(
+        &mut self,
+        rule: &dyn UpdateRule,
+        gradient: &TileGradient<'_>,
+        lr: f64,
+    ) -> Result<(), HeadError>;
+}
+
+/// The gradient of one tile of rows.
+#[derive(Debug)]
+pub struct TileGradient<'a> {
+    /// `[T, D]`, f32 or bf16: by the unit rows, from their part as negatives.
+    pub as_negatives_td: &'a Tensor,
+    /// Their part as positives, in the order of the tile's rows.
+    pub as_positives: &'a [Pull],
+    /// `[G, D]` f32, the unit embeddings that the pulls name.
+    pub unit_embeddings_gd: &'a Tensor,
+}
+
+/// What one sample adds to the gradient of its own centre: `slope` times its unit embedding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pull {
+    /// Position of the centre in the tile.
+    pub row: usize,
+    /// Row of the global batch.
+    pub sample: usize,
+    /// Derivative of the loss by the cosine of the two.
+    pub slope: f32,
+}
+
+/// A store together with the rule by which its rows move.
+pub(super) struct Centres<'a> {
+    pub store: &'a mut dyn CentreStore,
+    pub rule: &'a dyn UpdateRule,
+}

@@ -1,0 +1,273 @@
+//! What can go wrong in the head, and the way out.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use pfc_model::ModelError;
+use tch::TchError;
+
+use super::comm::CommError;
+
+/// A step, a load or a configuration that the head refused. No centre was moved.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// A configuration value is out of its bounds.
+    #[error("head.{field} is {value}, outside {least} to {most}")]
+    Config {
+        /// Key in the configuration, below `head`.
+        field: &'static str,
+        /// What it is.
+        value: f64,
+        /// The least it may be.
+        least: f64,
+        /// The most it may be.
+        most: f64,
+    },
+    /// An optimizer that needs a gradient to move a row, with a rule that moves all rows.
+    #[error("head.update is dense, which is exact for SGD alone")]
+    DenseOptimizer,
+    /// The file of the centres is not the one that is needed.
+    #[error("{}: {problem}", path.display())]
+    CentreFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of the centres is lost, or does not hold what was written to it.
+    #[error("{}: {problem}", path.display())]
+    CentresDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
+    /// The folder of the centres belongs to a process that is still there.
+    #[error("{}: another process is using the centres", path.display())]
+    CentresInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The disk has no room for rows that are used for the first time.
+    #[error(
+        "{}: {free} bytes are free, but {n_new} centres that are used for the first time need {needed}",
+        path.display()
+    )]
+    DiskFull {
+        /// The folder of the centres.
+        path: PathBuf,
+        /// How many centres.
+        n_new: u64,
+        /// Free bytes of its file system.
+        free: u64,
+        /// Bytes that they take.
+        needed: u64,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {op}", path.display())]
+    Io {
+        /// What was being done.
+        op: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The rank's batch does not have the shape of the head, or the labels are not one a row.
+    #[error("step {step}: the batch is {found}, but the head takes {expected}")]
+    BatchShape {
+        /// Training step.
+        step: u64,
+        /// What was given.
+        found: String,
+        /// What is taken.
+        expected: String,
+    },
+    /// A label that is no class.
+    #[error(
+        "step {step}: row {row} of rank {rank} has label {label}, but the head has {classes} classes"
+    )]
+    LabelOutOfRange {
+        /// Training step.
+        step: u64,
+        /// Rank whose batch it is.
+        rank: usize,
+        /// Row in that rank's batch.
+        row: usize,
+        /// The label.
+        label: i64,
+        /// Number of classes.
+        classes: u64,
+    },
+    /// An embedding holds a NaN or an infinity.
+    #[error("step {step}: the embedding of row {row} of rank {rank} is not finite")]
+    EmbeddingNotFinite {
+        /// Training step.
+        step: u64,
+        /// Rank whose batch it is.
+        rank: usize,
+        /// Row in that rank's batch.
+        row: usize,
+    },
+    /// The loss came out as NaN or infinity.
+    #[error("step {step}: the loss is {loss}")]
+    LossNotFinite {
+        /// Training step.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A sampler broke its promise.
+    #[error("step {step}: the sampled rows are unusable: {problem}")]
+    Sample {
+        /// Training step.
+        step: u64,
+        /// Which promise, and where.
+        problem: String,
+    },
+    /// The machine does not grant the memory for the centres.
+    #[error(
+        "{rows} centres of {row_bytes} bytes, optimizer state included, do not fit into memory"
+    )]
+    Memory {
+        /// Rows of this rank.
+        rows: usize,
+        /// Bytes of a row.
+        row_bytes: usize,
+    },
+    /// The system does not grant the threads that work on the centres.
+    #[error("cannot start {n_threads} threads for the head")]
+    Threads {
+        /// How many were asked for.
+        n_threads: i32,
+        /// The system's reason.
+        #[source]
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// A saved state does not belong to this head.
+    #[error("head state `{name}`: {problem}")]
+    State {
+        /// Name of the tensor.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of saved centres cannot be read or written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The head is gone before a save had all of its rows.
+    #[error("the run ended before its centres were saved")]
+    SaveAbandoned,
+    /// An exchange between ranks failed.
+    #[error("step {step}: the ranks cannot exchange {what}")]
+    Comm {
+        /// Training step.
+        step: u64,
+        /// What was exchanged.
+        what: &'static str,
+        /// Which rank, and why.
+        #[source]
+        source: CommError,
+    },
+    /// libtorch refused an operation, most often for want of memory.
+    #[error("libtorch cannot {op}")]
+    Torch {
+        /// What it was asked to do.
+        op: &'static str,
+        /// Its reason.
+        #[source]
+        source: TchError,
+    },
+}
+
+impl HeadError {
+    /// Turns a libtorch error into one that names the operation; for `map_err`.
+    pub(super) fn torch(op: &'static str) -> impl FnOnce(TchError) -> HeadError {
+        move |source| HeadError::Torch { op, source }
+    }
+
+    /// Turns a failed exchange into one that names the step; for `map_err`.
+    pub(super) fn comm(step: u64, what: &'static str) -> impl FnOnce(CommError) -> HeadError {
+        move |source| HeadError::Comm { step, what, source }
+    }
+
+    /// Turns an I/O error into one that names the place; for `map_err`.
+    pub(super) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HeadError {
+        let path = path.to_path_buf();
+        move |source| HeadError::Io { op, path, source }
+    }
+
+    /// The way out, for the causes that have a common one.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            HeadError::Config { field, least, most, .. } => {
+                Some(format!("set `{field}` to a value from {least} to {most}"))
+            }
+            HeadError::DenseOptimizer => Some(
+                "set `update = \"sparse\"`, or `optimizer = { name = \"sgd\" }`".to_owned(),
+            ),
+            HeadError::Model(error) => error.hint(),
+            HeadError::CentreFile { .. } => Some(
+                "the folder goes with the newest two checkpoints of its run: `--resume` that run, or \
+                 name another folder for the centres"
+                    .to_owned(),
+            ),
+            HeadError::CentresDamaged { .. } => Some(
+                "bring the file back, if a copy of the folder was made at that checkpoint or another \
+                 machine has it; or move the newest checkpoint away and `--resume`: the one before \
+                 it needs other copies of all rows that have moved since"
+                    .to_owned(),
+            ),
+            HeadError::CentresInUse { .. } => Some(
+                "wait until it has ended; one that was killed takes some seconds to let go of its \
+                 memory"
+                    .to_owned(),
+            ),
+            HeadError::DiskFull { .. } => Some(
+                "make room and resume: the last checkpoint is whole; `weights` and `state` in bf16 \
+                 take half"
+                    .to_owned(),
+            ),
+            HeadError::LabelOutOfRange { classes, .. } => Some(format!(
+                "labels run from 0 to {}; `pfc-ingest verify` lists every bad row of a data set",
+                classes.saturating_sub(1)
+            )),
+            HeadError::EmbeddingNotFinite { .. } | HeadError::LossNotFinite { .. } => Some(
+                "training has diverged: resume from the last checkpoint with a lower `lr`, a longer \
+                 warm-up or gradient clipping"
+                    .to_owned(),
+            ),
+            HeadError::State { name, .. } if name == "centres.in_place" => Some(
+                "keep `head.centres = { file = … }` as it was, or name the folder: \
+                 `pfc-train export --centres FILE` copies centres out of it"
+                    .to_owned(),
+            ),
+            HeadError::State { .. } => Some(
+                "the checkpoint was written by a head of another size or kind: check the number of \
+                 identities, `model.embedding` and `head.optimizer`"
+                    .to_owned(),
+            ),
+            HeadError::Memory { rows, row_bytes } => Some(format!(
+                "they take {} MiB; keep them in a file with `centres`, in bf16 with `weights` and \
+                 `state`, or spread the classes over more ranks",
+                (*rows as f64 * *row_bytes as f64 / 1_048_576.0).ceil()
+            )),
+            HeadError::Torch { .. } => Some(
+                "if memory ran out, lower the batch size, `sample_rate` or `tile_rows`".to_owned(),
+            ),
+            HeadError::Threads { .. } => Some(
+                "`OMP_NUM_THREADS` sets their number; `ulimit -u` shows the system's bound".to_owned(),
+            ),
+            HeadError::Comm { source: CommError::Group(error), .. } => error.hint(),
+            HeadError::BatchShape { .. }
+            | HeadError::Sample { .. }
+            | HeadError::Comm { .. }
+            | HeadError::SaveAbandoned
+            | HeadError::Io { .. } => None,
+        }
+    }
+}

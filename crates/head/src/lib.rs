@@ -1,0 +1,196 @@
+//! The margin-softmax head of Partial FC (arXiv 2010.05222): class centres, loss and their update.
+//!
+//! A step takes the embeddings of a batch, draws the rows of centres that take part (all positives
+//! and a share of the negatives), and does loss, gradients and the update of the centres at once;
+//! no automatic differentiation is involved. Its work and memory follow the rows drawn, not the
+//! number of classes.
+//!
+//! The pieces stand behind traits and know nothing of each other: which rows ([`Sampler`]), what
+//! the positives' cosines become ([`MarginLoss`]), how rows move ([`UpdateRule`]), where they live
+//! ([`CentreStore`]) and what ranks exchange ([`Communicator`]). With `s` the scale, `N` the global
+//! batch and `p` the softmax over the drawn rows of all ranks:
+//!
+//! ```text
+//! logit_ij = s * cos_ij            j is not the class of sample i
+//! logit_iy = s * psi(cos_iy)       psi from the margin loss
+//! loss     = -1/N * sum_i ln max(p_iy, 1e-30)
+//! d loss / d cos_ij = s / N * p_ij
+//! d loss / d cos_iy = s / N * (p_iy - 1) * psi'(cos_iy)
+//! ```
+//!
+//! Derivatives by cosines go through `torch.nn.functional.normalize` (least length 1e-12) on both
+//! sides. Axes in the names of tensors: G = global batch, B = this rank's part of it, D = width of
+//! an embedding, S = rows drawn on this rank, T = rows of one tile of them, C = classes.
+
+mod batch;
+mod centres;
+mod comm;
+mod config;
+mod elements;
+mod error;
+mod local_group;
+mod loss;
+mod optim;
+mod range;
+mod rng;
+mod sampling;
+mod snapshot;
+mod softmax;
+mod step;
+#[cfg(test)]
+mod tests;
+mod timings;
+
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+use snapshot::Saving;
+use tch::{Device, Tensor};
+
+pub use centres::{
+    CentreStore, CentreTile, DeviceStore, DurableCentres, FileRecord, Pull, RowLayout, RowStore,
+    TileGradient,
+};
+pub use comm::{CommError, Communicator, Solo};
+pub use config::{
+    ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Storage, Update,
+};
+pub use error::HeadError;
+pub use local_group::LocalMember;
+pub use loss::{Exponentials, Logits, MarginLoss, Target};
+pub use optim::{
+    AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UpdateRule, rule,
+};
+pub use range::ClassRange;
+pub use sampling::{Draw, Pprn, Sampler};
+pub use snapshot::{CentreReader, Column, RowPiece, RowPieces, SavedTensors, Snapshot, shards};
+pub use timings::Timings;
+
+/// Class centres with their momentum, and all that turns a batch of embeddings into a loss.
+pub struct Head {
+    config: HeadConfig,
+    range: ClassRange,
+    parts: Parts,
+    /// The save that is under way.
+    saving: Option<Saving>,
+    workers: Arc<ThreadPool>,
+}
+
+/// The exchangeable pieces of a head.
+pub struct Parts {
+    /// Draws the rows.
+    pub sampler: Box<dyn Sampler>,
+    /// Margins the positives.
+    pub loss: Box<dyn MarginLoss>,
+    /// Moves the rows.
+    pub rule: Box<dyn UpdateRule>,
+    /// Holds the rows of this rank.
+    pub store: Box<dyn CentreStore>,
+    /// Reaches the other ranks.
+    pub comm: Box<dyn Communicator>,
+}
+
+/// What one step of the head gives back.
+#[derive(Debug)]
+pub struct HeadOutput {
+    /// Mean loss over the global batch, the same on every rank.
+    pub loss: f64,
+    /// `[B, D]` f32, on the embeddings' device: the gradient of `loss` by this rank's embeddings.
+    pub grad_embeddings_bd: Tensor,
+    /// Mean cosine between an embedding and its own centre over the global batch, in `[-1, 1]`.
+    pub mean_positive_cosine: f64,
+    /// Rows of centres that took part on this rank.
+    pub rows_sampled: usize,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+impl Parts {
+    /// The pieces that `config` names, with the centres of `comm`'s rank; those that are to be on a
+    /// device are on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parts::on_device`].
+    pub fn of_config(config: &HeadConfig, comm: Box<dyn Communicator>) -> Result<Parts, HeadError> {
+        Parts::on_device(config, comm, Device::Cpu)
+    }
+
+    /// The same for a rank that computes on `device`.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Config`] if the configuration is out of bounds, and as [`RowStore::new`] and
+    /// [`DeviceStore::new`].
+    pub fn on_device(
+        config: &HeadConfig,
+        comm: Box<dyn Communicator>,
+        device: Device,
+    ) -> Result<Parts, HeadError> {
+        config.validate()?;
+        let range = ClassRange::of_rank(config.classes, comm.rank(), comm.world());
+        let store: Box<dyn CentreStore> = match config.centres {
+            Placement::Device => Box::new(DeviceStore::new(config, range, device)?),
+            Placement::Host | Placement::File(_) => Box::new(RowStore::new(config, range)?),
+        };
+        Ok(Parts {
+            sampler: Box::new(Pprn::new(config.rows_per_step(), config.seed)),
+            loss: config.margin.loss(),
+            rule: rule(config),
+            store,
+            comm,
+        })
+    }
+}
+
+impl Head {
+    /// A head in a world of one rank, every centre at its initial value.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parts::of_config`].
+    pub fn new(config: &HeadConfig) -> Result<Head, HeadError> {
+        Head::with_parts(config, Parts::of_config(config, Box::new(Solo))?)
+    }
+
+    /// A head made of `parts`, whose store holds the rows of its communicator's rank.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Config`] if the configuration is out of bounds, [`HeadError::Threads`] if no
+    /// threads are to be had.
+    ///
+    /// # Panics
+    ///
+    /// If the store has another number of rows than the rank has classes.
+    pub fn with_parts(config: &HeadConfig, parts: Parts) -> Result<Head, HeadError> {
+        config.validate()?;
+        let range = ClassRange::of_rank(config.classes, parts.comm.rank(), parts.comm.world());
+        assert_eq!(parts.store.n_rows(), range.len(), "the store is not this rank's");
+        let workers = Arc::new(step::workers()?);
+        Ok(Head { config: config.clone(), range, parts, saving: None, workers })
+    }
+
+    /// The configuration it was made with.
+    #[must_use]
+    pub fn config(&self) -> &HeadConfig {
+        &self.config
+    }
+
+    /// The classes whose centres this rank holds.
+    #[must_use]
+    pub fn range(&self) -> ClassRange {
+        self.range
+    }
+
+    /// What the loss has to remember beside the centres; nothing for most losses.
+    #[must_use]
+    pub fn loss_memory(&self) -> Vec<f64> {
+        self.parts.loss.memory()
+    }
+
+    /// Takes over what [`Head::loss_memory`] gave.
+    pub fn recall_loss(&mut self, memory: &[f64]) {
+        self.parts.loss.remember(memory);
+    }
+}

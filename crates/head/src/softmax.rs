@@ -1,0 +1,370 @@
+//! Softmax over the sampled rows in tiles: the logits of one tile exist at a time.
+
+// T = rows of one tile, S = rows of the step on this rank, G = global batch, D = embedding.
+
+use rayon::prelude::*;
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::{
+    HeadError,
+    batch::Positives,
+    centres::{CentreTile, Centres, Pull, TileGradient},
+    config::{HeadConfig, Precision},
+    elements::to_f64,
+    loss::{Exponentials, Logits},
+    optim::UpdateRule,
+    timings::{Timings, timed},
+};
+
+/// The largest logit plus ln C whose exponentials can be summed in f32 as they are.
+const EXPONENT_MAX: f64 = 88.0;
+
+/// Lanes of a step: how many threads can share the work. The number is fixed and their sums are
+/// added in order, so that results do not depend on the number of threads.
+const LANES: usize = 32;
+
+/// One step's rows in tiles, and the exponentials that are kept between the two passes.
+pub(super) struct TiledSoftmax<'a> {
+    lanes: Vec<Lane<'a>>,
+    /// `[G, D]` f32, on the device of the centres.
+    unit_embeddings_gd: Tensor,
+}
+
+impl<'a> TiledSoftmax<'a> {
+    /// * `rows`: `[S]`, the step's rows on this rank, strictly ascending
+    /// * `unit_embeddings_gd`: `[G, D]` f32
+    pub fn new(
+        config: &'a HeadConfig,
+        centres: Centres<'a>,
+        rows: &'a [u32],
+        positives: &Positives,
+        unit_embeddings_gd: &Tensor,
+    ) -> TiledSoftmax<'a> {
+        let Centres { store, rule } = centres;
+        let device = store.device();
+        let unit_embeddings_gd = unit_embeddings_gd.to_device(device);
+        let operand_gd = unit_embeddings_gd.to_kind(kind(config));
+        let n_tiles = rows.len().div_ceil(config.tile_rows);
+        // Another device works on one tile after the other, on all of its own threads.
+        let n_lanes = n_tiles.min(if device == Device::Cpu { LANES } else { 1 });
+        let new_lane = |_| Lane {
+            config,
+            rule,
+            tiles: Vec::new(),
+            unit_embeddings_gd: unit_embeddings_gd.shallow_clone(),
+            operand_gd: operand_gd.shallow_clone(),
+            offsets_g: None,
+            timings: Timings::default(),
+        };
+        let mut lanes: Vec<Lane<'a>> = (0..n_lanes).map(new_lane).collect();
+        let n_samples = unit_embeddings_gd.size()[0] as usize;
+        let tile_bytes = config.tile_rows * n_samples * operand_gd.kind().elt_size_in_bytes();
+        let n_kept = (config.cache_mib << 20) / tile_bytes.max(1);
+        for (t, rows) in store.tiles(rows, config.tile_rows).into_iter().enumerate() {
+            let tile = new_tile(rows, t * config.tile_rows, positives, t < n_kept);
+            lanes[t * n_lanes / n_tiles].tiles.push(tile);
+        }
+        TiledSoftmax { lanes, unit_embeddings_gd }
+    }
+
+    /// Whether exponentials might overflow, so that each sample's largest logit is needed first.
+    ///
+    /// `|s * cos| <= s`, so that holds for none of the usual scales: 64 + ln(1e10) < 88.
+    pub fn needs_offsets(config: &HeadConfig) -> bool {
+        config.scale + (config.classes as f64).ln() >= EXPONENT_MAX
+    }
+
+    /// The largest logit of each sample over this rank's rows, `[G]`; minus infinity without rows.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if rows cannot be reached or memory runs out, here and below.
+    pub fn largest_logits(&mut self) -> Result<Vec<f64>, HeadError> {
+        let mut largest_g = vec![f64::NEG_INFINITY; self.unit_embeddings_gd.size()[0] as usize];
+        let lanes = self.lanes.par_iter_mut().with_max_len(1).map(Lane::largest_logits);
+        for lane_g in lanes.collect::<Result<Vec<_>, _>>()? {
+            for (largest, logit) in largest_g.iter_mut().zip(lane_g) {
+                *largest = largest.max(logit);
+            }
+        }
+        Ok(largest_g)
+    }
+
+    /// First pass: sums of the exponentials over the negatives, and rows weighted by them.
+    ///
+    /// * `offsets_g`: `[G]`, taken off each sample's logits; `None` for 0
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn forward(&mut self, offsets_g: Option<&[f64]>) -> Result<LaneSums, HeadError> {
+        if let Some(offsets_g) = offsets_g {
+            let offsets_g = Tensor::from_slice(offsets_g)
+                .to_kind(Kind::Float)
+                .to_device(self.unit_embeddings_gd.device());
+            for lane in &mut self.lanes {
+                lane.offsets_g = Some(offsets_g.shallow_clone());
+            }
+        }
+        let mut sums_g = vec![0.0; self.unit_embeddings_gd.size()[0] as usize];
+        let mut weighted_rows_gd = self.unit_embeddings_gd.zeros_like();
+        let lanes = self.lanes.par_iter_mut().with_max_len(1).map(Lane::forward);
+        for lane in lanes.collect::<Result<Vec<_>, _>>()? {
+            for (sum, lane_sum) in sums_g.iter_mut().zip(lane.sums_g) {
+                *sum += lane_sum;
+            }
+            weighted_rows_gd += lane.weighted_rows_gd;
+        }
+        Ok(LaneSums { sums_g, weighted_rows_gd: weighted_rows_gd.to_device(Device::Cpu) })
+    }
+
+    /// Second pass: gradients of the rows, and their update. Returns where the time of both passes
+    /// went, in thread time.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn backward(mut self, by_cosine: &Derivatives, lr: f64) -> Result<Timings, HeadError> {
+        // The factor goes with the embeddings, of which there are fewer than exponentials.
+        let factors_g1 = by_cosine.factors_g1.to_device(self.unit_embeddings_gd.device());
+        let weighted_gd = &self.unit_embeddings_gd * factors_g1;
+        let handles: Vec<Tensor> =
+            self.lanes.iter().map(|lane| weighted_gd.to_kind(kind(lane.config))).collect();
+        let slopes = &by_cosine.slopes[..];
+        let lanes = self.lanes.par_iter_mut().zip(handles).with_max_len(1);
+        lanes
+            .map(|(lane, weighted_gd)| lane.backward(&weighted_gd, slopes, lr))
+            .collect::<Result<(), _>>()?;
+        let mut timings = Timings::default();
+        for lane in &self.lanes {
+            timings += lane.timings;
+        }
+        Ok(timings)
+    }
+}
+
+fn new_tile<'a>(
+    rows: Box<dyn CentreTile + 'a>,
+    first_slot: usize,
+    positives: &Positives,
+    keeps: bool,
+) -> Tile<'a> {
+    let own = positives.within(&(first_slot..first_slot + rows.n_rows()));
+    Tile {
+        rows,
+        first_positive: own.start,
+        own: positives.list[own].iter().map(|p| (p.slot - first_slot, p.sample)).collect(),
+        keeps,
+        exp_tg: None,
+    }
+}
+
+/// Derivatives of the loss by the cosines.
+pub(super) struct Derivatives {
+    /// `[G, 1]` f32, what turns a negative's exponential into its derivative.
+    pub factors_g1: Tensor,
+    /// `[O]`, that of each positive of this rank.
+    pub slopes: Vec<f64>,
+}
+
+impl Derivatives {
+    /// This rank's part of the gradient by the unit embeddings, `[G, D]` f32.
+    ///
+    /// * `weighted_rows_gd`: `[G, D]` f32, this rank's unit rows weighted by the exponentials
+    pub fn by_unit_embeddings(&self, weighted_rows_gd: &Tensor, positives: &Positives) -> Tensor {
+        let samples: Vec<i64> = positives.list.iter().map(|p| p.sample as i64).collect();
+        let slopes_o1 = Tensor::from_slice(&self.slopes).to_kind(Kind::Float).unsqueeze(1);
+        let pulls_od = &positives.unit_centres_od * slopes_o1;
+        (weighted_rows_gd * &self.factors_g1).index_add_(
+            0,
+            &Tensor::from_slice(&samples),
+            &pulls_od,
+        )
+    }
+}
+
+/// Tiles, and this lane's handles of the tensors that all lanes read.
+struct Lane<'a> {
+    pub config: &'a HeadConfig,
+    pub rule: &'a dyn UpdateRule,
+    pub tiles: Vec<Tile<'a>>,
+    /// `[G, D]` f32, on the device of the centres, as all tensors here.
+    pub unit_embeddings_gd: Tensor,
+    /// The same in the products' number format.
+    pub operand_gd: Tensor,
+    /// `[G]` f32, taken off each sample's logits; `None` for 0.
+    pub offsets_g: Option<Tensor>,
+    pub timings: Timings,
+}
+
+/// One tile of the step.
+struct Tile<'a> {
+    pub rows: Box<dyn CentreTile + 'a>,
+    /// Row of the tile and sample of each positive, in this order.
+    pub own: Vec<(usize, usize)>,
+    /// Position of the first of them among the positives of the step.
+    pub first_positive: usize,
+    /// Whether the exponentials are kept for the pass backwards.
+    pub keeps: bool,
+    /// `[T, G]`, `exp(logit - offset)`, 0 where no gradient flows to a negative.
+    pub exp_tg: Option<Tensor>,
+}
+
+/// What the pass forwards finds in a lane.
+pub(super) struct LaneSums {
+    /// `[G]`, sum of `exp(logit - offset)` over the negatives.
+    pub sums_g: Vec<f64>,
+    /// `[G, D]` f32, the negatives' unit rows weighted by the same.
+    pub weighted_rows_gd: Tensor,
+}
+
+/// The number format of the products.
+fn kind(config: &HeadConfig) -> Kind {
+    match config.precision {
+        Precision::F32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+    }
+}
+
+impl Lane<'_> {
+    /// The largest logit of each sample, `[G]`.
+    pub fn largest_logits(&mut self) -> Result<Vec<f64>, HeadError> {
+        let mut largest_g = vec![f64::NEG_INFINITY; self.n_samples()];
+        let mut buffer_td = self.buffer()?;
+        for t in 0..self.tiles.len() {
+            let (_, cos_tg) = self.cosines(t, &mut buffer_td)?;
+            let tile_g = to_f64(&cos_tg.clamp(-1.0, 1.0).amax([0i64], false));
+            for (largest, cosine) in largest_g.iter_mut().zip(tile_g) {
+                *largest = largest.max(self.config.scale * cosine);
+            }
+        }
+        Ok(largest_g)
+    }
+
+    /// Sums of the exponentials, and rows weighted by them.
+    pub fn forward(&mut self) -> Result<LaneSums, HeadError> {
+        let mut sums_g = vec![0.0; self.n_samples()];
+        let mut weighted_rows_gd = self.unit_embeddings_gd.zeros_like();
+        let mut buffer_td = self.buffer()?;
+        for t in 0..self.tiles.len() {
+            let (unit_td, exp_tg, tile_sums_g) = self.exponentials(t, &mut buffer_td)?;
+            for (sum, tile_sum) in sums_g.iter_mut().zip(tile_sums_g) {
+                *sum += tile_sum;
+            }
+            timed(&mut self.timings.product_ms, || {
+                add_product(&mut weighted_rows_gd, &exp_tg.tr(), &unit_td)
+            })
+            .map_err(HeadError::torch("add up a tile"))?;
+            let tile = &mut self.tiles[t];
+            tile.exp_tg = tile.keeps.then_some(exp_tg);
+        }
+        Ok(LaneSums { sums_g, weighted_rows_gd })
+    }
+
+    /// Gradients of the rows, tile by tile, each moving its rows at once.
+    ///
+    /// * `weighted_gd`: `[G, D]` in the products' format, unit embeddings times what turns an
+    ///   exponential into the derivative of the loss by the cosine
+    /// * `slopes`: that derivative for each of the step's positives
+    pub fn backward(
+        &mut self,
+        weighted_gd: &Tensor,
+        slopes: &[f64],
+        lr: f64,
+    ) -> Result<(), HeadError> {
+        let gradient_td = self.buffer()?;
+        let mut buffer_td = None;
+        for t in 0..self.tiles.len() {
+            let exp_tg = match self.tiles[t].exp_tg.take() {
+                Some(exp_tg) => exp_tg,
+                None => {
+                    if buffer_td.is_none() {
+                        buffer_td = Some(self.buffer()?);
+                    }
+                    let buffer_td = buffer_td.as_mut().expect("it was just made");
+                    self.exponentials(t, buffer_td)?.1
+                }
+            };
+            let as_negatives_td = gradient_td.narrow(0, 0, exp_tg.size()[0]);
+            let _ = timed(&mut self.timings.product_ms, || {
+                exp_tg.f_mm_out(&as_negatives_td, weighted_gd)
+            })
+            .map_err(HeadError::torch("multiply a tile"))?;
+            let (rule, tile) = (self.rule, &mut self.tiles[t]);
+            let gradient = TileGradient {
+                as_negatives_td: &as_negatives_td,
+                as_positives: &tile.pulls(slopes),
+                unit_embeddings_gd: &self.unit_embeddings_gd,
+            };
+            timed(&mut self.timings.update_ms, || tile.rows.update(rule, &gradient, lr))?;
+        }
+        Ok(())
+    }
+
+    /// Unit rows `[T, D]` of tile `t`, its exponentials `[T, G]` and their sums `[G]`.
+    fn exponentials(
+        &mut self,
+        t: usize,
+        buffer_td: &mut Tensor,
+    ) -> Result<(Tensor, Tensor, Vec<f64>), HeadError> {
+        let (unit_td, cos_tg) = self.cosines(t, buffer_td)?;
+        let tile = &mut self.tiles[t];
+        let logits = Logits {
+            cos_tg: &cos_tg,
+            own: &tile.own,
+            offsets_g: self.offsets_g.as_ref(),
+            scale: self.config.scale,
+            filter: self.config.interclass_filter,
+        };
+        let Exponentials { exp_tg, sums_g } =
+            timed(&mut self.timings.softmax_ms, || tile.rows.exponentials(&logits))
+                .map_err(HeadError::torch("take the exponentials of a tile"))?;
+        Ok((unit_td, exp_tg, sums_g))
+    }
+
+    /// Unit rows `[T, D]` and cosines `[T, G]` of tile `t`, in the products' number format.
+    fn cosines(&mut self, t: usize, buffer_td: &mut Tensor) -> Result<(Tensor, Tensor), HeadError> {
+        let (rule, rows) = (self.rule, &mut self.tiles[t].rows);
+        let mut unit_td = buffer_td.narrow(0, 0, rows.n_rows() as i64);
+        timed(&mut self.timings.gather_ms, || rows.unit_rows(rule, &mut unit_td))?;
+        let cos_tg =
+            timed(&mut self.timings.product_ms, || unit_td.f_matmul(&self.operand_gd.tr()))
+                .map_err(HeadError::torch("multiply a tile"))?;
+        Ok((unit_td, cos_tg))
+    }
+
+    fn n_samples(&self) -> usize {
+        self.unit_embeddings_gd.size()[0] as usize
+    }
+
+    /// Memory for the unit rows of one tile, or their gradient.
+    fn buffer(&self) -> Result<Tensor, HeadError> {
+        let n_rows = self.tiles.iter().map(|tile| tile.rows.n_rows()).max().unwrap_or(0);
+        let shape = [n_rows as i64, self.config.dim as i64];
+        Tensor::f_empty(shape, (kind(self.config), self.operand_gd.device()))
+            .map_err(HeadError::torch("make room for a tile"))
+    }
+}
+
+impl Tile<'_> {
+    /// What its positives add to the gradient.
+    fn pulls(&self, slopes: &[f64]) -> Vec<Pull> {
+        let slopes = &slopes[self.first_positive..][..self.own.len()];
+        let pull = |(&(row, sample), &slope): (&(usize, usize), &f64)| Pull {
+            row,
+            sample,
+            slope: slope as f32,
+        };
+        self.own.iter().zip(slopes).map(pull).collect()
+    }
+}
+
+/// Adds `a * b` to the f32 `sum`.
+fn add_product(sum: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<(), TchError> {
+    let added = if a.kind() == sum.kind() {
+        sum.f_addmm_(a, b)
+    } else {
+        a.f_matmul(b).and_then(|product| sum.f_add_(&product))
+    };
+    added.map(drop)
+}
