@@ -15,5 +15,5 @@ mod progress;
 
 pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of};
 pub use log::{Verbosity, init_log};
-pub use output::{Format, print_json, print_table, table};
+pub use output::{Format, print_json, print_table, table, tell};
 pub use progress::Progress;

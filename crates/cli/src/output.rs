@@ -43,3 +43,8 @@ pub fn print_json<T: Serialize>(value: &T) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut out, value)?;
     writeln!(out)
 }
+
+/// Prints a line to standard error. One that is closed or full does not stop the program.
+pub fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

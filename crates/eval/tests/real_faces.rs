@@ -72,7 +72,7 @@ fn golden_fold_accuracies_of_a_published_network_on_lfw_are_met() {
 /// The network itself, where onnxruntime can be loaded.
 fn network(root: &Path) -> Option<Embedder> {
     if let Err(error) = pfc_onnx::runtime::load() {
-        println!("skipped: {error}");
+        pfc_testing::skip(&error.to_string());
         return None;
     }
     let path = root.join("model/mobileface_v2_112.onnx");

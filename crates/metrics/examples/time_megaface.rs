@@ -44,26 +44,26 @@ fn machine(a: &[f32], b: &[f32], out: &mut [f32]) -> f64 {
     let begin = Instant::now();
     // SAFETY: all three are square matrices of SIDE rows, row by row, and do not overlap.
     unsafe {
-        gemm::gemm(
+        gemm_f32::gemm::f32::get_gemm_fn()(
             SIDE,
             SIDE,
             SIDE,
             out.as_mut_ptr(),
-            1,
             SIDE as isize,
+            1,
             false,
             a.as_ptr(),
-            1,
             SIDE as isize,
+            1,
             b.as_ptr(),
-            1,
             SIDE as isize,
+            1,
             0.0,
             1.0,
             false,
             false,
             false,
-            gemm::Parallelism::Rayon(0),
+            gemm_common::Parallelism::Rayon(0),
         );
     }
     begin.elapsed().as_secs_f64()

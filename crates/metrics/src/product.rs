@@ -1,8 +1,11 @@
-//! Matrix products of f32 rows, the one place that calls the `gemm` crate.
+//! Matrix products of f32 rows, the one place that calls `gemm-f32`.
+//!
+//! The `gemm` crate in front of it would compile kernels of five more number types.
 
-#![allow(unsafe_code)] // `gemm` takes raw pointers
+#![allow(unsafe_code)] // `gemm-f32` takes raw pointers
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
+use gemm_f32::gemm::f32::get_gemm_fn;
 
 use crate::Rows;
 
@@ -28,19 +31,20 @@ pub(crate) fn products(a: Rows, b: Rows, out: &mut [f32]) {
     let dim = a.dim();
     for start in (0..dim).step_by(DEPTH) {
         let depth = DEPTH.min(dim - start);
-        let (lhs, rhs) = (a.data()[start..].as_ptr(), b.data()[start..].as_ptr());
-        // SAFETY: `lhs` is read at rows below a.len() and columns below depth, at strides dim and 1
-        // from column `start`, where start + depth <= dim: inside `a`; `rhs` likewise, transposed.
-        // `dst` is written at rows below a.len() and columns below b.len(), which is all of `out`,
-        // and borrowed mutably, so it overlaps neither. The first depth does not read it.
+        let (lhs, rhs) = (b.data()[start..].as_ptr(), a.data()[start..].as_ptr());
+        // The kernels prefer a result in columns, which the rows of `out` are of the transposed product.
+        // SAFETY: `lhs` is read at rows below b.len() and columns below depth, at strides dim and 1
+        // from column `start`, where start + depth <= dim: inside `b`; `rhs` likewise in `a`,
+        // transposed. `dst` is written at rows below b.len() and columns below a.len(), which is all of
+        // `out`, and borrowed mutably, so it overlaps neither. The first depth does not read it.
         unsafe {
-            gemm::gemm(
-                a.len(),
+            get_gemm_fn()(
                 b.len(),
+                a.len(),
                 depth,
                 out.as_mut_ptr(),
-                1,
                 b.len() as isize,
+                1,
                 start > 0,
                 lhs,
                 1,

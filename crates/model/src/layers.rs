@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     graph::{Attribute, Graph, Value},
     init::Init,
-    spec::Precision,
+    precision::Precision,
     state::State,
 };
 

@@ -148,33 +148,6 @@ pub struct BackboneSpec {
     pub embedding: i64,
 }
 
-/// What the large layers compute in. Parameters, statistics and the embedding are always f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floating point throughout.
-    #[default]
-    F32,
-    /// Convolutions and the activations between them in bf16.
-    Bf16,
-    /// The same in f16, as the reference's `fp16` has it: gradients need a loss scale. Meant for GPUs;
-    /// on CPUs without f16 arithmetic it is ten times slower than f32.
-    F16,
-}
-
-impl FromStr for Precision {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Precision, String> {
-        match name {
-            "f32" => Ok(Precision::F32),
-            "bf16" => Ok(Precision::Bf16),
-            "f16" => Ok(Precision::F16),
-            _ => Err(format!("precision `{name}` is none of `f32`, `bf16` and `f16`")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

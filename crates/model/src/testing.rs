@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::{init::Init, layers::Pass, spec::Precision};
+use crate::{init::Init, layers::Pass, precision::Precision};
 
 pub(crate) fn pass(precision: Precision) -> Pass {
     Pass { train: true, moves_statistics: true, precision, noise_seed: 0 }

@@ -335,7 +335,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Precision;
+    use crate::precision::Precision;
     use crate::state::Start;
     use crate::testing::pass;
 

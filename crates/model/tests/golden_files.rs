@@ -40,7 +40,7 @@ fn has_onnxruntime() -> bool {
     match pfc_onnx::runtime::load() {
         Ok(_) => true,
         Err(error) => {
-            println!("skipped: {error}");
+            pfc_testing::skip(&error.to_string());
             false
         }
     }

@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 /// The models that were recorded; none, with a reason, where they cannot be run.
 fn models() -> Vec<PathBuf> {
     if let Err(error) = runtime::load() {
-        println!("skipped: {error}");
+        pfc_testing::skip(&error.to_string());
         return Vec::new();
     }
     golden_cases("backbones", |path| has_extension(path, "onnx"))
@@ -84,7 +84,7 @@ fn golden_models_that_are_damaged_are_refused() {
 fn golden_real_network_normalises_by_itself() {
     let Some(path) = pfc_testing::faces("model/mobileface_v2_112.onnx") else { return };
     if let Err(error) = runtime::load() {
-        println!("skipped: {error}");
+        pfc_testing::skip(&error.to_string());
         return;
     }
     let model = OnnxModel::open(&path, &OpenOptions::default()).unwrap();

@@ -1,19 +1,30 @@
-//! Where tests find known answers and real faces. Where there are none, they say so and pass.
-//! And how a test becomes several processes.
+//! Where tests find known answers and real faces, and how a test becomes several processes.
+//!
+//! A test that lacks what it needs calls [`skip`] and passes. `scripts/test` lists these tests at its
+//! end.
 
 #![allow(clippy::print_stdout)] // cargo shows what a test prints
 
 use std::{
     env, fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
 
 /// The folder of known answers `area`: below `PFC_GOLDEN`, by default `../shared/golden` beside the
-/// checkout.
+/// checkout. A few are committed in `tests/golden`, which `scripts/test` names in `PFC_GOLDEN` in a run
+/// of its own.
+///
+/// # Panics
+///
+/// If the folder is absent and `PFC_REQUIRE_GOLDEN` is `1`, as it is where the known answers must be.
 #[must_use]
 pub fn golden(area: &str) -> Option<PathBuf> {
-    find("PFC_GOLDEN", "golden", area)
+    let found = find("PFC_GOLDEN", "golden", area);
+    let required = env::var("PFC_REQUIRE_GOLDEN").is_ok_and(|value| value == "1");
+    assert!(found.is_some() || !required, "PFC_REQUIRE_GOLDEN is 1, and `{area}` is absent");
+    found
 }
 
 /// Every entry of [`golden`]`(area)` that `is_case` takes, in order of name; none without the folder.
@@ -74,6 +85,24 @@ fn find(variable: &str, default: &str, name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: {} is absent", path.display());
+    skip(&format!("{} is absent", path.display()));
     None
+}
+
+/// Says that the running test, or a part of it, is skipped, and why.
+///
+/// `cargo test` shows what a test prints only if it fails; so the line is also appended to the file
+/// that `PFC_SKIPPED` names, with the name of the test.
+///
+/// # Panics
+///
+/// If that file cannot be written.
+pub fn skip(reason: &str) {
+    println!("skipped: {reason}");
+    let Some(path) = env::var_os("PFC_SKIPPED") else { return };
+    let thread = std::thread::current();
+    let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
+    let file = fs::OpenOptions::new().create(true).append(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    written.expect("the file that PFC_SKIPPED names can be written");
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use pfc_c10d::{C10dError, Rendezvous};
 use pfc_cli::{
     Format, HintFinder, Hinted, Outcome, Verbosity, completions::CompletionsArgs, hint_of,
-    print_json,
+    print_json, tell,
 };
 
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     launch,
     model_command::{self, ModelArgs},
     ranks::Ranks,
-    report::tell,
     run_folder::Start,
     summary::Summary,
     train::{self, Checked, Ended},
@@ -181,9 +180,14 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
     }
     launch::follow_launcher().context("cannot run as a rank")?;
     let place = Rendezvous::from_env()?;
-    let config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
-    let nccl = config.train.device(0)?.is_cuda();
+    let mut config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
+    let device = config.train.device(place.as_ref().map_or(0, |place| place.local_rank))?;
+    let notes = config.settle_precision(device);
+    let nccl = device.is_cuda();
     let ranks = Ranks::from_env(config.train.timeout(), nccl).with_context(context)?;
+    if ranks.is_first() && !quiet {
+        notes.iter().for_each(|note| tell(note));
+    }
     let start = if args.resume { Start::Resume } else { Start::Fresh };
     let ended = match train::train(&config, &folder, start, &ranks, quiet) {
         Ok(ended) => ended,
@@ -228,7 +232,8 @@ fn print_result(args: &RunArgs, folder: &Path, ended: Ended, quiet: bool) -> any
 
 fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
     use std::io::Write;
-    let config = args.config.load(1)?;
+    let mut config = args.config.load(1)?;
+    let notes = config.settle_precision(config.train.device(0)?);
     let Checked { dataset, plan } = train::check(&config)
         .with_context(|| format!("`{}` cannot be trained", args.config.config.display()))?;
     if !quiet {
@@ -240,6 +245,7 @@ fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
             plan.steps_per_epoch(),
             plan.batch_size
         ));
+        notes.iter().for_each(|note| tell(note));
     }
     std::io::stdout().lock().write_all(config.to_toml().as_bytes())?;
     Ok(Outcome::Clean)

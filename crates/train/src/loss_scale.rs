@@ -1,6 +1,6 @@
 //! The factor that keeps f16 gradients within the range of f16.
 
-use pfc_model::Precision;
+use pfc_model::{Choice, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -34,7 +34,8 @@ impl LossScale {
     pub fn new(config: &Config) -> Option<LossScale> {
         let state = ScaleState { scale: config.optim.loss_scale, n_steps: 0 };
         let growth_steps = config.optim.loss_scale_steps;
-        (config.model.precision == Precision::F16).then_some(LossScale { growth_steps, state })
+        (config.model.precision == Choice::Given(Precision::F16))
+            .then_some(LossScale { growth_steps, state })
     }
 
     /// The factor.
@@ -79,7 +80,7 @@ mod tests {
 
     fn scale(first: f64, growth_steps: u64) -> LossScale {
         let mut config = Config::default();
-        config.model.precision = Precision::F16;
+        config.model.precision = Choice::Given(Precision::F16);
         config.optim.loss_scale = first;
         config.optim.loss_scale_steps = growth_steps;
         LossScale::new(&config).unwrap()

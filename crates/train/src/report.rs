@@ -1,12 +1,11 @@
 //! What a run tells while it goes: lines on standard error, JSON lines, TensorBoard.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use pfc_cli::Progress;
+use pfc_cli::{Progress, tell};
 
 use crate::{
     TrainError, launch,
@@ -272,11 +271,6 @@ fn say(quiet: bool, progress: &Progress, text: &str) {
     if !quiet {
         progress.suspend(|| tell(text));
     }
-}
-
-/// Prints a line to standard error; a closed one is nobody's loss.
-pub fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn train_line(record: &TrainRecord, n_steps: u64, seconds_left: f64) -> String {

@@ -99,7 +99,7 @@ impl Trainer {
         let device = config.train.device(ranks.local_rank())?;
         let seed = config.train.seed;
         let mut backbone = Backbone::new(&config.model.spec(), device, seed)?;
-        backbone.set_precision(config.model.precision);
+        backbone.set_precision(config.model.precision.or_default());
         let optimizer = Optimizer::new(backbone.named_parameters(), &config.optim);
         let average = Average::new(&backbone, config)?;
         let bucket_bytes = config.train.bucket_mib << 20;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-use pfc_cli::interrupt;
+use pfc_cli::{interrupt, tell};
 use pfc_eval::EvalError;
 use pfc_shard::{Dataset, ImageSize};
 use tch::Device;
@@ -15,7 +15,7 @@ use crate::{
     loader::{Loader, LoaderSpec},
     plan::Plan,
     ranks::Ranks,
-    report::{Report, ReportSpec, resume_command, tell},
+    report::{Report, ReportSpec, resume_command},
     run_folder::{RunFolder, Start},
     step::Trainer,
     verify::Verifier,

@@ -6,6 +6,7 @@ mod support;
 
 use std::{path::Path, sync::Arc};
 
+use pfc_model::{Choice, Precision};
 use pfc_shard::Dataset;
 use pfc_train::{
     config::{self, Config},
@@ -123,7 +124,7 @@ fn parameters(trainer: &Trainer) -> Vec<(String, Tensor)> {
 fn a_step_that_overflows_leaves_network_and_optimizer_as_they_were() {
     let setup = Setup::new(3);
     let (mut trainer, mut loader) = trainer(&setup, |config| {
-        config.model.precision = pfc_model::Precision::F16;
+        config.model.precision = Choice::Given(Precision::F16);
         config.optim.loss_scale = TOO_LARGE;
     });
     let before = parameters(&trainer);
@@ -142,14 +143,14 @@ fn the_scale_does_not_show_in_the_gradient() {
     let setup = Setup::new(3);
     let norm = |precision, scale| {
         let (mut trainer, mut loader) = trainer(&setup, |config| {
-            config.model.precision = precision;
+            config.model.precision = Choice::Given(precision);
             config.optim.loss_scale = scale;
         });
         trainer.step(&loader.next_batch().unwrap()).unwrap().grad_norm
     };
-    let expected = norm(pfc_model::Precision::F32, 1.0);
+    let expected = norm(Precision::F32, 1.0);
     for scale in [1.0, 8.0] {
-        let found = norm(pfc_model::Precision::F16, scale);
+        let found = norm(Precision::F16, scale);
         assert!((found / expected - 1.0).abs() < HALF, "{found}, not {expected}, at {scale}");
     }
 }

@@ -33,7 +33,7 @@ fn torchrun() -> Option<PathBuf> {
     if found.exists() {
         return Some(found);
     }
-    eprintln!("skipped: {} is not there; PFC_TORCHRUN names another", found.display());
+    pfc_testing::skip(&format!("{} is not there; PFC_TORCHRUN names another", found.display()));
     None
 }
 

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use pfc_model::{ChannelOrder, Embedder, EmbedderOptions, InputOptions, ModelError, Precision};
+use pfc_model::{
+    Bf16, ChannelOrder, Choice, Embedder, EmbedderOptions, InputOptions, ModelError, Precision,
+    Work, slowdown,
+};
 use tch::Device;
 
 /// The model under test; flatten it into a command's arguments.
@@ -23,9 +26,10 @@ pub struct ModelOptions {
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
     device: Device,
-    /// What the network's large layers compute in: f32, as published figures do, or the faster bf16
+    /// What the network's large layers compute in: f32, as published figures do; bf16; or auto, which
+    /// is bf16 where the device has instructions for it
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
-    precision: Precision,
+    precision: Choice<Precision>,
     /// Threads of the network [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -56,7 +60,7 @@ impl ModelArgs {
         let ModelOptions { device, precision, threads, heads, .. } = self.options;
         let options = EmbedderOptions {
             device,
-            precision,
+            precision: settle(precision, device),
             threads: threads.map(usize::from),
             input: InputOptions {
                 size: self.options.input_size,
@@ -69,6 +73,29 @@ impl ModelArgs {
         let embedder = Embedder::open_with(&self.model, &options)?;
         tracing::info!("{}: {:?}", self.model.display(), embedder.input());
         Ok(embedder)
+    }
+}
+
+/// The format that `choice` stands for on `device`. What was chosen, or what a format costs that the
+/// device emulates, is said on standard error.
+fn settle(choice: Choice<Precision>, device: Device) -> Precision {
+    let bf16 = Bf16::of(device);
+    match choice {
+        Choice::Auto => {
+            let chosen = if bf16.is_native() { Precision::Bf16 } else { Precision::F32 };
+            pfc_cli::tell(&format!("precision: {chosen}, chosen because {}", bf16.why()));
+            chosen
+        }
+        Choice::Given(Precision::Bf16) if !bf16.is_native() => {
+            let factor = slowdown(Work::Convolution, Precision::Bf16, device);
+            pfc_cli::tell(&format!(
+                "warning: bf16 is emulated here ({}): a convolution takes {factor:.1} times as long \
+                 as in f32. `--precision auto` would choose f32",
+                bf16.why()
+            ));
+            Precision::Bf16
+        }
+        Choice::Given(given) => given,
     }
 }
 

@@ -161,8 +161,11 @@ fn a_scale_whose_exponentials_overflow_is_handled_with_the_largest_logit() {
         // Logits of 500 carry an error of 500 * 2^-24 = 3e-5 into their exponentials.
         check_gradients(change, 5e-4);
     }
-    assert!(TiledSoftmax::needs_offsets(&HeadConfig { scale: 84.0, ..HeadConfig::new(60, 4) }));
-    assert!(!TiledSoftmax::needs_offsets(&HeadConfig::new(100_000_000, 4)));
+    assert!(softmax::TiledSoftmax::needs_offsets(&HeadConfig {
+        scale: 84.0,
+        ..HeadConfig::new(60, 4)
+    }));
+    assert!(!softmax::TiledSoftmax::needs_offsets(&HeadConfig::new(100_000_000, 4)));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Section `[head]`: what a user chooses of the head; the rest follows from data and model.
 
+use pfc_model::Choice;
 use serde::{Deserialize, Serialize};
 
 use super::{BadValue, Config};
@@ -36,8 +37,9 @@ pub struct HeadSection {
     pub weights: Storage,
     /// What the state of their optimizer is kept in: f32 or bf16.
     pub state: Storage,
-    /// What the matrix products compute in: f32 or bf16.
-    pub precision: Precision,
+    /// What the matrix products compute in: f32, bf16, or auto, which is bf16 where the device has
+    /// instructions for it and f32 elsewhere.
+    pub precision: Choice<Precision>,
     /// Centres worked on at a time.
     pub tile_rows: usize,
     /// Memory for exponentials kept between the two passes, in MiB.
@@ -58,7 +60,6 @@ impl Default for HeadSection {
             centres,
             weights,
             state,
-            precision,
             tile_rows,
             cache_mib,
             margin,
@@ -76,7 +77,7 @@ impl Default for HeadSection {
             centres,
             weights,
             state,
-            precision,
+            precision: Choice::Auto,
             tile_rows,
             cache_mib,
             margin,
@@ -113,7 +114,7 @@ impl HeadSection {
             centres: self.centres.clone(),
             weights: self.weights,
             state: self.state,
-            precision: self.precision,
+            precision: self.precision.or_default(),
             tile_rows: self.tile_rows,
             cache_mib: self.cache_mib,
             margin: self.margin,

@@ -2,10 +2,11 @@
 
 mod head;
 mod load;
+mod precision;
 
 use std::{fmt::Display, path::Path, time::Duration};
 
-use pfc_model::{BackboneSpec, Network, Precision};
+use pfc_model::{BackboneSpec, Choice, Network, Precision};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -51,15 +52,16 @@ pub struct ModelConfig {
     pub network: Network,
     /// Numbers in an embedding.
     pub embedding: i64,
-    /// What convolutions compute in: f32, bf16 or f16. Parameters are f32 in each; f16, for GPUs that
-    /// have no bf16, needs `optim.loss_scale`.
-    pub precision: Precision,
+    /// What convolutions compute in: f32, bf16, f16, or auto, which is bf16 where the device has
+    /// instructions for it and f32 elsewhere. Parameters are f32 in each; f16, for GPUs that have no
+    /// bf16, needs `optim.loss_scale`.
+    pub precision: Choice<Precision>,
 }
 
 impl Default for ModelConfig {
     fn default() -> ModelConfig {
         let network = "r50".parse().expect("r50 is a network of the model crate");
-        ModelConfig { network, embedding: 512, precision: Precision::F32 }
+        ModelConfig { network, embedding: 512, precision: Choice::Auto }
     }
 }
 

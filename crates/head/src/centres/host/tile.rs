@@ -103,14 +103,14 @@ impl Frame {
 
     /// Reads a row that no step has moved.
     #[inline(always)]
-    pub fn read_initial(&self, row: usize, to: &mut Scratch) {
+    pub(super) fn read_initial(&self, row: usize, to: &mut Scratch) {
         self.fill_initial(row, &mut to.weight);
         to.state.fill(0.0);
     }
 
     /// Reads the newest copy as it is; the state only if it is asked for.
     #[inline(always)]
-    pub fn read(
+    pub(super) fn read(
         &self,
         row: usize,
         place: (&Entry, &[u8]),
@@ -148,7 +148,7 @@ impl Frame {
 
     /// Writes a copy whose stamp is `stamp`: first the numbers, then the stamp that vouches for them.
     #[inline(always)]
-    pub fn write(&self, row: usize, from: &Scratch, stamp: Stamp, to: &mut Place<'_>) {
+    pub(super) fn write(&self, row: usize, from: &Scratch, stamp: Stamp, to: &mut Place<'_>) {
         let copy = self.next_copy(to.entry);
         let rounding = Rounding::Stochastic(self.rounding_key(row, stamp));
         let bytes = &mut to.bytes[self.copy_at(copy)];

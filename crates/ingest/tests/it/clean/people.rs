@@ -165,7 +165,7 @@ fn golden_models_embed_and_a_stopped_pass_ends_in_the_same_bytes() {
     let cases = pfc_testing::golden_cases("backbones", is_onnx);
     let Some(model) = cases.first() else { return };
     if let Err(error) = pfc_onnx::runtime::load() {
-        println!("skipped: {error}");
+        pfc_testing::skip(&error.to_string());
         return;
     }
     let bench = Bench::new();

@@ -1,0 +1,122 @@
+//! What `precision = "auto"` becomes on this machine, and what a format costs that it emulates.
+
+use pfc_head as head;
+use pfc_model::{Bf16, Choice, Precision, Work, slowdown};
+use tch::Device;
+
+use super::Config;
+
+impl Config {
+    /// Puts a format in the place of each `auto`: bf16 where `device` has instructions for it, else
+    /// f32. Training follows from it, so a run's folder keeps the format and not `auto`.
+    ///
+    /// Returns a sentence for each of the keys `model.precision` and `head.precision` that was `auto`,
+    /// and a warning for each that names a format which `device` emulates, with the factor by which
+    /// that is slower, measured now.
+    pub fn settle_precision(&mut self, device: Device) -> Vec<String> {
+        let bf16 = Bf16::of(device);
+        let mut notes = Vec::new();
+        self.model.precision = Choice::Given(match self.model.precision {
+            Choice::Auto => {
+                let chosen = if bf16.is_native() { Precision::Bf16 } else { Precision::F32 };
+                notes.push(chosen_note("model.precision", chosen, &bf16));
+                chosen
+            }
+            Choice::Given(given) => {
+                notes.extend(cost_note("model.precision", given, &bf16, Work::Convolution, device));
+                given
+            }
+        });
+        // The head's products are computed where its centres live: on the host, unless they are on
+        // the device.
+        let device = match self.head.centres {
+            head::Placement::Device => device,
+            head::Placement::Host | head::Placement::File(_) => Device::Cpu,
+        };
+        let bf16 = Bf16::of(device);
+        self.head.precision = Choice::Given(match self.head.precision {
+            Choice::Auto => {
+                let (chosen, name) = match bf16.is_native() {
+                    true => (head::Precision::Bf16, Precision::Bf16),
+                    false => (head::Precision::F32, Precision::F32),
+                };
+                notes.push(chosen_note("head.precision", name, &bf16));
+                chosen
+            }
+            Choice::Given(given) => {
+                let name = match given {
+                    head::Precision::F32 => Precision::F32,
+                    head::Precision::Bf16 => Precision::Bf16,
+                };
+                notes.extend(cost_note("head.precision", name, &bf16, Work::Product, device));
+                given
+            }
+        });
+        notes
+    }
+}
+
+fn chosen_note(key: &str, chosen: Precision, bf16: &Bf16) -> String {
+    format!("{key} is {chosen}, chosen because {}", bf16.why())
+}
+
+/// A warning if `device` emulates `given`.
+fn cost_note(
+    key: &str,
+    given: Precision,
+    bf16: &Bf16,
+    work: Work,
+    device: Device,
+) -> Option<String> {
+    let emulated = match given {
+        Precision::F32 => false,
+        Precision::Bf16 => !bf16.is_native(),
+        // GPUs that libtorch supports compute in f16; its kernels for CPUs do not.
+        Precision::F16 => device == Device::Cpu,
+    };
+    emulated.then(|| {
+        let factor = slowdown(work, given, device);
+        let why = match given {
+            Precision::F16 => "f16 is for GPUs",
+            _ => bf16.why(),
+        };
+        format!(
+            "warning: {key} is {given}, which is emulated here ({why}): {} takes {factor:.1} times \
+             as long as in f32. With `{key} = \"auto\"` it would be f32",
+            work.name()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_becomes_the_format_of_the_device_and_says_why() {
+        let mut config = Config::default();
+        let notes = config.settle_precision(Device::Cpu);
+        let bf16 = Bf16::of(Device::Cpu);
+        let name = if bf16.is_native() { "bf16" } else { "f32" };
+        let because = format!("is {name}, chosen because {}", bf16.why());
+        assert_eq!(
+            notes,
+            [format!("model.precision {because}"), format!("head.precision {because}")]
+        );
+        assert_eq!(config.settle_precision(Device::Cpu), Vec::<String>::new());
+        assert!(config.to_toml().contains(&format!("precision = \"{name}\"")));
+    }
+
+    #[test]
+    fn a_format_that_is_given_stays_and_costs_a_warning_only_where_it_is_emulated() {
+        let mut config = Config::default();
+        config.model.precision = Choice::Given(Precision::Bf16);
+        config.head.precision = Choice::Given(head::Precision::F32);
+        let notes = config.settle_precision(Device::Cpu);
+        assert_eq!(config.model.precision, Choice::Given(Precision::Bf16));
+        assert_eq!(config.head.precision, Choice::Given(head::Precision::F32));
+        let expected = usize::from(!Bf16::of(Device::Cpu).is_native());
+        assert_eq!(notes.len(), expected, "{notes:?}");
+        assert!(notes.iter().all(|note| note.starts_with("warning: model.precision is bf16")));
+    }
+}
