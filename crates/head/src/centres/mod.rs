@@ -18,6 +18,7 @@ use super::{
     optim::{Stamp, UpdateRule},
 };
 pub use device::DeviceStore;
+pub use file::FileRecord;
 pub use host::RowStore;
 pub use row::RowLayout;
 
