@@ -51,7 +51,7 @@ enum SourceKind {
         classes: Option<Vec<i64>>,
     },
     /// Files of this folder.
-    Files { folder: PathBuf, record: FileRecord, opened: Option<Opened> },
+    Files { folder: PathBuf, record: FileRecord, opened: Option<Box<Opened>> },
     /// A rank without classes that kept none of them in files.
     Nothing,
 }
@@ -152,7 +152,7 @@ impl Source {
             SourceKind::Files { folder, record, opened } => {
                 let opened = match opened {
                     Some(opened) => opened,
-                    None => opened.insert(Opened::open(folder, record, config, memory)?),
+                    None => opened.insert(Box::new(Opened::open(folder, record, config, memory)?)),
                 };
                 import.files(opened)
             }

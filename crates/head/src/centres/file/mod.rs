@@ -24,12 +24,12 @@ use crate::{
 };
 use segment::BLOCK_PLACES;
 pub(crate) use segment::Segment;
-pub(super) use segment::{Place, cut};
+pub(crate) use segment::{Place, cut};
 #[cfg(test)]
-pub(in crate::centres) use segment_file::FULL_AT;
+pub(crate) use segment_file::FULL_AT;
 use segment_file::{Access, SegmentFile};
 pub(crate) use segment_file::{COPIES, FileName, damaged_row};
-pub(super) use segment_file::{Entry, Prefetch};
+pub(crate) use segment_file::{Entry, Prefetch};
 
 const FORMAT: u32 = 3;
 const IDENTITY: &str = "centres.json";

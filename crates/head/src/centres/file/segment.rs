@@ -14,7 +14,7 @@ use crate::{HeadError, centres::memory::Memory, optim::Stamp};
 pub(super) const BLOCK_PLACES: usize = 4096;
 
 /// A row's memory, in the hands of one thread.
-pub(in crate::centres) struct Place<'a> {
+pub(crate) struct Place<'a> {
     pub entry: &'a mut Entry,
     /// All copies of the row, side by side.
     pub bytes: &'a mut [u8],
@@ -234,11 +234,7 @@ impl Segment {
 }
 
 /// Drops `skipped` elements from the front of `rest` and splits off the next `len`.
-pub(in crate::centres) fn cut<'a, T>(
-    rest: &mut &'a mut [T],
-    skipped: usize,
-    len: usize,
-) -> &'a mut [T] {
+pub(crate) fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T] {
     let (_, tail) = std::mem::take(rest).split_at_mut(skipped);
     let (cut, tail) = tail.split_at_mut(len);
     *rest = tail;

@@ -31,7 +31,7 @@ pub(crate) const COPIES: usize = 3;
 /// What is known of a place. `FORMAT.md` describes it byte by byte.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-pub(in crate::centres) struct Entry {
+pub(crate) struct Entry {
     /// 1 + the global id of the class whose row lies here; 0 while the place is free.
     class_plus_1: u32,
     /// Always 0.
@@ -123,7 +123,7 @@ const ROOM_BYTES: u64 = 64 << 20;
 #[cfg(test)]
 thread_local! {
     /// Stands in for a disk that is full from so many places on, for what this thread does.
-    pub(in crate::centres) static FULL_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(u64::MAX) };
+    pub(crate) static FULL_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(u64::MAX) };
 }
 
 /// What tells the files of a folder apart.
@@ -163,7 +163,7 @@ impl FileName {
 
 /// Who opens the files, and for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::centres) enum Access {
+pub(crate) enum Access {
     /// They must not be there, and are made.
     Create,
     /// They must be there.
@@ -176,7 +176,7 @@ pub(in crate::centres) enum Access {
 /// `places-FIRST-END-BORN`. Both end with zeros for the classes that have not come yet, which take no
 /// room.
 #[derive(Debug)]
-pub(in crate::centres) struct SegmentFile {
+pub(crate) struct SegmentFile {
     folder: PathBuf,
     name: FileName,
     /// Bytes of a row, all copies.
@@ -413,7 +413,7 @@ fn fill_holes(file: &File, at: u64, len: u64) -> Result<(), Errno> {
 
 /// A thread that tells the system which rows will be needed.
 #[derive(Debug, Default)]
-pub(in crate::centres) struct Prefetch {
+pub(crate) struct Prefetch {
     running: Option<JoinHandle<()>>,
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Frame {
 
 /// A row whose bytes are not those that were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DamagedRow {
+pub(crate) struct DamagedRow {
     /// The store's row.
     pub row: usize,
 }
