@@ -27,14 +27,13 @@ int32_t pfc_failure_timed_out(const PfcFailure* failure);
 const char* pfc_failure_message(const PfcFailure* failure);
 void pfc_failure_free(PfcFailure* failure);
 
+// Turns libtorch's own log off but for fatal errors: what it says of failures is in the failures.
+void pfc_silence();
+
+// The store of torchrun's agent, a TCPStore.
 struct PfcStoreSpec {
   const char* host;
   uint16_t port;
-  // A listening socket that the server takes over; -1 for none.
-  int32_t listen_fd;
-  // Whether this process answers the others.
-  int32_t is_server;
-  uint32_t world;
   int64_t timeout_ms;
   // Put before every key.
   const char* prefix;
@@ -46,6 +45,25 @@ PfcFailure* pfc_store_set(PfcStore* store, const char* key, const char* value);
 PfcFailure* pfc_store_get(PfcStore* store, const char* key, char** out);
 void pfc_store_free(PfcStore* store);
 void pfc_text_free(char* text);
+
+// The values that ranks give each other before they are connected, kept by the caller. Any thread may
+// call these. Keys and messages end in a zero byte. `receive` and `fail` copy what they are given.
+struct PfcValues {
+  void* context;
+  void (*set)(void* context, const char* key, const uint8_t* value, size_t size);
+  // Waits for a value and gives it to `receive`, or gives `fail` the reason why it does not come.
+  void (*get)(
+      void* context,
+      const char* key,
+      int64_t timeout_ms,
+      void* target,
+      void (*receive)(void* target, const uint8_t* value, size_t size),
+      void (*fail)(void* target, const char* message));
+  // 1 if there is a value.
+  int32_t (*has)(void* context, const char* key);
+  // Called once, after the last call of the others.
+  void (*drop)(void* context);
+};
 
 struct PfcGroupSpec {
   int32_t rank;
@@ -59,9 +77,12 @@ struct PfcGroupSpec {
   int32_t with_nccl;
 };
 
-PfcFailure* pfc_group_open(PfcStore* store, const PfcGroupSpec* spec, PfcGroup** out);
-// Ends the operations under way on GPUs. Those of Gloo end with the connection.
+// Takes `values` over, also where it fails.
+PfcFailure* pfc_group_open(const PfcValues* values, const PfcGroupSpec* spec, PfcGroup** out);
+// Ends the operations under way on GPUs; any thread may call it at any time. Those of Gloo end with the
+// connection.
 PfcFailure* pfc_group_abort(PfcGroup* group);
+// Shuts the backends down in good order.
 void pfc_group_free(PfcGroup* group);
 
 // Tensors are `at::Tensor*` and are held until the work is freed. Waits are the caller's business.
@@ -71,7 +92,7 @@ PfcFailure* pfc_reduce_scatter(PfcGroup* group, void* output, void* input, PfcWo
 PfcFailure* pfc_broadcast(PfcGroup* group, void* tensor, int32_t root, PfcWork** out);
 PfcFailure* pfc_barrier(PfcGroup* group, PfcWork** out);
 
-// Waits for at most `timeout_ms`; a `PfcWait` goes into `state`.
+// Waits for at most `timeout_ms`, or on a GPU only asks; a `PfcWait` goes into `state`.
 PfcFailure* pfc_work_wait(PfcWork* work, int64_t timeout_ms, int32_t* state);
 void pfc_work_free(PfcWork* work);
 
@@ -86,8 +107,14 @@ PfcFailure* pfc_reducer_new(
 PfcFailure* pfc_reducer_begin(PfcReducer* reducer);
 // That pass, or a piece of it, from `objective`, one number.
 PfcFailure* pfc_reducer_backward(PfcReducer* reducer, void* objective);
+// Ends the pass after its last piece: puts 1 into `received`, one byte for each parameter, where the
+// pass has given a gradient, else 0. Fails if all have one and a bucket was not summed all the same.
+PfcFailure* pfc_reducer_finish(PfcReducer* reducer, uint8_t* received);
 void pfc_reducer_free(PfcReducer* reducer);
 
 // 1 if the library was built with NCCL and sees a GPU.
 int32_t pfc_nccl_available();
+// The identity of CUDA device `index`, the same for every process that sees the card, as text for
+// `pfc_text_free`. Fails in a library without NCCL.
+PfcFailure* pfc_device_id(int32_t index, char** out);
 }

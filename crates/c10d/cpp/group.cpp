@@ -1,10 +1,15 @@
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
+
+#include <c10/util/Logging.h>
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #ifdef USE_C10D_NCCL
+#include <ATen/cuda/CUDAContext.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif
 
@@ -30,6 +35,82 @@ std::vector<uint8_t> bytes(const char* text) {
   return std::vector<uint8_t>(text, text + std::strlen(text));
 }
 
+// The caller's values as a store of c10d. Gloo and NCCL set, get, wait and check, and nothing else.
+class ValueStore : public c10d::Store {
+ public:
+  ValueStore(const PfcValues& values, milliseconds timeout) : Store(timeout), values_(values) {}
+  ~ValueStore() override {
+    values_.drop(values_.context);
+  }
+  ValueStore(const ValueStore&) = delete;
+
+  c10::intrusive_ptr<Store> clone() override {
+    return c10::intrusive_ptr<Store>::unsafe_reclaim_from_nonowning(this);
+  }
+
+  void set(const std::string& key, const std::vector<uint8_t>& value) override {
+    values_.set(values_.context, key.c_str(), value.data(), value.size());
+  }
+
+  std::vector<uint8_t> get(const std::string& key) override {
+    return awaited(key, timeout_);
+  }
+
+  bool check(const std::vector<std::string>& keys) override {
+    return std::all_of(keys.begin(), keys.end(), [&](const std::string& key) {
+      return values_.has(values_.context, key.c_str()) == 1;
+    });
+  }
+
+  void wait(const std::vector<std::string>& keys) override {
+    wait(keys, timeout_);
+  }
+
+  void wait(const std::vector<std::string>& keys, const milliseconds& timeout) override {
+    for (const auto& key : keys) {
+      awaited(key, timeout);
+    }
+  }
+
+  // A value stays until the group is gone.
+  bool deleteKey(const std::string& /*key*/) override {
+    return false;
+  }
+
+  int64_t add(const std::string& /*key*/, int64_t /*value*/) override {
+    TORCH_CHECK(false, "the store of this process group does not add");
+  }
+
+  int64_t getNumKeys() override {
+    TORCH_CHECK(false, "the store of this process group does not count its keys");
+  }
+
+ private:
+  struct Answer {
+    std::vector<uint8_t> value;
+    std::string failure;
+  };
+
+  std::vector<uint8_t> awaited(const std::string& key, milliseconds timeout) {
+    Answer answer;
+    values_.get(
+        values_.context,
+        key.c_str(),
+        timeout.count(),
+        &answer,
+        [](void* target, const uint8_t* value, size_t size) {
+          static_cast<Answer*>(target)->value.assign(value, value + size);
+        },
+        [](void* target, const char* message) {
+          static_cast<Answer*>(target)->failure = message;
+        });
+    TORCH_CHECK(answer.failure.empty(), answer.failure);
+    return std::move(answer.value);
+  }
+
+  PfcValues values_;
+};
+
 c10::intrusive_ptr<ProcessGroupGloo::Options> gloo_options(const PfcGroupSpec& spec) {
   auto options = ProcessGroupGloo::Options::create(milliseconds(spec.timeout_ms));
   if (spec.interfaces != nullptr) {
@@ -51,6 +132,10 @@ void add_nccl(
     const c10::intrusive_ptr<c10d::Store>& store,
     const PfcGroupSpec& spec) {
 #ifdef USE_C10D_NCCL
+  // After a timeout the operations are ended and fail; by default the whole process would be, from a
+  // thread of libtorch, before it can say which rank was late. What the user has set stays.
+  setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2", /*overwrite=*/0);
+  setenv("TORCH_NCCL_LOG_CPP_STACK_ON_UNCLEAN_SHUTDOWN", "0", /*overwrite=*/0);
   auto options = c10d::ProcessGroupNCCL::Options::create();
   options->timeout = milliseconds(spec.timeout_ms);
   auto nccl = c10::make_intrusive<c10d::ProcessGroupNCCL>(
@@ -86,18 +171,16 @@ void pfc_failure_free(PfcFailure* failure) {
   }
 }
 
+void pfc_silence() {
+  FLAGS_caffe2_log_level = 3; // GLOG_FATAL
+}
+
 PfcFailure* pfc_store_open(const PfcStoreSpec* spec, PfcStore** out) {
   return guarded([&] {
     c10d::TCPStoreOptions options;
     options.port = spec->port;
-    options.isServer = spec->is_server != 0;
-    options.numWorkers = spec->world;
-    // The group's own rendezvous waits, and says which rank is missing.
     options.waitWorkers = false;
     options.timeout = milliseconds(spec->timeout_ms);
-    if (spec->listen_fd >= 0) {
-      options.masterListenFd = spec->listen_fd;
-    }
     auto store = c10::make_intrusive<c10d::TCPStore>(spec->host, options);
     *out = new PfcStore{c10::make_intrusive<c10d::PrefixStore>(spec->prefix, store)};
   });
@@ -123,19 +206,20 @@ void pfc_text_free(char* text) {
   delete[] text;
 }
 
-PfcFailure* pfc_group_open(PfcStore* store, const PfcGroupSpec* spec, PfcGroup** out) {
+PfcFailure* pfc_group_open(const PfcValues* values, const PfcGroupSpec* spec, PfcGroup** out) {
   return guarded([&] {
+    auto store = c10::make_intrusive<ValueStore>(*values, milliseconds(spec->timeout_ms));
     auto gloo = c10::make_intrusive<ProcessGroupGloo>(
-        c10::make_intrusive<c10d::PrefixStore>("gloo", store->store),
+        c10::make_intrusive<c10d::PrefixStore>("gloo", store),
         spec->rank,
         spec->world,
         gloo_options(*spec));
     gloo->setSequenceNumberForGroup();
-    auto group = c10::make_intrusive<ProcessGroup>(store->store, spec->rank, spec->world);
+    auto group = c10::make_intrusive<ProcessGroup>(store, spec->rank, spec->world);
     group->setDefaultBackend(ProcessGroup::BackendType::GLOO);
     group->setBackend(c10::DeviceType::CPU, ProcessGroup::BackendType::GLOO, gloo);
     if (spec->with_nccl != 0) {
-      add_nccl(*group, store->store, *spec);
+      add_nccl(*group, store, *spec);
     }
     *out = new PfcGroup{group};
   });
@@ -147,7 +231,11 @@ PfcFailure* pfc_group_abort(PfcGroup* group) {
 
 void pfc_group_free(PfcGroup* group) {
   // A destructor that throws would end the process without a message of ours.
-  if (PfcFailure* failure = guarded([&] { delete group; })) {
+  const auto free = [&] {
+    const std::unique_ptr<PfcGroup> owned(group);
+    owned->group->shutdown();
+  };
+  if (PfcFailure* failure = guarded(free)) {
     pfc_failure_free(failure);
   }
 }
@@ -157,7 +245,8 @@ PfcFailure* pfc_all_reduce(PfcGroup* group, void* tensor, int32_t reduce, PfcWor
     std::vector<at::Tensor> tensors{tensor_of(tensor)};
     c10d::AllreduceOptions options;
     options.reduceOp = reduce_op(reduce);
-    *out = new PfcWork{backend_of(group, tensors[0])->allreduce(tensors, options)};
+    *out = new PfcWork{
+        backend_of(group, tensors[0])->allreduce(tensors, options), tensors[0].is_cuda()};
   });
 }
 
@@ -165,7 +254,7 @@ PfcFailure* pfc_all_gather(PfcGroup* group, void* output, void* input, PfcWork**
   return guarded([&] {
     at::Tensor into = tensor_of(output);
     at::Tensor from = tensor_of(input);
-    *out = new PfcWork{backend_of(group, from)->_allgather_base(into, from)};
+    *out = new PfcWork{backend_of(group, from)->_allgather_base(into, from), from.is_cuda()};
   });
 }
 
@@ -173,7 +262,7 @@ PfcFailure* pfc_reduce_scatter(PfcGroup* group, void* output, void* input, PfcWo
   return guarded([&] {
     at::Tensor into = tensor_of(output);
     at::Tensor from = tensor_of(input);
-    *out = new PfcWork{backend_of(group, from)->_reduce_scatter_base(into, from)};
+    *out = new PfcWork{backend_of(group, from)->_reduce_scatter_base(into, from), from.is_cuda()};
   });
 }
 
@@ -182,19 +271,32 @@ PfcFailure* pfc_broadcast(PfcGroup* group, void* tensor, int32_t root, PfcWork**
     std::vector<at::Tensor> tensors{tensor_of(tensor)};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    *out = new PfcWork{backend_of(group, tensors[0])->broadcast(tensors, options)};
+    *out = new PfcWork{
+        backend_of(group, tensors[0])->broadcast(tensors, options), tensors[0].is_cuda()};
   });
 }
 
 PfcFailure* pfc_barrier(PfcGroup* group, PfcWork** out) {
   return guarded([&] {
-    *out = new PfcWork{group->group->getBackend(c10::DeviceType::CPU)->barrier()};
+    *out = new PfcWork{group->group->getBackend(c10::DeviceType::CPU)->barrier(), false};
   });
 }
 
 PfcFailure* pfc_work_wait(PfcWork* work, int64_t timeout_ms, int32_t* state) {
   *state = PFC_DONE;
   return guarded([&] {
+    if (work->on_device) {
+      // A wait with a timeout would end NCCL's communicators once that is over.
+      if (!work->work->isCompleted()) {
+        *state = PFC_PENDING;
+        return;
+      }
+      if (const auto exception = work->work->exception()) {
+        std::rethrow_exception(exception);
+      }
+      work->work->synchronize();
+      return;
+    }
     try {
       work->work->wait(milliseconds(timeout_ms));
     } catch (...) {
@@ -217,4 +319,24 @@ int32_t pfc_nccl_available() {
 #else
   return 0;
 #endif
+}
+
+PfcFailure* pfc_device_id(int32_t index, char** out) {
+  return guarded([&] {
+#ifdef USE_C10D_NCCL
+    const auto* uuid = at::cuda::getDeviceProperties(index)->uuid.bytes;
+    std::string text = "GPU-";
+    for (size_t i = 0; i < 16; i++) {
+      static const char* digits = "0123456789abcdef";
+      const auto byte = static_cast<uint8_t>(uuid[i]);
+      text += {digits[byte >> 4], digits[byte & 15]};
+    }
+    *out = new char[text.size() + 1]();
+    std::copy(text.begin(), text.end(), *out);
+#else
+    (void)index;
+    (void)out;
+    TORCH_CHECK(false, "this program was built without NCCL");
+#endif
+  });
 }

@@ -16,4 +16,6 @@ struct PfcGroup {
 
 struct PfcWork {
   c10::intrusive_ptr<c10d::Work> work;
+  // Whether a GPU does it.
+  bool on_device;
 };

@@ -1,3 +1,6 @@
+#include <atomic>
+
+#include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
 #include "failure.h"
@@ -31,12 +34,67 @@ class SumHook : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::Proce
   }
 };
 
+// Which parameters have got a gradient in this pass, one flag each.
+using Received = std::shared_ptr<std::vector<std::atomic<bool>>>;
+
+// Sets a parameter's flag once its gradient has been added.
+class NoteReceived : public torch::autograd::FunctionPostHook {
+ public:
+  NoteReceived(Received received, size_t index) : received_(std::move(received)), index_(index) {}
+
+  torch::autograd::variable_list operator()(
+      const torch::autograd::variable_list& outputs,
+      const torch::autograd::variable_list& /*inputs*/) override {
+    (*received_)[index_] = true;
+    return outputs;
+  }
+
+ private:
+  Received received_;
+  size_t index_;
+};
+
+// `Reducer` only checks that a pass has reached every parameter before it rebuilds its buckets, which
+// happens once. A pass that leaves one out would end with some buckets not summed, and not waited for.
+class CheckedReducer : public c10d::Reducer {
+ public:
+  using Reducer::Reducer;
+
+  // Begins to note which parameters get gradients. Called once.
+  void observe() {
+    received_ = std::make_shared<std::vector<std::atomic<bool>>>(grad_accumulators_.size());
+    for (size_t i = 0; i < grad_accumulators_.size(); i++) {
+      grad_accumulators_[i]->add_post_hook(std::make_unique<NoteReceived>(received_, i));
+    }
+  }
+
+  void forget() {
+    for (auto& flag : *received_) {
+      flag = false;
+    }
+  }
+
+  bool has_received(size_t index) const {
+    return (*received_)[index];
+  }
+
+  // Whether every bucket of the last pass was summed and waited for.
+  bool is_finished() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return !require_finalize_;
+  }
+
+ private:
+  Received received_;
+};
+
 } // namespace
 
 struct PfcReducer {
   // The reducer uses it until it is gone.
   c10::intrusive_ptr<c10d::ProcessGroup> group;
-  std::unique_ptr<c10d::Reducer> reducer;
+  std::unique_ptr<CheckedReducer> reducer;
+  size_t n_parameters;
 };
 
 PfcFailure* pfc_reducer_new(
@@ -56,7 +114,7 @@ PfcFailure* pfc_reducer_new(
     const auto first = std::min<int64_t>(bucket_bytes, c10d::kDefaultFirstBucketBytes);
     const std::vector<size_t> sizes{static_cast<size_t>(first), static_cast<size_t>(bucket_bytes)};
     auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(tensors, sizes, sparse));
-    auto reducer = std::make_unique<c10d::Reducer>(
+    auto reducer = std::make_unique<CheckedReducer>(
         tensors,
         buckets,
         group->group,
@@ -75,13 +133,17 @@ PfcFailure* pfc_reducer_new(
     reducer->push_rebuilt_params_for_all_indices();
     reducer->rebuild_buckets();
     reducer->register_comm_hook(std::make_unique<SumHook>(group->group));
-    *out = new PfcReducer{group->group, std::move(reducer)};
+    reducer->observe();
+    *out = new PfcReducer{group->group, std::move(reducer), n_parameters};
   });
 }
 
 PfcFailure* pfc_reducer_begin(PfcReducer* reducer) {
   // The outputs would only be searched for parameters that they do not depend on.
-  return guarded([&] { reducer->reducer->prepare_for_backward({}); });
+  return guarded([&] {
+    reducer->reducer->forget();
+    reducer->reducer->prepare_for_backward({});
+  });
 }
 
 PfcFailure* pfc_reducer_backward(PfcReducer* reducer, void* objective) {
@@ -90,6 +152,18 @@ PfcFailure* pfc_reducer_backward(PfcReducer* reducer, void* objective) {
     AllButStrides handler;
     c10::WarningUtils::WarningHandlerGuard guard(&handler);
     static_cast<at::Tensor*>(objective)->backward();
+  });
+}
+
+PfcFailure* pfc_reducer_finish(PfcReducer* reducer, uint8_t* received) {
+  return guarded([&] {
+    bool all = true;
+    for (size_t i = 0; i < reducer->n_parameters; i++) {
+      // The reducer has them in reverse order.
+      received[i] = reducer->reducer->has_received(reducer->n_parameters - 1 - i) ? 1 : 0;
+      all = all && received[i] != 0;
+    }
+    TORCH_CHECK(!all || reducer->reducer->is_finished(), "a bucket of gradients was not summed");
   });
 }
 

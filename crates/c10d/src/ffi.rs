@@ -1,8 +1,19 @@
-//! The functions of `cpp/bridge.h`.
+//! The functions of `cpp/bridge.h`, where each is described, and sockets that are inherited.
+//!
+//! Every function that returns a `PfcFailure` pointer returns null if it did not fail; [`take`] makes a
+//! `Result` of it. A handle that a function puts into `out` belongs to the caller, who gives it to the
+//! `_free` function of its type once. Tensors are pointers to `at::Tensor`.
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_void};
+use std::{
+    ffi::{CStr, c_char, c_void},
+    io,
+    net::TcpListener,
+    os::fd::{BorrowedFd, FromRawFd},
+};
+
+use rustix::{io::FdFlags, net::sockopt};
 
 /// Declares types that are only ever pointed at.
 macro_rules! opaque {
@@ -18,17 +29,31 @@ macro_rules! opaque {
 
 opaque!(PfcStore, PfcGroup, PfcWork, PfcReducer, PfcFailure);
 
+/// How the store of `torchrun`'s agent is reached.
 #[repr(C)]
 pub struct PfcStoreSpec {
     pub host: *const c_char,
     pub port: u16,
-    pub listen_fd: i32,
-    pub is_server: i32,
-    pub world: u32,
     pub timeout_ms: i64,
     pub prefix: *const c_char,
 }
 
+/// Takes a value.
+pub type Receive = unsafe extern "C" fn(*mut c_void, *const u8, usize);
+/// Takes the reason why there is no value.
+pub type Fail = unsafe extern "C" fn(*mut c_void, *const c_char);
+
+/// The values that ranks give each other, as functions that libtorch calls.
+#[repr(C)]
+pub struct PfcValues {
+    pub context: *mut c_void,
+    pub set: unsafe extern "C" fn(*mut c_void, *const c_char, *const u8, usize),
+    pub get: unsafe extern "C" fn(*mut c_void, *const c_char, i64, *mut c_void, Receive, Fail),
+    pub has: unsafe extern "C" fn(*mut c_void, *const c_char) -> i32,
+    pub drop: unsafe extern "C" fn(*mut c_void),
+}
+
+/// How a group is opened.
 #[repr(C)]
 pub struct PfcGroupSpec {
     pub rank: i32,
@@ -47,6 +72,8 @@ unsafe extern "C" {
     pub fn pfc_failure_message(failure: *const PfcFailure) -> *const c_char;
     pub fn pfc_failure_free(failure: *mut PfcFailure);
 
+    pub fn pfc_silence();
+
     pub fn pfc_store_open(spec: *const PfcStoreSpec, out: *mut *mut PfcStore) -> *mut PfcFailure;
     pub fn pfc_store_set(
         store: *mut PfcStore,
@@ -62,7 +89,7 @@ unsafe extern "C" {
     pub fn pfc_text_free(text: *mut c_char);
 
     pub fn pfc_group_open(
-        store: *mut PfcStore,
+        values: *const PfcValues,
         spec: *const PfcGroupSpec,
         out: *mut *mut PfcGroup,
     ) -> *mut PfcFailure;
@@ -110,9 +137,11 @@ unsafe extern "C" {
         reducer: *mut PfcReducer,
         objective: *mut c_void,
     ) -> *mut PfcFailure;
+    pub fn pfc_reducer_finish(reducer: *mut PfcReducer, received: *mut u8) -> *mut PfcFailure;
     pub fn pfc_reducer_free(reducer: *mut PfcReducer);
 
     pub fn pfc_nccl_available() -> i32;
+    pub fn pfc_device_id(index: i32, out: *mut *mut c_char) -> *mut PfcFailure;
 }
 
 /// What libtorch threw.
@@ -126,6 +155,28 @@ impl Failure {
     pub fn new(message: String) -> Failure {
         Failure { timed_out: false, message }
     }
+}
+
+/// Takes over a listening socket that this process has inherited under the number `fd`.
+///
+/// # Errors
+///
+/// `fd` is not open, or is no socket that listens.
+pub fn adopt_listener(fd: i32) -> io::Result<TcpListener> {
+    let is_plain = fd > 2;
+    if !is_plain {
+        return Err(io::Error::other(format!("descriptor {fd} is no inherited socket")));
+    }
+    // SAFETY: it is only asked about here, and an unused number is answered with an error.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let listens = sockopt::socket_acceptconn(borrowed).unwrap_or(false);
+    if !listens {
+        return Err(io::Error::other(format!("descriptor {fd} is no socket that listens")));
+    }
+    // The children of this process have no business with it.
+    rustix::io::fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and whoever set the variable that names it left it for this.
+    Ok(unsafe { TcpListener::from_raw_fd(fd) })
 }
 
 /// Takes over what a function of the bridge gave back.

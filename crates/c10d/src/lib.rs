@@ -4,23 +4,22 @@
 //! ([`ProcessGroup::join`]) and exchanges tensors with them: Gloo carries those in host memory, NCCL
 //! those on CUDA devices. [`Reducer`] sums the gradients of a backward pass while it runs.
 //!
-//! Every rank of a group has to call the same operations in the same order. One that cannot go on
-//! says so with [`ProcessGroup::abort`], and the others' operations then fail with its reason; one
-//! that ends without a word fails them too, with its number. Both take less than a second, in the
-//! middle of the rendezvous too. One that hangs fails them after the group's timeout, and one whose
-//! machine loses power after a minute. Any such failure is final for the group.
+//! Every rank of a group has to call the same operations in the same order. A rank that cannot go on
+//! says so with [`ProcessGroup::abort`], and the operations of the others then fail with its reason. A
+//! rank whose process ends fails them too, with its number. Both take less than a second, also while
+//! ranks still meet. A rank that hangs fails them after the group's timeout and is named; a rank whose
+//! machine loses power fails them after a minute. Any such failure is final for the group.
+//!
+//! Modules import downwards only: `group` and `reducer` use `liveness`, which uses `rendezvous`.
 
 mod error;
 mod ffi;
 mod group;
 mod liveness;
-pub mod local;
 mod reducer;
 mod rendezvous;
-mod slurm;
-mod store;
 
 pub use error::C10dError;
-pub use group::{GroupOptions, Pending, ProcessGroup, Reduce, nccl_available};
+pub use group::{GroupOptions, Pending, ProcessGroup, Reduce, device_id, nccl_available};
 pub use reducer::Reducer;
-pub use rendezvous::Rendezvous;
+pub use rendezvous::{Node, Rendezvous, spawn};

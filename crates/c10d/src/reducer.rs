@@ -17,11 +17,14 @@ const OPERATION: &str = "all-reduce of the gradients";
 /// `c10d::Reducer`: sums the gradients of a network over the ranks, a bucket at a time, while the
 /// backward pass still computes the others.
 ///
-/// Buckets are filled in the reverse order of the parameters. The `grad` of every parameter becomes
-/// a view of its bucket: zero it between two steps, and never replace it.
+/// A pass is [`begin`](Reducer::begin), one or more times [`backward`](Reducer::backward), and
+/// [`finish`](Reducer::finish). Buckets are filled in the reverse order of the parameters. The `grad`
+/// of every parameter becomes a view of its bucket: zero it between two steps, and never replace it.
 #[derive(Debug)]
 pub struct Reducer {
     raw: *mut PfcReducer,
+    /// The parameters' names, for errors.
+    names: Vec<String>,
     // After `raw`: the reducer uses the group until it is gone.
     group: Arc<ProcessGroup>,
 }
@@ -30,7 +33,8 @@ pub struct Reducer {
 unsafe impl Send for Reducer {}
 
 impl Reducer {
-    /// A reducer of `parameters`, equally many and of equal shapes on all ranks, which all call it.
+    /// Makes a reducer of `parameters`, each with its name. Every rank calls it, with equally many
+    /// parameters of equal shapes.
     ///
     /// * `bucket_bytes`: size of a bucket; the first one to be exchanged is at most 1 MiB
     ///
@@ -39,10 +43,11 @@ impl Reducer {
     /// [`C10dError`] if the ranks do not agree or one is gone.
     pub fn new(
         group: Arc<ProcessGroup>,
-        parameters: &[&Tensor],
+        parameters: &[(&str, &Tensor)],
         bucket_bytes: usize,
     ) -> Result<Reducer, C10dError> {
-        let mut handles: Vec<Tensor> = parameters.iter().map(|p| p.shallow_clone()).collect();
+        let names = parameters.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let mut handles: Vec<Tensor> = parameters.iter().map(|(_, p)| p.shallow_clone()).collect();
         let pointers: Vec<_> = handles.iter_mut().map(raw).collect();
         let mut reducer = ptr::null_mut();
         let made = group.with_group(|group| {
@@ -59,17 +64,17 @@ impl Reducer {
             }
         });
         match made {
-            Ok(()) => Ok(Reducer { raw: reducer, group }),
+            Ok(()) => Ok(Reducer { raw: reducer, names, group }),
             Err(failure) => Err(group.explain(OPERATION, failure)),
         }
     }
 
-    /// Begins a pass backwards that is exchanged. One that only adds to `grad`, as in gradient
-    /// accumulation, is a plain [`Tensor::backward`] without this.
+    /// Begins a backward pass whose gradients are summed over the ranks. A pass that only adds to
+    /// `grad`, as gradient accumulation does, is a plain [`Tensor::backward`] without this.
     ///
     /// # Errors
     ///
-    /// [`C10dError`] if the pass before has left out a parameter.
+    /// [`C10dError`] if a rank is gone or gave up.
     pub fn begin(&mut self) -> Result<(), C10dError> {
         let result = self.group.with_group(|_| {
             // SAFETY: the reducer is live, and this is the only reference to it.
@@ -78,9 +83,7 @@ impl Reducer {
         result.map_err(|failure| self.group.explain(OPERATION, failure))
     }
 
-    /// The pass backwards from `objective`, or a piece of it. Once the pieces have reached every
-    /// parameter, each has in `grad` the sum over the ranks of what was there at
-    /// [`begin`](Reducer::begin) and this pass's gradient.
+    /// Runs the backward pass from `objective`, or a piece of it.
     ///
     /// # Errors
     ///
@@ -93,6 +96,28 @@ impl Reducer {
             unsafe { ffi::take(ffi::pfc_reducer_backward(self.raw, raw(&mut objective))) }
         });
         result.map_err(|failure| self.group.explain(OPERATION, failure))
+    }
+
+    /// Ends the pass after its last piece. Every parameter then has in `grad` the sum over the ranks of
+    /// what was there at [`begin`](Reducer::begin) and of this pass's gradient.
+    ///
+    /// # Errors
+    ///
+    /// [`C10dError::NoGradient`] if the pass did not reach every parameter: their sums, and those of
+    /// parameters that share a bucket with them, are not valid then.
+    pub fn finish(&mut self) -> Result<(), C10dError> {
+        let mut received = vec![0u8; self.names.len()];
+        // SAFETY: the reducer is live, this is the only reference to it, and there is one byte for
+        // each parameter.
+        let result = unsafe { ffi::take(ffi::pfc_reducer_finish(self.raw, received.as_mut_ptr())) };
+        result.map_err(|failure| self.group.explain(OPERATION, failure))?;
+        let missing = received.iter().zip(&self.names).filter(|(received, _)| **received == 0);
+        let parameters: Vec<String> = missing.map(|(_, name)| name.clone()).collect();
+        if parameters.is_empty() {
+            return Ok(());
+        }
+        self.group.mark_broken();
+        Err(C10dError::NoGradient { parameters })
     }
 }
 

@@ -5,84 +5,73 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tempfile::TempDir;
+use crate::{
+    Access, DurableError, Entry, FolderError, OwnedDir, check_ours, parent, remove_ours, sync_dir,
+};
 
-use crate::{DurableError, parent, sync_dir};
-
-/// A folder being filled beside `path`; dropped without [`commit`](AtomicDir::commit), it is removed,
-/// unless it is [resumable](AtomicDir::resume).
+/// The folder `.NAME.tmp`, being filled beside a folder that is to be called NAME.
+///
+/// It holds the lock of NAME, so that no other command of the project writes there meanwhile. One
+/// that was [begun](OwnedDir::begin) is removed when it is dropped without
+/// [`commit`](AtomicDir::commit), and of a killed process by the next one that begins; one that was
+/// [resumed](OwnedDir::resume) stays.
 #[derive(Debug)]
 pub struct AtomicDir {
-    target: PathBuf,
-    temporary: Temporary,
-}
-
-#[derive(Debug)]
-enum Temporary {
-    /// Of a name that nobody else has; goes when dropped.
-    Unique(TempDir),
-    /// Of a name that follows from the target's; stays until committed or discarded.
-    Resumable(PathBuf),
-}
-
-impl Temporary {
-    fn path(&self) -> &Path {
-        match self {
-            Temporary::Unique(dir) => dir.path(),
-            Temporary::Resumable(path) => path,
-        }
-    }
+    /// The place to be taken, and its lock.
+    owned: OwnedDir,
+    temporary: PathBuf,
+    stays: bool,
 }
 
 impl AtomicDir {
-    /// Makes an empty temporary folder beside `path`, whose parent must exist.
+    /// Claims `path` and makes an empty temporary folder beside it; the folders above are made.
     ///
     /// # Errors
     ///
-    /// [`DurableError`] if the parent is missing or not writable.
-    pub fn create(path: &Path) -> Result<AtomicDir, DurableError> {
-        let temporary = tempfile::Builder::new()
-            .prefix(".")
-            .suffix(".tmp")
-            .tempdir_in(parent(path))
-            .map_err(DurableError::at("create", path))?;
-        Ok(AtomicDir { target: path.to_path_buf(), temporary: Temporary::Unique(temporary) })
+    /// As [`OwnedDir::claim`] and [`OwnedDir::begin`]. What `path` holds is not looked at.
+    pub fn create(path: &Path) -> Result<AtomicDir, FolderError> {
+        OwnedDir::claim(path, Access::Alone)?.begin()
     }
 
-    /// Opens, or makes, the one temporary folder beside `path` that outlives its process: `.NAME.tmp`.
-    /// What a killed process left in it is found there; its parent must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`DurableError`] if the parent is missing or not writable.
-    pub fn resume(path: &Path) -> Result<AtomicDir, DurableError> {
-        let beside = beside(path);
-        match fs::create_dir(&beside) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            made => {
-                made.map_err(DurableError::at("create", &beside))?;
-                sync_dir(parent(path))?;
-            }
-        }
-        Ok(AtomicDir { target: path.to_path_buf(), temporary: Temporary::Resumable(beside) })
+    pub(crate) fn new(owned: OwnedDir, temporary: PathBuf) -> AtomicDir {
+        AtomicDir { owned, temporary, stays: true }
     }
 
-    /// Removes the folder that [`resume`](AtomicDir::resume) would find, if there is one.
-    ///
-    /// # Errors
-    ///
-    /// [`DurableError`] if it cannot be removed.
-    pub fn remove_resumable(path: &Path) -> Result<(), DurableError> {
-        let beside = beside(path);
-        match fs::remove_dir_all(&beside) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(DurableError::at("remove", &beside)),
-        }
+    pub(crate) fn fleeting(self) -> AtomicDir {
+        let mut dir = self;
+        dir.stays = false;
+        dir
     }
 
     /// Where to put the files for now.
     pub fn path(&self) -> &Path {
-        self.temporary.path()
+        &self.temporary
+    }
+
+    /// The place that this folder takes once it is complete.
+    pub fn target(&self) -> &OwnedDir {
+        &self.owned
+    }
+
+    /// The same folder, empty.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError`] if something cannot be removed.
+    pub fn begin_anew(self) -> Result<AtomicDir, DurableError> {
+        fs::remove_dir_all(&self.temporary).map_err(DurableError::at("remove", &self.temporary))?;
+        fs::create_dir(&self.temporary).map_err(DurableError::at("create", &self.temporary))?;
+        Ok(self)
+    }
+
+    /// Removes the temporary folder with all that is in it; the target stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`DurableError`] if something cannot be removed.
+    pub fn discard(mut self) -> Result<(), DurableError> {
+        self.stays = true;
+        fs::remove_dir_all(&self.temporary).map_err(DurableError::at("remove", &self.temporary))
     }
 
     /// Syncs every file and folder inside and renames the whole to its final name.
@@ -90,50 +79,49 @@ impl AtomicDir {
     /// # Errors
     ///
     /// [`DurableError`] if a sync fails, or if the target exists and is not an empty folder.
-    pub fn commit(self) -> Result<(), DurableError> {
-        self.make_whole()?;
-        fs::rename(self.temporary.path(), &self.target)
-            .map_err(DurableError::at("rename", &self.target))?;
-        if let Temporary::Unique(renamed) = self.temporary {
-            // Renamed away: there is nothing left to remove under the temporary name.
-            let _ = renamed.keep();
-        }
-        sync_dir(parent(&self.target))
+    pub fn commit(mut self) -> Result<(), DurableError> {
+        let target = self.owned.path();
+        sync_tree(&self.temporary)?;
+        fs::rename(&self.temporary, target).map_err(DurableError::at("rename", target))?;
+        self.stays = true;
+        sync_dir(parent(self.owned.path()))
     }
 
-    /// As [`commit`](AtomicDir::commit), in the place of a folder that has the final name now and is
-    /// then removed with all that it holds.
+    /// As [`commit`](AtomicDir::commit), in the place of a folder that has the final name now, of
+    /// which all `is_ours`; that is then removed.
     ///
     /// Linux exchanges the two names at once. Elsewhere, and on file systems that cannot, the
     /// folder is moved aside first, and for an instant nothing has the name.
     ///
     /// # Errors
     ///
-    /// [`DurableError`] if a sync fails or nothing has the final name; it is then as it was.
-    pub fn commit_over(self) -> Result<(), DurableError> {
-        self.make_whole()?;
-        exchange(self.temporary.path(), &self.target)
-            .map_err(DurableError::at("replace", &self.target))?;
-        sync_dir(parent(&self.target))?;
-        // What had the name has the temporary one, and goes with it.
-        match self.temporary {
-            Temporary::Unique(_) => Ok(()),
-            Temporary::Resumable(_) => AtomicDir::remove_resumable(&self.target),
+    /// [`FolderError::Foreign`] if somebody else's file is in the old folder, or
+    /// [`FolderError::Durable`] if a sync fails or nothing has the final name; it is then as it was.
+    pub fn commit_over(mut self, is_ours: impl Fn(Entry<'_>) -> bool) -> Result<(), FolderError> {
+        let target = self.owned.path();
+        sync_tree(&self.temporary)?;
+        check_ours(target, &is_ours)?;
+        exchange(&self.temporary, target).map_err(DurableError::at("replace", target))?;
+        // What had the name has the temporary one now.
+        self.stays = true;
+        sync_dir(parent(target))?;
+        remove_ours(&self.temporary, &is_ours)?;
+        match fs::remove_dir(&self.temporary) {
+            // Somebody put a file there at the last moment.
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                check_ours(&self.temporary, |_| false)
+            }
+            removed => Ok(removed.map_err(DurableError::at("remove", &self.temporary))?),
         }
-    }
-
-    fn make_whole(&self) -> Result<(), DurableError> {
-        sync_tree(self.temporary.path())?;
-        make_readable(self.temporary.path()).map_err(DurableError::at("write", &self.target))
     }
 }
 
-/// `.NAME.tmp` beside a folder called NAME.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".tmp");
-    parent(path).join(name)
+impl Drop for AtomicDir {
+    fn drop(&mut self) {
+        if !self.stays {
+            let _ = fs::remove_dir_all(&self.temporary);
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -220,30 +208,35 @@ fn sync_file_system(_: &Path) -> Result<(), DurableError> {
 }
 
 fn sync_files(files: &[PathBuf]) -> Result<(), DurableError> {
+    let sync_all = |files: &[PathBuf]| files.iter().try_for_each(sync);
     let part = files.len().div_ceil(SYNC_THREADS).max(1);
-    std::thread::scope(|scope| {
-        let parts = files.chunks(part).map(|part| scope.spawn(|| part.iter().try_for_each(sync)));
-        let parts: Vec<_> = parts.collect();
+    let synced = std::thread::scope(|scope| {
+        let start = |part| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || sync_all(part));
+            (part, thread)
+        };
+        let parts: Vec<_> = files.chunks(part).map(start).collect();
         // All are waited for; the first fault in the order of the files counts.
-        let results: Vec<_> = parts.into_iter().map(|part| part.join()).collect();
-        results.into_iter().try_for_each(|result| result.expect("syncing does not panic"))
-    })
+        let results: Vec<_> = parts
+            .into_iter()
+            .map(|(part, thread)| match thread {
+                Ok(thread) => thread.join().expect("syncing does not panic"),
+                // Where no more threads are to be had, this one does it.
+                Err(_) => sync_all(part),
+            })
+            .collect();
+        results.into_iter().collect::<Result<(), _>>()
+    });
+    match synced {
+        // So many files may not be open at a time; one after the other may do.
+        Err(error) if crate::error::limit(&error.source).is_some() => sync_all(files),
+        synced => synced,
+    }
 }
 
 fn sync(path: &PathBuf) -> Result<(), DurableError> {
     let file = fs::File::open(path).map_err(DurableError::at("open", path))?;
     file.sync_all().map_err(DurableError::at("sync", path))
-}
-
-#[cfg(unix)]
-fn make_readable(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -296,19 +289,17 @@ mod tests {
     }
 
     #[test]
-    fn a_resumable_folder_is_found_again_until_it_is_committed_or_removed() {
+    fn a_resumed_folder_stays_until_it_is_committed_or_discarded() {
         let parent = tempfile::tempdir().unwrap();
         let target = parent.path().join("a");
-        fs::create_dir(&target).unwrap();
-        fs::write(AtomicDir::resume(&target).unwrap().path().join("new"), "").unwrap();
-        let dir = AtomicDir::resume(&target).unwrap();
-        assert!(dir.path().join("new").exists());
-        dir.commit_over().unwrap();
+        let resume = || OwnedDir::claim(&target, Access::Alone).unwrap().resume().unwrap();
+        fs::write(resume().path().join("new"), "").unwrap();
+        assert!(resume().path().join("new").exists());
+        resume().commit().unwrap();
         assert!(target.join("new").exists());
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
-        drop(AtomicDir::resume(&target).unwrap());
-        AtomicDir::remove_resumable(&target).unwrap();
-        AtomicDir::remove_resumable(&target).unwrap();
+        drop(resume());
+        resume().discard().unwrap();
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
     }
 
@@ -320,9 +311,35 @@ mod tests {
         fs::write(target.join("old"), "").unwrap();
         let dir = AtomicDir::create(&target).unwrap();
         fs::write(dir.path().join("new"), "").unwrap();
-        dir.commit_over().unwrap();
+        dir.commit_over(|entry| entry.path == "old").unwrap();
         assert!(target.join("new").exists() && !target.join("old").exists());
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_with_files_of_others_is_not_replaced() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("a");
+        fs::create_dir(&target).unwrap();
+        for name in ["old", "thesis.tex"] {
+            fs::write(target.join(name), "").unwrap();
+        }
+        let dir = AtomicDir::create(&target).unwrap();
+        let error = dir.commit_over(|entry| entry.path == "old").unwrap_err().to_string();
+        assert!(error.ends_with("holds files of somebody else: thesis.tex"), "{error}");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn two_commands_do_not_fill_one_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("a");
+        let first = AtomicDir::create(&target).unwrap();
+        let error = AtomicDir::create(&target).unwrap_err();
+        assert!(matches!(error, FolderError::Busy { .. }) && error.hint().is_some());
+        first.commit().unwrap();
+        assert!(target.is_dir());
     }
 
     #[test]

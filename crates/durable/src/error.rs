@@ -1,4 +1,4 @@
-//! The one error of the crate: what was being done, where, and the operating system's reason.
+//! Errors: a write that the operating system refused, and a folder that may not be written.
 
 use std::{
     io,
@@ -28,6 +28,9 @@ impl DurableError {
     /// The way out, for the causes that have a common one.
     pub fn hint(&self) -> Option<String> {
         let path = self.path.display();
+        if let Some(limit) = limit(&self.source) {
+            return Some(limit.into());
+        }
         match self.source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(format!(
                 "the disk that holds {path} is full: free space and run the same command again; \
@@ -46,4 +49,137 @@ impl DurableError {
             _ => None,
         }
     }
+}
+
+/// The way out of a limit of the process or the machine, by the operating system's reason.
+pub fn limit(source: &io::Error) -> Option<&'static str> {
+    match errno(source)? {
+        Errno::ProcessFiles => Some(
+            "this process may not open more files: raise the limit (`ulimit -n 1024`) and run the \
+             same command again",
+        ),
+        Errno::SystemFiles => {
+            Some("the whole system has too many open files: close some programs, and run again")
+        }
+    }
+}
+
+enum Errno {
+    ProcessFiles,
+    SystemFiles,
+}
+
+#[cfg(target_os = "linux")]
+fn errno(source: &io::Error) -> Option<Errno> {
+    match rustix::io::Errno::from_io_error(source)? {
+        rustix::io::Errno::MFILE => Some(Errno::ProcessFiles),
+        rustix::io::Errno::NFILE => Some(Errno::SystemFiles),
+        _ => None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn errno(_: &io::Error) -> Option<Errno> {
+    None
+}
+
+/// Why a command may not write to a folder; nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Another process holds the folder's lock.
+    #[error("{}: {} is writing there", folder.display(), holder(*process))]
+    Busy {
+        /// The folder.
+        folder: PathBuf,
+        /// Number of that process on its machine, where it is known.
+        process: Option<u32>,
+    },
+    /// The file system refuses locks.
+    #[error("{}: the file system grants no lock", lock.display())]
+    NoLocks {
+        /// The folder to be written.
+        folder: PathBuf,
+        /// The file that was to be locked.
+        lock: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// There is something of that name already.
+    #[error("{}: already exists and is not empty", folder.display())]
+    Taken {
+        /// The folder to be written.
+        folder: PathBuf,
+    },
+    /// The folder holds what no command of this project wrote.
+    #[error("{}: holds files of somebody else: {}", folder.display(), some(names))]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// Their paths below it, sorted.
+        names: Vec<PathBuf>,
+    },
+    /// The output lies in an input.
+    #[error("{}: lies inside {}, the folder to be read", out.display(), input.display())]
+    InsideInput {
+        /// The folder or file to write.
+        out: PathBuf,
+        /// The folder to read.
+        input: PathBuf,
+    },
+    /// An input lies in the output.
+    #[error("{}: holds {}, which is to be read", out.display(), input.display())]
+    AroundInput {
+        /// The folder to write.
+        out: PathBuf,
+        /// The folder or file to read.
+        input: PathBuf,
+    },
+    /// The operating system refused.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+}
+
+impl FolderError {
+    /// The way out.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            FolderError::Busy { .. } => {
+                "wait for it to end, or stop it; nothing was changed by this command".into()
+            }
+            FolderError::NoLocks { folder, .. } => format!(
+                "write to a disk that knows locks, such as a local one; NFS needs a lock service or \
+                 the mount option `local_lock=flock`, and without a lock two commands could destroy \
+                 each other's work in {}",
+                folder.display()
+            ),
+            FolderError::Taken { folder } => {
+                format!("choose another folder, or remove {} first", folder.display())
+            }
+            FolderError::Foreign { folder, .. } => format!(
+                "move them out of {} or choose another folder: only what pfc wrote is ever removed",
+                folder.display()
+            ),
+            FolderError::InsideInput { .. } => "choose a folder outside the input".into(),
+            FolderError::AroundInput { .. } => {
+                "choose a folder that neither holds the input nor lies in it".into()
+            }
+            FolderError::Durable(source) => return source.hint(),
+        })
+    }
+}
+
+fn holder(process: Option<u32>) -> String {
+    process.map_or("another command".into(), |process| format!("process {process}"))
+}
+
+/// The first names, and how many more there are.
+fn some(names: &[PathBuf]) -> String {
+    const NAMES_MAX: usize = 3;
+    let mut text: Vec<String> =
+        names.iter().take(NAMES_MAX).map(|name| name.display().to_string()).collect();
+    if names.len() > NAMES_MAX {
+        text.push(format!("and {} more", names.len() - NAMES_MAX));
+    }
+    text.join(", ")
 }

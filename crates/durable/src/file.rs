@@ -1,16 +1,20 @@
 //! A file that gets its name only once it is complete.
 
 use std::{
-    fs::File,
+    ffi::OsStr,
+    fs::{self, File, TryLockError},
     io::{self, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use tempfile::{NamedTempFile, PersistError};
 
-use crate::{DurableError, parent, sync_dir};
+use crate::{DurableError, hidden, lock::is_at, parent, sync_dir};
 
-/// A file being written beside `path`; dropped without [`commit`](AtomicFile::commit), it is removed.
+/// A file being written as `.NAME.XXXXXX.tmp` beside a file that is to be called NAME.
+///
+/// Dropped without [`commit`](AtomicFile::commit), it is removed. It is locked as long as it is
+/// written, so that [`sweep`] tells what a killed process left from what another one is writing.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
@@ -24,11 +28,26 @@ impl AtomicFile {
     ///
     /// [`DurableError`] if the folder is missing or not writable.
     pub fn create(path: &Path) -> Result<AtomicFile, DurableError> {
-        let temporary = tempfile::Builder::new()
-            .prefix(".")
-            .suffix(".tmp")
-            .tempfile_in(parent(path))
-            .map_err(DurableError::at("create", path))?;
+        let prefix = hidden(path);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(".tmp");
+        #[cfg(unix)]
+        // Less what the process's umask takes away, as of any other file.
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let temporary = loop {
+            let temporary = builder.tempfile_in(parent(path));
+            let temporary = temporary.map_err(DurableError::at("create", path))?;
+            let is_locked = match temporary.as_file().try_lock() {
+                Ok(()) => true,
+                Err(TryLockError::WouldBlock) => false,
+                // Nobody sweeps where there are no locks.
+                Err(TryLockError::Error(_)) => break temporary,
+            };
+            // A sweep may have come between the two calls.
+            if is_locked && is_at(temporary.as_file(), temporary.path()) {
+                break temporary;
+            }
+        };
         Ok(AtomicFile {
             path: path.to_path_buf(),
             out: BufWriter::with_capacity(1 << 20, temporary),
@@ -67,7 +86,6 @@ impl AtomicFile {
         let AtomicFile { path, out } = self;
         let temporary =
             out.into_inner().map_err(|e| DurableError::at("write", &path)(e.into_error()))?;
-        make_readable(temporary.as_file()).map_err(DurableError::at("write", &path))?;
         temporary.as_file().sync_all().map_err(DurableError::at("sync", &path))?;
         rename(temporary, &path).map_err(|e| DurableError::at("rename", &path)(e.error))?;
         sync_dir(parent(&path))
@@ -102,15 +120,43 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     file.commit()
 }
 
-/// Temporary files are private to the user; a finished file is as readable as any other.
-#[cfg(unix)]
-fn make_readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+/// Removes what killed processes left of `path`: files that an [`AtomicFile`] for it was writing.
+///
+/// Long commands call this before they begin; a file that is still being written stays.
+///
+/// # Errors
+///
+/// [`DurableError`] if such a file cannot be removed.
+pub fn sweep(path: &Path) -> Result<(), DurableError> {
+    let prefix = hidden(path);
+    sweep_if(parent(path), |name| {
+        let random = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        random.and_then(|name| name.strip_suffix(b".tmp")).is_some_and(|name| name.len() == 6)
+    })
 }
 
-#[cfg(not(unix))]
-fn make_readable(_: &File) -> io::Result<()> {
+/// As [`sweep`], of all files in a folder that is ours.
+///
+/// # Errors
+///
+/// As [`sweep`].
+pub fn sweep_all(dir: &Path) -> Result<(), DurableError> {
+    sweep_if(dir, |name| name.to_str().is_some_and(crate::is_temporary_name))
+}
+
+fn sweep_if(dir: &Path, is_temporary: impl Fn(&OsStr) -> bool) -> Result<(), DurableError> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(DurableError::at("read", dir))?,
+    };
+    for entry in entries.flatten().filter(|entry| is_temporary(&entry.file_name())) {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let path = entry.path();
+        let Some(file) = is_file.then(|| File::open(&path).ok()).flatten() else { continue };
+        if file.try_lock().is_ok() && is_at(&file, &path) {
+            fs::remove_file(&path).map_err(DurableError::at("remove", &path))?;
+        }
+    }
     Ok(())
 }
 
@@ -119,7 +165,7 @@ mod tests {
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(dir).unwrap();
+        let entries = fs::read_dir(dir).unwrap();
         entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
 
@@ -131,7 +177,7 @@ mod tests {
         file.write_all(b"new").unwrap();
         assert!(!path.exists());
         file.commit().unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(names(dir.path()), ["a"]);
     }
 
@@ -147,7 +193,7 @@ mod tests {
         first.commit_new().unwrap();
         let error = second.commit_new().unwrap_err();
         assert_eq!((error.op, error.source.kind()), ("rename", io::ErrorKind::AlreadyExists));
-        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(names(dir.path()), ["a"]);
     }
 
@@ -159,8 +205,40 @@ mod tests {
         let mut file = AtomicFile::create(&path).unwrap();
         file.write_all(b"new").unwrap();
         drop(file);
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_and_what_another_writes_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        for name in [".a.abcdef.tmp", ".b.abcdef.tmp", ".a.abcdef.tmp.md", ".abcdef.tmp"] {
+            fs::write(dir.path().join(name), "half").unwrap();
+        }
+        let mut file = AtomicFile::create(&path).unwrap();
+        sweep(&path).unwrap();
+        file.write_all(b"whole").unwrap();
+        file.commit().unwrap();
+        let mut left = names(dir.path());
+        left.sort();
+        assert_eq!(left, [".a.abcdef.tmp.md", ".abcdef.tmp", ".b.abcdef.tmp", "a"]);
+        sweep_all(dir.path()).unwrap();
+        assert_eq!(names(dir.path()).len(), 2);
+        sweep(&dir.path().join("no/a")).unwrap();
+    }
+
+    #[test]
+    fn names_of_any_length_are_written_and_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n".repeat(255));
+        let mut file = AtomicFile::create(&path).unwrap();
+        let temporary = file.temporary_path().to_path_buf();
+        file.write_all(b"x").unwrap();
+        file.commit().unwrap();
+        fs::write(&temporary, "half").unwrap();
+        sweep(&path).unwrap();
+        assert_eq!(names(dir.path()).len(), 1);
     }
 
     #[test]

@@ -1,19 +1,26 @@
-//! Files and folders that appear whole or not at all.
+//! Files and folders that appear whole or not at all, and who may write them.
 //!
 //! Everything is written to a temporary name beside its target, synced, and renamed. A crash leaves
-//! at most a name ending in `.tmp`, which no reader of the project opens.
+//! at most `.NAME.tmp` and `.NAME.lock` of a folder and `.NAME.XXXXXX.tmp` of a file, which no reader
+//! of the project opens and which the next command for the same target finds: see [`OwnedDir`] and
+//! [`sweep`]. Permissions are those of any new file: what the process's umask leaves.
 
 mod dir;
 mod error;
 mod file;
+mod lock;
+mod owned;
 
 pub use dir::AtomicDir;
-pub use error::DurableError;
-pub use file::{AtomicFile, write};
+pub use error::{DurableError, FolderError, limit};
+pub use file::{AtomicFile, sweep, sweep_all, write};
+pub use lock::Access;
+pub use owned::{Entry, OwnedDir, check_apart, check_ours, is_temporary_name, remove_ours};
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Makes the entries of `dir` (new names, renames) survive a power cut.
@@ -54,4 +61,32 @@ fn parent(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// `.NAME.ENDING` beside a file or folder called NAME.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = hidden(path);
+    name.push(ending);
+    parent(path).join(name)
+}
+
+/// Bytes of a target's name that a temporary name repeats: with an ending, all of it may be longer
+/// than names can be.
+const NAME_BYTES_MAX: usize = 200;
+
+/// `.NAME.`, to which an ending is added; of a longer name its hash.
+fn hidden(path: &Path) -> OsString {
+    let name = path.file_name().unwrap_or_default();
+    let mut hidden = OsString::from(".");
+    if name.len() <= NAME_BYTES_MAX {
+        hidden.push(name);
+    } else {
+        // FNV-1a, which stays the same in every version of the program and of the library.
+        let hash = name.as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        hidden.push(format!("{hash:016x}"));
+    }
+    hidden.push(".");
+    hidden
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pfc_binpack::PackError;
-use pfc_durable::DurableError;
+use pfc_durable::{DurableError, FolderError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
 use pfc_recordio::RecordError;
@@ -138,6 +138,27 @@ pub enum EvalError {
     /// A file could not be written whole.
     #[error(transparent)]
     Durable(#[from] DurableError),
+    /// A folder is in use or may not be written.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Templates of a benchmark none of whose faces can be used.
+    #[error("{n} templates have no face that can be read, the first is {first}")]
+    EmptyTemplates {
+        /// The smallest of their ids.
+        first: u64,
+        /// How many they are.
+        n: usize,
+    },
+    /// Not one image of a collection can be used.
+    #[error("{}: none of its {n} images can be used", path.display())]
+    NothingReadable {
+        /// The collection.
+        path: PathBuf,
+        /// Images tried.
+        n: usize,
+        /// The first image and its reason.
+        example: String,
+    },
     /// A file that holds no embeddings which can be used.
     #[error("{}: not a file of embeddings: {reason}", path.display())]
     Features {
@@ -206,6 +227,26 @@ pub enum EvalError {
 }
 
 impl EvalError {
+    /// Why an image cannot be used, of an error that is about that image alone.
+    ///
+    /// # Errors
+    ///
+    /// The error itself where it is a fault of the system: the image may be read another time.
+    pub(crate) fn of_image(self) -> Result<String, EvalError> {
+        match self {
+            EvalError::Image { reason, .. } => Ok(reason),
+            EvalError::Io { op, source, .. } if !is_of_system(&source) => {
+                Ok(format!("cannot {op}: {source}"))
+            }
+            EvalError::Record(error) if !matches!(error, RecordError::Io { .. }) => {
+                Ok(error.to_string())
+            }
+            EvalError::Landmarks { source, .. } => Ok(source.to_string()),
+            EvalError::NotPacked { .. } => Ok(self.to_string()),
+            error => Err(error),
+        }
+    }
+
     /// For `map_err` on an operation on `path`.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvalError {
         let path = path.to_owned();
@@ -291,10 +332,34 @@ impl EvalError {
             EvalError::Metric(error) => error.hint(),
             EvalError::Model(error) => error.hint(),
             EvalError::Durable(error) => error.hint(),
+            EvalError::Folder(error) => error.hint(),
+            EvalError::EmptyTemplates { .. } => Some(
+                "restore their images, which are listed above, and run the same command again: with \
+                 --cache only the parts that hold these are embedded anew"
+                    .to_owned(),
+            ),
+            EvalError::NothingReadable { example, .. } => Some(format!("the first one: {example}")),
             EvalError::Document { .. } => {
                 Some("write one with `pfc-eval lfw … --json > FILE`; any command's will do".to_owned())
             }
             _ => None,
         }
     }
+}
+
+/// Whether an error of reading one file says nothing about that file: another time it may be read.
+fn is_of_system(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    let of_file = matches!(
+        error.kind(),
+        NotFound
+            | PermissionDenied
+            | InvalidData
+            | InvalidInput
+            | UnexpectedEof
+            | IsADirectory
+            | NotADirectory
+            | InvalidFilename
+    );
+    !of_file && (error.kind() != Other || error.raw_os_error().is_some())
 }

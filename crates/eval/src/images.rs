@@ -6,13 +6,14 @@ use std::{
 };
 
 use pfc_recordio::{RecordFile, RecordPaths};
-use pfc_shard::{Dataset, MANIFEST_FILE};
+use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use crate::{
     EvalError,
     faces::{FACE_BYTES, IMAGE_BYTES_MAX, decode},
+    features::cache::LeftOut,
     megaface::Gallery,
     pack::Pack,
     pairs::read_regular_file,
@@ -118,57 +119,70 @@ impl Images {
         })
     }
 
-    /// Tells this collection from another: of all names, and for files their sizes.
+    /// What identifies each image: of a file its name and size, of a row its source and the hash of its
+    /// bytes, of a record its key, place and the file's size, of an image of a pack its bytes.
+    ///
+    /// A file that is not there has a stamp too: reading it will say so.
     ///
     /// # Errors
     ///
     /// What reading gives.
-    pub fn fingerprint(&self) -> Result<String, EvalError> {
-        let mut text = format!("{}\n", self.len());
+    pub fn stamps(&self) -> Result<Vec<u128>, EvalError> {
+        let of = |text: String| content_hash(text.as_bytes());
         match &self.source {
             Source::Files { root, names } => {
-                for name in names {
-                    let path = root.join(name);
-                    let size = path.metadata().map_err(EvalError::io("open", &path))?.len();
-                    text += &format!("{name}\0{size}\n");
-                }
+                let size = |name: &str| root.join(name).metadata().map_or(0, |found| found.len());
+                Ok(names.par_iter().map(|name| of(format!("{name}\0{}", size(name)))).collect())
             }
-            Source::Dataset(_) => {
-                let path = self.path.join(MANIFEST_FILE);
-                let manifest = std::fs::read(&path).map_err(EvalError::io("read", &path))?;
-                text += &format!("{:032x}", pfc_shard::hash::content_hash(&manifest));
+            Source::Dataset(dataset) => {
+                let stamp = |row| {
+                    let face = dataset.get(row)?;
+                    Ok(of(format!("{}\0{:032x}", face.source, face.hash)))
+                };
+                (0..dataset.len()).map(stamp).collect()
             }
             Source::Records(file) => {
                 let path = file.path();
                 let size = path.metadata().map_err(EvalError::io("open", path))?.len();
-                text += &format!("{size}");
+                let place = |i| file.image_entry(i).map_or((i, 0), |e| (e.key, e.offset));
+                Ok((0..file.n_images()).map(|i| of(format!("{:?}\0{size}", place(i)))).collect())
             }
-            Source::Pack(pack) => {
-                for image in &pack.images {
-                    text += &format!("{:032x}", pfc_shard::hash::content_hash(image));
-                }
-            }
+            Source::Pack(pack) => Ok(pack.images.iter().map(|image| content_hash(image)).collect()),
         }
-        Ok(format!("{:032x}", pfc_shard::hash::content_hash(text.as_bytes())))
     }
 
-    /// Pixels `[range, 112, 112, 3]`, decoded on all threads; other sizes are resized.
+    /// The collection, as the user named it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether image `i` can be read and decoded.
+    pub fn is_readable(&self, i: usize) -> bool {
+        self.face(i).is_ok()
+    }
+
+    /// Pixels `[images, 112, 112, 3]` of those images of `range` that can be read, decoded on all threads;
+    /// other sizes are resized. The others are returned with their numbers and reasons.
     ///
     /// # Errors
     ///
-    /// The first image, in order, that cannot be read or decoded.
+    /// The first fault of the system, in order, which says nothing about an image.
     ///
     /// # Panics
     ///
     /// If `range` reaches beyond the images.
-    pub fn rgb(&self, range: Range<usize>) -> Result<Vec<u8>, EvalError> {
+    pub fn rgb(&self, range: Range<usize>) -> Result<(Vec<u8>, Vec<LeftOut>), EvalError> {
         let decoded: Vec<Result<Vec<u8>, EvalError>> =
             range.clone().into_par_iter().map(|i| self.face(i)).collect();
         let mut pixels = Vec::with_capacity(range.len() * FACE_BYTES);
-        for face in decoded {
-            pixels.extend(face?);
+        let mut left_out = Vec::new();
+        for (index, face) in range.zip(decoded) {
+            match face.map_err(EvalError::of_image) {
+                Ok(face) => pixels.extend(face),
+                Err(reason) => left_out.push(LeftOut { index, reason: reason? }),
+            }
         }
-        Ok(pixels)
+        Ok((pixels, left_out))
     }
 
     fn face(&self, i: usize) -> Result<Vec<u8>, EvalError> {
@@ -225,11 +239,12 @@ mod tests {
         let images = Images::open(dir.path(), None).unwrap();
         let names: Vec<String> = (0..images.len()).map(|i| images.name(i).unwrap()).collect();
         assert_eq!(names, ["a.PNG", "b/1.png", "b/2.png"]);
-        let pixels = images.rgb(1..3).unwrap();
-        assert_eq!((pixels[0], pixels[FACE_BYTES]), (2, 3));
-        let before = images.fingerprint().unwrap();
+        let (pixels, left_out) = images.rgb(1..3).unwrap();
+        assert_eq!((pixels[0], pixels[FACE_BYTES], left_out), (2, 3, vec![]));
+        let before = images.stamps().unwrap();
         png(&dir.path().join("c.png"), 4);
-        assert_ne!(Images::open(dir.path(), None).unwrap().fingerprint().unwrap(), before);
+        let after = Images::open(dir.path(), None).unwrap().stamps().unwrap();
+        assert_eq!((&after[..3], after.len()), (&before[..], 4));
     }
 
     #[test]
@@ -239,19 +254,25 @@ mod tests {
         std::fs::write(dir.path().join("faces/own.txt"), "x.png\n").unwrap();
         std::fs::write(dir.path().join("other.txt"), "x.png\n").unwrap();
         let own = Images::open(&dir.path().join("faces/own.txt"), None).unwrap();
-        assert_eq!(own.rgb(0..1).unwrap()[0], 9);
+        assert_eq!(own.rgb(0..1).unwrap().0[0], 9);
         let root = dir.path().join("faces");
         let other = Images::open(&dir.path().join("other.txt"), Some(&root)).unwrap();
-        assert_eq!(other.rgb(0..1).unwrap()[0], 9);
+        assert_eq!(other.rgb(0..1).unwrap().0[0], 9);
     }
 
     #[test]
-    fn a_damaged_image_is_named_and_an_empty_folder_refused() {
+    fn a_damaged_image_is_left_out_with_its_reason_and_an_empty_folder_refused() {
         let dir = tempfile::tempdir().unwrap();
         let error = Images::open(dir.path(), None).unwrap_err();
         assert!(error.to_string().ends_with("no image is in it"), "{error}");
         std::fs::write(dir.path().join("x.jpg"), b"\xff\xd8\xff").unwrap();
-        let error = Images::open(dir.path(), None).unwrap().rgb(0..1).unwrap_err();
-        assert!(error.to_string().contains("x.jpg: cannot decode the image"), "{error}");
+        png(&dir.path().join("y.png"), 5);
+        std::fs::write(dir.path().join("list.txt"), "x.jpg\nmissing.png\ny.png\n").unwrap();
+        let images = Images::open(&dir.path().join("list.txt"), None).unwrap();
+        let (pixels, left_out) = images.rgb(0..3).unwrap();
+        assert_eq!((pixels.len(), pixels[0]), (FACE_BYTES, 5));
+        assert_eq!(left_out.iter().map(|image| image.index).collect::<Vec<_>>(), [0, 1]);
+        assert!(left_out[1].reason.starts_with("cannot open: No such file"), "{left_out:?}");
+        assert!(!images.is_readable(0) && images.is_readable(2));
     }
 }

@@ -115,7 +115,9 @@ fn an_interrupted_run_goes_on_and_another_model_is_not_mixed_in() {
     let mut blocked = embed("blocked/a.npy");
     std::fs::create_dir(writable.join("a.npy")).unwrap();
     blocked.assert().code(2);
-    assert!(set.path("blocked/a.npy.parts/00000.safetensors").exists());
+    let parts = || std::fs::read_dir(set.path("blocked/a.npy.parts")).unwrap().count();
+    assert_eq!(parts(), 2, "the key and one part");
+    assert!(!writable.join(".a.npy.parts.lock").exists());
     std::fs::remove_dir(writable.join("a.npy")).unwrap();
     let output = embed("blocked/a.npy").output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -126,6 +128,54 @@ fn an_interrupted_run_goes_on_and_another_model_is_not_mixed_in() {
     embed("c.npy").assert().code(2);
     let error = stderr_of_failure(embed("c.npy").args(["--mirror", "none"]));
     assert!(error.contains("kept from another run"), "{error}");
+}
+
+#[test]
+fn an_image_that_cannot_be_read_is_listed_and_costs_neither_the_run_nor_what_was_kept() {
+    let set = LfwLike::new();
+    set.model();
+    let embed = || {
+        let mut command = pfc_eval(set.dir.path());
+        command.args(["embed", "faces/P00", "a.npy", "--model", "run.ckpt", "--names", "a.txt"]);
+        command
+    };
+    embed().assert().success();
+    let whole = std::fs::read(set.path("a.npy")).unwrap();
+    let n_numbers = rows(&set.path("a.npy"), "").len();
+    let second = set.path("faces/P00/P00_0002.png");
+    let sound = std::fs::read(&second).unwrap();
+    for bad in [&b"<html>404</html>"[..], &sound[..100], b""] {
+        std::fs::write(&second, bad).unwrap();
+        // A run that stops once all parts are kept.
+        std::fs::remove_file(set.path("a.npy")).unwrap();
+        std::fs::create_dir(set.path("a.npy")).unwrap();
+        embed().assert().code(2);
+        std::fs::remove_dir(set.path("a.npy")).unwrap();
+        let output = embed().arg("--json").assert().code(1);
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.get_output().stdout).unwrap();
+        let counts = ["images", "left_out", "resumed"].map(|key| report[key].as_u64().unwrap());
+        assert_eq!(counts, [2, 1, 3]);
+        let names = std::fs::read_to_string(set.path("a.txt")).unwrap();
+        assert_eq!(names, "P00_0001.png\nP00_0003.png\n");
+        let list = std::fs::read_to_string(set.path("a.npy.left-out.tsv")).unwrap();
+        let lines: Vec<&str> = list.lines().collect();
+        assert_eq!(lines.len(), 2, "{list}");
+        assert!(lines[1].starts_with("P00_0002.png\t"), "{list}");
+        assert_eq!(rows(&set.path("a.npy"), "").len() * 3, n_numbers * 2);
+        assert!(!set.path("a.npy.parts").exists());
+    }
+    // Repaired, it is as if nothing had been, and the list of an earlier run goes.
+    std::fs::write(&second, &sound).unwrap();
+    embed().assert().success();
+    assert_eq!(std::fs::read(set.path("a.npy")).unwrap(), whole);
+    assert!(!set.path("a.npy.left-out.tsv").exists());
+    for image in 1..=3 {
+        std::fs::write(set.path(&format!("faces/P00/P00_000{image}.png")), b"none").unwrap();
+    }
+    let error = stderr_of_failure(&mut embed());
+    assert!(error.contains("faces/P00: none of its 3 images can be used"), "{error}");
+    assert!(!set.path("a.npy.left-out.tsv").exists());
 }
 
 #[test]

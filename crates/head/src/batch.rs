@@ -14,9 +14,9 @@ use super::{
     comm::Communicator,
     config::HeadConfig,
     elements::to_f64,
-    loss::{MarginLoss, Target},
+    loss::{Loss, Target},
     range::ClassRange,
-    sampling::SampledRows,
+    sampling::{SampledRows, centres_of},
 };
 
 /// What all ranks feed the head in one step.
@@ -75,6 +75,15 @@ impl GlobalBatch {
     /// Lengths of all embeddings, `[G]`.
     pub fn lengths(&self) -> Vec<f64> {
         to_f64(&self.lengths_g1)
+    }
+
+    /// Adds the gradient by the lengths of this rank's embeddings to the one by the embeddings, `[B, D]`.
+    ///
+    /// * `by_length_b`: `[B]`
+    pub fn add_by_length(&self, grad_bd: &Tensor, by_length_b: &[f64]) -> Tensor {
+        let unit_bd = self.unit_gd.narrow(0, self.own.start as i64, self.own.len() as i64);
+        let by_length_b1 = Tensor::from_slice(by_length_b).to_kind(Kind::Float).unsqueeze(1);
+        grad_bd + unit_bd * by_length_b1
     }
 
     /// The classes in the batch, ascending, each once.
@@ -150,7 +159,7 @@ fn check_finite(lengths_g1: &Tensor, rows_of_rank: &[usize], step: u64) -> Resul
     Ok(())
 }
 
-/// One sample with its own centre.
+/// One sample with its own centre: of several, the nearest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Positive {
     /// Position of the centre among the step's rows.
@@ -159,8 +168,6 @@ pub(super) struct Positive {
     pub sample: usize,
     /// Cosine of the two, not clamped.
     pub cosine: f64,
-    /// What the loss makes of it; the slope is 0 where the clamp to `[-1, 1]` cut something off.
-    pub target: Target,
 }
 
 /// All of them, in the order of the slots, then the samples.
@@ -174,43 +181,61 @@ impl Positives {
     /// Finds the samples of `batch` whose class is in `range` and takes their cosines, in f64 from
     /// unit vectors in f32: the margin acts here, so these do not come from the bf16 products.
     ///
+    /// * `classes`: those of the step on this rank, each with `k` centres
+    ///
     /// # Errors
     ///
-    /// [`HeadError::Sample`] if a positive is not among `rows`, those of the step on this rank.
+    /// [`HeadError::Sample`] if a positive is not among them.
     pub fn find(
         batch: &GlobalBatch,
         range: &ClassRange,
-        rows: &SampledRows,
+        (classes, k): (&SampledRows, usize),
         step: u64,
-        loss: &dyn MarginLoss,
         centres: &mut Centres<'_>,
     ) -> Result<Positives, HeadError> {
         let mut places: Vec<(usize, usize)> = Vec::new();
         for (sample, &class) in batch.labels_g.iter().enumerate() {
             let Some(row) = range.row_of(class) else { continue };
-            let slot = rows.slot_of(row).ok_or_else(|| HeadError::Sample {
+            let slot = classes.slot_of(row).ok_or_else(|| HeadError::Sample {
                 step,
                 problem: format!("class {class} is in the batch but not among them"),
             })?;
             places.push((slot, sample));
         }
         places.sort_unstable();
-        let unit_centres_od = unit_centres(&places, rows.as_slice(), batch, centres)?;
-        let samples: Vec<i64> = places.iter().map(|&(_, sample)| sample as i64).collect();
-        let unit_od = batch.unit_gd.index_select(0, &Tensor::from_slice(&samples));
-        let products_od = unit_od.to_kind(Kind::Double) * unit_centres_od.to_kind(Kind::Double);
-        let cosines_o = products_od.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-        let list = places
-            .iter()
-            .zip(to_f64(&cosines_o))
-            .map(|(&(slot, sample), cosine)| Positive {
-                slot,
-                sample,
-                cosine,
-                target: clamped_target(loss, sample, cosine),
-            })
-            .collect();
-        Ok(Positives { list, unit_centres_od })
+        // Candidates: the k centres of each sample's class, in a row.
+        let unit_cd = unit_centres(&places, (classes.as_slice(), k), batch, centres)?;
+        let samples: Vec<i64> =
+            places.iter().flat_map(|&(_, sample)| vec![sample as i64; k]).collect();
+        let embeddings_cd = batch.unit_gd.index_select(0, &Tensor::from_slice(&samples));
+        let products_cd = embeddings_cd.to_kind(Kind::Double) * unit_cd.to_kind(Kind::Double);
+        let cosines = to_f64(&products_cd.sum_dim_intlist([1i64].as_slice(), false, Kind::Double));
+        let positive = |(&(slot, sample), cosines): (&(usize, usize), &[f64])| {
+            let (nearest, &cosine) =
+                (0..).zip(cosines).max_by(|a, b| a.1.total_cmp(b.1)).expect("k is 1 or more");
+            Positive { slot: slot * k + nearest, sample, cosine }
+        };
+        let list: Vec<Positive> = places.iter().zip(cosines.chunks(k)).map(positive).collect();
+        Ok(if k == 1 {
+            Positives { list, unit_centres_od: unit_cd }
+        } else {
+            Positives::nearest(list, &unit_cd, k)
+        })
+    }
+
+    /// Brings the nearest centres into order.
+    ///
+    /// * `list`: a positive for each `k` rows of `unit_cd`
+    fn nearest(list: Vec<Positive>, unit_cd: &Tensor, k: usize) -> Positives {
+        let mut order: Vec<(usize, Positive)> = list.into_iter().enumerate().collect();
+        order.sort_unstable_by_key(|(_, positive)| (positive.slot, positive.sample));
+        let candidate = |(i, positive): &(usize, Positive)| (i * k + positive.slot % k) as i64;
+        let candidates: Vec<i64> = order.iter().map(candidate).collect();
+        let unit_centres_od = unit_cd.index_select(0, &Tensor::from_slice(&candidates));
+        Positives {
+            list: order.into_iter().map(|(_, positive)| positive).collect(),
+            unit_centres_od,
+        }
     }
 
     /// Positions in the list of those with a slot in `slots`.
@@ -220,31 +245,36 @@ impl Positives {
     }
 }
 
-fn clamped_target(loss: &dyn MarginLoss, sample: usize, cosine: f64) -> Target {
-    let target = loss.target(sample, cosine.clamp(-1.0, 1.0));
-    if cosine.abs() > 1.0 { Target { slope: 0.0, ..target } } else { target }
+impl Positive {
+    /// What the loss makes of it; the slope is 0 where the clamp to `[-1, 1]` cut something off.
+    pub fn target(&self, loss: &dyn Loss) -> Target {
+        let target = loss.target(self.sample, self.cosine.clamp(-1.0, 1.0));
+        if self.cosine.abs() > 1.0 { Target { slope: 0.0, ..target } } else { target }
+    }
 }
 
-/// The unit centre of each place, `[O, D]` f32.
+/// The `k` unit centres of each place one after the other, `[O k, D]` f32.
 fn unit_centres(
     places: &[(usize, usize)],
-    rows: &[u32],
+    (classes, k): (&[u32], usize),
     batch: &GlobalBatch,
     centres: &mut Centres<'_>,
 ) -> Result<Tensor, HeadError> {
     let mut distinct: Vec<u32> = Vec::new();
-    let mut index_o = Vec::with_capacity(places.len());
+    let mut index = Vec::with_capacity(places.len() * k);
     for &(slot, _) in places {
-        if distinct.last() != Some(&rows[slot]) {
-            distinct.push(rows[slot]);
+        if distinct.last() != Some(&classes[slot]) {
+            distinct.push(classes[slot]);
         }
-        index_o.push(distinct.len() as i64 - 1);
+        let first = (distinct.len() - 1) * k;
+        index.extend((first..first + k).map(|row| row as i64));
     }
+    let rows = centres_of(&distinct, k);
     let dim = batch.unit_gd.size()[1];
     let device = centres.store.device();
-    let mut unit_pd = Tensor::zeros([distinct.len() as i64, dim], (Kind::Float, device));
-    for mut tile in centres.store.tiles(&distinct, distinct.len().max(1)) {
+    let mut unit_pd = Tensor::zeros([rows.len() as i64, dim], (Kind::Float, device));
+    for mut tile in centres.store.tiles(&rows, rows.len().max(1)) {
         tile.unit_rows(centres.rule, &mut unit_pd)?;
     }
-    Ok(unit_pd.to_device(Device::Cpu).index_select(0, &Tensor::from_slice(&index_o)))
+    Ok(unit_pd.to_device(Device::Cpu).index_select(0, &Tensor::from_slice(&index)))
 }

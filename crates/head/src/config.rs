@@ -72,7 +72,8 @@ pub struct HeadConfig {
     pub cache_mib: usize,
 }
 
-/// The positive's logit as a function of its cosine; the negatives' is always `s * cos`.
+/// The loss: what becomes of the cosines of positives and negatives. Most leave a negative's logit at
+/// `s * cos`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "loss", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Margin {
@@ -109,6 +110,55 @@ pub enum Margin {
         /// Weight of a batch in the running mean and deviation of the lengths.
         #[serde(default = "default_alpha")]
         alpha: f64,
+    },
+    /// `s * cos(theta + m)`, and `s * cos * (t + cos)` for a negative above it, with t the running mean
+    /// of the positives' cosines (arXiv 2004.00288).
+    Curricularface {
+        /// The margin m, in radians.
+        m: f64,
+        /// Weight of a batch in the running mean t.
+        #[serde(default = "default_alpha")]
+        alpha: f64,
+    },
+    /// `s * cos(theta + m(a))` with a the embedding's length, cut to `[l_a, u_a]`, m linear in it, and
+    /// `lambda_g * (a / u_a^2 + 1 / a)` beside it (arXiv 2103.06627).
+    Magface {
+        /// The margin at length `l_a`, in radians.
+        #[serde(default = "default_l_margin")]
+        l_margin: f64,
+        /// The margin at length `u_a`, in radians.
+        #[serde(default = "default_u_margin")]
+        u_margin: f64,
+        /// The shortest length that counts as itself.
+        #[serde(default = "default_l_a")]
+        l_a: f64,
+        /// The longest one.
+        #[serde(default = "default_u_a")]
+        u_a: f64,
+        /// Weight of the penalty on the lengths.
+        #[serde(default = "default_lambda_g")]
+        lambda_g: f64,
+    },
+    /// `ln(1 + exp(b - s * (cos - m)))` for the positive and `lambda * ln(1 + exp(s * cos - b))` for every
+    /// negative, with a threshold b that is trained (`UniFace`, ICCV 2023).
+    Uniface {
+        /// The margin m, in cosine.
+        m: f64,
+        /// Weight of the negatives.
+        #[serde(default = "default_lambda")]
+        lambda: f64,
+    },
+    /// ArcFace with `k` centres an identity, of which the nearest counts (ECCV 2020).
+    #[serde(alias = "subcenter_arcface")]
+    SubcentreArcface {
+        /// The margin m, in radians.
+        m: f64,
+        /// Centres of an identity.
+        #[serde(default = "default_k")]
+        k: usize,
+        /// Which derivative is sent back.
+        #[serde(default)]
+        gradient: ArcfaceGradient,
     },
 }
 
@@ -271,10 +321,16 @@ impl HeadConfig {
         require("tile_rows", self.tile_rows as f64, 1.0..=16_777_216.0)?;
         require("cache_mib", self.cache_mib as f64, 0.0..=1_048_576.0)?;
         self.optimizer.validate()?;
+        self.margin.validate()?;
+        let k = self.margin.sub_centres();
+        if k > 1 && self.interclass_filter > 0.0 {
+            return Err(HeadError::FilteredSubCentres);
+        }
+        require("classes", self.classes as f64, 1.0..=(classes_max / k as f64).floor())?;
         if self.update == Update::Dense && self.optimizer != Optimizer::Sgd {
             return Err(HeadError::DenseOptimizer);
         }
-        self.margin.validate()
+        Ok(())
     }
 
     /// `floor(r * C)`: how many rows a step uses, unless there are more positives.
@@ -300,6 +356,15 @@ impl Optimizer {
 }
 
 impl Margin {
+    /// Centres of an identity, 1 for most losses.
+    #[must_use]
+    pub fn sub_centres(&self) -> usize {
+        match *self {
+            Margin::SubcentreArcface { k, .. } => k,
+            _ => 1,
+        }
+    }
+
     fn validate(&self) -> Result<(), HeadError> {
         let half_turn = std::f64::consts::PI;
         match *self {
@@ -314,6 +379,26 @@ impl Margin {
                 require("margin.m", m, 0.0..=half_turn)?;
                 require("margin.h", h, 0.0..=10.0)?;
                 require("margin.alpha", alpha, 0.0..=1.0)
+            }
+            Margin::Curricularface { m, alpha } => {
+                require("margin.m", m, 0.0..=half_turn)?;
+                require("margin.alpha", alpha, 0.0..=1.0)
+            }
+            Margin::Magface { l_margin, u_margin, l_a, u_a, lambda_g } => {
+                require("margin.l_margin", l_margin, 0.0..=half_turn)?;
+                require("margin.u_margin", u_margin, l_margin..=half_turn)?;
+                require("margin.l_a", l_a, 1e-6..=1e6)?;
+                // They must differ, as the margin is linear in between.
+                require("margin.u_a", u_a, l_a * 1.000_001..=1e7)?;
+                require("margin.lambda_g", lambda_g, 0.0..=1e6)
+            }
+            Margin::Uniface { m, lambda } => {
+                require("margin.m", m, 0.0..=2.0)?;
+                require("margin.lambda", lambda, 0.0..=1e6)
+            }
+            Margin::SubcentreArcface { m, k, .. } => {
+                require("margin.m", m, 0.0..=half_turn)?;
+                require("margin.k", k as f64, 1.0..=16.0)
             }
         }
     }
@@ -357,6 +442,27 @@ fn default_h() -> f64 {
 }
 fn default_alpha() -> f64 {
     0.01
+}
+fn default_l_margin() -> f64 {
+    0.45
+}
+fn default_u_margin() -> f64 {
+    0.8
+}
+fn default_l_a() -> f64 {
+    10.0
+}
+fn default_u_a() -> f64 {
+    110.0
+}
+fn default_lambda_g() -> f64 {
+    35.0
+}
+fn default_lambda() -> f64 {
+    1.0
+}
+fn default_k() -> usize {
+    3
 }
 fn default_seed() -> u64 {
     2048

@@ -28,6 +28,10 @@ pub enum HeadError {
     /// An optimizer that needs a gradient to move a row, with a rule that moves all rows.
     #[error("head.update is dense, which is exact for SGD alone")]
     DenseOptimizer,
+    /// The filter leaves a negative out by its cosine, but with sub-centres it is a class that a
+    /// negative stands for.
+    #[error("head.interclass_filter does not go with the sub-centres of head.margin")]
+    FilteredSubCentres,
     /// The file of the centres is not the one that is needed.
     #[error("{}: {problem}", path.display())]
     CentreFile {
@@ -211,6 +215,11 @@ impl HeadError {
                 "set `update = \"sparse\"`, or `optimizer = { name = \"sgd\" }`".to_owned(),
             ),
             HeadError::Model(error) => error.hint(),
+            HeadError::FilteredSubCentres => Some(
+                "set `interclass_filter = 0`: an image with a wrong label finds a sub-centre of its \
+                 own, which is what both are for"
+                    .to_owned(),
+            ),
             HeadError::CentreFile { .. } => Some(
                 "the folder goes with the newest two checkpoints of its run: `--resume` that run, or \
                  name another folder for the centres"

@@ -6,7 +6,7 @@
 //! number of classes.
 //!
 //! The pieces stand behind traits and know nothing of each other: which rows ([`Sampler`]), what
-//! the positives' cosines become ([`MarginLoss`]), how rows move ([`UpdateRule`]), where they live
+//! cosines become ([`Loss`]), how rows move ([`UpdateRule`]), where they live
 //! ([`CentreStore`]) and what ranks exchange ([`Communicator`]). With `s` the scale, `N` the global
 //! batch and `p` the softmax over the drawn rows of all ranks:
 //!
@@ -57,7 +57,7 @@ pub use config::{
 };
 pub use error::HeadError;
 pub use local_group::LocalMember;
-pub use loss::{Exponentials, Logits, MarginLoss, Target};
+pub use loss::{Loss, Negatives, ParameterStep, SampleLoss, Shaped, Target, TileCosines};
 pub use optim::{
     AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UpdateRule, rule,
 };
@@ -80,8 +80,8 @@ pub struct Head {
 pub struct Parts {
     /// Draws the rows.
     pub sampler: Box<dyn Sampler>,
-    /// Margins the positives.
-    pub loss: Box<dyn MarginLoss>,
+    /// Turns cosines into a loss.
+    pub loss: Box<dyn Loss>,
     /// Moves the rows.
     pub rule: Box<dyn UpdateRule>,
     /// Holds the rows of this rank.
@@ -135,7 +135,7 @@ impl Parts {
         };
         Ok(Parts {
             sampler: Box::new(Pprn::new(config.rows_per_step(), config.seed)),
-            loss: config.margin.loss(),
+            loss: loss::of_config(config),
             rule: rule(config),
             store,
             comm,
@@ -166,7 +166,8 @@ impl Head {
     pub fn with_parts(config: &HeadConfig, parts: Parts) -> Result<Head, HeadError> {
         config.validate()?;
         let range = ClassRange::of_rank(config.classes, parts.comm.rank(), parts.comm.world());
-        assert_eq!(parts.store.n_rows(), range.len(), "the store is not this rank's");
+        let n_centres = range.len() * config.margin.sub_centres();
+        assert_eq!(parts.store.n_rows(), n_centres, "the store is not this rank's");
         let workers = Arc::new(step::workers()?);
         Ok(Head { config: config.clone(), range, parts, saving: None, workers })
     }

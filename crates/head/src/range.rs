@@ -77,6 +77,12 @@ impl ClassRange {
         self.first..self.first + self.len as u64
     }
 
+    /// The range of the centres, of which each class has `k`, side by side.
+    pub(crate) fn of_centres(&self, k: usize) -> ClassRange {
+        let times = k as u64;
+        ClassRange { classes: self.classes * times, first: self.first * times, len: self.len * k }
+    }
+
     /// The row that holds global id `class`, if this rank does.
     #[must_use]
     pub fn row_of(&self, class: u64) -> Option<u32> {

@@ -1,4 +1,4 @@
-//! Softmax over the sampled rows in tiles: the logits of one tile exist at a time.
+//! The negatives of a step in tiles: the cosines of one tile exist at a time.
 
 // T = rows of one tile, S = rows of the step on this rank, G = global batch, D = embedding.
 
@@ -11,7 +11,7 @@ use super::{
     centres::{CentreTile, Centres, Pull, TileGradient},
     config::{HeadConfig, Precision},
     elements::to_f64,
-    loss::{Exponentials, Logits},
+    loss::{Loss, Negatives, TileCosines},
     optim::UpdateRule,
     timings::{Timings, timed},
 };
@@ -23,7 +23,7 @@ const EXPONENT_MAX: f64 = 88.0;
 /// added in order, so that results do not depend on the number of threads.
 const LANES: usize = 32;
 
-/// One step's rows in tiles, and the exponentials that are kept between the two passes.
+/// One step's rows in tiles, and the slopes that are kept between the two passes.
 pub(super) struct TiledSoftmax<'a> {
     lanes: Vec<Lane<'a>>,
     /// `[G, D]` f32, on the device of the centres.
@@ -34,7 +34,7 @@ impl<'a> TiledSoftmax<'a> {
     /// * `rows`: `[S]`, the step's rows on this rank, strictly ascending
     /// * `unit_embeddings_gd`: `[G, D]` f32
     pub fn new(
-        config: &'a HeadConfig,
+        (config, loss): (&'a HeadConfig, &'a dyn Loss),
         centres: Centres<'a>,
         rows: &'a [u32],
         positives: &Positives,
@@ -44,11 +44,15 @@ impl<'a> TiledSoftmax<'a> {
         let device = store.device();
         let unit_embeddings_gd = unit_embeddings_gd.to_device(device);
         let operand_gd = unit_embeddings_gd.to_kind(kind(config));
-        let n_tiles = rows.len().div_ceil(config.tile_rows);
+        // A tile holds all sub-centres of a class or none.
+        let k = config.margin.sub_centres();
+        let tile_rows = (config.tile_rows / k).max(1) * k;
+        let n_tiles = rows.len().div_ceil(tile_rows);
         // Another device works on one tile after the other, on all of its own threads.
         let n_lanes = n_tiles.min(if device == Device::Cpu { LANES } else { 1 });
         let new_lane = |_| Lane {
             config,
+            loss,
             rule,
             tiles: Vec::new(),
             unit_embeddings_gd: unit_embeddings_gd.shallow_clone(),
@@ -58,10 +62,10 @@ impl<'a> TiledSoftmax<'a> {
         };
         let mut lanes: Vec<Lane<'a>> = (0..n_lanes).map(new_lane).collect();
         let n_samples = unit_embeddings_gd.size()[0] as usize;
-        let tile_bytes = config.tile_rows * n_samples * operand_gd.kind().elt_size_in_bytes();
+        let tile_bytes = tile_rows * n_samples * operand_gd.kind().elt_size_in_bytes();
         let n_kept = (config.cache_mib << 20) / tile_bytes.max(1);
-        for (t, rows) in store.tiles(rows, config.tile_rows).into_iter().enumerate() {
-            let tile = new_tile(rows, t * config.tile_rows, positives, t < n_kept);
+        for (t, rows) in store.tiles(rows, tile_rows).into_iter().enumerate() {
+            let tile = new_tile(rows, t * tile_rows, positives, t < n_kept);
             lanes[t * n_lanes / n_tiles].tiles.push(tile);
         }
         TiledSoftmax { lanes, unit_embeddings_gd }
@@ -69,9 +73,10 @@ impl<'a> TiledSoftmax<'a> {
 
     /// Whether exponentials might overflow, so that each sample's largest logit is needed first.
     ///
-    /// `|s * cos| <= s`, so that holds for none of the usual scales: 64 + ln(1e10) < 88.
-    pub fn needs_offsets(config: &HeadConfig) -> bool {
-        config.scale + (config.classes as f64).ln() >= EXPONENT_MAX
+    /// `|s * cos| <= s`, so with most losses it is so for none of the usual scales: 64 + ln(1e10) < 88.
+    pub fn needs_offsets(config: &HeadConfig, loss: &dyn Loss) -> bool {
+        let largest = loss.largest_negative();
+        largest > 0.0 && config.scale * largest + (config.classes as f64).ln() >= EXPONENT_MAX
     }
 
     /// The largest logit of each sample over this rank's rows, `[G]`; minus infinity without rows.
@@ -90,7 +95,7 @@ impl<'a> TiledSoftmax<'a> {
         Ok(largest_g)
     }
 
-    /// First pass: sums of the exponentials over the negatives, and rows weighted by them.
+    /// First pass: what the negatives add to each sample, and rows weighted by their slopes.
     ///
     /// * `offsets_g`: `[G]`, taken off each sample's logits; `None` for 0
     ///
@@ -106,16 +111,15 @@ impl<'a> TiledSoftmax<'a> {
                 lane.offsets_g = Some(offsets_g.shallow_clone());
             }
         }
-        let mut sums_g = vec![0.0; self.unit_embeddings_gd.size()[0] as usize];
-        let mut weighted_rows_gd = self.unit_embeddings_gd.zeros_like();
+        let mut sums = LaneSums::zeros(&self.unit_embeddings_gd);
         let lanes = self.lanes.par_iter_mut().with_max_len(1).map(Lane::forward);
         for lane in lanes.collect::<Result<Vec<_>, _>>()? {
-            for (sum, lane_sum) in sums_g.iter_mut().zip(lane.sums_g) {
-                *sum += lane_sum;
-            }
-            weighted_rows_gd += lane.weighted_rows_gd;
+            add(&mut sums.sums_g, &lane.sums_g);
+            add(&mut sums.parameter_sums_g, &lane.parameter_sums_g);
+            sums.weighted_rows_gd += lane.weighted_rows_gd;
         }
-        Ok(LaneSums { sums_g, weighted_rows_gd: weighted_rows_gd.to_device(Device::Cpu) })
+        sums.weighted_rows_gd = sums.weighted_rows_gd.to_device(Device::Cpu);
+        Ok(sums)
     }
 
     /// Second pass: gradients of the rows, and their update. Returns where the time of both passes
@@ -155,13 +159,13 @@ fn new_tile<'a>(
         first_positive: own.start,
         own: positives.list[own].iter().map(|p| (p.slot - first_slot, p.sample)).collect(),
         keeps,
-        exp_tg: None,
+        slopes_tg: None,
     }
 }
 
 /// Derivatives of the loss by the cosines.
 pub(super) struct Derivatives {
-    /// `[G, 1]` f32, what turns a negative's exponential into its derivative.
+    /// `[G, 1]` f32, what turns a negative's slope into the derivative by its cosine.
     pub factors_g1: Tensor,
     /// `[O]`, that of each positive of this rank.
     pub slopes: Vec<f64>,
@@ -170,7 +174,7 @@ pub(super) struct Derivatives {
 impl Derivatives {
     /// This rank's part of the gradient by the unit embeddings, `[G, D]` f32.
     ///
-    /// * `weighted_rows_gd`: `[G, D]` f32, this rank's unit rows weighted by the exponentials
+    /// * `weighted_rows_gd`: `[G, D]` f32, this rank's unit rows weighted by the negatives' slopes
     pub fn by_unit_embeddings(&self, weighted_rows_gd: &Tensor, positives: &Positives) -> Tensor {
         let samples: Vec<i64> = positives.list.iter().map(|p| p.sample as i64).collect();
         let slopes_o1 = Tensor::from_slice(&self.slopes).to_kind(Kind::Float).unsqueeze(1);
@@ -186,6 +190,7 @@ impl Derivatives {
 /// Tiles, and this lane's handles of the tensors that all lanes read.
 struct Lane<'a> {
     pub config: &'a HeadConfig,
+    pub loss: &'a dyn Loss,
     pub rule: &'a dyn UpdateRule,
     pub tiles: Vec<Tile<'a>>,
     /// `[G, D]` f32, on the device of the centres, as all tensors here.
@@ -204,18 +209,36 @@ struct Tile<'a> {
     pub own: Vec<(usize, usize)>,
     /// Position of the first of them among the positives of the step.
     pub first_positive: usize,
-    /// Whether the exponentials are kept for the pass backwards.
+    /// Whether the slopes are kept for the pass backwards.
     pub keeps: bool,
-    /// `[T, G]`, `exp(logit - offset)`, 0 where no gradient flows to a negative.
-    pub exp_tg: Option<Tensor>,
+    /// `[T, G]`, see [`Negatives::slopes_tg`].
+    pub slopes_tg: Option<Tensor>,
 }
 
 /// What the pass forwards finds in a lane.
 pub(super) struct LaneSums {
-    /// `[G]`, sum of `exp(logit - offset)` over the negatives.
+    /// `[G]`, see [`Negatives::sums_g`].
     pub sums_g: Vec<f64>,
-    /// `[G, D]` f32, the negatives' unit rows weighted by the same.
+    /// `[G]`, see [`Negatives::parameter_sums_g`]; zeros if the loss has no parameter.
+    pub parameter_sums_g: Vec<f64>,
+    /// `[G, D]` f32, the negatives' unit rows weighted by their slopes.
     pub weighted_rows_gd: Tensor,
+}
+
+impl LaneSums {
+    /// * `unit_embeddings_gd`: `[G, D]`, whose shape and device the sum of rows has
+    fn zeros(unit_embeddings_gd: &Tensor) -> LaneSums {
+        let zeros_g = vec![0.0; unit_embeddings_gd.size()[0] as usize];
+        let weighted_rows_gd = unit_embeddings_gd.zeros_like();
+        LaneSums { sums_g: zeros_g.clone(), parameter_sums_g: zeros_g, weighted_rows_gd }
+    }
+}
+
+/// Adds `others`, which may be empty, to `sums`.
+fn add(sums: &mut [f64], others: &[f64]) {
+    for (sum, other) in sums.iter_mut().zip(others) {
+        *sum += other;
+    }
 }
 
 /// The number format of the products.
@@ -233,38 +256,46 @@ impl Lane<'_> {
         let mut buffer_td = self.buffer()?;
         for t in 0..self.tiles.len() {
             let (_, cos_tg) = self.cosines(t, &mut buffer_td)?;
-            let tile_g = to_f64(&cos_tg.clamp(-1.0, 1.0).amax([0i64], false));
-            for (largest, cosine) in largest_g.iter_mut().zip(tile_g) {
-                *largest = largest.max(self.config.scale * cosine);
+            let values_tg = self
+                .shaped(&cos_tg.clamp(-1.0, 1.0))
+                .map_err(HeadError::torch("shape the negatives of a tile"))?;
+            for (largest, value) in largest_g.iter_mut().zip(to_f64(&values_tg.amax([0i64], false)))
+            {
+                *largest = largest.max(self.config.scale * value);
             }
         }
         Ok(largest_g)
     }
 
-    /// Sums of the exponentials, and rows weighted by them.
+    /// The values that the loss puts in the place of cosines.
+    fn shaped(&self, cos_tg: &Tensor) -> Result<Tensor, TchError> {
+        let cos_tg = cos_tg.f_to_kind(Kind::Float)?;
+        Ok(self.loss.shape(&cos_tg)?.map_or(cos_tg, |shaped| shaped.values_tg))
+    }
+
+    /// What the negatives add to each sample, and rows weighted by their slopes.
     pub fn forward(&mut self) -> Result<LaneSums, HeadError> {
-        let mut sums_g = vec![0.0; self.n_samples()];
-        let mut weighted_rows_gd = self.unit_embeddings_gd.zeros_like();
+        let mut sums = LaneSums::zeros(&self.unit_embeddings_gd);
         let mut buffer_td = self.buffer()?;
         for t in 0..self.tiles.len() {
-            let (unit_td, exp_tg, tile_sums_g) = self.exponentials(t, &mut buffer_td)?;
-            for (sum, tile_sum) in sums_g.iter_mut().zip(tile_sums_g) {
-                *sum += tile_sum;
-            }
+            let (unit_td, negatives) = self.negatives(t, &mut buffer_td)?;
+            add(&mut sums.sums_g, &negatives.sums_g);
+            add(&mut sums.parameter_sums_g, &negatives.parameter_sums_g);
+            let slopes_tg = negatives.slopes_tg;
             timed(&mut self.timings.product_ms, || {
-                add_product(&mut weighted_rows_gd, &exp_tg.tr(), &unit_td)
+                add_product(&mut sums.weighted_rows_gd, &slopes_tg.tr(), &unit_td)
             })
             .map_err(HeadError::torch("add up a tile"))?;
             let tile = &mut self.tiles[t];
-            tile.exp_tg = tile.keeps.then_some(exp_tg);
+            tile.slopes_tg = tile.keeps.then_some(slopes_tg);
         }
-        Ok(LaneSums { sums_g, weighted_rows_gd })
+        Ok(sums)
     }
 
     /// Gradients of the rows, tile by tile, each moving its rows at once.
     ///
-    /// * `weighted_gd`: `[G, D]` in the products' format, unit embeddings times what turns an
-    ///   exponential into the derivative of the loss by the cosine
+    /// * `weighted_gd`: `[G, D]` in the products' format, unit embeddings times what turns a
+    ///   negative's slope into the derivative of the loss by its cosine
     /// * `slopes`: that derivative for each of the step's positives
     pub fn backward(
         &mut self,
@@ -275,19 +306,19 @@ impl Lane<'_> {
         let gradient_td = self.buffer()?;
         let mut buffer_td = None;
         for t in 0..self.tiles.len() {
-            let exp_tg = match self.tiles[t].exp_tg.take() {
-                Some(exp_tg) => exp_tg,
+            let slopes_tg = match self.tiles[t].slopes_tg.take() {
+                Some(slopes_tg) => slopes_tg,
                 None => {
                     if buffer_td.is_none() {
                         buffer_td = Some(self.buffer()?);
                     }
                     let buffer_td = buffer_td.as_mut().expect("it was just made");
-                    self.exponentials(t, buffer_td)?.1
+                    self.negatives(t, buffer_td)?.1.slopes_tg
                 }
             };
-            let as_negatives_td = gradient_td.narrow(0, 0, exp_tg.size()[0]);
+            let as_negatives_td = gradient_td.narrow(0, 0, slopes_tg.size()[0]);
             let _ = timed(&mut self.timings.product_ms, || {
-                exp_tg.f_mm_out(&as_negatives_td, weighted_gd)
+                slopes_tg.f_mm_out(&as_negatives_td, weighted_gd)
             })
             .map_err(HeadError::torch("multiply a tile"))?;
             let (rule, tile) = (self.rule, &mut self.tiles[t]);
@@ -301,25 +332,30 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Unit rows `[T, D]` of tile `t`, its exponentials `[T, G]` and their sums `[G]`.
-    fn exponentials(
+    /// Unit rows `[T, D]` of tile `t`, and what the loss makes of their cosines.
+    fn negatives(
         &mut self,
         t: usize,
         buffer_td: &mut Tensor,
-    ) -> Result<(Tensor, Tensor, Vec<f64>), HeadError> {
+    ) -> Result<(Tensor, Negatives), HeadError> {
         let (unit_td, cos_tg) = self.cosines(t, buffer_td)?;
         let tile = &mut self.tiles[t];
-        let logits = Logits {
+        let cosines = TileCosines {
             cos_tg: &cos_tg,
             own: &tile.own,
             offsets_g: self.offsets_g.as_ref(),
             scale: self.config.scale,
             filter: self.config.interclass_filter,
+            rows_of_class: 1,
         };
-        let Exponentials { exp_tg, sums_g } =
-            timed(&mut self.timings.softmax_ms, || tile.rows.exponentials(&logits))
-                .map_err(HeadError::torch("take the exponentials of a tile"))?;
-        Ok((unit_td, exp_tg, sums_g))
+        let negatives = timed(&mut self.timings.softmax_ms, || {
+            if self.loss.shapes_negatives() {
+                self.loss.negatives(&cosines)
+            } else {
+                tile.rows.exponentials(&cosines)
+            }
+        });
+        Ok((unit_td, negatives.map_err(HeadError::torch("take the exponentials of a tile"))?))
     }
 
     /// Unit rows `[T, D]` and cosines `[T, G]` of tile `t`, in the products' number format.

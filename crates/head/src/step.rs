@@ -12,8 +12,10 @@ use super::{
     batch::{GlobalBatch, Positive, Positives},
     centres::Centres,
     comm::Communicator,
-    sampling::{Draw, SampledRows},
-    softmax::{Derivatives, TiledSoftmax},
+    config::HeadConfig,
+    loss::{Loss, ParameterStep, SampleLoss},
+    sampling::{Draw, SampledRows, centres_of},
+    softmax::{Derivatives, LaneSums, TiledSoftmax},
     timings::{Timings, timed},
 };
 
@@ -50,30 +52,38 @@ impl Head {
         step: u64,
         lr: f64,
     ) -> Result<HeadOutput, HeadError> {
-        let (config, range) = (&self.config, self.range);
+        let (config, range, k) = (&self.config, self.range, self.config.margin.sub_centres());
         let Parts { sampler, loss, rule, store, comm } = &mut self.parts;
         let mut timings = Timings::default();
         let batch = timed(&mut timings.communication_ms, || {
             GlobalBatch::collect(embeddings_bd, labels, step, config, comm.as_mut())
         })?;
-        loss.prepare(&batch.lengths());
-        let rows = timed(&mut timings.sample_ms, || {
+        let lengths_g = batch.lengths();
+        loss.see_lengths(&lengths_g);
+        let classes = timed(&mut timings.sample_ms, || {
             sampler.draw(&Draw { step, positives: &batch.classes(), range })
         });
-        let sampled = SampledRows::check(rows, range.len(), step)?;
-        let rows = sampled.as_slice();
+        let classes = SampledRows::check(classes, range.len(), step)?;
+        let rows = classes.centres(k);
         if let Some(saving) = &mut self.saving
-            && saving.before_step(rows, store.as_ref())?
+            && saving.before_step(&rows, store.as_ref())?
         {
             self.saving = None;
         }
-        store.prepare(rows)?;
+        store.prepare(&rows)?;
         let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
         let positives = timed(&mut timings.gather_ms, || {
-            Positives::find(&batch, &range, &sampled, step, loss.as_ref(), &mut centres)
+            Positives::find(&batch, &range, (&classes, k), step, &mut centres)
         })?;
-        let mut tiles = TiledSoftmax::new(config, centres, rows, &positives, &batch.unit_gd);
-        let offsets_g = if TiledSoftmax::needs_offsets(config) {
+        if loss.wants_cosines() {
+            let cosines_g = timed(&mut timings.communication_ms, || {
+                cosines_of_all(&positives, lengths_g.len(), step, comm.as_mut())
+            })?;
+            loss.see_cosines(&cosines_g);
+        }
+        let mut tiles =
+            TiledSoftmax::new((config, loss.as_ref()), centres, &rows, &positives, &batch.unit_gd);
+        let offsets_g = if TiledSoftmax::needs_offsets(config, loss.as_ref()) {
             let mut largest_g = tiles.largest_logits()?;
             comm.all_reduce_max(&mut largest_g).map_err(HeadError::comm(step, "logits"))?;
             Some(largest_g)
@@ -83,68 +93,93 @@ impl Head {
         let negatives = tiles.forward(offsets_g.as_deref())?;
 
         let of_rank = OfRank {
-            sums_g: &negatives.sums_g,
+            negatives: &negatives,
             positives: &positives,
             offsets_g: offsets_g.as_deref(),
-            scale: config.scale,
-            n_rows: rows.len(),
-            classes: config.log_q.then_some(config.classes),
+            lengths_g: &lengths_g,
+            n_classes: classes.as_slice().len(),
         };
         let forward = timed(&mut timings.communication_ms, || {
-            Forward::collect(&of_rank, step, comm.as_mut())
+            Forward::collect(&of_rank, (config, loss.as_ref()), step, comm.as_mut())
         })?;
-        let derivatives = forward.derivatives(&positives, config.scale);
+        let derivatives = forward.derivatives(&positives, loss.as_ref(), config.scale);
         let parts_gd = derivatives.by_unit_embeddings(&negatives.weighted_rows_gd, &positives);
         let grad_unit_bd = timed(&mut timings.communication_ms, || {
             comm.reduce_scatter_rows(&parts_gd, &batch.rows_of_rank)
                 .map_err(HeadError::comm(step, "gradients"))
         })?;
+        let mut grad_bd = batch.before_normalisation(&grad_unit_bd);
+        if loss.moves_lengths() {
+            let own = batch.own.clone().map(|sample| (sample, lengths_g[sample]));
+            let by_length_b = forward.by_lengths(own, loss.as_ref(), config.scale);
+            grad_bd = batch.add_by_length(&grad_bd, &by_length_b);
+        }
 
         let mut tile_timings = tiles.backward(&derivatives, lr)?;
         tile_timings /= rayon::current_num_threads() as f64;
         timings += tile_timings;
+        if loss.has_parameter() {
+            loss.move_parameter(&forward.parameter_step(config, lr));
+        }
         rule.finish_step(lr);
         if store.wants_prefetch() {
-            store.prefetch(&sampler.likely(step + 1, range));
+            store.prefetch(&centres_of(&sampler.likely(step + 1, range), k));
         }
+        let rows_sampled = rows.len();
         if rule.must_catch_up() {
             self.catch_up()?;
         }
         Ok(HeadOutput {
             loss: forward.loss,
-            grad_embeddings_bd: batch
-                .before_normalisation(&grad_unit_bd)
-                .to_device(embeddings_bd.device()),
+            grad_embeddings_bd: grad_bd.to_device(embeddings_bd.device()),
             mean_positive_cosine: forward.mean_positive_cosine,
-            rows_sampled: rows.len(),
+            rows_sampled,
             timings,
         })
     }
 }
 
-/// What one rank knows of the softmax of every sample.
+/// The cosine of every sample with its own centre, `[G]`, in `[-1, 1]`.
+fn cosines_of_all(
+    positives: &Positives,
+    n_samples: usize,
+    step: u64,
+    comm: &mut dyn Communicator,
+) -> Result<Vec<f64>, HeadError> {
+    // Each positive is on one rank; the others add 0.
+    let mut cosines_g = vec![0.0; n_samples];
+    for positive in &positives.list {
+        cosines_g[positive.sample] = positive.cosine.clamp(-1.0, 1.0);
+    }
+    comm.all_reduce_sum(&mut cosines_g).map_err(HeadError::comm(step, "cosines"))?;
+    Ok(cosines_g)
+}
+
+/// What one rank knows of every sample.
 struct OfRank<'a> {
-    /// `[G]`, sum of `exp(logit - offset)` over this rank's negatives.
-    pub sums_g: &'a [f64],
-    pub positives: &'a Positives,
+    negatives: &'a LaneSums,
+    positives: &'a Positives,
     /// `[G]`; `None` for 0.
-    pub offsets_g: Option<&'a [f64]>,
-    pub scale: f64,
-    /// Rows drawn on this rank.
-    pub n_rows: usize,
-    /// Number of classes, if the negatives' sum is to stand for all of them.
-    pub classes: Option<u64>,
+    offsets_g: Option<&'a [f64]>,
+    /// `[G]`, lengths of the embeddings.
+    lengths_g: &'a [f64],
+    /// Classes drawn on this rank.
+    n_classes: usize,
 }
 
 /// What every rank knows of every sample after they were joined.
 struct Forward {
-    softmax_g: Vec<SampleSoftmax>,
+    samples_g: Vec<SampleLoss>,
+    /// `[G]`, cosines of the samples with their own centres, in `[-1, 1]`.
+    cosines_g: Vec<f64>,
+    /// Sum of the negatives' slopes over all samples, for a parameter of the loss.
+    parameter_sum: f64,
     /// What each negative counts for.
     weight: f64,
     /// Mean over the global batch.
-    pub loss: f64,
+    loss: f64,
     /// The same of the positives' cosines.
-    pub mean_positive_cosine: f64,
+    mean_positive_cosine: f64,
 }
 
 impl Forward {
@@ -154,50 +189,89 @@ impl Forward {
     ///
     /// [`HeadError::Comm`] if that fails, [`HeadError::LossNotFinite`] on every rank.
     fn collect(
-        parts: &OfRank<'_>,
+        rank: &OfRank<'_>,
+        (config, loss): (&HeadConfig, &dyn Loss),
         step: u64,
         comm: &mut dyn Communicator,
     ) -> Result<Forward, HeadError> {
         // Each positive is on one rank; the others add 0.
-        let n_samples = parts.sums_g.len();
-        let mut joined = [parts.sums_g, &vec![0.0; 2 * n_samples], &[parts.n_rows as f64]].concat();
-        for positive in &parts.positives.list {
-            let offset = parts.offsets_g.map_or(0.0, |offsets_g| offsets_g[positive.sample]);
-            joined[n_samples + positive.sample] = parts.scale * positive.target.value - offset;
+        let n_samples = rank.lengths_g.len();
+        let parameter_sum = rank.negatives.parameter_sums_g.iter().sum::<f64>();
+        let numbers = [rank.n_classes as f64, parameter_sum];
+        let mut joined = [&rank.negatives.sums_g[..], &vec![0.0; 2 * n_samples], &numbers].concat();
+        for positive in &rank.positives.list {
+            let offset = rank.offsets_g.map_or(0.0, |offsets_g| offsets_g[positive.sample]);
+            let logit = config.scale * positive.target(loss).value;
+            joined[n_samples + positive.sample] = logit - offset;
             joined[2 * n_samples + positive.sample] = positive.cosine;
         }
         comm.all_reduce_sum(&mut joined).map_err(HeadError::comm(step, "softmax sums"))?;
         let (sums_g, rest) = joined.split_at(n_samples);
         let (logits_g, rest) = rest.split_at(n_samples);
-        let (cosines_g, n_drawn) = rest.split_at(n_samples);
-        let weight = parts.classes.map_or(1.0, |classes| weight(classes, n_drawn[0]));
-        let softmax_g: Vec<SampleSoftmax> = sums_g
+        let (cosines_g, numbers) = rest.split_at(n_samples);
+        let weight = if config.log_q { weight(config.classes, numbers[0]) } else { 1.0 };
+        let samples_g: Vec<SampleLoss> = sums_g
             .iter()
             .zip(logits_g)
-            .map(|(&sum, &logit)| SampleSoftmax::new(sum * weight, logit))
+            .map(|(&sum, &logit)| loss.combine(sum * weight, logit))
             .collect();
-        let loss = softmax_g.iter().map(|sample| sample.loss).sum::<f64>() / n_samples as f64;
+        let mut total = samples_g.iter().map(|sample| sample.loss).sum::<f64>();
+        if loss.moves_lengths() {
+            total +=
+                rank.lengths_g.iter().map(|&length| loss.length_penalty(length).0).sum::<f64>();
+        }
+        let loss = total / n_samples as f64;
         if !loss.is_finite() {
             return Err(HeadError::LossNotFinite { step, loss });
         }
         let mean_positive_cosine = cosines_g.iter().sum::<f64>() / n_samples as f64;
-        Ok(Forward { softmax_g, weight, loss, mean_positive_cosine })
+        let cosines_g = cosines_g.iter().map(|cosine| cosine.clamp(-1.0, 1.0)).collect();
+        let parameter_sum = numbers[1];
+        Ok(Forward { samples_g, cosines_g, parameter_sum, weight, loss, mean_positive_cosine })
     }
 
-    /// Derivatives by the cosines of this rank: `s / N * p` by a negative's, `s / N * (p - 1)` by a
-    /// positive's margined one.
-    fn derivatives(&self, positives: &Positives, scale: f64) -> Derivatives {
-        let per_cosine = scale / self.softmax_g.len() as f64;
-        let factors_g: Vec<f64> = self
-            .softmax_g
-            .iter()
-            .map(|sample| per_cosine * self.weight * sample.inverse_sum())
-            .collect();
-        let slope =
-            |p: &Positive| -per_cosine * self.softmax_g[p.sample].p_negatives * p.target.slope;
+    /// Derivatives by the cosines of this rank, with a softmax `s / N * p` by a negative's and
+    /// `s / N * (p - 1)` by a positive's margined one.
+    fn derivatives(&self, positives: &Positives, loss: &dyn Loss, scale: f64) -> Derivatives {
+        let per_cosine = scale / self.samples_g.len() as f64;
+        let factor = |sample: &SampleLoss| per_cosine * self.weight * sample.by_negatives;
+        let factors_g: Vec<f64> = self.samples_g.iter().map(factor).collect();
+        let slope = |positive: &Positive| {
+            let by_positive = self.samples_g[positive.sample].by_positive;
+            per_cosine * by_positive * positive.target(loss).slope
+        };
         Derivatives {
             factors_g1: Tensor::from_slice(&factors_g).to_kind(Kind::Float).unsqueeze(1),
             slopes: positives.list.iter().map(slope).collect(),
+        }
+    }
+
+    /// Derivatives by the lengths of some embeddings.
+    fn by_lengths(
+        &self,
+        samples: impl Iterator<Item = (usize, f64)>,
+        loss: &dyn Loss,
+        scale: f64,
+    ) -> Vec<f64> {
+        let per_sample = 1.0 / self.samples_g.len() as f64;
+        let by_length = |(sample, length): (usize, f64)| {
+            let target = loss.target(sample, self.cosines_g[sample]);
+            let by_logit = self.samples_g[sample].by_positive;
+            let (_, by_penalty) = loss.length_penalty(length);
+            per_sample * (scale * by_logit * target.by_length + by_penalty)
+        };
+        samples.map(by_length).collect()
+    }
+
+    fn parameter_step(&self, config: &HeadConfig, lr: f64) -> ParameterStep {
+        let n_samples = self.samples_g.len() as f64;
+        let by_positives = self.samples_g.iter().map(|sample| sample.by_positive).sum::<f64>();
+        ParameterStep {
+            by_positives: by_positives / n_samples,
+            by_negatives: self.weight * self.parameter_sum / n_samples,
+            lr,
+            momentum: config.momentum,
+            weight_decay: config.weight_decay,
         }
     }
 }
@@ -206,46 +280,6 @@ impl Forward {
 /// `classes - 1`, its own class being among the drawn ones.
 fn weight(classes: u64, n_drawn: f64) -> f64 {
     if n_drawn > 1.0 { (classes as f64 - 1.0) / (n_drawn - 1.0) } else { 1.0 }
-}
-
-/// The least probability whose logarithm is taken, as in `arcface_torch`: no sample loses more than
-/// 69.08.
-const PROBABILITY_LEAST: f64 = 1e-30;
-
-/// One sample's softmax: the negatives' sum is taken over all ranks, the positive's logit is known
-/// exactly.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct SampleSoftmax {
-    /// `ln sum exp(logit - offset)` over all classes of the step, the positive's included.
-    log_sum: f64,
-    /// Probability of all negatives together: `1 - p_y`, without cancellation where `p_y` nears 1.
-    pub p_negatives: f64,
-    /// `-ln max(p_y, 1e-30)`.
-    pub loss: f64,
-}
-
-impl SampleSoftmax {
-    /// * `negatives`: `sum exp(logit - offset)` over the negatives, 0 or more
-    /// * `logit`: the positive's, less the same offset
-    fn new(negatives: f64, logit: f64) -> SampleSoftmax {
-        let log_negatives = negatives.ln();
-        // ln((e^n + e^l) / e^l) = ln(1 + e^(n - l)), which keeps its digits where it is near 0.
-        let lead = log_negatives - logit;
-        let loss = lead.max(0.0) + (-lead.abs()).exp().ln_1p();
-        let loss_max = -PROBABILITY_LEAST.ln();
-        let log_sum = logit + loss;
-        SampleSoftmax {
-            log_sum,
-            p_negatives: (log_negatives - log_sum).exp(),
-            // Not `min`, which would hide a NaN.
-            loss: if loss > loss_max { loss_max } else { loss },
-        }
-    }
-
-    /// `1 / sum exp(logit - offset)`: what turns a negative's exponential into its probability.
-    fn inverse_sum(&self) -> f64 {
-        (-self.log_sum).exp()
-    }
 }
 
 /// As many threads as libtorch would use for one operation, each of which runs libtorch's operations
@@ -270,44 +304,4 @@ pub(super) fn workers() -> Result<ThreadPool, HeadError> {
     // The call above also changed the number that threads started later take over.
     tch::set_num_threads(n_threads);
     Ok(pool)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(softmax: SampleSoftmax, loss: f64, p_negatives: f64) {
-        assert!((softmax.loss - loss).abs() <= 1e-12 * loss.max(1e-300), "{softmax:?}");
-        let bound = 1e-12 * p_negatives;
-        assert!((softmax.p_negatives - p_negatives).abs() <= bound, "{softmax:?}");
-    }
-
-    #[test]
-    fn equal_parts_share_the_probability() {
-        let softmax = SampleSoftmax::new(3.0, 0.0);
-        check(softmax, 4f64.ln(), 0.75);
-        assert!((softmax.inverse_sum() - 0.25).abs() < 1e-15);
-    }
-
-    #[test]
-    fn a_sure_sample_keeps_its_last_digits() {
-        // 1 - p = 1e-20 is far below what 1 - p can express in f64, let alone f32.
-        check(SampleSoftmax::new(1.0, 20.0 * 10f64.ln()), 1e-20, 1e-20);
-    }
-
-    #[test]
-    fn a_hopeless_sample_loses_what_the_least_probability_allows() {
-        check(SampleSoftmax::new(1.0, -100.0), 30.0 * 10f64.ln(), 1.0);
-    }
-
-    #[test]
-    fn a_sample_without_negatives_loses_nothing() {
-        check(SampleSoftmax::new(0.0, 5.0), 0.0, 0.0);
-    }
-
-    #[test]
-    fn a_sum_that_is_not_a_number_shows_in_the_loss() {
-        assert!(!SampleSoftmax::new(f64::NAN, 0.0).loss.is_finite());
-    }
 }

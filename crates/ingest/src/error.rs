@@ -6,24 +6,21 @@ use std::{
 };
 
 use pfc_binpack::PackError as BinError;
-use pfc_durable::DurableError;
+use pfc_durable::{DurableError, FolderError};
 use pfc_recordio::RecordError;
 use pfc_shard::{ImageSize, ShardError, decode::DecodeError};
 
 use crate::{
     clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError,
-    source::InputError,
+    source::InputError, units,
 };
 
 /// An input that cannot be read or an output that cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// The folder to write holds something already.
-    #[error("{}: already exists and is not empty", path.display())]
-    OutputExists {
-        /// The folder.
-        path: PathBuf,
-    },
+    /// The folder to write is in use, holds something, or lies in the input.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The file to write is there already.
     #[error("{}: already exists", path.display())]
     FileExists {
@@ -71,14 +68,14 @@ pub enum IngestError {
     DatasetExists {
         /// The folder.
         path: PathBuf,
+        /// Whether the command can replace it.
+        may_force: bool,
     },
-    /// The output lies in the input, or the other way round.
-    #[error("{}: lies inside {}, the folder to be read", out.display(), raw.display())]
-    OutputInsideInput {
-        /// The folder to write.
-        out: PathBuf,
-        /// The folder to read.
-        raw: PathBuf,
+    /// The data set to be replaced has decisions, which nothing could bring back.
+    #[error("{}: holds decisions about the data set that is to be replaced", path.display())]
+    DecisionsKept {
+        /// Their folder.
+        path: PathBuf,
     },
     /// The input is not there.
     #[error("{}: there is no such folder", path.display())]
@@ -158,6 +155,15 @@ pub enum IngestError {
     /// A data set without rows.
     #[error("the data set holds no images")]
     NothingToMeasure,
+    /// No threads are to be had.
+    #[error("cannot start {}", if *n == 0 { "a thread per core".into() } else { units::of(*n as u64, "thread") })]
+    Threads {
+        /// Threads asked for; 0 for one per core.
+        n: usize,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The user stopped it.
     #[error("interrupted after {done} of {total} images")]
     Interrupted {
@@ -228,9 +234,7 @@ impl IngestError {
     pub fn hint(&self) -> Option<String> {
         use IngestError::*;
         let hint = match self {
-            OutputExists { path } => {
-                format!("choose another folder, or remove {} first", path.display())
-            }
+            Folder(source) => return source.hint(),
             FileExists { path } => {
                 format!("choose another name, or give --force to replace {}", path.display())
             }
@@ -250,11 +254,19 @@ impl IngestError {
             NoSuchRows { n_rows, .. } => {
                 format!("rows run from 0 to {}", n_rows.saturating_sub(1))
             }
-            DatasetExists { path } => format!(
+            DatasetExists { path, may_force: true } => format!(
                 "choose another folder, or give --force to replace {} once the new one is complete",
                 path.display()
             ),
-            OutputInsideInput { .. } => "choose a folder outside the input".into(),
+            DatasetExists { path, may_force: false } => {
+                format!("choose another folder, or remove {} first", path.display())
+            }
+            DecisionsKept { path } => format!(
+                "apply them with `pfc-ingest compact`, pack into another folder, or move {} to \
+                 another place if they are not wanted any more: they are about the rows of the old \
+                 data set alone",
+                path.display()
+            ),
             NoSuchFolder { .. } => "is the path right?".into(),
             NotAFolder { .. } => {
                 "give a folder with one sub-folder of images per identity, as in faces/NAME/1.jpg, \
@@ -280,6 +292,12 @@ impl IngestError {
             NoRecords { .. } => "the file is empty, or its .idx is: is the copy complete?".into(),
             NothingUsable { example, .. } => format!("the first one: {example}"),
             BadRow { source, .. } => return source.hint(),
+            Threads { .. } => {
+                "this user or container may not start so many: give a smaller number with --threads \
+                 where the command has that option, or raise the limit (`ulimit -u`, or that of the \
+                 container)"
+                    .into()
+            }
             NothingToMeasure => "a measurement needs some".into(),
             Interrupted { .. } => {
                 "run the same command again; nothing half-written was left behind".into()

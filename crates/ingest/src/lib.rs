@@ -80,19 +80,22 @@ pub fn main() -> ExitCode {
 /// [`Outcome::Findings`] instead.
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let quiet = cli.verbosity.is_quiet();
+    let on_all_cores = |run: &(dyn Fn() -> anyhow::Result<Outcome> + Sync)| {
+        threads::Threads::default().pool()?.install(run)
+    };
     match cli.command {
         Command::Synth(args) => synth::run(&args, quiet),
         Command::Pack(args) => pack::run(&args, quiet),
         Command::Align(args) => align::run(&args, quiet),
         Command::Merge(args) => merge::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),
-        Command::Inspect(args) => inspect::run(&args),
+        Command::Inspect(args) => on_all_cores(&|| inspect::run(&args)),
         Command::Clean(args) => clean::run(&args, quiet),
-        Command::Decisions(args) => decisions::run(&args),
-        Command::Compact(args) => compact::run(&args, quiet),
-        Command::Report(args) => report::run(&args),
-        Command::Review(args) => review::run(&args),
-        Command::Show(args) => show::run(&args),
+        Command::Decisions(args) => on_all_cores(&|| decisions::run(&args)),
+        Command::Compact(args) => on_all_cores(&|| compact::run(&args, quiet)),
+        Command::Report(args) => on_all_cores(&|| report::run(&args)),
+        Command::Review(args) => on_all_cores(&|| review::run(&args)),
+        Command::Show(args) => on_all_cores(&|| show::run(&args)),
         Command::Bench(args) => bench::run(&args, quiet),
         Command::Export(args) => export::run(&args, quiet),
         Command::Completions(args) => {

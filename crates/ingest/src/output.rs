@@ -1,73 +1,79 @@
-//! The folder that a command makes.
+//! The folders and files that commands make.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use pfc_durable::AtomicDir;
+use pfc_durable::{Access, AtomicDir, OwnedDir, check_apart, sweep};
 
 use crate::IngestError;
 
-/// Checks that `out` is missing or an empty folder; before any work, since otherwise only the last
-/// step would fail.
+/// Claims the folder `out` for this process, requires that it is absent or empty and apart from all
+/// that is read, and makes a folder that is called `out` once committed. What a killed command left
+/// for the same `out` is removed.
 ///
 /// # Errors
 ///
-/// [`IngestError::OutputExists`].
-pub fn check_free(out: &Path) -> Result<(), IngestError> {
-    let is_free = match fs::read_dir(out) {
-        Ok(mut entries) => entries.next().is_none(),
-        // A link that leads nowhere is something.
-        Err(_) => fs::symlink_metadata(out).is_err(),
-    };
-    if is_free { Ok(()) } else { Err(IngestError::OutputExists { path: out.to_path_buf() }) }
+/// [`IngestError::Folder`].
+pub fn begin(inputs: &[&Path], out: &Path) -> Result<AtomicDir, IngestError> {
+    Ok(claim(inputs, out)?.begin()?)
 }
 
-/// A folder to fill, which is called `out` once committed; the folders above are made.
+/// As [`begin`], but without a folder so far.
 ///
 /// # Errors
 ///
-/// [`IngestError`] if they cannot be made or written to.
-pub fn begin(out: &Path) -> Result<AtomicDir, IngestError> {
-    make_parent(out)?;
-    Ok(AtomicDir::create(out)?)
+/// [`IngestError::Folder`].
+pub fn claim(inputs: &[&Path], out: &Path) -> Result<OwnedDir, IngestError> {
+    inputs.iter().try_for_each(|input| check_apart(input, out))?;
+    let owned = OwnedDir::claim(out, Access::Alone)?;
+    owned.check_free()?;
+    Ok(owned)
 }
 
-/// Makes the folders above `out`.
+/// Requires that the file `out` is absent, or may be replaced, and removes what killed commands left
+/// of it.
 ///
 /// # Errors
 ///
-/// [`IngestError`] if they cannot be made.
-pub fn make_parent(out: &Path) -> Result<(), IngestError> {
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(pfc_durable::create_dir_all(parent)?)
+/// [`IngestError::FileExists`], or [`IngestError::Durable`] if something cannot be removed.
+pub fn check_file(out: &Path, force: bool) -> Result<(), IngestError> {
+    if out.exists() && !force {
+        return Err(IngestError::FileExists { path: out.to_path_buf() });
+    }
+    Ok(sweep(out)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn only_nothing_and_an_empty_folder_are_free() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        assert!(check_free(&path("missing")).is_ok());
         fs::create_dir_all(path("full/empty")).unwrap();
         fs::write(path("file"), "").unwrap();
-        assert!(check_free(&path("full/empty")).is_ok());
+        for free in ["missing", "full/empty", "a/b/out"] {
+            claim(&[], &path(free)).unwrap();
+        }
         for taken in ["full", "file"] {
-            assert!(matches!(check_free(&path(taken)), Err(IngestError::OutputExists { .. })));
+            let error = claim(&[], &path(taken)).unwrap_err();
+            assert!(error.to_string().ends_with("already exists and is not empty"), "{error}");
         }
-        #[cfg(unix)]
-        {
-            std::os::unix::fs::symlink(path("missing"), path("link")).unwrap();
-            assert!(check_free(&path("link")).is_err());
-        }
+        assert!(claim(&[&path("full")], &path("full/empty")).is_err());
+        assert!(!path("a").exists());
     }
 
     #[test]
-    fn the_folders_above_are_made() {
+    fn a_file_is_replaced_only_by_force() {
         let dir = tempfile::tempdir().unwrap();
-        let out = dir.path().join("a/b/out");
-        begin(&out).unwrap().commit().unwrap();
-        assert!(out.is_dir());
+        let path = dir.path().join("a.png");
+        check_file(&path, false).unwrap();
+        fs::write(&path, "").unwrap();
+        fs::write(dir.path().join(".a.png.abcdef.tmp"), "").unwrap();
+        assert!(matches!(check_file(&path, false), Err(IngestError::FileExists { .. })));
+        check_file(&path, true).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

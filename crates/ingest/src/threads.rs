@@ -4,25 +4,30 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::IngestError;
 
+/// Threads at most: more than any machine has cores for.
+const THREADS_MAX: u64 = 1024;
+
 /// The `--threads` option.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct Threads {
-    /// Threads to work with; 0 takes one per core
+    /// Threads to work with, 1024 at most; 0 takes one per core
     ///
     /// The result does not depend on it.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(0..=THREADS_MAX))]
+    threads: u64,
 }
 
 impl Threads {
-    /// A pool of that many.
+    /// A pool of that many. Whoever uses rayon does so on such a pool: the one that rayon makes by
+    /// itself panics where no threads are to be had.
     ///
     /// # Errors
     ///
-    /// [`IngestError::Io`] if the system grants no more threads.
+    /// [`IngestError::Threads`] if the system grants no more threads.
     pub fn pool(self) -> Result<ThreadPool, IngestError> {
-        ThreadPoolBuilder::new().num_threads(self.threads).build().map_err(|e| {
-            IngestError::at("start threads", "pfc-ingest".as_ref())(std::io::Error::other(e))
-        })
+        let n = self.threads as usize;
+        let pool = ThreadPoolBuilder::new().num_threads(n).build();
+        pool.map_err(|e| IngestError::Threads { n, source: std::io::Error::other(e) })
     }
 }

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_durable::AtomicDir;
+use pfc_durable::{Access, AtomicDir, OwnedDir};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use xxhash_rust::xxh3::Xxh3;
@@ -108,14 +108,16 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`ModelError::NotACheckpoint`] for another ending, [`ModelError::Durable`] if the parent
-    /// folder is missing or not writable.
+    /// [`ModelError::NotACheckpoint`] for another ending, [`ModelError::Folder`] if there is something
+    /// of that name, another process writes it, or the parent folder is not writable.
     pub fn create(path: &Path) -> Result<Writer, ModelError> {
         if path.extension().is_none_or(|extension| extension != "ckpt") {
             let reason = "its name does not end in `.ckpt`".to_owned();
             return Err(ModelError::NotACheckpoint { path: path.to_path_buf(), reason });
         }
-        let dir = AtomicDir::create(path)?;
+        let owned = OwnedDir::claim(path, Access::Alone)?;
+        owned.check_free()?;
+        let dir = owned.begin()?;
         Ok(Writer { dir, path: path.to_path_buf(), files: Vec::new() })
     }
 

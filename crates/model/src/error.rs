@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use pfc_durable::DurableError;
+use pfc_durable::{DurableError, FolderError};
 use pfc_onnx::OnnxError;
 use pfc_torchfile::TorchFileError;
 
@@ -43,6 +43,9 @@ pub enum ModelError {
     /// A file or folder could not be written whole.
     #[error(transparent)]
     Durable(#[from] DurableError),
+    /// The folder of a checkpoint may not be written.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The folder is no checkpoint.
     #[error("{}: not a checkpoint: {reason}", path.display())]
     NotACheckpoint {
@@ -248,6 +251,7 @@ impl ModelError {
             }
             ModelError::Onnx(error) => error.hint(),
             ModelError::Durable(error) => error.hint(),
+            ModelError::Folder(error) => error.hint(),
             _ => None,
         }
     }

@@ -46,7 +46,13 @@ impl Vit {
         // The remainder at the right and the bottom is not seen.
         let tokens = (IMAGE_SIZE / patch) * (IMAGE_SIZE / patch);
         let pos_embed = state.parameter("pos_embed".to_owned(), &[1, tokens, dim], NARROW);
-        let mask_token = state.parameter("mask_token".to_owned(), &[1, 1, dim], NARROW);
+        // Without masking nothing uses it. The reference has it all the same, so that its state dicts
+        // hold the key; a trainable parameter without a gradient would hold up the gradient reducer.
+        let key = "mask_token".to_owned();
+        let mask_token = match shape.mask > 0.0 {
+            true => state.parameter(key, &[1, 1, dim], NARROW),
+            false => state.buffer(key, &[1, 1, dim], NARROW),
+        };
         let conv =
             ConvShape { kernel: patch, stride: patch, padding: 0, ..ConvShape::one(3, dim, 1) };
         let patch_embed = Conv2d::with_bias(state, "patch_embed.proj", conv);

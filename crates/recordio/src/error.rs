@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use pfc_durable::DurableError;
+use pfc_durable::{DurableError, FolderError};
 
 use crate::{LABEL_EXACT_MAX, frame};
 
@@ -248,12 +248,9 @@ pub enum RecordError {
         /// What it would become.
         stored: u64,
     },
-    /// The folder to be written holds something.
-    #[error("{}: exists and is not empty", dir.display())]
-    AlreadyExists {
-        /// The folder.
-        dir: PathBuf,
-    },
+    /// The folder may not be written.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// An earlier write failed part-way, so the file cannot be finished.
     #[error("{}: cannot be finished: an earlier write to it failed", path.display())]
     Unfinished {
@@ -326,9 +323,7 @@ impl RecordError {
             LabelOrder { .. } => "with identity records all images of a class must follow each \
                                   other, classes ascending: sort by class"
                 .into(),
-            AlreadyExists { dir } => {
-                format!("choose another folder, or remove {} first", dir.display())
-            }
+            Folder(source) => return source.hint(),
             TooManyRecords { .. } | Unfinished { .. } | Io { .. } => return None,
             Durable(source) => return source.hint(),
         };

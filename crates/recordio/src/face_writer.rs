@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use pfc_durable::AtomicDir;
+
 use crate::{Header, Property, RecordError, RecordWriter};
 
 /// The second label of an image in a file with identity records: the face is aligned.
@@ -48,19 +50,36 @@ pub struct FaceWriter {
 }
 
 impl FaceWriter {
-    /// Starts the folder `dir`, whose parent must exist, for images of one size in pixels.
+    /// Starts the folder `dir`, which must be absent or empty, for images of one size in pixels.
     ///
     /// # Errors
     ///
-    /// [`RecordError::AlreadyExists`], or [`RecordError::Durable`].
+    /// As [`RecordWriter::create`].
     pub fn create(
         dir: &Path,
         style: Style,
         height: u32,
         width: u32,
     ) -> Result<FaceWriter, RecordError> {
-        Ok(FaceWriter {
-            writer: RecordWriter::create(dir)?,
+        Ok(FaceWriter::new(RecordWriter::create(dir)?, style, [height, width]))
+    }
+
+    /// Starts to fill a folder that was begun for it, with images of `[height, width]` pixels.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Durable`].
+    pub fn fill(
+        folder: AtomicDir,
+        style: Style,
+        size: [u32; 2],
+    ) -> Result<FaceWriter, RecordError> {
+        Ok(FaceWriter::new(RecordWriter::fill(folder)?, style, size))
+    }
+
+    fn new(writer: RecordWriter, style: Style, [height, width]: [u32; 2]) -> FaceWriter {
+        FaceWriter {
+            writer,
             style,
             height,
             width,
@@ -68,7 +87,7 @@ impl FaceWriter {
             starts: Vec::new(),
             last_label: None,
             label_max: None,
-        })
+        }
     }
 
     /// Appends an encoded image of a class; returns its key. The image's bytes are stored as is.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_durable::{AtomicDir, DurableError};
+use pfc_durable::{Access, AtomicDir, DurableError, OwnedDir};
 
 use crate::{
     Header, MAGIC, PAYLOAD_BYTES_MAX, Property, RecordError,
@@ -30,16 +30,25 @@ pub struct RecordWriter {
 }
 
 impl RecordWriter {
-    /// Starts the folder `dir`, whose parent must exist.
+    /// Starts the folder `dir`, which must be absent or empty.
     ///
     /// # Errors
     ///
-    /// [`RecordError::AlreadyExists`] if there is something in `dir`; [`RecordError::Durable`].
+    /// [`RecordError::Folder`] if there is something in `dir` or another process writes it;
+    /// [`RecordError::Durable`].
     pub fn create(dir: &Path) -> Result<RecordWriter, RecordError> {
-        if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) || dir.is_file() {
-            return Err(RecordError::AlreadyExists { dir: dir.to_path_buf() });
-        }
-        let folder = AtomicDir::create(dir)?;
+        let owned = OwnedDir::claim(dir, Access::Alone)?;
+        owned.check_free()?;
+        RecordWriter::fill(owned.begin()?)
+    }
+
+    /// Starts to fill a folder that was begun for it.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Durable`].
+    pub fn fill(folder: AtomicDir) -> Result<RecordWriter, RecordError> {
+        let dir = folder.target().path().to_path_buf();
         let create = |name: &str| {
             let file = File::create(folder.path().join(name));
             let file = file.map_err(DurableError::at("create", &dir.join(name)))?;
@@ -208,7 +217,7 @@ mod tests {
         fs::write(dir.path().join("keep"), "").unwrap();
         for taken in [dir.path().to_path_buf(), dir.path().join("keep")] {
             let error = RecordWriter::create(&taken).unwrap_err();
-            assert!(matches!(error, RecordError::AlreadyExists { .. }), "{error}");
+            assert!(matches!(error, RecordError::Folder(_)), "{error}");
         }
     }
 

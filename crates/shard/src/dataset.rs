@@ -6,9 +6,9 @@ use std::{
     sync::OnceLock,
 };
 
-use rayon::prelude::*;
-
-use crate::{Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap};
+use crate::{
+    Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap, parallel,
+};
 
 /// A data set opened for reading, memory-mapped. `Send` and `Sync`: share one among all threads.
 ///
@@ -45,11 +45,8 @@ impl Dataset {
         let slots: Vec<Slot> = manifest.shards.iter().map(slot).collect();
         // In parallel, since a network file system takes its time for each; collected before the
         // first fault is taken, so that it is the same one in every run.
-        let sizes: Vec<Result<(), ShardError>> = slots
-            .par_iter()
-            .zip(&manifest.shards)
-            .map(|(slot, entry)| check_size(&slot.path, entry.bytes))
-            .collect();
+        let sizes: Vec<Result<(), ShardError>> =
+            parallel::map(slots.len(), |i| check_size(&slots[i].path, manifest.shards[i].bytes));
         sizes.into_iter().collect::<Result<(), ShardError>>()?;
         let ends = manifest.shards.iter().scan(0, |end, shard| {
             *end += shard.rows;
@@ -67,9 +64,8 @@ impl Dataset {
     ///
     /// [`ShardError`] for the first shard at fault.
     pub fn preload(&self) -> Result<(), ShardError> {
-        let indices = 0..self.slots.len();
         let faults: Vec<Option<ShardError>> =
-            indices.into_par_iter().map(|i| self.shard(i).err()).collect();
+            parallel::map(self.slots.len(), |i| self.shard(i).err());
         faults.into_iter().flatten().next().map_or(Ok(()), Err)
     }
 
@@ -120,8 +116,7 @@ impl Dataset {
     /// [`ShardError`] for the first shard at fault.
     pub fn labels(&self) -> Result<Vec<u32>, ShardError> {
         let of_shard = |i: usize| Ok(self.shard(i)?.labels().collect());
-        let labels: Vec<Result<Vec<u32>, ShardError>> =
-            (0..self.slots.len()).into_par_iter().map(of_shard).collect();
+        let labels: Vec<Result<Vec<u32>, ShardError>> = parallel::map(self.slots.len(), of_shard);
         Ok(labels.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
     }
 
@@ -136,8 +131,7 @@ impl Dataset {
             let labels = (start..).zip(self.shard(i)?.labels());
             Ok(labels.filter(|(_, of_row)| *of_row == label).map(|(row, _)| row).collect())
         };
-        let rows: Vec<Result<Vec<u64>, ShardError>> =
-            (0..self.slots.len()).into_par_iter().map(of_shard).collect();
+        let rows: Vec<Result<Vec<u64>, ShardError>> = parallel::map(self.slots.len(), of_shard);
         Ok(rows.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
     }
 

@@ -179,7 +179,7 @@ fn remove_leftovers(shards: &Path) -> io::Result<()> {
         let is_shard = name
             .strip_suffix(".arrow")
             .is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()));
-        let is_temporary = name.starts_with('.') && name.ends_with(".tmp");
+        let is_temporary = pfc_durable::is_temporary_name(&name);
         if (is_shard || is_temporary) && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
         }

@@ -99,6 +99,7 @@ mod manifest;
 mod mmap;
 mod names;
 mod order;
+mod parallel;
 mod permutation;
 mod schema;
 mod shard;

@@ -1,7 +1,7 @@
 //! The names given to the identities of a data set being written.
 
 /// Bytes of one name at most.
-const NAME_BYTES_MAX: usize = 4 << 10;
+pub const NAME_BYTES_MAX: usize = 4 << 10;
 
 /// Names one identity may have at most.
 const NAMES_PER_IDENTITY_MAX: usize = 1 << 10;

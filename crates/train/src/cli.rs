@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use pfc_c10d::{C10dError, Rendezvous};
+use pfc_c10d::{C10dError, Node, Rendezvous};
 use pfc_cli::{
     Format, HintFinder, Hinted, Outcome, Verbosity, completions::CompletionsArgs, hint_of,
     print_json, tell,
@@ -84,11 +84,13 @@ The folder of a run:
 
 Ctrl-C saves a checkpoint and ends; a second Ctrl-C ends at once.
 
-Several ranks share the images of a step and the class centres. Start them with
-  pfc-train run CONFIG --nproc-per-node 8                 on one machine, or
+Several ranks share the images of a step and the class centres. Start them with one of
+  pfc-train run CONFIG --nproc-per-node 8
+  pfc-train run CONFIG --nproc-per-node 8 --out DIR --nnodes 4 --node-rank R --master HOST:PORT
   torchrun --no-python --nnodes 4 --nproc-per-node 8 pfc-train run CONFIG --out DIR
   srun --ntasks-per-node 8 pfc-train run CONFIG --out DIR
-where DIR is on a disk that all machines share. A run may be resumed with any number of ranks.";
+where DIR is on a disk that all machines share. The second is run on every machine, R from 0 to 3 and
+HOST that of machine 0. A run may be resumed with any number of ranks. docs/ranks.md says more.";
 
 #[derive(Debug, clap::Args)]
 struct ConfigArgs {
@@ -113,6 +115,16 @@ struct RunArgs {
     /// Start this many ranks on this machine, which train together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     nproc_per_node: Option<u16>,
+    /// Number of machines, each of which starts as many ranks
+    #[arg(long, value_name = "N", requires_all = ["node_rank", "master"])]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
+    nnodes: Option<u16>,
+    /// Number of this machine, from 0
+    #[arg(long, value_name = "R", requires = "nnodes")]
+    node_rank: Option<u16>,
+    /// Where the ranks of all machines meet: machine 0 by name or address, and a free port there
+    #[arg(long, value_name = "HOST:PORT", requires = "nnodes", value_parser = host_and_port)]
+    master: Option<(String, u16)>,
     #[command(flatten)]
     format: Format,
 }
@@ -169,22 +181,22 @@ impl ConfigArgs {
 fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&args.config.config));
     let context = || format!("cannot train in `{}`", folder.display());
-    let world = args.nproc_per_node.map_or(1, usize::from);
-    if world > 1 && !launch::is_launched() {
+    let node = args.node()?;
+    if node.n_nodes * node.local_world > 1 && !launch::is_launched() {
         if let Some(place) = Rendezvous::from_env()? {
             return Err(started_twice(&place).into());
         }
         // What is wrong with the arguments is said here, once.
-        train::check(&args.config.load(world)?).with_context(context)?;
-        return launch::launch(world);
+        train::check(&args.config.load(node.local_world)?).with_context(context)?;
+        return launch::launch(&node);
     }
     launch::follow_launcher().context("cannot run as a rank")?;
     let place = Rendezvous::from_env()?;
     let mut config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
     let device = config.train.device(place.as_ref().map_or(0, |place| place.local_rank))?;
     let notes = config.settle_precision(device);
-    let nccl = device.is_cuda();
-    let ranks = Ranks::from_env(config.train.timeout(), nccl).with_context(context)?;
+    let ranks = Ranks::join(place.as_ref(), config.train.timeout(), device);
+    let ranks = ranks.with_context(context)?;
     if ranks.is_first() && !quiet {
         notes.iter().for_each(|note| tell(note));
     }
@@ -204,6 +216,34 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
         print_result(args, &folder, ended, quiet)?;
     }
     Ok(Outcome::Clean)
+}
+
+impl RunArgs {
+    /// The ranks of this machine that the arguments ask for.
+    fn node(&self) -> Result<Node, Hinted> {
+        let n_nodes = self.nnodes.map_or(1, usize::from);
+        let node = self.node_rank.map_or(0, usize::from);
+        if node >= n_nodes {
+            return Err(Hinted::new(
+                format!("--node-rank is {node}, but has to be below --nnodes, {n_nodes}"),
+                "machines count from 0, and each has its own number",
+            ));
+        }
+        let local_world = self.nproc_per_node.map_or(1, usize::from);
+        Ok(Node { node, n_nodes, local_world, master: self.master.clone() })
+    }
+}
+
+/// Takes `HOST:PORT` apart, `[::1]:29500` too.
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let (host, port) = text.rsplit_once(':').ok_or("a port is missing, as in node1:29500")?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().ok().filter(|&port| port > 0);
+    match port {
+        Some(port) if !host.is_empty() => Ok((host.to_owned(), port)),
+        Some(_) => Err("a host is missing, as in node1:29500".to_owned()),
+        None => Err("the port has to be from 1 to 65535".to_owned()),
+    }
 }
 
 fn started_twice(place: &Rendezvous) -> Hinted {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pfc_c10d::C10dError;
-use pfc_durable::DurableError;
+use pfc_durable::{DurableError, FolderError};
 use pfc_eval::EvalError;
 use pfc_head::HeadError;
 use pfc_model::ModelError;
@@ -55,6 +55,9 @@ pub enum TrainError {
     /// A file cannot be written whole.
     #[error(transparent)]
     Durable(#[from] DurableError),
+    /// A folder may not be written.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The operating system refused.
     #[error("{}: cannot {op}", path.display())]
     Io {
@@ -202,6 +205,7 @@ impl TrainError {
             TrainError::Head(error) => error.hint(),
             TrainError::Eval(error) => error.hint(),
             TrainError::Durable(error) => error.hint(),
+            TrainError::Folder(error) => error.hint(),
             TrainError::Ranks(error) | TrainError::RanksAfter { error, .. } => error.hint(),
             TrainError::Io { source, path, .. }
                 if matches!(

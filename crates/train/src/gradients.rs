@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use pfc_c10d::Reducer;
+use pfc_c10d::{C10dError, Reducer};
 use pfc_model::{Backbone, ModelError, Spared};
 use tch::Tensor;
 
@@ -13,20 +13,22 @@ use crate::{TrainError, ranks::Ranks};
 /// Makes the gradients of all parameters from those of the embeddings.
 #[derive(Debug)]
 pub struct Gradients {
-    /// What sums them over the ranks while the pass runs; `None` for one rank.
+    /// The parameters' names, for errors.
+    names: Vec<String>,
+    /// Sums the gradients over the ranks while the backward pass runs; `None` for one process alone.
     reducer: Option<Reducer>,
-    /// Of the parts of a step so far.
+    /// The sum of the parts of a step so far.
     parts: Option<Vec<Tensor>>,
     /// Whether a part of a step is in the parameters' `grad`.
     begun: bool,
 }
 
-/// A pass forwards of the backbone, to be gone back through.
+/// A recorded forward pass of the backbone.
 #[derive(Debug)]
 pub enum Passed {
-    /// That keeps all it needs: the embeddings `[B, D]` with their history.
+    /// Everything that the backward pass needs is kept: the embeddings `[B, D]` with their history.
     Kept(Tensor),
-    /// That computes most of it again.
+    /// Most of it is computed again (activation checkpointing).
     Spared(Spared),
 }
 
@@ -40,46 +42,50 @@ impl Passed {
     }
 }
 
-/// The way back.
+/// What one backward pass starts from.
 #[derive(Debug)]
 pub struct Way<'a> {
-    /// What was passed through.
+    /// The network.
     pub backbone: &'a Backbone,
-    /// How.
+    /// Its recorded forward pass.
     pub passed: Passed,
     /// `[B, D]`, the gradient of the loss by the embeddings.
     pub grad_bd: &'a Tensor,
 }
 
 impl Gradients {
-    /// The way for `ranks` to get the gradients of `parameters`.
+    /// Prepares for the gradients of `parameters`, each with its name. Every rank calls it.
+    ///
+    /// * `bucket_bytes`: gradients that the ranks exchange at a time
     ///
     /// # Errors
     ///
     /// [`TrainError::Ranks`].
     pub fn new(
         ranks: &Ranks,
-        parameters: &[&Tensor],
+        parameters: &[(&str, &Tensor)],
         bucket_bytes: usize,
     ) -> Result<Gradients, TrainError> {
+        let names = parameters.iter().map(|(name, _)| (*name).to_owned()).collect();
         let reducer = match ranks.group() {
             Some(group) => Some(Reducer::new(Arc::clone(group), parameters, bucket_bytes)?),
             None => None,
         };
-        Ok(Gradients { reducer, parts: None, begun: false })
+        Ok(Gradients { names, reducer, parts: None, begun: false })
     }
 
     /// The gradient of the global loss by each of `parameters`, the same on every rank.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Model`] if the pass fails, [`TrainError::Ranks`] if a rank is gone.
+    /// [`TrainError::Model`] if the pass fails, [`TrainError::Ranks`] if a rank is gone or a parameter
+    /// got no gradient.
     pub fn of(&mut self, way: Way<'_>, parameters: &[&Tensor]) -> Result<Vec<Tensor>, TrainError> {
         Ok(self.add(way, parameters, true)?.unwrap_or_default())
     }
 
-    /// Adds those of one part of a step; they are given back, and exchanged between ranks, once the
-    /// last part is in.
+    /// Adds the gradients of one part of a step (gradient accumulation). With the last part they are
+    /// summed over the ranks and returned.
     ///
     /// # Errors
     ///
@@ -93,7 +99,7 @@ impl Gradients {
         match (&mut self.reducer, way) {
             (None, Way { passed: Passed::Kept(embeddings_bd), grad_bd, .. }) => {
                 let sum = alone(&objective(&embeddings_bd, grad_bd), parameters)?;
-                Ok(self.added(sum, is_last))
+                Ok(self.added(self.complete(sum)?, is_last))
             }
             (_, way) => self.add_in_place(way, parameters, is_last),
         }
@@ -110,7 +116,7 @@ impl Gradients {
         None
     }
 
-    /// Where they gather in the parameters' `grad`.
+    /// As [`add`](Gradients::add), where the sum is in the parameters' `grad`.
     fn add_in_place(
         &mut self,
         Way { backbone, passed, grad_bd }: Way<'_>,
@@ -136,12 +142,26 @@ impl Gradients {
             Passed::Kept(embeddings_bd) => run(&embeddings_bd, grad_bd)?,
             Passed::Spared(spared) => spared.backward(backbone, grad_bd, run)?,
         }
-        Ok(is_last.then(|| parameters.iter().map(|p| or_zeros(p.grad(), p)).collect()))
+        if let Some(reducer) = &mut reducer {
+            reducer.finish()?;
+        }
+        let gradients = || parameters.iter().map(|parameter| parameter.grad()).collect();
+        is_last.then(|| self.complete(gradients())).transpose()
+    }
+
+    /// Refuses gradients of which one is missing: a parameter that the network does not use would not
+    /// learn, and on several ranks would keep the gradients of others from being summed.
+    fn complete(&self, gradients: Vec<Tensor>) -> Result<Vec<Tensor>, TrainError> {
+        let missing = gradients.iter().zip(&self.names).filter(|(gradient, _)| !gradient.defined());
+        let parameters: Vec<String> = missing.map(|(_, name)| name.clone()).collect();
+        if parameters.is_empty() {
+            return Ok(gradients);
+        }
+        Err(C10dError::NoGradient { parameters }.into())
     }
 }
 
-/// The number whose derivative by the outputs is `gradient`: the way to hand the engine a gradient to
-/// start from.
+/// The number whose derivative by the outputs is `gradient`, from which autograd can start.
 fn objective(output: &Tensor, gradient: &Tensor) -> Tensor {
     // The derivative of Σ y·g by y is g.
     (output * gradient).sum(output.kind())
@@ -158,14 +178,7 @@ fn zero(parameters: &[&Tensor]) {
 }
 
 fn alone(objective: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>, ModelError> {
-    let gradients =
-        Tensor::f_run_backward(&[objective], parameters, false, false).map_err(failed)?;
-    Ok(gradients.into_iter().zip(parameters).map(|(g, p)| or_zeros(g, p)).collect())
-}
-
-/// A parameter that the pass did not use has no gradient.
-fn or_zeros(gradient: Tensor, parameter: &Tensor) -> Tensor {
-    if gradient.defined() { gradient } else { parameter.zeros_like() }
+    Tensor::f_run_backward(&[objective], parameters, false, false).map_err(failed)
 }
 
 fn failed(source: tch::TchError) -> ModelError {

@@ -42,7 +42,8 @@ impl InitConfig {
         BadValue::unless(fits, "init.data", self.data.display(), bound)
     }
 
-    fn carries_centres(&self) -> bool {
+    /// Whether centres of another run are taken over.
+    pub fn carries_centres(&self) -> bool {
         !self.data.as_os_str().is_empty()
     }
 }

@@ -1,4 +1,4 @@
-//! Ranks on this machine, started and watched by `pfc-train --nproc-per-node`.
+//! The ranks of this machine, started and watched by `pfc-train run --nproc-per-node`.
 
 use std::{
     io,
@@ -8,11 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pfc_c10d::Node;
 use pfc_cli::{Hinted, Outcome, interrupt};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Set for the ranks: the number of the process that started them.
 const LAUNCHER: &str = "PFC_LAUNCHER";
+/// Set for the ranks: the options that this machine's part of the run was started with.
+const OPTIONS: &str = "PFC_LAUNCH_OPTIONS";
 /// How often the ranks are looked at.
 const TICK: Duration = Duration::from_millis(20);
 /// How long ranks may take to end by themselves after one has failed, and to say why. They hear of it
@@ -23,6 +26,24 @@ const GRACE: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn is_launched() -> bool {
     std::env::var_os(LAUNCHER).is_some()
+}
+
+/// The options that start the ranks of this machine again, with a space before each; empty in a process
+/// that no launcher started.
+#[must_use]
+pub fn options() -> String {
+    std::env::var(OPTIONS).ok().filter(|_| is_launched()).unwrap_or_default()
+}
+
+fn options_of(node: &Node) -> String {
+    let Node { node, n_nodes, local_world, master } = node;
+    let own = format!(" --nproc-per-node {local_world}");
+    match master {
+        Some((host, port)) => {
+            format!(" --nnodes {n_nodes} --node-rank {node} --master {host}:{port}{own}")
+        }
+        None => own,
+    }
 }
 
 /// Makes a rank die with the process that started it, however that ends. Does nothing in a process
@@ -45,31 +66,36 @@ pub fn follow_launcher() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts this program again as `world` ranks, waits for them and passes Ctrl-C on.
+/// Starts this program again as the ranks of `node`, waits for them and passes Ctrl-C on.
 ///
 /// The ranks take the arguments of this process. If one fails the others end within seconds.
 ///
 /// # Errors
 ///
 /// A rank could not be started, was killed or failed.
-pub fn launch(world: usize) -> anyhow::Result<Outcome> {
+pub fn launch(node: &Node) -> anyhow::Result<Outcome> {
     let program = std::env::current_exe()?;
     let command = |_| {
         let mut command = Command::new(&program);
         command
             .args(std::env::args_os().skip(1))
             .env(LAUNCHER, std::process::id().to_string())
+            .env(OPTIONS, options_of(node))
             .stdin(Stdio::null())
             // Of their own, so that Ctrl-C reaches them once: from here.
             .process_group(0);
         command
     };
-    let children = pfc_c10d::local::spawn(world, command)?;
-    let ranks = children.into_iter().map(|child| Rank { child, ended: None }).collect();
+    let children = pfc_c10d::spawn(node, command).map_err(cannot_start)?;
+    let first = node.node * node.local_world;
+    let rank = |(i, child)| Rank { number: first + i, child, ended: None };
+    let ranks = children.into_iter().enumerate().map(rank).collect();
     Watch { ranks, failed_at: None, asked_to_stop: false }.until_all_ended()
 }
 
 struct Rank {
+    /// Its number among all ranks.
+    number: usize,
     child: Child,
     ended: Option<ExitStatus>,
 }
@@ -109,7 +135,7 @@ impl Watch {
     /// Takes note of the ranks that have ended; the first to fail, if one has now.
     fn look(&mut self) -> io::Result<Option<Hinted>> {
         let mut failure = None;
-        for (number, rank) in self.ranks.iter_mut().enumerate() {
+        for rank in &mut self.ranks {
             if rank.ended.is_some() {
                 continue;
             }
@@ -119,7 +145,7 @@ impl Watch {
                     // A rank that was killed explains those that ended because of it.
                     let is_worse = failure.is_none() || status.signal().is_some();
                     if self.failed_at.is_none() && is_worse {
-                        failure = Some(explain(number, status));
+                        failure = Some(explain(rank.number, status));
                     }
                 }
                 _ => {}
@@ -149,6 +175,13 @@ impl Drop for Watch {
             let _ = rank.child.wait();
         }
     }
+}
+
+fn cannot_start(error: io::Error) -> Hinted {
+    Hinted::new(
+        format!("the ranks of this machine cannot be started: {error}"),
+        "`ulimit -u` and `ulimit -n` show how many processes and open files are allowed",
+    )
 }
 
 fn explain(rank: usize, status: ExitStatus) -> Hinted {

@@ -317,13 +317,10 @@ pub fn duration(seconds: f64) -> String {
 }
 
 /// How to go on with a run, as a command; ranks that others started are for these to start again.
-pub fn resume_command(folder: &Path, ranks: &Ranks) -> String {
+pub fn resume_command(folder: &Path) -> String {
     let folder = folder.display();
-    let launch = match ranks.world() {
-        world if world > 1 && launch::is_launched() => format!(" --nproc-per-node {world}"),
-        _ => String::new(),
-    };
-    format!("pfc-train run {folder}/config.toml --out {folder} --resume{launch}")
+    let options = launch::options();
+    format!("pfc-train run {folder}/config.toml --out {folder} --resume{options}")
 }
 
 #[cfg(test)]

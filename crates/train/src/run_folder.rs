@@ -152,7 +152,9 @@ impl RunFolder {
         for dir in [self.path.clone(), self.checkpoints()] {
             for path in entries(&dir)? {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
-                if name.starts_with('.') && name.ends_with(".tmp") {
+                // A checkpoint being written has a folder of its own name, and a lock.
+                let endings = [".tmp", ".ckpt.lock"];
+                if name.starts_with('.') && endings.iter().any(|ending| name.ends_with(ending)) {
                     let is_dir = path.is_dir() && !path.is_symlink();
                     let removed =
                         if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };

@@ -103,7 +103,7 @@ impl Trainer {
         let optimizer = Optimizer::new(backbone.named_parameters(), &config.optim);
         let average = Average::new(&backbone, config)?;
         let bucket_bytes = config.train.bucket_mib << 20;
-        let gradients = Gradients::new(ranks, &optimizer.parameters(), bucket_bytes)?;
+        let gradients = Gradients::new(ranks, &optimizer.named_parameters(), bucket_bytes)?;
         let head_config = config.head_config(n_identities);
         let parts = Parts::on_device(&head_config, ranks.communicator(), device)?;
         let head = Head::with_parts(&head_config, parts)?;

@@ -9,7 +9,7 @@ use tch::Device;
 
 use crate::{
     TrainError,
-    checkpoint::Keeper,
+    checkpoint::{Keeper, check_same_config},
     config::Config,
     init,
     loader::{Loader, LoaderSpec},
@@ -79,6 +79,7 @@ pub fn train(
     ranks: &Ranks,
     quiet: bool,
 ) -> Result<Ended, TrainError> {
+    check_same_config(config, ranks)?;
     let Checked { dataset, plan } = check(config)?;
     check_ranks(&plan, config.train.accumulate, ranks)?;
     let verifier = Verifier::open(&config.eval)?;
@@ -129,7 +130,7 @@ pub fn train(
         return Ok(Ended::Finished);
     }
     if ranks.is_first() {
-        tell(&stopped(&folder, &run.trainer, &plan, ranks));
+        tell(&stopped(&folder, &run.trainer, &plan));
     }
     Ok(Ended::Interrupted)
 }
@@ -284,8 +285,8 @@ fn opening(config: &Config, dataset: &Dataset, plan: &Plan, ranks: &Ranks, n_don
     )
 }
 
-fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan, ranks: &Ranks) -> String {
+fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan) -> String {
     let (n_done, n_steps) = (trainer.n_done, plan.n_steps());
-    let command = resume_command(folder.path(), ranks);
+    let command = resume_command(folder.path());
     format!("stopped after step {n_done} of {n_steps}; to go on:\n  {command}")
 }

@@ -99,6 +99,71 @@ fn tasks_that_srun_starts_do_what_ours_do_and_end_with_one_that_is_killed() {
     check_same(&theirs, &ours);
 }
 
+/// Two machines of one rank each, which are both this one: what each is given.
+fn nodes(setup: &Setup, out: &Path, more: &[&str]) -> Vec<Child> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let master = format!("127.0.0.1:{port}");
+    let start = |node: &str| {
+        let own = ["--nnodes", "2", "--node-rank", node, "--master", master.as_str()];
+        let ranks = ["--nproc-per-node", "1"];
+        let settings = settings();
+        let all = [&as_strs(&settings)[..], &own, &ranks, more].concat();
+        setup.command(out, &all).spawn().unwrap()
+    };
+    ["0", "1"].map(start).into()
+}
+
+#[test]
+fn machines_that_are_told_where_to_meet_do_what_one_with_as_many_ranks_does() {
+    let (setup, ours) = setup();
+    let theirs = setup.out("theirs");
+    for output in ended(nodes(&setup, &theirs, &[])) {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    check_same(&theirs, &ours);
+}
+
+#[test]
+fn machines_that_differ_say_how_and_end_long_before_the_timeout() {
+    let setup = Setup::new(6);
+    let mut started = 0;
+    let mut check = |second: &[&str], expected: &[&str]| {
+        started += 1;
+        let out = setup.out(&format!("run-{started}"));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let master = format!("127.0.0.1:{port}");
+        let start = |node: &str, more: &[&str]| {
+            let settings = settings();
+            let own = ["--nnodes", "2", "--node-rank", node, "--master", master.as_str()];
+            let ranks = if more.contains(&"--nproc-per-node") {
+                &[][..]
+            } else {
+                &["--nproc-per-node", "1"]
+            };
+            let all = [&as_strs(&settings)[..], &own, ranks, more].concat();
+            setup.command(&out, &all).spawn().unwrap()
+        };
+        let outputs = ended(vec![start("0", &[]), start("1", second)]);
+        let said: Vec<_> = outputs
+            .iter()
+            .map(|output| {
+                assert_eq!(output.status.code(), Some(2), "{output:?}");
+                String::from_utf8_lossy(&output.stderr).into_owned()
+            })
+            .collect();
+        assert!(
+            expected.iter().all(|text| said.iter().any(|said| said.contains(text))),
+            "{said:?}"
+        );
+    };
+    check(&["--nproc-per-node", "2"], &["was started as one of 4 ranks, but rank 0 as one of 2"]);
+    check(
+        &["--set=model.network=mbf"],
+        &["rank 1 was started differently from rank 0: model.network"],
+    );
+    check(&["--set=optim.lr=0.5"], &["rank 1 was started differently from rank 0: optim.lr"]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn whichever_rank_is_killed_the_others_say_so_and_end_long_before_the_timeout() {

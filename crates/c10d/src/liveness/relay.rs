@@ -4,41 +4,45 @@ use std::{
     io::{self, Read},
     net::{TcpListener, TcpStream},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
-use super::{Link, News, REASON_MAX, Shared, line_of, prepare, send};
+use super::{
+    connect::prepare,
+    protocol::{FromFirst, Hello, LINE_MAX, Refusal, STRANGER_LINE_MAX, ToFirst},
+    shared::{Link, News, Shared, State, send_line},
+};
 
-/// Longest line, in bytes: whoever sends more speaks another language.
-const LINE_MAX: usize = REASON_MAX + 64;
-/// Connections that have not said which rank they are, beyond the number of ranks.
+/// Connections that have not said which rank they are, of which the oldest goes when another comes.
 const STRANGERS_MAX: usize = 64;
+/// How long such a connection may be silent.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the thread looks at the clock while something has a deadline.
+const TICK: Duration = Duration::from_millis(200);
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Peer {
+struct Peer {
     stream: Arc<TcpStream>,
     /// Which rank it is, once it has said so.
     rank: Option<usize>,
+    since: Instant,
     /// The beginning of a line.
     heard: Vec<u8>,
-}
-
-impl Peer {
-    /// Rank 0, as the others see it.
-    pub(super) fn first_rank(stream: Arc<TcpStream>) -> Peer {
-        Peer { stream, rank: Some(0), heard: Vec::new() }
-    }
 }
 
 /// What the thread works with.
 #[derive(Debug)]
 pub(super) struct Relay {
-    /// Of rank 0, until all have come.
+    /// On rank 0, until all have come.
     listener: Option<TcpListener>,
-    token: String,
+    /// What rank 0 says of itself; `None` on other ranks.
+    first: Option<Hello>,
     world: usize,
     peers: Vec<Peer>,
     shared: Arc<Shared>,
@@ -55,18 +59,21 @@ enum Then {
 }
 
 impl Relay {
+    /// Of rank 0, which the other ranks come to.
     pub(super) fn of_first(
         listener: TcpListener,
-        token: String,
+        hello: Hello,
         world: usize,
         shared: Arc<Shared>,
     ) -> Relay {
         let listener = (world > 1).then_some(listener);
-        Relay { listener, token, world, peers: Vec::new(), shared }
+        Relay { listener, first: Some(hello), world, peers: Vec::new(), shared }
     }
 
-    pub(super) fn of_other(first: Peer, shared: Arc<Shared>) -> Relay {
-        Relay { listener: None, token: String::new(), world: 0, peers: vec![first], shared }
+    /// Of another rank, which rank 0 has welcomed on `stream`.
+    pub(super) fn of_other(stream: Arc<TcpStream>, world: usize, shared: Arc<Shared>) -> Relay {
+        let peer = Peer { stream, rank: Some(0), since: Instant::now(), heard: Vec::new() };
+        Relay { listener: None, first: None, world, peers: vec![peer], shared }
     }
 
     /// Goes on until all connections are closed or this rank has left.
@@ -75,7 +82,7 @@ impl Relay {
             let (ready, has_guest) = match self.wait() {
                 Ok(heard) => heard,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return,
+                Err(error) => return self.give_up(&error),
             };
             if self.shared.lock().has_left {
                 return;
@@ -90,9 +97,12 @@ impl Relay {
             if has_guest {
                 self.accept();
             }
-            if self.listener.is_none() {
-                // All ranks are here.
-                self.peers.retain(|peer| peer.rank.is_some());
+            let all_are_here = self.listener.is_none();
+            self.peers.retain(|peer| {
+                peer.rank.is_some() || !all_are_here && peer.since.elapsed() < STRANGER_PATIENCE
+            });
+            if self.first.is_some() {
+                self.shared.conclude(self.world);
             }
         }
     }
@@ -102,7 +112,10 @@ impl Relay {
         let mut fds: Vec<PollFd<'_>> =
             self.peers.iter().map(|peer| PollFd::new(&*peer.stream, PollFlags::IN)).collect();
         fds.extend(self.listener.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
-        poll(&mut fds, None)?;
+        let has_strangers = self.peers.iter().any(|peer| peer.rank.is_none());
+        let has_deadline = has_strangers || self.shared.lock().inquiry.is_some();
+        let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
+        poll(&mut fds, has_deadline.then_some(&tick))?;
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         let ready = (0..self.peers.len()).filter(|&idx| is_ready(&fds[idx])).collect();
         Ok((ready, fds.get(self.peers.len()).is_some_and(is_ready)))
@@ -110,21 +123,48 @@ impl Relay {
 
     fn accept(&mut self) {
         let Some(listener) = &self.listener else { return };
-        let Ok((stream, _)) = listener.accept() else {
-            // Without a free descriptor it would be asked again at once.
-            std::thread::sleep(Duration::from_millis(10));
-            return;
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if !is_shortage(&error) => return,
+            Err(error) => {
+                if !self.drop_oldest_stranger() {
+                    self.give_up(&error);
+                }
+                return;
+            }
         };
         // Some systems hand the listener's way of waiting down.
-        let is_ready = stream.set_nonblocking(false).and_then(|()| prepare(&stream)).is_ok();
-        if is_ready && self.peers.len() < self.world + STRANGERS_MAX {
-            let heard = Vec::new();
-            self.peers.push(Peer { stream: Arc::new(stream), rank: None, heard });
+        if stream.set_nonblocking(false).and_then(|()| prepare(&stream)).is_err() {
+            return;
         }
+        if self.peers.iter().filter(|peer| peer.rank.is_none()).count() >= STRANGERS_MAX {
+            self.drop_oldest_stranger();
+        }
+        let (stream, since) = (Arc::new(stream), Instant::now());
+        self.peers.push(Peer { stream, rank: None, since, heard: Vec::new() });
+    }
+
+    /// Whether there was one.
+    fn drop_oldest_stranger(&mut self) -> bool {
+        let strangers = self.peers.iter().enumerate().filter(|(_, peer)| peer.rank.is_none());
+        let oldest = strangers.min_by_key(|(_, peer)| peer.since).map(|(idx, _)| idx);
+        oldest.map(|idx| self.peers.swap_remove(idx)).is_some()
+    }
+
+    /// Ends the group, as this rank can no longer hear the others.
+    fn give_up(&mut self, error: &io::Error) {
+        let reason = format!("its connections with the other ranks cannot be watched: {error}");
+        if self.first.is_some() {
+            self.shared.announce(News::Aborted { by: 0, reason });
+        } else {
+            self.shared.learn(News::Gone { rank: 0 });
+        }
+        self.listener = None;
+        self.peers.clear();
     }
 
     fn listen_to(&mut self, idx: usize) -> Then {
-        let mut bytes = [0; 1024];
+        let mut bytes = [0; 4096];
         let peer = &mut self.peers[idx];
         match (&*peer.stream).read(&mut bytes) {
             Ok(0) => return Then::Lost,
@@ -135,103 +175,128 @@ impl Relay {
         while let Some(end) = self.peers[idx].heard.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.peers[idx].heard.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line[..end]).into_owned();
-            let then = self.hear(idx, &line);
+            let then = match &self.first {
+                Some(_) => self.hear_rank(idx, &line),
+                None => self.hear_first(idx, &line),
+            };
             if then != Then::Stay {
                 return then;
             }
         }
-        if self.peers[idx].heard.len() > LINE_MAX { Then::Lost } else { Then::Stay }
+        let peer = &self.peers[idx];
+        let longest = if peer.rank.is_some() { LINE_MAX } else { STRANGER_LINE_MAX };
+        if peer.heard.len() > longest { Then::Lost } else { Then::Stay }
     }
 
-    fn hear(&mut self, idx: usize, line: &str) -> Then {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match (self.peers[idx].rank, word) {
-            (None, "hello") => self.welcome(idx, rest),
-            (Some(_), "bye") => Then::Close,
-            (Some(0), "abort" | "gone") => {
-                let Some(news) = parse(word, rest) else { return Then::Lost };
-                let _ = send(&self.peers[idx].stream, "seen");
-                self.shared.learn(news);
-                Then::Stay
-            }
-            (Some(by), "abort") => {
-                self.shared.announce(News::Aborted { by, reason: rest.to_owned() });
-                Then::Stay
-            }
-            (Some(rank), "seen") => {
-                self.shared.mark_seen(rank);
-                Then::Stay
-            }
-            (None, _) => Then::Close,
-            (Some(_), _) => Then::Lost,
-        }
-    }
-
-    /// Lets a rank in that has the token, once.
-    fn welcome(&mut self, idx: usize, rest: &str) -> Then {
-        let rank = rest.strip_prefix(&self.token).and_then(|rest| rest.trim().parse().ok());
-        let Some(rank) = rank.filter(|rank| (1..self.world).contains(rank)) else {
-            return Then::Close;
+    /// Rank 0 hears a rank, or somebody who has yet to say that he is one.
+    fn hear_rank(&mut self, idx: usize, line: &str) -> Then {
+        let message = ToFirst::parse(line);
+        let Some(rank) = self.peers[idx].rank else {
+            return match message {
+                Some(ToFirst::Hello(hello)) => self.welcome(idx, &hello),
+                _ => Then::Close,
+            };
         };
-        let stream = Arc::clone(&self.peers[idx].stream);
-        let Some(n_here) = self.shared.admit(rank, stream) else {
-            let _ = send(&self.peers[idx].stream, &format!("abort 0 there are two of rank {rank}"));
-            return Then::Close;
-        };
-        self.peers[idx].rank = Some(rank);
-        if n_here + 1 == self.world {
-            self.listener = None;
+        match message {
+            Some(ToFirst::Bye) => return Then::Close,
+            Some(ToFirst::Abort(reason)) => {
+                self.shared.announce(News::Aborted { by: rank, reason });
+            }
+            Some(ToFirst::Seen) => self.shared.change(|state| {
+                if let Some(link) = state.links.get_mut(&rank) {
+                    link.has_seen = true;
+                }
+            }),
+            Some(ToFirst::Set(key, value)) => self.shared.change(|state| {
+                state.send_to_all(&FromFirst::Set(key.clone(), value.clone()));
+                state.values.insert(key, value);
+            }),
+            Some(ToFirst::Ask(number)) => self.shared.inquire(number),
+            Some(ToFirst::At(number)) => self.shared.answer(rank, number),
+            Some(ToFirst::Hello(_)) | None => return Then::Lost,
         }
         Then::Stay
     }
 
+    /// Another rank hears rank 0.
+    fn hear_first(&mut self, idx: usize, line: &str) -> Then {
+        let stream = &self.peers[idx].stream;
+        let news = match FromFirst::parse(line) {
+            Some(FromFirst::Bye) => return Then::Close,
+            Some(FromFirst::Set(key, value)) => {
+                self.shared.change(|state| state.values.insert(key, value));
+                return Then::Stay;
+            }
+            Some(FromFirst::Where) => {
+                send_line(stream, &ToFirst::At(self.shared.n_started()).line());
+                return Then::Stay;
+            }
+            Some(FromFirst::Abort(by, reason)) => News::Aborted { by, reason },
+            Some(FromFirst::Gone(rank)) => News::Gone { rank },
+            Some(FromFirst::Late(ranks)) => News::Late { ranks },
+            Some(FromFirst::Welcome | FromFirst::Refused(_)) | None => return Then::Lost,
+        };
+        send_line(stream, &ToFirst::Seen.line());
+        self.shared.learn(news);
+        Then::Stay
+    }
+
+    /// Lets a rank in that belongs to this group, once.
+    fn welcome(&mut self, idx: usize, hello: &Hello) -> Then {
+        let Some(own) = &self.first else { return Then::Close };
+        let (rank, stream) = (hello.rank, Arc::clone(&self.peers[idx].stream));
+        let refusal = hello.refusal(own).or_else(|| {
+            let is_here = self.shared.lock().links.contains_key(&rank);
+            is_here.then(|| Refusal::Alone(format!("a second rank {rank} came")))
+        });
+        let Some(refusal) = refusal else {
+            self.peers[idx].rank = Some(rank);
+            if self.shared.change(|state| admit(state, rank, stream)) + 1 == self.world {
+                self.listener = None;
+            }
+            return Then::Stay;
+        };
+        let (Refusal::Alone(text) | Refusal::Both(text)) = &refusal;
+        send_line(&stream, &FromFirst::Refused(text.clone()).line());
+        self.shared.change(|state| {
+            if state.refused.len() < STRANGERS_MAX {
+                state.refused.insert(rank, text.clone());
+            }
+        });
+        if let Refusal::Both(reason) = refusal {
+            self.shared.announce(News::Aborted { by: rank, reason });
+        }
+        Then::Close
+    }
+
     fn close(&mut self, idx: usize, is_lost: bool) {
         let Some(rank) = self.peers.swap_remove(idx).rank else { return };
-        self.shared.lock().links.remove(&rank);
-        self.shared.changed.notify_all();
-        if is_lost {
-            self.shared.announce(News::Gone { rank });
+        self.shared.change(|state| state.links.remove(&rank));
+        if !is_lost {
+            return;
+        }
+        match self.first {
+            Some(_) => self.shared.announce(News::Gone { rank }),
+            None => self.shared.learn(News::Gone { rank }),
         }
     }
 }
 
-impl Shared {
-    /// Takes note of what rank 0 tells.
-    fn learn(&self, news: News) {
-        self.lock().news.get_or_insert(news);
-        self.changed.notify_all();
+/// Adds a connected rank and tells it all there is; how many there are then.
+fn admit(state: &mut State, rank: usize, stream: Arc<TcpStream>) -> usize {
+    send_line(&stream, &FromFirst::Welcome.line());
+    for (key, value) in &state.values {
+        send_line(&stream, &FromFirst::Set(key.clone(), value.clone()).line());
     }
-
-    fn mark_seen(&self, rank: usize) {
-        if let Some(link) = self.lock().links.get_mut(&rank) {
-            link.has_seen = true;
-        }
-        self.changed.notify_all();
+    if let Some(news) = &state.news {
+        send_line(&stream, &news.message().line());
     }
-
-    /// Adds a connected rank, unless it is there already; how many there are then.
-    fn admit(&self, rank: usize, stream: Arc<TcpStream>) -> Option<usize> {
-        let mut state = self.lock();
-        if state.links.contains_key(&rank) {
-            return None;
-        }
-        if let Some(news) = &state.news {
-            let _ = send(&stream, &line_of(news));
-        }
-        state.links.insert(rank, Link { stream, has_seen: false });
-        let n_here = state.links.len();
-        drop(state);
-        self.changed.notify_all();
-        Some(n_here)
-    }
+    state.links.insert(rank, Link { stream, has_seen: false });
+    state.links.len()
 }
 
-fn parse(word: &str, rest: &str) -> Option<News> {
-    match word {
-        "gone" => Some(News::Gone { rank: rest.parse().ok()? }),
-        _ => {
-            let (by, reason) = rest.split_once(' ')?;
-            Some(News::Aborted { by: by.parse().ok()?, reason: reason.to_owned() })
-        }
-    }
+/// Whether this process lacks something, rather than the connection that was to be accepted.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }

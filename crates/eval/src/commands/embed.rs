@@ -14,7 +14,7 @@ use super::{model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
     features::{
-        cache::{Cache, Key, PART},
+        cache::{self, Cache, Kept, Key, LeftOut, divide},
         sink::{self, FeatureFormat, Part},
     },
     images::Images,
@@ -22,6 +22,9 @@ use crate::{
 
 /// Images between two looks at the clock and at Ctrl-C.
 const BATCH: usize = 128;
+
+/// The array of a part that is kept.
+const NAMES: [&str; 1] = ["embs"];
 
 /// What becomes of the embedding of an image's mirror image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,8 +39,10 @@ enum Mirror {
 
 /// Embed images: a folder, a list, a data set, a .rec or a .bin
 ///
-/// Rows are in the order of the input, not normalised. Finished parts are kept in OUT.parts until
-/// the file is whole, so that an interrupted run goes on where it stopped.
+/// Rows are in the order of the input, not normalised. An image that cannot be read has no row: it is
+/// counted, listed with its reason in OUT.left-out.tsv, and the exit code is 1; --names lists the
+/// images that have rows. Finished parts are kept in OUT.parts until the file is whole, so that an
+/// interrupted run goes on where it stopped, also where files were added, removed or repaired since.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   pfc-eval embed faces faces.npy --model run.ckpt
@@ -72,7 +77,9 @@ struct Report {
     images: usize,
     dim: usize,
     mirror: String,
-    /// Rows that an earlier, interrupted run had made.
+    /// Images that could not be read, and have no row.
+    left_out: usize,
+    /// Images that an earlier, interrupted run had embedded.
     resumed: usize,
 }
 
@@ -93,20 +100,56 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         .model
         .open()
         .with_context(|| format!("cannot open the model `{}`", args.model.model.display()))?;
+    pfc_durable::sweep(&args.out)?;
     let job = Job::new(args, &images, &embedder).with_context(context)?;
     let progress = Progress::new("embed", "images", images.len() as u64, quiet);
-    let resumed = job.make_parts(&progress);
+    let made = job.make_parts(&progress);
     progress.finish();
-    let resumed = resumed.with_context(context)?;
-    job.write(&args.out)?;
-    if let Some(path) = &args.names {
-        let names: Result<Vec<String>, EvalError> =
-            (0..images.len()).map(|i| images.name(i)).collect();
-        pfc_durable::write(path, (names?.join("\n") + "\n").as_bytes())?;
+    let Made { n_kept, left_out } = made.with_context(context)?;
+    if left_out.len() == images.len() {
+        return Err(job.nothing_readable(&left_out)).with_context(context);
     }
+    job.write(&args.out, &left_out)?;
+    if let Some(path) = &args.names {
+        let mut text = String::new();
+        for i in with_rows(0..images.len(), &left_out) {
+            text += &images.name(i)?;
+            text.push('\n');
+        }
+        pfc_durable::write(path, text.as_bytes())?;
+    }
+    let list = left_out_path(&args.out);
+    job.list_left_out(&list, &left_out)?;
+    report(args, &job, n_kept, left_out.len())?;
     job.cache.remove()?;
-    report(args, &job, resumed)?;
-    Ok(Outcome::Clean)
+    if left_out.is_empty() {
+        return Ok(Outcome::Clean);
+    }
+    tracing::warn!("{} images cannot be read and have no row: {}", left_out.len(), list.display());
+    Ok(Outcome::Findings)
+}
+
+/// What a list of images without rows begins with.
+const LEFT_OUT_HEADER: &str = "image without a row\treason\n";
+
+/// `OUT.left-out.tsv`.
+fn left_out_path(out: &Path) -> PathBuf {
+    let mut path = out.as_os_str().to_owned();
+    path.push(".left-out.tsv");
+    PathBuf::from(path)
+}
+
+/// The images of `range` that are not left out; `left_out` is ascending.
+fn with_rows(range: Range<usize>, left_out: &[LeftOut]) -> impl Iterator<Item = usize> {
+    range.filter(|i| left_out.binary_search_by_key(i, |image| image.index).is_err())
+}
+
+/// What making the parts gave.
+struct Made {
+    /// Images of parts that were kept.
+    n_kept: usize,
+    /// By number among all images.
+    left_out: Vec<LeftOut>,
 }
 
 struct Job<'a> {
@@ -115,6 +158,7 @@ struct Job<'a> {
     mirror: Mirror,
     dir: PathBuf,
     cache: Cache,
+    parts: Vec<cache::Part>,
     /// Numbers of a kept row: twice an embedding's where mirrored ones are kept beside.
     width: usize,
 }
@@ -130,42 +174,81 @@ impl<'a> Job<'a> {
         let mut dir = args.out.clone().into_os_string();
         dir.push(".parts");
         let dir = PathBuf::from(dir);
-        let key = Key {
-            format: 1,
-            model: format!("{} {mirror:?}", embedder.fingerprint()),
-            faces: images.fingerprint()?,
-            n_faces: images.len(),
-            dim: width,
-        };
+        let key = Key::new(format!("{} {mirror:?}", embedder.fingerprint()), width);
         let cache = Cache::open(&dir, key)?;
-        Ok(Job { images, embedder, mirror, dir, cache, width })
+        let parts = divide(&images.stamps()?);
+        Ok(Job { images, embedder, mirror, dir, cache, parts, width })
     }
 
-    fn parts(&self) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let n = self.images.len();
-        (0..n).step_by(PART).map(move |start| start..(start + PART).min(n)).enumerate()
-    }
-
-    /// Makes the parts that are not kept yet; how many rows were.
-    fn make_parts(&self, progress: &Progress) -> Result<usize, EvalError> {
-        let mut n_kept = 0;
-        for (part, range) in self.parts() {
-            if self.cache.rows(part, range.len()).is_some() {
-                n_kept += range.len();
-                progress.add(range.len() as u64);
-                continue;
-            }
-            let mut rows = Vec::with_capacity(range.len() * self.width);
-            for start in range.clone().step_by(BATCH) {
-                let batch = start..(start + BATCH).min(range.end);
-                let n = batch.len();
-                rows.extend(self.rows(&self.images.rgb(batch)?, n)?);
-                progress.add(n as u64);
-                asked_to_stop()?;
-            }
-            self.cache.put_rows(part, &rows)?;
+    /// Makes the parts that are not kept yet.
+    fn make_parts(&self, progress: &Progress) -> Result<Made, EvalError> {
+        let mut made = Made { n_kept: 0, left_out: Vec::new() };
+        for part in &self.parts {
+            let start = part.range.start;
+            let found = cache::kept(&self.cache, part, NAMES, |i| self.images.is_readable(i));
+            let left_out = match found {
+                Some(kept) => {
+                    made.n_kept += part.range.len();
+                    progress.add(part.range.len() as u64);
+                    kept.left_out
+                }
+                None => {
+                    let kept = self.make(part, progress)?;
+                    self.cache.put(part, NAMES, &kept)?;
+                    kept.left_out
+                }
+            };
+            let of_all = |image: LeftOut| LeftOut { index: start + image.index, ..image };
+            made.left_out.extend(left_out.into_iter().map(of_all));
         }
-        Ok(n_kept)
+        Ok(made)
+    }
+
+    fn make(&self, part: &cache::Part, progress: &Progress) -> Result<Kept<1>, EvalError> {
+        let start = part.range.start;
+        let mut rows = Vec::with_capacity(part.range.len() * self.width);
+        let mut all_left_out = Vec::new();
+        for first in part.range.clone().step_by(BATCH) {
+            let batch = first..(first + BATCH).min(part.range.end);
+            let n = batch.len();
+            let (pixels, left_out) = self.images.rgb(batch)?;
+            if left_out.len() < n {
+                rows.extend(self.rows(&pixels, n - left_out.len())?);
+            }
+            let of_part = |image: LeftOut| LeftOut { index: image.index - start, ..image };
+            all_left_out.extend(left_out.into_iter().map(of_part));
+            progress.add(n as u64);
+            asked_to_stop()?;
+        }
+        Ok(Kept { arrays: [rows], left_out: all_left_out })
+    }
+
+    fn nothing_readable(&self, left_out: &[LeftOut]) -> EvalError {
+        let first = left_out.first();
+        let name = first.and_then(|image| self.images.name(image.index).ok()).unwrap_or_default();
+        let reason = first.map_or("", |image| &image.reason);
+        EvalError::NothingReadable {
+            path: self.images.path().to_owned(),
+            n: left_out.len(),
+            example: format!("{name}: {reason}"),
+        }
+    }
+
+    /// Writes the list of images without rows, or removes that of an earlier run where there are none.
+    fn list_left_out(&self, path: &Path, left_out: &[LeftOut]) -> Result<(), EvalError> {
+        if left_out.is_empty() {
+            let found = std::fs::read_to_string(path).unwrap_or_default();
+            if found.starts_with(LEFT_OUT_HEADER) {
+                std::fs::remove_file(path).map_err(EvalError::io("remove", path))?;
+            }
+            return Ok(());
+        }
+        let mut text = LEFT_OUT_HEADER.to_owned();
+        for LeftOut { index, reason } in left_out {
+            let plain = |text: &str| text.replace(char::is_control, " ");
+            text += &format!("{}\t{}\n", plain(&self.images.name(*index)?), plain(reason));
+        }
+        Ok(pfc_durable::write(path, text.as_bytes())?)
     }
 
     fn rows(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, EvalError> {
@@ -182,22 +265,23 @@ impl<'a> Job<'a> {
         Ok(pairs.flat_map(|(a, b)| [a, b].concat()).collect())
     }
 
-    fn write(&self, out: &Path) -> Result<(), EvalError> {
+    fn write(&self, out: &Path, left_out: &[LeftOut]) -> Result<(), EvalError> {
         let is_mirrored = self.mirror == Mirror::Keep;
-        let shape = [self.images.len(), self.embedder.embedding()];
+        let shape = [self.images.len() - left_out.len(), self.embedder.embedding()];
         sink::write(out, shape, is_mirrored, || {
-            self.parts().map(|(part, range)| self.part(part, range))
+            self.parts.iter().map(|part| self.part(part, left_out))
         })
     }
 
-    fn part(&self, part: usize, range: Range<usize>) -> Result<Part, EvalError> {
-        let kept = self.cache.rows(part, range.len());
-        let rows = kept.ok_or_else(|| EvalError::Features {
+    fn part(&self, part: &cache::Part, left_out: &[LeftOut]) -> Result<Part, EvalError> {
+        let kept = self.cache.get(part, NAMES);
+        let Kept { arrays: [rows], .. } = kept.ok_or_else(|| EvalError::Features {
             path: self.dir.clone(),
-            reason: format!("part {part} was changed while the run went on"),
+            reason: "a part was changed while the run went on".into(),
         })?;
-        let names = range.clone().map(|i| self.images.name(i)).collect::<Result<_, _>>()?;
-        let labels = range.map(|i| self.images.label(i)).collect::<Result<_, _>>()?;
+        let images = || with_rows(part.range.clone(), left_out);
+        let names = images().map(|i| self.images.name(i)).collect::<Result<_, _>>()?;
+        let labels = images().map(|i| self.images.label(i)).collect::<Result<_, _>>()?;
         if self.mirror != Mirror::Keep {
             return Ok(Part { names, labels, rows, mirrored: None });
         }
@@ -211,23 +295,25 @@ impl<'a> Job<'a> {
     }
 }
 
-fn report(args: &EmbedArgs, job: &Job<'_>, resumed: usize) -> anyhow::Result<()> {
+fn report(args: &EmbedArgs, job: &Job<'_>, resumed: usize, left_out: usize) -> anyhow::Result<()> {
     let report = Report {
         out: args.out.display().to_string(),
         model: args.model.model.display().to_string(),
-        images: job.images.len(),
+        images: job.images.len() - left_out,
         dim: job.embedder.embedding(),
         mirror: format!("{:?}", job.mirror).to_lowercase(),
+        left_out,
         resumed,
     };
     if args.format.json {
         pfc_cli::print_json(&report)?;
         return Ok(());
     }
-    let mut table = pfc_cli::table(["file", "images", "dim", "mirror", "resumed"]);
+    let mut table = pfc_cli::table(["file", "images", "left out", "dim", "mirror", "resumed"]);
     table.add_row([
         report.out,
         report.images.to_string(),
+        report.left_out.to_string(),
         report.dim.to_string(),
         report.mirror,
         report.resumed.to_string(),

@@ -15,7 +15,8 @@ use super::{
     source::{Source, SourceArgs},
 };
 use crate::{
-    EvalError, features,
+    EvalError,
+    features::{self, cache::LeftOut},
     ijb::{self, Benchmark, Embedded, IjbReport, IjbSet},
     plot::{self, PlotPath},
 };
@@ -130,13 +131,14 @@ pub fn ijbb(args: &IjbbArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outcome> {
     let context = || format!("cannot judge `{}` on `{}`", args.source.name(), args.data.display());
     let started = Instant::now();
-    let set = IjbSet::open(&args.data, benchmark).with_context(context)?;
+    let mut set = IjbSet::open(&args.data, benchmark).with_context(context)?;
     tracing::info!("lists read in {:.3} s", started.elapsed().as_secs_f64());
     let differences = set.differences();
     if !differences.is_empty() {
         let (name, found) = (benchmark.facts().name, differences.join(", "));
         tracing::warn!("{}: not the complete {name}: {found}", args.data.display());
     }
+    let mut outcome = Outcome::Clean;
     let source = match args.source.model() {
         None => args.source.files()?,
         Some(model) => {
@@ -152,7 +154,12 @@ fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outc
             });
             progress.finish();
             let dim = embedder.embedding();
-            Source::Memory { embeddings: embeddings.with_context(context)?, dim }
+            let (embeddings, left_out) = embeddings.with_context(context)?;
+            if !left_out.is_empty() {
+                leave_out(&mut set, &left_out).with_context(context)?;
+                outcome = Outcome::Findings;
+            }
+            Source::Memory { embeddings, dim }
         }
     };
     let (original, mirrored) = source.rows()?;
@@ -167,7 +174,18 @@ fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outc
     let judged = ijb::judge(&set, &embedded, &args.options()).with_context(context)?;
     tracing::info!("templates and pairs judged in {:.3} s", started.elapsed().as_secs_f64());
     output(args, benchmark, &judged)?;
-    Ok(Outcome::Clean)
+    Ok(outcome)
+}
+
+/// Takes faces that cannot be read out of the set, and names them.
+fn leave_out(set: &mut IjbSet, left_out: &[LeftOut]) -> Result<(), EvalError> {
+    for LeftOut { index, reason } in left_out {
+        tracing::warn!("{}: left out: {reason}", set.faces.names[*index]);
+    }
+    let n = left_out.len();
+    tracing::warn!("the figures are without {n} faces, which cannot be read");
+    let faces: Vec<usize> = left_out.iter().map(|face| face.index).collect();
+    set.faces.leave_out(&faces)
 }
 
 impl IjbArgs {

@@ -118,15 +118,17 @@ struct ScoreArgs {
 /// [`EvalError`] with context.
 pub fn megaface(args: &MegaFaceArgs, quiet: bool) -> anyhow::Result<Outcome> {
     match &args.command {
-        Command::Score(args) => score(args, quiet).context("cannot judge on MegaFace"),
+        Command::Score(args) => {
+            score(args, quiet).context("cannot judge on MegaFace").map(|()| Outcome::Clean)
+        }
         Command::Embed(args) => {
             features::embed(args, quiet).context("cannot make features for MegaFace")
         }
         Command::Clean(args) => {
-            features::clean(args, quiet).context("cannot clean features of MegaFace")
+            let cleaned = features::clean(args, quiet);
+            cleaned.context("cannot clean features of MegaFace").map(|()| Outcome::Clean)
         }
-    }?;
-    Ok(Outcome::Clean)
+    }
 }
 
 impl SetArgs {

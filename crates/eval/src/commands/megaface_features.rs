@@ -5,15 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_cli::Progress;
+use pfc_cli::{Outcome, Progress};
 use pfc_metrics::verification::fuse_mirrored;
 use pfc_model::Embed;
 use pfc_shard::Dataset;
+use rayon::prelude::*;
 
 use super::{megaface::SetArgs, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
-    faces::{Faces, IMAGE_BYTES_MAX},
+    faces::{IMAGE_BYTES_MAX, decode},
     megaface::{Gallery, Store, is_dataset},
     pairs::read_regular_file,
 };
@@ -92,7 +93,7 @@ impl Images {
 }
 
 /// Runs `pfc-eval megaface embed`.
-pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<()> {
+pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let names = match &args.list {
         Some(list) => Gallery::read(list)?.paths,
         None if is_dataset(&args.images) => Gallery::of_dataset(&args.images)?.paths,
@@ -103,21 +104,56 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<()> {
     let dim = embedder.embedding();
     let store = Store { root: args.out.clone(), suffix: args.suffix.clone() };
     let progress = Progress::new("embed", "images", names.len() as u64, quiet);
+    let mut n_left_out = 0;
     for batch in names.chunks(BATCH) {
         let missing: Vec<&String> = batch.iter().filter(|name| !store.has(name, dim)).collect();
-        let read = |i: usize| images.read(missing[i]);
-        let faces = Faces::load(missing.len(), read, |i| images.place(missing[i]))?;
-        let embeddings = embedder.embed_with_mirror(&faces.rgb(0..faces.len()), faces.len())?;
-        let fused = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
-        for (name, row) in missing.iter().zip(fused.chunks_exact(dim)) {
-            let row: Vec<f32> = row.iter().map(|&value| value as f32).collect();
-            store.write(name, &row)?;
+        let (pixels, embedded) = decode_all(&images, &missing, &mut n_left_out)?;
+        if !embedded.is_empty() {
+            let embeddings = embedder.embed_with_mirror(&pixels, embedded.len())?;
+            let fused = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
+            for (name, row) in embedded.iter().zip(fused.chunks_exact(dim)) {
+                let row: Vec<f32> = row.iter().map(|&value| value as f32).collect();
+                store.write(name, &row)?;
+            }
         }
         progress.add(batch.len() as u64);
         asked_to_stop()?;
     }
     progress.finish();
-    Ok(())
+    if n_left_out == 0 {
+        return Ok(Outcome::Clean);
+    }
+    tracing::warn!("{n_left_out} images cannot be read and have no feature");
+    Ok(Outcome::Findings)
+}
+
+/// Pixels `[images, 112, 112, 3]` of those images that can be read, and their names; the others are
+/// named with their reasons.
+fn decode_all<'a>(
+    images: &Images,
+    names: &[&'a String],
+    n_left_out: &mut usize,
+) -> Result<(Vec<u8>, Vec<&'a String>), EvalError> {
+    let one = |name: &&'a String| {
+        let bytes = images.read(name)?;
+        let broken = |reason| EvalError::Image { image: images.place(name), reason };
+        Ok(decode(&bytes).map_err(broken)?.rgb)
+    };
+    let decoded: Vec<Result<Vec<u8>, EvalError>> = names.par_iter().map(one).collect();
+    let (mut pixels, mut usable) = (Vec::new(), Vec::new());
+    for (name, decoded) in names.iter().zip(decoded) {
+        match decoded.map_err(EvalError::of_image) {
+            Ok(rgb) => {
+                pixels.extend(rgb);
+                usable.push(*name);
+            }
+            Err(reason) => {
+                tracing::warn!("{}: left out: {}", images.place(name), reason?);
+                *n_left_out += 1;
+            }
+        }
+    }
+    Ok((pixels, usable))
 }
 
 /// Runs `pfc-eval megaface clean`.

@@ -1,20 +1,32 @@
 //! Embeddings kept on disk part by part, so that an interrupted run goes on where it stopped.
+//!
+//! Images are divided into parts at places that depend on the images alone ([`divide`]), and a part is
+//! named after what identifies its images. A file that is added, removed or repaired therefore costs
+//! its own part; all others are found again.
 
 use std::{
     collections::HashMap,
     io::Write,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
+use pfc_durable::{Access, OwnedDir, is_temporary_name};
 use pfc_model::MirroredEmbeddings;
-use pfc_shard::hash::HashingWriter;
+use pfc_shard::hash::{HashingWriter, content_hash};
 use serde::{Deserialize, Serialize};
 
 use super::{FeatureFile, write};
 use crate::EvalError;
 
-/// Faces per part: with 512 numbers each, 32 MiB on disk and a minute of work on a CPU.
-pub const PART: usize = 8192;
+/// Images of a part at least, but for the last: with 512 numbers each, 8 MiB on disk.
+const PART_MIN: usize = 4096;
+
+/// Images of a part at most: a minute or two of work on a CPU.
+const PART_MAX: usize = 16_384;
+
+/// Version of the layout of a cache.
+const FORMAT: u32 = 2;
 
 /// What the embeddings in a folder depend on.
 const KEY_FILE: &str = "cache.json";
@@ -22,26 +34,80 @@ const KEY_FILE: &str = "cache.json";
 /// Under which a part notes the checksum of its numbers: a flipped bit leaves other numbers.
 const CHECKSUM: &str = "checksum";
 
-/// A folder of parts.
+/// Under which a part notes the images that have no row.
+const LEFT_OUT: &str = "left_out";
+
+/// A folder of parts, which no other process uses meanwhile.
 #[derive(Debug)]
 pub struct Cache {
-    dir: PathBuf,
+    owned: OwnedDir,
     key: Key,
 }
 
-/// What the embeddings depend on.
+/// What all embeddings of a cache depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// Version of this layout.
-    pub format: u32,
+    format: u32,
     /// Fingerprint of the model's weights.
-    pub model: String,
-    /// Fingerprint of the list of faces and their landmarks.
-    pub faces: String,
-    /// Number of faces.
-    pub n_faces: usize,
+    model: String,
     /// Numbers of an embedding.
-    pub dim: usize,
+    dim: usize,
+}
+
+impl Key {
+    /// Of embeddings with `dim` numbers by the model with this fingerprint.
+    pub fn new(model: String, dim: usize) -> Key {
+        Key { format: FORMAT, model, dim }
+    }
+}
+
+/// Images that are embedded and kept together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The images.
+    pub range: Range<usize>,
+    /// Hash of what identifies them.
+    key: u128,
+}
+
+/// An image without a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its number: in a part that is kept from the start of that, else of all images.
+    pub index: usize,
+    /// Why it cannot be used.
+    pub reason: String,
+}
+
+/// What is kept of a part: `N` arrays `[rows, dim]`, with a row for each image but those left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept<const N: usize> {
+    /// The arrays.
+    pub arrays: [Vec<f32>; N],
+    /// The images of the part without a row, ascending.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Divides images into parts.
+///
+/// * `stamps`: what identifies each image, such as a hash of its name and size
+///
+/// A part ends after 4,096 images or more, before the next one whose stamp is a multiple of 4,096, and
+/// after 16,384 at the latest. Where an image is added or removed the parts behind it begin and end as
+/// before from the next such place on.
+pub fn divide(stamps: &[u128]) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    while start < stamps.len() {
+        let latest = (start + PART_MAX).min(stamps.len());
+        let is_cut = |i: &usize| stamps[*i].is_multiple_of(PART_MIN as u128);
+        let end = (start + PART_MIN..latest).find(is_cut).unwrap_or(latest);
+        let bytes: Vec<u8> = stamps[start..end].iter().flat_map(|s| s.to_le_bytes()).collect();
+        parts.push(Part { range: start..end, key: content_hash(&bytes) });
+        start = end;
+    }
+    parts
 }
 
 impl Cache {
@@ -49,91 +115,59 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Cache`] if it holds those of another model or other faces, [`EvalError::Io`] and
-    /// [`EvalError::Durable`] if it cannot be read or made.
+    /// [`EvalError::Cache`] if it holds those of another model, [`EvalError::Folder`] if another
+    /// process uses it, [`EvalError::Io`] and [`EvalError::Durable`] if it cannot be read or made.
     pub fn open(dir: &Path, key: Key) -> Result<Cache, EvalError> {
+        let owned = OwnedDir::claim(dir, Access::Alone)?;
         let path = dir.join(KEY_FILE);
-        let cache = Cache { dir: dir.to_owned(), key };
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let found: Key = serde_json::from_slice(&bytes).map_err(|error| {
                     EvalError::Cache { path: path.clone(), reason: error.to_string() }
                 })?;
-                match difference(&found, &cache.key) {
-                    None => Ok(cache),
-                    Some(reason) => Err(EvalError::Cache { path, reason }),
+                if let Some(reason) = difference(&found, &key) {
+                    return Err(EvalError::Cache { path, reason });
                 }
+                pfc_durable::sweep_all(dir)?;
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(dir).map_err(EvalError::io("create", dir))?;
-                let json = serde_json::to_vec_pretty(&cache.key).map_err(std::io::Error::from);
+                pfc_durable::create_dir_all(dir)?;
+                let json = serde_json::to_vec_pretty(&key).map_err(std::io::Error::from);
                 let json = json.map_err(EvalError::io("write", &path))?;
                 pfc_durable::write(&path, &json)?;
-                Ok(cache)
             }
-            Err(error) => Err(EvalError::io("read", &path)(error)),
+            Err(error) => return Err(EvalError::io("read", &path)(error)),
         }
+        Ok(Cache { owned, key })
     }
 
-    fn part(&self, part: usize) -> PathBuf {
-        self.dir.join(format!("{part:05}.safetensors"))
+    fn path(&self, part: &Part) -> PathBuf {
+        self.owned.path().join(format!("{:032x}.safetensors", part.key))
     }
 
     /// Removes what was kept, and the folder if nothing else is in it.
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`].
-    pub fn remove(&self) -> Result<(), EvalError> {
-        for entry in std::fs::read_dir(&self.dir).map_err(EvalError::io("read", &self.dir))? {
-            let path = entry.map_err(EvalError::io("read", &self.dir))?.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
-            let is_part = stem.parse().is_ok_and(|part| self.part(part) == path);
-            if is_part || path == self.dir.join(KEY_FILE) {
-                std::fs::remove_file(&path).map_err(EvalError::io("remove", &path))?;
-            }
-        }
-        match std::fs::remove_dir(&self.dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            removed => removed.map_err(EvalError::io("remove", &self.dir)),
-        }
-    }
-
-    /// The rows of a part that [`put_rows`](Cache::put_rows) kept; `None` if it is absent or not
-    /// whole.
-    pub fn rows(&self, part: usize, n_rows: usize) -> Option<Vec<f32>> {
-        let [rows] = self.arrays(part, n_rows, ["embs"])?;
-        Some(rows)
-    }
-
-    /// Keeps the rows of a part.
-    ///
-    /// # Errors
-    ///
     /// [`EvalError::Durable`].
-    pub fn put_rows(&self, part: usize, rows: &[f32]) -> Result<(), EvalError> {
-        self.keep(part, [("embs", rows)])
+    pub fn remove(self) -> Result<(), EvalError> {
+        let is_hash = |name: &str| name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        pfc_durable::remove_ours(self.owned.path(), |entry| {
+            let is_part = entry.path.strip_suffix(".safetensors").is_some_and(is_hash);
+            entry.is_file && (is_part || entry.path == KEY_FILE || is_temporary_name(entry.path))
+        })?;
+        match std::fs::remove_dir(self.owned.path()) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed.map_err(EvalError::io("remove", self.owned.path())),
+        }
     }
 
-    /// The embeddings of a part that was kept, `[faces, dim]` each; `None` if it is absent or not
-    /// whole.
-    fn get(&self, part: usize, n_faces: usize) -> Option<MirroredEmbeddings> {
-        let [original, mirrored] = self.arrays(part, n_faces, ["embs", "embs_f"])?;
-        Some(MirroredEmbeddings { original, mirrored })
-    }
-
-    fn put(&self, part: usize, embeddings: &MirroredEmbeddings) -> Result<(), EvalError> {
-        let MirroredEmbeddings { original, mirrored } = embeddings;
-        self.keep(part, [("embs", original), ("embs_f", mirrored)])
-    }
-
-    fn arrays<const N: usize>(
-        &self,
-        part: usize,
-        n_rows: usize,
-        names: [&str; N],
-    ) -> Option<[Vec<f32>; N]> {
-        let file = FeatureFile::open(&self.part(part)).ok()?;
+    /// What was kept of a part under these names; `None` if it is absent or not whole.
+    pub fn get<const N: usize>(&self, part: &Part, names: [&str; N]) -> Option<Kept<N>> {
+        let file = FeatureFile::open(&self.path(part)).ok()?;
+        let left_out = file.note(LEFT_OUT)?;
+        let parsed: Vec<LeftOut> = serde_json::from_str(&left_out).ok()?;
+        let n_rows = part.range.len().checked_sub(parsed.len())?;
         let mut arrays = Vec::with_capacity(N);
         for name in names {
             let rows = file.optional_rows(name).ok()??;
@@ -141,28 +175,44 @@ impl Cache {
             arrays.push(fits.then(|| rows.data().to_vec())?);
         }
         let arrays: [Vec<f32>; N] = arrays.try_into().ok()?;
-        (file.note(CHECKSUM)? == checksum(arrays.iter())).then_some(arrays)
+        let is_whole = file.note(CHECKSUM)? == checksum(&arrays, &left_out);
+        is_whole.then_some(Kept { arrays, left_out: parsed })
     }
 
-    fn keep<const N: usize>(
+    /// Keeps a part's arrays under these names.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Durable`].
+    pub fn put<const N: usize>(
         &self,
-        part: usize,
-        arrays: [(&str, &[f32]); N],
+        part: &Part,
+        names: [&str; N],
+        kept: &Kept<N>,
     ) -> Result<(), EvalError> {
-        let notes = HashMap::from([(CHECKSUM.to_owned(), checksum(arrays.iter().map(|a| a.1)))]);
+        let left_out = serde_json::to_string(&kept.left_out).map_err(std::io::Error::from);
+        let left_out = left_out.map_err(EvalError::io("write", &self.path(part)))?;
+        let notes = HashMap::from([
+            (CHECKSUM.to_owned(), checksum(&kept.arrays, &left_out)),
+            (LEFT_OUT.to_owned(), left_out),
+        ]);
         let dim = self.key.dim;
-        let arrays = arrays.map(|(name, values)| (name, [values.len() / dim, dim], values));
-        write::safetensors_with(&self.part(part), &arrays, Some(notes))
+        let mut arrays = Vec::with_capacity(N);
+        for (name, values) in names.into_iter().zip(&kept.arrays) {
+            arrays.push((name, [values.len() / dim, dim], &values[..]));
+        }
+        write::safetensors_with(&self.path(part), &arrays, Some(notes))
     }
 }
 
-/// Of arrays one after another.
-fn checksum(arrays: impl Iterator<Item: AsRef<[f32]>>) -> String {
+/// Of arrays one after another, and of what is noted beside them.
+fn checksum<const N: usize>(arrays: &[Vec<f32>; N], left_out: &str) -> String {
     let mut hashed = HashingWriter::new(std::io::sink());
     for array in arrays {
         // A sink takes everything.
-        let _ = hashed.write_all(bytemuck::cast_slice(array.as_ref()));
+        let _ = hashed.write_all(bytemuck::cast_slice(array));
     }
+    let _ = hashed.write_all(left_out.as_bytes());
     hashed.finish().2.to_string()
 }
 
@@ -170,127 +220,221 @@ fn difference(found: &Key, wanted: &Key) -> Option<String> {
     let fields = [
         ("format", found.format.to_string(), wanted.format.to_string()),
         ("model", found.model.clone(), wanted.model.clone()),
-        ("faces", found.faces.clone(), wanted.faces.clone()),
-        ("n_faces", found.n_faces.to_string(), wanted.n_faces.to_string()),
         ("dim", found.dim.to_string(), wanted.dim.to_string()),
     ];
     let (name, found, wanted) = fields.into_iter().find(|(_, found, wanted)| found != wanted)?;
     Some(format!("{name} is {found}, but this run has {wanted}"))
 }
 
-/// Embeds all faces of `0..n_faces` part by part, taking parts from `cache` where it has them.
+/// What is kept of a part and still right: not where an image that was left out can be read by now.
 ///
-/// * `embed`: the embeddings of a range of faces
-/// * `on_kept`: called with the number of faces of each part that was kept
+/// * `is_readable`: whether image `i` of all can be read
+pub fn kept<const N: usize>(
+    cache: &Cache,
+    part: &Part,
+    names: [&str; N],
+    is_readable: impl Fn(usize) -> bool,
+) -> Option<Kept<N>> {
+    let kept = cache.get(part, names)?;
+    let is_repaired = kept.left_out.iter().any(|image| is_readable(part.range.start + image.index));
+    (!is_repaired).then_some(kept)
+}
+
+/// Embeddings of images and of their mirror images, with a row for each image but those left out.
+pub type Embeddings = (MirroredEmbeddings, Vec<LeftOut>);
+
+/// Embeds all images part by part, taking parts from `cache` where it has them.
+///
+/// * `stamps`: what identifies each image
+/// * `embed`: the embeddings of a range of images; numbers of those left out are of all images
+/// * `is_readable`: whether an image that was left out earlier can be read by now
+/// * `on_kept`: called with the number of images of each part that was kept
 ///
 /// # Errors
 ///
 /// Those of `embed`, and of writing to the cache.
 pub fn embed_in_parts(
-    n_faces: usize,
+    stamps: &[u128],
     cache: Option<&Cache>,
-    mut embed: impl FnMut(std::ops::Range<usize>) -> Result<MirroredEmbeddings, EvalError>,
+    mut embed: impl FnMut(Range<usize>) -> Result<Embeddings, EvalError>,
+    is_readable: impl Fn(usize) -> bool,
     mut on_kept: impl FnMut(usize),
-) -> Result<MirroredEmbeddings, EvalError> {
+) -> Result<Embeddings, EvalError> {
+    const NAMES: [&str; 2] = ["embs", "embs_f"];
     let mut all = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
-    for (part, start) in (0..n_faces).step_by(PART).enumerate() {
-        let range = start..(start + PART).min(n_faces);
-        let n_part = range.len();
-        let kept = cache.and_then(|cache| cache.get(part, n_part));
-        let embeddings = match kept {
-            Some(embeddings) => {
-                on_kept(n_part);
-                embeddings
+    let mut all_left_out = Vec::new();
+    for part in divide(stamps) {
+        let start = part.range.start;
+        let found = cache.and_then(|cache| kept(cache, &part, NAMES, &is_readable));
+        let Kept { arrays: [original, mirrored], left_out } = match found {
+            Some(found) => {
+                on_kept(part.range.len());
+                found
             }
             None => {
-                let embeddings = embed(range)?;
+                let (MirroredEmbeddings { original, mirrored }, mut left_out) =
+                    embed(part.range.clone())?;
+                left_out.iter_mut().for_each(|image| image.index -= start);
+                let new = Kept { arrays: [original, mirrored], left_out };
                 if let Some(cache) = cache {
-                    cache.put(part, &embeddings)?;
+                    cache.put(&part, NAMES, &new)?;
                 }
-                embeddings
+                new
             }
         };
-        all.original.extend(embeddings.original);
-        all.mirrored.extend(embeddings.mirrored);
+        all.original.extend(original);
+        all.mirrored.extend(mirrored);
+        all_left_out.extend(
+            left_out.into_iter().map(|image| LeftOut { index: start + image.index, ..image }),
+        );
     }
-    Ok(all)
+    Ok((all, all_left_out))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     fn key() -> Key {
-        let (model, faces) = ("m".to_owned(), "f".to_owned());
-        Key { format: 1, model, faces, n_faces: 10_000, dim: 2 }
+        Key::new("m".to_owned(), 2)
     }
 
-    fn embed(range: std::ops::Range<usize>) -> Result<MirroredEmbeddings, EvalError> {
-        let original: Vec<f32> = range.flat_map(|i| [i as f32, 0.5]).collect();
-        Ok(MirroredEmbeddings { mirrored: original.clone(), original })
+    fn stamp(name: usize) -> u128 {
+        content_hash(&name.to_le_bytes())
+    }
+
+    fn stamps(names: impl Iterator<Item = usize>) -> Vec<u128> {
+        names.map(stamp).collect()
+    }
+
+    /// Rows that tell which image they are of; of `bad` none.
+    fn rows(range: Range<usize>, bad: &[usize]) -> Embeddings {
+        let good = range.clone().filter(|i| !bad.contains(i));
+        let original: Vec<f32> = good.flat_map(|i| [i as f32, 0.5]).collect();
+        let left_out = range.filter(|i| bad.contains(i));
+        let left_out = left_out.map(|index| LeftOut { index, reason: "cut".into() }).collect();
+        (MirroredEmbeddings { mirrored: original.clone(), original }, left_out)
+    }
+
+    fn names(dir: &Path) -> Vec<PathBuf> {
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    const N: usize = 40_000;
+
+    #[test]
+    fn parts_cover_all_images_once_and_one_image_changes_its_own_part() {
+        let before = divide(&stamps(0..N));
+        assert!(before.len() >= 3);
+        let mut end = 0;
+        for (i, part) in before.iter().enumerate() {
+            assert_eq!(part.range.start, end);
+            let long = part.range.len() >= PART_MIN || i + 1 == before.len();
+            assert!(long && part.range.len() <= PART_MAX, "{:?}", part.range);
+            end = part.range.end;
+        }
+        assert_eq!(end, N);
+        let keys = |parts: &[Part]| parts.iter().map(|part| part.key).collect::<Vec<_>>();
+        for gone in [10, N / 2, N - 1] {
+            let after = divide(&stamps((0..N).filter(|i| *i != gone)));
+            let (before, after) = (keys(&before), keys(&after));
+            let new = after.iter().filter(|key| !before.contains(key)).count();
+            assert!(new <= 2, "without image {gone} {new} of {} parts are new", after.len());
+        }
+        assert!(divide(&[]).is_empty());
     }
 
     #[test]
     fn a_folder_is_removed_with_what_was_kept_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("parts");
+        let stamps = stamps(0..N);
         let kept = |dir: &Path| {
             let cache = Cache::open(dir, key()).unwrap();
-            embed_in_parts(10_000, Some(&cache), embed, |_| ()).unwrap();
+            let embed = |range| Ok(rows(range, &[]));
+            embed_in_parts(&stamps, Some(&cache), embed, |_| true, |_| ()).unwrap();
             cache
         };
         kept(&path).remove().unwrap();
-        assert!(!path.exists());
+        assert!(names(dir.path()).is_empty());
         let cache = kept(&path);
         std::fs::write(path.join("1.safetensors"), b"mine").unwrap();
         cache.remove().unwrap();
-        let left: Vec<_> = std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()).collect();
-        assert_eq!(left, [path.join("1.safetensors")]);
+        assert_eq!(names(&path), [path.join("1.safetensors")]);
     }
 
     #[test]
-    fn an_interrupted_run_goes_on_where_it_stopped() {
+    fn an_interrupted_run_goes_on_where_it_stopped_whatever_image_is_removed_or_repaired() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("new/cache");
-        let cache = Cache::open(&dir, key()).unwrap();
-        let stop = |range: std::ops::Range<usize>| match range.start {
-            0 => embed(range),
-            _ => Err(EvalError::Interrupted),
+        let all = stamps(0..N);
+        let parts = divide(&all);
+        let stop = |range: Range<usize>| match range.end == N {
+            true => Err(EvalError::Interrupted),
+            false => Ok(rows(range, &[7, 30_000])),
         };
-        assert!(embed_in_parts(10_000, Some(&cache), stop, |_| ()).is_err());
         let cache = Cache::open(&dir, key()).unwrap();
-        let (mut ranges, mut kept) = (Vec::new(), Vec::new());
-        let spy = |range: std::ops::Range<usize>| {
-            ranges.push((range.start, range.end));
-            embed(range)
+        assert!(embed_in_parts(&all, Some(&cache), stop, |_| false, |_| ()).is_err());
+        drop(cache);
+        // How many images a further run embeds, and what it gives.
+        let run = |stamps: &[u128], is_readable: fn(usize) -> bool| {
+            let cache = Cache::open(&dir, key()).unwrap();
+            let n_new = RefCell::new(0);
+            let embed = |range: Range<usize>| {
+                *n_new.borrow_mut() += range.len();
+                Ok(rows(range, if is_readable(7) { &[30_000] } else { &[7, 30_000] }))
+            };
+            let all = embed_in_parts(stamps, Some(&cache), embed, is_readable, |_| ()).unwrap();
+            (n_new.into_inner(), all)
         };
-        let all = embed_in_parts(10_000, Some(&cache), spy, |n| kept.push(n)).unwrap();
-        assert_eq!((ranges, kept), (vec![(PART, 10_000)], vec![PART]));
-        assert_eq!(all, embed(0..10_000).unwrap());
+        let (n_new, found) = run(&all, |_| false);
+        assert_eq!(n_new, parts[parts.len() - 1].range.len());
+        assert_eq!(found, rows(0..N, &[7, 30_000]));
+        assert_eq!(run(&all, |_| false).0, 0);
+        // The seventh is repaired and has the same size: its part is done again.
+        let (n_new, found) = run(&all, |i| i == 7);
+        assert_eq!((n_new, found), (parts[0].range.len(), rows(0..N, &[30_000])));
+        // The seventh is removed.
+        let fewer = stamps((0..N).filter(|i| *i != 7));
+        assert!(run(&fewer, |_| false).0 <= parts[0].range.len() + parts[1].range.len());
     }
 
     #[test]
     fn a_damaged_part_is_made_again() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path(), key()).unwrap();
-        embed_in_parts(10_000, Some(&cache), embed, |_| ()).unwrap();
-        let path = dir.path().join("00001.safetensors");
-        let mut flipped = std::fs::read(&path).unwrap();
-        let at = flipped.len() - 7;
-        flipped[at] ^= 1;
-        for damaged in [b"cut", &flipped[..]] {
-            std::fs::write(&path, damaged).unwrap();
+        let stamps = stamps(0..10);
+        let run = || {
             let mut n_kept = 0;
-            let all = embed_in_parts(10_000, Some(&cache), embed, |n| n_kept += n).unwrap();
-            assert_eq!((n_kept, all), (PART, embed(0..10_000).unwrap()));
+            let embed = |range| Ok(rows(range, &[3]));
+            let all = embed_in_parts(&stamps, Some(&cache), embed, |_| false, |n| n_kept += n);
+            assert_eq!(all.unwrap(), rows(0..10, &[3]));
+            n_kept
+        };
+        assert_eq!((run(), run()), (0, 10));
+        let path = cache.path(&divide(&stamps)[0]);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, flipped).unwrap();
+            // Whatever byte it is, the rows are right.
+            run();
         }
+        std::fs::write(&path, b"cut").unwrap();
+        assert_eq!((run(), run()), (0, 10));
     }
 
     #[test]
-    fn embeddings_of_another_model_are_not_mixed_in() {
+    fn embeddings_of_another_model_are_not_mixed_in_and_two_processes_do_not_share() {
         let dir = tempfile::tempdir().unwrap();
-        Cache::open(dir.path(), key()).unwrap();
-        let error = Cache::open(dir.path(), Key { model: "n".into(), ..key() }).unwrap_err();
+        let cache = Cache::open(dir.path(), key()).unwrap();
+        let error = Cache::open(dir.path(), key()).unwrap_err();
+        assert!(matches!(error, EvalError::Folder(_)) && error.hint().is_some(), "{error}");
+        drop(cache);
+        let error = Cache::open(dir.path(), Key::new("n".into(), 2)).unwrap_err();
         assert!(error.to_string().ends_with("model is m, but this run has n"), "{error}");
     }
 }

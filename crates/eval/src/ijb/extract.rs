@@ -9,53 +9,56 @@ use super::{FaceList, IjbSet};
 use crate::{
     EvalError,
     faces::{FACE_BYTES, IMAGE_BYTES_MAX, decode_rgb},
-    features::cache::{Cache, Key, embed_in_parts},
+    features::cache::{Cache, Embeddings, Key, LeftOut, embed_in_parts},
     pairs::read_regular_file,
 };
 
 /// Faces that are decoded before the network runs: 19 MB of pixels.
 const BATCH: usize = 512;
 
-/// Embeds every face of the set, in file order, and its mirror image.
+/// Embeds every face of the set, in file order, and its mirror image. A face whose image is damaged or
+/// has no usable landmarks has no row and is returned with its reason.
 ///
 /// * `cache`: a folder in which parts are kept and found again, and the model's fingerprint
 /// * `on_faces`: called with the number of faces just done; its error ends the work
 ///
 /// # Errors
 ///
-/// [`EvalError::MissingImages`], [`EvalError::Image`] and [`EvalError::Landmarks`] for images that
-/// are absent, damaged, or have no usable landmarks; [`EvalError::Model`] from the network.
+/// [`EvalError::MissingImages`] for images that are absent; [`EvalError::Model`] from the network; a
+/// fault of the system.
 pub fn embed<E: Embed + ?Sized>(
     set: &IjbSet,
     embedder: &E,
     cache: Option<(&Path, String)>,
     on_faces: impl Fn(usize) -> Result<(), EvalError>,
-) -> Result<MirroredEmbeddings, EvalError> {
+) -> Result<Embeddings, EvalError> {
     let images = set.images();
     check_images(set, &images)?;
-    let n_faces = set.faces.names.len();
     let cache = match cache {
         None => None,
-        Some((dir, model)) => {
-            let (faces, dim) = (fingerprint(set), embedder.embedding());
-            Some(Cache::open(dir, Key { format: 1, model, faces, n_faces, dim })?)
-        }
+        Some((dir, model)) => Some(Cache::open(dir, Key::new(model, embedder.embedding()))?),
     };
     embed_in_parts(
-        n_faces,
+        &stamps(set, &images),
         cache.as_ref(),
         |range| {
             let mut all = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
+            let mut all_left_out = Vec::new();
             for start in range.clone().step_by(BATCH) {
                 let batch = start..(start + BATCH).min(range.end);
-                let pixels = crops(set, &images, batch.clone())?;
-                let embeddings = embedder.embed_with_mirror(&pixels, batch.len())?;
-                all.original.extend(embeddings.original);
-                all.mirrored.extend(embeddings.mirrored);
-                on_faces(batch.len())?;
+                let n = batch.len();
+                let (pixels, left_out) = crops(set, &images, batch)?;
+                if left_out.len() < n {
+                    let embeddings = embedder.embed_with_mirror(&pixels, n - left_out.len())?;
+                    all.original.extend(embeddings.original);
+                    all.mirrored.extend(embeddings.mirrored);
+                }
+                all_left_out.extend(left_out);
+                on_faces(n)?;
             }
-            Ok(all)
+            Ok((all, all_left_out))
         },
+        |i| crop(set, &images, i).is_ok(),
         |n_kept| {
             // An error will come back with the next batch.
             let _ = on_faces(n_kept);
@@ -63,15 +66,23 @@ pub fn embed<E: Embed + ?Sized>(
     )
 }
 
-/// Aligned faces, `[range, 112, 112, 3]`.
-fn crops(set: &IjbSet, images: &Path, range: Range<usize>) -> Result<Vec<u8>, EvalError> {
+/// Aligned faces, `[faces, 112, 112, 3]`, of those of `range` that can be used, and the others.
+fn crops(
+    set: &IjbSet,
+    images: &Path,
+    range: Range<usize>,
+) -> Result<(Vec<u8>, Vec<LeftOut>), EvalError> {
     let crops: Vec<Result<Vec<u8>, EvalError>> =
         range.clone().into_par_iter().map(|i| crop(set, images, i)).collect();
     let mut pixels = Vec::with_capacity(range.len() * FACE_BYTES);
-    for crop in crops {
-        pixels.extend(crop?);
+    let mut left_out = Vec::new();
+    for (index, crop) in range.zip(crops) {
+        match crop.map_err(EvalError::of_image) {
+            Ok(crop) => pixels.extend(crop),
+            Err(reason) => left_out.push(LeftOut { index, reason: reason? }),
+        }
     }
-    Ok(pixels)
+    Ok((pixels, left_out))
 }
 
 fn crop(set: &IjbSet, images: &Path, index: usize) -> Result<Vec<u8>, EvalError> {
@@ -120,13 +131,16 @@ fn check_images(set: &IjbSet, images: &Path) -> Result<(), EvalError> {
     }
 }
 
-/// Of names and landmarks, in file order.
-fn fingerprint(set: &IjbSet) -> String {
-    let mut bytes = Vec::new();
-    for (name, landmarks) in set.faces.names.iter().zip(&set.faces.landmarks) {
-        bytes.extend(name.as_bytes());
+/// What identifies each face: its name, landmarks, and the size of its file.
+fn stamps(set: &IjbSet, images: &Path) -> Vec<u128> {
+    let faces = set.faces.names.par_iter().zip(&set.faces.landmarks);
+    let stamp = |(name, landmarks): (&String, &[f64; 10])| {
+        let size = images.join(name).metadata().map_or(0, |found| found.len());
+        let mut bytes = name.as_bytes().to_vec();
         bytes.push(0);
         landmarks.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
-    }
-    pfc_shard::Checksum(pfc_shard::hash::content_hash(&bytes)).to_string()
+        bytes.extend(size.to_le_bytes());
+        pfc_shard::hash::content_hash(&bytes)
+    };
+    faces.map(stamp).collect()
 }

@@ -14,7 +14,7 @@ use tch::{Device, TchError, Tensor};
 
 use super::{
     HeadError,
-    loss::{Exponentials, Logits},
+    loss::{Negatives, TileCosines},
     optim::{Stamp, UpdateRule},
 };
 pub use device::DeviceStore;
@@ -197,13 +197,13 @@ pub trait CentreTile: Send {
     /// [`HeadError`] if the rows cannot be reached, here and below.
     fn unit_rows(&mut self, rule: &dyn UpdateRule, unit_td: &mut Tensor) -> Result<(), HeadError>;
 
-    /// Takes the exponentials of the tile's logits.
+    /// Takes the exponentials of the tile's negatives, for losses that leave their cosines as they are.
     ///
     /// # Errors
     ///
     /// That of libtorch if memory runs out.
-    fn exponentials(&mut self, logits: &Logits<'_>) -> Result<Exponentials, TchError> {
-        logits.exponentials()
+    fn exponentials(&mut self, cosines: &TileCosines<'_>) -> Result<Negatives, TchError> {
+        cosines.exponentials()
     }
 
     /// Sends the gradient through the normalisation of the rows, after the steps they have missed,

@@ -3,7 +3,7 @@
 
 use std::f64::consts::PI;
 
-use super::{MarginLoss, Target};
+use super::{Loss, Target};
 
 /// Lengths beyond these are taken for these, as in the authors' code.
 const NORM_LEAST: f64 = 1e-3;
@@ -37,10 +37,9 @@ impl Adaface {
     }
 }
 
-impl MarginLoss for Adaface {
-    fn prepare(&mut self, feature_norms: &[f64]) {
-        let norms: Vec<f64> =
-            feature_norms.iter().map(|n| n.clamp(NORM_LEAST, NORM_MOST)).collect();
+impl Loss for Adaface {
+    fn see_lengths(&mut self, lengths_g: &[f64]) {
+        let norms: Vec<f64> = lengths_g.iter().map(|n| n.clamp(NORM_LEAST, NORM_MOST)).collect();
         let n = norms.len() as f64;
         let mean = norms.iter().sum::<f64>() / n;
         self.mean += self.alpha * (mean - self.mean);
@@ -71,13 +70,13 @@ impl MarginLoss for Adaface {
 }
 
 /// The target of an image of quality q; of average quality, 0, it is CosFace's.
-pub(super) fn target_of_quality(m: f64, quality: f64, cosine: f64) -> Target {
+fn target_of_quality(m: f64, quality: f64, cosine: f64) -> Target {
     let theta = cosine.acos();
     let margined = theta - m * quality;
     let angle = margined.clamp(ANGLE_LEAST, PI - ANGLE_LEAST);
     // Cut off, the angle no longer depends on the cosine.
     let slope = if angle == margined { angle.sin() / theta.sin().max(ANGLE_LEAST) } else { 0.0 };
-    Target { value: angle.cos() - (m + m * quality), slope }
+    Target::new(angle.cos() - (m + m * quality), slope)
 }
 
 #[cfg(test)]
@@ -89,7 +88,7 @@ mod tests {
     #[test]
     fn margins_follow_the_lengths() {
         let mut loss = Adaface::new(0.4, 0.5, 1.0);
-        loss.prepare(&[1.0, 2.0, 3.0]);
+        loss.see_lengths(&[1.0, 2.0, 3.0]);
         let q = 0.5 / 1.001;
         let near = |found: f64, expected: f64| {
             assert!((found - expected).abs() < 1e-12, "{found}, not {expected}");
@@ -105,14 +104,14 @@ mod tests {
     #[test]
     fn mean_and_deviation_run_over_the_batches_and_can_be_carried_on() {
         let mut loss = Adaface::new(0.4, 0.333, 0.01);
-        loss.prepare(&[10.0, 30.0]);
+        loss.see_lengths(&[10.0, 30.0]);
         let memory = loss.memory();
         assert!((memory[0] - 20.0).abs() < 1e-12, "{memory:?}");
         assert!((memory[1] - (99.0 + 0.01 * 200f64.sqrt())).abs() < 1e-12, "{memory:?}");
         let mut other = Adaface::new(0.4, 0.333, 0.01);
         other.remember(&memory);
-        loss.prepare(&[5.0]);
-        other.prepare(&[5.0]);
+        loss.see_lengths(&[5.0]);
+        other.see_lengths(&[5.0]);
         assert_eq!(loss, other);
     }
 

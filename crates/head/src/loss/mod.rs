@@ -1,13 +1,28 @@
-//! The positive's logit: margin losses as functions of one cosine.
+//! Losses: what becomes of the cosines between embeddings and class centres.
+//!
+//! A loss is one struct at the trait [`Loss`], and one file here. The step asks it, in this order: to
+//! look at the lengths of the embeddings ([`Loss::see_lengths`]) and, if it wants them, at the cosines
+//! of the positives ([`Loss::see_cosines`]); what each positive's cosine becomes ([`Loss::target`]); what
+//! a tile of negatives adds to each sample ([`Loss::negatives`]); what the two together cost
+//! ([`Loss::combine`]); and what the lengths cost by themselves ([`Loss::length_penalty`]). Every method
+//! returns the derivative beside the value. All but `target` have the margin softmax as their default.
 
 mod adaface;
+mod arcface;
+mod combined;
+mod cosface;
+mod curricularface;
+mod magface;
+mod softmax;
+mod subcentre;
 mod tile;
+mod uniface;
 
-use std::f64::consts::PI;
+use tch::{TchError, Tensor};
 
-use super::config::{ArcfaceGradient, Margin};
-use adaface::{Adaface, target_of_quality};
-pub use tile::{Exponentials, Logits};
+use super::config::{HeadConfig, Margin};
+pub use softmax::SampleLoss;
+pub use tile::{Negatives, Shaped, TileCosines};
 
 /// What a loss makes of one positive's cosine.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,67 +31,166 @@ pub struct Target {
     pub value: f64,
     /// The derivative of psi by the cosine that is sent back.
     pub slope: f64,
+    /// The derivative of psi by the length of the embedding; 0 where no gradient flows to it.
+    pub by_length: f64,
 }
 
-/// A margin softmax loss: everything it does happens to the positives' cosines.
+impl Target {
+    /// A target that does not depend on the length of the embedding.
+    #[must_use]
+    pub fn new(value: f64, slope: f64) -> Target {
+        Target { value, slope, by_length: 0.0 }
+    }
+}
+
+/// What one step tells a loss that has a parameter of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ParameterStep {
+    /// Mean over the batch of [`SampleLoss::by_positive`]: the derivative by the positives' logits.
+    pub by_positives: f64,
+    /// The same of [`Negatives::parameter_sums_g`] over all tiles, weighted as the negatives are.
+    pub by_negatives: f64,
+    /// Learning rate of the centres.
+    pub lr: f64,
+    /// Momentum of the centres under SGD.
+    pub momentum: f64,
+    /// Weight decay of the centres.
+    pub weight_decay: f64,
+}
+
+/// A loss of embeddings against class centres.
 ///
-/// The negatives' logits are `s * cos` in all of them, so any loss goes with any sampler. A loss
-/// that adapts to the batch sees the feature norms first.
-pub trait MarginLoss: Send {
-    /// Told once a step, before any [`MarginLoss::target`].
+/// With `s` the scale of the head, a loss adds up, over the samples of the global batch, what
+/// [`combine`](Loss::combine) makes of the sum over its negatives and of the positive's logit,
+/// `s * target`. It may keep figures of the batches so far, which belong into a checkpoint
+/// ([`memory`](Loss::memory)). Every rank asks its own copy the same questions about lengths, cosines and
+/// parameters, with the figures of the global batch, so that all copies stay equal.
+///
+/// G = global batch, T = rows of one tile of centres.
+pub trait Loss: Send + Sync {
+    /// Called once per step, before anything else.
     ///
-    /// * `feature_norms`: `[G]`, the embeddings' lengths, all ranks' rows in rank order
-    fn prepare(&mut self, feature_norms: &[f64]) {
-        let _ = feature_norms;
+    /// * `lengths_g`: `[G]`, the lengths of the embeddings, all ranks' rows in rank order
+    fn see_lengths(&mut self, lengths_g: &[f64]) {
+        let _ = lengths_g;
     }
 
-    /// The margined value and its slope.
+    /// Whether [`Loss::see_cosines`] is called, which costs the ranks one more exchange of G numbers.
+    fn wants_cosines(&self) -> bool {
+        false
+    }
+
+    /// Called once per step after [`Loss::see_lengths`], if [`Loss::wants_cosines`].
+    ///
+    /// * `cosines_g`: `[G]`, the cosine of each sample with its own centre, in `[-1, 1]`
+    fn see_cosines(&mut self, cosines_g: &[f64]) {
+        let _ = cosines_g;
+    }
+
+    /// The margined value of a positive's cosine, with its derivatives.
     ///
     /// * `sample`: row of the global batch
     /// * `cosine`: of that row's embedding and its own centre, in `[-1, 1]`
     fn target(&self, sample: usize, cosine: f64) -> Target;
+
+    /// Whether the negatives are anything but `exp(s * cos)`. If they are not, the store of the centres
+    /// takes the exponentials, for which it may have a kernel.
+    fn shapes_negatives(&self) -> bool {
+        false
+    }
+
+    /// The values that take the place of the negatives' cosines, for a softmax over them; `None` if
+    /// these stay.
+    ///
+    /// * `cos_tg`: `[T, G]` f32, in `[-1, 1]`; those of positives are among them and are left out later
+    ///
+    /// # Errors
+    ///
+    /// That of libtorch if memory runs out, here and below.
+    fn shape(&self, cos_tg: &Tensor) -> Result<Option<Shaped>, TchError> {
+        let _ = cos_tg;
+        Ok(None)
+    }
+
+    /// The largest value that [`Loss::shape`] may give, which decides whether the exponentials can be
+    /// summed as they are; 0 if no exponentials are summed.
+    fn largest_negative(&self) -> f64 {
+        1.0
+    }
+
+    /// What a tile's negatives add to each sample, and the derivatives by their cosines.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn negatives(&self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
+        let cos_tg = tile.cosines()?;
+        match self.shape(&cos_tg)? {
+            Some(shaped) => tile.exponentials_of(shaped.values_tg, Some(&shaped.slopes_tg)),
+            None => tile.exponentials_of(cos_tg, None),
+        }
+    }
+
+    /// Joins the negatives and the positive of one sample.
+    ///
+    /// * `negatives`: the sum of [`Negatives::sums_g`] over all tiles and ranks
+    /// * `logit`: the positive's, less the offset that was taken off the negatives' logits
+    fn combine(&self, negatives: f64, logit: f64) -> SampleLoss {
+        SampleLoss::softmax(negatives, logit)
+    }
+
+    /// Whether a gradient flows to the lengths of the embeddings, by [`Target::by_length`] or by
+    /// [`Loss::length_penalty`].
+    fn moves_lengths(&self) -> bool {
+        false
+    }
+
+    /// What an embedding of this length costs, and the derivative.
+    fn length_penalty(&self, length: f64) -> (f64, f64) {
+        let _ = length;
+        (0.0, 0.0)
+    }
+
+    /// Whether the loss has a parameter that is trained with the centres.
+    fn has_parameter(&self) -> bool {
+        false
+    }
+
+    /// Called at the end of a step if [`Loss::has_parameter`].
+    fn move_parameter(&mut self, step: &ParameterStep) {
+        let _ = step;
+    }
 
     /// What a resumed run has to know beside the configuration; nothing for most losses.
     fn memory(&self) -> Vec<f64> {
         Vec::new()
     }
 
-    /// Takes over what [`MarginLoss::memory`] gave.
+    /// Restores what [`Loss::memory`] gave.
     fn remember(&mut self, memory: &[f64]) {
         let _ = memory;
     }
 }
 
-impl Margin {
-    /// The loss that a head computes by.
-    pub(super) fn loss(&self) -> Box<dyn MarginLoss> {
-        match *self {
-            Margin::Adaface { m, h, alpha } => Box::new(Adaface::new(m, h, alpha)),
-            other => Box::new(other),
+/// The loss that a head of this configuration computes.
+pub(super) fn of_config(config: &HeadConfig) -> Box<dyn Loss> {
+    match config.margin {
+        Margin::Cosface { m } => Box::new(cosface::Cosface { m }),
+        Margin::Arcface { m, gradient } => Box::new(arcface::Arcface { m, gradient }),
+        Margin::Combined { m1, m2, m3 } => Box::new(combined::Combined { m1, m2, m3 }),
+        Margin::Adaface { m, h, alpha } => Box::new(adaface::Adaface::new(m, h, alpha)),
+        Margin::Curricularface { m, alpha } => {
+            Box::new(curricularface::Curricularface::new(m, alpha))
         }
-    }
-}
-
-impl MarginLoss for Margin {
-    fn target(&self, _: usize, cosine: f64) -> Target {
-        match *self {
-            Margin::Cosface { m } => Target { value: cosine - m, slope: 1.0 },
-            Margin::Arcface { m, gradient: ArcfaceGradient::StraightThrough } => {
-                Target { value: (cosine.acos() + m).cos(), slope: 1.0 }
-            }
-            Margin::Arcface { m, gradient: ArcfaceGradient::Exact } => {
-                // Past pi the cosine would rise again and reward a larger angle.
-                if cosine.acos() + m > PI {
-                    return Target { value: cosine - m * m.sin(), slope: 1.0 };
-                }
-                of_angle(cosine, 1.0, m)
-            }
-            Margin::Combined { m1, m2, m3 } => {
-                let Target { value, slope } = of_angle(cosine, m1, m2);
-                Target { value: value - m3, slope }
-            }
-            // By itself a margin has seen no batch, in which every length is the average one.
-            Margin::Adaface { m, .. } => target_of_quality(m, 0.0, cosine),
+        Margin::Magface { l_margin, u_margin, l_a, u_a, lambda_g } => {
+            Box::new(magface::Magface::new((l_margin, u_margin), (l_a, u_a), lambda_g))
+        }
+        Margin::Uniface { m, lambda } => {
+            let n_negatives = if config.log_q { config.classes } else { config.rows_per_step() };
+            Box::new(uniface::Uniface::new(m, lambda, n_negatives))
+        }
+        Margin::SubcentreArcface { m, k, gradient } => {
+            Box::new(subcentre::SubcentreArcface::new(m, k, gradient))
         }
     }
 }
@@ -85,7 +199,7 @@ impl MarginLoss for Margin {
 fn of_angle(cosine: f64, m1: f64, m2: f64) -> Target {
     let theta = cosine.acos();
     let (sin, value) = (m1 * theta + m2).sin_cos();
-    Target { value, slope: m1 * sin / theta.sin().max(SINE_LEAST) }
+    Target::new(value, m1 * sin / theta.sin().max(SINE_LEAST))
 }
 
 /// Keeps the slope finite where embedding and centre are parallel. The slope multiplies a vector of
@@ -95,14 +209,26 @@ const SINE_LEAST: f64 = 1e-3;
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::PI;
+
     use super::*;
+    use crate::config::ArcfaceGradient;
 
     const EXACT: Margin = Margin::Arcface { m: 0.5, gradient: ArcfaceGradient::Exact };
     const STRAIGHT: Margin = Margin::Arcface { m: 0.5, gradient: ArcfaceGradient::StraightThrough };
+    const MAGFACE: Margin =
+        Margin::Magface { l_margin: 0.45, u_margin: 0.8, l_a: 10.0, u_a: 110.0, lambda_g: 35.0 };
+
+    /// The loss of a configuration, after it saw a batch of one embedding of this length.
+    fn of(margin: Margin, length: f64) -> Box<dyn Loss> {
+        let mut loss = of_config(&HeadConfig { margin, ..HeadConfig::new(1000, 8) });
+        loss.see_lengths(&[length]);
+        loss
+    }
 
     #[track_caller]
     fn check(margin: Margin, cosine: f64, value: f64, slope: f64) {
-        let target = margin.target(0, cosine);
+        let target = of(margin, 20.0).target(0, cosine);
         assert!((target.value - value).abs() < 1e-12, "{margin:?} at {cosine}: {target:?}");
         assert!((target.slope - slope).abs() < 1e-12, "{margin:?} at {cosine}: {target:?}");
     }
@@ -115,8 +241,20 @@ mod tests {
         let arcface = |gradient| Margin::Arcface { m: sixth, gradient };
         check(arcface(ArcfaceGradient::Exact), 0.5, 0.0, 2.0 / 3f64.sqrt());
         check(arcface(ArcfaceGradient::StraightThrough), 0.5, 0.0, 1.0);
+        check(Margin::Curricularface { m: sixth, alpha: 0.01 }, 0.5, 0.0, 2.0 / 3f64.sqrt());
+        let gradient = ArcfaceGradient::Exact;
+        check(Margin::SubcentreArcface { m: sixth, k: 3, gradient }, 0.5, 0.0, 2.0 / 3f64.sqrt());
         // 2 * pi/6 + pi/6 = pi/2: value 0 - 0.1, slope 2 * 1 / (1/2) = 4.
         check(Margin::Combined { m1: 2.0, m2: sixth, m3: 0.1 }, sixth.cos(), -0.1, 4.0);
+        // A length of 20, a tenth of the way from 10 to 110, has a tenth of the way from 0 to 5 pi/3.
+        let magface = Margin::Magface {
+            l_margin: 0.0,
+            u_margin: 10.0 * sixth,
+            l_a: 10.0,
+            u_a: 110.0,
+            lambda_g: 1.0,
+        };
+        check(magface, 0.5, 0.0, 2.0 / 3f64.sqrt());
     }
 
     #[test]
@@ -124,36 +262,47 @@ mod tests {
         let theta = 3.0f64;
         check(EXACT, theta.cos(), theta.cos() - 0.5 * 0.5f64.sin(), 1.0);
         check(STRAIGHT, theta.cos(), 3.5f64.cos(), 1.0);
-        assert!(STRAIGHT.target(0, -1.0).value > STRAIGHT.target(0, 2.6f64.cos()).value);
-        let mut last = f64::INFINITY;
+        let straight = of(STRAIGHT, 1.0);
+        assert!(straight.target(0, -1.0).value > straight.target(0, 2.6f64.cos()).value);
+        let (exact, mut last) = (of(EXACT, 1.0), f64::INFINITY);
         for i in 0..=1000 {
-            let value = EXACT.target(0, (PI * f64::from(i) / 1000.0).cos()).value;
+            let value = exact.target(0, (PI * f64::from(i) / 1000.0).cos()).value;
             assert!(value < last, "{i}");
             last = value;
         }
     }
 
     #[test]
-    fn the_slope_is_the_derivative() {
-        let combined = Margin::Combined { m1: 1.2, m2: 0.3, m3: 0.1 };
-        for margin in [EXACT, combined, Margin::Cosface { m: 0.35 }] {
-            for i in -90..=99 {
-                let (cosine, h) = (f64::from(i) / 100.0, 1e-6);
-                let [below, above] = [cosine - h, cosine + h].map(|c| margin.target(0, c).value);
-                let slope = margin.target(0, cosine).slope;
-                let numeric = (above - below) / (2.0 * h);
-                // The guard of ArcFace begins at cos(pi - 0.5) = -0.878 with a step.
-                let at_guard = (cosine + 0.5f64.cos()).abs() < 0.01;
-                assert!(at_guard || (slope - numeric).abs() < 1e-5, "{margin:?} at {cosine}");
+    fn the_slopes_are_the_derivatives() {
+        for margin in [
+            EXACT,
+            Margin::Combined { m1: 1.2, m2: 0.3, m3: 0.1 },
+            Margin::Cosface { m: 0.35 },
+            Margin::Uniface { m: 0.4, lambda: 1.0 },
+            Margin::Curricularface { m: 0.5, alpha: 0.01 },
+            MAGFACE,
+        ] {
+            let h = 1e-6;
+            for (cosine, length) in (-90..=99).map(|i| (f64::from(i) / 100.0, 60.0)) {
+                let value = |cosine, length| of(margin, length).target(0, cosine).value;
+                let target = of(margin, length).target(0, cosine);
+                let by_cosine = (value(cosine + h, length) - value(cosine - h, length)) / (2.0 * h);
+                let by_length = (value(cosine, length + h) - value(cosine, length - h)) / (2.0 * h);
+                // The guard past pi begins with a step, at cos(pi - 0.5) = -0.878 for a margin of 0.5.
+                let m = if margin == MAGFACE { 0.45 + 0.35 * 0.5 } else { 0.5f64 };
+                if (cosine + m.cos()).abs() > 0.01 {
+                    assert!((target.slope - by_cosine).abs() < 1e-5, "{margin:?} at {cosine}");
+                    assert!((target.by_length - by_length).abs() < 1e-5, "{margin:?} at {cosine}");
+                }
             }
         }
     }
 
     #[test]
     fn the_ends_of_the_range_give_finite_slopes() {
-        for margin in [EXACT, STRAIGHT, Margin::Combined { m1: 1.5, m2: 0.5, m3: 0.2 }] {
+        for margin in [EXACT, STRAIGHT, MAGFACE, Margin::Combined { m1: 1.5, m2: 0.5, m3: 0.2 }] {
             for cosine in [-1.0, 1.0] {
-                let Target { value, slope } = margin.target(0, cosine);
+                let Target { value, slope, .. } = of(margin, 20.0).target(0, cosine);
                 assert!(value.is_finite() && slope.is_finite(), "{margin:?} at {cosine}");
             }
         }

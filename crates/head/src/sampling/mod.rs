@@ -2,6 +2,8 @@
 
 mod pprn;
 
+use std::borrow::Cow;
+
 use super::{HeadError, range::ClassRange};
 pub use pprn::Pprn;
 
@@ -79,6 +81,11 @@ impl SampledRows {
         &self.rows
     }
 
+    /// The rows of their centres, of which each class has `k`, side by side.
+    pub fn centres(&self, k: usize) -> Cow<'_, [u32]> {
+        if k == 1 { Cow::Borrowed(&self.rows) } else { Cow::Owned(centres_of(&self.rows, k)) }
+    }
+
     /// The slot of `row`, a row of the rank, if it was drawn. Takes the same time however many rows
     /// there are, if they are spread as a sampler spreads them.
     pub fn slot_of(&self, row: u32) -> Option<usize> {
@@ -86,6 +93,12 @@ impl SampledRows {
         let (start, end) = (self.starts[stretch] as usize, self.starts[stretch + 1] as usize);
         Some(start + self.rows[start..end].binary_search(&row).ok()?)
     }
+}
+
+/// The rows of the `k` centres of each class.
+pub(super) fn centres_of(classes: &[u32], k: usize) -> Vec<u32> {
+    let k = k as u32;
+    classes.iter().flat_map(|class| class * k..(class + 1) * k).collect()
 }
 
 #[cfg(test)]

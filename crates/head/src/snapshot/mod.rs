@@ -11,7 +11,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Head, HeadError, Parts,
+    ClassRange, Head, HeadError, Parts,
     centres::{
         CentreStore,
         file::holds_centres,
@@ -117,7 +117,7 @@ impl Head {
             self.catch_up()?;
         }
         let memory = self.parts.rule.memory();
-        let range = self.range.ids();
+        let range = self.centres().ids();
         let mut tensors = vec![
             numbers(RANGE, &[range.start as i64, range.end as i64]),
             numbers(SEED, &[self.config.seed as i64]),
@@ -221,7 +221,7 @@ impl Head {
         let memory = rule.memory();
         if !memory.is_empty() {
             // Rows that a catch-up leaves alone.
-            let stamps = self.parts.store.stamps(0..self.range.len());
+            let stamps = self.parts.store.stamps(0..self.centres().len());
             let [weight_cd, state_cn] = &mut state[..2] else { unreachable!("two were pushed") };
             make_up(rule, &stamps, &mut weight_cd.1, &mut state_cn.1);
         }
@@ -241,7 +241,7 @@ impl Head {
         let mut state = self.rows()?;
         let memory = self.parts.rule.memory();
         if !memory.is_empty() {
-            let stamps = self.parts.store.stamps(0..self.range.len());
+            let stamps = self.parts.store.stamps(0..self.centres().len());
             let stamps: Vec<i32> = stamps.iter().map(|&stamp| stamp as i32).collect();
             state.push((STAMP.to_owned(), Tensor::from_slice(&stamps)));
         }
@@ -249,10 +249,15 @@ impl Head {
         Ok(state)
     }
 
+    /// The centres of this rank; a class has several side by side under a loss with sub-centres.
+    fn centres(&self) -> ClassRange {
+        self.range.of_centres(self.config.margin.sub_centres())
+    }
+
     fn rows(&self) -> Result<Named, HeadError> {
         let n_state = RowLayout::of_config(&self.config).n_state();
         let empty = |width: usize| {
-            Tensor::f_empty([self.range.len() as i64, width as i64], (Kind::Float, Device::Cpu))
+            Tensor::f_empty([self.centres().len() as i64, width as i64], (Kind::Float, Device::Cpu))
                 .map_err(HeadError::torch("copy the centres"))
         };
         let (mut weight_cd, mut state_cn) = (empty(self.config.dim)?, empty(n_state)?);
@@ -263,7 +268,7 @@ impl Head {
         Ok(vec![
             (WEIGHT.to_owned(), weight_cd),
             (state_name(self.config.optimizer).to_owned(), state_cn),
-            numbers(FIRST_CLASS, &[self.range.first() as i64]),
+            numbers(FIRST_CLASS, &[self.centres().first() as i64]),
         ])
     }
 
@@ -295,16 +300,17 @@ impl Head {
     ) -> Result<(), HeadError> {
         self.finish_save()?;
         let memory = memory_of(pieces)?;
+        let own = self.centres();
         let own_folder = self.parts.store.durable().map(|centres| centres.folder().to_path_buf());
         // A folder that was moved is where the head has it now.
         let folder = own_folder.as_deref().filter(|own| holds_centres(own)).or(folder);
         let mut sources =
             Source::find(pieces, &self.config, &memory, folder.or(own_folder.as_deref()))?;
-        Source::check_cover(&sources, self.range.ids())?;
+        Source::check_cover(&sources, own.ids())?;
         let (store, rule) = (self.parts.store.as_mut(), self.parts.rule.as_mut());
         let remembers = rule.remember(&memory);
         let in_place = match (&sources[..], store.durable()) {
-            ([source], Some(centres)) => source.in_place(centres, self.range),
+            ([source], Some(centres)) => source.in_place(centres, own),
             _ => None,
         };
         if let Some(record) = in_place {
@@ -320,7 +326,7 @@ impl Head {
         let owed = (!remembers).then(|| Dense::of_memory(&memory));
         store.begin_import(memory.now, own_folder)?;
         for source in &mut sources {
-            source.import(pieces, self.range.ids(), &self.config, &memory, &mut |mut rows| {
+            source.import(pieces, own.ids(), &self.config, &memory, &mut |mut rows| {
                 if let Some(owed) = &owed {
                     rows.make_up(owed);
                 }

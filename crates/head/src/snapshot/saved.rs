@@ -491,7 +491,8 @@ impl<'a> CentreReader<'a> {
         config.validate()?;
         let memory = memory_of(&mut pieces)?;
         let sources = Source::find(&mut pieces, config, &memory, folder)?;
-        Source::check_cover(&sources, 0..config.classes)?;
+        let n_centres = config.classes * config.margin.sub_centres() as u64;
+        Source::check_cover(&sources, 0..n_centres)?;
         Ok(CentreReader { pieces, sources, config: config.clone(), memory })
     }
 

@@ -38,11 +38,10 @@ pub fn run(
     quiet: bool,
 ) -> Result<Summary, IngestError> {
     let started = Instant::now();
-    output::check_free(out)?;
+    let unfinished = output::begin(&[list], out)?;
     let list = LandmarkList::open(list, format)?;
     // Also reads every line, so that a fault in the last is known before any work is done.
     let total = list.images()?.try_fold(0, |n, marks| marks.map(|_| n + 1))?;
-    let unfinished = output::begin(out)?;
     let mut quarantine = Quarantine::create(unfinished.path())?;
     let progress = Progress::new("align", "images", total, quiet);
     let mut taken = HashSet::new();

@@ -59,13 +59,12 @@ pub fn run(args: &CompactArgs, quiet: bool) -> anyhow::Result<Outcome> {
 }
 
 fn compact(args: &CompactArgs, quiet: bool) -> Result<Summary, IngestError> {
-    output::check_free(&args.out)?;
+    let unfinished = output::begin(&[&args.dataset], &args.out)?;
     let dataset = Dataset::open(&args.dataset)?;
     dataset.preload()?;
     let log = DecisionLog::open(&args.dataset)?;
     let view = log.view(&dataset)?;
     let labels = NewLabels::of(&dataset, &view)?;
-    let unfinished = output::begin(&args.out)?;
     write(&dataset, &view, &labels, unfinished.path(), log.len(), quiet)?;
     unfinished.commit()?;
     Ok(Summary {

@@ -16,7 +16,7 @@ use pfc_shard::Dataset;
 
 use crate::IngestError;
 use layout::Layout;
-pub use model::{EmbedOptions, with_model};
+pub use model::{DIR, EmbedOptions, is_kept_name, with_model};
 use numbers::read_at;
 
 /// Numbers in an embedding at most.
@@ -83,6 +83,19 @@ impl Embeddings {
     /// Numbers in an embedding.
     pub fn dim(&self) -> usize {
         self.layout.dim
+    }
+
+    /// Tells this file from another: its path, size and time of change.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Io`] if the file system does not say.
+    pub fn identity(&self) -> Result<String, IngestError> {
+        let at = || IngestError::at("look at", &self.path);
+        let metadata = self.file.metadata().map_err(at())?;
+        let changed = metadata.modified().map_err(at())?;
+        let since = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(format!("{} {} {}", self.path.display(), metadata.len(), since.as_nanos()))
     }
 
     /// Embeddings there are.

@@ -15,7 +15,7 @@ use super::{Embeddings, npy};
 use crate::IngestError;
 
 /// Folder of computed embeddings in a data set's folder.
-const EMBEDDINGS_DIR: &str = "embeddings";
+pub const DIR: &str = "embeddings";
 /// Faces decoded and embedded at a time.
 const CHUNK: u64 = 256;
 
@@ -42,7 +42,7 @@ pub fn with_model(
     options: EmbedOptions,
 ) -> Result<Embeddings, IngestError> {
     let model = OnnxModel::open(model, &ModelOptions::default())?;
-    let folder = dir.join(EMBEDDINGS_DIR);
+    let folder = dir.join(DIR);
     let kind = if options.plain { "plain" } else { "mirrored" };
     let path = folder.join(format!("{:032x}-{kind}.npy", model.checksum()));
     if !path.exists() {
@@ -53,6 +53,14 @@ pub fn with_model(
         pfc_durable::rename(&part, &path)?;
     }
     Embeddings::open(&path)?.of(dataset)
+}
+
+/// Whether a file in the folder of computed embeddings is one of ours: called after the checksum of a
+/// model, or what `merge --match` writes.
+pub fn is_kept_name(name: &str) -> bool {
+    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name == "joined.npy"
+        || name.split_once('-').is_some_and(|(key, _)| key.len() == 32 && is_hex(key))
 }
 
 fn compute(

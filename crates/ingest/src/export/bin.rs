@@ -42,7 +42,7 @@ pub fn write(feed: &Feed<'_>, out: &Path, pairs: &Pairs) -> Result<Written, Expo
     }
     writer.finish().map_err(at())?;
     let n_bytes = bytes.n_bytes;
-    file.commit()?;
+    file.commit_new()?;
     Ok(Written {
         images: 2 * pairs.len() as u64,
         identities: labels.len() as u64,

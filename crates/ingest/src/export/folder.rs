@@ -31,17 +31,16 @@ pub enum List {
     Without,
 }
 
-/// Writes the folder `out`.
+/// Fills the folder `dir` and commits it.
 ///
 /// # Errors
 ///
 /// [`ExportError`]; nothing is then left behind.
-pub fn write(feed: &Feed<'_>, out: &Path, list: List) -> Result<Written, ExportError> {
+pub fn write(feed: &Feed<'_>, dir: AtomicDir, list: List) -> Result<Written, ExportError> {
     let used = feed.labels()?;
     let identities = feed.identities().filter(|(label, _)| used.contains(label));
     let identities: Vec<(u32, &str)> = identities.collect();
     let folders = Folders::new(identities.iter().copied());
-    let dir = AtomicDir::create(out)?;
     let mut writer = Writer {
         feed,
         root: match list {

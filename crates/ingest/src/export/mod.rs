@@ -14,17 +14,15 @@ mod select;
 mod summary;
 mod webdataset;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
+use pfc_durable::{FolderError, OwnedDir};
 use pfc_shard::Dataset;
 
-use crate::{IngestError, output, pack::output::check_apart, threads::Threads, units};
+use crate::{IngestError, output, threads::Threads, units};
 
 pub use error::ExportError;
 use feed::{Feed, Item};
@@ -119,32 +117,35 @@ pub fn run(args: &ExportArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn export(args: &ExportArgs, quiet: bool) -> Result<Summary, ExportError> {
     let started = Instant::now();
     let options = args.options.checked(args.to)?;
-    let dataset = Dataset::open(&args.dataset)?;
-    check_apart(&args.dataset, &args.out)?;
-    prepare(&args.out, args.to)?;
     args.threads.pool()?.install(|| {
+        let owned = claim(args)?;
+        let dataset = Dataset::open(&args.dataset)?;
         let selection = Selection::new(&dataset, &args.select, options.order)?;
         let feed = Feed::new(&dataset, &selection, quiet);
+        let begin = || Ok::<_, ExportError>(owned.begin().map_err(IngestError::from)?);
         let written = match args.to {
-            Target::Folder => folder::write(&feed, &args.out, folder::List::Without),
-            Target::List => folder::write(&feed, &args.out, folder::List::With),
-            Target::Recordio => recordio::write(&feed, &args.out, options.style),
-            Target::Webdataset => webdataset::write(&feed, &args.out, &options.shards),
-            Target::Parquet => parquet::write(&feed, &args.out, &options.shards),
+            Target::Folder => folder::write(&feed, begin()?, folder::List::Without),
+            Target::List => folder::write(&feed, begin()?, folder::List::With),
+            Target::Recordio => recordio::write(&feed, begin()?, options.style),
+            Target::Webdataset => webdataset::write(&feed, begin()?, &options.shards),
+            Target::Parquet => parquet::write(&feed, begin()?, &options.shards),
             Target::Bin => bin::write(&feed, &args.out, &options.pairs),
         }?;
         Ok(Summary::new(args.to.name(), written, started.elapsed()))
     })
 }
 
-/// Checks that `out` is free and makes the folders above it.
-fn prepare(out: &Path, to: Target) -> Result<(), ExportError> {
-    output::check_free(out)?;
-    if to == Target::Bin && out.is_dir() {
-        // A file cannot take the place of a folder, not even of an empty one.
-        return Err(IngestError::OutputExists { path: out.to_path_buf() }.into());
+/// Claims the folder to write, or the file, which is locked in the same way.
+fn claim(args: &ExportArgs) -> Result<OwnedDir, IngestError> {
+    let owned = output::claim(&[&args.dataset], &args.out)?;
+    if args.to == Target::Bin {
+        if args.out.is_dir() {
+            // A file cannot take the place of a folder, not even of an empty one.
+            return Err(FolderError::Taken { folder: args.out.clone() }.into());
+        }
+        pfc_durable::sweep(&args.out)?;
     }
-    Ok(output::make_parent(out)?)
+    Ok(owned)
 }
 
 fn warn(summary: &Summary) {

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, LazyLock},
 };
 
@@ -42,15 +42,15 @@ static IMAGE: LazyLock<Fields> = LazyLock::new(|| {
     Fields::from(vec![field("bytes", DataType::Binary), field("path", DataType::Utf8)])
 });
 
-/// Writes the folder `out`.
+/// Fills the folder `dir` and commits it.
 ///
 /// # Errors
 ///
 /// [`ExportError`]; nothing is then left behind.
-pub fn write(feed: &Feed<'_>, out: &Path, shards: &Shards) -> Result<Written, ExportError> {
+pub fn write(feed: &Feed<'_>, dir: AtomicDir, shards: &Shards) -> Result<Written, ExportError> {
     let labels = feed.labels()?;
     let features = features(&feed.names_by_label());
-    let dir = AtomicDir::create(out)?;
+    let out = dir.target().path().to_path_buf();
     let data = dir.path().join("data");
     fs::create_dir(&data).map_err(ExportError::at("create", &data))?;
     let mut writer = Writer {

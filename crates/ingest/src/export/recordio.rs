@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, fs, path::Path};
 
-use pfc_durable::DurableError;
+use pfc_durable::{AtomicDir, DurableError};
 use pfc_recordio::{FaceWriter, RecordError, Style, check_counts};
 
 use super::{ExportError, Feed, Written};
@@ -10,20 +10,21 @@ use super::{ExportError, Feed, Written};
 /// Name of the table of labels, which no reader of RecordIO needs.
 const IDENTITIES_FILE: &str = "identities.tsv";
 
-/// Writes the folder `out`.
+/// Fills the folder `dir` and commits it.
 ///
 /// # Errors
 ///
 /// [`ExportError`], before anything is written if float32 cannot hold a label or count; nothing is
 /// left behind.
-pub fn write(feed: &Feed<'_>, out: &Path, style: Style) -> Result<Written, ExportError> {
+pub fn write(feed: &Feed<'_>, dir: AtomicDir, style: Style) -> Result<Written, ExportError> {
+    let out = &dir.target().path().to_path_buf();
     let labels = feed.labels()?;
     check_labels(out, labels.iter().copied())?;
     if style == Style::Identities {
         check_counts(feed.len() as u64, labels.len() as u64)?;
     }
     let size = feed.image_size();
-    let mut writer = FaceWriter::create(out, style, size.height.into(), size.width.into())?;
+    let mut writer = FaceWriter::fill(dir, style, [size.height.into(), size.width.into()])?;
     for item in feed.items() {
         let item = item?;
         writer.push(item.label.into(), item.face.image)?;

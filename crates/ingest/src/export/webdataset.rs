@@ -29,14 +29,14 @@ struct Sidecar<'a> {
     height: u16,
 }
 
-/// Writes the folder `out`.
+/// Fills the folder `dir` and commits it.
 ///
 /// # Errors
 ///
 /// [`ExportError`]; nothing is then left behind.
-pub fn write(feed: &Feed<'_>, out: &Path, shards: &Shards) -> Result<Written, ExportError> {
+pub fn write(feed: &Feed<'_>, dir: AtomicDir, shards: &Shards) -> Result<Written, ExportError> {
     let labels = feed.labels()?;
-    let dir = AtomicDir::create(out)?;
+    let out = &dir.target().path().to_path_buf();
     let mut writer = Writer { dir: dir.path(), out, shards, open: None, n_files: 0 };
     for item in feed.items() {
         writer.push(&item?)?;

@@ -6,11 +6,15 @@
 use std::path::{Path, PathBuf};
 
 use pfc_cli::{Progress, interrupt, print_json, print_table, table};
+use pfc_durable::{AtomicDir, OwnedDir};
 use pfc_shard::{
-    DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames, Permutation,
-    decisions::{Decision, DecisionLog, RunInfo, View},
+    Checksum, DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames,
+    Permutation,
+    decisions::{DECISIONS_DIR, Decision, DecisionLog, RunInfo, View},
+    hash::content_hash,
+    sealed,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::MergeArgs;
 use crate::{
@@ -27,6 +31,9 @@ use crate::{
 
 /// Embeddings of the new data set, relative to its folder, for later runs of `clean`.
 const EMBEDDINGS_FILE: &str = "embeddings/joined.npy";
+
+/// What says whose an unfinished result is.
+const JOB_FILE: &str = ".join.json";
 
 /// What was joined, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -47,25 +54,25 @@ struct Part {
     first_label: u32,
 }
 
-/// Joins the parts into OUT, which appears once complete.
+/// Joins the parts into OUT, which appears once complete. A run that is stopped leaves `.OUT.tmp`, and
+/// the next one goes on from there.
 ///
 /// # Errors
 ///
 /// [`IngestError`] for parts that do not fit, a row or embedding that cannot be read, a failed write.
 pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
-    output::check_free(&args.out)?;
+    let inputs: Vec<&Path> = args.parts.iter().map(PathBuf::as_path).collect();
+    let owned = output::claim(&inputs, &args.out)?;
     let parts = open(args, quiet)?;
-    let unfinished = output::begin(&args.out)?;
+    let unfinished = joined_rows(owned, &parts, quiet)?;
     let out = unfinished.path();
-    write(&parts, out, quiet)?;
     let dataset = Dataset::open(out)?;
     let embeddings = Embeddings::open(&out.join(EMBEDDINGS_FILE))?.of(&dataset)?;
     let mut work = Work::new(out, &dataset, View::of(&dataset), quiet)?;
     let bounds = bounds(args);
     let part_of = |label: u32| parts.partition_point(|part| part.first_label <= label);
-    let pool = args.threads.pool()?;
     let decisions: Vec<Decision> =
-        pool.install(|| joined(&mut work, &embeddings, &bounds, |a, b| part_of(a) != part_of(b)))?;
+        joined(&mut work, &embeddings, &bounds, |a, b| part_of(a) != part_of(b))?;
     let notes = work.notes.clone();
     let mut log = DecisionLog::open(out)?;
     let info = RunInfo {
@@ -76,6 +83,8 @@ pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
         notes: notes.clone().into(),
     };
     log.append(&info, &decisions)?;
+    let job = out.join(JOB_FILE);
+    std::fs::remove_file(&job).map_err(IngestError::at("remove", &job))?;
     unfinished.commit()?;
     Ok(Summary {
         parts: parts.iter().map(|part| part.name.clone()).collect(),
@@ -84,6 +93,45 @@ pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
         decisions: tally(&decisions),
         notes,
     })
+}
+
+/// What was joined to the rows of an unfinished result.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Job {
+    tool: String,
+    /// Manifest of each part, and what its embeddings are.
+    parts: Vec<(String, Checksum, String)>,
+}
+
+impl Job {
+    fn of(parts: &[Part]) -> Result<Job, IngestError> {
+        let of_part = |part: &Part| {
+            let manifest = serde_json::to_vec(part.dataset.manifest()).unwrap_or_default();
+            let checksum = Checksum(content_hash(&manifest));
+            Ok((part.name.clone(), checksum, part.embeddings.identity()?))
+        };
+        let parts = parts.iter().map(of_part).collect::<Result<_, IngestError>>()?;
+        Ok(Job { tool: TOOL.into(), parts })
+    }
+}
+
+/// The unfinished result with all rows and their embeddings: what a stopped run of the same parts left,
+/// together with how far it had compared people, or else written now.
+fn joined_rows(owned: OwnedDir, parts: &[Part], quiet: bool) -> Result<AtomicDir, IngestError> {
+    let job = Job::of(parts)?;
+    let unfinished = owned.resume()?;
+    let path = unfinished.path().join(JOB_FILE);
+    let is_written = sealed::read::<Job>(&path).ok().flatten().is_some_and(|found| found == job);
+    let decisions = unfinished.path().join(DECISIONS_DIR);
+    if is_written && !decisions.exists() {
+        tracing::warn!("going on: all rows are joined already");
+        return Ok(unfinished);
+    }
+    let unfinished = unfinished.begin_anew()?;
+    write(parts, unfinished.path(), quiet)?;
+    // Last, since it says that all the rest is there.
+    sealed::write(&path, &job)?;
+    Ok(unfinished)
 }
 
 fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {

@@ -5,10 +5,15 @@ mod import;
 mod matched;
 mod parts;
 
-use std::{path::PathBuf, sync::atomic::AtomicU64, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicU64,
+    time::Instant,
+};
 
 use anyhow::Context;
 use pfc_cli::{Format, Outcome, print_json};
+use pfc_durable::{Access, OwnedDir, check_apart};
 use pfc_shard::MANIFEST_FILE;
 
 use crate::{
@@ -17,7 +22,7 @@ use crate::{
     pack::{
         self, Space, explain_no_space, finish,
         journal::{self, Journal},
-        output::check_unused,
+        output::check_unfinished,
         summary::Summary,
     },
     threads::Threads,
@@ -79,7 +84,9 @@ enum Match {
 pub fn run(args: &MergeArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let out = args.out.display();
     if args.matching.is_some() {
-        let joined = matched::join(args, quiet).with_context(|| format!("cannot make `{out}`"))?;
+        let pool = args.threads.pool()?;
+        let joined = pool.install(|| matched::join(args, quiet));
+        let joined = joined.with_context(|| format!("cannot make `{out}`"))?;
         joined.print(args.format.json)?;
         return Ok(Outcome::Clean);
     }
@@ -96,13 +103,18 @@ pub fn run(args: &MergeArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn merge(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let started = Instant::now();
     let out = &args.out;
+    let is_out = |part: &&PathBuf| !is_same(part, out);
+    args.parts.iter().filter(is_out).try_for_each(|part| check_apart(part, out))?;
+    let owned = OwnedDir::claim(out, Access::Alone)?;
+    let exists = || IngestError::DatasetExists { path: out.clone(), may_force: false };
     let mut summary = match out.join(MANIFEST_FILE).exists() {
         // An earlier run was killed between the last write and the end, or it is another data set.
-        true if journal::tells_of_dataset(out)? => journal::finished_any(out)?
-            .ok_or_else(|| IngestError::DatasetExists { path: out.clone() })?,
-        true => return Err(IngestError::DatasetExists { path: out.clone() }),
+        true if journal::tells_of_dataset(out)? => {
+            journal::finished_any(out)?.ok_or_else(exists)?
+        }
+        true => return Err(exists()),
         false => {
-            check_unused(out)?;
+            check_unfinished(&owned)?;
             let pool = args.threads.pool()?;
             pool.install(|| join(args, quiet))?
         }
@@ -111,6 +123,14 @@ fn merge(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let images = summary.images;
     summary.finish(started.elapsed(), images);
     Ok(summary)
+}
+
+/// Whether two paths lead to one folder.
+fn is_same(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
 }
 
 fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {

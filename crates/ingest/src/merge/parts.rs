@@ -5,11 +5,13 @@ use std::{
     sync::atomic::AtomicU64,
 };
 
+use pfc_durable::{Access, FolderError, OwnedDir};
+
 use crate::{
     IngestError,
     pack::{
         PackError,
-        journal::{Access, DIR, JOB_FILE, JobRecord, Journal},
+        journal::{self, JobRecord, Journal},
         name_shards,
         resume::{self, Standing},
     },
@@ -26,27 +28,25 @@ pub struct Parts {
     has_out: bool,
     /// The part that holds each shard.
     owners: Vec<usize>,
+    /// Keep workers away. The output is claimed by the caller.
+    _claims: Vec<Option<OwnedDir>>,
 }
 
 impl Parts {
-    /// Opens the journals in `parts`, and that in `out` if there is one, and finds every shard once.
-    /// Nobody writes to them until this is dropped.
+    /// Opens the journals in `parts`, and that in `out`, which the caller has claimed, if there is one,
+    /// and finds every shard once. Nobody writes to them until this is dropped.
     ///
     /// # Errors
     ///
     /// [`PackError`]: no part, another job, a shard that is missing or in two parts, or a worker
     /// still at work.
     pub fn open(out: &Path, parts: &[PathBuf]) -> Result<Parts, IngestError> {
-        let is_out = |part: &Path| match (part.canonicalize(), out.canonicalize()) {
-            (Ok(part), Ok(out)) => part == out,
-            _ => part == out,
-        };
         let mut journals = Vec::new();
-        if parts.is_empty() || out.join(DIR).join(JOB_FILE).exists() {
+        if parts.is_empty() || journal::has_job(out) {
             journals.push(Journal::read(out)?);
         }
         let has_out = !journals.is_empty();
-        for part in parts.iter().filter(|part| !is_out(part)) {
+        for part in parts.iter().filter(|part| !super::is_same(part, out)) {
             journals.push(Journal::read(part)?);
         }
         if journals.is_empty() {
@@ -54,8 +54,9 @@ impl Parts {
             return Err(PackError::NotAPart { path: out.into() }.into());
         }
         let owners = Parts::find_owners(&journals, has_out)?;
-        journals.iter_mut().try_for_each(|journal| journal.take_lock(Access::Alone))?;
-        Ok(Parts { journals, has_out, owners })
+        let others = journals.iter().skip(usize::from(has_out));
+        let claims = others.map(|journal| claim(journal.out())).collect::<Result<_, _>>()?;
+        Ok(Parts { journals, has_out, owners, _claims: claims })
     }
 
     fn find_owners(journals: &[Journal], has_out: bool) -> Result<Vec<usize>, IngestError> {
@@ -144,6 +145,22 @@ impl Parts {
             }
         }
         Ok(())
+    }
+}
+
+/// Claims a part. Where this user may not write, on a disk mounted read-only or in folders of
+/// somebody else, no lock is to be had, and the part is read nevertheless.
+fn claim(part: &Path) -> Result<Option<OwnedDir>, IngestError> {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match OwnedDir::claim(part, Access::Alone) {
+        Err(FolderError::Durable(error))
+            if matches!(error.source.kind(), PermissionDenied | ReadOnlyFilesystem) =>
+        {
+            let part = part.display();
+            tracing::warn!("{part}: cannot be locked here: no worker may be at work on it");
+            Ok(None)
+        }
+        claimed => Ok(Some(claimed?)),
     }
 }
 

@@ -26,12 +26,6 @@ pub enum PackError {
         /// The file.
         path: PathBuf,
     },
-    /// Another process writes there.
-    #[error("{}: another pack or merge is at work there", out.display())]
-    Busy {
-        /// The folder to write.
-        out: PathBuf,
-    },
     /// The user stopped it.
     #[error(
         "interrupted: {done} of {total} images are done and kept, in {}",
@@ -130,7 +124,6 @@ impl PackError {
                  folder and run the worker again"
                     .into()
             }
-            Busy { .. } => "wait for it, or stop it: nothing is lost by that".into(),
             Interrupted { .. } => "run the same command again: it goes on from there".into(),
             NoSpace { path, bytes_left, shards, shards_total, source, .. } => {
                 let kept =

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
+use pfc_durable::{Entry, remove_ours};
 use pfc_shard::{SHARDS_DIR, ShardEntry, assemble};
 
 use super::{
     journal::{self, Journal, ShardRecord, lists},
+    output,
     quarantine::{Line, Quarantine},
     summary::Summary,
 };
@@ -77,6 +79,10 @@ fn record(journal: &Journal, index: u64) -> Result<ShardRecord, IngestError> {
 /// Removes what killed processes left beside the shards.
 fn remove_strays(journal: &Journal, shards: &[ShardEntry]) -> Result<(), IngestError> {
     let listed: HashSet<&str> = shards.iter().filter_map(|s| s.file.rsplit('/').next()).collect();
-    journal::remove_files(&journal.out().join(SHARDS_DIR), |name| !listed.contains(name))?;
-    journal::remove_files(journal.out(), |name| name.starts_with('.') && name.ends_with(".tmp"))
+    let is_stray = |entry: Entry<'_>| {
+        let is_shard = entry.is_file && output::is_shard_name(entry.path);
+        entry.is_temporary() || (is_shard && !listed.contains(entry.path))
+    };
+    remove_ours(&journal.out().join(SHARDS_DIR), is_stray)?;
+    Ok(remove_ours(journal.out(), |entry| entry.is_temporary())?)
 }

@@ -25,6 +25,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
+use pfc_durable::Access;
 use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize};
 
 use crate::{
@@ -37,8 +38,8 @@ use crate::{
 };
 use alignment::Alignment;
 pub use error::{PackError, Space, explain_no_space, name_shards};
-use journal::{Access, Journal};
-use output::Output;
+use journal::Journal;
+use output::{Existing, Output};
 use pipeline::Job;
 use plan::ShardSize;
 use prepare::{Recipe, Validate};
@@ -154,7 +155,9 @@ pub fn warn(summary: &Summary, is_part: bool, out: &Path) {
 
 fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     let started = Instant::now();
-    let mut output = Output::open(&args.raw, &args.out, args.force)?;
+    let access = if args.worker.is_some() { Access::Shared } else { Access::Alone };
+    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    let output = Output::claim(&args.raw, &args.out, access, existing)?;
     let pool = args.threads.pool()?;
     let scratch = output.scratch()?;
     let source = pool.install(|| source::open(&args.raw, &args.input, &scratch, quiet))?;
@@ -162,19 +165,19 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     let job = args.job()?;
     let spec = args.spec(&*source, &job.alignment);
     let record = pool.install(|| plan::plan(&job, &*source, spec, args.shard_size()));
-    let (mut summary, n_new) = match output.finished(&record, args.force)? {
+    let (output, finished) = output.finished(&record, existing)?;
+    let (mut summary, n_new) = match finished {
         Some(summary) => (summary, 0),
         None => {
-            let dir = output.path()?.to_path_buf();
+            let dir = output.path().to_path_buf();
             if args.restart {
                 journal::restart(&dir)?;
             }
-            let access = if args.worker.is_some() { Access::Shared } else { Access::Alone };
             let open = Journal::open(&dir, record.clone(), &*source, access);
             let journal = open.map_err(|e| explain_no_space(e, || Space::of_none(&record)))?;
             match pool.install(|| pack_into(&journal, args.worker, &job, &*source, quiet)) {
                 Err(error @ IngestError::NothingUsable { .. }) => {
-                    output.discard();
+                    output.discard()?;
                     return Err(error.into());
                 }
                 Err(error) => {

@@ -1,51 +1,84 @@
-//! Where a pack writes, and how its result takes its place.
+//! Where a pack writes, which files in a data set's folder are ours, and how a pack's result takes
+//! its place.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
-use pfc_durable::AtomicDir;
-use pfc_shard::{IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR};
+use pfc_durable::{Access, AtomicDir, Entry, OwnedDir, check_apart, remove_ours};
+use pfc_shard::{IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR, decisions::DECISIONS_DIR};
 
 use super::{
     journal::{self, JobRecord},
     quarantine,
     summary::Summary,
 };
-use crate::IngestError;
+use crate::{IngestError, embeddings, units};
 
-/// Where to write.
+/// The folder to write, claimed for this process before anything in it was looked at.
 #[derive(Debug)]
 pub struct Output {
-    out: PathBuf,
+    place: Place,
     /// A data set is there, to be replaced once the new one is complete.
     has_dataset: bool,
-    /// The folder beside a data set in which its replacement grows.
-    beside: Option<AtomicDir>,
-    /// The folder did not exist before.
+    /// The folder was absent or empty.
     is_new: bool,
 }
 
+#[derive(Debug)]
+enum Place {
+    /// The folder itself.
+    Here(OwnedDir),
+    /// A folder beside a data set, in which its replacement grows.
+    Beside(AtomicDir),
+}
+
+/// What may be done with what the folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// An unfinished pack of the same job goes on; a data set stays.
+    Keep,
+    /// A data set is replaced.
+    Replace,
+}
+
 impl Output {
-    /// Checks that `out` may be written, before any work is done.
+    /// Claims `out` and checks that it may be written, before any work is done.
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if it holds a data set and `force` is not given, if it holds anything else
-    /// than what an interrupted pack left, or if it lies in `raw` or around it.
-    pub fn open(raw: &Path, out: &Path, force: bool) -> Result<Output, IngestError> {
+    /// [`IngestError::Folder`] if another process writes there, if files of somebody else are in it,
+    /// or if it lies in `raw` or around it; [`IngestError::DatasetExists`] if it holds a data set
+    /// that is not to be replaced, and [`IngestError::DecisionsKept`] if that has decisions.
+    pub fn claim(
+        raw: &Path,
+        out: &Path,
+        access: Access,
+        existing: Existing,
+    ) -> Result<Output, IngestError> {
         check_apart(raw, out)?;
-        let has_dataset = out.join(MANIFEST_FILE).exists();
+        let owned = OwnedDir::claim(out, access)?;
+        let has_dataset = has_dataset(&owned)?;
+        let is_new = owned.is_free()?;
         // With a journal it may be what this very pack wrote just before it was killed.
-        if has_dataset && !journal::tells_of_dataset(out)? && !force {
-            return Err(IngestError::DatasetExists { path: out.to_path_buf() });
+        if has_dataset && !journal::tells_of_dataset(owned.path())? {
+            match existing {
+                Existing::Keep => {
+                    let path = out.to_path_buf();
+                    return Err(IngestError::DatasetExists { path, may_force: true });
+                }
+                Existing::Replace => check_replaceable(owned.path())?,
+            }
         }
-        if !has_dataset {
-            check_unused(out)?;
+        Ok(Output { place: Place::Here(owned), has_dataset, is_new })
+    }
+
+    fn out(&self) -> &Path {
+        match &self.place {
+            Place::Here(owned) => owned.path(),
+            Place::Beside(beside) => beside.target().path(),
         }
-        let is_new = !out.exists();
-        Ok(Output { out: out.to_path_buf(), has_dataset, beside: None, is_new })
     }
 
     /// A folder that exists on the disk that is written to, for temporary files.
@@ -54,55 +87,57 @@ impl Output {
     ///
     /// [`IngestError::Io`] if the current folder is gone.
     pub fn scratch(&self) -> Result<PathBuf, IngestError> {
-        let path = std::path::absolute(&self.out).map_err(IngestError::at("find", &self.out))?;
+        let path = std::path::absolute(self.out()).map_err(IngestError::at("find", self.out()))?;
         let above = path.ancestors().skip(1).find(|folder| folder.is_dir());
         Ok(above.unwrap_or(&path).to_path_buf())
     }
 
-    /// What `job` made of `raw` if it was killed between the last write and the end.
+    /// What `job` made if it was killed between the last write and the end. Otherwise the folder to
+    /// write to is decided: a data set is replaced by one that grows beside it.
     ///
     /// # Errors
     ///
     /// [`IngestError::DatasetExists`] if there is another data set that is not to be replaced.
     pub fn finished(
-        &mut self,
+        mut self,
         job: &JobRecord,
-        force: bool,
-    ) -> Result<Option<Summary>, IngestError> {
-        if !self.has_dataset {
-            return Ok(None);
+        existing: Existing,
+    ) -> Result<(Output, Option<Summary>), IngestError> {
+        let owned = match self.place {
+            Place::Here(owned) if self.has_dataset => owned,
+            place => return Ok((Output { place, ..self }, None)),
+        };
+        let summary = journal::finished(owned.path(), job)?;
+        if summary.is_some() {
+            owned.remove_left()?;
+        } else if existing == Existing::Keep {
+            let path = owned.path().to_path_buf();
+            return Err(IngestError::DatasetExists { path, may_force: true });
+        } else {
+            check_replaceable(owned.path())?;
+            let mut beside = owned.resume()?;
+            if let Some(summary) = journal::finished(beside.path(), job)? {
+                self.place = Place::Beside(beside);
+                return Ok((self, Some(summary)));
+            }
+            if beside.path().join(MANIFEST_FILE).exists() || !journal::has_job(beside.path()) {
+                // What an earlier run replaced, or less than a beginning.
+                beside = beside.begin_anew()?;
+            }
+            self.place = Place::Beside(beside);
+            return Ok((self, None));
         }
-        if let Some(summary) = journal::finished(&self.out, job)? {
-            AtomicDir::remove_resumable(&self.out)?;
-            return Ok(Some(summary));
-        }
-        if !force {
-            return Err(IngestError::DatasetExists { path: self.out.clone() });
-        }
-        let beside = AtomicDir::resume(&self.out)?;
-        if !beside.path().join(MANIFEST_FILE).exists() {
-            return Ok(None);
-        }
-        if let Some(summary) = journal::finished(beside.path(), job)? {
-            self.beside = Some(beside);
-            return Ok(Some(summary));
-        }
-        // What was replaced by an earlier run.
-        AtomicDir::remove_resumable(&self.out)?;
-        Ok(None)
+        self.place = Place::Here(owned);
+        Ok((self, summary))
     }
 
     /// The folder to write to. It is made by who writes the first file, so that a failed start
     /// leaves nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`IngestError::Durable`] if a folder beside a data set cannot be made.
-    pub fn path(&mut self) -> Result<&Path, IngestError> {
-        if self.has_dataset && self.beside.is_none() {
-            self.beside = Some(AtomicDir::resume(&self.out)?);
+    pub fn path(&self) -> &Path {
+        match &self.place {
+            Place::Here(owned) => owned.path(),
+            Place::Beside(beside) => beside.path(),
         }
-        Ok(self.beside.as_ref().map_or(&*self.out, AtomicDir::path))
     }
 
     /// Puts a replacement in its place, and removes the old data set and the journal.
@@ -111,78 +146,126 @@ impl Output {
     ///
     /// [`IngestError`] if it cannot be; either data set is then there.
     pub fn commit(self) -> Result<(), IngestError> {
-        if let Some(beside) = self.beside {
-            beside.commit_over()?;
+        let out = self.out().to_path_buf();
+        match self.place {
+            Place::Here(_claimed) => journal::remove(&out),
+            Place::Beside(beside) => {
+                check_replaceable(&out)?;
+                say_what_goes(&out)?;
+                beside.commit_over(is_of_dataset)?;
+                journal::remove(&out)
+            }
         }
-        journal::remove(&self.out)
     }
 
-    /// Removes what a pack without a usable image wrote, as far as it is certain to be its own.
-    pub fn discard(self) {
-        if let Some(beside) = self.beside {
-            drop(beside);
-            let _ = AtomicDir::remove_resumable(&self.out);
-        } else if self.is_new {
-            let _ = fs::remove_dir_all(self.out);
-        } else {
-            let _ = fs::remove_dir_all(self.out.join(SHARDS_DIR));
-            let _ = fs::remove_dir_all(self.out.join(journal::DIR));
-            let _ = fs::remove_file(self.out.join(IDENTITIES_FILE));
-            let _ = fs::remove_file(self.out.join(quarantine::FILE));
+    /// Removes what a pack without a usable image wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Durable`] if something cannot be removed.
+    pub fn discard(self) -> Result<(), IngestError> {
+        match self.place {
+            Place::Beside(beside) => Ok(beside.discard()?),
+            Place::Here(owned) => {
+                journal::restart(owned.path())?;
+                remove_ours(owned.path(), is_of_unfinished)?;
+                if self.is_new {
+                    // An empty folder that was there before goes as well; it costs nothing to make.
+                    let _ = fs::remove_dir(owned.path());
+                }
+                Ok(())
+            }
         }
     }
 }
 
-/// Checks that `out` holds at most what an interrupted pack left.
+fn has_dataset(owned: &OwnedDir) -> Result<bool, IngestError> {
+    let has_dataset = owned.path().join(MANIFEST_FILE).exists();
+    if !has_dataset {
+        check_unfinished(owned)?;
+    }
+    Ok(has_dataset)
+}
+
+/// Requires that a folder without a manifest is free, or holds an unfinished pack and nothing else.
 ///
 /// # Errors
 ///
-/// [`IngestError::OutputExists`] or [`IngestError::Io`].
-pub fn check_unused(out: &Path) -> Result<(), IngestError> {
-    match holds_at_most_leftovers(out).map_err(IngestError::at("list", out))? {
+/// [`IngestError::Folder`] that names what is not ours; [`PackError::DamagedJournal`].
+///
+/// [`PackError::DamagedJournal`]: super::PackError::DamagedJournal
+pub fn check_unfinished(owned: &OwnedDir) -> Result<(), IngestError> {
+    if owned.is_free()? {
+        return Ok(());
+    }
+    if !owned.path().is_dir() {
+        return Ok(owned.check_free()?);
+    }
+    owned.check_ours(is_of_unfinished)?;
+    // Names alone prove nothing: shards without the job they are of may be all that is left of
+    // a data set. A pack that was killed before it wrote that leaves folders and temporary files.
+    let is_begun = journal::has_job(owned.path());
+    let is_empty =
+        || pfc_durable::check_ours(owned.path(), |e| e.is_dir || e.is_temporary()).is_ok();
+    match is_begun || is_empty() {
         true => Ok(()),
-        false => Err(IngestError::OutputExists { path: out.to_path_buf() }),
+        false => Err(pfc_durable::FolderError::Taken { folder: owned.path().to_path_buf() }.into()),
     }
 }
 
-/// Nothing, or only names that a pack writes before its manifest.
-fn holds_at_most_leftovers(out: &Path) -> io::Result<bool> {
-    let entries = match fs::read_dir(out) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Ok(false),
-        entries => entries?,
+/// Requires that a data set's folder holds nothing that its replacement would destroy for good.
+fn check_replaceable(dir: &Path) -> Result<(), IngestError> {
+    let decisions = dir.join(DECISIONS_DIR);
+    if fs::read_dir(&decisions).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(IngestError::DecisionsKept { path: decisions });
+    }
+    Ok(pfc_durable::check_ours(dir, is_of_dataset)?)
+}
+
+fn say_what_goes(dir: &Path) -> Result<(), IngestError> {
+    let manifest = pfc_shard::Manifest::read(dir);
+    let rows = manifest.map_or("a data set".into(), |m| units::of(m.rows, "image"));
+    let computed = dir.join(embeddings::DIR);
+    let kept = fs::read_dir(&computed).map_or(0, |entries| entries.count());
+    let embeddings = match kept {
+        0 => String::new(),
+        n => format!(" and {}", units::of(n as u64, "file of embeddings")),
     };
-    for entry in entries {
-        let name = entry?.file_name();
-        let name = name.to_string_lossy();
-        let is_temporary = name.starts_with('.') && name.ends_with(".tmp");
-        let ours = [SHARDS_DIR, IDENTITIES_FILE, quarantine::FILE, journal::DIR];
-        if !is_temporary && !ours.contains(&&*name) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// A data set inside its own input would be packed the next time; an input inside the output could
-/// be removed with it.
-///
-/// # Errors
-///
-/// [`IngestError::OutputInsideInput`].
-pub fn check_apart(raw: &Path, out: &Path) -> Result<(), IngestError> {
-    let (Ok(raw_real), Some(out_real)) = (raw.canonicalize(), resolve(out)) else { return Ok(()) };
-    if out_real.starts_with(&raw_real) || raw_real.starts_with(&out_real) {
-        let (out, raw) = (out.to_path_buf(), raw.to_path_buf());
-        return Err(IngestError::OutputInsideInput { out, raw });
-    }
+    tracing::warn!("{}: the old data set, {rows}{embeddings}, is removed", dir.display());
     Ok(())
 }
 
-/// The real path of something that need not exist yet.
-fn resolve(path: &Path) -> Option<PathBuf> {
-    let path = std::path::absolute(path).ok()?;
-    let existing = path.ancestors().find(|p| p.exists())?;
-    let rest = path.strip_prefix(existing).ok()?;
-    Some(existing.canonicalize().ok()?.join(rest))
+/// Whether an entry of a data set's folder is one that `pack` or `merge` writes before the manifest.
+pub fn is_of_unfinished(entry: Entry<'_>) -> bool {
+    if entry.is_temporary() {
+        return true;
+    }
+    match entry.path.split_once('/') {
+        None if entry.is_dir => [SHARDS_DIR, journal::DIR].contains(&entry.path),
+        None => entry.is_file && [IDENTITIES_FILE, quarantine::FILE].contains(&entry.path),
+        Some((SHARDS_DIR, name)) => entry.is_file && is_shard_name(name),
+        Some((journal::DIR, name)) => entry.is_file && journal::is_file_name(name),
+        Some(_) => false,
+    }
+}
+
+/// Whether an entry of a data set's folder is one of ours, decisions left aside.
+fn is_of_dataset(entry: Entry<'_>) -> bool {
+    is_of_unfinished(entry)
+        || match entry.path.split_once('/') {
+            None if entry.is_dir => entry.path == embeddings::DIR || entry.path == DECISIONS_DIR,
+            None => entry.is_file && [MANIFEST_FILE, ".centres.part"].contains(&entry.path),
+            Some((embeddings::DIR, name)) => entry.is_file && embeddings::is_kept_name(name),
+            Some(_) => false,
+        }
+}
+
+/// `00000.arrow`, with five digits or more.
+pub fn is_shard_name(name: &str) -> bool {
+    name.strip_suffix(".arrow").is_some_and(is_number)
+}
+
+/// Five digits or more.
+pub(super) fn is_number(text: &str) -> bool {
+    text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit())
 }

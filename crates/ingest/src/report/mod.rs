@@ -12,7 +12,7 @@ use clap::Args;
 use pfc_cli::{Format, Outcome, print_json};
 use serde::Serialize;
 
-use crate::{IngestError, decisions, units};
+use crate::{IngestError, decisions, output, units};
 use page::Page;
 
 /// Write a page about a data set and what cleaning found in it.
@@ -64,9 +64,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Outcome> {
 }
 
 fn write(args: &ReportArgs) -> Result<Written<'_>, IngestError> {
-    if args.output.exists() && !args.force {
-        return Err(IngestError::FileExists { path: args.output.clone() });
-    }
+    output::check_file(&args.output, args.force)?;
     let (runs, dataset, log) = decisions::read(&args.dataset)?;
     dataset.preload()?;
     let view = log.view(&dataset)?;

@@ -33,7 +33,7 @@ pub struct Exported {
 ///
 /// [`IngestError`] if the folder is there, or a row cannot be read.
 pub fn export(args: &ExportReviewArgs) -> Result<Exported, IngestError> {
-    output::check_free(&args.out)?;
+    let unfinished = output::begin(&[&args.dataset], &args.out)?;
     let (runs, dataset, log) = decisions::read(&args.dataset)?;
     let view = log.view(&dataset)?;
     let all = runs.iter().flat_map(|run| run.decisions.iter().map(|d| (run.number, d)));
@@ -48,7 +48,6 @@ pub fn export(args: &ExportReviewArgs) -> Result<Exported, IngestError> {
     open.sort_by(|(_, a), (_, b)| distance(a).total_cmp(&distance(b)));
     open.truncate(args.limit);
     open.sort_by(|(_, a), (_, b)| a.reason.cmp(&b.reason).then(a.row.cmp(&b.row)));
-    let unfinished = output::begin(&args.out)?;
     let sheets = write(&dataset, &open, unfinished.path())?;
     unfinished.commit()?;
     Ok(Exported { cases: open.len(), sheets })

@@ -4,7 +4,7 @@ mod select;
 pub mod sheet;
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     IngestError,
     image::{Pixels, encode_png},
-    units,
+    output, units,
 };
 use select::{Selection, Which};
 
@@ -91,7 +91,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<Outcome> {
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
-    check_free(&args.output, args.force)?;
+    output::check_file(&args.output, args.force)?;
     let dataset = Dataset::open(&args.dataset)?;
     let Selection { title, mut rows, is_one_identity } =
         select::select(&dataset, &args.which, args.seed)?;
@@ -112,11 +112,4 @@ fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
 fn png(pixels: image::RgbImage) -> Result<Vec<u8>, crate::image::ImageError> {
     let (width, height) = pixels.dimensions();
     encode_png(&Pixels::rgb(width, height, pixels.into_raw()))
-}
-
-fn check_free(path: &Path, force: bool) -> Result<(), IngestError> {
-    match path.exists() && !force {
-        true => Err(IngestError::FileExists { path: path.to_path_buf() }),
-        false => Ok(()),
-    }
 }

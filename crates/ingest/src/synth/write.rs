@@ -93,11 +93,10 @@ pub fn write(
     quiet: bool,
 ) -> Result<Summary, IngestError> {
     let started = Instant::now();
-    output::check_free(out)?;
+    let unfinished = output::begin(&[], out)?;
     let folder = Folder { world, plan: Plan::new(world, noise) };
     let pairs =
         n_pairs.map(|n| pairs::list(&folder.people_for_pairs(), n, world.seed)).transpose()?;
-    let unfinished = output::begin(out)?;
     folder.write_images(unfinished.path(), quiet)?;
     if let Some(pairs) = pairs {
         save(&unfinished.path().join("pairs.txt"), pairs.as_bytes())?;

@@ -106,9 +106,9 @@ fn an_output_that_holds_something_else_even_by_force() {
         &bench,
         "pack raw data --force",
         "error: cannot pack `raw`
-  cause: data: already exists and is not empty
+  cause: data: holds files of somebody else: thesis.tex
 
-hint: choose another folder, or remove data first",
+hint: move them out of data or choose another folder: only what pfc wrote is ever removed",
     );
     assert!(bench.path("data/thesis.tex").exists());
 }

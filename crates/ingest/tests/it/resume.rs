@@ -98,7 +98,7 @@ fn a_pack_that_finds_its_work_damaged_packs_that_anew() {
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
         // Files as killed writers leave them, and a shard without its record.
-        bench.write("data/shards/.abc.tmp", b"half");
+        bench.write("data/shards/.abc123.tmp", b"half");
         bench.write("data/shards/00012.arrow", b"not finished");
         let run = bench.run(&format!("pack raw data {SOURCE_ORDER}")).success();
         let text = stderr(&run);
@@ -182,12 +182,13 @@ fn a_pack_killed_after_its_manifest_is_tidied_up_and_succeeds() {
 fn two_packs_into_one_folder_do_not_mix() {
     let bench = faces();
     stopped(&bench);
-    let lock = fs::File::options().append(true).open(bench.path("data/journal/lock")).unwrap();
+    let lock =
+        fs::File::options().append(true).create(true).open(bench.path(".data.lock")).unwrap();
     lock.lock().unwrap();
     let text = stderr(&bench.run(&format!("pack raw data {SOURCE_ORDER}")).code(2));
-    assert!(text.contains("another pack or merge is at work there"), "{text}");
+    assert!(text.contains("data: another command is writing there"), "{text}");
     let worker = format!("pack raw data {SOURCE_ORDER} --worker 0/2");
-    assert!(stderr(&bench.run(&worker).code(2)).contains("is at work there"));
+    assert!(stderr(&bench.run(&worker).code(2)).contains("is writing there"));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Finds the recorded cases and computes the weights they were made with.
 
+#![allow(clippy::print_stdout)] // the reason for a skip
+
 use std::path::{Path, PathBuf};
 
-use pfc_model::{Architecture, Backbone};
+use pfc_model::{Architecture, Backbone, tensors};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -11,24 +13,29 @@ pub fn folder() -> Option<PathBuf> {
     pfc_testing::golden("backbones")
 }
 
-/// Files of `folder` whose name ends in `ending`, in order.
+/// Files of `folder` whose name ends in `ending`, in order; says so if there are none.
 pub fn json_files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap();
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.to_str().is_some_and(|path| path.ends_with(ending)));
     paths.sort();
+    if paths.is_empty() {
+        println!("skipped: no file in {} ends in {ending}", folder.display());
+    }
     paths
 }
 
-/// The images all cases were run on.
+/// The images that all cases were run on, `[N, 3, 112, 112]`.
 pub fn input() -> Tensor {
-    Tensor::from_slice(&formula("data", 4 * 3 * 112 * 112, -1.0, 1.0)).view([4, 3, 112, 112])
+    let folder = folder().expect("cases were found in it");
+    let file = tensors::read(&folder.join("input.safetensors")).unwrap();
+    file.into_iter().find(|(name, _)| name == "data").unwrap().1
 }
 
-/// The `n` values of tensor `key`, as the folder's description defines them.
-pub fn formula(key: &str, n: usize, low: f64, high: f64) -> Vec<f32> {
+/// The `n` values of tensor `key` under `seed`, as the folder's description defines them.
+pub fn formula(seed: u64, key: &str, n: usize, low: f64, high: f64) -> Vec<f32> {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in format!("0/{key}").bytes() {
+    for byte in format!("{seed}/{key}").bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     let value = |i: u64| {
@@ -97,9 +104,14 @@ impl Case {
         })
     }
 
+    /// The seed that the list itself names.
+    pub fn seed(&self) -> u64 {
+        self.0["seed"].as_u64().unwrap()
+    }
+
     /// Every tensor of the list, by the formula.
-    pub fn weights(&self) -> Vec<(String, Tensor)> {
-        self.tensors().map(|listed| (listed.key.clone(), listed.tensor())).collect()
+    pub fn weights(&self, seed: u64) -> Vec<(String, Tensor)> {
+        self.tensors().map(|listed| (listed.key.clone(), listed.tensor(seed))).collect()
     }
 
     /// The network whose state dict this is, told from its tensors' shapes.
@@ -157,12 +169,12 @@ impl Case {
 }
 
 impl Listed {
-    fn tensor(&self) -> Tensor {
+    fn tensor(&self, seed: u64) -> Tensor {
         match self.range {
             None => Tensor::zeros(&self.shape, (self.kind, Device::Cpu)),
             Some((low, high)) => {
                 let n = self.shape.iter().product::<i64>() as usize;
-                Tensor::from_slice(&formula(&self.key, n, low, high)).view(&self.shape[..])
+                Tensor::from_slice(&formula(seed, &self.key, n, low, high)).view(&self.shape[..])
             }
         }
     }

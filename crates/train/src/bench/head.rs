@@ -373,7 +373,13 @@ impl Saver {
         let write = move || {
             let folder = AtomicDir::create(&path)?;
             shards::write(folder.path(), (0, 1), centres)?;
-            Ok(if path.exists() { folder.commit_over() } else { folder.commit() }?)
+            let name = shards::name_of(0, 1);
+            if path.exists() {
+                folder.commit_over(|entry| entry.path == name)?;
+            } else {
+                folder.commit()?;
+            }
+            Ok(())
         };
         self.writing = Some(std::thread::spawn(write));
         if in_files {

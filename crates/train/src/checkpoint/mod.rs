@@ -117,6 +117,23 @@ enum UnderWay {
     Publishing(JoinHandle<Result<(), TrainError>>),
 }
 
+/// Refuses a rank that was started with another configuration than rank 0: it would train something
+/// else. Every rank calls it, before they exchange anything that depends on the configuration.
+///
+/// # Errors
+///
+/// [`TrainError::RanksDiffer`] with the first key that differs, [`TrainError::Ranks`].
+pub fn check_same_config(config: &Config, ranks: &Ranks) -> Result<(), TrainError> {
+    let mut first = ranks.of_first(config.clone())?;
+    // Machines may have other numbers of cores, and the data in another place.
+    first.train.threads = config.train.threads;
+    first.data.path.clone_from(&config.data.path);
+    match changes(&first, config).into_iter().next() {
+        Some(difference) => Err(TrainError::RanksDiffer { rank: ranks.rank(), difference }),
+        None => Ok(()),
+    }
+}
+
 impl<'a> Keeper<'a> {
     /// A keeper of the run in `folder` on `dataset`.
     ///
@@ -144,22 +161,14 @@ impl<'a> Keeper<'a> {
         Ok(keeper)
     }
 
-    /// Ranks that were started with different arguments would train something else.
+    /// Ranks that were started on different data would train something else.
     fn check_same_everywhere(&self) -> Result<(), TrainError> {
-        let own = (self.data.clone(), self.config.clone());
-        let (data, mut config) = self.ranks.of_first(own)?;
-        // Machines may have other numbers of cores, and the data in another place.
-        config.train.threads = self.config.train.threads;
-        config.data.path.clone_from(&self.config.data.path);
-        let rank = self.ranks.rank();
+        let data = self.ranks.of_first(self.data.clone())?;
         if data != self.data {
             let difference = format!("{:?}, not {:?}", self.data, data);
-            return Err(TrainError::RanksDiffer { rank, difference });
+            return Err(TrainError::RanksDiffer { rank: self.ranks.rank(), difference });
         }
-        match changes(&config, self.config).into_iter().next() {
-            Some(difference) => Err(TrainError::RanksDiffer { rank, difference }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Saves the run as it is now. What is left to do afterwards goes on in the background, unless

@@ -44,7 +44,8 @@ pub struct HeadSection {
     pub tile_rows: usize,
     /// Memory for exponentials kept between the two passes, in MiB.
     pub cache_mib: usize,
-    /// The loss: `{ loss = "cosface", m = 0.4 }`, `{ loss = "arcface", m = 0.5 }`, ….
+    /// The loss: `{ loss = "cosface", m = 0.4 }`, or one of arcface, combined, adaface, curricularface,
+    /// magface, uniface and `subcentre_arcface` with its numbers; `docs/head.md` has the formulae.
     pub margin: Margin,
 }
 
@@ -92,12 +93,20 @@ impl HeadSection {
         BadValue::unless(fits, "head.lr_factor", factor, "a number above 0")?;
         match self.with_sizes(1, 1).validate() {
             Ok(()) => Ok(()),
-            Err(HeadError::Config { field, value, least, most }) => {
-                Err(BadValue::new(key_of(field), value, format!("from {least} to {most}")))
-            }
+            Err(HeadError::Config { field, value, least, most }) => Err(BadValue::new(
+                format!("head.{field}"),
+                value,
+                format!("from {least} to {most}"),
+            )),
             Err(HeadError::DenseOptimizer) => {
                 Err(BadValue::new("head.update", "dense", "sparse with that `head.optimizer`"))
             }
+            Err(HeadError::FilteredSubCentres) => Err(BadValue::new(
+                "head.interclass_filter",
+                self.interclass_filter,
+                "0 with the sub-centres of `head.margin`: an image with a wrong label finds a \
+                 sub-centre of its own, which is what both are for",
+            )),
             Err(other) => Err(BadValue::new("head", "refused", other.to_string())),
         }
     }
@@ -132,27 +141,5 @@ impl Config {
             seed: self.train.seed,
             ..self.head.with_sizes(n_identities.into(), self.model.embedding as usize)
         }
-    }
-}
-
-/// The key of a field of the head, as the user wrote it.
-fn key_of(field: &str) -> &'static str {
-    match field {
-        "sample_rate" => "head.sample_rate",
-        "scale" => "head.scale",
-        "interclass_filter" => "head.interclass_filter",
-        "optimizer.beta1" => "head.optimizer.beta1",
-        "optimizer.beta2" => "head.optimizer.beta2",
-        "optimizer.eps" => "head.optimizer.eps",
-        "tile_rows" => "head.tile_rows",
-        "cache_mib" => "head.cache_mib",
-        "margin.m" => "head.margin.m",
-        "margin.m1" => "head.margin.m1",
-        "margin.m2" => "head.margin.m2",
-        "margin.m3" => "head.margin.m3",
-        "margin.h" => "head.margin.h",
-        "margin.alpha" => "head.margin.alpha",
-        "weight_decay" => "head.weight_decay",
-        _ => "head",
     }
 }

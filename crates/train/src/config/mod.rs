@@ -4,7 +4,7 @@ mod head;
 mod load;
 mod precision;
 
-use std::{fmt::Display, path::Path, time::Duration};
+use std::{borrow::Cow, fmt::Display, path::Path, time::Duration};
 
 use pfc_model::{BackboneSpec, Choice, Network, Precision};
 use serde::{Deserialize, Serialize};
@@ -152,17 +152,19 @@ impl TrainConfig {
         Duration::from_secs_f64(self.timeout_s)
     }
 
-    /// The device that rank `local_rank` of this machine computes on.
+    /// The device that rank `local_rank` of this machine computes on. A rank that sees a single GPU, as
+    /// schedulers have it with `CUDA_VISIBLE_DEVICES`, takes that one.
     ///
     /// # Errors
     ///
     /// [`BadValue`] for text that names none.
     pub fn device(&self, local_rank: usize) -> Result<Device, BadValue> {
         let index = |text: &str| text.parse().ok().map(Device::Cuda);
+        let own = || Device::Cuda(own_card(local_rank, tch::Cuda::device_count()));
         let device = match self.device.as_str() {
-            "auto" if tch::Cuda::is_available() => Some(Device::Cuda(local_rank)),
+            "auto" if tch::Cuda::is_available() => Some(own()),
             "auto" | "cpu" => Some(Device::Cpu),
-            "cuda" => Some(Device::Cuda(local_rank)),
+            "cuda" => Some(own()),
             other => other.strip_prefix("cuda:").and_then(index),
         };
         let bound = "auto, cpu, cuda or cuda:N";
@@ -179,6 +181,11 @@ impl TrainConfig {
     }
 }
 
+/// The number of the GPU of rank `local_rank`, which sees `n_visible` of them.
+fn own_card(local_rank: usize, n_visible: i64) -> usize {
+    if n_visible == 1 { 0 } else { local_rank }
+}
+
 impl Config {
     /// Refuses what can be seen to be wrong without opening the data set.
     ///
@@ -193,6 +200,10 @@ impl Config {
         BadValue::unless(fits, "model.embedding", embedding, bound)?;
         self.init.validate()?;
         self.head.validate()?;
+        let carries = self.init.carries_centres() && self.head.margin.sub_centres() > 1;
+        let bound = "a loss with one centre an identity where `init.data` is set, as centres are carried \
+                     over one by one";
+        BadValue::unless(!carries, "head.margin", "a loss with sub-centres", bound)?;
         self.train.validate()?;
         self.optim.validate(self.train.epochs)?;
         self.checkpoint.validate(&self.eval)?;
@@ -215,6 +226,7 @@ impl Config {
         vec![
             ("model.network", self.model.network.to_string()),
             ("model.embedding", self.model.embedding.to_string()),
+            ("head.margin.k", self.head.margin.sub_centres().to_string()),
             ("optim.optimizer", format!("{:?}", self.optim.optimizer).to_lowercase()),
             ("train.batch_size", self.train.batch_size.to_string()),
             ("train.seed", self.train.seed.to_string()),
@@ -226,14 +238,19 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key} is {value}, but has to be {bound}")]
 pub struct BadValue {
-    key: &'static str,
+    key: Cow<'static, str>,
     value: String,
     bound: String,
 }
 
 impl BadValue {
     /// `key` as `section.name`; `bound` completes "has to be".
-    pub fn new(key: &'static str, value: impl Display, bound: impl Into<String>) -> BadValue {
+    pub fn new(
+        key: impl Into<Cow<'static, str>>,
+        value: impl Display,
+        bound: impl Into<String>,
+    ) -> BadValue {
+        let key = key.into();
         BadValue { key, value: value.to_string(), bound: bound.into() }
     }
 
@@ -253,7 +270,7 @@ impl BadValue {
 
     /// The way out.
     pub fn hint(&self) -> Option<String> {
-        let key = self.key;
+        let key = &self.key;
         Some(format!("change it in the file, or for one run with `--set {key}=VALUE`"))
     }
 }
@@ -285,6 +302,12 @@ mod tests {
         let config = valid();
         config.validate().unwrap();
         assert_eq!(parse(&config.to_toml(), "x.toml", &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn a_rank_that_sees_one_card_takes_it_and_else_that_of_its_number() {
+        assert_eq!([0, 1, 7].map(|rank| own_card(rank, 1)), [0, 0, 0]);
+        assert_eq!([0, 1, 7].map(|rank| own_card(rank, 8)), [0, 1, 7]);
     }
 
     #[test]

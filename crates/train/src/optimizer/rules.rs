@@ -66,6 +66,11 @@ impl Optimizer {
         self.slots.iter().map(|slot| &slot.weight).collect()
     }
 
+    /// The same, each with its name.
+    pub fn named_parameters(&self) -> Vec<(&str, &Tensor)> {
+        self.slots.iter().map(|slot| (slot.name.as_str(), &slot.weight)).collect()
+    }
+
     /// The name of parameter `index` in that order.
     pub fn name(&self, index: usize) -> &str {
         &self.slots[index].name

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use pfc_c10d::{C10dError, GroupOptions, Pending, ProcessGroup, Reduce, Rendezvous};
 use serde::{Serialize, de::DeserializeOwned};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 pub use communicator::GroupMember;
 
@@ -32,18 +32,29 @@ impl Ranks {
         Ranks::default()
     }
 
-    /// Meets the ranks that the environment speaks of; alone if it speaks of none.
+    /// Meets the other ranks of `place`, which may be the only one of its group; without a place this
+    /// process is alone.
+    ///
+    /// * `device`: what this rank computes on; tensors of GPUs are exchanged by NCCL
     ///
     /// # Errors
     ///
-    /// [`C10dError`] if the environment makes no sense or the ranks do not all come.
-    pub fn from_env(timeout: Duration, nccl: bool) -> Result<Ranks, C10dError> {
-        match Rendezvous::from_env()? {
-            Some(place) if place.world > 1 => {
-                Ok(Ranks::of_group(ProcessGroup::join(&place, GroupOptions { timeout, nccl })?))
-            }
-            _ => Ok(Ranks::solo()),
-        }
+    /// [`C10dError`] if the ranks do not all come, do not belong together, or two share a GPU.
+    pub fn join(
+        place: Option<&Rendezvous>,
+        timeout: Duration,
+        device: Device,
+    ) -> Result<Ranks, C10dError> {
+        let Some(place) = place else { return Ok(Ranks::solo()) };
+        let options = GroupOptions { timeout, nccl: device.is_cuda() };
+        let group = ProcessGroup::join(place, options)?;
+        let id = match device {
+            // Where libtorch does not tell it, NCCL refuses a shared card later, in its own words.
+            Device::Cuda(index) => pfc_c10d::device_id(index).ok(),
+            _ => None,
+        };
+        group.check_devices(id.as_deref())?;
+        Ok(Ranks::of_group(group))
     }
 
     /// The ranks of a group.
@@ -121,18 +132,16 @@ impl Ranks {
     ///
     /// # Errors
     ///
-    /// As above.
+    /// As above, and [`C10dError::Foreign`] if another rank sends something else, as an other version would.
     ///
     /// # Panics
     ///
-    /// If a value does not become JSON and come back: they are plain structs of this crate.
+    /// If `own` does not become JSON, as plain structs of this crate do.
     pub fn gather<T: Serialize + DeserializeOwned>(&self, own: T) -> Result<Vec<T>, C10dError> {
         let Some(group) = &self.group else { return Ok(vec![own]) };
         let bytes = serde_json::to_vec(&own).expect("plain structs become JSON");
         let all = group.all_gather_bytes(&bytes)?;
-        let parse =
-            |bytes: &Vec<u8>| serde_json::from_slice(bytes).expect("all ranks run the same");
-        Ok(all.iter().map(parse).collect())
+        all.iter().enumerate().map(|(rank, bytes)| parse(rank, bytes)).collect()
     }
 
     /// The first rank's value; what the others give does not matter.
@@ -156,17 +165,27 @@ impl Ranks {
         Ok(parts.iter().flat_map(|part| bytemuck::pod_collect_to_vec::<u8, f32>(part)).collect())
     }
 
-    /// Overwrites `tensors` with the first rank's.
+    /// Overwrites `tensors`, all on one device, with the first rank's, in one broadcast.
     ///
     /// # Errors
     ///
     /// As above.
     pub fn copy_from_first(&self, tensors: &[Tensor]) -> Result<(), C10dError> {
         let Some(group) = &self.group else { return Ok(()) };
-        for tensor in tensors {
-            let first = group.broadcast(&tensor.detach(), 0)?;
-            tch::no_grad(|| tensor.shallow_clone().copy_(&first));
+        if tensors.is_empty() {
+            return Ok(());
         }
+        let bytes: Vec<Tensor> = tensors.iter().map(as_bytes).collect();
+        let lengths: Vec<i64> = bytes.iter().map(|bytes| bytes.numel() as i64).collect();
+        let first = group.broadcast(&Tensor::cat(&bytes, 0), 0)?;
+        let parts = first.split_with_sizes(lengths.as_slice(), 0);
+        tch::no_grad(|| {
+            for (tensor, part) in tensors.iter().zip(parts) {
+                // A copy, as numbers may not begin anywhere in a row of bytes.
+                let numbers = part.copy().view_dtype(tensor.kind()).view(&tensor.size()[..]);
+                tensor.shallow_clone().copy_(&numbers);
+            }
+        });
         Ok(())
     }
 
@@ -201,4 +220,17 @@ impl<const N: usize> Vote<'_, N> {
             None => Ok(self.own),
         }
     }
+}
+
+fn parse<T: DeserializeOwned>(rank: usize, bytes: &[u8]) -> Result<T, C10dError> {
+    serde_json::from_slice(bytes).map_err(|error| C10dError::Foreign {
+        rank,
+        what: "a value",
+        cause: error.to_string(),
+    })
+}
+
+/// A tensor's numbers as a row of bytes.
+fn as_bytes(tensor: &Tensor) -> Tensor {
+    tensor.detach().contiguous().reshape([-1]).view_dtype(Kind::Uint8)
 }

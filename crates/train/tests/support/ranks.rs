@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pfc_c10d::{GroupOptions, ProcessGroup, Rendezvous, local};
+use pfc_c10d::{GroupOptions, Node, ProcessGroup, Rendezvous, spawn};
 
 /// Longer than any test takes.
 const OPTIONS: GroupOptions = GroupOptions { timeout: Duration::from_secs(120), nccl: false };
@@ -33,7 +33,8 @@ pub fn on_ranks(
         command.env("PFC_VARIANT", variant).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     };
-    let children = local::spawn(world, command).unwrap();
+    let node = Node { node: 0, n_nodes: 1, local_world: world, master: None };
+    let children = spawn(&node, command).unwrap();
     let outputs: Vec<Output> =
         children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

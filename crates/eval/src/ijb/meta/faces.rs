@@ -1,6 +1,6 @@
 //! The faces of a benchmark, from the two lists that name them.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use rayon::prelude::*;
 
@@ -31,6 +31,33 @@ pub struct FaceList {
 }
 
 impl FaceList {
+    /// Leaves faces out, given by ascending number.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::EmptyTemplates`] if a template is left without any face: its pairs would have no
+    /// score.
+    pub fn leave_out(&mut self, faces: &[usize]) -> Result<(), EvalError> {
+        let before: BTreeSet<u64> = self.template.iter().copied().collect();
+        let is_kept = |face: usize| faces.binary_search(&face).is_err();
+        let kept: Vec<bool> = (0..self.names.len()).map(is_kept).collect();
+        fn retain<T>(list: &mut Vec<T>, kept: &[bool]) {
+            let mut kept = kept.iter();
+            list.retain(|_| kept.next() == Some(&true));
+        }
+        retain(&mut self.names, &kept);
+        retain(&mut self.landmarks, &kept);
+        retain(&mut self.detector_score, &kept);
+        retain(&mut self.template, &kept);
+        retain(&mut self.media, &kept);
+        let after: BTreeSet<u64> = self.template.iter().copied().collect();
+        let mut empty = before.difference(&after);
+        match empty.next() {
+            None => Ok(()),
+            Some(first) => Err(EvalError::EmptyTemplates { first: *first, n: 1 + empty.count() }),
+        }
+    }
+
     /// Reads the two lists of faces, `landmarks` with the detector's points and `faces` with
     /// template and media ids; both name the same faces in the same order.
     ///

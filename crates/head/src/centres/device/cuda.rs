@@ -20,7 +20,7 @@ use super::tensor_ops::{RowKeys, RowOps, RowSteps, Rows, TensorOps};
 use crate::{
     centres::TileGradient,
     elements::to_f64,
-    loss::{Exponentials, Logits},
+    loss::{Negatives, TileCosines},
     optim::{AdamW, Motion, RowAdagrad, Sgd},
 };
 
@@ -143,12 +143,12 @@ impl RowOps for CudaOps {
         unsafe { launch.launch(by_row(n_rows, shared_bytes)) }.map(drop).map_err(torch_error)
     }
 
-    fn exponentials(&self, logits: &Logits<'_>) -> Result<Exponentials, TchError> {
-        let cos_tg = logits.cos_tg.f_contiguous()?;
+    fn exponentials(&self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
+        let cos_tg = tile.cos_tg.f_contiguous()?;
         let (n_rows, n_samples) = (cos_tg.size()[0], cos_tg.size()[1]);
         let n_stretches = n_rows as usize / STRETCH_ROWS + 1;
         let mut own = vec![-1i32; n_samples as usize];
-        for &(row, sample) in logits.own {
+        for &(row, sample) in tile.own {
             own[sample] = row as i32;
         }
         let own_g = Tensor::f_from_slice(&own)?.f_to_device(cos_tg.device())?;
@@ -158,8 +158,8 @@ impl RowOps for CudaOps {
         let function = self.function("exponentials", &[cos_tg.kind()])?;
         let [cosines, own, exponentials, sums] =
             [&cos_tg, &own_g, &exp_tg, &sums_kg].map(|tensor| address(Some(tensor)));
-        let offsets = address(logits.offsets_g);
-        let (scale, filter) = (logits.scale as f32, logits.filter as f32);
+        let offsets = address(tile.offsets_g);
+        let (scale, filter) = (tile.scale as f32, tile.filter as f32);
         let (rows, samples, stretch) = (n_rows as i32, n_samples as i32, STRETCH_ROWS as i32);
         let mut launch = self.stream.launch_builder(&function);
         launch.arg(&cosines).arg(&own).arg(&offsets).arg(&scale).arg(&filter).arg(&rows);
@@ -172,7 +172,7 @@ impl RowOps for CudaOps {
         // SAFETY: as in `unit_rows`, for `exponentials`; a stretch beyond the last row has none.
         unsafe { launch.launch(config) }.map_err(torch_error)?;
         let sums_g = sums_kg.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Float)?;
-        Ok(Exponentials { exp_tg, sums_g: to_f64(&sums_g) })
+        Ok(Negatives { slopes_tg: exp_tg, sums_g: to_f64(&sums_g), parameter_sums_g: Vec::new() })
     }
 
     fn update(&self, rows: &Rows, steps: &RowSteps<'_>) -> Result<(), TchError> {

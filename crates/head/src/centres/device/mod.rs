@@ -19,7 +19,7 @@ use crate::{
     HeadError,
     config::HeadConfig,
     elements::with_elements,
-    loss::{Exponentials, Logits},
+    loss::{Negatives, TileCosines},
     optim::{Flow, Stamp, UNTOUCHED, UpdateRule},
     range::ClassRange,
 };
@@ -70,7 +70,7 @@ fn ops_of(device: Device, dim: usize) -> Arc<dyn RowOps> {
 }
 
 impl DeviceStore {
-    /// The rows of `range` at their initial values. O(C): the device's memory is filled.
+    /// The centres of the classes of `range` at their initial values. O(C): the device's memory is filled.
     ///
     /// # Errors
     ///
@@ -81,6 +81,7 @@ impl DeviceStore {
         device: Device,
     ) -> Result<DeviceStore, HeadError> {
         let layout = RowLayout::of_config(config);
+        let range = range.of_centres(config.margin.sub_centres());
         let frame = Frame {
             layout,
             seed: config.seed,
@@ -326,8 +327,8 @@ impl CentreTile for DeviceTile<'_> {
             .map_err(HeadError::torch("normalise a tile"))
     }
 
-    fn exponentials(&mut self, logits: &Logits<'_>) -> Result<Exponentials, TchError> {
-        self.ops.exponentials(logits)
+    fn exponentials(&mut self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
+        self.ops.exponentials(tile)
     }
 
     fn update(

@@ -7,7 +7,7 @@ use tch::{Kind, TchError, Tensor};
 
 use crate::{
     centres::{TileGradient, row::LENGTH_LEAST},
-    loss::{Exponentials, Logits},
+    loss::{Negatives, TileCosines},
     optim::{AdamW, Motion, RowAdagrad, Sgd},
 };
 
@@ -41,8 +41,8 @@ pub(super) trait RowOps: Send + Sync {
     /// Writes the rows, after what they have missed, as unit rows into `unit_td`, `[T, D]`.
     fn unit_rows(&self, rows: &Rows, unit_td: &Tensor) -> Result<(), TchError>;
 
-    /// As [`Logits::exponentials`].
-    fn exponentials(&self, logits: &Logits<'_>) -> Result<Exponentials, TchError>;
+    /// As [`TileCosines::exponentials`].
+    fn exponentials(&self, tile: &TileCosines<'_>) -> Result<Negatives, TchError>;
 
     /// Sends the gradient through the normalisation of the rows, after what they have missed, and
     /// moves them.
@@ -63,8 +63,8 @@ impl RowOps for TensorOps {
         unit_td.shallow_clone().f_copy_(&unit)
     }
 
-    fn exponentials(&self, logits: &Logits<'_>) -> Result<Exponentials, TchError> {
-        logits.exponentials()
+    fn exponentials(&self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
+        tile.exponentials()
     }
 
     fn update(&self, rows: &Rows, steps: &RowSteps<'_>) -> Result<(), TchError> {

@@ -299,7 +299,7 @@ impl Identity {
         let layout = RowLayout::of_config(config);
         Identity {
             format: FORMAT,
-            classes: config.classes,
+            classes: config.classes * config.margin.sub_centres() as u64,
             dim: config.dim,
             seed: config.seed,
             weights: layout.weights(),

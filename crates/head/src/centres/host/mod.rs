@@ -44,7 +44,7 @@ pub struct RowStore {
 }
 
 impl RowStore {
-    /// The rows of `range`, in files if `config` wants that, at their initial values.
+    /// The centres of the classes of `range`, in files if `config` wants that, at their initial values.
     ///
     /// A folder that holds a run is left as it is until the first step or a restore.
     ///
@@ -54,6 +54,7 @@ impl RowStore {
     /// [`HeadError::CentreFile`] and [`HeadError::Io`] if the folder of the files cannot be used.
     pub fn new(config: &HeadConfig, range: ClassRange) -> Result<RowStore, HeadError> {
         let layout = RowLayout::of_config(config);
+        let range = range.of_centres(config.margin.sub_centres());
         let n_copies = if matches!(config.centres, Placement::File(_)) { COPIES } else { 1 };
         let (seed, first_class) = (config.seed, range.first());
         let frame = Frame { layout, seed, first_class, n_copies, protected: [UNTOUCHED; 2] };

@@ -7,14 +7,13 @@
 //! | `00000.json` … | a finished shard: [`ShardRecord`], written once its shard is on disk |
 //! | `worker-0-of-4.json` | which shards are whose, where workers share the pack |
 //! | `done.json` | what was packed, written just before the manifest |
-//! | `lock` | held by the process at work |
 //!
-//! Every file is written beside, synced and renamed, and carries a checksum. A shard counts only if
-//! its record and its file are whole; everything else is packed again. The journal is removed once
-//! the manifest is in place, `done.json` last.
+//! Every file is written beside, synced and renamed, and carries a checksum. `job.json` comes first and
+//! says whose the folder is; until it is there, nothing else is. A shard counts only if its record and
+//! its file are whole; everything else is packed again. The journal is removed once the manifest is in
+//! place, `done.json` last. Who uses a journal has claimed its folder ([`pfc_durable::OwnedDir`]).
 
 pub mod lists;
-mod lock;
 mod record;
 
 use std::{
@@ -23,12 +22,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_durable::{DurableError, sync_dir};
+use pfc_durable::{Access, DurableError, remove_ours, sync_dir};
 use pfc_shard::{Checksum, SHARDS_DIR};
 
-use super::{PackError, sealed, summary::Summary, worker::Worker};
+use super::{PackError, output, quarantine, sealed, summary::Summary, worker::Worker};
 use crate::{IngestError, source::Source};
-use lock::Lock;
 pub use record::{Done, JobRecord, ShardFile, ShardRecord, WorkerRecord};
 
 /// Name of the folder in that of a data set being packed.
@@ -39,19 +37,11 @@ pub const JOB_FILE: &str = "job.json";
 const LABELS_FILE: &str = "labels.jsonl";
 const LEFT_OUT_FILE: &str = "left_out.jsonl";
 const DONE_FILE: &str = "done.json";
+/// What earlier versions locked.
 const LOCK_FILE: &str = "lock";
 
 /// More shards than any data set has: of 1 MiB each they hold 16 TiB.
 const SHARDS_MAX: u64 = 1 << 24;
-
-/// Who else may write beside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Nobody.
-    Alone,
-    /// Other workers of the same job.
-    Shared,
-}
 
 /// The journal of a pack in one folder.
 #[derive(Debug)]
@@ -61,7 +51,6 @@ pub struct Journal {
     job: JobRecord,
     /// Which every record names, so that none of another job is taken for one of this.
     id: Checksum,
-    lock: Option<Lock>,
 }
 
 impl Journal {
@@ -69,43 +58,41 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`PackError::JobDiffers`] if that is of another job, [`PackError::Busy`] if somebody is at
-    /// work on it, [`PackError::DamagedJournal`], or [`IngestError`] if it cannot be written.
+    /// [`PackError::JobDiffers`] if that is of another job, [`PackError::DamagedJournal`], or
+    /// [`IngestError`] if it cannot be written.
     pub fn open(
         out: &Path,
         job: JobRecord,
         source: &dyn Source,
         access: Access,
     ) -> Result<Journal, IngestError> {
-        let mut journal = Journal::begin(out, job, access)?;
+        let mut journal = Journal::begin(out, job)?;
         let path = journal.dir.join(JOB_FILE);
         match sealed::read::<JobRecord>(&path)? {
-            Some(found) if found == journal.job => return Ok(journal),
+            Some(found) if found == journal.job => {}
             Some(found) => {
                 let (out, differences) = (out.into(), journal.job.differences(&found));
                 let by_worker = access == Access::Shared;
                 return Err(PackError::JobDiffers { out, differences, by_worker }.into());
             }
-            None => {}
+            None => sealed::write(&path, &journal.job)?,
         }
-        if access == Access::Alone {
-            journal.clear()?;
-        }
+        journal.make_shards_dir()?;
         journal.write_list(LABELS_FILE, |out| lists::write_labels(out, source))?;
         journal.write_list(LEFT_OUT_FILE, |out| lists::write_left_out(out, source))?;
-        sealed::write(&path, &journal.job)?;
         Ok(journal)
     }
 
     /// Begins in `out` the journal of a job whose lists are those of `part`.
     pub fn open_like(part: &Journal, out: &Path) -> Result<Journal, IngestError> {
-        let journal = Journal::begin(out, part.job.clone(), Access::Alone)?;
+        let journal = Journal::begin(out, part.job.clone())?;
+        sealed::write(&journal.dir.join(JOB_FILE), &journal.job)?;
+        journal.make_shards_dir()?;
         for name in [LABELS_FILE, LEFT_OUT_FILE] {
             let from = part.dir.join(name);
             let bytes = fs::read(&from).map_err(IngestError::at("read", &from))?;
             pfc_durable::write(&journal.dir.join(name), &bytes)?;
         }
-        sealed::write(&journal.dir.join(JOB_FILE), &journal.job)?;
         Ok(journal)
     }
 
@@ -124,29 +111,17 @@ impl Journal {
         if job.n_shards() > SHARDS_MAX || job.identities > labels_bytes {
             return Err(PackError::DamagedJournal { path: dir.join(JOB_FILE) }.into());
         }
-        Ok(Journal { out: out.into(), dir, id: job.id(), job, lock: None })
+        Ok(Journal { out: out.into(), dir, id: job.id(), job })
     }
 
-    fn begin(out: &Path, job: JobRecord, access: Access) -> Result<Journal, IngestError> {
+    fn begin(out: &Path, job: JobRecord) -> Result<Journal, IngestError> {
         let dir = out.join(DIR);
-        for dir in [&dir, &out.join(SHARDS_DIR)] {
-            pfc_durable::create_dir_all(dir)?;
-        }
-        let mut journal = Journal { out: out.into(), dir, id: job.id(), job, lock: None };
-        journal.take_lock(access)?;
-        Ok(journal)
+        pfc_durable::create_dir_all(&dir)?;
+        Ok(Journal { out: out.into(), dir, id: job.id(), job })
     }
 
-    /// Keeps others away until this is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`PackError::Busy`] if somebody is at work.
-    pub fn take_lock(&mut self, access: Access) -> Result<(), IngestError> {
-        self.lock = None;
-        self.lock = Lock::take(&self.dir.join(LOCK_FILE), access)
-            .map_err(|()| PackError::Busy { out: self.out.clone() })?;
-        Ok(())
+    fn make_shards_dir(&self) -> Result<(), IngestError> {
+        Ok(pfc_durable::create_dir_all(&self.out.join(SHARDS_DIR))?)
     }
 
     /// The folder of the data set.
@@ -246,16 +221,35 @@ impl Journal {
         write: impl FnOnce(&mut pfc_durable::AtomicFile) -> std::io::Result<()>,
     ) -> Result<(), IngestError> {
         let path = self.dir.join(name);
+        if path.exists() {
+            // Of the same job, since that was written first.
+            return Ok(());
+        }
         let mut file = pfc_durable::AtomicFile::create(&path)?;
         write(&mut file).map_err(DurableError::at("write", &path))?;
         Ok(file.commit()?)
     }
+}
 
-    /// Removes the shards and records of a job that is not this one.
-    fn clear(&self) -> Result<(), IngestError> {
-        remove_files(&self.dir, |name| name != LOCK_FILE)?;
-        remove_files(&self.out.join(SHARDS_DIR), |_| true)
-    }
+/// Whether the folder `out` holds a job of ours, be it damaged.
+pub fn has_job(out: &Path) -> bool {
+    out.join(DIR).join(JOB_FILE).is_file()
+}
+
+/// Whether a file in the folder of a journal is one of it.
+pub fn is_file_name(name: &str) -> bool {
+    let is_worker = |name: &str| {
+        name.strip_prefix("worker-").and_then(|name| name.split_once("-of-")).is_some_and(
+            |(i, n)| {
+                [i, n]
+                    .iter()
+                    .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+            },
+        )
+    };
+    let is_record = |name: &str| output::is_number(name) || is_worker(name);
+    [JOB_FILE, LABELS_FILE, LEFT_OUT_FILE, DONE_FILE, LOCK_FILE].contains(&name)
+        || name.strip_suffix(".json").is_some_and(is_record)
 }
 
 /// What was packed, where the data set in `out` is finished but for its journal, and of this job.
@@ -291,7 +285,7 @@ pub fn tells_of_dataset(out: &Path) -> Result<bool, IngestError> {
     Ok(false)
 }
 
-/// Removes the journal in `out`, if there is one.
+/// Removes the journal in `out`, if there is one; files of others that are in it stay.
 ///
 /// # Errors
 ///
@@ -302,41 +296,33 @@ pub fn remove(out: &Path) -> Result<(), IngestError> {
         return Ok(());
     }
     // The order tells a finished data set from an unfinished one, whenever this is cut short.
-    remove_files(&dir, |name| name != DONE_FILE)?;
-    remove_files(&dir, |_| true)?;
-    fs::remove_dir(&dir).map_err(IngestError::at("remove", &dir))?;
+    remove_ours(&dir, |entry| entry.path != DONE_FILE && is_record(entry))?;
+    remove_ours(&dir, is_record)?;
+    match fs::remove_dir(&dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+        removed => removed.map_err(IngestError::at("remove", &dir))?,
+    }
     Ok(sync_dir(out)?)
 }
 
-/// Drops what an unfinished pack in `out` has done: first what says that it counts.
+/// Drops what an unfinished pack in `out` has done: last what says that it was ours.
 ///
 /// # Errors
 ///
-/// [`PackError::Busy`] if somebody is at work on it, or [`IngestError`] if it cannot be removed.
+/// [`IngestError`] if it cannot be removed.
 pub fn restart(out: &Path) -> Result<(), IngestError> {
+    let is_shard = |name: &str| output::is_shard_name(name);
+    remove_ours(&out.join(SHARDS_DIR), |e| e.is_temporary() || (e.is_file && is_shard(e.path)))?;
+    remove_ours(out, |e| {
+        let lists = [pfc_shard::IDENTITIES_FILE, quarantine::FILE];
+        e.is_temporary() || (e.is_file && lists.contains(&e.path))
+    })?;
     let dir = out.join(DIR);
-    if !dir.is_dir() {
-        return Ok(());
-    }
-    let _lock = Lock::take(&dir.join(LOCK_FILE), Access::Alone)
-        .map_err(|()| PackError::Busy { out: out.into() })?;
-    remove_files(&dir, |name| name == JOB_FILE)?;
-    remove_files(&dir, |name| name != LOCK_FILE)?;
-    remove_files(&out.join(SHARDS_DIR), |_| true)
+    remove_ours(&dir, |entry| entry.path != JOB_FILE && is_record(entry))?;
+    Ok(remove_ours(&dir, is_record)?)
 }
 
-/// Removes the files of a folder whose names are so.
-pub fn remove_files(dir: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(), IngestError> {
-    if !dir.is_dir() {
-        return Ok(());
-    }
-    for entry in fs::read_dir(dir).map_err(IngestError::at("list", dir))? {
-        let entry = entry.map_err(IngestError::at("list", dir))?;
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if is_file && unwanted(&entry.file_name().to_string_lossy()) {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(IngestError::at("remove", &path))?;
-        }
-    }
-    Ok(sync_dir(dir)?)
+/// Whether an entry of a journal's folder is one of it.
+fn is_record(entry: pfc_durable::Entry<'_>) -> bool {
+    entry.is_temporary() || (entry.is_file && is_file_name(entry.path))
 }

@@ -1,6 +1,15 @@
 //! This process's place among the ranks, and where they meet.
 
-use crate::{C10dError, slurm};
+mod agent;
+mod local;
+mod slurm;
+
+use std::net::IpAddr;
+
+use crate::C10dError;
+
+pub(crate) use agent::Agent;
+pub use local::{Node, spawn};
 
 /// This process's place among the ranks, and where they meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,24 +28,31 @@ pub struct Rendezvous {
     pub port: u16,
     /// A socket listening there, inherited by rank 0 from who started it; `None` to open one.
     pub listen_fd: Option<i32>,
-    /// Whether rank 0 answers the others; `torchrun` may do it itself.
+    /// Whether rank 0 listens at `port`. False under a `torchrun` whose agent has a store there, in
+    /// which rank 0 then says where it listens.
     pub rank_0_serves: bool,
-    /// Keeps attempts to meet at one place apart.
+    /// Keeps attempts to meet at one place apart; may be empty.
     pub attempt: String,
+    /// Keeps runs that meet at one place apart; may be empty. It goes over the network as it is.
+    pub token: String,
 }
 
 /// Set by a launcher that hands rank 0 its listening socket.
-pub(crate) const LISTEN_FD: &str = "PFC_LISTEN_FD";
+const LISTEN_FD: &str = "PFC_LISTEN_FD";
+/// Set by a launcher, or by whoever starts ranks, to the same text for all ranks of a run.
+const TOKEN: &str = "PFC_TOKEN";
 
 type Vars<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Rendezvous {
-    /// What the environment says; `None` if it says nothing of ranks.
+    /// Reads the place from the environment; `None` if that says nothing of ranks.
     ///
     /// `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `LOCAL_WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT` as
     /// `torchrun` sets them come first, then what `srun` sets for the tasks of a step
     /// (`SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`, `SLURM_LOCALID`), with rank 0 on the step's first
-    /// node and a port that follows from the job's number.
+    /// node and a port that follows from the job's number. Without `LOCAL_WORLD_SIZE` all ranks are
+    /// taken to be on this machine if `MASTER_ADDR` is a loopback address, else each on its own.
+    /// The token is `PFC_TOKEN`, else `torchrun`'s run id or the job's number.
     ///
     /// # Errors
     ///
@@ -72,19 +88,14 @@ impl Rendezvous {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// Whether all ranks are on this machine, where they need no name to reach each other.
+    /// Whether all ranks are on this machine, where they reach each other by the loopback interface.
     pub(crate) fn is_on_one_machine(&self) -> bool {
-        self.local_world == self.world
+        self.local_world == self.world || is_loopback(&self.host)
     }
 
     /// That the ranks did not meet.
     pub(crate) fn refused(&self, cause: String) -> C10dError {
         C10dError::Rendezvous { rank: self.rank, world: self.world, address: self.address(), cause }
-    }
-
-    /// Whether this process answers the others.
-    pub(crate) fn serves(&self) -> bool {
-        self.rank == 0 && self.rank_0_serves
     }
 }
 
@@ -93,12 +104,15 @@ fn of_torchrun(vars: Vars<'_>) -> Result<Rendezvous, C10dError> {
     let world = number(vars, "WORLD_SIZE")?;
     let or = |name, default| if vars(name).is_some() { number(vars, name) } else { Ok(default) };
     let agent_serves = vars("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True");
+    let host = text(vars, "MASTER_ADDR", "the host of rank 0")?;
+    let local_world_default = if is_loopback(&host) { world } else { 1 };
+    let token = vars(TOKEN).or_else(|| vars("TORCHELASTIC_RUN_ID"));
     Ok(Rendezvous {
         rank,
         world: at_least_1("WORLD_SIZE", world)?,
         local_rank: or("LOCAL_RANK", rank)?,
-        local_world: or("LOCAL_WORLD_SIZE", world)?,
-        host: text(vars, "MASTER_ADDR", "the host of rank 0")?,
+        local_world: or("LOCAL_WORLD_SIZE", local_world_default)?,
+        host,
         port: number(vars, "MASTER_PORT")?,
         listen_fd: match vars(LISTEN_FD) {
             Some(_) if rank == 0 => Some(number(vars, LISTEN_FD)?),
@@ -106,6 +120,7 @@ fn of_torchrun(vars: Vars<'_>) -> Result<Rendezvous, C10dError> {
         },
         rank_0_serves: !agent_serves,
         attempt: vars("TORCHELASTIC_RESTART_COUNT").unwrap_or_default(),
+        token: token.unwrap_or_default(),
     })
 }
 
@@ -135,7 +150,13 @@ fn of_slurm(vars: Vars<'_>) -> Result<Rendezvous, C10dError> {
         listen_fd: None,
         rank_0_serves: true,
         attempt: vars("SLURM_STEP_ID").unwrap_or_default(),
+        token: vars(TOKEN).or_else(|| vars("SLURM_JOB_ID")).unwrap_or_default(),
     })
+}
+
+/// Whether it names this machine and no other.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn at_least_1(variable: &'static str, world: usize) -> Result<usize, C10dError> {
@@ -190,9 +211,26 @@ mod tests {
         assert_eq!((found.rank, found.world), (5, 8));
         assert_eq!((found.local_rank, found.local_world), (1, 4));
         assert_eq!(found.address(), "node1:29500");
-        assert!(found.rank_0_serves && !found.serves());
+        assert!(found.rank_0_serves);
+        assert_eq!((found.token.as_str(), found.is_on_one_machine()), ("", false));
         let agent = [&TORCHRUN[..], &[("TORCHELASTIC_USE_AGENT_STORE", "True")]].concat();
         assert!(!parse(&agent).unwrap().unwrap().rank_0_serves);
+        let known = [&TORCHRUN[..], &[("TORCHELASTIC_RUN_ID", "a"), ("PFC_TOKEN", "b")]].concat();
+        assert_eq!(parse(&known[..7]).unwrap().unwrap().token, "a");
+        assert_eq!(parse(&known).unwrap().unwrap().token, "b");
+    }
+
+    #[test]
+    fn ranks_whose_number_on_this_machine_is_unknown_share_it_if_they_meet_on_loopback() {
+        for (host, expected) in
+            [("localhost", 8), ("127.0.0.1", 8), ("127.1.2.3", 8), ("::1", 8), ("node1", 1)]
+        {
+            let vars = [("RANK", "5"), ("WORLD_SIZE", "8"), ("MASTER_ADDR", host)];
+            let found = parse(&[&vars[..], &[("MASTER_PORT", "29500")]].concat());
+            let found = found.unwrap().unwrap();
+            assert_eq!(found.local_world, expected, "{host}");
+            assert_eq!(found.is_on_one_machine(), expected == 8, "{host}");
+        }
     }
 
     #[test]
@@ -209,7 +247,7 @@ mod tests {
         let found = parse(&vars).unwrap().unwrap();
         assert_eq!((found.rank, found.world), (5, 7));
         assert_eq!((found.local_rank, found.local_world), (1, 3));
-        assert_eq!(found.address(), "gpu003:15007");
+        assert_eq!((found.address().as_str(), found.token.as_str()), ("gpu003:15007", "30007"));
         let own = [&vars[..], &[("MASTER_ADDR", "ib0"), ("MASTER_PORT", "4000")]].concat();
         assert_eq!(parse(&own).unwrap().unwrap().address(), "ib0:4000");
     }

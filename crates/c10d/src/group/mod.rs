@@ -2,30 +2,41 @@
 
 #![allow(unsafe_code)]
 
+mod store;
+
 use std::{
-    ffi::{CStr, c_void},
+    ffi::{CStr, CString, c_void},
+    fs,
+    net::{IpAddr, Ipv4Addr},
     ptr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
+    thread,
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tch::Tensor;
 
 use crate::{
     C10dError, Rendezvous,
     ffi::{self, Failure, PfcFailure, PfcGroup, PfcWork},
-    liveness::{Liveness, MEETING},
-    store::{Store, c_string, milliseconds},
+    liveness::{Liveness, MEETING, News, Values},
 };
 
 /// How long a wait goes on before it looks whether another rank has given up.
 const SLICE: Duration = Duration::from_millis(250);
+/// The longest pause between two looks at an operation on a GPU, and the first one.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_micros(20));
 /// How much longer than libtorch's own timeout a wait goes on, so that libtorch gets to say why.
 const GRACE: Duration = Duration::from_secs(5);
+/// Threads of a group: those of Gloo, of this crate, and one of autograd.
+const THREADS: usize = 8;
+/// Files that a process of libtorch opens beside two sockets for each rank.
+const FILES: u64 = 24;
 
 /// How a group is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +63,27 @@ pub fn nccl_available() -> bool {
     unsafe { ffi::pfc_nccl_available() == 1 }
 }
 
-/// One rank's membership of a group.
+/// The identity of CUDA device `index`, the same for all processes that see the card, whatever number
+/// they know it by.
+///
+/// # Errors
+///
+/// libtorch's own words if there is no such device or NCCL was not built in.
+pub fn device_id(index: usize) -> Result<String, String> {
+    let index = i32::try_from(index).map_err(|error| error.to_string())?;
+    let mut text = ptr::null_mut();
+    // SAFETY: `text` outlives the call.
+    let found = unsafe { ffi::take(ffi::pfc_device_id(index, &raw mut text)) };
+    found.map_err(|failure| failure.message)?;
+    // SAFETY: the bridge ends the text in a zero byte, and this is its only owner.
+    unsafe {
+        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+        ffi::pfc_text_free(text);
+        Ok(owned)
+    }
+}
+
+/// One rank's membership of a group, which may be its only one.
 ///
 /// Tensors are exchanged by the backend of their device. Shapes and types have to be equal on all
 /// ranks unless something else is said.
@@ -60,43 +91,70 @@ pub fn nccl_available() -> bool {
 pub struct ProcessGroup {
     place: Rendezvous,
     timeout: Duration,
+    group: Arc<Group>,
     /// Locked while an operation is started: c10d numbers them without a lock of its own.
-    group: Mutex<Group>,
+    starting: Mutex<()>,
     liveness: Liveness,
     /// Set by the first failure: an operation may then be under way for ever.
     broken: AtomicBool,
 }
 
+/// The group of libtorch, which is shut down with its last owner.
 #[derive(Debug)]
 struct Group(*mut PfcGroup);
 
-// SAFETY: it points at an object that any thread may use, one at a time.
+// SAFETY: it points at an object that has no home thread.
 unsafe impl Send for Group {}
+// SAFETY: operations are started under a lock, and `abort` may be called at any time.
+unsafe impl Sync for Group {}
+
+impl Group {
+    /// Ends what is under way on GPUs.
+    fn abort(&self) {
+        // SAFETY: the handle is live. It may fail where there is nothing to end.
+        let _ = unsafe { ffi::take(ffi::pfc_group_abort(self.0)) };
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // SAFETY: this is its last user.
+        unsafe { ffi::pfc_group_free(self.0) };
+    }
+}
 
 impl ProcessGroup {
     /// Meets the other ranks, and waits for all of them.
     ///
     /// # Errors
     ///
-    /// [`C10dError::Rendezvous`] if they are not all there within the timeout,
-    /// [`C10dError::Aborted`] and [`C10dError::Gone`] if one of those that came is lost meanwhile.
+    /// [`C10dError::Rendezvous`] if they are not all there within the timeout or do not belong
+    /// together, [`C10dError::Aborted`] and [`C10dError::Gone`] if one of those that came is lost
+    /// meanwhile, [`C10dError::Files`] and [`C10dError::Threads`] if this process may not open as many
+    /// sockets or start as many threads.
     pub fn join(place: &Rendezvous, options: GroupOptions) -> Result<ProcessGroup, C10dError> {
-        let refused = |Failure { message, .. }: Failure| place.refused(message);
-        let store = Arc::new(Store::open(place, options.timeout).map_err(refused)?);
-        let liveness = Liveness::join(place, &store, options.timeout)?;
-        match open_group(place, options, store, &liveness) {
-            Ok(group) => Ok(ProcessGroup {
-                place: place.clone(),
-                timeout: options.timeout,
-                group: Mutex::new(group),
-                liveness,
-                broken: AtomicBool::new(false),
-            }),
+        // SAFETY: it sets a number.
+        unsafe { ffi::pfc_silence() };
+        allow_files(place.world)?;
+        allow_threads()?;
+        let liveness = Liveness::join(place, options.timeout)?;
+        let group = match open_group(place, options, &liveness) {
+            Ok(group) => Arc::new(group),
             Err(error) => {
                 liveness.abort(&error.to_string());
-                Err(error)
+                return Err(error);
             }
-        }
+        };
+        // A rank that is lost ends what the GPUs wait in, where this process hears of nothing.
+        let weak = Arc::downgrade(&group);
+        liveness.on_news(move || {
+            if let Some(group) = weak.upgrade() {
+                group.abort();
+            }
+        });
+        let (place, timeout) = (place.clone(), options.timeout);
+        let (starting, broken) = (Mutex::new(()), AtomicBool::new(false));
+        Ok(ProcessGroup { place, timeout, group, starting, liveness, broken })
     }
 
     /// Number of this rank, from 0.
@@ -206,7 +264,7 @@ impl ProcessGroup {
     ///
     /// As above.
     pub fn barrier(&self) -> Result<(), C10dError> {
-        let nothing = Tensor::new();
+        let nothing = Tensor::empty([0], (tch::Kind::Uint8, tch::Device::Cpu));
         let pending = self.start("barrier", nothing, |group, work| {
             // SAFETY: the handle is live.
             unsafe { ffi::pfc_barrier(group, work) }
@@ -234,13 +292,21 @@ impl ProcessGroup {
         Ok(parts.map(|(part, length)| part[..length as usize].to_vec()).collect())
     }
 
-    /// Asks whether another rank has given up or is gone, without waiting for anyone.
+    /// Refuses a GPU that two ranks share, on every rank. All ranks call it.
+    ///
+    /// * `device`: [`device_id`] of this rank's GPU; `None` on a CPU
     ///
     /// # Errors
     ///
-    /// [`C10dError::Aborted`] and [`C10dError::Gone`].
-    pub fn check(&self) -> Result<(), C10dError> {
-        self.lost("the next exchange").map_or(Ok(()), Err)
+    /// [`C10dError::SharedDevice`], or as above.
+    pub fn check_devices(&self, device: Option<&str>) -> Result<(), C10dError> {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let own = format!("{}\n{}", host.trim(), device.unwrap_or_default());
+        let all = self.all_gather_bytes(own.as_bytes())?;
+        let all: Vec<_> = all.iter().map(|text| String::from_utf8_lossy(text)).collect();
+        let places: Vec<(&str, &str)> =
+            all.iter().map(|text| text.split_once('\n').unwrap_or((text, ""))).collect();
+        first_shared(&places).map_or(Ok(()), Err)
     }
 
     /// Tells the other ranks that this one cannot go on, and why: their operations then fail with
@@ -250,17 +316,20 @@ impl ProcessGroup {
     ///
     /// Returns false if another rank gave up before, whose reason is then the one to be read.
     pub fn abort(&self, reason: &str) -> bool {
-        self.broken.store(true, Ordering::Relaxed);
+        self.mark_broken();
         let is_own = self.liveness.abort(reason);
-        let group = self.lock();
-        // SAFETY: the handle is live. It may fail where there is nothing to end.
-        let _ = unsafe { ffi::take(ffi::pfc_group_abort(group.0)) };
+        self.group.abort();
         is_own
+    }
+
+    /// Notes that an operation may be under way for ever.
+    pub(crate) fn mark_broken(&self) {
+        self.broken.store(true, Ordering::Relaxed);
     }
 
     /// Whether a rank has given up or is gone, and so `operation` cannot end.
     fn lost(&self, operation: &'static str) -> Option<C10dError> {
-        self.liveness.news().map(|news| news.error(operation, self.rank()))
+        self.liveness.news().map(|news| news.error(operation, self.rank(), self.timeout))
     }
 
     fn start(
@@ -270,7 +339,7 @@ impl ProcessGroup {
         begin: impl FnOnce(*mut PfcGroup, *mut *mut PfcWork) -> *mut PfcFailure,
     ) -> Result<Pending<'_>, C10dError> {
         let mut work = ptr::null_mut();
-        let failure = begin(self.lock().0, &raw mut work);
+        let failure = self.with_group(|group| begin(group, &raw mut work));
         // SAFETY: it comes from the bridge.
         match unsafe { ffi::take(failure) } {
             Ok(()) => Ok(Pending { group: self, operation, work, output, started: Instant::now() }),
@@ -278,32 +347,31 @@ impl ProcessGroup {
         }
     }
 
-    /// Which rank is gone or gave up first, if one has; else libtorch's own reason.
+    /// Which rank is gone or gave up first, or has not come, if one has; else libtorch's own reason.
     pub(crate) fn explain(&self, operation: &'static str, failure: Failure) -> C10dError {
-        self.broken.store(true, Ordering::Relaxed);
-        let rank = self.rank();
+        self.mark_broken();
+        let (rank, timeout) = (self.rank(), self.timeout);
         if failure.timed_out {
-            let timeout = self.timeout;
-            return self.lost(operation).unwrap_or(C10dError::TimedOut {
-                rank,
-                operation,
-                timeout,
-            });
+            let late = || self.liveness.late().error(operation, rank, timeout);
+            return self.lost(operation).unwrap_or_else(late);
         }
         match self.liveness.awaited_news() {
-            Some(news) => news.error(operation, rank),
+            Some(news) => news.error(operation, rank, timeout),
             None => C10dError::Failed { rank, operation, cause: failure.message },
         }
     }
 
-    /// Runs `body` with the raw group while no other operation can be started.
+    /// Runs `body`, which all ranks come to, with the raw group, while no other operation can be
+    /// started.
     pub(crate) fn with_group<T>(&self, body: impl FnOnce(*mut PfcGroup) -> T) -> T {
-        body(self.lock().0)
+        let _starting = self.lock();
+        self.liveness.count();
+        body(self.group.0)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Group> {
-        // The handle is never changed, so that a panic elsewhere leaves it as it was.
-        self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        // It guards nothing that a panic could leave half-changed.
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -312,10 +380,8 @@ impl Drop for ProcessGroup {
         // Gloo's destructor waits for what is under way, which after a failure may never end. The
         // process is about to end then, and takes the connections with it.
         if self.broken.load(Ordering::Relaxed) {
-            return;
+            std::mem::forget(Arc::clone(&self.group));
         }
-        // SAFETY: this is its last user.
-        unsafe { ffi::pfc_group_free(self.lock().0) };
     }
 }
 
@@ -337,27 +403,35 @@ impl Pending<'_> {
     ///
     /// [`C10dError`] if a rank is gone, has given up or does not come in time.
     pub fn wait(self) -> Result<Tensor, C10dError> {
-        loop {
-            let mut state = 0;
-            // SAFETY: the work is live until this is dropped.
-            let failure =
-                unsafe { ffi::pfc_work_wait(self.work, SLICE.as_millis() as i64, &raw mut state) };
-            // SAFETY: it comes from the bridge.
-            if let Err(failure) = unsafe { ffi::take(failure) } {
-                return Err(self.group.explain(self.operation, failure));
-            }
-            if state != ffi::PENDING {
-                return Ok(self.output.shallow_clone());
-            }
+        let is_on_device = self.output.device().is_cuda();
+        let (longest, mut pause) = PAUSE;
+        while !self.wait_for(SLICE)? {
             if let Some(lost) = self.group.lost(self.operation) {
-                self.group.broken.store(true, Ordering::Relaxed);
+                self.group.mark_broken();
                 return Err(lost);
             }
             if self.started.elapsed() > self.group.timeout + GRACE {
                 let failure = Failure { timed_out: true, message: String::new() };
                 return Err(self.group.explain(self.operation, failure));
             }
+            if is_on_device {
+                thread::sleep(pause);
+                pause = longest.min(2 * pause);
+            }
         }
+        Ok(self.output.shallow_clone())
+    }
+
+    /// Whether the operation has ended within `slice`, which one on a GPU does not wait for.
+    fn wait_for(&self, slice: Duration) -> Result<bool, C10dError> {
+        let mut state = 0;
+        // SAFETY: the work is live until this is dropped.
+        let failure =
+            unsafe { ffi::pfc_work_wait(self.work, slice.as_millis() as i64, &raw mut state) };
+        // SAFETY: it comes from the bridge.
+        let waited = unsafe { ffi::take(failure) };
+        waited.map_err(|failure| self.group.explain(self.operation, failure))?;
+        Ok(state != ffi::PENDING)
     }
 }
 
@@ -373,34 +447,90 @@ pub(crate) fn raw(tensor: &mut Tensor) -> *mut c_void {
     tensor.as_mut_ptr().cast()
 }
 
+/// The first two ranks that share a GPU; `places` holds host and device of each rank.
+fn first_shared(places: &[(&str, &str)]) -> Option<C10dError> {
+    for (second, (host, device)) in places.iter().enumerate() {
+        let before = &places[..second];
+        let first = before.iter().position(|(_, other)| !device.is_empty() && other == device);
+        if let Some(first) = first {
+            let (device, host) = ((*device).to_owned(), (*host).to_owned());
+            return Some(C10dError::SharedDevice { first, second, device, host });
+        }
+    }
+    None
+}
+
+/// Sees to it that this process may open the sockets of a group of `world` ranks: raises its limit as
+/// far as the system lets it.
+fn allow_files(world: usize) -> Result<(), C10dError> {
+    // Where the system does not say how many are open, it is the three that every process has.
+    let n_open = fs::read_dir("/proc/self/fd").map_or(3, Iterator::count) as u64;
+    let needed = n_open + FILES + 2 * world as u64;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|limit| limit >= needed) {
+        return Ok(());
+    }
+    if maximum.is_none_or(|limit| limit >= needed)
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum }).is_ok()
+    {
+        return Ok(());
+    }
+    Err(C10dError::Files { world, needed, limit: current.unwrap_or_default() })
+}
+
+/// Makes sure that this process may start the threads that a group needs: libtorch may hang where it
+/// gets some of them and not all.
+fn allow_threads() -> Result<(), C10dError> {
+    let (keep, kept) = mpsc::channel::<()>();
+    let kept = Mutex::new(kept);
+    thread::scope(|scope| {
+        let started = (0..THREADS).try_for_each(|_| {
+            // Each lives until the last was started.
+            let wait = || {
+                let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = kept.recv();
+            };
+            thread::Builder::new().spawn_scoped(scope, wait).map(drop)
+        });
+        drop(keep);
+        started.map_err(|error| C10dError::Threads { needed: THREADS, cause: error.to_string() })
+    })
+}
+
 /// Opens the backends, which has all ranks connect with each other. In a thread, so that the wait for
 /// a rank that is gone ends; libtorch would wait until the timeout.
 fn open_group(
     place: &Rendezvous,
     options: GroupOptions,
-    store: Arc<Store>,
     liveness: &Liveness,
 ) -> Result<Group, C10dError> {
     let (give, opened) = mpsc::channel();
-    let owned = place.clone();
+    let (owned, values) = (place.clone(), liveness.values());
+    let address = liveness.own_address();
     let open = move || {
         // If nobody waits any more, the group is left open: the process is about to end.
-        let _ = give.send(open_backends(&owned, options, &store));
+        let _ = give.send(open_backends(&owned, options, values, address));
     };
-    let thread = std::thread::Builder::new().name("rendezvous".to_owned());
+    let thread = thread::Builder::new().name("rendezvous".to_owned());
     thread.spawn(open).map_err(|error| place.refused(error.to_string()))?;
+    let deadline = Instant::now() + options.timeout + GRACE;
+    let of_news = |news: News| news.error(MEETING, place.rank, options.timeout);
     loop {
         match opened.recv_timeout(SLICE) {
             Ok(Ok(group)) => return Ok(group),
             // The ranks that wait for another one fail too; that one is the reason.
             Ok(Err(failure)) => {
-                let news = liveness.awaited_news();
                 let own = || place.refused(failure.message);
-                return Err(news.map_or_else(own, |news| news.error(MEETING, place.rank)));
+                return Err(liveness.awaited_news().map_or_else(own, of_news));
             }
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(news) = liveness.news() {
-                    return Err(news.error(MEETING, place.rank));
+                    return Err(of_news(news));
+                }
+                if Instant::now() > deadline {
+                    let seconds = options.timeout.as_secs_f64();
+                    let text = format!("no connections between all ranks within {seconds} s");
+                    return Err(place.refused(text));
                 }
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -413,22 +543,53 @@ fn open_group(
 fn open_backends(
     place: &Rendezvous,
     options: GroupOptions,
-    store: &Store,
+    values: Values,
+    address: Option<IpAddr>,
 ) -> Result<Group, Failure> {
     let interfaces = std::env::var("GLOO_SOCKET_IFNAME").ok().filter(|names| !names.is_empty());
-    let interfaces = interfaces.map(|names| c_string(&names)).transpose()?;
-    // The machine's own name may lead nowhere; ranks on one machine do not need it.
-    let hostname = place.is_on_one_machine().then_some(c"127.0.0.1");
+    let interfaces = interfaces.map(CString::new).transpose();
+    let interfaces =
+        interfaces.map_err(|_| Failure::new("GLOO_SOCKET_IFNAME holds a zero byte".to_owned()))?;
+    // The machine's own name may lead nowhere; without an address libtorch looks it up.
+    let address = match place.is_on_one_machine() {
+        true => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        false => address,
+    };
+    let hostname = address.and_then(|address| CString::new(address.to_string()).ok());
     let spec = ffi::PfcGroupSpec {
         rank: place.rank as i32,
         world: place.world as i32,
-        timeout_ms: milliseconds(options.timeout),
+        timeout_ms: i64::try_from(options.timeout.as_millis()).unwrap_or(i64::MAX),
         interfaces: interfaces.as_deref().map_or(ptr::null(), CStr::as_ptr),
-        hostname: hostname.map_or(ptr::null(), CStr::as_ptr),
+        hostname: hostname.as_deref().map_or(ptr::null(), CStr::as_ptr),
         with_nccl: options.nccl.into(),
     };
+    let functions = store::functions_of(values);
     let mut group = ptr::null_mut();
-    // SAFETY: the store is live; the spec and its texts outlive the call.
-    unsafe { ffi::take(ffi::pfc_group_open(store.raw(), &raw const spec, &raw mut group)) }?;
+    // SAFETY: the functions, the spec and its texts outlive the call, which copies the first.
+    unsafe {
+        ffi::take(ffi::pfc_group_open(&raw const functions, &raw const spec, &raw mut group))
+    }?;
     Ok(Group(group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_ranks_on_one_gpu_are_named_and_nothing_else_is_refused() {
+        for (places, expected) in [
+            (vec![("a", "GPU-1"), ("a", "GPU-2"), ("b", "GPU-3")], None),
+            (vec![("a", ""), ("a", ""), ("b", "")], None),
+            (vec![("a", "GPU-1")], None),
+            (
+                vec![("a", "GPU-1"), ("a", "GPU-2"), ("a", "GPU-2"), ("a", "GPU-1")],
+                Some("rank 1 and rank 2 both use GPU-2 of a"),
+            ),
+        ] {
+            let found = first_shared(&places).map(|error| error.to_string());
+            assert_eq!(found.as_deref(), expected, "{places:?}");
+        }
+    }
 }

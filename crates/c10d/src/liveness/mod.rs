@@ -1,0 +1,273 @@
+//! Who is still there: a connection between every rank and rank 0, over which ranks meet and which
+//! tells at once of a rank that ends.
+//!
+//! libtorch notices a lost rank in the operations that the two exchange something in, and nowhere else:
+//! neither while ranks meet nor for a third rank. So every rank keeps one connection to rank 0. When
+//! one closes without a word, or a rank says why it gives up, rank 0 tells all the others.
+//!
+//! The same connections carry the few values that Gloo and NCCL give each other before they have
+//! connections of their own ([`Liveness::set`], [`Liveness::get`]). What ranks say is in `protocol`.
+
+mod connect;
+mod protocol;
+mod relay;
+mod shared;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::{IpAddr, Shutdown, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{C10dError, Rendezvous};
+use protocol::{FromFirst, Hello, ToFirst, tidy};
+use relay::Relay;
+use shared::{INQUIRY, Link, Shared, State};
+
+pub(crate) use shared::News;
+
+/// What ranks do in the beginning, for messages.
+pub(crate) const MEETING: &str = "the rendezvous";
+/// How long the news that a rank has ended may take to go round.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// This rank's connections, which a thread listens to.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    place: Rendezvous,
+    timeout: Duration,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The values that ranks give each other, for any thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Values {
+    rank: usize,
+    shared: Arc<Shared>,
+}
+
+impl Liveness {
+    /// Connects with rank 0; on rank 0, waits for all the others to come.
+    pub(crate) fn join(place: &Rendezvous, timeout: Duration) -> Result<Liveness, C10dError> {
+        let deadline = Instant::now() + timeout;
+        if place.rank > 0 {
+            return Liveness::connect(place, timeout, deadline);
+        }
+        let listener = connect::listen(place, deadline)?;
+        let liveness = Liveness::listen(place, timeout, listener)?;
+        liveness.wait_for_all(deadline)?;
+        Ok(liveness)
+    }
+
+    fn listen(
+        place: &Rendezvous,
+        timeout: Duration,
+        listener: TcpListener,
+    ) -> Result<Liveness, C10dError> {
+        let shared = Arc::<Shared>::default();
+        let hello = Hello::of(place);
+        let relay = Relay::of_first(listener, hello, place.world, Arc::clone(&shared));
+        Liveness::start(place, timeout, relay, shared)
+    }
+
+    fn connect(
+        place: &Rendezvous,
+        timeout: Duration,
+        deadline: Instant,
+    ) -> Result<Liveness, C10dError> {
+        let stream = Arc::new(connect::find_first(place, deadline)?);
+        let shared = Arc::<Shared>::default();
+        let link = Link { stream: Arc::clone(&stream), has_seen: false };
+        shared.change(|state| state.links.insert(0, link));
+        let relay = Relay::of_other(stream, place.world, Arc::clone(&shared));
+        Liveness::start(place, timeout, relay, shared)
+    }
+
+    fn start(
+        place: &Rendezvous,
+        timeout: Duration,
+        relay: Relay,
+        shared: Arc<Shared>,
+    ) -> Result<Liveness, C10dError> {
+        let thread = std::thread::Builder::new().name("liveness".to_owned());
+        let thread = thread.spawn(move || relay.run()).map_err(|error| {
+            place.refused(format!("no thread to watch the other ranks with: {error}"))
+        })?;
+        Ok(Liveness { place: place.clone(), timeout, shared, thread: Some(thread) })
+    }
+
+    fn wait_for_all(&self, deadline: Instant) -> Result<(), C10dError> {
+        let n_others = self.place.world - 1;
+        let all_here = |state: &State| state.links.len() >= n_others || state.news.is_some();
+        let state = self.shared.wait_until(connect::left(deadline), all_here);
+        if let Some(news) = state.news.clone() {
+            drop(state);
+            // Those that come within a moment are told too; nobody answers later ones.
+            let all_know = |state: &State| {
+                state.links.len() + 1 >= n_others && state.links.values().all(|link| link.has_seen)
+            };
+            drop(self.shared.wait_until(LINGER, all_know));
+            return Err(news.error(MEETING, 0, self.timeout));
+        }
+        let missing: Vec<usize> =
+            (1..self.place.world).filter(|rank| !state.links.contains_key(rank)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let reasons = state.refused.values().cloned().collect::<Vec<String>>().join("; ");
+        drop(state);
+        let missing: Vec<String> = missing.iter().map(usize::to_string).collect();
+        let (missing, seconds) = (missing.join(", "), self.timeout.as_secs_f64());
+        let mut text = format!("no word of rank {missing} within {seconds} s");
+        if !reasons.is_empty() {
+            text = format!("{text}; turned away: {reasons}");
+        }
+        self.abort(&text);
+        Err(self.place.refused(text))
+    }
+
+    /// The values that ranks give each other.
+    pub(crate) fn values(&self) -> Values {
+        Values { rank: self.place.rank, shared: Arc::clone(&self.shared) }
+    }
+
+    /// The address by which this rank reaches other machines: that of its connection with rank 0, or on
+    /// rank 0 with the first rank of another machine.
+    pub(crate) fn own_address(&self) -> Option<IpAddr> {
+        let state = self.shared.lock();
+        let address =
+            |link: &Link| link.stream.local_addr().ok().map(|own| own.ip().to_canonical());
+        state.links.values().filter_map(address).find(|address| !address.is_loopback())
+    }
+
+    /// Counts an operation of the group that this rank has come to.
+    pub(crate) fn count(&self) {
+        self.shared.count();
+    }
+
+    /// Sets what is done, once and in a thread of its own, when there is bad news.
+    pub(crate) fn on_news(&self, action: impl FnOnce() + Send + 'static) {
+        self.shared.on_news(action);
+    }
+
+    /// Why the group cannot go on, if it cannot.
+    pub(crate) fn news(&self) -> Option<News> {
+        self.shared.news()
+    }
+
+    /// The same, of something that has just failed: waits for what is on its way.
+    pub(crate) fn awaited_news(&self) -> Option<News> {
+        self.shared.wait_until(LINGER, |state| state.news.is_some()).news.clone()
+    }
+
+    /// Asks which ranks have not come to the operation that this rank waits in, and ends the group.
+    ///
+    /// Every rank answers from a thread of its own, so that one that hangs in its work is told from
+    /// those that wait; a stopped process does not answer, and is late too.
+    pub(crate) fn late(&self) -> News {
+        let number = self.shared.n_started();
+        if self.place.rank == 0 {
+            self.shared.inquire(number);
+            // The other thread may be asleep, and concludes nothing then.
+            drop(self.shared.wait_until(INQUIRY, |state| state.news.is_some()));
+            self.shared.conclude(self.place.world);
+        } else {
+            self.shared.lock().send_to_first(&ToFirst::Ask(number));
+        }
+        let heard = self.shared.wait_until(INQUIRY + LINGER, |state| state.news.is_some());
+        heard.news.clone().unwrap_or(News::Late { ranks: vec![0] })
+    }
+
+    /// Tells the other ranks that this one gives up, unless one has before. False if one has, whose
+    /// reason is then the one to be read. On rank 0, stays until they have heard of it, three seconds at
+    /// most.
+    pub(crate) fn abort(&self, reason: &str) -> bool {
+        let reason = tidy(reason);
+        if self.place.rank == 0 {
+            self.shared.announce(News::Aborted { by: 0, reason });
+            let all_know = |state: &State| state.links.values().all(|link| link.has_seen);
+            drop(self.shared.wait_until(LINGER, all_know));
+        } else {
+            let state = self.shared.lock();
+            if state.news.is_none() {
+                // Where it fails, the thread notices too.
+                state.send_to_first(&ToFirst::Abort(reason));
+            }
+        }
+        match self.awaited_news() {
+            Some(News::Aborted { by, .. }) => by == self.place.rank,
+            // Every rank says this one itself.
+            Some(News::Gone { .. } | News::Late { .. }) | None => true,
+        }
+    }
+
+    /// Leaves in good order.
+    fn leave(&mut self) {
+        let is_first = self.place.rank == 0;
+        self.shared.change(|state| {
+            state.has_left = true;
+            if is_first {
+                state.send_to_all(&FromFirst::Bye);
+            } else {
+                state.send_to_first(&ToFirst::Bye);
+            }
+            for link in std::mem::take(&mut state.links).into_values() {
+                // Wakes the thread.
+                let _ = link.stream.shutdown(Shutdown::Both);
+            }
+        });
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Liveness {
+    fn drop(&mut self) {
+        // After a failure the process is about to end, and its silence is what the others are told.
+        if self.news().is_none() && !std::thread::panicking() {
+            self.leave();
+        }
+    }
+}
+
+impl Values {
+    /// Gives `value` to all ranks, under `key`.
+    pub(crate) fn set(&self, key: String, value: Vec<u8>) {
+        let rank = self.rank;
+        self.shared.change(|state| {
+            if rank == 0 {
+                state.send_to_all(&FromFirst::Set(key.clone(), value.clone()));
+            } else {
+                state.send_to_first(&ToFirst::Set(key.clone(), value.clone()));
+            }
+            state.values.insert(key, value);
+        });
+    }
+
+    /// Waits for a value; an error says why it does not come.
+    pub(crate) fn get(&self, key: &str, timeout: Duration) -> Result<Vec<u8>, String> {
+        let is_over = |state: &State| {
+            state.values.contains_key(key) || state.news.is_some() || state.has_left
+        };
+        let state = self.shared.wait_until(timeout, is_over);
+        match state.values.get(key) {
+            Some(value) => Ok(value.clone()),
+            None if state.news.is_some() => Err("another rank is lost".to_owned()),
+            None if state.has_left => Err("this rank has left the group".to_owned()),
+            None => {
+                let seconds = timeout.as_secs_f64();
+                Err(format!("timed out: no rank gave `{key}` within {seconds} s"))
+            }
+        }
+    }
+
+    /// Whether there is a value.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.shared.lock().values.contains_key(key)
+    }
+}
