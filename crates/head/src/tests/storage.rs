@@ -292,7 +292,7 @@ fn steps_during_a_save_change_nothing_of_what_is_saved() {
             let rows = snapshot.rows.unwrap();
             head.shrink_save(7);
             let found = std::thread::scope(|scope| {
-                let found = scope.spawn(move || crate::snapshot::collect(rows).unwrap());
+                let found = scope.spawn(move || snapshot::collect(rows).unwrap());
                 steps(&mut head, 4..12);
                 head.finish_save().unwrap();
                 found.join().unwrap()
@@ -315,7 +315,7 @@ fn a_writer_whose_head_is_gone_is_told() {
     head.step(&embeddings_gd, &labels, 0, 0.05).unwrap();
     let rows = head.begin_save(false).unwrap().rows.unwrap();
     drop(head);
-    let error = crate::snapshot::collect(rows).unwrap_err();
+    let error = snapshot::collect(rows).unwrap_err();
     assert!(matches!(error, HeadError::SaveAbandoned), "{error}");
 }
 

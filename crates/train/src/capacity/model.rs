@@ -118,8 +118,8 @@ const MEMORY_SHARE: f64 = 0.33;
 
 const F32: f64 = 4.0;
 const HALF: f64 = 2.0;
-/// Where a row lies in memory, which class it is of and when it last moved.
-const PLACE: f64 = 20.0;
+/// Where a row lies in memory (4), which class it is of and when it last moved (32).
+const PLACE: f64 = 36.0;
 /// What a step keeps of each row that it uses: the row and its place, in several orders.
 const SAMPLED: f64 = 64.0;
 
@@ -268,8 +268,8 @@ mod tests {
         // Weight and momentum 4096; of a tenth: three rows of 2048 and eight times 1024 logits.
         check(Scheme::PfcV1, 4096.0 + 614.4 + 3276.8);
         check(Scheme::ModelParallel, 4096.0 + 6144.0 + 32768.0);
-        check(Scheme::Pfc(Rows::Bf16), 2048.0 + 20.0 + 6.4);
-        check(Scheme::Pfc(Rows::RowWise), 1088.0 + 20.0 + 6.4);
+        check(Scheme::Pfc(Rows::Bf16), 2048.0 + 36.0 + 6.4);
+        check(Scheme::Pfc(Rows::RowWise), 1088.0 + 36.0 + 6.4);
     }
 
     #[test]

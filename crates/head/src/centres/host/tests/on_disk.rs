@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// What stays in memory and what stays on disk, as tests compare them.
-fn on_disk(folder: &std::path::Path, storage: Storage) -> HeadConfig {
+fn on_disk(folder: &Path, storage: Storage) -> HeadConfig {
     let centres = Placement::File(folder.to_path_buf());
     HeadConfig { centres, weights: storage, state: storage, ..config(300) }
 }
@@ -134,7 +134,7 @@ fn saved_twice(storage: Storage) -> ([tempfile::TempDir; 2], [Saved; 2]) {
     (folders, [first, second])
 }
 
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(to).unwrap() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();
     }
@@ -145,7 +145,7 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
 }
 
 /// What a run sees of a folder: the rows of a checkpoint, or the error that ends it.
-fn seen(folder: &std::path::Path, storage: Storage, saved: &Saved) -> Result<(), String> {
+fn seen(folder: &Path, storage: Storage, saved: &Saved) -> Result<(), String> {
     let config = HeadConfig { classes: 40, ..on_disk(folder, storage) };
     let (store, _) = restored(&config, saved).map_err(|error| error.to_string())?;
     let n_numbers = store.n_rows() * DIM;
@@ -244,7 +244,9 @@ fn a_checkpoint_that_fails_leaves_the_folder_to_the_one_before() {
     copy_folder(sound.path(), damaged.path());
     newest.record.blocks[0] ^= 1;
     let error = seen(damaged.path(), Storage::F32, &newest).unwrap_err();
-    assert!(error.ends_with("places 0 to 39 are not those of the checkpoint"), "{error}");
+    let last = newest.record.n_used - 1;
+    let expected = format!("places 0 to {last} are not those of the checkpoint");
+    assert!(error.ends_with(&expected), "{error}");
     newest.record.blocks[0] ^= 1;
     seen(damaged.path(), Storage::F32, &newest).unwrap();
     seen(damaged.path(), Storage::F32, &older).unwrap();
