@@ -23,7 +23,7 @@ fn main() {
         // As system headers, so that their warnings stay theirs.
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
-        .files(["cpp/group.cpp", "cpp/reducer.cpp"]);
+        .files(["cpp/compute.cpp", "cpp/group.cpp", "cpp/reducer.cpp"]);
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
         build.define("USE_C10D_NCCL", None);
     }

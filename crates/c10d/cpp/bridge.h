@@ -96,6 +96,10 @@ PfcFailure* pfc_barrier(PfcGroup* group, PfcWork** out);
 PfcFailure* pfc_work_wait(PfcWork* work, int64_t timeout_ms, int32_t* state);
 void pfc_work_free(PfcWork* work);
 
+// How libtorch computes on GPUs from now on: the same bits in every run, and whether factors of f32
+// products may be rounded to TF32.
+PfcFailure* pfc_compute_set(int32_t deterministic, int32_t tf32);
+
 // Sums gradients over the ranks in buckets while the backward pass runs.
 PfcFailure* pfc_reducer_new(
     PfcGroup* group,

@@ -68,6 +68,8 @@ pub struct PfcGroupSpec {
 pub const PENDING: i32 = 1;
 
 unsafe extern "C" {
+    pub fn pfc_compute_set(deterministic: i32, tf32: i32) -> *mut PfcFailure;
+
     pub fn pfc_failure_timed_out(failure: *const PfcFailure) -> i32;
     pub fn pfc_failure_message(failure: *const PfcFailure) -> *const c_char;
     pub fn pfc_failure_free(failure: *mut PfcFailure);

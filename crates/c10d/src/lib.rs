@@ -12,6 +12,7 @@
 //!
 //! Modules import downwards only: `group` and `reducer` use `liveness`, which uses `rendezvous`.
 
+mod compute;
 mod error;
 mod ffi;
 mod group;
@@ -19,6 +20,7 @@ mod liveness;
 mod reducer;
 mod rendezvous;
 
+pub use compute::Compute;
 pub use error::C10dError;
 pub use group::{GroupOptions, Pending, ProcessGroup, Reduce, device_id, nccl_available};
 pub use reducer::Reducer;

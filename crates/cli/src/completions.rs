@@ -2,6 +2,8 @@
 
 use clap_complete::Shell;
 
+use crate::print_text;
+
 /// Print a completion script for a shell.
 ///
 /// Example: `pfc-ingest completions bash > ~/.local/share/bash-completion/completions/pfc-ingest`
@@ -14,9 +16,16 @@ pub struct CompletionsArgs {
 
 impl CompletionsArgs {
     /// Prints the script for the parser `C` to standard output.
-    pub fn print<C: clap::CommandFactory>(&self) {
+    ///
+    /// # Errors
+    ///
+    /// As [`print_text`].
+    pub fn print<C: clap::CommandFactory>(&self) -> std::io::Result<()> {
         let mut command = C::command();
         let name = command.get_name().to_owned();
-        clap_complete::generate(self.shell, &mut command, name, &mut std::io::stdout());
+        // In memory first: the generator panics where it cannot write.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, name, &mut script);
+        print_text(script)
     }
 }

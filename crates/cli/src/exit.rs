@@ -1,6 +1,19 @@
-//! How a program ends: one printer for errors and hints, three exit codes.
+//! How a program runs and ends: one printer for errors and hints, and what each exit code means.
 
-use std::{error::Error, fmt, process::ExitCode};
+use std::{
+    error::Error,
+    fmt,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::{
+    Verbosity, init_log,
+    interrupt::{self, Signal},
+    print_text,
+};
 
 /// How a run that could run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +22,8 @@ pub enum Outcome {
     Clean,
     /// It ran and found faults (a failed `verify`): exit code 1.
     Findings,
+    /// A signal stopped it before its end, and what it wrote is whole: the signal's exit code.
+    Stopped(Signal),
 }
 
 /// Looks for the way out in one error of a chain; [`hint_of`] makes one per error type.
@@ -54,28 +69,75 @@ pub fn hint_of<E: Error + 'static>(
     error.downcast_ref::<E>().and_then(hint)
 }
 
-/// Ends a program: 0 clean, 1 it ran and found faults, 2 it could not run.
+/// Runs a program from its arguments to its exit code.
+///
+/// * `verbosity`: how much the arguments have it say
+/// * `run`: the program itself
+///
+/// Faulty arguments end with code 2, as does a help text that cannot be written.
+pub fn program<C: Parser>(
+    verbosity: impl FnOnce(&C) -> Verbosity,
+    run: impl FnOnce(C) -> anyhow::Result<Outcome>,
+    finders: &[HintFinder],
+) -> ExitCode {
+    let cli = match C::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => return exit(say(&message), finders),
+    };
+    let verbosity = verbosity(&cli);
+    init_log(verbosity);
+    if verbosity.is_quiet() {
+        interrupt::answer_silently();
+    }
+    let ready = interrupt::listen().map_err(anyhow::Error::from);
+    exit(ready.and_then(|()| run(cli)), finders)
+}
+
+/// Prints help, a version, or what is wrong with the arguments.
+fn say(message: &clap::Error) -> anyhow::Result<Outcome> {
+    if message.use_stderr() {
+        let _ = message.print();
+        return Err(Printed.into());
+    }
+    let text = message.render();
+    match io::stdout().is_terminal() {
+        true => print_text(text.ansi().to_string())?,
+        false => print_text(text.to_string())?,
+    }
+    Ok(Outcome::Clean)
+}
+
+/// An error that was printed already.
+#[derive(Debug)]
+struct Printed;
+
+impl fmt::Display for Printed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("see above")
+    }
+}
+
+impl Error for Printed {}
+
+/// Ends a program: 0 clean, 1 it ran and found faults, 2 it could not run, and 128 and the number of a
+/// signal that stopped it (130 for Ctrl-C, 143 for `SIGTERM`, 129 for `SIGHUP`).
 ///
 /// An error is printed to standard error as one `error:` line, one `cause:` line per source, and a
-/// last `hint:` line from the first finder that knows an error of the chain.
+/// last `hint:` line from the first finder that knows an error of the chain. Once a signal has asked
+/// the program to stop, an error is how it says that it did. A standard error that cannot be written
+/// changes nothing of the exit code.
 pub fn exit(result: anyhow::Result<Outcome>, finders: &[HintFinder]) -> ExitCode {
     match result {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
         Ok(Outcome::Findings) => ExitCode::from(1),
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Ok(Outcome::Stopped(signal)) => ExitCode::from(signal.exit_code()),
         Err(error) => {
-            eprint!("{}", render(&error, finders));
-            ExitCode::from(2)
+            if !error.is::<Printed>() {
+                let _ = io::stderr().write_all(render(&error, finders).as_bytes());
+            }
+            ExitCode::from(interrupt::signal().map_or(2, Signal::exit_code))
         }
     }
-}
-
-/// `pfc-ingest inspect out | head -1` is no fault.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|e| {
-        e.downcast_ref::<std::io::Error>()
-            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
 }
 
 fn render(error: &anyhow::Error, finders: &[HintFinder]) -> String {
@@ -93,13 +155,19 @@ fn render(error: &anyhow::Error, finders: &[HintFinder]) -> String {
         last = line;
     }
     let hint = error.chain().find_map(|cause| {
-        let own = cause.downcast_ref::<Hinted>().map(|h| h.hint.clone());
+        let own = hinted(cause).map(|h| h.hint.clone());
         own.or_else(|| finders.iter().find_map(|find| find(cause)))
     });
     if let Some(hint) = hint {
         let _ = writeln!(text, "\nhint: {hint}");
     }
     text
+}
+
+/// The fault within an error of a chain, also where it travels as an I/O error.
+fn hinted<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a Hinted> {
+    let within = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<Hinted>();
+    cause.downcast_ref::<Hinted>().or_else(within)
 }
 
 #[cfg(test)]
@@ -118,10 +186,9 @@ mod tests {
 
     #[test]
     fn the_first_finder_that_knows_an_error_of_the_chain_gives_the_hint() {
-        let io = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let io = io::Error::from(io::ErrorKind::NotFound);
         let error = anyhow::Error::new(io).context("cannot open `a`");
-        let finder: HintFinder =
-            |e| hint_of::<std::io::Error>(e, |_| Some("is the path right?".into()));
+        let finder: HintFinder = |e| hint_of::<io::Error>(e, |_| Some("is the path right?".into()));
         assert!(render(&error, &[finder]).ends_with("\n\nhint: is the path right?\n"));
     }
 }

@@ -10,10 +10,13 @@ mod exit;
 pub mod html;
 pub mod interrupt;
 mod log;
+pub mod number;
 mod output;
 mod progress;
 
-pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of};
+pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of, program};
 pub use log::{Verbosity, init_log};
-pub use output::{Format, print_json, print_table, table, tell};
+pub use output::{
+    Format, Stdout, divert_stdout, print_json, print_table, print_text, stdout, table, tell,
+};
 pub use progress::Progress;

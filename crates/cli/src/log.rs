@@ -39,6 +39,8 @@ pub fn init_log(verbosity: Verbosity) {
         .with_ansi(colour_is_wanted())
         .with_target(false)
         .without_time()
+        // A standard error that is full or closed is nobody's loss; complaining about it there panics.
+        .log_internal_errors(false)
         .try_init();
 }
 

@@ -1,6 +1,10 @@
 //! Progress of long work: a bar with rate and time left, on a terminal only.
 
-use std::{borrow::Cow, io::IsTerminal};
+use std::{
+    borrow::Cow,
+    io::{IsTerminal, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -8,6 +12,24 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 #[derive(Debug, Clone)]
 pub struct Progress {
     bar: ProgressBar,
+}
+
+/// The bars that are on the screen, the last one on top, for lines that come from elsewhere.
+static SHOWN: Mutex<Vec<ProgressBar>> = Mutex::new(Vec::new());
+
+fn shown() -> MutexGuard<'static, Vec<ProgressBar>> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Prints a line to standard error, clear of a progress bar that may be there. A standard error that is
+/// closed or full is nobody's loss.
+pub(crate) fn line(text: &str) {
+    let print = || drop(writeln!(std::io::stderr(), "{text}"));
+    let top = shown().last().cloned();
+    match top {
+        Some(bar) => bar.suspend(print),
+        None => print(),
+    }
 }
 
 impl Progress {
@@ -21,6 +43,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5));
         bar.set_style(style(unit));
         bar.set_prefix(label);
+        shown().push(bar.clone());
         Progress { bar }
     }
 
@@ -41,6 +64,9 @@ impl Progress {
 
     /// Takes the bar off the screen.
     pub fn finish(&self) {
+        if !self.bar.is_hidden() {
+            shown().pop();
+        }
         self.bar.finish_and_clear();
     }
 }

@@ -224,7 +224,7 @@ mod tests {
         left.sort();
         assert_eq!(left, [".a.abcdef.tmp.md", ".abcdef.tmp", ".b.abcdef.tmp", "a"]);
         sweep_all(dir.path()).unwrap();
-        assert_eq!(names(dir.path()).len(), 2);
+        assert_eq!(names(dir.path()).len(), 3);
         sweep(&dir.path().join("no/a")).unwrap();
     }
 

@@ -9,6 +9,7 @@ mod dir;
 mod error;
 mod file;
 mod lock;
+pub mod manifest;
 mod owned;
 
 pub use dir::AtomicDir;

@@ -188,13 +188,15 @@ impl Entry<'_> {
 }
 
 /// Whether a file of this name is one that an [`AtomicFile`](crate::AtomicFile) was writing:
-/// `.NAME.XXXXXX.tmp`, or `.XXXXXX.tmp` of earlier versions.
+/// `.NAME.XXXXXX.tmp`.
 pub fn is_temporary_name(name: &str) -> bool {
     let Some(inner) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")) else {
         return false;
     };
-    let random = inner.rsplit('.').next().unwrap_or(inner);
-    random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    inner.rsplit_once('.').is_some_and(|(name, random)| {
+        let is_random = random.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        !name.is_empty() && random.len() == 6 && is_random
+    })
 }
 
 /// Requires that all that `dir` holds `is_ours`. What lies in a folder that is not is not looked at.
@@ -435,10 +437,18 @@ mod tests {
 
     #[test]
     fn temporary_names_are_told_from_others() {
-        for name in [".abc123.tmp", ".00000.arrow.Ab0xyz.tmp"] {
+        for name in [".a.abc123.tmp", ".00000.arrow.Ab0xyz.tmp"] {
             assert!(is_temporary_name(name), "{name}");
         }
-        for name in ["abc123.tmp", ".abc.tmp", ".notes.tmp.md", ".my-work.tmp", ".a.b.tmp"] {
+        for name in [
+            "abc123.tmp",
+            ".thesis.tmp",
+            "..thesis.tmp",
+            ".abc.tmp",
+            ".notes.tmp.md",
+            ".my-work.tmp",
+            ".a.b.tmp",
+        ] {
             assert!(!is_temporary_name(name), "{name}");
         }
     }

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use pfc_cli::{HintFinder, Outcome, Verbosity, completions::CompletionsArgs, hint_of};
+use pfc_model::libtorch::guarded;
 
 use crate::{
     EvalError,
@@ -96,6 +97,10 @@ pub const HINTS: &[HintFinder] = &[
 ///
 /// Whatever stopped it, with context; [`HINTS`] knows the ways out.
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    guarded("run the command", || run_unguarded(cli))
+}
+
+fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
     let quiet = cli.verbosity.is_quiet();
     match cli.command {
         Command::Lfw(args) => pairs::set("lfw", &args, quiet),
@@ -114,7 +119,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Embed(args) => embed::embed(&args, quiet),
         Command::Compare(args) => compare::compare(&args),
         Command::Completions(args) => {
-            args.print::<Cli>();
+            args.print::<Cli>()?;
             Ok(Outcome::Clean)
         }
     }

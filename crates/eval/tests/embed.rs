@@ -197,10 +197,18 @@ fn every_kind_of_model_gives_the_same_embeddings() {
     }
     for model in models {
         let args = ["embed", "faces/P00", "a.npy", "--mirror", "none", "--model", model];
-        pfc_eval(set.dir.path()).args(args).assert().success();
+        let trust: &[&str] = if model == "m.pt" { &["--trust-code"] } else { &[] };
+        if !trust.is_empty() {
+            let said = stderr_of_failure(pfc_eval(set.dir.path()).args(args));
+            assert!(said.contains("is a TorchScript program, which may do anything"), "{said}");
+            assert!(said.contains("add `--trust-code`"), "{said}");
+        }
+        pfc_eval(set.dir.path()).args(args).args(trust).assert().success();
         check_close(&rows(&set.path("a.npy"), ""), &original);
         let lfw = ["lfw", "--data", "faces", "--pairs", "pairs.txt", "--bootstrap", "0"];
-        pfc_eval(set.dir.path()).args(lfw).args(["--model", model]).assert().success();
+        let lfw = pfc_eval(set.dir.path()).args(lfw).args(["--model", model]).args(trust).output();
+        let lfw = lfw.unwrap();
+        assert!(lfw.status.success() && !lfw.stdout.is_empty(), "{model}");
     }
 }
 

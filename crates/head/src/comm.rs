@@ -1,10 +1,10 @@
-//! What the ranks tell each other in a step.
+//! The collectives that the ranks of a head take part in.
 
 // G = global batch, all ranks' rows in rank order; B = this rank's rows; D = embedding.
 
 use tch::Tensor;
 
-/// Why ranks could not exchange something.
+/// Why a collective failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommError {
     /// A rank gave up or disappeared.
@@ -28,7 +28,7 @@ pub enum CommError {
     Group(#[from] pfc_c10d::C10dError),
 }
 
-/// The exchanges that a head needs. Every rank of a group calls the same ones in the same order.
+/// The collectives that a head needs. Every rank of a group calls the same ones in the same order.
 ///
 /// A group of one is [`Solo`]. Sums come out the same on every rank, and in every run with as many
 /// ranks.
@@ -85,7 +85,7 @@ pub trait Communicator: Send {
     ) -> Result<Tensor, CommError>;
 }
 
-/// The group of one rank: nothing is exchanged.
+/// The group of one rank, whose collectives do nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Solo;
 

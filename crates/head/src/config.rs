@@ -508,6 +508,55 @@ mod tests {
     }
 
     #[test]
+    fn every_loss_is_written_with_its_published_numbers_left_out() {
+        let exact = ArcfaceGradient::Exact;
+        for (text, expected) in [
+            ("loss = \"adaface\", m = 0.4", Margin::Adaface { m: 0.4, h: 0.333, alpha: 0.01 }),
+            ("loss = \"curricularface\", m = 0.5", Margin::Curricularface { m: 0.5, alpha: 0.01 }),
+            (
+                "loss = \"magface\"",
+                Margin::Magface {
+                    l_margin: 0.45,
+                    u_margin: 0.8,
+                    l_a: 10.0,
+                    u_a: 110.0,
+                    lambda_g: 35.0,
+                },
+            ),
+            ("loss = \"uniface\", m = 0.4", Margin::Uniface { m: 0.4, lambda: 1.0 }),
+            (
+                "loss = \"subcentre_arcface\", m = 0.5",
+                Margin::SubcentreArcface { m: 0.5, k: 3, gradient: exact },
+            ),
+            (
+                "loss = \"subcenter_arcface\", m = 0.5, k = 2",
+                Margin::SubcentreArcface { m: 0.5, k: 2, gradient: exact },
+            ),
+        ] {
+            let file = format!("classes = 10\ndim = 4\nmargin = {{ {text} }}");
+            let config: HeadConfig = toml::from_str(&file).unwrap();
+            assert_eq!(config.margin, expected);
+            config.validate().unwrap();
+            let again: HeadConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
+            assert_eq!(again, config);
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_magface_margin_must_be_in_order() {
+        let magface = |l_margin, l_a| {
+            let margin =
+                Margin::Magface { l_margin, u_margin: 0.8, l_a, u_a: 110.0, lambda_g: 35.0 };
+            HeadConfig { margin, ..HeadConfig::new(10, 4) }.validate().map_err(|e| e.to_string())
+        };
+        assert_eq!(magface(0.45, 10.0), Ok(()));
+        let error = magface(0.9, 10.0).unwrap_err();
+        assert!(error.starts_with("head.margin.u_margin is 0.8, outside 0.9 to"), "{error}");
+        let error = magface(0.45, 110.0).unwrap_err();
+        assert!(error.starts_with("head.margin.u_a is 110, outside 110.00011"), "{error}");
+    }
+
+    #[test]
     fn a_value_out_of_bounds_is_named_with_its_bound() {
         #[track_caller]
         fn check(change: impl FnOnce(&mut HeadConfig), expected: &str) {

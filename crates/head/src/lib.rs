@@ -78,15 +78,15 @@ pub struct Head {
 
 /// The exchangeable pieces of a head.
 pub struct Parts {
-    /// Draws the rows.
+    /// Chooses the classes that take part in a step.
     pub sampler: Box<dyn Sampler>,
     /// Turns cosines into a loss.
     pub loss: Box<dyn Loss>,
-    /// Moves the rows.
+    /// Updates the centres.
     pub rule: Box<dyn UpdateRule>,
-    /// Holds the rows of this rank.
+    /// Stores the centres of this rank.
     pub store: Box<dyn CentreStore>,
-    /// Reaches the other ranks.
+    /// Carries out the collectives between the ranks.
     pub comm: Box<dyn Communicator>,
 }
 
@@ -184,13 +184,13 @@ impl Head {
         self.range
     }
 
-    /// What the loss has to remember beside the centres; nothing for most losses.
+    /// The figures that the loss keeps over the steps, for a checkpoint; empty for most losses.
     #[must_use]
     pub fn loss_memory(&self) -> Vec<f64> {
         self.parts.loss.memory()
     }
 
-    /// Takes over what [`Head::loss_memory`] gave.
+    /// Restores what [`Head::loss_memory`] returned.
     pub fn recall_loss(&mut self, memory: &[f64]) {
         self.parts.loss.remember(memory);
     }

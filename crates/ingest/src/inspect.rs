@@ -139,7 +139,7 @@ fn histogram(n_images: &[u64]) -> Vec<Bin> {
 fn print(inspection: &Inspection) -> std::io::Result<()> {
     print_overview(inspection)?;
     let spread = &inspection.images_per_identity;
-    let mut out = std::io::stdout().lock();
+    let mut out = pfc_cli::stdout();
     writeln!(out, "\nImages per identity")?;
     for line in bars(&spread.histogram) {
         writeln!(out, "{line}")?;
@@ -150,7 +150,7 @@ fn print(inspection: &Inspection) -> std::io::Result<()> {
     for shard in &inspection.shards {
         shards.add_row([shard.file.clone(), count(shard.rows), bytes(shard.bytes)]);
     }
-    writeln!(std::io::stdout())?;
+    writeln!(pfc_cli::stdout())?;
     print_table(&shards)
 }
 
@@ -162,7 +162,7 @@ fn print_measures(measures: &Measures) -> std::io::Result<()> {
         let cells = std::iter::once(name.to_owned()).chain(columns);
         table.add_row(cells);
     }
-    writeln!(std::io::stdout())?;
+    writeln!(pfc_cli::stdout())?;
     print_table(&table)
 }
 

@@ -30,7 +30,6 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use pfc_cli::{HintFinder, Outcome, hint_of};
 use pfc_durable::DurableError;
 use pfc_shard::ShardError;
@@ -66,10 +65,7 @@ pub const HINTS: &[HintFinder] = &[
 
 /// The program: reads the command line, runs, prints any error, and gives the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    pfc_cli::init_log(cli.verbosity);
-    let result = pfc_cli::interrupt::listen().map_err(Into::into).and_then(|()| run(cli));
-    pfc_cli::exit(result, HINTS)
+    pfc_cli::program(|cli: &Cli| cli.verbosity, run, HINTS)
 }
 
 /// Runs one command; prints its result to standard output.
@@ -99,7 +95,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Bench(args) => bench::run(&args, quiet),
         Command::Export(args) => export::run(&args, quiet),
         Command::Completions(args) => {
-            args.print::<Cli>();
+            args.print::<Cli>()?;
             Ok(Outcome::Clean)
         }
     }

@@ -89,7 +89,7 @@ fn json(report: &VerifyReport) -> Report<'_> {
 }
 
 fn print(report: &VerifyReport) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = pfc_cli::stdout();
     for finding in &report.findings {
         writeln!(out, "{finding}")?;
     }

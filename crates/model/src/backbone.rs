@@ -13,7 +13,6 @@ use crate::{
     Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, ModelError, Precision,
     allocator::keep_freed_memory,
     graph::Graph,
-    inference::{Description, Inference},
     init::Stream,
     layers::Pass,
     net::Net,
@@ -34,6 +33,15 @@ pub struct Backbone {
     precision: Precision,
     noise: Stream,
     n_noisy: AtomicU64,
+}
+
+/// What is known of a network beside its weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Description {
+    pub(crate) architecture: Architecture,
+    pub(crate) embedding: i64,
+    pub(crate) device: Device,
+    pub(crate) precision: Precision,
 }
 
 impl Backbone {
@@ -98,6 +106,22 @@ impl Backbone {
         let backbone = Backbone::build(architecture, embedding, device, Start::Zeros)?;
         backbone.load_state_dict(origin, tensors)?;
         Ok(backbone)
+    }
+
+    /// Compares keys and shapes with those of a network, for which nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::MissingTensor`], [`ModelError::UnexpectedTensor`], [`ModelError::TensorShape`] and
+    /// [`ModelError::EmbeddingSize`].
+    pub(crate) fn check_shapes(
+        architecture: Architecture,
+        embedding: i64,
+        origin: &str,
+        shapes: &[(String, Vec<i64>)],
+    ) -> Result<(), ModelError> {
+        let own = Backbone::build(architecture, embedding, Device::Cpu, Start::Shapes)?;
+        own.state.check_shapes(origin, shapes)
     }
 
     /// The network's shapes alone, to count on: its tensors have no memory of their own.
@@ -214,15 +238,14 @@ impl Backbone {
         self.device
     }
 
-    /// What the network becomes when it is only used: faster, and the same up to rounding.
-    #[must_use]
-    pub fn into_inference(self) -> Inference {
+    /// The layers, of which none learns any more.
+    pub(crate) fn frozen(self) -> (Net, Description) {
         let Backbone { net, state, architecture, embedding, device, precision, .. } = self;
         for entry in state.entries() {
             // In place, as the network shares the tensor.
             let _ = entry.tensor.set_requires_grad(false);
         }
-        Inference::new(net, &Description { architecture, embedding, device, precision })
+        (net, Description { architecture, embedding, device, precision })
     }
 
     /// Multiply-accumulates of one image, by convolutions, linear layers and attention: what papers

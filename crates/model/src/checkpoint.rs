@@ -1,7 +1,8 @@
 //! Checkpoints: a folder `*.ckpt` that holds everything a run needs to go on, or a model to be used.
 //!
 //! `manifest.json` states the network, how far the run was, and size and checksum of every other
-//! file. The folder is written beside its place and renamed, so that it is whole or absent.
+//! file; its last field is the checksum of its own text, which manifests of earlier versions lack. The
+//! folder is written beside its place and renamed, so that it is whole or absent.
 
 use std::{
     fs::File,
@@ -9,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_durable::{Access, AtomicDir, OwnedDir};
+use pfc_durable::{Access, AtomicDir, OwnedDir, manifest};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use xxhash_rust::xxh3::Xxh3;
@@ -180,7 +181,8 @@ impl Writer {
         let manifest = Manifest { format: FORMAT, tool, backbone, progress, files: self.files };
         let text = serde_json::to_string_pretty(&manifest)
             .map_err(|source| ModelError::Manifest { path: self.path.clone(), source })?;
-        pfc_durable::write(&self.dir.path().join(MANIFEST), format!("{text}\n").as_bytes())?;
+        let sealed = manifest::seal(&text);
+        pfc_durable::write(&self.dir.path().join(MANIFEST), sealed.as_bytes())?;
         self.dir.commit()?;
         Ok(manifest)
     }
@@ -198,21 +200,31 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Reads the manifest and compares the sizes of all files.
     ///
+    /// A link such as `last.ckpt` is followed once, here: a training run may point it at another
+    /// checkpoint at any time, and files of two checkpoints do not belong together.
+    ///
     /// # Errors
     ///
-    /// [`ModelError::NotACheckpoint`], [`ModelError::Manifest`], [`ModelError::Format`] and
-    /// [`ModelError::FileDiffers`].
+    /// [`ModelError::NotACheckpoint`], [`ModelError::Manifest`], [`ModelError::ManifestDamaged`],
+    /// [`ModelError::Format`], [`ModelError::FileDiffers`], and [`ModelError::Io`] where the system
+    /// does not let a file be read.
     pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
-        let manifest = read_manifest(path)?;
-        let checkpoint = Checkpoint { path: path.to_path_buf(), manifest };
+        let path = resolved(path)?;
+        let manifest = read_manifest(&path)?;
+        let checkpoint = Checkpoint { path, manifest };
         for entry in &checkpoint.manifest.files {
-            let file = path.join(&entry.name);
+            let file = checkpoint.path.join(&entry.name);
             let size = file.metadata().map_err(ModelError::io("open", &file))?.len();
             if size != entry.size {
                 return Err(differs(&file, "size", entry.size.to_string(), size.to_string()));
             }
         }
         Ok(checkpoint)
+    }
+
+    /// The folder itself, with links followed.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What the manifest says.
@@ -302,6 +314,25 @@ pub fn open_backbone(path: &Path, device: Device) -> Result<Backbone, ModelError
     Checkpoint::open(path)?.backbone(device)
 }
 
+/// The folder that `path` stands for: a link is followed, anything else is given back as it is.
+///
+/// # Errors
+///
+/// [`ModelError::Io`] where the system does not let the link be read.
+pub(crate) fn resolved(path: &Path) -> Result<PathBuf, ModelError> {
+    // Without a trailing slash, which would have the system follow the link on every use.
+    let plain: PathBuf = path.components().collect();
+    if !plain.is_symlink() {
+        return Ok(path.to_path_buf());
+    }
+    match plain.canonicalize() {
+        Ok(target) => Ok(target),
+        // A link that leads nowhere is named by whoever opens it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(plain),
+        Err(error) => Err(ModelError::io("open", path)(error)),
+    }
+}
+
 fn read_manifest(dir: &Path) -> Result<Manifest, ModelError> {
     let not_a_checkpoint =
         |reason: String| ModelError::NotACheckpoint { path: dir.to_path_buf(), reason };
@@ -317,12 +348,15 @@ fn read_manifest(dir: &Path) -> Result<Manifest, ModelError> {
     let mut text = Vec::new();
     file.take(MANIFEST_BYTES_MAX).read_to_end(&mut text).map_err(ModelError::io("read", &path))?;
     let broken = |source| ModelError::Manifest { path: path.clone(), source };
-    // The version first: another version may well have other fields.
+    // The version first: another version may well have other fields, and seal them in another way.
     let FormatOnly { format } = serde_json::from_slice(&text).map_err(broken)?;
     if format != FORMAT {
         return Err(ModelError::Format { path, found: format, supported: FORMAT });
     }
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(broken)?;
+    let Some(json) = manifest::unseal(&text) else {
+        return Err(ModelError::ManifestDamaged { path });
+    };
+    let manifest: Manifest = serde_json::from_slice(&json).map_err(broken)?;
     match manifest.files.iter().find(|entry| !is_plain_name(&entry.name)) {
         Some(entry) => Err(not_a_checkpoint(format!("its manifest lists `{}`", entry.name))),
         None => Ok(manifest),

@@ -5,7 +5,7 @@
 use pfc_onnx::{ChannelOrder, FACE_BYTES};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Backbone, IMAGE_SIZE, InputSpec, ModelError};
+use crate::{Backbone, IMAGE_SIZE, InputSpec, ModelError, libtorch::guarded};
 
 /// Images per pass: beyond this a CPU gains nothing, and r200 keeps below 1 GB.
 const BATCH: usize = 64;
@@ -21,8 +21,9 @@ pub trait Embed {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Pixels`] if `rgb` has another size, [`ModelError::Torch`],
-    /// [`ModelError::Script`] or [`ModelError::Onnx`] if the network fails.
+    /// [`ModelError::Pixels`] if `rgb` has another size, [`ModelError::EmbeddingNotFinite`] for NaN or
+    /// infinity, [`ModelError::Memory`], [`ModelError::Torch`], [`ModelError::Script`] or
+    /// [`ModelError::Onnx`] if the network fails.
     fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError>;
 
     /// As [`embed`](Embed::embed), of the images and of their mirror images.
@@ -69,11 +70,13 @@ pub(crate) fn embed(
     device: Device,
     forward: impl Fn(&Tensor) -> Result<Tensor, ModelError>,
 ) -> Result<Vec<f32>, ModelError> {
-    let mut out = Vec::new();
-    for batch in batches(rgb, n)? {
-        out.extend(rows(&forward(&images(batch, input, device)?)?)?);
-    }
-    Ok(out)
+    guarded("embed images", || {
+        let mut out = Vec::new();
+        for batch in batches(rgb, n)? {
+            out.extend(rows(&forward(&images(batch, input, device)?)?)?);
+        }
+        Ok(out)
+    })
 }
 
 /// As [`embed`], of mirror images too.
@@ -84,14 +87,16 @@ pub(crate) fn embed_with_mirror(
     device: Device,
     forward: impl Fn(&Tensor) -> Result<Tensor, ModelError>,
 ) -> Result<MirroredEmbeddings, ModelError> {
-    let (mut original, mut mirrored) = (Vec::new(), Vec::new());
-    for batch in batches(rgb, n)? {
-        let images = images(batch, input, device)?;
-        let flipped = images.f_flip([3]).map_err(ModelError::torch("mirror images"))?;
-        original.extend(rows(&forward(&images)?)?);
-        mirrored.extend(rows(&forward(&flipped)?)?);
-    }
-    Ok(MirroredEmbeddings { original, mirrored })
+    guarded("embed images", || {
+        let (mut original, mut mirrored) = (Vec::new(), Vec::new());
+        for batch in batches(rgb, n)? {
+            let images = images(batch, input, device)?;
+            let flipped = images.f_flip([3]).map_err(ModelError::torch("mirror images"))?;
+            original.extend(rows(&forward(&images)?)?);
+            mirrored.extend(rows(&forward(&flipped)?)?);
+        }
+        Ok(MirroredEmbeddings { original, mirrored })
+    })
 }
 
 /// Pixels as a network takes them: `[N, 3, H, W]`, normalised, on its device.
@@ -126,9 +131,22 @@ fn batches(rgb: &[u8], n: usize) -> Result<std::slice::Chunks<'_, u8>, ModelErro
     Ok(rgb.chunks(BATCH * FACE_BYTES))
 }
 
+/// The embeddings `[N, E]` of a batch as numbers, all of them finite.
 fn rows(embeddings: &Tensor) -> Result<Vec<f32>, ModelError> {
     let flat = embeddings.f_to_kind(Kind::Float).and_then(|rows| rows.f_reshape(-1));
-    flat.and_then(|flat| Vec::try_from(&flat)).map_err(ModelError::torch("copy embeddings"))
+    let flat = flat.and_then(|flat| Vec::try_from(&flat));
+    let flat: Vec<f32> = flat.map_err(ModelError::torch("copy embeddings"))?;
+    let embedding = embeddings.size().last().map_or(1, |&size| size.max(1) as usize);
+    check_finite(&flat, embedding).map(|()| flat)
+}
+
+/// Refuses embeddings, one row of `embedding` numbers after the other, that hold NaN or infinity: every
+/// figure made from them would be wrong without a word.
+pub(crate) fn check_finite(rows: &[f32], embedding: usize) -> Result<(), ModelError> {
+    match rows.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(ModelError::EmbeddingNotFinite { image: at / embedding.max(1) }),
+    }
 }
 
 #[cfg(test)]

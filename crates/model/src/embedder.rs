@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     Backbone, Embed, IMAGE_SIZE, Inference, MirroredEmbeddings, ModelError, Precision, checkpoint,
     embed,
+    libtorch::guarded,
     script::Script,
     weights::{self, FileKind},
 };
@@ -32,6 +33,9 @@ pub struct EmbedderOptions {
     pub input: InputOptions,
     /// Attention heads of a transformer that has no name.
     pub heads: Option<i64>,
+    /// Whether a TorchScript program may run. It can do anything that this user may, such as write to
+    /// any file, so only files of people whose programs one would run are to be opened so.
+    pub trust_code: bool,
 }
 
 impl Default for EmbedderOptions {
@@ -42,6 +46,7 @@ impl Default for EmbedderOptions {
             threads: None,
             input: InputOptions::default(),
             heads: None,
+            trust_code: false,
         }
     }
 }
@@ -77,9 +82,14 @@ impl Embedder {
     ///
     /// # Errors
     ///
-    /// As [`weights::open`]; [`ModelError::Script`], [`ModelError::Onnx`]; [`ModelError::Option`]
-    /// for an option that this kind of model lacks.
+    /// As [`weights::open`]; [`ModelError::UntrustedCode`] for a TorchScript program without
+    /// [`trust_code`](EmbedderOptions::trust_code); [`ModelError::Script`], [`ModelError::Onnx`];
+    /// [`ModelError::Option`] for an option that this kind of model lacks; [`ModelError::Memory`].
     pub fn open_with(path: &Path, options: &EmbedderOptions) -> Result<Embedder, ModelError> {
+        guarded("load the model", || Embedder::open_unguarded(path, options))
+    }
+
+    fn open_unguarded(path: &Path, options: &EmbedderOptions) -> Result<Embedder, ModelError> {
         if let Some(threads) = options.threads {
             tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
         }
@@ -99,6 +109,9 @@ impl Embedder {
                 let model = OnnxModel::open(&file, &onnx_options(options)?)?;
                 input = *model.input();
                 Engine::Onnx(Box::new(model))
+            }
+            FileKind::TorchScript if !options.trust_code => {
+                return Err(ModelError::UntrustedCode { path: path.to_owned() });
             }
             FileKind::TorchScript => {
                 Engine::Script(Box::new(Script::open(&file, options.device, &input)?))
@@ -180,7 +193,8 @@ impl Embed for Embedder {
 
     fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError> {
         if let Engine::Onnx(model) = &self.engine {
-            return Ok(model.embed(rgb, n)?);
+            let rows = model.embed(rgb, n)?;
+            return embed::check_finite(&rows, self.embedding()).map(|()| rows);
         }
         embed::embed(rgb, n, &self.input, self.device(), |images| self.forward(images))
     }
@@ -188,6 +202,8 @@ impl Embed for Embedder {
     fn embed_with_mirror(&self, rgb: &[u8], n: usize) -> Result<MirroredEmbeddings, ModelError> {
         if let Engine::Onnx(model) = &self.engine {
             let (original, mirrored) = (model.embed(rgb, n)?, model.embed_mirrored(rgb, n)?);
+            embed::check_finite(&original, self.embedding())?;
+            embed::check_finite(&mirrored, self.embedding())?;
             return Ok(MirroredEmbeddings { original, mirrored });
         }
         let forward = |images: &Tensor| self.forward(images);

@@ -6,7 +6,7 @@ use pfc_durable::{DurableError, FolderError};
 use pfc_onnx::OnnxError;
 use pfc_torchfile::TorchFileError;
 
-use crate::{EMBEDDING_MAX, Network};
+use crate::{EMBEDDING_MAX, Network, libtorch};
 
 /// Why a backbone could not be made, read, written or run.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,12 @@ pub enum ModelError {
         /// Where and why parsing stopped.
         #[source]
         source: serde_json::Error,
+    },
+    /// A manifest whose text is not the one that its own checksum was taken of.
+    #[error("{}: its checksum does not match its text", path.display())]
+    ManifestDamaged {
+        /// The manifest.
+        path: PathBuf,
     },
     /// A checkpoint of another format version.
     #[error("{}: format {found}, but this program reads format {supported}", path.display())]
@@ -193,6 +199,38 @@ pub enum ModelError {
         /// Bytes that `n` images of 112×112×3 take.
         expected: usize,
     },
+    /// There was no memory for a tensor, on the host or on a GPU.
+    #[error("no memory to {op}: {reason}")]
+    Memory {
+        /// What was being done.
+        op: &'static str,
+        /// The first line of libtorch's message.
+        reason: String,
+    },
+    /// A weight that is no number, or infinite.
+    #[error("{origin}: tensor `{key}` has {n_bad} of {n} numbers that are not finite")]
+    NotFinite {
+        /// Where the weights came from.
+        origin: String,
+        /// The state-dict key.
+        key: String,
+        /// Numbers that are NaN or infinite.
+        n_bad: u64,
+        /// All numbers of the tensor.
+        n: u64,
+    },
+    /// A network that answers with NaN or infinity.
+    #[error("the model's embedding of image {image} of a batch is not finite")]
+    EmbeddingNotFinite {
+        /// The image, from 0.
+        image: usize,
+    },
+    /// A program that was not said to be trusted.
+    #[error("{}: is a TorchScript program, which may do anything that this user may", path.display())]
+    UntrustedCode {
+        /// The file.
+        path: PathBuf,
+    },
     /// libtorch refused.
     #[error("libtorch cannot {op}")]
     Torch {
@@ -224,7 +262,9 @@ impl ModelError {
             ModelError::Format { found, supported, .. } if found > supported => {
                 Some("a newer version of this program wrote it: update".to_owned())
             }
-            ModelError::FileDiffers { .. } | ModelError::TensorFile { .. } => Some(
+            ModelError::FileDiffers { .. }
+            | ModelError::ManifestDamaged { .. }
+            | ModelError::TensorFile { .. } => Some(
                 "the file was damaged or cut short after it was written: use an earlier checkpoint \
                  or copy the folder again"
                     .to_owned(),
@@ -249,10 +289,49 @@ impl ModelError {
             ModelError::Script { .. } => {
                 Some("a trace or script of the backbone alone is wanted: images in, embeddings out".to_owned())
             }
+            ModelError::Memory { .. } => Some(
+                "end other programs, give the job more memory, or choose a smaller network; in                  training also lower `train.batch_size`, or raise `train.accumulate` or \
+                 `train.recompute`"
+                    .to_owned(),
+            ),
+            ModelError::NotFinite { .. } => Some(
+                "the run that these weights come from diverged, or the file was damaged: take an                  earlier checkpoint"
+                    .to_owned(),
+            ),
+            ModelError::EmbeddingNotFinite { .. } => Some(
+                "its weights are damaged, or half precision is too narrow for this network: try                  another file, or f32"
+                    .to_owned(),
+            ),
+            ModelError::UntrustedCode { .. } => Some(
+                "if you trust whoever made this file as you would a program that they sent you, add                  `--trust-code`; else ask for the weights alone (a state dict or ONNX), which run                  nothing"
+                    .to_owned(),
+            ),
             ModelError::Onnx(error) => error.hint(),
             ModelError::Durable(error) => error.hint(),
             ModelError::Folder(error) => error.hint(),
             _ => None,
+        }
+    }
+
+    /// Whether bytes of a checkpoint that were read, or a file that it lists and that is gone, prove it
+    /// to be damaged.
+    ///
+    /// Everything else (a file that the system does not open, a read error of a disk, no memory, a
+    /// newer format) says nothing about the bytes: the same checkpoint may be whole a minute later.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            ModelError::Manifest { source, .. } => !source.is_io(),
+            ModelError::ManifestDamaged { .. }
+            | ModelError::FileDiffers { .. }
+            | ModelError::TensorFile { .. }
+            | ModelError::NotACheckpoint { .. } => true,
+            ModelError::Io { path, source, .. } => match source.kind() {
+                io::ErrorKind::UnexpectedEof => true,
+                // Gone from a folder that is still there.
+                io::ErrorKind::NotFound => path.parent().is_some_and(std::path::Path::is_dir),
+                _ => false,
+            },
+            _ => false,
         }
     }
 
@@ -261,8 +340,13 @@ impl ModelError {
         move |source| ModelError::Io { op, path, source }
     }
 
-    pub(crate) fn torch(op: &'static str) -> impl FnOnce(tch::TchError) -> Self {
-        move |source| ModelError::Torch { op, source }
+    /// For `map_err` on a call of libtorch: [`Memory`](ModelError::Memory) if there was none, else
+    /// [`Torch`](ModelError::Torch).
+    pub fn torch(op: &'static str) -> impl FnOnce(tch::TchError) -> Self {
+        move |source| match libtorch::is_out_of_memory(&source) {
+            true => ModelError::Memory { op, reason: libtorch::first_line(&source) },
+            false => ModelError::Torch { op, source },
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 
 use crate::{
     Architecture, Backbone, Precision,
-    backbone::channels_last,
+    backbone::{Description, channels_last},
     graph::{Graph, Value},
     layers::Pass,
     net::Net,
@@ -25,13 +25,18 @@ pub struct Inference {
     precision: Precision,
 }
 
-impl Inference {
-    pub(crate) fn new(mut net: Net, backbone: &Description) -> Inference {
+impl Backbone {
+    /// What the network becomes when it is only used: faster, and the same up to rounding.
+    #[must_use]
+    pub fn into_inference(self) -> Inference {
+        let (mut net, description) = self.frozen();
         net.fold();
-        let Description { architecture, embedding, device, precision } = *backbone;
+        let Description { architecture, embedding, device, precision } = description;
         Inference { net, architecture, embedding, device, precision }
     }
+}
 
+impl Inference {
     /// Embeddings `[B, E]`, f32 and not normalised, of `images` `[B, 3, 112, 112]`, as
     /// [`Backbone::forward`] in evaluation.
     ///
@@ -74,15 +79,6 @@ impl From<Backbone> for Inference {
     fn from(backbone: Backbone) -> Inference {
         backbone.into_inference()
     }
-}
-
-/// What is known of a network beside its weights.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Description {
-    pub(crate) architecture: Architecture,
-    pub(crate) embedding: i64,
-    pub(crate) device: Device,
-    pub(crate) precision: Precision,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 pub mod bytes;
 pub mod checkpoint;
 pub mod export;
+pub mod libtorch;
 pub mod tensors;
 pub mod weights;
 

@@ -95,13 +95,17 @@ impl State {
         self.entries.iter().filter(is_parameter).map(|entry| entry.tensor.numel() as u64).sum()
     }
 
-    /// Copies `tensors` in, all or none. `origin` names their source in errors.
+    /// Copies `tensors` in, all or none. `origin` names their source in errors; numbers that are not
+    /// finite are refused.
     pub(crate) fn load<K: AsRef<str>>(
         &self,
         origin: &str,
         tensors: &[(K, Tensor)],
     ) -> Result<(), ModelError> {
         let sources = self.matched(origin, tensors)?;
+        for (entry, source) in self.entries.iter().zip(&sources) {
+            check_finite(origin, &entry.key, source)?;
+        }
         tch::no_grad(|| {
             for (entry, source) in self.entries.iter().zip(sources) {
                 // A second handle to the same storage: `copy_` needs it mutable, the network shares it.
@@ -117,39 +121,76 @@ impl State {
         origin: &str,
         tensors: &'a [(K, Tensor)],
     ) -> Result<Vec<&'a Tensor>, ModelError> {
-        let mut by_key: std::collections::BTreeMap<&str, &Tensor> =
-            tensors.iter().map(|(key, tensor)| (key.as_ref(), tensor)).collect();
+        let named = tensors.iter().map(|(key, tensor)| (key.as_ref(), tensor));
+        let sources = self.paired(origin, named, Tensor::size)?;
+        for (entry, source) in self.entries.iter().zip(&sources) {
+            check_kind(origin, entry, source)?;
+        }
+        Ok(sources)
+    }
+
+    /// Compares keys and shapes alone.
+    pub(crate) fn check_shapes(
+        &self,
+        origin: &str,
+        shapes: &[(String, Vec<i64>)],
+    ) -> Result<(), ModelError> {
+        let named = shapes.iter().map(|(key, shape)| (key.as_str(), shape));
+        self.paired(origin, named, Vec::clone).map(drop)
+    }
+
+    /// For each entry what has its key among `named`, all of which are used up and have its shape.
+    fn paired<'a, T>(
+        &self,
+        origin: &str,
+        named: impl Iterator<Item = (&'a str, &'a T)>,
+        shape_of: impl Fn(&T) -> Vec<i64>,
+    ) -> Result<Vec<&'a T>, ModelError> {
+        let mut by_key: std::collections::BTreeMap<&str, &T> = named.collect();
         let mut sources = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {
             let source = by_key.remove(entry.key.as_str());
+            let expected = entry.tensor.size();
             let source = source.ok_or_else(|| ModelError::MissingTensor {
                 origin: origin.to_owned(),
                 key: entry.key.clone(),
-                expected: entry.tensor.size(),
+                expected: expected.clone(),
             })?;
-            check_like(origin, entry, source)?;
+            let found = shape_of(source);
+            if found != expected {
+                let (origin, key) = (origin.to_owned(), entry.key.clone());
+                return Err(ModelError::TensorShape { origin, key, found, expected });
+            }
             sources.push(source);
         }
         match by_key.first_key_value() {
             None => Ok(sources),
-            Some((key, tensor)) => Err(ModelError::UnexpectedTensor {
+            Some((key, source)) => Err(ModelError::UnexpectedTensor {
                 origin: origin.to_owned(),
                 key: (*key).to_owned(),
-                found: tensor.size(),
+                found: shape_of(source),
             }),
         }
     }
 }
 
-fn check_like(origin: &str, entry: &Entry, source: &Tensor) -> Result<(), ModelError> {
-    if source.size() != entry.tensor.size() {
-        return Err(ModelError::TensorShape {
-            origin: origin.to_owned(),
-            key: entry.key.clone(),
-            found: source.size(),
-            expected: entry.tensor.size(),
-        });
+/// Refuses NaN and infinity, of which no network gives anything but more of them.
+fn check_finite(origin: &str, key: &str, source: &Tensor) -> Result<(), ModelError> {
+    if !source.is_floating_point() {
+        return Ok(());
     }
+    let failed = || ModelError::torch("check the weights");
+    let finite = tch::no_grad(|| source.f_isfinite()).map_err(failed())?;
+    let n_finite = finite.f_count_nonzero(None::<i64>).map_err(failed())?.int64_value(&[]) as u64;
+    let n = source.numel() as u64;
+    if n_finite == n {
+        return Ok(());
+    }
+    let (origin, key) = (origin.to_owned(), key.to_owned());
+    Err(ModelError::NotFinite { origin, key, n_bad: n - n_finite, n })
+}
+
+fn check_kind(origin: &str, entry: &Entry, source: &Tensor) -> Result<(), ModelError> {
     let is_counter = entry.tensor.kind() == Kind::Int64;
     let matches =
         if is_counter { source.kind() == Kind::Int64 } else { source.is_floating_point() };

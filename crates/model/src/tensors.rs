@@ -55,15 +55,7 @@ pub fn write<K: AsRef<str>>(path: &Path, tensors: &[(K, Tensor)]) -> Result<File
 /// [`ModelError::Io`], and [`ModelError::TensorFile`] if the file is malformed, cut short or holds a
 /// kind that is not read here.
 pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
-    let mut file = TensorFile::open(path)?;
-    let names: Vec<String> = file.names().map(str::to_owned).collect();
-    names
-        .into_iter()
-        .map(|name| {
-            let tensor = file.read(&name)?;
-            Ok((name, tensor))
-        })
-        .collect()
+    TensorFile::open(path)?.read_all()
 }
 
 /// The kinds that both sides know, by the format's names.

@@ -6,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_torchfile::{Dtype, StateFile, TorchFileError};
+use pfc_torchfile::{Dtype, StateFile, TensorInfo, TorchFileError};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     Architecture, Backbone, BackboneSpec, ModelError, Network, bytes, checkpoint, recognise,
-    tensors,
+    tensors::TensorFile,
 };
 
 /// What a model is on disk.
@@ -44,7 +44,7 @@ pub fn identify(path: &Path) -> Result<(FileKind, PathBuf), ModelError> {
     }
     let is_checkpoint = path.extension().is_some_and(|extension| extension == "ckpt");
     if path.is_dir() || is_checkpoint && !path.exists() {
-        return Ok((FileKind::Checkpoint, path.to_owned()));
+        return Ok((FileKind::Checkpoint, checkpoint::resolved(path)?));
     }
     let mut file = File::open(path).map_err(ModelError::io("open", path))?;
     if !file.metadata().map_err(ModelError::io("open", path))?.is_file() {
@@ -96,6 +96,7 @@ impl Loaded {
 ///
 /// * `heads`: attention heads of a transformer that has no name, which no shape tells
 ///
+/// Keys and shapes are compared with the network's before any tensor is allocated.
 /// Prefixes that wrappers put before all keys are taken off; counters that PyTorch before 0.4.1 did
 /// not keep start at 0.
 ///
@@ -106,37 +107,65 @@ impl Loaded {
 /// [`ModelError::NotAModel`] for ONNX and TorchScript, whose weights are not taken apart.
 pub fn open(path: &Path, device: Device, heads: Option<i64>) -> Result<Loaded, ModelError> {
     let (kind, path) = identify(path)?;
-    let tensors = match kind {
+    let origin = path.display().to_string();
+    match kind {
         FileKind::Checkpoint => {
             let checkpoint = checkpoint::Checkpoint::open(&path)?;
             let network = Some(checkpoint.manifest().backbone.network);
-            return Ok(Loaded { backbone: checkpoint.backbone(device)?, network });
+            Ok(Loaded { backbone: checkpoint.backbone(device)?, network })
         }
-        FileKind::Torch => read_torch(&path)?,
-        FileKind::Safetensors => tensors::read(&path)?,
+        FileKind::Torch => {
+            let mut file = open_torch(&path)?;
+            let found = Found::of(&origin, torch_shapes(&file), heads)?;
+            found.load(&origin, read_all(&path, &mut file)?, device)
+        }
+        FileKind::Safetensors => {
+            let mut file = TensorFile::open(&path)?;
+            let found = Found::of(&origin, file.shapes()?, heads)?;
+            found.load(&origin, file.read_all()?, device)
+        }
         FileKind::Onnx | FileKind::TorchScript => {
-            return Err(not_a_model(&path, "it is a graph, and weights are wanted".to_owned()));
+            Err(not_a_model(&path, "it is a graph, and weights are wanted".to_owned()))
         }
-    };
-    load(&path.display().to_string(), tensors, device, heads)
+    }
 }
 
-/// A network of these tensors.
-fn load(
-    origin: &str,
-    mut tensors: Vec<(String, Tensor)>,
-    device: Device,
-    heads: Option<i64>,
-) -> Result<Loaded, ModelError> {
-    strip_prefixes(&mut tensors);
-    let shapes = tensors.iter().map(|(key, tensor)| (key.as_str(), tensor.size())).collect();
-    let (architecture, embedding) = recognise::recognise(origin, &shapes, heads)?;
-    add_counters(&mut tensors);
-    let network = recognise::name(architecture);
-    let architecture = network.map_or(architecture, |network| network.architecture());
-    let architecture = with_heads(architecture, heads);
-    let backbone = Backbone::from_tensors(architecture, embedding, device, origin, &tensors)?;
-    Ok(Loaded { backbone, network })
+/// Key and shape of a tensor.
+type Shape = (String, Vec<i64>);
+
+/// The network that a file's keys and shapes were found to be, before any tensor was read.
+struct Found {
+    architecture: Architecture,
+    network: Option<Network>,
+    embedding: i64,
+}
+
+impl Found {
+    /// Tells the network from `shapes` and compares all of them with it.
+    fn of(origin: &str, mut shapes: Vec<Shape>, heads: Option<i64>) -> Result<Found, ModelError> {
+        strip_prefixes(&mut shapes);
+        let by_key = shapes.iter().map(|(key, shape)| (key.as_str(), shape.clone())).collect();
+        let (architecture, embedding) = recognise::recognise(origin, &by_key, heads)?;
+        let network = recognise::name(architecture);
+        let architecture = network.map_or(architecture, |network| network.architecture());
+        let architecture = with_heads(architecture, heads);
+        add_counters(&mut shapes, Vec::new);
+        Backbone::check_shapes(architecture, embedding, origin, &shapes)?;
+        Ok(Found { architecture, network, embedding })
+    }
+
+    fn load(
+        self,
+        origin: &str,
+        mut tensors: Vec<(String, Tensor)>,
+        device: Device,
+    ) -> Result<Loaded, ModelError> {
+        let Found { architecture, network, embedding } = self;
+        strip_prefixes(&mut tensors);
+        add_counters(&mut tensors, || Tensor::from(0i64));
+        let backbone = Backbone::from_tensors(architecture, embedding, device, origin, &tensors)?;
+        Ok(Loaded { backbone, network })
+    }
 }
 
 /// A stated number of heads is part of the name's search already; nothing else may change it.
@@ -152,8 +181,8 @@ fn with_heads(architecture: Architecture, heads: Option<i64>) -> Architecture {
 /// What wrappers put before every key.
 const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "backbone."];
 
-fn strip_prefixes(tensors: &mut [(String, Tensor)]) {
-    let shared = |tensors: &[(String, Tensor)]| {
+fn strip_prefixes<T>(tensors: &mut [(String, T)]) {
+    let shared = |tensors: &[(String, T)]| {
         PREFIXES.iter().find(|p| tensors.iter().all(|(key, _)| key.starts_with(**p))).copied()
     };
     while let Some(prefix) = shared(tensors).filter(|_| !tensors.is_empty()) {
@@ -163,7 +192,8 @@ fn strip_prefixes(tensors: &mut [(String, Tensor)]) {
     }
 }
 
-fn add_counters(tensors: &mut Vec<(String, Tensor)>) {
+/// Adds the counters of normalisations, each `zero`, where a file has none.
+fn add_counters<T>(tensors: &mut Vec<(String, T)>, zero: impl Fn() -> T) {
     let counter = |key: &str| {
         key.strip_suffix("running_mean").map(|name| format!("{name}num_batches_tracked"))
     };
@@ -171,7 +201,7 @@ fn add_counters(tensors: &mut Vec<(String, Tensor)>) {
     if tensors.iter().any(|(key, _)| key.ends_with("num_batches_tracked")) {
         return;
     }
-    tensors.extend(wanted.into_iter().map(|key| (key, Tensor::from(0i64))));
+    tensors.extend(wanted.into_iter().map(|key| (key, zero())));
 }
 
 /// All tensors of a file of `torch.save`, on the CPU, in the order of the file.
@@ -180,17 +210,33 @@ fn add_counters(tensors: &mut Vec<(String, Tensor)>) {
 ///
 /// [`ModelError::Io`] and [`ModelError::TorchFile`].
 pub fn read_torch(path: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
+    let mut file = open_torch(path)?;
+    read_all(path, &mut file)
+}
+
+type TorchFile = StateFile<std::io::BufReader<File>>;
+
+fn open_torch(path: &Path) -> Result<TorchFile, ModelError> {
     let file = File::open(path).map_err(ModelError::io("open", path))?;
+    let parsed = StateFile::parse(std::io::BufReader::new(file));
+    parsed.map_err(|source| ModelError::TorchFile { path: path.to_owned(), source })
+}
+
+fn torch_shapes(file: &TorchFile) -> Vec<Shape> {
+    // The file's own size bounds every side of a tensor that has elements; others are refused later.
+    let side = |&side: &u64| i64::try_from(side).unwrap_or(i64::MAX);
+    let shape = |info: &TensorInfo| (info.key.clone(), info.shape.iter().map(side).collect());
+    file.tensors().iter().map(shape).collect()
+}
+
+fn read_all(path: &Path, file: &mut TorchFile) -> Result<Vec<(String, Tensor)>, ModelError> {
     let failed = |source: TorchFileError| ModelError::TorchFile { path: path.to_owned(), source };
-    let mut file = StateFile::parse(std::io::BufReader::new(file)).map_err(failed)?;
-    let mut tensors = Vec::with_capacity(file.tensors().len());
-    for i in 0..file.tensors().len() {
-        let info = &file.tensors()[i];
-        let key = info.key.clone();
-        // The file's own size bounds every tensor.
-        let shape: Vec<i64> = info.shape.iter().map(|&side| side as i64).collect();
-        let mut tensor = Tensor::f_empty(&shape, (kind(info.dtype), Device::Cpu))
-            .map_err(ModelError::torch("allocate a tensor"))?;
+    let shapes = torch_shapes(file);
+    let mut tensors = Vec::with_capacity(shapes.len());
+    for (i, (key, shape)) in shapes.into_iter().enumerate() {
+        let kind = kind(file.tensors()[i].dtype);
+        let mut tensor = Tensor::f_empty(&shape, (kind, Device::Cpu))
+            .map_err(ModelError::torch("read a tensor"))?;
         bytes::with_bytes_mut(&mut tensor, |bytes| file.read(i, bytes)).map_err(failed)?;
         tensors.push((key, tensor));
     }
@@ -236,7 +282,9 @@ mod tests {
         let mut tensors: Vec<(String, Tensor)> = backbone().state_dict();
         tensors.retain(|(key, _)| !key.ends_with("num_batches_tracked"));
         tensors.iter_mut().for_each(|(key, _)| key.insert_str(0, "module.backbone."));
-        check_same(&load("w", tensors, Device::Cpu, None).unwrap(), &plain);
+        let shapes = tensors.iter().map(|(key, tensor)| (key.clone(), tensor.size())).collect();
+        let found = Found::of("w", shapes, None).unwrap();
+        check_same(&found.load("w", tensors, Device::Cpu).unwrap(), &plain);
     }
 
     #[test]

@@ -140,10 +140,12 @@ fn a_flipped_bit_or_a_cut_is_found_and_named() {
     check_error(Checkpoint::open(&path), "backbone.safetensors: cannot open");
 }
 
+/// Changes a manifest and leaves it without a checksum, as earlier versions wrote it.
 fn rewrite(path: &Path, change: impl Fn(&mut serde_json::Value)) {
     let manifest = path.join("manifest.json");
     let text = fs::read(&manifest).expect("read");
-    let mut value = serde_json::from_slice(&text).expect("JSON");
+    let mut value: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    value.as_object_mut().expect("an object").remove("checksum");
     change(&mut value);
     fs::write(&manifest, value.to_string()).expect("written");
 }
@@ -165,6 +167,77 @@ fn a_manifest_of_another_format_or_with_foreign_paths_is_refused() {
     assert!(error.hint().expect("a hint").contains("update"));
     fs::write(path.join("manifest.json"), "{\"format\": 1").expect("written");
     check_error(Checkpoint::open(&path), "not a readable manifest");
+}
+
+#[test]
+fn any_changed_byte_of_a_manifest_is_found() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.ckpt");
+    save(&path, &backbone(1));
+    let manifest = path.join("manifest.json");
+    let whole = fs::read(&manifest).expect("read");
+    for at in 0..whole.len() {
+        for flip in [1, 2, 0x10] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= flip;
+            fs::write(&manifest, bytes).expect("written");
+            let error = Checkpoint::open(&path).expect_err("a changed byte was not found");
+            let is_newer = matches!(error, ModelError::Format { .. });
+            assert!(error.is_damage() || is_newer, "byte {at} ^ {flip}: {error:?}");
+        }
+    }
+    fs::write(&manifest, whole).expect("written");
+    Checkpoint::open(&path).expect("whole again");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_is_followed_once_so_that_files_of_two_checkpoints_do_not_mix() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let link = dir.path().join("last.ckpt");
+    for name in ["1.ckpt", "2.ckpt"] {
+        save(&dir.path().join(name), &backbone(if name == "1.ckpt" { 1 } else { 2 }));
+    }
+    std::os::unix::fs::symlink("1.ckpt", &link).expect("a link");
+    let checkpoint = Checkpoint::open(&link).expect("opened");
+    fs::remove_file(&link).expect("removed");
+    std::os::unix::fs::symlink("2.ckpt", &link).expect("a link");
+    // Its files have other checksums than those of the manifest that was read.
+    checkpoint.backbone(Device::Cpu).expect("the first one's weights");
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_by_name() {
+    for value in [f64::NAN, f64::INFINITY] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.ckpt");
+        let backbone = backbone(1);
+        let (key, tensor) = backbone.state_dict().swap_remove(0);
+        tch::no_grad(|| drop(tensor.view(-1).get(0).fill_(value)));
+        save(&path, &backbone);
+        let expected = format!("tensor `{key}` has 1 of ");
+        check_error(checkpoint::open_backbone(&path, Device::Cpu), &expected);
+        check_error(Embedder::open(&path, Device::Cpu), &expected);
+        let weights = dir.path().join("a.safetensors");
+        pfc_model::export::safetensors(&weights, &backbone, false).expect("written");
+        check_error(pfc_model::weights::open(&weights, Device::Cpu, None), &expected);
+        let pth = dir.path().join("a.pth");
+        pfc_model::export::pth(&pth, &backbone, false).expect("written");
+        check_error(pfc_model::weights::open(&pth, Device::Cpu, None), &expected);
+    }
+}
+
+#[test]
+fn a_torchscript_program_runs_only_if_it_is_trusted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.pt");
+    pfc_model::export::torchscript(&path, &backbone(1).into_inference()).expect("written");
+    let error = check_error(Embedder::open(&path, Device::Cpu), "which may do anything");
+    assert!(matches!(error, ModelError::UntrustedCode { .. }));
+    assert!(error.hint().expect("a hint").contains("--trust-code"));
+    let trusted = pfc_model::EmbedderOptions { trust_code: true, ..Default::default() };
+    Embedder::open_with(&path, &trusted).expect("trusted");
+    check_error(pfc_model::weights::open(&path, Device::Cpu, None), "it is a graph");
 }
 
 #[test]

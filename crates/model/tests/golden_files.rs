@@ -49,7 +49,8 @@ fn has_onnxruntime() -> bool {
 fn golden_files_of_every_format_give_the_recorded_embeddings() {
     for (case, stem) in cases() {
         let expected = recorded(&format!("{stem}.golden.safetensors"), "eval.output");
-        let options = EmbedderOptions { heads: heads(&case), ..EmbedderOptions::default() };
+        let options =
+            EmbedderOptions { heads: heads(&case), trust_code: true, ..EmbedderOptions::default() };
         for ending in ["pth", "legacy.pth", "safetensors", "torchscript.pt"] {
             let path = PathBuf::from(format!("{stem}.{ending}"));
             if !path.exists() {
@@ -91,7 +92,8 @@ fn golden_networks_exported_and_read_again_embed_the_same() {
             backbone.load_state_dict("the formula", &case.weights(case.seed())).unwrap();
             backbone
         };
-        let options = EmbedderOptions { heads: heads(&case), ..EmbedderOptions::default() };
+        let options =
+            EmbedderOptions { heads: heads(&case), trust_code: true, ..EmbedderOptions::default() };
         let check = |name: &str, tolerance: f64| {
             let embedder = Embedder::open_with(&dir.path().join(name), &options).unwrap();
             let found = embedder.forward(&golden::input()).unwrap();

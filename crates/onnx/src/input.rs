@@ -144,11 +144,11 @@ impl InputOptions {
     ///
     /// # Errors
     ///
-    /// What is wrong with the text; a zero is.
+    /// What is wrong with the text; a number of 0 or less is.
     pub fn parse_std(text: &str) -> Result<[f32; 3], String> {
         let numbers = numbers(text)?;
-        if numbers.contains(&0.0) {
-            Err("nothing can be divided by 0".to_owned())
+        if numbers.iter().any(|number| *number <= 0.0) {
+            Err("give numbers above 0, which pixels are divided by".to_owned())
         } else {
             Ok(numbers)
         }
@@ -191,7 +191,9 @@ mod tests {
         assert!(
             InputOptions::parse_mean("1,2").is_err() && InputOptions::parse_mean("nan").is_err()
         );
-        assert!(InputOptions::parse_std("0").is_err());
+        for text in ["0", "-1", "nan", "inf", "1,-1,1"] {
+            assert!(InputOptions::parse_std(text).is_err(), "{text}");
+        }
         assert_eq!(InputOptions::parse_size("112"), Ok([112, 112]));
         assert_eq!(InputOptions::parse_size("128x96"), Ok([128, 96]));
         assert!(

@@ -117,7 +117,7 @@ pub use identities::Identities;
 pub use manifest::{
     FORMAT, FileEntry, IDENTITIES_FILE, MANIFEST_FILE, Manifest, SHARDS_DIR, ShardEntry, shard_file,
 };
-pub use names::IdentityNames;
+pub use names::{IdentityNames, NAME_BYTES_MAX};
 pub use order::{EpochOrder, Place, Share, mix};
 pub use permutation::Permutation;
 pub use shard::Shard;

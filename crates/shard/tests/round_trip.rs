@@ -147,7 +147,7 @@ fn an_unfinished_data_set_is_none_and_is_taken_over_by_the_next_writer() {
     rows(30).iter().for_each(|row| assert!(writer.push(row.face()).is_ok()));
     assert!(dir.path().join("shards/00002.arrow").exists());
     drop(writer);
-    fs::write(dir.path().join("shards/.abcdef.tmp"), "half").unwrap();
+    fs::write(dir.path().join("shards/.00000.arrow.abcdef.tmp"), "half").unwrap();
     assert!(Dataset::open(dir.path()).is_err());
     write(dir.path(), &rows(4), FOUR_ROWS);
     write(fresh.path(), &rows(4), FOUR_ROWS);

@@ -59,7 +59,9 @@ impl TorchFileError {
                     .to_owned(),
             ),
             TorchFileError::TorchScript => Some(
-                "a TorchScript program can be embedded with as it is (`pfc-eval … --model FILE`)"
+                "`pfc-eval … --model FILE --trust-code` runs a TorchScript program as it is, if you \
+                 trust whoever made it; weights alone are in the file that \
+                 `torch.save(model.state_dict(), path)` writes"
                     .to_owned(),
             ),
             TorchFileError::NoStateDict { .. } => Some(

@@ -4,7 +4,8 @@
 //! pickles, and runs nothing in them: a whitelist names the instructions and callables that are
 //! known. [`StateWriter`] writes archives that `torch.load` reads with `weights_only=True`.
 //!
-//! Memory is bounded by the file: a pickle by 64 MiB, a tensor by its storage.
+//! Memory is bounded by the file: a pickle by 64 MiB, a tensor by its storage, all tensors together by
+//! four times the file.
 
 mod archive;
 mod dtype;

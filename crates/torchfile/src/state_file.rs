@@ -37,6 +37,11 @@ impl TensorInfo {
     }
 }
 
+/// How many times the file's size all tensors together may take. Tensors may be views of one storage:
+/// tied weights occur twice, and the parts of a fused layer beside the whole. A small file whose many
+/// tensors all are one storage would take any amount of memory.
+const ALIASED_MAX: u64 = 4;
+
 /// A state dict whose every tensor lies within the file.
 #[derive(Debug)]
 pub struct StateFile<R> {
@@ -52,7 +57,8 @@ impl<R: Read + Seek> StateFile<R> {
     ///
     /// # Errors
     ///
-    /// [`TorchFileError`] for anything that is no state dict, and for I/O.
+    /// [`TorchFileError`] for anything that is no state dict, for tensors that take many times the file
+    /// because they share storages, and for I/O.
     pub fn parse(mut reader: R) -> Result<StateFile<R>, TorchFileError> {
         let mut magic = Vec::new();
         reader.seek(SeekFrom::Start(0))?;
@@ -116,13 +122,31 @@ impl<R: Read + Seek> StateFile<R> {
             info.start.checked_add(info.span_bytes as u64).is_none_or(|end| end > file_bytes)
         };
         match self.tensors.iter().find(beyond) {
-            None => Ok(()),
+            None => check_total(&self.tensors, file_bytes),
             Some(info) => Err(TorchFileError::Tensor {
                 key: info.key.clone(),
                 reason: "the file ends before its data do".to_owned(),
             }),
         }
     }
+}
+
+/// Refuses tensors that, each within its storage, take far more than the file together.
+fn check_total(tensors: &[TensorInfo], file_bytes: u64) -> Result<(), TorchFileError> {
+    let limit = file_bytes.saturating_mul(ALIASED_MAX);
+    let mut total = 0u64;
+    for info in tensors {
+        total = total.saturating_add(info.n_bytes as u64);
+        if total > limit {
+            let reason = format!(
+                "the {} tensors are views of the same numbers and would take more than {limit} \
+                 bytes, {ALIASED_MAX} times the file",
+                tensors.len()
+            );
+            return Err(TorchFileError::Tensor { key: info.key.clone(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// Whether the file is a TorchScript program rather than weights.

@@ -1,6 +1,6 @@
 //! Writes the zip archive of PyTorch, tensor by tensor.
 
-use std::io::{Seek, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
 use pfc_pickle::op;
 use zip::{CompressionMethod, DateTime, ZipWriter, result::ZipError, write::FileOptions};
@@ -31,7 +31,7 @@ impl TensorSpec {
 
 /// An archive whose tensors arrive one after another, in the order of their specs.
 pub struct StateWriter<W: Write + Seek> {
-    zip: ZipWriter<W>,
+    zip: ZipWriter<UntilItFails<W>>,
     specs: Vec<TensorSpec>,
     n_written: usize,
 }
@@ -43,7 +43,8 @@ impl<W: Write + Seek> StateWriter<W> {
     ///
     /// [`TorchFileError::Io`].
     pub fn new(out: W, specs: Vec<TensorSpec>) -> Result<StateWriter<W>, TorchFileError> {
-        let mut writer = StateWriter { zip: ZipWriter::new(out), specs, n_written: 0 };
+        let mut writer =
+            StateWriter { zip: ZipWriter::new(UntilItFails::new(out)), specs, n_written: 0 };
         let pickle = pickle(&writer.specs);
         writer.member("data.pkl", &pickle)?;
         writer.member("byteorder", b"little")?;
@@ -80,7 +81,7 @@ impl<W: Write + Seek> StateWriter<W> {
     pub fn finish(mut self) -> Result<W, TorchFileError> {
         assert_eq!(self.n_written, self.specs.len(), "tensors are missing");
         self.member("version", b"3\n")?;
-        self.zip.finish().map_err(io)
+        Ok(self.zip.finish().map_err(failed)?.out)
     }
 
     fn member(&mut self, name: &str, bytes: &[u8]) -> Result<(), TorchFileError> {
@@ -89,8 +90,56 @@ impl<W: Write + Seek> StateWriter<W> {
             .compression_method(CompressionMethod::Stored)
             .last_modified_time(DateTime::default())
             .large_file(u32::try_from(bytes.len()).is_err());
-        self.zip.start_file_aligned(format!("{ROOT}/{name}"), options, ALIGNMENT).map_err(io)?;
+        self.zip
+            .start_file_aligned(format!("{ROOT}/{name}"), options, ALIGNMENT)
+            .map_err(failed)?;
         Ok(self.zip.write_all(bytes)?)
+    }
+}
+
+/// A writer that takes everything once it has failed: an archive that is dropped writes its directory,
+/// and prints to standard error where it cannot.
+struct UntilItFails<W> {
+    out: W,
+    has_failed: bool,
+}
+
+impl<W> UntilItFails<W> {
+    fn new(out: W) -> UntilItFails<W> {
+        UntilItFails { out, has_failed: false }
+    }
+
+    fn watch<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.has_failed |= result.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
+        result
+    }
+}
+
+impl<W: Write> Write for UntilItFails<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.has_failed {
+            return Ok(bytes.len());
+        }
+        let written = self.out.write(bytes);
+        self.watch(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.has_failed {
+            return Ok(());
+        }
+        let flushed = self.out.flush();
+        self.watch(flushed)
+    }
+}
+
+impl<W: Seek> Seek for UntilItFails<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        if self.has_failed {
+            return Ok(0);
+        }
+        let place = self.out.seek(to);
+        self.watch(place)
     }
 }
 
@@ -100,10 +149,10 @@ impl<W: Write + Seek> std::fmt::Debug for StateWriter<W> {
     }
 }
 
-fn io(error: ZipError) -> TorchFileError {
+fn failed(error: ZipError) -> TorchFileError {
     match error {
         ZipError::Io(error) => error.into(),
-        other => TorchFileError::Io(std::io::Error::other(other.to_string())),
+        other => TorchFileError::Io(io::Error::other(other.to_string())),
     }
 }
 
@@ -212,6 +261,43 @@ mod tests {
             file.read(i, &mut bytes).unwrap();
             assert!(bytes.iter().all(|byte| *byte == i as u8 + 1));
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_at_whichever_byte_it_comes() {
+        struct Disk(Cursor<Vec<u8>>, u64);
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let room = self.1.saturating_sub(self.0.position()) as usize;
+                match bytes.len().min(room) {
+                    0 if !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
+                    n => self.0.write(&bytes[..n]),
+                }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        impl Seek for Disk {
+            fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+                self.0.seek(to)
+            }
+        }
+        let write = |room: u64| -> Result<Vec<u8>, TorchFileError> {
+            let disk = Disk(Cursor::new(Vec::new()), room);
+            let mut writer = StateWriter::new(disk, sample())?;
+            for spec in sample() {
+                writer.push(&vec![7; spec.n_elements() as usize * spec.dtype.size()])?;
+            }
+            Ok(writer.finish()?.0.into_inner())
+        };
+        let whole = write(u64::MAX).unwrap();
+        for room in 0..whole.len() as u64 {
+            let error = write(room).unwrap_err();
+            let is_full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
+            assert!(matches!(&error, TorchFileError::Io(e) if is_full(e)), "{room}: {error:?}");
+        }
+        assert_eq!(write(whole.len() as u64).unwrap(), whole);
     }
 
     #[test]

@@ -6,8 +6,10 @@ use anyhow::Context;
 use pfc_c10d::{C10dError, Node, Rendezvous};
 use pfc_cli::{
     Format, HintFinder, Hinted, Outcome, Verbosity, completions::CompletionsArgs, hint_of,
-    print_json, tell,
+    interrupt, print_json, print_text, tell,
 };
+
+use pfc_model::libtorch::guarded;
 
 use crate::{
     TrainError,
@@ -82,7 +84,10 @@ The folder of a run:
   last.ckpt         a link to the newest checkpoint, for `pfc-eval --model`
   best.ckpt         a link to the best by `checkpoint.best`, if that is set
 
-Ctrl-C saves a checkpoint and ends; a second Ctrl-C ends at once.
+Ctrl-C, SIGTERM and SIGHUP save a checkpoint and end the run; a second one ends it at once.
+
+Exit codes: 0 the run is finished, 2 it could not go on, and of a run that a signal stopped, with a
+checkpoint saved, 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP, so that `run && eval` stops there.
 
 Several ranks share the images of a step and the class centres. Start them with one of
   pfc-train run CONFIG --nproc-per-node 8
@@ -148,6 +153,10 @@ pub const HINTS: &[HintFinder] = &[
 ///
 /// What went wrong, for [`pfc_cli::exit`].
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    guarded("run the command", || run_unguarded(cli))
+}
+
+fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Run(args) => run_training(&args, cli.verbosity.is_quiet()),
         Command::Check(args) => check(&args, cli.verbosity.is_quiet()),
@@ -156,7 +165,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Plan(args) => capacity::run(&args),
         Command::Bench(command) => bench::run(&command, cli.verbosity.is_quiet()),
         Command::Completions(args) => {
-            args.print::<Cli>();
+            args.print::<Cli>()?;
             Ok(Outcome::Clean)
         }
     }
@@ -191,6 +200,9 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
         return launch::launch(&node);
     }
     launch::follow_launcher().context("cannot run as a rank")?;
+    if launch::is_launched() {
+        interrupt::answer_silently();
+    }
     let place = Rendezvous::from_env()?;
     let mut config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
     let device = config.train.device(place.as_ref().map_or(0, |place| place.local_rank))?;
@@ -215,7 +227,10 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
     if ranks.is_first() {
         print_result(args, &folder, ended, quiet)?;
     }
-    Ok(Outcome::Clean)
+    Ok(match ended {
+        Ended::Finished => Outcome::Clean,
+        Ended::Stopped(signal) => Outcome::Stopped(signal),
+    })
 }
 
 impl RunArgs {
@@ -271,23 +286,22 @@ fn print_result(args: &RunArgs, folder: &Path, ended: Ended, quiet: bool) -> any
 }
 
 fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
-    use std::io::Write;
     let mut config = args.config.load(1)?;
     let notes = config.settle_precision(config.train.device(0)?);
-    let Checked { dataset, plan } = train::check(&config)
+    let Checked { source, plan } = train::check(&config)
         .with_context(|| format!("`{}` cannot be trained", args.config.config.display()))?;
     if !quiet {
         tell(&format!(
             "{} images of {} identities; {} epochs of {} steps of {} images",
-            dataset.len(),
-            dataset.n_identities(),
-            plan.epochs,
+            source.len(),
+            source.n_identities(),
+            plan.n_epochs(),
             plan.steps_per_epoch(),
             plan.batch_size
         ));
         notes.iter().for_each(|note| tell(note));
     }
-    std::io::stdout().lock().write_all(config.to_toml().as_bytes())?;
+    print_text(config.to_toml())?;
     Ok(Outcome::Clean)
 }
 

@@ -119,6 +119,32 @@ pub enum TrainError {
         /// How many there are.
         n_checkpoints: usize,
     },
+    /// The run had saved checkpoints, and there is none any more.
+    #[error("{}: holds a run without its checkpoints: {trace}", path.display())]
+    CheckpointsGone {
+        /// The run's folder.
+        path: PathBuf,
+        /// What shows that there were some.
+        trace: String,
+    },
+    /// Another rank could not look at a checkpoint.
+    #[error("rank {rank} cannot go on: {reason}")]
+    UnreadableElsewhere {
+        /// That rank.
+        rank: usize,
+        /// What it says.
+        reason: String,
+    },
+    /// The checkpoint lies after the last step of this run.
+    #[error("{}: was saved after step {step}, but this run has {n_steps} steps", path.display())]
+    BeyondTheEnd {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Steps that were finished.
+        step: u64,
+        /// Steps of this run.
+        n_steps: u64,
+    },
     /// The checkpoint was written by a run that differs where it must not.
     #[error("{}: was written with {key} {found}, but this run has {expected}", path.display())]
     OtherRun {
@@ -131,6 +157,9 @@ pub enum TrainError {
         /// In this run.
         expected: String,
     },
+    /// libtorch does not compute as `train.deterministic` and `model.tf32` have it.
+    #[error("libtorch cannot compute as `train.deterministic` and `model.tf32` have it: {0}")]
+    Compute(String),
     /// A thread that writes a checkpoint cannot be started.
     #[error("cannot start a thread to write a checkpoint")]
     Thread(#[source] io::Error),
@@ -153,6 +182,14 @@ pub enum TrainError {
         n_parts: usize,
         /// Images of a batch.
         batch_size: u64,
+    },
+    /// More steps in a row than the run bears were not finite.
+    #[error("{error}, after {n} steps in a row that were left out for the like")]
+    TooManyLeftOut {
+        /// Steps left out before.
+        n: u64,
+        /// What was not finite.
+        error: Box<TrainError>,
     },
     /// The backbone's gradient is not finite.
     #[error("step {step}: the gradient of `{parameter}` is not finite (loss {loss})")]
@@ -181,11 +218,22 @@ impl TrainError {
         }
     }
 
+    /// What is not finite, if that is the fault.
+    pub(crate) fn not_finite(&self) -> Option<&'static str> {
+        match self {
+            TrainError::GradientNotFinite { .. } => Some("gradient"),
+            TrainError::Head(HeadError::EmbeddingNotFinite { .. }) => Some("embeddings"),
+            TrainError::Head(HeadError::LossNotFinite { .. }) => Some("loss"),
+            _ => None,
+        }
+    }
+
     /// Whether every rank ends with it at the same place of the same step.
     pub(crate) fn is_on_every_rank(&self) -> bool {
         matches!(
             self,
             TrainError::GradientNotFinite { .. }
+                | TrainError::TooManyLeftOut { .. }
                 | TrainError::Head(
                     HeadError::EmbeddingNotFinite { .. }
                         | HeadError::LabelOutOfRange { .. }
@@ -219,9 +267,10 @@ impl TrainError {
                     path.display()
                 ))
             }
-            TrainError::Io { .. } | TrainError::Thread(_) | TrainError::TooFewIdentities { .. } => {
-                None
-            }
+            TrainError::Io { .. }
+            | TrainError::Thread(_)
+            | TrainError::Compute(_)
+            | TrainError::TooFewIdentities { .. } => None,
             TrainError::ImageSize { .. } => Some(
                 "`pfc-ingest pack` without another size makes images of the size taken".to_owned(),
             ),
@@ -239,6 +288,19 @@ impl TrainError {
                  with `--out`"
                     .to_owned(),
             ),
+            TrainError::CheckpointsGone { path, .. } => Some(format!(
+                "put the checkpoints back into `{0}/checkpoints` (a name that ends in `.damaged-1` \
+                 without that ending), or begin another run with `--out`",
+                path.display()
+            )),
+            TrainError::UnreadableElsewhere { .. } => Some(
+                "nothing in the run's folder was changed: mend the cause and run it again"
+                    .to_owned(),
+            ),
+            TrainError::BeyondTheEnd { step, .. } => Some(format!(
+                "raise `train.epochs` or `train.steps` so that the run has at least {step} steps, or \
+                 start another run with `--out`"
+            )),
             TrainError::OtherRun { key, found, .. } => Some(format!(
                 "a run goes on with the values it began with: set {key} back to {found}, or start \
                  another run with `--out`"
@@ -250,6 +312,7 @@ impl TrainError {
                 "raise `train.batch_size` to at least {}",
                 2 * world.saturating_mul(*n_parts)
             )),
+            TrainError::TooManyLeftOut { error, .. } => error.hint(),
             TrainError::GradientNotFinite { .. } => Some(
                 "training has diverged and the weights were not moved: resume from the last \
                  checkpoint with a lower `optim.lr`, a longer `optim.warmup_epochs` or \

@@ -170,7 +170,9 @@ fn embeddings_of(
     out: &Path,
     faces: &[u8],
 ) -> Result<Option<Vec<f32>>, ModelError> {
-    let options = EmbedderOptions { heads: args.heads, ..EmbedderOptions::default() };
+    // A program among these was written by this command a moment ago.
+    let options =
+        EmbedderOptions { heads: args.heads, trust_code: true, ..EmbedderOptions::default() };
     match Embedder::open_with(out, &options) {
         Ok(embedder) => embedder.embed(faces, N_FACES).map(Some),
         Err(ModelError::Onnx(error @ OnnxError::Runtime { .. })) => {

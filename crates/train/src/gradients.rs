@@ -182,5 +182,5 @@ fn alone(objective: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>, Mode
 }
 
 fn failed(source: tch::TchError) -> ModelError {
-    ModelError::Torch { op: "compute the gradient", source }
+    ModelError::torch("compute the gradient")(source)
 }

@@ -12,7 +12,7 @@ use pfc_shard::{Dataset, Identities, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use crate::{TrainError, centres, config::BadValue, step::Trainer};
+use crate::{TrainError, centres, config::BadValue, source::Source, step::Trainer};
 
 /// Classes of the old data set whose centres are read at a time.
 const CHUNK_CLASSES: u64 = 1 << 13;
@@ -58,7 +58,7 @@ impl InitConfig {
 pub fn begin(
     config: &InitConfig,
     trainer: &mut Trainer,
-    dataset: &Dataset,
+    source: &Source,
 ) -> Result<Option<String>, TrainError> {
     if config.model.as_os_str().is_empty() {
         return Ok(None);
@@ -73,6 +73,10 @@ pub fn begin(
     if !config.carries_centres() {
         return Ok(Some(format!("the backbone begins with the weights of {origin}")));
     }
+    let Some(dataset) = source.dataset() else {
+        let bound = "left out with data.synthetic, whose people have no names";
+        return Err(BadValue::new("init.data", config.data.display(), bound).into());
+    };
     let old = Dataset::open(&config.data)?;
     let checkpoint = Checkpoint::open(&config.model)?;
     let progress = progress_on(&checkpoint, &config.model, &config.data)?;

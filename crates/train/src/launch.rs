@@ -66,9 +66,11 @@ pub fn follow_launcher() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts this program again as the ranks of `node`, waits for them and passes Ctrl-C on.
+/// Starts this program again as the ranks of `node`, waits for them and passes on signals that ask to
+/// stop.
 ///
-/// The ranks take the arguments of this process. If one fails the others end within seconds.
+/// The ranks take the arguments of this process. If one fails the others end within seconds. Ranks that
+/// a signal stopped make this [`Outcome::Stopped`].
 ///
 /// # Errors
 ///
@@ -90,7 +92,7 @@ pub fn launch(node: &Node) -> anyhow::Result<Outcome> {
     let first = node.node * node.local_world;
     let rank = |(i, child)| Rank { number: first + i, child, ended: None };
     let ranks = children.into_iter().enumerate().map(rank).collect();
-    Watch { ranks, failed_at: None, asked_to_stop: false }.until_all_ended()
+    Watch { ranks, failed_at: None, asked_to_stop: false, stopped: None }.until_all_ended()
 }
 
 struct Rank {
@@ -105,6 +107,8 @@ struct Watch {
     /// When the first rank failed.
     failed_at: Option<Instant>,
     asked_to_stop: bool,
+    /// The signal that ranks say they were stopped by.
+    stopped: Option<interrupt::Signal>,
 }
 
 impl Watch {
@@ -117,18 +121,21 @@ impl Watch {
             if self.ranks.iter().all(|rank| rank.ended.is_some()) {
                 break;
             }
-            if interrupt::requested() && !self.asked_to_stop {
+            if let Some(signal) = interrupt::signal()
+                && !self.asked_to_stop
+            {
                 self.asked_to_stop = true;
-                self.signal(Signal::INT);
+                self.signal(Signal::from_named_raw(signal.number()).unwrap_or(Signal::INT));
             }
             if self.failed_at.is_some_and(|at| at.elapsed() > GRACE) {
                 self.signal(Signal::KILL);
             }
             thread::sleep(TICK);
         }
-        match first_failure {
-            None => Ok(Outcome::Clean),
-            Some(failure) => Err(failure.into()),
+        match (first_failure, self.stopped) {
+            (Some(failure), _) => Err(failure.into()),
+            (None, Some(signal)) => Ok(Outcome::Stopped(signal)),
+            (None, None) => Ok(Outcome::Clean),
         }
     }
 
@@ -140,8 +147,10 @@ impl Watch {
                 continue;
             }
             rank.ended = rank.child.try_wait()?;
+            let stopped = rank.ended.and_then(stopped_by);
+            self.stopped = self.stopped.or(stopped);
             match rank.ended {
-                Some(status) if !status.success() => {
+                Some(status) if !status.success() && stopped.is_none() => {
                     // A rank that was killed explains those that ended because of it.
                     let is_worse = failure.is_none() || status.signal().is_some();
                     if self.failed_at.is_none() && is_worse {
@@ -175,6 +184,13 @@ impl Drop for Watch {
             let _ = rank.child.wait();
         }
     }
+}
+
+/// The signal that a rank stopped for, with everything saved.
+fn stopped_by(status: ExitStatus) -> Option<interrupt::Signal> {
+    let code = status.code()?;
+    let mut signals = (1..=64).filter_map(interrupt::Signal::from_number);
+    signals.find(|signal| i32::from(signal.exit_code()) == code)
 }
 
 fn cannot_start(error: io::Error) -> Hinted {

@@ -24,6 +24,7 @@ pub mod ranks;
 pub mod report;
 pub mod run_folder;
 pub mod schedule;
+pub mod source;
 pub mod step;
 pub mod summary;
 pub mod tally;

@@ -18,17 +18,14 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use pfc_model::bytes::with_bytes_mut;
-use pfc_shard::{
-    Dataset, ImageSize, Place, ShardError,
-    decode::{DecodeError, decode_rgb},
-    pixels::normalise,
-};
+use pfc_shard::{ImageSize, Place, ShardError, decode::DecodeError};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::{
     config::{BadValue, require_path},
-    plan::Plan,
+    plan::{Plan, mix},
+    source::{Source, Synthetic},
 };
 
 /// Section `[data]`: what is trained on.
@@ -43,11 +40,36 @@ pub struct DataConfig {
     pub batches_ahead: usize,
     /// Mirror half of the images left to right, other ones each epoch.
     pub mirror: bool,
+    /// What an image that cannot be read or decoded does: `stop` ends the run; `skip` puts another one
+    /// in its place, the same in every run, and lists it in `unreadable.jsonl` of the run's folder.
+    pub on_error: OnError,
+    /// Made-up images instead of `path`, to try the speed of a recipe without data:
+    /// `{ identities = 360232, images = 17091657 }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<Synthetic>,
+}
+
+/// What becomes of a run that comes upon an unreadable image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// It ends.
+    #[default]
+    Stop,
+    /// It goes on with another image.
+    Skip,
 }
 
 impl Default for DataConfig {
     fn default() -> DataConfig {
-        DataConfig { path: PathBuf::new(), loader_threads: 0, batches_ahead: 3, mirror: true }
+        DataConfig {
+            path: PathBuf::new(),
+            loader_threads: 0,
+            batches_ahead: 3,
+            mirror: true,
+            on_error: OnError::Stop,
+            synthetic: None,
+        }
     }
 }
 
@@ -58,7 +80,10 @@ impl DataConfig {
     ///
     /// [`BadValue`] for the first such value.
     pub fn validate(&self) -> Result<(), BadValue> {
-        require_path("data.path", &self.path)?;
+        match &self.synthetic {
+            Some(synthetic) => synthetic.validate()?,
+            None => require_path("data.path", &self.path)?,
+        }
         let threads = self.loader_threads;
         let bound = "from 0 (chosen) to 1024";
         BadValue::unless(threads <= 1024, "data.loader_threads", threads, bound)?;
@@ -86,6 +111,19 @@ pub struct Batch {
     pub images: Tensor,
     /// `[B]`.
     pub labels: Vec<i64>,
+    /// Images that could not be loaded and were replaced.
+    pub replaced: Vec<Replaced>,
+}
+
+/// An image that could not be loaded and another one that was taken instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The row that cannot be loaded.
+    pub row: u64,
+    /// The row that was taken.
+    pub by: u64,
+    /// Why.
+    pub reason: String,
 }
 
 impl Batch {
@@ -100,7 +138,8 @@ impl Batch {
                 device => images.f_pin_memory(device),
             })
             .map_err(|source| LoadError::Memory { n_images, source })?;
-        Ok(Batch { images, labels: Vec::with_capacity(n_images) })
+        let labels = Vec::with_capacity(n_images);
+        Ok(Batch { images, labels, replaced: Vec::new() })
     }
 }
 
@@ -139,6 +178,20 @@ pub enum LoadError {
     /// A thread cannot be started.
     #[error("a loader thread cannot be started")]
     Thread(#[source] std::io::Error),
+    /// Neither the image nor any of those that were tried in its place can be loaded.
+    #[error("row {row} cannot be loaded, nor can {tried} others that were tried in its place")]
+    NoneReadable {
+        /// The row.
+        row: u64,
+        /// Rows tried.
+        tried: u64,
+        /// Why the first was not.
+        #[source]
+        source: Box<LoadError>,
+    },
+    /// What was wrong with an image, in words.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The threads are gone.
     #[error("the loader threads have ended early")]
     Ended,
@@ -149,13 +202,42 @@ impl LoadError {
     pub fn hint(&self) -> Option<String> {
         match self {
             LoadError::Row { source, .. } => source.hint(),
-            LoadError::Image { source, .. } => source.hint(),
+            LoadError::Image { source, .. } => source.hint().or_else(|| {
+                Some(
+                    "`--set data.on_error=skip` goes on without such images and lists them"
+                        .to_owned(),
+                )
+            }),
+            LoadError::NoneReadable { .. } => Some(
+                "most of the data set is damaged or out of reach: `pfc-ingest verify` says what \
+                 is wrong with it"
+                    .to_owned(),
+            ),
             LoadError::Memory { .. } => Some(
                 "lower `train.batch_size`, `data.batches_ahead` or `data.loader_threads`"
                     .to_owned(),
             ),
-            LoadError::Thread(_) | LoadError::Ended => None,
+            LoadError::Thread(_) | LoadError::Elsewhere(_) | LoadError::Ended => None,
         }
+    }
+
+    /// Whether the image itself is at fault, and not the system or the trainer.
+    fn is_of_the_image(&self) -> bool {
+        match self {
+            LoadError::Row { source, .. } => !matches!(source, ShardError::Io { .. }),
+            other => matches!(other, LoadError::Image { .. }),
+        }
+    }
+
+    /// The error and its causes.
+    fn in_one_line(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        text
     }
 }
 
@@ -176,6 +258,8 @@ pub struct LoaderSpec {
     pub n_ahead: usize,
     /// Whether the plan's mirroring is applied.
     pub mirror: bool,
+    /// What an image that cannot be loaded does.
+    pub on_error: OnError,
     /// Where the step computes.
     pub device: Device,
 }
@@ -198,7 +282,8 @@ impl Loader {
     /// # Errors
     ///
     /// [`LoadError::Memory`] and [`LoadError::Thread`].
-    pub fn start(dataset: Arc<Dataset>, spec: LoaderSpec) -> Result<Loader, LoadError> {
+    pub fn start(source: impl Into<Source>, spec: LoaderSpec) -> Result<Loader, LoadError> {
+        let source = source.into();
         // One buffer is in the step's hands; the others are being filled or wait.
         let n_buffers = spec.n_ahead.max(spec.n_threads) + 1;
         let (empty, take_empty) = bounded(n_buffers);
@@ -216,11 +301,11 @@ impl Loader {
             waited: Duration::ZERO,
         };
         for index in 0..spec.n_threads {
-            let dataset = Arc::clone(&dataset);
+            let source = source.clone();
             let next = Arc::clone(&next);
             let (take_empty, give_ready) = (take_empty.clone(), give_ready.clone());
             let thread = std::thread::Builder::new().name(format!("loader {index}"));
-            let work = move || make_batches(&dataset, spec, &next, &take_empty, &give_ready);
+            let work = move || make_batches(&source, spec, &next, &take_empty, &give_ready);
             loader.threads.push(thread.spawn(work).map_err(LoadError::Thread)?);
         }
         Ok(loader)
@@ -272,7 +357,7 @@ impl Drop for Loader {
 }
 
 fn make_batches(
-    dataset: &Dataset,
+    source: &Source,
     spec: LoaderSpec,
     next: &AtomicU64,
     empty: &Receiver<Batch>,
@@ -285,7 +370,7 @@ fn make_batches(
             return;
         }
         // A panic in one thread would leave the others waiting for each other for ever.
-        let work = AssertUnwindSafe(|| fill(&mut batch, dataset, &spec, step, &mut rgb));
+        let work = AssertUnwindSafe(|| fill(&mut batch, source, &spec, step, &mut rgb));
         let filled = catch_unwind(work).unwrap_or(Err(LoadError::Ended));
         if ready.send((step, filled.map(|()| batch))).is_err() {
             return;
@@ -295,27 +380,54 @@ fn make_batches(
 
 fn fill(
     batch: &mut Batch,
-    dataset: &Dataset,
+    source: &Source,
     spec: &LoaderSpec,
     step: u64,
     rgb: &mut [u8],
 ) -> Result<(), LoadError> {
-    let Batch { images, labels } = batch;
+    let Batch { images, labels, replaced } = batch;
     labels.clear();
+    replaced.clear();
     with_bytes_mut(images, |bytes| {
         let images = bytemuck::cast_slice_mut(bytes).chunks_exact_mut(rgb.len());
         for (Place { row, mirror, .. }, out) in
             spec.plan.places_of_rank(step, spec.rank, spec.world).zip(images)
         {
-            let face = dataset.get(row).map_err(|source| LoadError::Row { row, source })?;
-            decode_rgb(face.image, ImageSize::FACE, rgb).map_err(|source| LoadError::Image {
-                row,
-                face: face.source.to_owned(),
-                source,
-            })?;
-            normalise(rgb, ImageSize::FACE.width.into(), mirror && spec.mirror, out);
-            labels.push(face.label.into());
+            let mut load = |row| source.load(row, mirror && spec.mirror, rgb, out);
+            let label = match (load(row), spec.on_error) {
+                (Ok(label), _) => label,
+                (Err(error), OnError::Skip) if error.is_of_the_image() => {
+                    let (label, by) = replace(row, source.len(), spec.plan.seed, load, &error)?;
+                    replaced.push(Replaced { row, by, reason: error.in_one_line() });
+                    label
+                }
+                (Err(error), _) => return Err(error),
+            };
+            labels.push(label);
         }
         Ok(())
     })
+}
+
+/// Rows that are tried in the place of one that cannot be loaded.
+const TRIED_MAX: u64 = 100;
+
+/// Loads another image, which row and seed alone decide, and gives its label and row.
+fn replace(
+    row: u64,
+    n_rows: u64,
+    seed: u64,
+    mut load: impl FnMut(u64) -> Result<i64, LoadError>,
+    first: &LoadError,
+) -> Result<(i64, u64), LoadError> {
+    for attempt in 1..=TRIED_MAX {
+        let by = mix(mix(seed ^ mix(row)) ^ attempt) % n_rows;
+        match load(by) {
+            Ok(label) => return Ok((label, by)),
+            Err(error) if error.is_of_the_image() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let source = Box::new(LoadError::Elsewhere(first.in_one_line()));
+    Err(LoadError::NoneReadable { row, tried: TRIED_MAX, source })
 }

@@ -87,6 +87,14 @@ pub struct TrainRecord {
     /// In f16: steps whose gradients overflowed and did not move the backbone.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub n_skipped: u64,
+    /// With `optim.skip_nonfinite`: steps that were left out because their loss or gradient was not
+    /// finite; the means leave them out too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_not_finite: u64,
+    /// With `data.on_error = "skip"`: images, over all ranks, that could not be loaded and were
+    /// replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_replaced: u64,
 }
 
 fn is_zero(n: &u64) -> bool {

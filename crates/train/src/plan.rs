@@ -11,8 +11,10 @@ pub struct Plan {
     pub n_images: u64,
     /// Images per step, at least 1.
     pub batch_size: u64,
-    /// Times that the data set is gone through.
+    /// Times that the data set is gone through, unless `steps` decides.
     pub epochs: u64,
+    /// Steps of the run, whatever epochs these make; 0 leaves it to `epochs`.
+    pub steps: u64,
     /// Seed of order and mirroring.
     pub seed: u64,
 }
@@ -25,7 +27,18 @@ impl Plan {
 
     /// Steps of the run.
     pub fn n_steps(&self) -> u64 {
-        self.steps_per_epoch().saturating_mul(self.epochs)
+        match self.steps {
+            0 => self.steps_per_epoch().saturating_mul(self.epochs),
+            steps => steps,
+        }
+    }
+
+    /// Epochs of the run, of which the last may be a part.
+    pub fn n_epochs(&self) -> f64 {
+        match self.steps {
+            0 => self.epochs as f64,
+            steps => steps as f64 / self.steps_per_epoch() as f64,
+        }
     }
 
     /// The epoch, from 0, that step `step` belongs to.
@@ -82,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    const PLAN: Plan = Plan { n_images: 1003, batch_size: 100, epochs: 3, seed: 7 };
+    const PLAN: Plan = Plan { n_images: 1003, batch_size: 100, epochs: 3, steps: 0, seed: 7 };
 
     #[test]
     fn steps_epochs_and_positions_count_whole_batches() {
@@ -92,6 +105,13 @@ mod tests {
         assert!(!PLAN.completes_epoch(0) && !PLAN.completes_epoch(9));
         assert!(PLAN.completes_epoch(10));
         assert_eq!(PLAN.steps_in(0.25), 3);
+    }
+
+    #[test]
+    fn a_number_of_steps_takes_the_place_of_the_epochs() {
+        let plan = Plan { steps: 25, ..PLAN };
+        assert_eq!((plan.n_steps(), plan.n_epochs()), (25, 2.5));
+        assert_eq!((plan.steps_per_epoch(), PLAN.n_epochs()), (10, 3.0));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a run tells while it goes: lines on standard error, JSON lines, TensorBoard.
 
 use std::{
+    collections::HashSet,
+    io::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,11 +11,12 @@ use pfc_cli::{Progress, tell};
 
 use crate::{
     TrainError, launch,
+    loader::Replaced,
     metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
     plan::Plan,
     ranks::Ranks,
     run_folder::RunFolder,
-    step::StepFigures,
+    step::{NotFinite, StepFigures},
     tally::Tally,
     tensorboard::EventFile,
     verify::Score,
@@ -48,6 +51,10 @@ pub struct Report {
     clock: Clock,
     /// The last step for which verification was reported.
     evaluated: Option<u64>,
+    /// What was measured before this start, with the steps finished by then.
+    kept_scores: Vec<(u64, Vec<Score>)>,
+    /// Images that could not be loaded. Of the first rank.
+    unreadable: Option<Unreadable>,
 }
 
 /// Where the time of the steps since the last line went.
@@ -69,10 +76,12 @@ impl Report {
     /// [`TrainError::Io`] and [`TrainError::Durable`].
     pub fn open(folder: &RunFolder, spec: ReportSpec, tally: Tally) -> Result<Report, TrainError> {
         let (metrics, kept) = MetricsFile::open(&folder.metrics(), spec.n_done)?;
-        let evaluated = kept.iter().rev().find_map(|record| match record {
-            Record::Eval(EvalRecord { step, .. }) => Some(*step),
+        let scores = kept.into_iter().filter_map(|record| match record {
+            Record::Eval(EvalRecord { step, score, .. }) => Some((step, vec![score])),
             _ => None,
         });
+        let kept_scores: Vec<(u64, Vec<Score>)> = scores.collect();
+        let evaluated = kept_scores.last().map(|(step, _)| *step);
         let events_dir = folder.tensorboard();
         let events = if spec.tensorboard {
             let file = EventFile::create(&events_dir, first_step_to_forget(spec.n_done));
@@ -84,7 +93,18 @@ impl Report {
         progress.add(spec.n_done);
         let clock = Clock::default();
         let metrics = Some(metrics);
-        Ok(Report { spec, metrics, events, events_dir, progress, tally, clock, evaluated })
+        Ok(Report {
+            spec,
+            metrics,
+            events,
+            events_dir,
+            progress,
+            tally,
+            clock,
+            evaluated,
+            kept_scores,
+            unreadable: Some(Unreadable::open(&folder.unreadable())?),
+        })
     }
 
     /// That of the other ranks, which counts and says nothing.
@@ -99,7 +119,19 @@ impl Report {
             tally,
             clock: Clock::default(),
             evaluated: None,
+            kept_scores: Vec::new(),
+            unreadable: None,
         }
+    }
+
+    /// What was measured before this start, with the steps finished by then.
+    pub fn kept_scores(&self) -> &[(u64, Vec<Score>)] {
+        &self.kept_scores
+    }
+
+    /// Whether nothing goes to standard error.
+    pub fn is_quiet(&self) -> bool {
+        self.spec.quiet
     }
 
     /// Takes over from the first rank which step was measured last.
@@ -135,6 +167,12 @@ impl Report {
         waited: Duration,
     ) -> Result<(), TrainError> {
         self.tally.add(figures);
+        if let Some(NotFinite { what, in_a_row }) = figures.not_finite {
+            self.say(&format!(
+                "warning: step {n_done} is left out, {in_a_row} in a row so far: its {what} is not \
+                 finite"
+            ));
+        }
         self.clock.n_steps += 1;
         self.clock.elapsed += elapsed;
         self.clock.waited += waited;
@@ -151,6 +189,25 @@ impl Report {
         let scalars = scalars_of(&record);
         self.write(Record::Train(record))?;
         self.scalars(n_done, scalars)
+    }
+
+    /// Counts images that could not be loaded in the step to come, on whichever rank, and lists them in
+    /// `unreadable.jsonl`.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn replaced(&mut self, images: &[Replaced]) -> Result<(), TrainError> {
+        self.tally.add_replaced(images.len() as u64);
+        let Some(list) = &mut self.unreadable else { return Ok(()) };
+        for image in images {
+            if list.add(image)? {
+                let Replaced { row, by, reason } = image;
+                let text = format!("warning: row {by} takes the place of row {row}: {reason}");
+                say(self.spec.quiet, &self.progress, &text);
+            }
+        }
+        Ok(())
     }
 
     /// The figures of the steps since the last line, whose count begins again.
@@ -173,6 +230,8 @@ impl Report {
             save_ms: clock.saved.as_secs_f64() * 1e3,
             loss_scale: figures.loss_scale,
             n_skipped: means.n_skipped,
+            n_not_finite: means.n_not_finite,
+            n_replaced: means.n_replaced,
         }
     }
 
@@ -184,7 +243,7 @@ impl Report {
     pub fn epoch(&mut self, n_done: u64) -> Result<(), TrainError> {
         let epoch = self.spec.plan.epoch_of(n_done);
         let mean_loss = self.tally.epoch.take().loss;
-        let n_epochs = self.spec.plan.epochs;
+        let n_epochs = self.spec.plan.n_epochs().ceil();
         self.say(&format!("epoch {epoch}/{n_epochs}  mean loss {mean_loss:.3}"));
         self.write(Record::Epoch(EpochRecord { step: n_done, epoch, mean_loss }))?;
         self.scalars(n_done, vec![("train/epoch_loss".to_owned(), mean_loss)])
@@ -231,6 +290,39 @@ impl Report {
     fn scalars(&mut self, step: u64, scalars: Vec<(String, f64)>) -> Result<(), TrainError> {
         let Some(events) = &mut self.events else { return Ok(()) };
         events.scalars(step, &scalars).map_err(TrainError::io("write", &self.events_dir))
+    }
+}
+
+/// The list of images that could not be loaded, one JSON object a line, each row once.
+#[derive(Debug)]
+struct Unreadable {
+    path: PathBuf,
+    rows: HashSet<u64>,
+}
+
+impl Unreadable {
+    /// Goes on with the list that is there.
+    fn open(path: &Path) -> Result<Unreadable, TrainError> {
+        let text = match std::fs::read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            text => text.map_err(TrainError::io("read", path))?,
+        };
+        let lines = text.split(|byte| *byte == b'\n');
+        let row = |line: &[u8]| Some(serde_json::from_slice::<Replaced>(line).ok()?.row);
+        Ok(Unreadable { path: path.to_owned(), rows: lines.filter_map(row).collect() })
+    }
+
+    /// Adds an image; whether it is new.
+    fn add(&mut self, image: &Replaced) -> Result<bool, TrainError> {
+        if !self.rows.insert(image.row) {
+            return Ok(false);
+        }
+        let mut line = serde_json::to_vec(image).expect("numbers and text become JSON");
+        line.push(b'\n');
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&self.path);
+        file.and_then(|mut file| file.write_all(&line))
+            .map_err(TrainError::io("write", &self.path))?;
+        Ok(true)
     }
 }
 
@@ -282,11 +374,19 @@ fn train_line(record: &TrainRecord, n_steps: u64, seconds_left: f64) -> String {
         };
         format!("  scale {scale}{skipped}")
     });
+    let not_finite = match record.n_not_finite {
+        0 => String::new(),
+        n => format!("  {n} not finite"),
+    };
+    let replaced = match record.n_replaced {
+        0 => String::new(),
+        n => format!("  {n} unreadable"),
+    };
     let decimals = if *images_per_s < 100.0 { 1 } else { 0 };
     let width = n_steps.to_string().len();
     format!(
         "step {step:>width$}/{n_steps}  loss {loss:.3}  grad_norm {grad_norm:.2}  lr {}  \
-         cavg {cavg:.3}{scale}  {images_per_s:.decimals$} img/s  data {:.1}%  {} left",
+         cavg {cavg:.3}{scale}{not_finite}{replaced}  {images_per_s:.decimals$} img/s  data {:.1}%  {} left",
         learning_rate(record.lr),
         record.data_wait * 100.0,
         duration(seconds_left),
@@ -344,6 +444,8 @@ mod tests {
             save_ms: 0.0,
             loss_scale: None,
             n_skipped: 0,
+            n_not_finite: 0,
+            n_replaced: 0,
         };
         assert_eq!(
             train_line(&record, 58000, 7534.0),
@@ -353,6 +455,9 @@ mod tests {
         let half = TrainRecord { loss_scale: Some(32768.0), n_skipped: 2, ..record.clone() };
         let line = train_line(&half, 1200, 0.0);
         assert!(line.contains("  cavg 0.310  scale 32768 (2 skipped)  8412 img/s"), "{line}");
+        let odd = TrainRecord { n_not_finite: 1, n_replaced: 3, ..record.clone() };
+        let line = train_line(&odd, 1200, 0.0);
+        assert!(line.contains("  cavg 0.310  1 not finite  3 unreadable  8412 img/s"), "{line}");
         let slow = TrainRecord { images_per_s: 46.25, lr: 2.5e-4, ..record };
         let line = train_line(&slow, 1200, 0.0);
         assert!(line.contains("  lr 2.50e-4  "), "{line}");

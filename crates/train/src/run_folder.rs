@@ -7,6 +7,9 @@ use std::{
 
 use crate::TrainError;
 
+/// What the file says that a run without checkpoints has.
+const UNSAVED_TEXT: &str = "This run has not saved a checkpoint yet: `--resume` begins it again.\n";
+
 /// A run's folder, held by this process, and the ranks it trains with, until dropped.
 #[derive(Debug)]
 pub struct RunFolder {
@@ -26,15 +29,15 @@ pub enum Start {
 }
 
 impl RunFolder {
-    /// Makes the folder if need be, and takes hold of it.
+    /// Makes the folder if need be, and takes hold of it. What it holds is left as it is until
+    /// [`begin`](RunFolder::begin).
     ///
     /// # Errors
     ///
     /// [`TrainError::RunExists`] for [`Start::Fresh`] in a folder that holds a run,
     /// [`TrainError::RunInUse`] if another process trains in it, [`TrainError::Io`].
     pub fn open(path: &Path, start: Start) -> Result<RunFolder, TrainError> {
-        let checkpoints = path.join("checkpoints");
-        fs::create_dir_all(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
+        fs::create_dir_all(path).map_err(TrainError::io("create", path))?;
         let lock_path = path.join("run.lock");
         let lock = File::create(&lock_path).map_err(TrainError::io("create", &lock_path))?;
         match lock.try_lock() {
@@ -50,8 +53,67 @@ impl RunFolder {
         if start == Start::Fresh && folder.holds_a_run()? {
             return Err(TrainError::RunExists { path: path.to_path_buf() });
         }
-        folder.remove_litter()?;
         Ok(folder)
+    }
+
+    /// Makes the folder that of this run, once it is known to be: removes what a killed process was
+    /// writing and writes the configuration.
+    ///
+    /// * `resumed`: whether the run goes on from a checkpoint; else it has none yet, which a file says
+    ///   until [`has_saved`](RunFolder::has_saved)
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`] and [`TrainError::Durable`].
+    pub fn begin(&self, config: &str, resumed: bool) -> Result<(), TrainError> {
+        let checkpoints = self.checkpoints();
+        fs::create_dir_all(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
+        self.remove_litter()?;
+        match resumed {
+            true => self.has_saved()?,
+            false => pfc_durable::write(&self.unsaved(), UNSAVED_TEXT.as_bytes())?,
+        }
+        Ok(pfc_durable::write(&self.config(), config.as_bytes())?)
+    }
+
+    /// Notes that the run has a checkpoint, so that one without any has lost them.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn has_saved(&self) -> Result<(), TrainError> {
+        let path = self.unsaved();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(TrainError::io("remove", &path)),
+        }
+    }
+
+    /// What shows, in a folder without checkpoints, that its run had some; `None` if it never did.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn trace_of_lost_checkpoints(&self) -> Result<Option<String>, TrainError> {
+        let name = |path: &Path| path.file_name().unwrap_or_default().display().to_string();
+        let mut damaged = entries(&self.checkpoints())?;
+        damaged.retain(|path| name(path).contains(".ckpt.damaged-"));
+        damaged.sort();
+        if let Some(path) = damaged.last() {
+            return Ok(Some(format!("`{}` was set aside", name(path))));
+        }
+        let link = self.path.join("last.ckpt");
+        if link.is_symlink() {
+            return Ok(Some("`last.ckpt` leads to none".to_owned()));
+        }
+        // A run that was stopped before its first save has figures and says that it has no more.
+        let has_figures = self.metrics().exists() && !self.unsaved().exists();
+        Ok(has_figures.then(|| "it has `metrics.jsonl`".to_owned()))
+    }
+
+    /// Is there from the start of a run to its first checkpoint.
+    fn unsaved(&self) -> PathBuf {
+        self.path.join("no-checkpoint-yet")
     }
 
     /// The folder that the first rank has opened, for the other ranks.
@@ -79,6 +141,11 @@ impl RunFolder {
     /// Figures, a JSON object per line.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
+    }
+
+    /// Images that could not be loaded, a JSON object per line.
+    pub fn unreadable(&self) -> PathBuf {
+        self.path.join("unreadable.jsonl")
     }
 
     /// TensorBoard's event files.
@@ -144,7 +211,8 @@ impl RunFolder {
     }
 
     fn holds_a_run(&self) -> Result<bool, TrainError> {
-        Ok(self.metrics().exists() || !self.list_checkpoints()?.is_empty())
+        let has_some = self.metrics().exists() || !self.list_checkpoints()?.is_empty();
+        Ok(has_some || self.trace_of_lost_checkpoints()?.is_some())
     }
 
     /// What a killed process was writing. Nobody else writes here while the lock is held.
@@ -166,9 +234,13 @@ impl RunFolder {
     }
 }
 
+/// What a folder holds; nothing if it is not there.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let read = || fs::read_dir(dir)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>();
-    read().map_err(TrainError::io("read", dir))
+    match read() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        found => found.map_err(TrainError::io("read", dir)),
+    }
 }
 
 #[cfg(unix)]
@@ -197,6 +269,24 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_lost_its_checkpoints_is_told_from_one_that_never_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::open(dir.path(), Start::Fresh).unwrap();
+        let trace = || folder.trace_of_lost_checkpoints().unwrap();
+        assert_eq!(trace(), None);
+        folder.begin("", false).unwrap();
+        fs::write(folder.metrics(), "{}\n").unwrap();
+        assert_eq!(trace(), None, "killed before its first save");
+        folder.has_saved().unwrap();
+        folder.has_saved().unwrap();
+        assert_eq!(trace().unwrap(), "it has `metrics.jsonl`");
+        folder.point_last_at(7).unwrap();
+        assert_eq!(trace().unwrap(), "`last.ckpt` leads to none");
+        fs::create_dir(folder.checkpoints().join("step-00000007.ckpt.damaged-1")).unwrap();
+        assert_eq!(trace().unwrap(), "`step-00000007.ckpt.damaged-1` was set aside");
+    }
+
+    #[test]
     fn two_runs_cannot_share_a_folder() {
         let dir = tempfile::tempdir().unwrap();
         let _held = RunFolder::open(dir.path(), Start::Fresh).unwrap();
@@ -212,6 +302,8 @@ mod tests {
             fs::create_dir_all(checkpoints.join(name)).unwrap();
         }
         let folder = RunFolder::open(dir.path(), Start::Resume).unwrap();
+        assert!(checkpoints.join(".abc.tmp").exists(), "removed before the run was known");
+        folder.begin("", true).unwrap();
         let steps: Vec<u64> =
             folder.list_checkpoints().unwrap().into_iter().map(|(step, _)| step).collect();
         assert_eq!(steps, [10, 9]);

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     TrainError,
-    average::Average,
+    average::{Average, running},
     config::Config,
     gradients::{Gradients, Passed, Way},
     loader::Batch,
@@ -35,6 +35,8 @@ pub struct Trainer {
     pub loss_scale: Option<LossScale>,
     gradients: Gradients,
     schedule: Schedule,
+    /// Steps left out because they were not finite.
+    pub left_out: LeftOut,
     clip_norm: f64,
     head_lr_factor: f64,
     /// Parts that a step is computed in.
@@ -45,12 +47,14 @@ pub struct Trainer {
     noise_seed: u64,
     ranks: Ranks,
     device: Device,
+    /// Whether the head has taken the step that is being taken.
+    head_has_moved: bool,
     /// Steps finished.
     pub n_done: u64,
 }
 
 /// What one step tells.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StepFigures {
     /// Mean loss of the batch.
     pub loss: f64,
@@ -58,8 +62,11 @@ pub struct StepFigures {
     pub grad_norm: f64,
     /// What the loss was multiplied by, in f16.
     pub loss_scale: Option<f64>,
-    /// Whether the gradient overflowed, so that the backbone was left as it was.
+    /// Whether the gradient overflowed in f16, so that the backbone was left as it was.
     pub skipped: bool,
+    /// Whether the step was left out as `optim.skip_nonfinite` has it; loss and cosine are 0 then, and
+    /// count for no mean.
+    pub not_finite: Option<NotFinite>,
     /// Mean cosine between an embedding and the centre of its own class.
     pub cavg: f64,
     /// Learning rate that the step used.
@@ -68,6 +75,15 @@ pub struct StepFigures {
     pub head_ms: f64,
     /// The part of it that went into exchanges between ranks.
     pub comm_ms: f64,
+}
+
+/// A step that was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotFinite {
+    /// What was not finite: `loss`, `embeddings` or `gradient`.
+    pub what: &'static str,
+    /// Steps left out one after the other, with this one.
+    pub in_a_row: u64,
 }
 
 /// What the head tells of a step.
@@ -117,6 +133,7 @@ impl Trainer {
             loss_scale: LossScale::new(config),
             gradients,
             schedule,
+            left_out: LeftOut::new(config.optim.skip_nonfinite),
             clip_norm,
             head_lr_factor: config.head.lr_factor,
             n_parts: config.train.accumulate,
@@ -124,6 +141,7 @@ impl Trainer {
             noise_seed: seed,
             ranks: ranks.clone(),
             device,
+            head_has_moved: false,
             n_done: 0,
         })
     }
@@ -133,12 +151,40 @@ impl Trainer {
     /// Where f16 gradients overflow, on whichever rank, the backbone is left alone on all of them and
     /// the loss scale is lowered. The centres, whose gradients are f32, have moved then.
     ///
+    /// A loss or gradient that is not finite leaves the step out on all ranks, as often in a row as
+    /// `optim.skip_nonfinite` allows: weights, running statistics and the optimizer are as before it.
+    ///
     /// # Errors
     ///
     /// [`TrainError::Head`] for a loss, [`TrainError::GradientNotFinite`] for a gradient that is not
-    /// finite, both on every rank: the weights of the backbone are then as before, and the run
-    /// cannot go on. [`TrainError::Ranks`] if a rank is gone.
+    /// finite, [`TrainError::TooManyLeftOut`] for one too many of them, all on every rank: the weights
+    /// of the backbone are then as before, and the run cannot go on. [`TrainError::Ranks`] if a rank is
+    /// gone.
     pub fn step(&mut self, batch: &Batch) -> Result<StepFigures, TrainError> {
+        if !self.left_out.is_allowed() {
+            return self.take_step(batch);
+        }
+        let before = Before::of(self);
+        match self.take_step(batch) {
+            Ok(figures) => {
+                self.left_out.in_a_row = 0;
+                Ok(figures)
+            }
+            Err(error) => {
+                let Some(what) = error.not_finite() else { return Err(error) };
+                before.restore(self);
+                let in_a_row = self.left_out.count(error)?;
+                let lr = self.schedule.at(self.n_done);
+                self.n_done += 1;
+                let not_finite = Some(NotFinite { what, in_a_row });
+                let loss_scale = self.loss_scale.map(|scale| scale.factor());
+                let zero = StepFigures { lr, loss_scale, not_finite, ..StepFigures::default() };
+                Ok(zero)
+            }
+        }
+    }
+
+    fn take_step(&mut self, batch: &Batch) -> Result<StepFigures, TrainError> {
         let lr = self.schedule.at(self.n_done);
         let images = self.images(batch)?;
         let (head, mut gradients) = if self.n_parts == 1 {
@@ -163,6 +209,7 @@ impl Trainer {
                 grad_norm,
                 loss_scale,
                 skipped,
+                not_finite: None,
                 cavg,
                 lr,
                 head_ms,
@@ -180,8 +227,17 @@ impl Trainer {
             average.take_in(&self.backbone);
         }
         self.n_done += 1;
-        let skipped = false;
-        Ok(StepFigures { loss, grad_norm, loss_scale, skipped, cavg, lr, head_ms, comm_ms })
+        Ok(StepFigures {
+            loss,
+            grad_norm,
+            loss_scale,
+            skipped: false,
+            not_finite: None,
+            cavg,
+            lr,
+            head_ms,
+            comm_ms,
+        })
     }
 
     /// Forward, head and backward of the whole batch at once.
@@ -259,7 +315,9 @@ impl Trainer {
     ) -> Result<(HeadFigures, Tensor), TrainError> {
         let started = Instant::now();
         let lr = lr * self.head_lr_factor;
+        self.head_has_moved = false;
         let head = self.head.step(embeddings_bd, labels, self.n_done + 1, lr)?;
+        self.head_has_moved = true;
         let figures = HeadFigures {
             loss: head.loss,
             cavg: head.mean_positive_cosine,
@@ -281,14 +339,14 @@ impl Trainer {
             .images
             .f_to_dtype_layout(options, true, false)
             .and_then(|images| images.f_permute([0, 3, 1, 2]));
-        images.map_err(|source| ModelError::Torch { op: "copy the images", source })
+        images.map_err(ModelError::torch("copy the images"))
     }
 
-    /// Whether the gradient is finite on every rank. Sums over ranks are the same on all; with a loss
-    /// scale, where ranks must do the same whatever comes, they ask each other.
+    /// Whether the gradient is finite on every rank. Sums over ranks are the same on all; where the run
+    /// may go on, and ranks must do the same whatever comes, they ask each other.
     fn all_finite(&self, grad_norm: f64) -> Result<bool, TrainError> {
         let is_finite = grad_norm.is_finite();
-        if self.loss_scale.is_none() {
+        if self.loss_scale.is_none() && !self.left_out.is_allowed() {
             return Ok(is_finite);
         }
         Ok(!self.ranks.any(!is_finite)?)
@@ -299,6 +357,71 @@ impl Trainer {
         let first = gradients.iter().position(is_broken);
         let parameter = first.map_or("all together", |index| self.optimizer.name(index)).to_owned();
         TrainError::GradientNotFinite { step: self.n_done + 1, parameter, loss }
+    }
+}
+
+/// Steps that were left out because their loss or gradient was not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many in a row the run bears.
+    in_a_row_max: u64,
+    in_a_row: u64,
+}
+
+impl LeftOut {
+    fn new(in_a_row_max: u64) -> LeftOut {
+        LeftOut { in_a_row_max, in_a_row: 0 }
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.in_a_row_max > 0
+    }
+
+    /// How many there were in a row, for a checkpoint.
+    pub fn in_a_row(&self) -> u64 {
+        self.in_a_row
+    }
+
+    /// Takes over what a checkpoint kept.
+    pub fn recall(&mut self, in_a_row: u64) {
+        self.in_a_row = in_a_row;
+    }
+
+    /// Counts one more; `error` ends the run if that is too many.
+    fn count(&mut self, error: TrainError) -> Result<u64, TrainError> {
+        if self.in_a_row >= self.in_a_row_max {
+            let (n, error) = (self.in_a_row, Box::new(error));
+            return Err(TrainError::TooManyLeftOut { n, error });
+        }
+        self.in_a_row += 1;
+        Ok(self.in_a_row)
+    }
+}
+
+/// What a step changes before its loss is known.
+struct Before {
+    /// Running statistics of the backbone, in the order of [`running`].
+    statistics: Vec<Tensor>,
+    loss_memory: Vec<f64>,
+}
+
+impl Before {
+    fn of(trainer: &Trainer) -> Before {
+        let statistics = running(&trainer.backbone);
+        let copies = tch::no_grad(|| statistics.iter().map(Tensor::copy).collect());
+        Before { statistics: copies, loss_memory: trainer.head.loss_memory() }
+    }
+
+    /// Puts it back. The loss's memory stays where the head has taken its step.
+    fn restore(self, trainer: &mut Trainer) {
+        tch::no_grad(|| {
+            for (mut now, then) in running(&trainer.backbone).into_iter().zip(&self.statistics) {
+                now.copy_(then);
+            }
+        });
+        if !trainer.head_has_moved {
+            trainer.head.recall_loss(&self.loss_memory);
+        }
     }
 }
 

@@ -25,6 +25,16 @@ pub struct Sums {
     /// Steps whose gradient overflowed.
     #[serde(default)]
     n_skipped: u64,
+    /// Steps that were left out because they were not finite.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    n_not_finite: u64,
+    /// Images that could not be loaded, over all ranks.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    n_replaced: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Tally {
@@ -32,6 +42,12 @@ impl Tally {
     pub fn add(&mut self, figures: &StepFigures) {
         self.window.add(figures);
         self.epoch.add(figures);
+    }
+
+    /// Counts images that could not be loaded, over all ranks.
+    pub fn add_replaced(&mut self, n: u64) {
+        self.window.n_replaced += n;
+        self.epoch.n_replaced += n;
     }
 }
 
@@ -42,17 +58,27 @@ impl Sums {
         self.grad_norm += figures.grad_norm;
         self.cavg += figures.cavg;
         self.n_skipped += u64::from(figures.skipped);
+        self.n_not_finite += u64::from(figures.not_finite.is_some());
     }
 
     /// The means, and a new start.
     pub fn take(&mut self) -> Means {
-        let Sums { n_steps, loss, grad_norm, cavg, n_skipped } = std::mem::take(self);
-        let (n, n_taken) = (n_steps.max(1) as f64, n_steps.saturating_sub(n_skipped).max(1) as f64);
-        Means { loss: loss / n, grad_norm: grad_norm / n_taken, cavg: cavg / n, n_skipped }
+        let sums = std::mem::take(self);
+        let n_finite = sums.n_steps.saturating_sub(sums.n_not_finite);
+        let n_taken = n_finite.saturating_sub(sums.n_skipped).max(1) as f64;
+        let n = n_finite.max(1) as f64;
+        Means {
+            loss: sums.loss / n,
+            grad_norm: sums.grad_norm / n_taken,
+            cavg: sums.cavg / n,
+            n_skipped: sums.n_skipped,
+            n_not_finite: sums.n_not_finite,
+            n_replaced: sums.n_replaced,
+        }
     }
 }
 
-/// Means over some steps; all 0 over none.
+/// Means over the steps that were finite; all 0 over none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Means {
     /// Of the loss.
@@ -63,4 +89,8 @@ pub struct Means {
     pub cavg: f64,
     /// Steps whose gradient overflowed, which that of its norm leaves out.
     pub n_skipped: u64,
+    /// Steps that were left out because they were not finite, which all means leave out.
+    pub n_not_finite: u64,
+    /// Images that could not be loaded and were replaced.
+    pub n_replaced: u64,
 }

@@ -1,22 +1,27 @@
 //! A run from the first to the last step.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{path::Path, time::Instant};
 
-use pfc_cli::{interrupt, tell};
+use pfc_c10d::Compute;
+use pfc_cli::{
+    interrupt::{self, Signal},
+    tell,
+};
 use pfc_eval::EvalError;
-use pfc_shard::{Dataset, ImageSize};
+use pfc_model::libtorch::guarded;
 use tch::Device;
 
 use crate::{
     TrainError,
     checkpoint::{Keeper, check_same_config},
-    config::Config,
+    config::{BadValue, Config, TrainConfig},
     init,
     loader::{Loader, LoaderSpec},
     plan::Plan,
     ranks::Ranks,
     report::{Report, ReportSpec, resume_command},
     run_folder::{RunFolder, Start},
+    source::Source,
     step::Trainer,
     verify::Verifier,
 };
@@ -26,15 +31,15 @@ use crate::{
 pub enum Ended {
     /// After its last step.
     Finished,
-    /// The user asked to stop; a checkpoint was saved.
-    Interrupted,
+    /// A signal asked one of the ranks to stop; a checkpoint was saved.
+    Stopped(Signal),
 }
 
 /// Data that a run was checked against.
 #[derive(Debug)]
 pub struct Checked {
-    /// The data set.
-    pub dataset: Arc<Dataset>,
+    /// Its images.
+    pub source: Source,
     /// Its steps.
     pub plan: Plan,
 }
@@ -48,25 +53,25 @@ pub struct Checked {
 pub fn check(config: &Config) -> Result<Checked, TrainError> {
     config.validate()?;
     let path = config.data.path.clone();
-    let dataset = Dataset::open(&path)?;
-    let (found, expected) = (dataset.manifest().image_size, ImageSize::FACE);
-    if found != expected {
-        return Err(TrainError::ImageSize { path, found, expected });
-    }
-    let (n_images, batch_size) = (dataset.len(), config.train.batch_size as u64);
+    let source = Source::open(&config.data)?;
+    let (n_images, batch_size) = (source.len(), config.train.batch_size as u64);
     if n_images < batch_size {
         return Err(TrainError::TooFewImages { path, n_images, batch_size });
     }
-    let n_identities = dataset.n_identities();
+    let n_identities = source.n_identities();
     if n_identities < 2 {
         return Err(TrainError::TooFewIdentities { path, n_identities });
     }
     config.head_config(n_identities).validate()?;
-    let plan = Plan { n_images, batch_size, epochs: config.train.epochs, seed: config.train.seed };
-    Ok(Checked { dataset: Arc::new(dataset), plan })
+    let TrainConfig { epochs, steps, seed, .. } = config.train;
+    let plan = Plan { n_images, batch_size, epochs, steps, seed };
+    let warmup = config.optim.warmup_epochs;
+    let bound = format!("from 0 to the {} epochs that train.steps makes", plan.n_epochs());
+    BadValue::unless(warmup <= plan.n_epochs(), "optim.warmup_epochs", warmup, bound)?;
+    Ok(Checked { source, plan })
 }
 
-/// Trains in `folder` until the last step or Ctrl-C. Every rank calls it with the same arguments; the
+/// Trains in `folder` until the last step or a signal. Every rank calls it with the same arguments; the
 /// first one writes and reports.
 ///
 /// # Errors
@@ -79,60 +84,87 @@ pub fn train(
     ranks: &Ranks,
     quiet: bool,
 ) -> Result<Ended, TrainError> {
+    guarded("train", || train_unguarded(config, folder, start, ranks, quiet))
+}
+
+fn train_unguarded(
+    config: &Config,
+    folder: &Path,
+    start: Start,
+    ranks: &Ranks,
+    quiet: bool,
+) -> Result<Ended, TrainError> {
     check_same_config(config, ranks)?;
-    let Checked { dataset, plan } = check(config)?;
+    let Checked { source, plan } = check(config)?;
     check_ranks(&plan, config.train.accumulate, ranks)?;
     let verifier = Verifier::open(&config.eval)?;
-    let folder = open_folder(folder, start, config, ranks)?;
+    let folder = open_folder(folder, start, ranks)?;
     set_threads(config.train.threads);
     if config.train.device(ranks.local_rank())?.is_cuda() {
-        // Batches all have one shape, for which cuDNN finds its fastest kernels in the first step.
-        tch::Cuda::cudnn_set_benchmark(true);
+        let compute =
+            Compute { deterministic: config.train.deterministic, tf32: config.model.tf32 };
+        compute.set().map_err(TrainError::Compute)?;
     }
 
-    let mut trainer = Trainer::new(config, &plan, dataset.n_identities(), ranks)?;
-    let keeper = Keeper::new(&folder, config, &plan, &dataset, ranks)?;
-    let tally = match start {
+    let mut trainer = Trainer::new(config, &plan, source.n_identities(), ranks)?;
+    let data = source.identity(&config.data)?;
+    let mut keeper = Keeper::new(&folder, config, &plan, data, ranks)?;
+    let mut warn = |text: String| {
+        if ranks.is_first() {
+            tell(&format!("warning: {text}"));
+        }
+    };
+    let resumed = match start {
         Start::Fresh => None,
-        Start::Resume => keeper.resume(&mut trainer, &mut |text| {
-            if ranks.is_first() {
-                tell(&format!("warning: {text}"));
-            }
-        })?,
+        Start::Resume => keeper.resume(&mut trainer, &mut warn)?,
     };
-    let begun = match tally {
+    let begun = match resumed {
         Some(_) => None,
-        None => init::begin(&config.init, &mut trainer, &dataset)?,
+        None => init::begin(&config.init, &mut trainer, &source)?,
     };
+    // From here on the folder is known to be that of this run, and is written to.
+    match &resumed {
+        Some(resumed) => keeper.set_aside(resumed, &mut warn)?,
+        None => ranks.meet()?,
+    }
+    if ranks.is_first() {
+        folder.begin(&config.to_toml(), resumed.is_some())?;
+    }
+    let tally = resumed.map(|resumed| resumed.tally).unwrap_or_default();
     let spec = report_spec(config, plan, trainer.n_done, quiet);
     let mut report = if ranks.is_first() {
-        Report::open(&folder, spec, tally.unwrap_or_default())?
+        Report::open(&folder, spec, tally)?
     } else {
-        Report::silent(spec, tally.unwrap_or_default())
+        Report::silent(spec, tally)
     };
+    report.kept_scores().iter().for_each(|(step, score)| keeper.measured(*step, score));
     report.agree(ranks)?;
-    report.say(&opening(config, &dataset, &plan, ranks, trainer.n_done));
+    report.say(&opening(config, &source, &plan, ranks, trainer.n_done));
     if let Some(begun) = begun {
         report.say(&begun);
     }
     let spec = loader_spec(config, plan, ranks, trainer.n_done);
-    let loader = Loader::start(Arc::clone(&dataset), spec)?;
+    let loader = Loader::start(source, spec)?;
     let measure = Measure { config, plan: &plan, verifier: &verifier, ranks };
     let mut run = Run { measure, trainer, keeper, report };
-    if let Err(error) = run.steps(loader) {
+    // What libtorch throws in a step, no memory above all, ends this rank as any error does.
+    if let Err(error) = guarded("take a step", || run.steps(loader)) {
+        run.report.finish();
         run.keeper.rescue(&error, &mut run.trainer.head);
         return Err(error.after(run.trainer.n_done));
     }
     run.report.finish();
-    // The first rank, where the others look for news of failures, must not be gone before them.
-    ranks.meet()?;
+    // One rank may have heard the signal alone. Also, the first rank, where the others look for news
+    // of failures, must not be gone before them.
+    let signals = ranks.gather(interrupt::signal().map(Signal::number))?;
     if run.trainer.n_done == plan.n_steps() {
         return Ok(Ended::Finished);
     }
     if ranks.is_first() {
         tell(&stopped(&folder, &run.trainer, &plan));
     }
-    Ok(Ended::Interrupted)
+    let signal = signals.into_iter().flatten().find_map(Signal::from_number);
+    Ok(Ended::Stopped(signal.unwrap_or(Signal::INTERRUPT)))
 }
 
 /// The parts of a run that its steps move. The trainer is dropped before the keeper, which waits for
@@ -149,24 +181,29 @@ impl Run<'_> {
     fn steps(&mut self, mut loader: Loader) -> Result<(), TrainError> {
         let Run { measure, trainer, keeper, report } = self;
         let Measure { config, plan, ranks, .. } = *measure;
-        let mut stop = measure.if_due(trainer, report)?;
+        let mut stop = measure.if_due(trainer, keeper, report)?;
         while trainer.n_done < plan.n_steps() && !stop {
             let started = Instant::now();
             // The ranks must agree on the last step, and on when all have written their part of a
             // checkpoint; the answers come while the step is computed.
-            let vote = ranks.ask([interrupt::requested(), keeper.is_writing()?])?;
-            let batch = loader.next_batch()?;
+            let mut batch = loader.next_batch()?;
+            let own = [interrupt::requested(), keeper.is_writing()?, !batch.replaced.is_empty()];
+            let vote = ranks.ask(own)?;
             let figures = trainer.step(&batch)?;
+            let replaced = std::mem::take(&mut batch.replaced);
             loader.recycle(batch);
-            let [asked_to_stop, any_writes] = vote.count()?;
+            let [asked_to_stop, any_writes, any_replaced] = vote.count()?;
             stop = asked_to_stop;
+            if any_replaced {
+                report.replaced(&ranks.gather(replaced)?.concat())?;
+            }
 
             let n_done = trainer.n_done;
             report.step(n_done, &figures, started.elapsed(), loader.take_waited())?;
             if plan.completes_epoch(n_done) {
                 report.epoch(n_done)?;
             }
-            stop = stop || measure.if_due(trainer, report)?;
+            stop = stop || measure.if_due(trainer, keeper, report)?;
             let started = Instant::now();
             if !any_writes {
                 keeper.publish()?;
@@ -191,18 +228,10 @@ fn check_ranks(plan: &Plan, n_parts: usize, ranks: &Ranks) -> Result<(), TrainEr
 }
 
 /// The folder, which the first rank makes and takes hold of for all.
-fn open_folder(
-    path: &Path,
-    start: Start,
-    config: &Config,
-    ranks: &Ranks,
-) -> Result<RunFolder, TrainError> {
-    let folder = if ranks.is_first() {
-        let folder = RunFolder::open(path, start)?;
-        pfc_durable::write(&folder.config(), config.to_toml().as_bytes())?;
-        folder
-    } else {
-        RunFolder::of_other_rank(path)
+fn open_folder(path: &Path, start: Start, ranks: &Ranks) -> Result<RunFolder, TrainError> {
+    let folder = match ranks.is_first() {
+        true => RunFolder::open(path, start)?,
+        false => RunFolder::of_other_rank(path),
     };
     ranks.meet()?;
     Ok(folder)
@@ -230,14 +259,22 @@ struct Measure<'a> {
 impl Measure<'_> {
     /// Measures it where that is due, unless a run that was stopped here already had. Whether any
     /// rank was asked to stop meanwhile.
-    fn if_due(&self, trainer: &Trainer, report: &mut Report) -> Result<bool, TrainError> {
+    fn if_due(
+        &self,
+        trainer: &Trainer,
+        keeper: &mut Keeper<'_>,
+        report: &mut Report,
+    ) -> Result<bool, TrainError> {
         let n_done = trainer.n_done;
         let due = n_done == 0 || is_due(self.config.eval.every_steps, self.plan, n_done);
         if !due || self.verifier.is_empty() || report.has_evaluated(n_done) {
             return Ok(false);
         }
-        match self.verifier.run(trainer.measured(), self.ranks) {
-            Ok(scores) => report.eval(n_done, scores).map(|()| false),
+        match self.verifier.run(trainer.measured(), self.ranks, report.is_quiet()) {
+            Ok(scores) => {
+                keeper.measured(n_done, &scores);
+                report.eval(n_done, scores).map(|()| false)
+            }
             // The run is saved next, and measured when it is resumed.
             Err(TrainError::Eval(EvalError::Interrupted)) => Ok(true),
             Err(error) => Err(error),
@@ -259,13 +296,22 @@ fn report_spec(config: &Config, plan: Plan, n_done: u64, quiet: bool) -> ReportS
 fn loader_spec(config: &Config, plan: Plan, ranks: &Ranks, first_step: u64) -> LoaderSpec {
     let device = config.train.device(ranks.local_rank()).unwrap_or(Device::Cpu);
     let n_threads = config.data.n_threads(device.is_cuda());
-    let (n_ahead, mirror) = (config.data.batches_ahead, config.data.mirror);
-    let (rank, world) = (ranks.rank(), ranks.world());
-    LoaderSpec { plan, rank, world, first_step, n_threads, n_ahead, mirror, device }
+    LoaderSpec {
+        plan,
+        rank: ranks.rank(),
+        world: ranks.world(),
+        first_step,
+        n_threads,
+        n_ahead: config.data.batches_ahead,
+        mirror: config.data.mirror,
+        on_error: config.data.on_error,
+        device,
+    }
 }
 
-fn opening(config: &Config, dataset: &Dataset, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {
-    let head = config.head_config(dataset.n_identities());
+fn opening(config: &Config, source: &Source, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {
+    let head = config.head_config(source.n_identities());
+    let made_up = if source.dataset().is_none() { "made-up " } else { "" };
     let resumed =
         if n_done > 0 { format!(", going on after step {n_done}") } else { String::new() };
     let among = match ranks.world() {
@@ -273,15 +319,15 @@ fn opening(config: &Config, dataset: &Dataset, plan: &Plan, ranks: &Ranks, n_don
         world => format!(" among {world} ranks"),
     };
     format!(
-        "{} on {} images of {} identities, {} centres a step, {} steps of {} in {} \
+        "{} on {} {made_up}images of {} identities, {} centres a step, {} steps of {} in {} \
          epochs{among}{resumed}",
         config.model.network,
         plan.n_images,
-        dataset.n_identities(),
+        source.n_identities(),
         head.rows_per_step(),
         plan.n_steps(),
         plan.batch_size,
-        plan.epochs,
+        plan.n_epochs(),
     )
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pfc_cli::Progress;
 use pfc_eval::{
     EvalError,
     verification::{Options, PairsSet, VerificationReport},
@@ -133,15 +134,21 @@ impl Verifier {
     }
 
     /// Measures the network as it is, on images and mirror images summed. Every rank embeds its part
-    /// of the images, with the first rank's running statistics, and gets all scores.
+    /// of the images, with the first rank's running statistics, and gets all scores. Unless `quiet`, a
+    /// progress bar is shown.
     ///
     /// # Errors
     ///
     /// [`EvalError::Interrupted`] on every rank if the user asks any to stop; else what a broken
     /// network gives.
-    pub fn run(&self, backbone: &Backbone, ranks: &Ranks) -> Result<Vec<Score>, TrainError> {
+    pub fn run(
+        &self,
+        backbone: &Backbone,
+        ranks: &Ranks,
+        quiet: bool,
+    ) -> Result<Vec<Score>, TrainError> {
         ranks.copy_from_first(&average::running(backbone))?;
-        self.sets.iter().map(|(name, set)| score(name, set, backbone, ranks)).collect()
+        self.sets.iter().map(|(name, set)| score(name, set, backbone, ranks, quiet)).collect()
     }
 }
 
@@ -150,12 +157,16 @@ fn score(
     set: &PairsSet,
     backbone: &Backbone,
     ranks: &Ranks,
+    quiet: bool,
 ) -> Result<Score, TrainError> {
     let (n_images, rank, world) = (set.n_images(), ranks.rank(), ranks.world());
     let own = n_images * rank / world..n_images * (rank + 1) / world;
-    let embedded = set.embed(backbone, own, &mut |_| {
+    let progress = Progress::new("verify", "images", own.len() as u64, quiet);
+    let embedded = set.embed(backbone, own, &mut |n| {
+        progress.add(n as u64);
         if pfc_cli::interrupt::requested() { Err(EvalError::Interrupted) } else { Ok(()) }
     });
+    progress.finish();
     let was_interrupted = matches!(embedded, Err(EvalError::Interrupted));
     if ranks.any(was_interrupted)? {
         return Err(EvalError::Interrupted.into());

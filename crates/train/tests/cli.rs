@@ -38,7 +38,7 @@ fn every_mistake_in_a_configuration_is_named_with_the_way_out() {
     insta::assert_snapshot!(complaint(&["run", "bad.toml"], dir.path()), @r#"
     error: bad.toml line 5: unknown key `optim.momentun`
 
-    hint: did you mean `optim.momentum`? The keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma, optim.loss_scale, optim.loss_scale_steps
+    hint: did you mean `optim.momentum`? The keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma, optim.loss_scale, optim.loss_scale_steps, optim.skip_nonfinite
     "#);
     file("[data]\npath = \"data\"\n[model]\nnetwork = \"iresnet50\"\n");
     insta::assert_snapshot!(complaint(&["run", "bad.toml"], dir.path()), @r#"
@@ -93,7 +93,7 @@ fn data_that_does_not_fit_is_refused_before_anything_is_written() {
     insta::assert_snapshot!(run("optim.lrr=1"), @r#"
     error: --set optim.lrr=1: unknown key `optim.lrr`
 
-    hint: did you mean `optim.lr`? The keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma, optim.loss_scale, optim.loss_scale_steps
+    hint: did you mean `optim.lr`? The keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma, optim.loss_scale, optim.loss_scale_steps, optim.skip_nonfinite
     "#);
     insta::assert_snapshot!(
         run("eval.sets=[{name=\"a\", data=\"data\", pairs=\"no.txt\"}]"), @r#"

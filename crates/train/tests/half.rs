@@ -10,7 +10,7 @@ use pfc_model::{Choice, Precision};
 use pfc_shard::Dataset;
 use pfc_train::{
     config::{self, Config},
-    loader::{Loader, LoaderSpec},
+    loader::{Loader, LoaderSpec, OnError},
     metrics::Record,
     plan::Plan,
     ranks::Ranks,
@@ -99,7 +99,7 @@ fn trainer(setup: &Setup, change: impl FnOnce(&mut Config)) -> (Trainer, Loader)
     change(&mut config);
     tch::set_num_threads(1);
     let dataset = Arc::new(Dataset::open(&config.data.path).unwrap());
-    let plan = Plan { n_images: dataset.len(), batch_size: 4, epochs: 3, seed: 1 };
+    let plan = Plan { n_images: dataset.len(), batch_size: 4, epochs: 3, steps: 0, seed: 1 };
     let ranks = Ranks::solo();
     let trainer = Trainer::new(&config, &plan, dataset.n_identities(), &ranks).unwrap();
     let spec = LoaderSpec {
@@ -110,6 +110,7 @@ fn trainer(setup: &Setup, change: impl FnOnce(&mut Config)) -> (Trainer, Loader)
         n_threads: 1,
         n_ahead: 1,
         mirror: true,
+        on_error: OnError::Stop,
         device: Device::Cpu,
     };
     (trainer, Loader::start(dataset, spec).unwrap())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pfc_shard::{Dataset, ImageSize, decode::decode_rgb, pixels::normalise};
 use pfc_train::{
-    loader::{Batch, LoadError, Loader, LoaderSpec},
+    loader::{Batch, LoadError, Loader, LoaderSpec, OnError},
     plan::Plan,
 };
 use tch::Device;
@@ -21,7 +21,7 @@ fn dataset() -> (tempfile::TempDir, Arc<Dataset>) {
 }
 
 fn spec(n_threads: usize, n_ahead: usize, first_step: u64) -> LoaderSpec {
-    let plan = Plan { n_images: 25, batch_size: 4, epochs: 2, seed: 3 };
+    let plan = Plan { n_images: 25, batch_size: 4, epochs: 2, steps: 0, seed: 3 };
     LoaderSpec {
         plan,
         rank: 0,
@@ -30,6 +30,7 @@ fn spec(n_threads: usize, n_ahead: usize, first_step: u64) -> LoaderSpec {
         n_threads,
         n_ahead,
         mirror: true,
+        on_error: OnError::Stop,
         device: Device::Cpu,
     }
 }
@@ -40,7 +41,9 @@ fn batches(dataset: &Arc<Dataset>, spec: LoaderSpec) -> Vec<Batch> {
     let mut found = Vec::new();
     for _ in spec.first_step..spec.plan.n_steps() {
         let batch = loader.next_batch().unwrap();
-        found.push(Batch { images: batch.images.copy(), labels: batch.labels.clone() });
+        let Batch { images, labels, replaced } = &batch;
+        let (images, labels) = (images.copy(), labels.clone());
+        found.push(Batch { images, labels, replaced: replaced.clone() });
         loader.recycle(batch);
     }
     assert!(matches!(loader.next_batch(), Err(LoadError::Ended)));

@@ -193,6 +193,36 @@ fn a_training_saved_on_four_ranks_goes_on_the_same_on_one_two_three_and_four() {
     }
 }
 
+#[test]
+fn tensors_of_any_kind_and_shape_are_copied_from_the_first_rank() {
+    let name = "tensors_of_any_kind_and_shape_are_copied_from_the_first_rank";
+    on_ranks(name, "", 2, |group| {
+        let ranks = Ranks::of_group(group);
+        // Odd numbers of bytes come first, so that wider numbers begin in odd places.
+        let tensors_of = |rank: i64| {
+            vec![
+                Tensor::from_slice(&[rank as u8, 2, 3]),
+                Tensor::from(10 * rank + 7),
+                Tensor::from_slice(&[rank as f32, f32::NAN, -0.0]),
+                Tensor::from_slice(&[rank as f64, 1.0, 2.0, 3.0]).view([2, 2]).transpose(0, 1),
+                Tensor::from_slice(&[rank]).narrow(0, 0, 0),
+                Tensor::from(0.5f32 + rank as f32),
+            ]
+        };
+        let (own, first) = (tensors_of(1 + ranks.rank() as i64), tensors_of(1));
+        ranks.copy_from_first(&own).unwrap();
+        let bits = |tensor: &Tensor| {
+            let bytes = tensor.contiguous().reshape([-1]).view_dtype(Kind::Uint8);
+            Vec::<u8>::try_from(&bytes).unwrap()
+        };
+        for (own, first) in own.iter().zip(&first) {
+            assert_eq!((own.kind(), own.size()), (first.kind(), first.size()));
+            assert_eq!(bits(own), bits(first));
+        }
+        ranks.meet().unwrap();
+    });
+}
+
 /// 36 images make 4 batches of 9 an epoch, 12 steps in all.
 fn setup() -> Setup {
     Setup::new(6)
@@ -265,7 +295,7 @@ fn ctrl_c_reaches_every_rank_and_the_run_is_saved_for_any_number_of_them() {
     signal(child.id(), "INT");
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.ends_with("--resume --nproc-per-node 2\n"), "{said}");
     let last = run::last_step(&out);
     assert!(checkpoint(&out, last).is_dir(), "no checkpoint of step {last}");

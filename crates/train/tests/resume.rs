@@ -7,13 +7,12 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
 };
 
 use pfc_train::metrics::{self, Record};
-use support::run::{Setup, check_same, checkpoint, figures, final_tensors, wait_for};
+use support::run::{
+    Setup, check_same, checkpoint, figures, final_tensors, refused, signal, wait_for,
+};
 
 /// 18 images make 4 batches of 4 an epoch, 12 steps in all.
 fn setup() -> Setup {
@@ -169,6 +168,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
 
     let said = setup.finish(&out, &["--resume"]);
     assert!(said.contains("step-00000012.ckpt is damaged, trying the one before: "), "{said}");
+    assert!(said.contains("step-00000012.ckpt.damaged-1\n"), "{said}");
     assert!(said.contains("centres.safetensors: checksum is "), "{said}");
     assert!(said.contains("step-00000009.ckpt is damaged"), "{said}");
     assert!(said.contains(", going on after step 6"), "{said}");
@@ -183,16 +183,34 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_run_saves_says_how_to_go_on_and_ends_with_code_0() {
+fn a_run_that_a_signal_stops_saves_says_how_to_go_on_and_ends_with_the_signals_code() {
+    for (name, code, ranks) in [
+        ("INT", 130, "1"),
+        ("TERM", 143, "1"),
+        ("HUP", 129, "1"),
+        ("INT", 130, "2"),
+        ("TERM", 143, "2"),
+    ] {
+        check_stopped(name, code, ranks);
+    }
+}
+
+#[cfg(unix)]
+fn check_stopped(name: &str, code: i32, ranks: &str) {
     let setup = setup();
     let out = setup.out("run");
-    let mut child = setup.command(&out, &["--set", "train.epochs=100000"]).spawn().unwrap();
+    let more = ["--set", "train.epochs=100000", "--nproc-per-node", ranks];
+    let mut child = setup.command(&out, &more).spawn().unwrap();
     assert!(wait_for(&checkpoint(&out, 3), &mut child));
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
+    signal(child.id(), name);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(output.status.code(), Some(code), "{name}: {said}");
+    assert_eq!(said.matches(&format!("SIG{name}: stopping once ")).count(), 1, "{said}");
+    if ranks != "1" {
+        assert!(said.contains("; to go on:\n"), "{said}");
+        return;
+    }
     let command = format!("pfc-train run {0}/config.toml --out {0} --resume", out.display());
     assert!(said.ends_with(&format!("; to go on:\n  {command}\n")), "{said}");
 
@@ -218,14 +236,161 @@ fn a_run_interrupted_between_two_checkpoints_and_resumed_equals_one_never_stoppe
 
     let stopped = setup.out("stopped");
     let mut child = setup.command(&stopped, &more).spawn().unwrap();
-    assert!(wait_for(&stopped.join("metrics.jsonl"), &mut child));
-    thread::sleep(Duration::from_millis(100));
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    // By its third step classes were drawn that the next ones do not draw.
+    let lines = || fs::read(stopped.join("metrics.jsonl")).unwrap_or_default();
+    while lines().iter().filter(|byte| **byte == b'\n').count() < 4 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        std::thread::yield_now();
+    }
+    signal(child.id(), "INT");
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("stopped after step "), "it was not caught in time: {said}");
     setup.finish(&stopped, &[&["--resume"][..], &more].concat());
     check_same(&stopped, &whole);
+}
+
+/// Everything in a run's folder but its lock, by path.
+fn everything(out: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![out.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_symlink() {
+                found.push((
+                    path.clone(),
+                    fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
+                ));
+            } else if path.is_dir() {
+                found.push((path.clone(), Vec::new()));
+                folders.push(path);
+            } else if !path.ends_with("run.lock") {
+                found.push((path.clone(), fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[cfg(unix)]
+#[test]
+fn a_resume_that_is_refused_touches_nothing_whatever_the_reason() {
+    let setup = setup();
+    let out = setup.out("run");
+    setup.finish(&out, &["--set", "train.epochs=1", "--set", "checkpoint.every_steps=1"]);
+    let steps = [2, 3, 4];
+    assert!(steps.iter().all(|step| checkpoint(&out, *step).is_dir()));
+    let manifests = steps.map(|step| checkpoint(&out, step).join("manifest.json"));
+    let backbones = steps.map(|step| checkpoint(&out, step).join("backbone.safetensors"));
+    let edit = |path: &Path, from: &str, to: &str| {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replacen(from, to, 1)).unwrap();
+    };
+    let unchanged = everything(&out);
+    let restore = || {
+        for (path, bytes) in unchanged.iter().filter(|(path, _)| backbones.contains(path)) {
+            let _ = fs::remove_file(path);
+            fs::write(path, bytes).unwrap();
+        }
+        for (path, bytes) in unchanged.iter().filter(|(path, _)| manifests.contains(path)) {
+            fs::write(path, bytes).unwrap();
+        }
+    };
+    type Fault<'a> = (&'a str, &'a dyn Fn(), &'a [&'a str], &'a str);
+    let newer = || manifests.iter().for_each(|m| edit(m, "\"format\": 1", "\"format\": 2"));
+    // A link to itself: the system refuses to open it, as it does where it has no memory or files left.
+    let unreachable = || {
+        let path = &backbones[2];
+        fs::remove_file(path).unwrap();
+        std::os::unix::fs::symlink(path, path).unwrap();
+    };
+    let all_damaged = || manifests.iter().for_each(|m| edit(m, "\"step\": ", "\"step\":  "));
+    let nothing = || {};
+    let faults: [Fault<'_>; 6] = [
+        ("a newer format", &newer, &[], "format 2, but this program reads format 1"),
+        ("a file that cannot be opened", &unreachable, &[], "cannot open"),
+        ("damage everywhere", &all_damaged, &[], "none of the 3 checkpoints is whole"),
+        ("another network", &nothing, &["--set", "model.embedding=16"], "model.embedding 32"),
+        (
+            "too few steps",
+            &nothing,
+            &["--set", "train.steps=3"],
+            "after step 4, but this run has 3",
+        ),
+        ("another seed", &nothing, &["--set", "train.seed=1"], "train.seed"),
+    ];
+    for (name, damage, more, expected) in faults {
+        damage();
+        let before = everything(&out);
+        for ranks in ["1", "2"] {
+            let more = [&["--resume", "--nproc-per-node", ranks], more].concat();
+            let said = refused(setup.command(&out, &more));
+            assert!(said.contains(expected), "{name}: {said}");
+            assert!(everything(&out) == before, "{name}: something was touched: {said}");
+        }
+        restore();
+    }
+    assert!(everything(&out) == unchanged);
+    setup.finish(&out, &["--resume", "--set", "train.epochs=1"]);
+}
+
+#[test]
+fn a_flipped_step_in_a_manifest_is_found_with_and_without_its_checksum() {
+    let setup = setup();
+    let out = setup.out("run");
+    setup.finish(&out, &["--set", "train.epochs=2"]);
+    let manifest = checkpoint(&out, 8).join("manifest.json");
+    let whole = fs::read_to_string(&manifest).unwrap();
+    let unsealed = format!("{}\n}}\n", &whole[..whole.rfind(",\n  \"checksum\"").unwrap()]);
+    let more = ["--resume", "--set", "train.epochs=2"];
+    // As an earlier version wrote it.
+    fs::write(&manifest, &unsealed).unwrap();
+    assert!(setup.finish(&out, &more).contains("going on after step 8"));
+    for (text, from, to) in [
+        (&whole, "\"step\": 8", "\"step\": 9"),
+        (&unsealed, "\"step\": 8", "\"step\": 9"),
+        (&unsealed, "\"step\": 8", "\"step\": 9223372036854775808"),
+        (&unsealed, "\"epoch\": 2", "\"epoch\": 3"),
+        (&unsealed, "\"epoch_position\": 0", "\"epoch_position\": 4"),
+    ] {
+        assert!(text.contains(from), "{text}");
+        fs::write(&manifest, text.replacen(from, to, 1)).unwrap();
+        let said = setup.finish(&out, &more);
+        assert!(said.contains("step-00000008.ckpt is damaged"), "{to}: {said}");
+        assert!(said.contains("going on after step 6"), "{to}: {said}");
+    }
+}
+
+#[test]
+fn a_run_that_has_lost_its_checkpoints_does_not_begin_again() {
+    let setup = setup();
+    let out = setup.out("run");
+    setup.finish(&out, &["--set", "train.epochs=1"]);
+    fs::remove_dir_all(out.join("checkpoints")).unwrap();
+    let figures = fs::read(out.join("metrics.jsonl")).unwrap();
+    for trace in ["`last.ckpt` leads to none", "it has `metrics.jsonl`"] {
+        for more in [&["--resume"][..], &[]] {
+            let said = refused(setup.command(&out, more));
+            let expected = if more.is_empty() { "already holds a run" } else { trace };
+            assert!(said.contains(expected), "{said}");
+            assert!(said.contains("hint: "), "{said}");
+        }
+        let _ = fs::remove_file(out.join("last.ckpt"));
+    }
+    assert_eq!(fs::read(out.join("metrics.jsonl")).unwrap(), figures);
+
+    // One that was killed before its first checkpoint has none to lose.
+    let out = setup.out("young");
+    let more = ["--set", "checkpoint.every_steps=1000", "--set", "train.epochs=100000"];
+    let mut child = setup.command(&out, &more).spawn().unwrap();
+    assert!(wait_for(&out.join("metrics.jsonl"), &mut child));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = setup.finish(&out, &["--resume", "--set", "train.epochs=1"]);
+    assert!(!said.contains("going on"), "{said}");
 }
 
 #[test]

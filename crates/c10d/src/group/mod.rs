@@ -133,8 +133,10 @@ impl ProcessGroup {
     /// meanwhile, [`C10dError::Files`] and [`C10dError::Threads`] if this process may not open as many
     /// sockets or start as many threads.
     pub fn join(place: &Rendezvous, options: GroupOptions) -> Result<ProcessGroup, C10dError> {
-        // SAFETY: it sets a number.
-        unsafe { ffi::pfc_silence() };
+        if std::env::var_os("TORCH_CPP_LOG_LEVEL").is_none() {
+            // SAFETY: it sets a number.
+            unsafe { ffi::pfc_silence() };
+        }
         allow_files(place.world)?;
         allow_threads()?;
         let liveness = Liveness::join(place, options.timeout)?;

@@ -80,7 +80,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
     if args.format.json {
         pfc_cli::print_json(&report)?;
     } else {
-        writeln!(std::io::stdout().lock(), "{:.6}", report.cosine)?;
+        writeln!(pfc_cli::stdout(), "{:.6}", report.cosine)?;
     }
     Ok(Outcome::Clean)
 }

@@ -48,6 +48,9 @@ pub struct ModelOptions {
     /// Attention heads of a transformer that is none of the named ones
     #[arg(long, value_name = "N")]
     heads: Option<i64>,
+    /// Run a TorchScript file, which can do anything that you may, such as write to any of your files
+    #[arg(long)]
+    trust_code: bool,
 }
 
 impl ModelArgs {
@@ -57,7 +60,7 @@ impl ModelArgs {
     ///
     /// As [`Embedder::open_with`].
     pub fn open(&self) -> Result<Embedder, ModelError> {
-        let ModelOptions { device, precision, threads, heads, .. } = self.options;
+        let ModelOptions { device, precision, threads, heads, trust_code, .. } = self.options;
         let options = EmbedderOptions {
             device,
             precision: settle(precision, device),
@@ -69,7 +72,16 @@ impl ModelArgs {
                 std: self.options.std,
             },
             heads,
+            trust_code,
         };
+        if trust_code {
+            // What the program prints must not get between the results.
+            pfc_cli::divert_stdout().map_err(|source| ModelError::Io {
+                op: "divert",
+                path: "standard output".into(),
+                source,
+            })?;
+        }
         let embedder = Embedder::open_with(&self.model, &options)?;
         tracing::info!("{}: {:?}", self.model.display(), embedder.input());
         Ok(embedder)

@@ -78,13 +78,19 @@ impl<'a> TileCosines<'a> {
         Ok(cos_tg)
     }
 
-    /// Sums of `exp(s * cos - offset)`, on whatever device the cosines are.
+    /// Sums of `exp(s * cos - offset)`, on whatever device the cosines are. Those in f32 are overwritten
+    /// where there is no filter, as most heads have it: no memory is taken then.
     ///
     /// # Errors
     ///
     /// As above.
     pub fn exponentials(&self) -> Result<Negatives, TchError> {
-        self.exponentials_of(self.cosines()?, None)
+        if self.filter > 0.0 || self.cos_tg.kind() != Kind::Float {
+            return self.exponentials_of(self.cosines()?, None);
+        }
+        let mut cos_tg = self.cos_tg.shallow_clone();
+        let _ = cos_tg.f_clamp_(-1.0, 1.0)?;
+        self.exponentials_of(cos_tg, None)
     }
 
     /// Sums of `exp(s * value - offset)`.

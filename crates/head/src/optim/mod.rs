@@ -112,12 +112,13 @@ pub const UNTOUCHED: Stamp = 0;
 /// The stamp of a row that moved before the first step, as an imported one.
 pub(crate) const FIRST: Stamp = UNTOUCHED + 1;
 
-/// Decides what happens to rows in the steps that do not sample them.
+/// An optimizer of the centres, and what it does with rows in the steps that do not sample them.
 pub trait UpdateRule: Send + Sync {
-    /// What the current step does at learning rate `lr` with the rows that are sampled.
+    /// How the current step moves the rows that it samples, at learning rate `lr`.
     fn motion(&self, lr: f64) -> Motion;
 
-    /// What a row with this stamp has missed before the current step; `None` if nothing.
+    /// The updates that a row with this stamp has missed before the current step; `None` if it is up to
+    /// date.
     fn missed(&self, stamp: Stamp) -> Option<Flow>;
 
     /// The stamp of a row that has missed nothing before the current step.
@@ -133,26 +134,26 @@ pub trait UpdateRule: Send + Sync {
         self.stamp() + 1
     }
 
-    /// Ends the current step.
+    /// Called at the end of each step; the rule counts it and adds it to the history.
     fn finish_step(&mut self, lr: f64);
 
-    /// Whether rows must be caught up now, as the rule will not remember further back.
+    /// Whether all rows must be brought up to date now, because the history has grown as long as it may.
     fn must_catch_up(&self) -> bool;
 
     /// Called when every row but those never touched has had all steps: what these have missed goes
     /// on being remembered.
     fn caught_up(&mut self);
 
-    /// What rows may have missed.
+    /// The history of updates that rows may have missed, for a checkpoint.
     fn memory(&self) -> Memory;
 
-    /// Takes up the memory of an earlier head, whose stamps its rows carry; false if this rule has
-    /// no use for one, so that the rows must be caught up by the earlier head's.
+    /// Restores the history that was saved in a checkpoint, whose stamps the rows carry. Returns false
+    /// if this rule keeps none; the caller must then apply the saved history to the rows itself.
     #[must_use]
     fn remember(&mut self, memory: &Memory) -> bool;
 }
 
-/// The steps that rows may have missed.
+/// The history of updates that rows may have missed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Memory {
     /// The stamp of a row that has missed none.
@@ -164,7 +165,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Nothing to remember but the time.
+    /// An empty history at this time.
     #[must_use]
     pub fn at(now: Stamp) -> Memory {
         Memory { now, missed: Vec::new(), before: Flow::IDENTITY }
@@ -186,7 +187,7 @@ pub fn rule(config: &HeadConfig) -> Box<dyn UpdateRule> {
     }
 }
 
-/// Rows that are not sampled rest.
+/// An optimizer under which rows that are not sampled stay as they are.
 #[derive(Debug, Clone)]
 pub struct Sparse {
     optimizer: Optimizer,

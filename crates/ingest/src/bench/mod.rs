@@ -117,7 +117,7 @@ fn print(report: &Report) -> std::io::Result<()> {
     print_table(&table)?;
     use std::io::Write;
     writeln!(
-        std::io::stdout(),
+        pfc_cli::stdout(),
         "\n{} images of {:.0} bytes, median of {} rounds",
         count(report.images),
         report.bytes_per_image,

@@ -53,12 +53,12 @@ impl Summary {
         }
         print_table(&found)?;
         for (name, note) in &self.notes {
-            writeln!(std::io::stdout(), "{name}: {}", brief(note))?;
+            writeln!(pfc_cli::stdout(), "{name}: {}", brief(note))?;
         }
         let [[images, left], [people, people_left]] = [self.images, self.identities];
         let run = self.run.map_or("dry run".into(), |run| format!("run {run:03}"));
         writeln!(
-            std::io::stdout(),
+            pfc_cli::stdout(),
             "{run}: {} images of {} identities, of which {} of {} stay",
             count(images),
             count(people),

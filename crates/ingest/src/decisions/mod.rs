@@ -121,7 +121,7 @@ fn list(args: &ListArgs) -> anyhow::Result<Outcome> {
     print_table(&rows)?;
     use std::io::Write;
     writeln!(
-        std::io::stdout(),
+        pfc_cli::stdout(),
         "{} left out and {} relabelled of {}; {} merged",
         count(listed.images_left_out),
         count(listed.images_relabelled),
@@ -161,7 +161,7 @@ fn undo(args: &UndoArgs) -> anyhow::Result<Outcome> {
     }
     use std::io::Write;
     for path in undone {
-        writeln!(std::io::stdout(), "moved to {}", path.display())?;
+        writeln!(pfc_cli::stdout(), "moved to {}", path.display())?;
     }
     Ok(Outcome::Clean)
 }

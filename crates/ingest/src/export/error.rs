@@ -136,7 +136,11 @@ impl ExportError {
                                  pairs.txt"
                     .into()
             }
-            Parquet { .. } => return None,
+            Parquet { path, source } => {
+                let ParquetError::External(source) = source else { return None };
+                let source = source.downcast_ref::<io::Error>()?.kind().into();
+                return DurableError { op: "write", path: path.clone(), source }.hint();
+            }
             Ingest(source) => return source.hint(),
             Shard(source) => return source.hint(),
             Record(source) => return source.hint(),

@@ -55,7 +55,6 @@ pub fn write(feed: &Feed<'_>, dir: AtomicDir, shards: &Shards) -> Result<Written
     fs::create_dir(&data).map_err(ExportError::at("create", &data))?;
     let mut writer = Writer {
         dir: data,
-        out: out.join("data"),
         shards,
         schema: schema(&features),
         properties: properties(features),
@@ -114,8 +113,6 @@ fn properties(features: String) -> WriterProperties {
 
 struct Writer<'a> {
     dir: PathBuf,
-    /// Where the files will be; for messages.
-    out: PathBuf,
     shards: &'a Shards,
     schema: SchemaRef,
     properties: WriterProperties,
@@ -170,8 +167,9 @@ impl<'a> Writer<'a> {
     fn shard(&mut self) -> Result<&mut Shard, ExportError> {
         if self.open.is_none() {
             let name = temporary_name(self.n_files);
-            let path = self.out.join(format!("{}-{:05}", self.shards.name, self.n_files));
-            let file = File::create_new(self.dir.join(name));
+            // Its final name depends on how many there will be.
+            let path = self.dir.join(name);
+            let file = File::create_new(&path);
             let file = file.map_err(ExportError::at("create", &path))?;
             let parquet =
                 ArrowWriter::try_new(file, self.schema.clone(), Some(self.properties.clone()));

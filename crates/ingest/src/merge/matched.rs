@@ -276,7 +276,7 @@ impl Summary {
         }
         print_table(&rows)?;
         writeln!(
-            std::io::stdout(),
+            pfc_cli::stdout(),
             "{} images of {} identities; `compact` applies what was decided",
             count(self.images),
             count(self.identities.into())

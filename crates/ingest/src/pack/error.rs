@@ -56,6 +56,16 @@ pub enum PackError {
         #[source]
         source: DurableError,
     },
+    /// An identity's name that no data set holds.
+    #[error("the name of an identity has {bytes} bytes, at most {max} are possible: `{start}…`")]
+    LongName {
+        /// How it begins.
+        start: String,
+        /// Its length.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
     /// A folder to be merged that no worker wrote.
     #[error("{}: holds no part of a pack: {}/{} is missing", path.display(), journal::DIR, journal::JOB_FILE)]
     NotAPart {
@@ -140,6 +150,7 @@ impl PackError {
                     ),
                 }
             }
+            LongName { .. } => "give the identity a shorter name".into(),
             NotAPart { .. } => {
                 "give the folders that `pfc-ingest pack RAW OUT --worker I/N` wrote".into()
             }

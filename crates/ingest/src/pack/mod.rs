@@ -26,7 +26,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
 use pfc_durable::Access;
-use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize};
+use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize, NAME_BYTES_MAX};
 
 use crate::{
     IngestError,
@@ -161,6 +161,7 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     let pool = args.threads.pool()?;
     let scratch = output.scratch()?;
     let source = pool.install(|| source::open(&args.raw, &args.input, &scratch, quiet))?;
+    check_names(&*source)?;
     tracing::info!("{} images listed in {:.1?}", source.index().len(), started.elapsed());
     let job = args.job()?;
     let spec = args.spec(&*source, &job.alignment);
@@ -192,6 +193,19 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     }
     summary.finish(started.elapsed(), n_new);
     Ok(summary)
+}
+
+/// Refuses names that could not be written at the end.
+fn check_names(source: &dyn Source) -> Result<(), IngestError> {
+    match source.index().identities().find(|name| name.len() > NAME_BYTES_MAX) {
+        None => Ok(()),
+        Some(name) => Err(PackError::LongName {
+            start: name.chars().take(40).collect(),
+            bytes: name.len(),
+            max: NAME_BYTES_MAX,
+        }
+        .into()),
+    }
 }
 
 /// Packs what is not done yet; returns also the number of images that were tried just now.

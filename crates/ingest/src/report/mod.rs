@@ -59,7 +59,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Outcome> {
     }
     use std::io::Write;
     let (file, size) = (args.output.display(), units::bytes(written.bytes as u64));
-    writeln!(std::io::stdout(), "{file}: {size}, {} examples", written.examples)?;
+    writeln!(pfc_cli::stdout(), "{file}: {size}, {} examples", written.examples)?;
     Ok(Outcome::Clean)
 }
 

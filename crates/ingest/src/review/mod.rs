@@ -44,7 +44,7 @@ struct ExportReviewArgs {
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
     /// Decisions too whose cosine is so close to its bound
-    #[arg(long, value_name = "COSINE", default_value_t = 0.03)]
+    #[arg(long, value_name = "COSINE", default_value_t = 0.03, value_parser = pfc_cli::number::within(0.0..=2.0f32))]
     margin: f32,
     /// Most cases to ask about; of more, those nearest to their bounds
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -86,7 +86,7 @@ struct Case {
 /// Runs the command.
 pub fn run(args: &ReviewArgs) -> anyhow::Result<Outcome> {
     use std::io::Write;
-    let mut out = std::io::stdout();
+    let mut out = pfc_cli::stdout();
     match &args.command {
         ReviewCommand::Export(args) => {
             let dir = args.dataset.display();

@@ -85,7 +85,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<Outcome> {
             0 => String::new(),
             n => format!(", {} broken", units::count(n)),
         };
-        writeln!(std::io::stdout(), "{file}: {images}{broken}")?;
+        writeln!(pfc_cli::stdout(), "{file}: {images}{broken}")?;
     }
     Ok(if shown.broken == 0 { Outcome::Clean } else { Outcome::Findings })
 }

@@ -456,6 +456,14 @@ fn a_killed_command_leaves_what_the_next_one_removes_or_goes_on_with() {
 }
 
 #[test]
+fn a_name_that_no_data_set_holds_is_refused_before_anything_is_packed() {
+    let bench = faces();
+    bench.write("list.tsv", format!("raw/p00/00.jpg\t{}\n", "n".repeat(5000)).as_bytes());
+    let expected = "the name of an identity has 5000 bytes, at most 4096 are possible: `nnnn";
+    refused(&bench, &format!("pack list.tsv out {OPTIONS}"), expected);
+}
+
+#[test]
 fn a_stopped_pack_says_where_it_went_on() {
     let bench = faces();
     bench.run(&format!("pack raw whole {OPTIONS}")).success();

@@ -11,6 +11,7 @@ mod inputs;
 mod inspect;
 mod kill;
 mod messages;
+mod outputs;
 mod pack;
 mod real_faces;
 mod resume;

@@ -98,7 +98,7 @@ fn a_pack_that_finds_its_work_damaged_packs_that_anew() {
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
         // Files as killed writers leave them, and a shard without its record.
-        bench.write("data/shards/.abc123.tmp", b"half");
+        bench.write("data/shards/.00003.arrow.abc123.tmp", b"half");
         bench.write("data/shards/00012.arrow", b"not finished");
         let run = bench.run(&format!("pack raw data {SOURCE_ORDER}")).success();
         let text = stderr(&run);

@@ -8,7 +8,7 @@ pub use torchscript::torchscript;
 
 use std::path::Path;
 
-use pfc_durable::AtomicFile;
+use pfc_durable::{AtomicFile, DurableError};
 use pfc_torchfile::{Dtype, StateWriter, TensorSpec, TorchFileError};
 use tch::{Kind, Tensor};
 
@@ -23,7 +23,10 @@ use crate::{Backbone, ModelError, bytes, tensors};
 /// [`ModelError::TorchFile`] and [`ModelError::Durable`].
 pub fn pth(path: &Path, backbone: &Backbone, half: bool) -> Result<(), ModelError> {
     let tensors = state_dict(backbone, half);
-    let failed = |source: TorchFileError| ModelError::TorchFile { path: path.to_owned(), source };
+    let failed = |error: TorchFileError| match error {
+        TorchFileError::Io(source) => DurableError::at("write", path)(source).into(),
+        source => ModelError::TorchFile { path: path.to_owned(), source },
+    };
     let specs = tensors.iter().map(|(key, tensor)| TensorSpec {
         key: key.clone(),
         dtype: match tensor.kind() {

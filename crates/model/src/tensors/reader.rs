@@ -11,7 +11,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use tch::{Device, Kind, Tensor};
 
 use super::{KINDS, TensorSpec};
-use crate::{ModelError, bytes};
+use crate::{ModelError, bytes, libtorch};
 
 /// The format's own limit; the header of the largest network here takes 0.2 MB.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -88,6 +88,27 @@ impl TensorFile {
         Ok(TensorSpec { name: name.to_owned(), kind: *kind, shape })
     }
 
+    /// Name and shape of every tensor, in the order of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TensorFile`] if a kind is not read here.
+    pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>, ModelError> {
+        let specs = self.names.iter().map(|name| self.spec(name));
+        specs.map(|spec| spec.map(|TensorSpec { name, shape, .. }| (name, shape))).collect()
+    }
+
+    /// All tensors, on the CPU, in the order of the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](TensorFile::read).
+    pub fn read_all(&mut self) -> Result<Vec<(String, Tensor)>, ModelError> {
+        let names = self.names.clone();
+        let read = |name: String| self.read(&name).map(|tensor| (name, tensor));
+        names.into_iter().map(read).collect()
+    }
+
     /// One tensor, on the CPU.
     ///
     /// # Errors
@@ -125,8 +146,13 @@ impl TensorFile {
 
     fn read_at(&mut self, offset: u64, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
         // The header's sizes were checked against the file's, so this allocates no more than that.
-        let mut tensor = Tensor::f_empty(shape, (kind, Device::Cpu))
-            .map_err(|error| self.refuse(format!("no tensor has shape {shape:?}: {error}")))?;
+        let mut tensor = Tensor::f_empty(shape, (kind, Device::Cpu)).map_err(|error| {
+            if libtorch::is_out_of_memory(&error) {
+                return ModelError::torch("read a tensor")(error);
+            }
+            let reason = libtorch::first_line(&error);
+            self.refuse(format!("no tensor has shape {shape:?}: {reason}"))
+        })?;
         let file = &mut self.file;
         file.seek(SeekFrom::Start(self.data + offset))
             .and_then(|_| bytes::with_bytes_mut(&mut tensor, |bytes| file.read_exact(bytes)))

@@ -37,7 +37,7 @@ pub struct HeadArgs {
     #[arg(long, value_name = "N", default_value = "1M")]
     identities: Count,
     /// Share of the identities that a step uses
-    #[arg(long, value_name = "R", default_value_t = 0.1, conflicts_with = "rows")]
+    #[arg(long, value_name = "R", default_value_t = 0.1, conflicts_with = "rows", value_parser = pfc_cli::number::within(0.0..=1.0f64))]
     rate: f64,
     /// Identities that a step uses, instead of a share
     #[arg(long, value_name = "N")]

@@ -3,7 +3,11 @@
 mod model;
 mod published;
 
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{
+    Format, Outcome,
+    number::{positive, within},
+    print_json,
+};
 use serde::Serialize;
 
 use self::{
@@ -28,10 +32,10 @@ pub struct PlanArgs {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     gpus: u32,
     /// GiB that each has
-    #[arg(long, value_name = "GIB", default_value_t = 80.0, value_parser = positive)]
+    #[arg(long, value_name = "GIB", default_value_t = 80.0, value_parser = positive::<f64>)]
     gpu_memory: f64,
     /// GiB of it that the backbone takes; R50 in half precision with 128 images takes 4.6
-    #[arg(long, value_name = "GIB", default_value_t = 4.6, value_parser = positive)]
+    #[arg(long, value_name = "GIB", default_value_t = 4.6, value_parser = positive::<f64>)]
     backbone_memory: f64,
     /// Images of a GPU in a step
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -40,35 +44,25 @@ pub struct PlanArgs {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     dim: u32,
     /// Share of the identities that a step uses
-    #[arg(long, value_name = "R", default_value_t = 0.1, value_parser = share)]
+    #[arg(long, value_name = "R", default_value_t = 0.1, value_parser = within(0.0..=1.0f64))]
     rate: f64,
     /// TFLOP/s of a GPU in f32
-    #[arg(long, value_name = "N", default_value_t = 67.0, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 67.0, value_parser = positive::<f64>)]
     f32_tflops: f64,
     /// TFLOP/s of a GPU in bf16
-    #[arg(long, value_name = "N", default_value_t = 989.0, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 989.0, value_parser = positive::<f64>)]
     bf16_tflops: f64,
     /// GB/s of a GPU's memory
-    #[arg(long, value_name = "N", default_value_t = 3350.0, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 3350.0, value_parser = positive::<f64>)]
     memory_gbs: f64,
     /// GB/s from a GPU to another
-    #[arg(long, value_name = "N", default_value_t = 40.0, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 40.0, value_parser = positive::<f64>)]
     wire_gbs: f64,
     /// Compare the model with published figures instead
     #[arg(long)]
     check: bool,
     #[command(flatten)]
     format: Format,
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if value > 0.0 && value.is_finite() { Ok(value) } else { Err("not above 0".to_owned()) }
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("not from 0 to 1".to_owned()) }
 }
 
 /// What one scheme takes.
@@ -212,7 +206,7 @@ fn print_plan(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
     }
     pfc_cli::print_table(&table)?;
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
+    let mut out = pfc_cli::stdout();
     writeln!(
         out,
         "\n{} identities on {} GPUs of {} GiB. `most`: identities that fit on these; `GPUs`: the \

@@ -14,7 +14,6 @@ use std::thread::JoinHandle;
 
 use pfc_head::{Head, Placement};
 use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
-use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -26,10 +25,11 @@ use crate::{
     run_folder::RunFolder,
     step::Trainer,
     tally::Tally,
-    verify::EvalConfig,
+    verify::{EvalConfig, Score},
 };
 use changes::changes;
 use publish::Publisher;
+pub use resume::Resumed;
 use snapshot::{Failed, Files, Snapshot, Whole, files_of};
 
 /// The network as it is trained, where the one that is measured and exported is a mean.
@@ -88,6 +88,13 @@ struct Memory {
     /// Of a network that computes in f16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     loss_scale: Option<ScaleState>,
+    /// Steps left out one after the other up to here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    left_out_in_a_row: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Saves and restores one run. Every rank has one and calls the same methods.
@@ -99,6 +106,8 @@ pub struct Keeper<'a> {
     ranks: &'a Ranks,
     data: DataIdentity,
     under_way: UnderWay,
+    /// Step and accuracy of every measurement of the set that `checkpoint.best` names.
+    scores: Vec<(u64, f64)>,
     /// A checkpoint that the first rank could not write. Its folder stays until the run has ended:
     /// other ranks may be writing into it, and would blame that it is gone.
     unfinished: Option<Writer>,
@@ -135,28 +144,21 @@ pub fn check_same_config(config: &Config, ranks: &Ranks) -> Result<(), TrainErro
 }
 
 impl<'a> Keeper<'a> {
-    /// A keeper of the run in `folder` on `dataset`.
+    /// A keeper of the run in `folder` on `data`.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`] if the data set's manifest cannot be read, [`TrainError::RanksDiffer`] if
-    /// another rank has other data or another configuration.
+    /// [`TrainError::RanksDiffer`] if another rank has other data or another configuration.
     pub fn new(
         folder: &'a RunFolder,
         config: &'a Config,
         plan: &'a Plan,
-        dataset: &Dataset,
+        data: DataIdentity,
         ranks: &'a Ranks,
     ) -> Result<Keeper<'a>, TrainError> {
-        let manifest = config.data.path.join(MANIFEST_FILE);
-        let bytes = std::fs::read(&manifest).map_err(TrainError::io("read", &manifest))?;
-        let data = DataIdentity {
-            n_images: dataset.len(),
-            n_identities: dataset.n_identities().into(),
-            checksum: format!("{:032x}", content_hash(&bytes)),
-        };
         let under_way = UnderWay::Nothing;
-        let keeper = Keeper { folder, config, plan, ranks, data, under_way, unfinished: None };
+        let (scores, unfinished) = (Vec::new(), None);
+        let keeper = Keeper { folder, config, plan, ranks, data, under_way, scores, unfinished };
         keeper.check_same_everywhere()?;
         Ok(keeper)
     }
@@ -169,6 +171,13 @@ impl<'a> Keeper<'a> {
             return Err(TrainError::RanksDiffer { rank: self.ranks.rank(), difference });
         }
         Ok(())
+    }
+
+    /// Takes note of what was measured, by which the best checkpoint is chosen.
+    pub fn measured(&mut self, step: u64, scores: &[Score]) {
+        let best = &self.config.checkpoint.best;
+        let of_best = scores.iter().filter(|score| score.set == *best);
+        self.scores.extend(of_best.map(|score| (step, score.accuracy)));
     }
 
     /// Saves the run as it is now. What is left to do afterwards goes on in the background, unless
@@ -306,6 +315,7 @@ impl<'a> Keeper<'a> {
             folder: self.folder.without_lock(),
             config: self.config.checkpoint.clone(),
             backbone: self.config.model.spec(),
+            scores: self.scores.clone(),
         }
     }
 
@@ -322,7 +332,9 @@ impl<'a> Keeper<'a> {
         let step = trainer.n_done;
         let loss = trainer.head.loss_memory();
         let loss_scale = trainer.loss_scale.map(|scale| scale.state());
-        let memory = Memory { tally: *tally, config: self.config.clone(), loss, loss_scale };
+        let left_out_in_a_row = trainer.left_out.in_a_row();
+        let config = self.config.clone();
+        let memory = Memory { tally: *tally, config, loss, loss_scale, left_out_in_a_row };
         Progress {
             step,
             epoch: self.plan.epoch_of(step),

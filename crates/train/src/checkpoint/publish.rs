@@ -9,11 +9,7 @@ use pfc_model::{
 };
 
 use super::CheckpointConfig;
-use crate::{
-    TrainError,
-    metrics::{self, EvalRecord, Record},
-    run_folder::RunFolder,
-};
+use crate::{TrainError, metrics, run_folder::RunFolder};
 
 /// What the first rank has to do once every rank has written its files.
 #[derive(Debug)]
@@ -21,6 +17,8 @@ pub(super) struct Publisher {
     pub(super) folder: RunFolder,
     pub(super) config: CheckpointConfig,
     pub(super) backbone: BackboneSpec,
+    /// Step and accuracy of every measurement so far of the set that `config.best` names.
+    pub(super) scores: Vec<(u64, f64)>,
 }
 
 impl Publisher {
@@ -40,6 +38,7 @@ impl Publisher {
         let step = progress.step;
         written.iter().for_each(|file| writer.add(file.name(), file.sum()));
         writer.finish(self.backbone, Some(progress))?;
+        self.folder.has_saved()?;
         self.folder.point_last_at(step)?;
         let best = self.best()?;
         if let Some(best) = best {
@@ -50,18 +49,12 @@ impl Publisher {
 
     /// The step of the checkpoint that did best on the set in question, the earliest of equals.
     fn best(&self) -> Result<Option<u64>, TrainError> {
-        let name = &self.config.best;
-        if name.is_empty() {
-            return Ok(None);
-        }
         let saved: Vec<u64> =
             self.folder.list_checkpoints()?.into_iter().map(|(step, _)| step).collect();
         let mut best: Option<(u64, f64)> = None;
-        for record in metrics::read(&self.folder.metrics())? {
-            let Record::Eval(EvalRecord { step, score, .. }) = record else { continue };
-            let counts = score.set == *name && saved.contains(&step);
-            if counts && best.is_none_or(|(_, accuracy)| score.accuracy > accuracy) {
-                best = Some((step, score.accuracy));
+        for &(step, accuracy) in self.scores.iter().filter(|(step, _)| saved.contains(step)) {
+            if best.is_none_or(|(_, most)| accuracy > most) {
+                best = Some((step, accuracy));
             }
         }
         Ok(best.map(|(step, _)| step))

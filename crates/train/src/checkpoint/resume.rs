@@ -1,79 +1,182 @@
 //! Finding the newest save of a run that is whole, and going on from it.
+//!
+//! Nothing in the run's folder is touched until a checkpoint has been restored on every rank. Only
+//! then are newer ones that were found damaged set aside, so that their steps can be saved again.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use pfc_head::{Placement, shards};
 use pfc_model::{
     ModelError,
     checkpoint::{BACKBONE, Checkpoint, DataIdentity, Progress},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Keeper, Memory, OPTIMIZER, TRAINED, changes::changes};
 use crate::{TrainError, config::Config, step::Trainer, tally::Tally};
 
+/// What a run goes on from.
+#[derive(Debug)]
+pub struct Resumed {
+    /// The reporter's sums.
+    pub tally: Tally,
+    /// Checkpoints that are damaged and newer than the one that was restored.
+    damaged: Vec<PathBuf>,
+}
+
+/// What one rank found in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Found {
+    Whole,
+    /// Bytes that were read prove it, in words.
+    Damaged(String),
+    /// It could not be looked at, and why.
+    Unknown(String),
+}
+
 impl Keeper<'_> {
-    /// Puts `trainer` where the newest whole checkpoint has it; `None` if there is no checkpoint.
+    /// Puts `trainer` where the newest whole checkpoint has it; `None` for a run that has saved none.
     ///
-    /// A damaged checkpoint is passed over, with a warning handed to `warn`, and set aside so that
-    /// the run can write that step again. One that the system does not let a rank read is not.
+    /// A damaged checkpoint is passed over, with a warning handed to `warn`. Call
+    /// [`set_aside`](Keeper::set_aside) once the run is sure to go on. A checkpoint that a rank cannot
+    /// look at, for want of memory, of open files, or because a disk does not answer, ends the run: the
+    /// same command may find it whole.
     ///
     /// # Errors
     ///
-    /// [`ModelError::Io`], [`TrainError::NoWholeCheckpoint`], and [`TrainError::OtherRun`] if the checkpoint belongs to
-    /// other data, another network or another order of images.
+    /// [`TrainError::Model`] for such a checkpoint and one of a newer format,
+    /// [`TrainError::NoWholeCheckpoint`], [`TrainError::CheckpointsGone`] for a run that has lost all
+    /// it had saved, and [`TrainError::OtherRun`] if the checkpoint belongs to other data, another
+    /// network or another order of images.
     pub fn resume(
         &self,
         trainer: &mut Trainer,
         warn: &mut dyn FnMut(String),
-    ) -> Result<Option<Tally>, TrainError> {
+    ) -> Result<Option<Resumed>, TrainError> {
         let all = self.ranks.of_first(self.folder.list_checkpoints()?)?;
-        for (_, path) in &all {
-            let opened = self.open_whole(path, trainer);
-            if let Err(error) = &opened
-                && !is_damage(error)
-            {
-                return opened.map(|_| None).map_err(TrainError::from);
+        let mut damaged = Vec::new();
+        for (step, path) in &all {
+            let opened = self.open_whole(*step, path, trainer);
+            let own = match &opened {
+                Ok(_) => Found::Whole,
+                Err(error) if is_damage(error) => Found::Damaged(error.to_string()),
+                Err(error) => Found::Unknown(error.to_string()),
+            };
+            let fails_here = matches!(own, Found::Unknown(_));
+            let found = self.ranks.gather(own)?;
+            if fails_here {
+                return opened.map(|_| None);
             }
-            let complaint = opened.as_ref().err().map(ToString::to_string);
-            let complaint = self.ranks.gather(complaint)?.into_iter().flatten().next();
+            let mut complaint = None;
+            for (rank, found) in found.into_iter().enumerate() {
+                match found {
+                    Found::Whole => {}
+                    Found::Damaged(reason) => complaint = complaint.or(Some(reason)),
+                    Found::Unknown(reason) => {
+                        return Err(TrainError::UnreadableElsewhere { rank, reason });
+                    }
+                }
+            }
             match (opened, complaint) {
                 (Ok(checkpoint), None) => {
-                    return self.restore(path, &checkpoint, trainer, warn).map(Some);
+                    let tally = self.restore(path, &checkpoint, trainer, warn)?;
+                    return Ok(Some(Resumed { tally, damaged }));
                 }
-                (Err(error), None) => return Err(error.into()),
+                (Err(error), None) => return Err(error),
                 (_, Some(complaint)) => {
                     let path_text = path.display();
                     warn(format!("{path_text} is damaged, trying the one before: {complaint}"));
-                    if self.ranks.is_first() {
-                        set_aside(path)?;
-                    }
-                    self.ranks.meet()?;
+                    damaged.push(path.clone());
                 }
             }
         }
-        if all.is_empty() {
-            return Ok(None);
+        match all.len() {
+            0 => self.never_saved().map(|()| None),
+            n_checkpoints => {
+                let path = self.folder.checkpoints();
+                Err(TrainError::NoWholeCheckpoint { path, n_checkpoints })
+            }
         }
-        let path = self.folder.checkpoints();
-        Err(TrainError::NoWholeCheckpoint { path, n_checkpoints: all.len() })
     }
 
-    /// Opens a checkpoint and compares the checksums of the files that this rank is going to read.
-    fn open_whole(&self, path: &Path, trainer: &Trainer) -> Result<Checkpoint, ModelError> {
+    /// Refuses a folder whose run had saved checkpoints, none of which is there any more.
+    fn never_saved(&self) -> Result<(), TrainError> {
+        let trace = self.ranks.of_first(self.folder.trace_of_lost_checkpoints()?)?;
+        match trace {
+            None => Ok(()),
+            Some(trace) => {
+                Err(TrainError::CheckpointsGone { path: self.folder.path().to_path_buf(), trace })
+            }
+        }
+    }
+
+    /// Moves what [`resume`](Keeper::resume) found damaged out of the way, without losing what a person
+    /// might still want of it. For every rank to call once all have restored.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`], [`TrainError::Ranks`].
+    pub fn set_aside(
+        &self,
+        resumed: &Resumed,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<(), TrainError> {
+        self.ranks.meet()?;
+        if self.ranks.is_first() {
+            for path in &resumed.damaged {
+                let aside = set_aside(path)?;
+                warn(format!("{} is now {}", path.display(), aside.display()));
+            }
+        }
+        Ok(self.ranks.meet()?)
+    }
+
+    /// Opens a checkpoint, compares the checksums of the files that this rank is going to read, and
+    /// whether its manifest agrees with itself and its name.
+    fn open_whole(
+        &self,
+        step: u64,
+        path: &Path,
+        trainer: &Trainer,
+    ) -> Result<Checkpoint, TrainError> {
         let checkpoint = Checkpoint::open(path)?;
+        let progress = checkpoint.manifest().progress.as_ref();
+        let memory = progress.and_then(|p| Memory::deserialize(&p.trainer).ok());
+        let (Some(progress), Some(memory)) = (progress, memory) else {
+            return Err(inconsistent(path, "its manifest does not say how far a run was"));
+        };
+        if progress.step != step {
+            let reason = format!("its name says step {step}, its manifest step {}", progress.step);
+            return Err(inconsistent(path, &reason));
+        }
+        self.check_same_run(path, progress, &memory.config)?;
+        self.check_place(path, progress)?;
         let mut names = vec![BACKBONE.to_owned(), OPTIMIZER.to_owned()];
         names.extend(checkpoint.has(TRAINED).then(|| TRAINED.to_owned()));
-        if let Some(progress) = &checkpoint.manifest().progress {
-            names.extend(shards::names_for(&trainer.head.range(), world_of(progress)));
-        }
+        names.extend(shards::names_for(&trainer.head.range(), world_of(progress)));
         for name in &names {
             checkpoint.verify_file(name)?;
         }
         Ok(checkpoint)
+    }
+
+    /// Whether step, epoch and place within it belong together and within the run.
+    fn check_place(&self, path: &Path, progress: &Progress) -> Result<(), TrainError> {
+        let Progress { step, epoch, epoch_position, .. } = *progress;
+        let expected = (self.plan.epoch_of(step), self.plan.position_of(step));
+        if (epoch, epoch_position) != expected {
+            let reason = format!(
+                "its manifest has step {step} at image {epoch_position} of epoch {epoch}, but that \
+                 step is at image {} of epoch {}",
+                expected.1, expected.0
+            );
+            return Err(inconsistent(path, &reason));
+        }
+        let n_steps = self.plan.n_steps();
+        if step > n_steps {
+            return Err(TrainError::BeyondTheEnd { path: path.to_path_buf(), step, n_steps });
+        }
+        Ok(())
     }
 
     fn restore(
@@ -86,9 +189,8 @@ impl Keeper<'_> {
         let progress = checkpoint.manifest().progress.as_ref();
         let memory = progress.and_then(|p| Memory::deserialize(&p.trainer).ok());
         let (Some(progress), Some(memory)) = (progress, memory) else {
-            return Err(other_run(path, "the progress of a run", "none", "to go on from it"));
+            return Err(inconsistent(path, "its manifest does not say how far a run was"));
         };
-        self.check_same_run(path, progress, &memory.config)?;
         for change in changes(&memory.config, self.config) {
             warn(format!("the run goes on with another configuration: {change}"));
         }
@@ -105,6 +207,7 @@ impl Keeper<'_> {
         if let (Some(scale), Some(state)) = (&mut trainer.loss_scale, memory.loss_scale) {
             scale.recall(state);
         }
+        trainer.left_out.recall(memory.left_out_in_a_row);
         let mut centres =
             shards::open(|name| checkpoint.file(name), &trainer.head.range(), world_of(progress))?;
         let folder = match &memory.config.head.centres {
@@ -139,18 +242,15 @@ impl Keeper<'_> {
     }
 }
 
-/// Whether the checkpoint is to blame, and not the way to it.
-fn is_damage(error: &ModelError) -> bool {
-    let ModelError::Io { source, .. } = error else { return true };
-    !matches!(
-        source.kind(),
-        io::ErrorKind::PermissionDenied
-            | io::ErrorKind::StaleNetworkFileHandle
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-    )
+/// Whether bytes that were read prove the checkpoint damaged; never for a fault of the way to them.
+fn is_damage(error: &TrainError) -> bool {
+    matches!(error, TrainError::Model(error) if error.is_damage())
+}
+
+/// A manifest that contradicts itself.
+fn inconsistent(path: &Path, reason: &str) -> TrainError {
+    let (path, reason) = (path.to_path_buf(), reason.to_owned());
+    ModelError::NotACheckpoint { path, reason }.into()
 }
 
 /// Ranks that wrote a checkpoint; at least 1, whatever the manifest says.
@@ -158,12 +258,13 @@ fn world_of(progress: &Progress) -> usize {
     progress.world_size.max(1) as usize
 }
 
-/// Moves a damaged checkpoint out of the way without losing what a person might still want of it.
-fn set_aside(path: &Path) -> Result<(), TrainError> {
+/// Gives a damaged checkpoint a name that no run reads.
+fn set_aside(path: &Path) -> Result<PathBuf, TrainError> {
     let numbered = |n: u32| PathBuf::from(format!("{}.damaged-{n}", path.display()));
     let free = (1..).map(numbered).find(|path| !path.exists());
     let aside = free.expect("numbers do not run out");
-    std::fs::rename(path, &aside).map_err(TrainError::io("rename", path))
+    std::fs::rename(path, &aside).map_err(TrainError::io("rename", path))?;
+    Ok(aside)
 }
 
 fn other_run(
@@ -185,17 +286,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_that_cannot_be_reached_is_not_damaged() {
-        let error = |kind: io::ErrorKind| ModelError::Io {
-            op: "read",
-            path: PathBuf::new(),
-            source: io::Error::from(kind),
+    fn only_bytes_that_were_read_make_a_checkpoint_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backbone.safetensors");
+        let error = |source: std::io::Error| {
+            TrainError::from(ModelError::Io { op: "open", path: path.clone(), source })
         };
-        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::StaleNetworkFileHandle] {
-            assert!(!is_damage(&error(kind)), "{kind}");
+        // EPERM, ENOENT of a folder that is gone (below), EIO, EAGAIN, ENOMEM, EACCES, EBUSY, ENFILE,
+        // EMFILE, ENOSPC, EROFS, ENOLCK, ELOOP, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENETDOWN,
+        // ECONNRESET, ESTALE, EREMOTEIO, EDQUOT, ENOTCONN, EBADF, EINVAL.
+        for code in [
+            1, 5, 11, 12, 13, 16, 23, 24, 28, 30, 37, 40, 110, 113, 101, 100, 104, 116, 121, 122,
+            107, 9, 22,
+        ] {
+            let error = error(std::io::Error::from_raw_os_error(code));
+            assert!(!is_damage(&error), "error {code}: {error:?}");
         }
-        assert!(is_damage(&error(io::ErrorKind::NotFound)));
-        assert!(is_damage(&error(io::ErrorKind::UnexpectedEof)));
+        assert!(is_damage(&error(std::io::ErrorKind::NotFound.into())));
+        assert!(is_damage(&error(std::io::ErrorKind::UnexpectedEof.into())));
+        let gone = ModelError::Io {
+            op: "open",
+            path: dir.path().join("gone/backbone.safetensors"),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        assert!(!is_damage(&gone.into()), "the whole folder is gone");
+        let newer = ModelError::Format { path: path.clone(), found: 2, supported: 1 };
+        assert!(!is_damage(&newer.into()));
+        let full = ModelError::Memory { op: "read a tensor", reason: String::new() };
+        assert!(!is_damage(&full.into()));
+        assert!(is_damage(&ModelError::ManifestDamaged { path }.into()));
     }
 
     #[test]

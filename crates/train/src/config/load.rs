@@ -210,11 +210,11 @@ mod tests {
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
         insta::assert_snapshot!(complaint("[optim]\nmomentum = 0.9\nleraning_rate = 1\n", &[]), @r#"
         run.toml line 3: unknown key `optim.leraning_rate`
-        hint: the keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma, optim.loss_scale, optim.loss_scale_steps
+        hint: the keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma, optim.loss_scale, optim.loss_scale_steps, optim.skip_nonfinite
         "#);
         insta::assert_snapshot!(complaint("[optim]\nweigth_decay = 1\n", &[]), @r#"
         run.toml line 2: unknown key `optim.weigth_decay`
-        hint: did you mean `optim.weight_decay`? The keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma, optim.loss_scale, optim.loss_scale_steps
+        hint: did you mean `optim.weight_decay`? The keys here are optim.optimizer, optim.lr, optim.lr_batch, optim.momentum, optim.beta1, optim.beta2, optim.eps, optim.weight_decay, optim.decay_all, optim.ema, optim.clip_norm, optim.schedule, optim.warmup_epochs, optim.milestones, optim.gamma, optim.loss_scale, optim.loss_scale_steps, optim.skip_nonfinite
         "#);
         insta::assert_snapshot!(complaint("[optimizer]\nlr = 1\n", &[]), @r#"
         run.toml line 1: unknown key `optimizer`

@@ -65,6 +65,10 @@ pub struct OptimConfig {
     pub loss_scale: f64,
     /// Steps without an overflow after which it is doubled.
     pub loss_scale_steps: u64,
+    /// Steps in a row that may be left out because their loss or gradient is not finite, on whichever
+    /// rank; the run ends at the next one. 0 ends it at the first. Network and optimizer are then as
+    /// before the step; centres too, unless the gradient alone was at fault.
+    pub skip_nonfinite: u64,
 }
 
 impl Default for OptimConfig {
@@ -88,6 +92,7 @@ impl Default for OptimConfig {
             // GradScaler's first value, and arcface_torch's growth_interval.
             loss_scale: 65536.0,
             loss_scale_steps: 100,
+            skip_nonfinite: 0,
         }
     }
 }
@@ -95,10 +100,12 @@ impl Default for OptimConfig {
 impl OptimConfig {
     /// Refuses values that cannot train.
     ///
+    /// * `epochs`: of the run; infinite where its length is not known yet
+    ///
     /// # Errors
     ///
     /// [`BadValue`] for the first of them.
-    pub fn validate(&self, epochs: u64) -> Result<(), BadValue> {
+    pub fn validate(&self, epochs: f64) -> Result<(), BadValue> {
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let not_negative = |x: f64| x.is_finite() && x >= 0.0;
         BadValue::unless(positive(self.lr), "optim.lr", self.lr, "a number above 0")?;
@@ -116,8 +123,11 @@ impl OptimConfig {
         let clip = self.clip_norm;
         BadValue::unless(not_negative(clip), "optim.clip_norm", clip, "0 (off) or more")?;
         let warmup = self.warmup_epochs;
-        let fits = not_negative(warmup) && warmup <= epochs as f64;
-        let bound = format!("from 0 to train.epochs, {epochs}");
+        let fits = not_negative(warmup) && warmup <= epochs;
+        let bound = match epochs.is_finite() {
+            true => format!("from 0 to train.epochs, {epochs}"),
+            false => "0 or more".to_owned(),
+        };
         BadValue::unless(fits, "optim.warmup_epochs", warmup, bound)?;
         BadValue::unless(positive(self.gamma), "optim.gamma", self.gamma, "a number above 0")?;
         let ascends = self.milestones.is_sorted() && self.milestones.iter().all(|m| positive(*m));

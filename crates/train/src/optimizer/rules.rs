@@ -89,7 +89,7 @@ impl Optimizer {
                 self.move_by_adamw(gradients, lr, [beta1, beta2], eps)
             }
         })
-        .map_err(|source| ModelError::Torch { op: "move the weights", source })
+        .map_err(ModelError::torch("move the weights"))
     }
 
     fn move_by_sgd(

@@ -40,6 +40,17 @@ pub fn jpeg(identity: u32, image: u32) -> Vec<u8> {
 
 /// Writes a packed data set of `n_identities` with `n_each` images each to `dir`.
 pub fn write_dataset(dir: &Path, n_identities: u32, n_each: u32) {
+    write_dataset_of(dir, n_identities, n_each, |_, jpeg| jpeg);
+}
+
+/// The same with each image changed as `change` has it, which is told its row.
+pub fn write_dataset_of(
+    dir: &Path,
+    n_identities: u32,
+    n_each: u32,
+    change: impl Fn(u64, Vec<u8>) -> Vec<u8>,
+) {
+    let mut row = 0;
     let spec = DatasetSpec {
         image_size: ImageSize::FACE,
         seed: 1,
@@ -53,7 +64,8 @@ pub fn write_dataset(dir: &Path, n_identities: u32, n_each: u32) {
     for identity in 0..n_identities {
         names.push([format!("person {identity}")]);
         for image in 0..n_each {
-            let jpeg = jpeg(identity, image);
+            let jpeg = change(row, jpeg(identity, image));
+            row += 1;
             let source = format!("{identity}/{image}.jpg");
             let face = Face::new(&jpeg, identity, &source, ImageSize::FACE, Quality::default());
             writer.push(face).unwrap();

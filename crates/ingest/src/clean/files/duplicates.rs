@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use pfc_cli::number::within;
 use pfc_shard::decisions::{Action, Decision};
 use rayon::prelude::*;
 
@@ -27,7 +28,7 @@ pub struct NearOptions {
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=7))]
     near_bits: u32,
     /// near: mean difference of the pixels, in grey levels, up to which it is the same picture
-    #[arg(long, value_name = "LEVELS", default_value_t = 4.0)]
+    #[arg(long, value_name = "LEVELS", default_value_t = 4.0, value_parser = within(0.0..=255.0f32))]
     near_levels: f32,
 }
 

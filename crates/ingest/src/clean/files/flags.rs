@@ -1,5 +1,6 @@
 //! Images that show too little.
 
+use pfc_cli::number::{not_negative, within};
 use pfc_shard::decisions::{Action, Decision};
 
 use super::Signature;
@@ -12,13 +13,13 @@ pub struct FlagOptions {
     #[arg(long, value_name = "PIXELS", default_value_t = 16)]
     min_detail: u16,
     /// blurred: least variance of the Laplacian of the luma
-    #[arg(long, value_name = "X", default_value_t = 5.0)]
+    #[arg(long, value_name = "X", default_value_t = 5.0, value_parser = not_negative::<f32>)]
     min_sharpness: f32,
     /// blank: least standard deviation of the luma, in grey levels
-    #[arg(long, value_name = "X", default_value_t = 10.0)]
+    #[arg(long, value_name = "X", default_value_t = 10.0, value_parser = not_negative::<f32>)]
     min_contrast: f32,
     /// aspect: least ratio of the sides of what lies within flat borders
-    #[arg(long, value_name = "X", default_value_t = 0.5)]
+    #[arg(long, value_name = "X", default_value_t = 0.5, value_parser = within(0.0..=1.0f32))]
     min_aspect: f32,
 }
 

@@ -95,18 +95,10 @@ impl Bounds {
 
 /// The value of an option that is a cosine.
 pub fn cosine(text: &str) -> Result<f32, String> {
-    let value: f32 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
-    match (-1.0..=1.0).contains(&value) {
-        true => Ok(value),
-        false => Err(format!("a cosine lies between -1 and 1, not at {value}")),
-    }
+    pfc_cli::number::within(-1.0..=1.0)(text)
 }
 
 /// The value of an option that is above 0.
 pub fn positive(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
-    match value.is_finite() && value > 0.0 {
-        true => Ok(value),
-        false => Err("a number above 0 is wanted".into()),
-    }
+    pfc_cli::number::positive(text)
 }

@@ -1,0 +1,29 @@
+//! How libtorch computes on GPUs, for which `tch` has no call.
+#![allow(unsafe_code)]
+
+use crate::ffi;
+
+/// Choices between speed, precision and repeatability on GPUs. CPUs have none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compute {
+    /// Whether the same inputs give the same bits: kernels that depend on the order of threads are
+    /// replaced, or refused where there is no other, and cuDNN does not search for its fastest.
+    pub deterministic: bool,
+    /// Whether factors of f32 products and convolutions may be rounded to TF32.
+    pub tf32: bool,
+}
+
+impl Compute {
+    /// Has libtorch compute so from now on, on every GPU of this process. To be called before the first
+    /// of them is used.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's words if it refuses.
+    pub fn set(self) -> Result<(), String> {
+        // SAFETY: it takes two numbers, changes settings of libtorch, and `take` owns what it gives.
+        let result =
+            unsafe { ffi::take(ffi::pfc_compute_set(self.deterministic.into(), self.tf32.into())) };
+        result.map_err(|failure| failure.message)
+    }
+}
