@@ -33,7 +33,7 @@ pub(crate) const COPIES: usize = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub(crate) struct Entry {
     /// 1 + the global id of the class whose row lies here; 0 while the place is free.
-    class_plus_1: u32,
+    pub class_plus_1: u32,
     /// Always 0.
     pub reserved: u32,
     /// When each copy of the row was written, [`UNTOUCHED`] for never.
