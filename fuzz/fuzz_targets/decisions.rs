@@ -5,9 +5,9 @@
 use std::{cell::OnceCell, fs};
 
 use libfuzzer_sys::fuzz_target;
+use pfc_findings::{Action, Decision, DecisionLog, Questions, RunInfo, View};
 use pfc_shard::{
     DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, ImageSize, Quality,
-    decisions::{Action, Decision, DecisionLog, RunInfo},
 };
 use tempfile::TempDir;
 
@@ -22,6 +22,7 @@ fn sound() -> (TempDir, Vec<u8>) {
     encoder.encode(&[9; 64], 8, 8, jpeg_encoder::ColorType::Luma).expect("a small image");
     let size = ImageSize::square(8);
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size: size,
         seed: 1,
         shard_bytes: DEFAULT_SHARD_BYTES,
@@ -73,9 +74,18 @@ fuzz_target!(|data: &[u8]| {
         let _ = fs::remove_file(log.path(0));
         fs::write(log.path(0), bytes).expect("a temporary folder");
         let dataset = Dataset::open(dir.path()).expect("a sound data set");
-        if let Ok(view) = log.view(&dataset) {
-            for (row, label) in (0..4).zip(0..4) {
-                assert!(view.label(row, label).is_none_or(|label| label < view.n_identities()));
+        let Ok(state) = log.state(&dataset) else { return };
+        for (row, label) in (0..4).zip(0..4) {
+            assert!(state.label(row, label).is_none_or(|label| label < state.n_identities()));
+        }
+        if let Ok(runs) = log.runs() {
+            let _ = Questions::of(&runs, &dataset, &state);
+        }
+        if let Ok(view) = View::new(dataset, &state) {
+            for place in 0..view.len() {
+                let face = view.get(place).expect("a sound row");
+                assert!(face.label < view.n_identities());
+                assert!(!view.people().name(face.label).is_empty());
             }
         }
     });

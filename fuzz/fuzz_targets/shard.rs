@@ -35,6 +35,7 @@ fn sound() -> Sound {
     let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
     encoder.encode(&grey, 16, 8, jpeg_encoder::ColorType::Luma).expect("a small image");
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size: SIZE,
         seed: 1,
         shard_bytes: DEFAULT_SHARD_BYTES,

@@ -16,5 +16,5 @@ fuzz_target!(|bytes: &[u8]| {
     // The fuzzer ends the process at any panic, but the reader catches those of the libraries that
     // it calls. Whatever gets past it still counts.
     QUIET.call_once(|| panic::set_hook(Box::new(|_| ())));
-    pfc_ingest::fuzzing::table(bytes, DIR.path()).expect("a file in the temporary folder");
+    pfc_sources::fuzzing::table(bytes, DIR.path()).expect("a file in the temporary folder");
 });

@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| pfc_ingest::fuzzing::tar(bytes));
+fuzz_target!(|bytes: &[u8]| pfc_sources::fuzzing::tar(bytes));

@@ -7,6 +7,7 @@
 
 mod dir;
 mod error;
+pub mod faults;
 mod file;
 mod lock;
 pub mod manifest;

@@ -89,6 +89,7 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of(e, pfc_shard::ShardError::hint),
     |e| hint_of(e, pfc_metrics::MetricError::hint),
     |e| hint_of(e, pfc_durable::DurableError::hint),
+    |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];
 
 /// Runs a command to its end; results go to standard output.

@@ -6,7 +6,8 @@ use std::{
 };
 
 use pfc_binpack::PackError;
-use pfc_durable::{DurableError, FolderError};
+use pfc_durable::{DurableError, FolderError, faults::is_of_system};
+use pfc_image::{ImageError, align::AlignError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
 use pfc_recordio::RecordError;
@@ -82,9 +83,15 @@ pub enum EvalError {
     /// A data set that cannot be read.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// The decisions beside a data set cannot be applied.
+    #[error(transparent)]
+    Findings(#[from] pfc_findings::FindingsError),
     /// A RecordIO file that cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A collection of images that cannot be listed.
+    #[error(transparent)]
+    Source(#[from] pfc_sources::SourceError),
     /// A place without images.
     #[error("{}: no image is in it", path.display())]
     NoImages {
@@ -105,7 +112,7 @@ pub enum EvalError {
         /// Where the image is.
         image: String,
         /// What the decoder says.
-        reason: String,
+        reason: ImageError,
     },
     /// The network cannot be opened or run.
     #[error(transparent)]
@@ -219,7 +226,7 @@ pub enum EvalError {
         line: usize,
         /// Why not.
         #[source]
-        source: pfc_align::AlignError,
+        source: AlignError,
     },
     /// The user asked to stop.
     #[error("interrupted")]
@@ -234,7 +241,7 @@ impl EvalError {
     /// The error itself where it is a fault of the system: the image may be read another time.
     pub(crate) fn of_image(self) -> Result<String, EvalError> {
         match self {
-            EvalError::Image { reason, .. } => Ok(reason),
+            EvalError::Image { reason, .. } if !reason.is_of_system() => Ok(reason.to_string()),
             EvalError::Io { op, source, .. } if !is_of_system(&source) => {
                 Ok(format!("cannot {op}: {source}"))
             }
@@ -276,17 +283,17 @@ impl EvalError {
                 "is `{}` the folder that the list's paths start from, and is the download complete?",
                 root.display()
             )),
-            EvalError::Image { .. } => Some(
-                "JPEG, PNG, BMP, WebP and PNM are read; download or re-encode the image".to_owned(),
-            ),
+            EvalError::Image { reason, .. } => reason.hint(),
             EvalError::NoList { .. } => {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }
             EvalError::Pack(error) => error.hint(),
             EvalError::Shard(error) => error.hint(),
+            EvalError::Findings(error) => error.hint(),
             EvalError::Record(error) => error.hint(),
+            EvalError::Source(error) => error.hint(),
             EvalError::NoImages { .. } => Some(
-                "a folder is searched for .jpg, .jpeg, .png, .bmp, .webp, .ppm and .pgm; other \
+                "a folder is searched for images at any depth, told by name or content; other \
                  inputs are a data set, a .rec file or a list of paths"
                     .to_owned(),
             ),
@@ -345,21 +352,4 @@ impl EvalError {
             _ => None,
         }
     }
-}
-
-/// Whether an error of reading one file says nothing about that file: another time it may be read.
-fn is_of_system(error: &io::Error) -> bool {
-    use io::ErrorKind::*;
-    let of_file = matches!(
-        error.kind(),
-        NotFound
-            | PermissionDenied
-            | InvalidData
-            | InvalidInput
-            | UnexpectedEof
-            | IsADirectory
-            | NotADirectory
-            | InvalidFilename
-    );
-    !of_file && (error.kind() != Other || error.raw_os_error().is_some())
 }

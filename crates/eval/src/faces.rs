@@ -1,8 +1,6 @@
 //! Faces held in memory: small while they wait, 112×112 RGB when they are needed.
 
-use std::io::Cursor;
-
-use image::{ImageReader, Limits, imageops::FilterType};
+use pfc_image::{Changes, Crop, Fit, ImageError, ImageSize, Recipe, Tally};
 use rayon::prelude::*;
 
 use crate::EvalError;
@@ -13,10 +11,6 @@ pub const FACE_SIDE: usize = pfc_model::IMAGE_SIZE as usize;
 pub const FACE_BYTES: usize = FACE_SIDE * FACE_SIDE * 3;
 /// No file of a face crop is near this size.
 pub(crate) const IMAGE_BYTES_MAX: u64 = 64 << 20;
-/// Larger images are refused: a face crop has no reason to be, and a hostile header has.
-const SIDE_MAX: u32 = 8192;
-/// What a decoder may allocate.
-const DECODE_BYTES_MAX: u64 = 256 << 20;
 
 /// Faces of one evaluation, each checked to decode.
 ///
@@ -24,7 +18,7 @@ const DECODE_BYTES_MAX: u64 = 256 << 20;
 #[derive(Debug)]
 pub struct Faces {
     faces: Vec<Face>,
-    n_resized: usize,
+    changes: Tally,
 }
 
 #[derive(Debug)]
@@ -34,7 +28,8 @@ enum Face {
 }
 
 impl Faces {
-    /// Decodes every image once, on all threads, and keeps it; other sizes are resized to 112×112.
+    /// Decodes every image once, on all threads, and keeps it; what is not 112×112 or not upright is
+    /// kept as pixels.
     ///
     /// * `read`: the encoded bytes of image `i`
     /// * `name`: what to call image `i` in errors
@@ -47,20 +42,21 @@ impl Faces {
         read: impl Fn(usize) -> Result<Vec<u8>, EvalError> + Sync,
         name: impl Fn(usize) -> String + Sync,
     ) -> Result<Faces, EvalError> {
-        let load = |i: usize| -> Result<(Face, bool), EvalError> {
+        let load = |i: usize| -> Result<(Face, Changes), EvalError> {
             let bytes = read(i)?;
             let decoded =
                 decode(&bytes).map_err(|reason| EvalError::Image { image: name(i), reason })?;
-            Ok(match decoded.resized_from {
-                None => (Face::Encoded(bytes), false),
-                Some(_) => (Face::Rgb(decoded.rgb), true),
+            Ok(match decoded.changes == Changes::default() {
+                true => (Face::Encoded(bytes), decoded.changes),
+                false => (Face::Rgb(decoded.rgb), decoded.changes),
             })
         };
         // Collected as results first, so that the error is the first by index and not by time.
         let results: Vec<_> = (0..n).into_par_iter().map(load).collect();
         let loaded = results.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let n_resized = loaded.iter().filter(|(_, resized)| *resized).count();
-        Ok(Faces { faces: loaded.into_iter().map(|(face, _)| face).collect(), n_resized })
+        let mut changes = Tally::default();
+        loaded.iter().for_each(|(_, change)| changes.add(*change));
+        Ok(Faces { faces: loaded.into_iter().map(|(face, _)| face).collect(), changes })
     }
 
     /// Number of faces.
@@ -73,9 +69,9 @@ impl Faces {
         self.faces.is_empty()
     }
 
-    /// How many were not 112×112 and had to be resized.
-    pub fn n_resized(&self) -> usize {
-        self.n_resized
+    /// What was done to them: how many were resized, turned, cut to another shape.
+    pub fn changes(&self) -> &Tally {
+        &self.changes
     }
 
     /// Pixels `[range, 112, 112, 3]`, decoded on all threads.
@@ -97,48 +93,37 @@ impl Faces {
     }
 }
 
-/// A decoded face.
+/// A face as every network takes it.
 #[derive(Debug)]
 pub struct Decoded {
-    /// `[112, 112, 3]`, grey images with three equal channels, transparency dropped.
+    /// `[112, 112, 3]`, grey images with three equal channels.
     pub rgb: Vec<u8>,
-    /// Width and height in the file, if they were not 112×112.
-    pub resized_from: Option<(u32, u32)>,
+    /// What was done to the image.
+    pub changes: Changes,
 }
 
-/// Decodes an image of a known format to 112×112 RGB.
+/// Makes a face of the bytes of an image of any format and size, as `pfc-ingest pack` does:
+/// [`pfc_image::Recipe::FACE`] is the rule of all programs.
 ///
 /// # Errors
 ///
-/// What the decoder says: unknown format, damage, or more than 8192 pixels a side.
-pub fn decode(bytes: &[u8]) -> Result<Decoded, String> {
-    let rgb = decode_rgb(bytes)?;
-    let side = FACE_SIDE as u32;
-    let size = rgb.dimensions();
-    if size == (side, side) {
-        return Ok(Decoded { rgb: rgb.into_raw(), resized_from: None });
-    }
-    if size.0 == 0 || size.1 == 0 {
-        return Err("the image has no pixels".to_owned());
-    }
-    let resized = image::imageops::resize(&rgb, side, side, FilterType::Triangle);
-    Ok(Decoded { rgb: resized.into_raw(), resized_from: Some(size) })
+/// [`ImageError`]: unknown format, damage, truncation, or too many pixels.
+pub fn decode(bytes: &[u8]) -> Result<Decoded, ImageError> {
+    let Crop { pixels, changes } = Recipe::FACE.crop(bytes, None)?;
+    Ok(Decoded { rgb: pixels.into_rgb(), changes })
 }
 
-/// Decodes an image of a known format as it is.
-pub(crate) fn decode_rgb(bytes: &[u8]) -> Result<image::RgbImage, String> {
-    let mut reader =
-        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(SIDE_MAX);
-    limits.max_image_height = Some(SIDE_MAX);
-    limits.max_alloc = Some(DECODE_BYTES_MAX);
-    reader.limits(limits);
-    Ok(reader.decode().map_err(|e| e.to_string())?.into_rgb8())
+/// Says once what was done to images beyond decoding them.
+pub fn warn_of_changes(what: &str, changes: &Tally) {
+    for sentence in changes.sentences(ImageSize::FACE, Fit::Crop) {
+        tracing::warn!("{what}: {sentence}");
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use image::{ImageFormat, Luma, Rgb, RgbImage};
 
     use super::*;
@@ -153,7 +138,7 @@ mod tests {
     #[test]
     fn a_face_of_the_right_size_is_untouched() {
         let decoded = decode(&png(112, 112)).unwrap();
-        assert_eq!(decoded.resized_from, None);
+        assert_eq!(decoded.changes, Changes::default());
         assert_eq!(decoded.rgb[(5 * 112 + 9) * 3..][..3], [9, 5, 7]);
     }
 
@@ -161,7 +146,7 @@ mod tests {
     fn other_sizes_are_resized_and_counted() {
         let sizes = [112, 250, 64];
         let faces = Faces::load(3, |i| Ok(png(sizes[i], sizes[i])), |i| i.to_string()).unwrap();
-        assert_eq!((faces.len(), faces.n_resized()), (3, 2));
+        assert_eq!((faces.len(), faces.changes().resized), (3, 2));
         assert_eq!(faces.rgb(1..3).len(), 2 * FACE_BYTES);
     }
 

@@ -3,29 +3,32 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
+use pfc_findings::{Reading, View};
+use pfc_image::Tally;
 use pfc_recordio::{RecordFile, RecordPaths};
-use pfc_shard::{Dataset, MANIFEST_FILE, hash::content_hash};
+use pfc_shard::{MANIFEST_FILE, hash::content_hash};
+use pfc_sources::Listing;
 use rayon::prelude::*;
-use walkdir::WalkDir;
 
 use crate::{
     EvalError,
-    faces::{FACE_BYTES, IMAGE_BYTES_MAX, decode},
+    faces::{Decoded, FACE_BYTES, IMAGE_BYTES_MAX, decode},
     features::cache::LeftOut,
     megaface::Gallery,
     pack::Pack,
     pairs::read_regular_file,
 };
 
-const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "webp", "ppm", "pgm"];
-
 /// Images in a fixed order, read from many threads.
 #[derive(Debug)]
 pub struct Images {
     path: PathBuf,
     source: Source,
+    /// What was done to the images decoded so far.
+    changes: Mutex<Tally>,
 }
 
 #[derive(Debug)]
@@ -35,7 +38,7 @@ enum Source {
         root: PathBuf,
         names: Vec<String>,
     },
-    Dataset(Box<Dataset>),
+    Dataset(Box<View>),
     Records(Box<RecordFile>),
     Pack(Pack),
 }
@@ -51,11 +54,24 @@ impl Images {
     ///
     /// [`EvalError::NoImages`], and what reading each kind gives.
     pub fn open(path: &Path, root: Option<&Path>) -> Result<Images, EvalError> {
+        Images::open_as(path, root, Reading::Decided)
+    }
+
+    /// As [`open`](Images::open); a data set is read as `reading` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Images::open).
+    pub fn open_as(
+        path: &Path,
+        root: Option<&Path>,
+        reading: Reading,
+    ) -> Result<Images, EvalError> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         let source = if path.join(MANIFEST_FILE).is_file() {
-            let dataset = Dataset::open(path)?;
-            dataset.preload()?;
-            Source::Dataset(Box::new(dataset))
+            let view = View::open(path, reading)?;
+            view.dataset().preload()?;
+            Source::Dataset(Box::new(view))
         } else if let Some(paths) = RecordPaths::find(path) {
             Source::Records(Box::new(paths.open()?))
         } else if path.is_dir() {
@@ -67,11 +83,19 @@ impl Images {
             let names = Gallery::read(path)?.paths;
             Source::Files { root: root.unwrap_or(own).to_owned(), names }
         };
-        let images = Images { path: path.to_owned(), source };
+        let images = Images { path: path.to_owned(), source, changes: Mutex::default() };
         if images.is_empty() {
             return Err(EvalError::NoImages { path: path.to_owned() });
         }
         Ok(images)
+    }
+
+    /// What decisions change in a data set, and the switch that turns them off; see [`View::notice`].
+    pub fn notice(&self, switch: &str) -> Option<String> {
+        match &self.source {
+            Source::Dataset(view) => view.notice(switch),
+            _ => None,
+        }
     }
 
     /// Number of images.
@@ -172,20 +196,29 @@ impl Images {
     ///
     /// If `range` reaches beyond the images.
     pub fn rgb(&self, range: Range<usize>) -> Result<(Vec<u8>, Vec<LeftOut>), EvalError> {
-        let decoded: Vec<Result<Vec<u8>, EvalError>> =
+        let decoded: Vec<Result<Decoded, EvalError>> =
             range.clone().into_par_iter().map(|i| self.face(i)).collect();
         let mut pixels = Vec::with_capacity(range.len() * FACE_BYTES);
-        let mut left_out = Vec::new();
+        let (mut left_out, mut tally) = (Vec::new(), Tally::default());
         for (index, face) in range.zip(decoded) {
             match face.map_err(EvalError::of_image) {
-                Ok(face) => pixels.extend(face),
+                Ok(Decoded { rgb, changes }) => {
+                    tally.add(changes);
+                    pixels.extend(rgb);
+                }
                 Err(reason) => left_out.push(LeftOut { index, reason: reason? }),
             }
         }
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).merge(&tally);
         Ok((pixels, left_out))
     }
 
-    fn face(&self, i: usize) -> Result<Vec<u8>, EvalError> {
+    /// What was done to the images decoded so far.
+    pub fn changes(&self) -> Tally {
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn face(&self, i: usize) -> Result<Decoded, EvalError> {
         let decoded = match &self.source {
             Source::Files { root, names } => {
                 decode(&read_regular_file(&root.join(&names[i]), IMAGE_BYTES_MAX)?)
@@ -195,7 +228,7 @@ impl Images {
             Source::Pack(pack) => decode(&pack.images[i]),
         };
         match decoded {
-            Ok(decoded) => Ok(decoded.rgb),
+            Ok(decoded) => Ok(decoded),
             Err(reason) => {
                 let image = format!("{}: {}", self.path.display(), self.name(i)?);
                 Err(EvalError::Image { image, reason })
@@ -204,20 +237,25 @@ impl Images {
     }
 }
 
-/// Images anywhere below `root`, by path.
+/// Images anywhere below `root`, those of a folder before those of the folders in it. Those that are
+/// passed over are counted: nothing that is in the folder is missing without a word.
 fn find(root: &Path) -> Result<Vec<String>, EvalError> {
-    let mut names = Vec::new();
-    for entry in WalkDir::new(root).follow_links(true).sort_by_file_name() {
-        let entry = entry.map_err(|error| EvalError::io("read", root)(error.into()))?;
-        let extension = entry.path().extension().and_then(|extension| extension.to_str());
-        let is_image = extension
-            .is_some_and(|extension| EXTENSIONS.contains(&&*extension.to_ascii_lowercase()));
-        if is_image && entry.file_type().is_file() {
-            let below = entry.path().strip_prefix(root).unwrap_or(entry.path());
-            names.push(below.to_string_lossy().into_owned());
-        }
+    let listing = Listing::of(root)?;
+    for left_out in listing.left_out.iter().filter(|left_out| !left_out.reject.is_skip()) {
+        let pfc_sources::LeftOut { source, reject } = left_out;
+        tracing::warn!("{}: {source} is left out: {reject}", root.display());
     }
-    Ok(names)
+    let n_skipped = listing.left_out.iter().filter(|left_out| left_out.reject.is_skip()).count();
+    if n_skipped > 0 {
+        tracing::warn!(
+            "{}: {n_skipped} files or folders are no images, or the system's own, and are passed over",
+            root.display()
+        );
+    }
+    let mut paths: Vec<String> = (0..listing.len()).map(|i| listing.path(i)).collect();
+    // A folder's files come before its folders in the listing.
+    paths.sort_by(|a, b| Path::new(a).cmp(Path::new(b)));
+    Ok(paths)
 }
 
 #[cfg(test)]
@@ -245,6 +283,22 @@ mod tests {
         png(&dir.path().join("c.png"), 4);
         let after = Images::open(dir.path(), None).unwrap().stamps().unwrap();
         assert_eq!((&after[..3], after.len()), (&before[..], 4));
+    }
+
+    #[test]
+    fn a_folder_is_searched_by_content_and_without_what_systems_leave_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, grey) in
+            [("a/1.png", 1), ("a/.ipynb_checkpoints/1.png", 9), ("__MACOSX/1.png", 9)]
+        {
+            png(&dir.path().join(name), grey);
+        }
+        std::fs::rename(dir.path().join("a/1.png"), dir.path().join("a/1")).unwrap();
+        let images = Images::open(dir.path(), None).unwrap();
+        let names: Vec<String> = (0..images.len()).map(|i| images.name(i).unwrap()).collect();
+        assert_eq!(names, ["a/1"]);
+        let Some(case) = pfc_testing::case("eval-folder-skips") else { return };
+        assert_eq!(Images::open(&case.join("tree"), None).unwrap().len(), 6);
     }
 
     #[test]

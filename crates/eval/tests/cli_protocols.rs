@@ -332,7 +332,9 @@ fn distractors_come_from_a_packed_data_set() {
     let mut command = pfc_eval(files.dir.path());
     command.args(["megaface", "embed", "--model", "run.ckpt", "--suffix", "_m.bin"]);
     command.args(["--images", "packed", "--list", "list", "--out", "out/d"]);
-    let stderr = stderr_of_failure(&mut command);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("packed: no row of the data set is of `nobody.png`"), "{stderr}");
 }
 

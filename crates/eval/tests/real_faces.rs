@@ -96,8 +96,8 @@ fn golden_embeddings_of_aligned_faces_equal_those_that_onnxruntime_gave() {
         let points = numbers.as_chunks::<2>().0.try_into().unwrap();
         let image = image::open(&image).unwrap().into_rgb8();
         let size = (image.width() as usize, image.height() as usize);
-        let view = pfc_align::Image::new(image.as_raw(), size.0, size.1).unwrap();
-        let crop = pfc_align::warp(&view, &pfc_align::align(points).unwrap());
+        let view = pfc_image::align::Image::new(image.as_raw(), size.0, size.1).unwrap();
+        let crop = pfc_image::align::warp(&view, &pfc_image::align::align(points).unwrap());
         let found = embedder.embed_with_mirror(&crop, 1).unwrap();
         for (found, expected) in [(&found.original, &expected[0]), (&found.mirrored, &expected[1])]
         {

@@ -95,7 +95,7 @@ fn images_of_other_sizes_and_formats_are_taken() {
     std::fs::remove_file(files.path("faces/P00/P00_0001.png")).unwrap();
     draw_face(&files.path("faces/P00/P00_0001.bmp"), 0, 1, 250);
     let set = open(&files, "pairs.txt").unwrap();
-    assert_eq!(set.faces().n_resized(), 1);
+    assert_eq!(set.faces().changes().resized, 1);
     assert!(evaluate(&Colours, &set, &Options::default()).unwrap().accuracy.mean > 0.9);
 }
 

@@ -7,12 +7,14 @@ use std::{
 
 use pfc_binpack::PackError as BinError;
 use pfc_durable::{DurableError, FolderError};
+use pfc_findings::FindingsError;
+use pfc_image::{ImageError, ImageSize};
 use pfc_recordio::RecordError;
-use pfc_shard::{ImageSize, ShardError, decode::DecodeError};
+use pfc_shard::ShardError;
+use pfc_sources::SourceError;
 
 use crate::{
-    clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError,
-    source::InputError, units,
+    clean::CleanError, embeddings::EmbeddingError, landmarks::LandmarkError, pack::PackError, units,
 };
 
 /// An input that cannot be read or an output that cannot be written.
@@ -77,59 +79,11 @@ pub enum IngestError {
         /// Their folder.
         path: PathBuf,
     },
-    /// The input is not there.
-    #[error("{}: there is no such folder", path.display())]
-    NoSuchFolder {
-        /// The path given.
-        path: PathBuf,
-    },
-    /// The input is a file.
-    #[error("{}: is a file, not a folder of identities", path.display())]
-    NotAFolder {
-        /// The path given.
-        path: PathBuf,
-    },
-    /// No folder below the input holds images.
-    #[error("{}: no identity folder with images in it", path.display())]
-    NoIdentities {
-        /// The folder searched.
-        path: PathBuf,
-        /// Images that lie directly in it.
-        n_loose: u64,
-    },
-    /// A folder with images lies in another one.
-    #[error("`{inner}` lies inside `{outer}`, and both hold images: whose are they?")]
-    NestedIdentity {
-        /// The outer identity folder, relative to the input.
-        outer: String,
-        /// The inner one.
-        inner: String,
-    },
     /// Labels are 32 bits wide.
     #[error("{n} identities are more than a data set can hold")]
     TooManyIdentities {
         /// Identity folders found.
         n: usize,
-    },
-    /// Names are stored as UTF-8.
-    #[error("{}: the folder's name is not valid UTF-8", path.display())]
-    NameNotUtf8 {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// A link leads back to a folder that it lies in.
-    #[error("{}: is a link back to {}, so the folder has no end", path.display(), ancestor.display())]
-    FolderLoop {
-        /// The link.
-        path: PathBuf,
-        /// Where it leads.
-        ancestor: PathBuf,
-    },
-    /// A RecordIO file without images.
-    #[error("{}: holds no images", path.display())]
-    NoRecords {
-        /// The `.rec` file.
-        path: PathBuf,
     },
     /// Not one image could be used.
     #[error("{}: none of its {n} images can be read", path.display())]
@@ -150,7 +104,24 @@ pub enum IngestError {
         face: String,
         /// Why.
         #[source]
-        source: DecodeError,
+        source: ImageError,
+    },
+    /// There is no memory for an image.
+    #[error("`{image}` cannot be decoded now")]
+    Memory {
+        /// Where the image comes from.
+        image: String,
+        /// What was asked for.
+        #[source]
+        source: ImageError,
+    },
+    /// An image whose bytes are not those that were packed.
+    #[error("row {row}, `{from}`, is not as it was packed: its image does not match its hash")]
+    DamagedImage {
+        /// The row of the data set.
+        row: u64,
+        /// Where the image came from.
+        from: String,
     },
     /// A data set without rows.
     #[error("the data set holds no images")]
@@ -197,15 +168,18 @@ pub enum IngestError {
     /// A data set could not be read or written.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// A log of findings that cannot be read, applied or written.
+    #[error(transparent)]
+    Findings(#[from] FindingsError),
     /// A RecordIO file could not be read.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// A verification pack could not be read.
     #[error(transparent)]
     Bin(#[from] BinError),
-    /// The input is not what it should be.
+    /// The input cannot be read.
     #[error(transparent)]
-    Input(#[from] InputError),
+    Source(#[from] SourceError),
     /// A list of landmarks could not be understood.
     #[error(transparent)]
     Landmarks(#[from] LandmarkError),
@@ -267,31 +241,20 @@ impl IngestError {
                  data set alone",
                 path.display()
             ),
-            NoSuchFolder { .. } => "is the path right?".into(),
-            NotAFolder { .. } => {
-                "give a folder with one sub-folder of images per identity, as in faces/NAME/1.jpg, \
-                 or say with --from what the file is"
+            TooManyIdentities { .. } => format!("a data set holds up to {} identities", u32::MAX),
+            NothingUsable { example, .. } => format!("the first one: {example}"),
+            DamagedImage { .. } => {
+                "`pfc-ingest verify` lists everything that is damaged; restore the file from a copy, or \
+                 pack the data set again"
                     .into()
             }
-            NoIdentities { path, n_loose: 0 } => format!(
-                "put the images of each identity in a folder of its own, as in {}/NAME/1.jpg",
-                path.display()
-            ),
-            NoIdentities { path, n_loose } => format!(
-                "{n_loose} images lie directly in {0}: put those of each identity in a folder of \
-                 its own, as in {0}/NAME/1.jpg, or give the folder above",
-                path.display()
-            ),
-            NestedIdentity { outer, .. } => format!(
-                "an identity is a folder of images without further identities in it: move the \
-                 images that lie directly in `{outer}` to a folder of their own"
-            ),
-            TooManyIdentities { .. } => format!("a data set holds up to {} identities", u32::MAX),
-            NameNotUtf8 { .. } => "rename the folder; `convmv` does it for many".into(),
-            FolderLoop { path, .. } => format!("remove the link {}", path.display()),
-            NoRecords { .. } => "the file is empty, or its .idx is: is the copy complete?".into(),
-            NothingUsable { example, .. } => format!("the first one: {example}"),
-            BadRow { source, .. } => return source.hint(),
+            Memory { source, .. } => return source.hint(),
+            BadRow { source, .. } if source.is_of_system() => return source.hint(),
+            BadRow { .. } => {
+                "`pfc-ingest clean` leaves images out that cannot be decoded; `pfc-ingest verify \
+                 --decode` lists them"
+                    .into()
+            }
             Threads { .. } => {
                 "this user or container may not start so many: give a smaller number with --threads \
                  where the command has that option, or raise the limit (`ulimit -u`, or that of the \
@@ -309,9 +272,10 @@ impl IngestError {
             }
             Pack(source) => return source.hint(),
             Shard(source) => return source.hint(),
+            Findings(source) => return source.hint(),
             Record(source) => return source.hint(),
             Bin(source) => return source.hint(),
-            Input(source) => source.hint(),
+            Source(source) => return source.hint(),
             Landmarks(source) => return source.hint(),
             Clean(source) => return source.hint(),
             Embeddings(source) => return source.hint(),

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, io::Write, path::PathBuf};
 
 use anyhow::Context;
 use pfc_cli::{Format, Outcome, print_json, print_table, table};
-use pfc_shard::{Dataset, ImageSize, ShardEntry};
+use pfc_shard::{ImageSize, ShardEntry, Step};
 use serde::Serialize;
 
 use crate::{
     measures::{Measures, Quantiles},
     pack::quarantine,
+    reading::ReadArgs,
     units::{bytes, count, percent},
 };
 
@@ -18,8 +19,9 @@ const BAR_COLUMNS: u64 = 40;
 
 /// Show what a data set holds.
 ///
-/// Counts, sizes, shards, where the images came from, how many images the identities have, and how
-/// the measures of the images are spread. Reads all columns but the images: about 70 bytes each.
+/// Counts, sizes, shards, where the images came from and which steps made the data set, how many images
+/// the identities have, and how the measures of the images are spread. Reads all columns but the
+/// images: about 70 bytes each. Images that decisions leave out are not counted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest inspect data
@@ -28,14 +30,20 @@ pub struct InspectArgs {
     /// Folder that `pack` wrote
     dataset: PathBuf,
     #[command(flatten)]
+    reading: ReadArgs,
+    #[command(flatten)]
     format: Format,
 }
 
 /// What is shown, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Inspection {
+    /// As decisions leave them, unless asked otherwise.
     images: u64,
+    /// As they were packed.
+    images_packed: u64,
     identities: u32,
+    identities_packed: u32,
     image_size: ImageSize,
     bytes: u64,
     seed: u64,
@@ -46,6 +54,8 @@ struct Inspection {
     measures: Measures,
     /// Reasons and counts of what `pack` left out.
     left_out: BTreeMap<String, u64>,
+    /// What made the data set of others, the oldest step first.
+    lineage: Vec<Step>,
     shards: Vec<ShardEntry>,
 }
 
@@ -81,13 +91,15 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<Outcome> {
 }
 
 fn inspect(args: &InspectArgs) -> anyhow::Result<Inspection> {
-    let dataset = Dataset::open(&args.dataset)?;
-    let identities = dataset.identities();
-    let n_images = (0..dataset.n_identities()).map(|label| identities.n_images(label));
-    let manifest = dataset.manifest();
+    let view = args.reading.open(&args.dataset)?;
+    let people = view.people();
+    let n_images = (0..people.len()).map(|label| people.n_images(label));
+    let manifest = view.manifest();
     Ok(Inspection {
-        images: manifest.rows,
-        identities: manifest.n_identities,
+        images: view.len(),
+        images_packed: manifest.rows,
+        identities: people.len(),
+        identities_packed: manifest.n_identities,
         image_size: manifest.image_size,
         bytes: manifest.bytes(),
         seed: manifest.seed,
@@ -95,8 +107,9 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<Inspection> {
         tool: manifest.tool.clone(),
         arguments: manifest.arguments.clone(),
         images_per_identity: spread(n_images.collect()),
-        measures: Measures::of(&dataset)?,
+        measures: Measures::of(&view)?,
         left_out: quarantine::count_reasons(&args.dataset)?,
+        lineage: manifest.lineage.clone(),
         shards: manifest.shards.clone(),
     })
 }
@@ -172,11 +185,16 @@ fn print_overview(inspection: &Inspection) -> std::io::Result<()> {
     let mut row = |name: &str, value: String| {
         table.add_row([name.to_owned(), value]);
     };
-    row("images", count(inspection.images));
-    row("identities", count(inspection.identities.into()));
+    let of_packed = |n: u64, packed: u64| match n == packed {
+        true => count(n),
+        false => format!("{} (packed: {})", count(n), count(packed)),
+    };
+    row("images", of_packed(inspection.images, inspection.images_packed));
+    let (n, packed) = (inspection.identities.into(), inspection.identities_packed.into());
+    row("identities", of_packed(n, packed));
     row("image size", inspection.image_size.to_string());
     row("bytes", bytes(inspection.bytes));
-    row("bytes per image", bytes(inspection.bytes / inspection.images.max(1)));
+    row("bytes per image", bytes(inspection.bytes / inspection.images_packed.max(1)));
     row("shards", count(inspection.shards.len() as u64));
     row(
         "images per identity",
@@ -191,10 +209,24 @@ fn print_overview(inspection: &Inspection) -> std::io::Result<()> {
     row("sources", inspection.sources.join("\n"));
     row("seed", inspection.seed.to_string());
     row("written by", format!("{} {}", inspection.tool, inspection.arguments.join(" ")));
+    for (i, step) in inspection.lineage.iter().enumerate() {
+        row(if i == 0 { "made by" } else { "" }, describe(step));
+    }
     for (reason, n) in &inspection.left_out {
         row(&format!("left out: {}", reason.replace('_', " ")), count(*n));
     }
     print_table(&table)
+}
+
+/// A step on the way to the data set in a line.
+fn describe(step: &Step) -> String {
+    let Step { command, arguments, rows, n_identities, effect, of, .. } = step;
+    let of = if of.is_empty() { String::new() } else { format!("{of}: ") };
+    let arguments = arguments.join(" ");
+    let effect = if effect.is_empty() { String::new() } else { format!("; {effect}") };
+    let people = n_identities.map(|n| format!(" of {} identities", count(n.into())));
+    let people = people.unwrap_or_default();
+    format!("{of}{command} {arguments}: {} images{people}{effect}", count(*rows))
 }
 
 /// One line per bin: bounds, bar, count, share.

@@ -3,7 +3,6 @@
 //! [`run`] is the whole program, for tests and for other programs of the project.
 
 mod align;
-mod arrow_file;
 mod bench;
 mod clean;
 mod cli;
@@ -12,17 +11,20 @@ mod decisions;
 mod embeddings;
 mod error;
 mod export;
-mod image;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod landmarks;
+mod lineage;
 mod measures;
 mod merge;
 mod output;
 mod pack;
+mod reading;
+mod reject;
 mod report;
 mod review;
 mod show;
-mod source;
 mod synth;
 mod threads;
 mod units;
@@ -32,7 +34,9 @@ use std::process::ExitCode;
 
 use pfc_cli::{HintFinder, Outcome, hint_of};
 use pfc_durable::DurableError;
+use pfc_findings::FindingsError;
 use pfc_shard::ShardError;
+use pfc_sources::SourceError;
 
 pub use align::AlignArgs;
 pub use bench::BenchArgs;
@@ -46,12 +50,10 @@ pub use inspect::InspectArgs;
 pub use landmarks::LandmarkError;
 pub use merge::MergeArgs;
 pub use pack::{PackArgs, PackError};
+pub use reject::Reject;
 pub use report::ReportArgs;
 pub use review::ReviewArgs;
 pub use show::ShowArgs;
-#[doc(hidden)]
-pub use source::fuzzing;
-pub use source::{Index, InputError, LeftOut, RecordSource, Reject, Source};
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
 
@@ -59,8 +61,11 @@ pub use verify::VerifyArgs;
 pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<IngestError>(e, IngestError::hint),
     |e| hint_of::<ExportError>(e, ExportError::hint),
+    |e| hint_of::<FindingsError>(e, FindingsError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
+    |e| hint_of::<SourceError>(e, SourceError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
+    |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];
 
 /// The program: reads the command line, runs, prints any error, and gives the exit code.

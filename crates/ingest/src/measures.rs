@@ -1,6 +1,7 @@
 //! How the measures of the crops are spread over a data set.
 
-use pfc_shard::{Dataset, Face, ShardError};
+use pfc_findings::View;
+use pfc_shard::{Face, ShardError};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -36,11 +37,11 @@ impl Measures {
     /// # Errors
     ///
     /// [`ShardError`] of the first row that cannot be read.
-    pub fn of(dataset: &Dataset) -> Result<Measures, ShardError> {
-        dataset.preload()?;
+    pub fn of(view: &View) -> Result<Measures, ShardError> {
+        view.dataset().preload()?;
         let spread = |value: fn(&Face<'_>) -> f32| -> Result<Option<Quantiles>, ShardError> {
-            let rows = (0..dataset.len()).into_par_iter();
-            let values = rows.map(|row| dataset.get(row).map(|face| value(&face)));
+            let places = (0..view.len()).into_par_iter();
+            let values = places.map(|place| view.get(place).map(|face| value(&face)));
             Ok(Quantiles::of(values.collect::<Result<_, _>>()?))
         };
         Ok(Measures {

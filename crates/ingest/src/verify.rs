@@ -1,14 +1,23 @@
 //! `pfc-ingest verify`: every byte of a data set against its checksums.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use pfc_cli::{Format, Outcome, Progress, print_json};
-use pfc_shard::{Manifest, VerifyReport};
+use pfc_findings::{DECISIONS_DIR, check_log};
+use pfc_shard::{
+    Checks, IDENTITIES_FILE, MANIFEST_FILE, Manifest, QUARANTINE_FILE, SHARDS_DIR, VerifyReport,
+    hash::file_checksum, verify_with,
+};
 use serde::Serialize;
-use std::io::Write;
 
 use crate::{
+    IngestError,
+    embeddings::{DIR as EMBEDDINGS_DIR, kept},
     threads::Threads,
     units::{bytes, count, of},
 };
@@ -16,16 +25,22 @@ use crate::{
 /// Check every byte of a data set.
 ///
 /// Compares all files with the checksums in the manifest, all images with their hashes, and all
-/// rows with the bounds they must keep. Each fault names its file and, where known, its row.
+/// rows with the bounds they must keep; reads the decisions beside the data set and the embeddings
+/// that `clean` and `merge` kept; and names files that belong to none of these. Each fault names its
+/// file and, where known, its row.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest verify data
+  pfc-ingest verify data --decode
   pfc-ingest verify data --json | jq '.findings[].file'
 
 Exit codes: 0 the data set is whole, 1 it is damaged, 2 it could not be examined.")]
 pub struct VerifyArgs {
     /// Folder that `pack` wrote
     dataset: PathBuf,
+    /// Also decode every image: finds those that no reader gets pixels of
+    #[arg(long)]
+    decode: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -34,20 +49,36 @@ pub struct VerifyArgs {
 
 /// The report as `--json` prints it.
 #[derive(Serialize)]
-struct Report<'a> {
+struct Report {
     clean: bool,
     rows: u64,
     bytes: u64,
     faults: u64,
-    findings: Vec<FindingReport<'a>>,
+    findings: Vec<FindingReport>,
+    /// What is no fault, but worth knowing.
+    notes: Vec<FindingReport>,
 }
 
 #[derive(Serialize)]
-struct FindingReport<'a> {
-    file: &'a std::path::Path,
+struct FindingReport {
+    file: PathBuf,
     row_in_file: Option<u64>,
     row: Option<u64>,
     what: String,
+    /// As it is printed.
+    #[serde(skip)]
+    text: String,
+}
+
+impl FindingReport {
+    fn of_file(file: PathBuf, what: impl Into<String>) -> FindingReport {
+        let what = what.into();
+        let text = match what.contains(&*file.to_string_lossy()) {
+            true => what.clone(),
+            false => format!("{}: {what}", file.display()),
+        };
+        FindingReport { file, row_in_file: None, row: None, what, text }
+    }
 }
 
 /// Runs the command.
@@ -56,48 +87,135 @@ pub fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let report =
         check(args, quiet).with_context(|| format!("cannot verify `{}`", dir.display()))?;
     if args.format.json {
-        print_json(&json(&report))?;
+        print_json(&report)?;
     } else {
         print(&report)?;
     }
-    Ok(if report.is_clean() { Outcome::Clean } else { Outcome::Findings })
+    Ok(if report.clean { Outcome::Clean } else { Outcome::Findings })
 }
 
-fn check(args: &VerifyArgs, quiet: bool) -> anyhow::Result<VerifyReport> {
-    let total = Manifest::read(&args.dataset)?.bytes();
-    let progress = Progress::new("verify", "bytes", total, quiet);
+fn check(args: &VerifyArgs, quiet: bool) -> anyhow::Result<Report> {
+    let dir = &args.dataset;
+    let manifest = Manifest::read(dir)?;
+    let progress = Progress::new("verify", "bytes", manifest.bytes(), quiet);
     let pool = args.threads.pool()?;
-    let report = pool.install(|| pfc_shard::verify(&args.dataset, |n| progress.add(n)))?;
+    let checks = Checks { decode: args.decode };
+    let found = pool.install(|| verify_with(dir, checks, |n| progress.add(n)))?;
     progress.finish();
+    let mut report = of_shards(&found);
+    for (file, what) in check_log(dir)? {
+        report.findings.push(FindingReport::of_file(file, what));
+        report.faults += 1;
+    }
+    check_embeddings(dir, &mut report)?;
+    note_strays(dir, &mut report)?;
+    if !manifest.is_sealed(dir) {
+        let what = "has no checksum of its own: an earlier version wrote it";
+        report.notes.push(FindingReport::of_file(MANIFEST_FILE.into(), what));
+    }
+    report.clean = report.faults == 0;
     Ok(report)
 }
 
-fn json(report: &VerifyReport) -> Report<'_> {
+fn of_shards(report: &VerifyReport) -> Report {
     let findings = report.findings.iter().map(|finding| FindingReport {
-        file: &finding.file,
+        file: finding.file.clone(),
         row_in_file: finding.row.map(|r| r.in_file),
         row: finding.row.map(|r| r.in_dataset),
         what: finding.fault.to_string(),
+        text: finding.to_string(),
     });
     Report {
-        clean: report.is_clean(),
+        clean: false,
         rows: report.rows,
         bytes: report.bytes,
         faults: report.n_faults,
         findings: findings.collect(),
+        notes: Vec::new(),
     }
 }
 
-fn print(report: &VerifyReport) -> std::io::Result<()> {
+/// Names in a folder, in order; none where there is no such folder.
+fn names(dir: &Path) -> Result<Vec<String>, IngestError> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(IngestError::at("list", dir))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(IngestError::at("list", dir))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Holds kept embeddings against the checksums beside them.
+fn check_embeddings(dir: &Path, report: &mut Report) -> Result<(), IngestError> {
+    let folder = dir.join(EMBEDDINGS_DIR);
+    let names = names(&folder)?;
+    for name in &names {
+        let (path, file) = (folder.join(name), Path::new(EMBEDDINGS_DIR).join(name));
+        let mut note = |what: &str| report.notes.push(FindingReport::of_file(file.clone(), what));
+        match name.rsplit_once('.') {
+            Some((stem, "sum")) if names.contains(&format!("{stem}.npy")) => {}
+            Some((_, "part")) => {
+                note("is unfinished: the command that began it goes on from there");
+            }
+            Some((_, "npy")) => match kept::read(&path) {
+                Ok(None) => note("has no checksum: an earlier version wrote it"),
+                Ok(Some(sum)) => {
+                    let found = file_checksum(&path, |n| report.bytes += n)?;
+                    if found != sum.checksum {
+                        let what = format!("has checksum {found}, not {}", sum.checksum);
+                        report.findings.push(FindingReport::of_file(file, what));
+                        report.faults += 1;
+                    }
+                }
+                Err(error) => {
+                    report.findings.push(FindingReport::of_file(file, error.to_string()));
+                    report.faults += 1;
+                }
+            },
+            _ => note("is none of the kept embeddings"),
+        }
+    }
+    Ok(())
+}
+
+/// Names what lies in the data set's folder and is not of it.
+fn note_strays(dir: &Path, report: &mut Report) -> Result<(), IngestError> {
+    let own = [
+        MANIFEST_FILE,
+        IDENTITIES_FILE,
+        QUARANTINE_FILE,
+        SHARDS_DIR,
+        DECISIONS_DIR,
+        EMBEDDINGS_DIR,
+    ];
+    for name in names(dir)?.into_iter().filter(|name| !own.contains(&name.as_str())) {
+        let what = match name.starts_with('.') {
+            true => "is no file of the data set: a command that was stopped may have left it",
+            false => "is no file of the data set",
+        };
+        report.notes.push(FindingReport::of_file(name.into(), what));
+    }
+    Ok(())
+}
+
+fn print(report: &Report) -> std::io::Result<()> {
     let mut out = pfc_cli::stdout();
     for finding in &report.findings {
-        writeln!(out, "{finding}")?;
+        writeln!(out, "{}", finding.text)?;
     }
-    let unlisted = report.n_faults - report.findings.len() as u64;
+    let unlisted = report.faults - report.findings.len() as u64;
     if unlisted > 0 {
         writeln!(out, "and {} more", of(unlisted, "fault"))?;
     }
-    let verdict = match report.n_faults {
+    for note in &report.notes {
+        writeln!(out, "note: {}", note.text)?;
+    }
+    let verdict = match report.faults {
         0 => "whole".to_owned(),
         n => of(n, "fault"),
     };

@@ -76,6 +76,9 @@ pub struct DataIdentity {
     pub n_identities: u64,
     /// A checksum of the data set's manifest, as text.
     pub checksum: String,
+    /// A checksum of what decisions change in it; absent where they change nothing, or are not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decisions: Option<String>,
 }
 
 /// A file of the folder.

@@ -303,7 +303,9 @@ impl ModelError {
                     .to_owned(),
             ),
             ModelError::UntrustedCode { .. } => Some(
-                "if you trust whoever made this file as you would a program that they sent you, add                  `--trust-code`; else ask for the weights alone (a state dict or ONNX), which run                  nothing"
+                "if you trust whoever made this file as you would a program that they sent you, add \
+                 `--trust-code`; else ask for the weights alone (a state dict or ONNX), which run \
+                 nothing"
                     .to_owned(),
             ),
             ModelError::Onnx(error) => error.hint(),

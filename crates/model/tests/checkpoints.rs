@@ -13,7 +13,12 @@ fn spec() -> BackboneSpec {
 }
 
 fn progress() -> Progress {
-    let data = DataIdentity { n_images: 1000, n_identities: 10, checksum: "0123".to_owned() };
+    let data = DataIdentity {
+        n_images: 1000,
+        n_identities: 10,
+        checksum: "0123".to_owned(),
+        decisions: None,
+    };
     Progress {
         step: 70,
         epoch: 3,
@@ -97,8 +102,7 @@ fn an_existing_checkpoint_is_not_replaced() {
     let path = dir.path().join("a.ckpt");
     save(&path, &backbone(1));
     let before = fs::read(path.join("manifest.json")).expect("read");
-    let writer = Writer::create(&path).expect("a writer");
-    check_error(writer.finish(spec(), None), "cannot rename");
+    check_error(Writer::create(&path).map(drop), "already exists and is not empty");
     assert_eq!(fs::read(path.join("manifest.json")).expect("read"), before);
 }
 

@@ -106,6 +106,8 @@ pub enum RecordError {
         offset: u64,
         /// What it is.
         fault: Fault,
+        /// Whether an `.idx` file says that a record begins there.
+        has_index: bool,
     },
     /// A line of an index is not a key and an offset.
     #[error("{}: line {line}: expected `key<TAB>offset`, found `{found}`", path.display())]
@@ -282,17 +284,15 @@ impl RecordError {
             Damaged { offset: 0, fault: Fault::NoMagic { .. }, .. } => {
                 "this is no RecordIO file: give the `train.rec` that MXNet wrote".into()
             }
+            Damaged {
+                fault: Fault::NoMagic { .. } | Fault::NoRecordStart { .. },
+                has_index: true,
+                ..
+            } => format!("the file is damaged there, or its .idx is another file's: {rescan}"),
             Damaged { fault: Fault::FrameCut { .. } | Fault::PayloadCut { .. }, .. } => {
-                "the file was cut short, as by an interrupted copy: fetch it again, or salvage the \
-                 records before the cut"
-                    .into()
+                "the file was cut short, as by an interrupted copy: fetch it again".into()
             }
-            Damaged { fault: Fault::NoMagic { .. } | Fault::NoRecordStart { .. }, .. } => {
-                format!("the file is damaged there, or its .idx is another file's: {rescan}")
-            }
-            Damaged { .. } => {
-                "the file is damaged there: fetch it again, or salvage the other records".into()
-            }
+            Damaged { .. } => "the file is damaged there: fetch it again".into(),
             IndexSyntax { .. } | DuplicateKey { .. } => rescan.into(),
             IndexOffset { .. } => format!(
                 "the .rec file was cut short, or the .idx is another file's: compare their sizes \

@@ -63,6 +63,8 @@ const RELEASE_BYTES: u64 = 256 << 20;
 pub struct RecordFile {
     pub(crate) path: PathBuf,
     bytes: Bytes,
+    /// Whether the index is that of an `.idx` file.
+    has_index: bool,
     pub(crate) index: Index,
     pub(crate) layout: Layout,
     /// Where the images, and the identity records, are in the order of keys; the images' range is
@@ -128,7 +130,7 @@ impl RecordFile {
         text: &[u8],
     ) -> Result<RecordFile, RecordError> {
         let index = Index::parse(idx, text, bytes.len() as u64)?;
-        let mut file = RecordFile::new(rec, bytes, index);
+        let mut file = RecordFile::new(rec, bytes, index, true);
         file.find_layout()?;
         file.notes.extend(file.not_indexed());
         Ok(file)
@@ -159,7 +161,7 @@ impl RecordFile {
             }
         }
         let (index, by_id) = Index::scanned(path, entries)?;
-        let mut file = RecordFile::new(path, bytes, index);
+        let mut file = RecordFile::new(path, bytes, index, false);
         match by_id {
             true => file.find_layout()?,
             // Record 0 is then any record, and its keys, if it holds some, are not these.
@@ -168,10 +170,10 @@ impl RecordFile {
         Ok(file)
     }
 
-    fn new(path: &Path, bytes: Bytes, index: Index) -> RecordFile {
+    fn new(path: &Path, bytes: Bytes, index: Index, has_index: bool) -> RecordFile {
         let (images, identities) = (0..index.len(), 0..0);
         let (path, layout, notes) = (path.to_path_buf(), Layout::Sequential, Vec::new());
-        RecordFile { path, bytes, index, layout, images, identities, notes }
+        RecordFile { path, bytes, has_index, index, layout, images, identities, notes }
     }
 
     /// What lies behind the last record of the index.
@@ -188,6 +190,11 @@ impl RecordFile {
     /// The `.rec` file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether an `.idx` file says where records begin, and not the records themselves.
+    pub fn has_index(&self) -> bool {
+        self.has_index
     }
 
     /// What the user should know about the file; for warnings.
@@ -261,7 +268,8 @@ impl RecordFile {
     }
 
     fn at(&self, (offset, fault): At) -> RecordError {
-        RecordError::Damaged { path: self.path.clone(), offset, fault }
+        let (path, has_index) = (self.path.clone(), self.has_index);
+        RecordError::Damaged { path, offset, fault, has_index }
     }
 
     pub(crate) fn beyond(&self, what: &'static str, position: u64, len: u64) -> RecordError {
@@ -271,7 +279,7 @@ impl RecordFile {
 
 fn damaged(path: &Path, damage: &Damage) -> RecordError {
     let Damage { offset, fault, .. } = *damage;
-    RecordError::Damaged { path: path.to_path_buf(), offset, fault }
+    RecordError::Damaged { path: path.to_path_buf(), offset, fault, has_index: false }
 }
 
 /// What follows `start`, borrowed if all is.

@@ -13,7 +13,7 @@ use std::{error::Error, fs, hint::black_box, path::PathBuf, time::Instant};
 
 use pfc_shard::{
     DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, EpochOrder, Face, ImageSize, Quality,
-    decode, verify,
+    verify,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         names.push(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
     }
-    let size = decode::header(&images.first().ok_or("no images")?.2)?;
+    let size = pfc_image::jpeg_header(&images.first().ok_or("no images")?.2)?;
     let n = images.len() * copies;
     let report = |what: &str, n: usize, start: Instant| {
         let seconds = start.elapsed().as_secs_f64();
@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut pixels = vec![0; size.rgb_bytes()];
     let start = Instant::now();
     for place in order.share(0, 0, 1) {
-        decode::decode_rgb(dataset.get(place.row)?.image, size, &mut pixels)?;
+        pfc_image::decode_rgb(dataset.get(place.row)?.image, size, &mut pixels)?;
     }
     report("row_at, get and decode", n, start);
     Ok(())
@@ -94,6 +94,7 @@ fn write(
     names: &[String],
 ) -> Result<(), Box<dyn Error>> {
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size,
         seed: 0,
         shard_bytes: DEFAULT_SHARD_BYTES,

@@ -1,14 +1,14 @@
 //! A data set from shards that are there already.
 
-use std::path::Path;
+use std::{fs, io, path::Path};
 
 use crate::{
-    DatasetSpec, IDENTITIES_FILE, IdentityNames, MANIFEST_FILE, Manifest, ShardEntry, ShardError,
-    identities, manifest::FORMAT,
+    DatasetSpec, FileEntry, IDENTITIES_FILE, IdentityNames, MANIFEST_FILE, Manifest,
+    QUARANTINE_FILE, ShardEntry, ShardError, hash::file_checksum, identities, manifest::FORMAT,
 };
 
 /// Makes a data set of finished shards in `dir`: writes the table of identities, and the manifest
-/// last.
+/// last. The list of what was left out, [`QUARANTINE_FILE`], is entered in the manifest if it is there.
 ///
 /// For packers that write shards in any order, in several runs or on several machines, with
 /// [`ShardWriter`](crate::ShardWriter).
@@ -39,6 +39,7 @@ pub fn assemble(
         let what = format!("its shards have {rows} rows, its identities {counted}");
         return Err(ShardError::BadSpec { path: dir.to_path_buf(), what });
     }
+    let others = list_others(dir)?;
     let table = identities::write(&dir.join(IDENTITIES_FILE), identities, n_images)?;
     let manifest = Manifest {
         format: FORMAT,
@@ -51,7 +52,21 @@ pub fn assemble(
         arguments: spec.arguments,
         identities: table,
         shards,
+        others,
+        lineage: spec.lineage,
     };
     manifest.write(dir)?;
     Ok(manifest)
+}
+
+/// Lists what lies beside the shards already, with size and checksum.
+fn list_others(dir: &Path) -> Result<Vec<FileEntry>, ShardError> {
+    let path = dir.join(QUARANTINE_FILE);
+    let bytes = match fs::metadata(&path) {
+        Ok(metadata) => metadata.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(ShardError::Io { op: "look at", path, source }),
+    };
+    let checksum = file_checksum(&path, |_| ())?;
+    Ok(vec![FileEntry { file: QUARANTINE_FILE.into(), bytes, checksum }])
 }

@@ -3,7 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use crate::{
@@ -21,6 +24,8 @@ pub struct Dataset {
     /// `ends[i]` is the number of rows in shards `0..=i`.
     ends: Vec<u64>,
     slots: Vec<Slot>,
+    /// Checks the bytes of a shard before a row of it is given away.
+    checks_bytes: bool,
 }
 
 /// A shard that may not have been looked at yet.
@@ -28,6 +33,10 @@ pub struct Dataset {
 struct Slot {
     path: PathBuf,
     shard: OnceLock<Shard>,
+    /// Whether its bytes were found to be those that the manifest lists.
+    is_whole: AtomicBool,
+    /// Held by the thread that checks them, so that no other reads them too.
+    checking: Mutex<()>,
 }
 
 impl Dataset {
@@ -41,7 +50,12 @@ impl Dataset {
         let manifest = Manifest::read(dir)?;
         check_claims(dir, &manifest)?;
         let identities = Identities::open(dir, &manifest)?;
-        let slot = |s: &ShardEntry| Slot { path: dir.join(&s.file), shard: OnceLock::new() };
+        let slot = |s: &ShardEntry| Slot {
+            path: dir.join(&s.file),
+            shard: OnceLock::new(),
+            is_whole: AtomicBool::new(false),
+            checking: Mutex::new(()),
+        };
         let slots: Vec<Slot> = manifest.shards.iter().map(slot).collect();
         // In parallel, since a network file system takes its time for each; collected before the
         // first fault is taken, so that it is the same one in every run.
@@ -52,7 +66,16 @@ impl Dataset {
             *end += shard.rows;
             Some(*end)
         });
-        Ok(Dataset { ends: ends.collect(), identities, slots, manifest })
+        Ok(Dataset { ends: ends.collect(), identities, slots, manifest, checks_bytes: false })
+    }
+
+    /// The same, of which [`get`](Dataset::get) holds every shard against its checksum before it gives
+    /// the first row away. For commands that write what they read to a new place: a flipped label or
+    /// source would have a valid checksum there. Every shard is read once more, at the speed of the
+    /// disk.
+    #[must_use]
+    pub fn checked(self) -> Dataset {
+        Dataset { checks_bytes: true, ..self }
     }
 
     /// Maps and checks every shard now, in parallel, rather than when it is first read: afterwards
@@ -106,7 +129,56 @@ impl Dataset {
     pub fn get(&self, row: u64) -> Result<Face<'_>, ShardError> {
         let no_such_row = || ShardError::NoSuchRow { row, n_rows: self.len() };
         let (i, row_in_shard) = self.locate(row).ok_or_else(no_such_row)?;
+        if self.checks_bytes {
+            self.check_bytes(i)?;
+        }
         self.shard(i)?.get(row_in_shard).ok_or_else(no_such_row)
+    }
+
+    fn check_bytes(&self, i: usize) -> Result<(), ShardError> {
+        let Slot { path, is_whole, checking, .. } = &self.slots[i];
+        if is_whole.load(Relaxed) {
+            return Ok(());
+        }
+        // It guards no data, so that a panic of another holder changes nothing.
+        let _checking = checking.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_whole.load(Relaxed) {
+            self.manifest.shards[i].check_file(path, |_| ())?;
+            is_whole.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Holds the number of rows of every label against the table of identities. Reads the labels of
+    /// all rows (4 bytes each), in parallel: a flipped label is noticed, and it costs little.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::Counts`] for the first identity that has other rows, and what is wrong with the
+    /// first shard at fault.
+    pub fn check_counts(&self) -> Result<(), ShardError> {
+        let n = self.n_identities();
+        let counts: Vec<AtomicU64> = (0..n).map(|_| AtomicU64::new(0)).collect();
+        let of_shard = |i: usize| -> Result<(), ShardError> {
+            for label in self.shard(i)?.labels() {
+                // A shard's labels are in range, as checked when it is opened.
+                counts[label as usize].fetch_add(1, Relaxed);
+            }
+            Ok(())
+        };
+        let faults: Vec<Option<ShardError>> =
+            parallel::map(self.slots.len(), |i| of_shard(i).err());
+        if let Some(fault) = faults.into_iter().flatten().next() {
+            return Err(fault);
+        }
+        for (label, count) in (0..).zip(&counts) {
+            let (found, expected) = (count.load(Relaxed), self.identities.n_images(label));
+            if found != expected {
+                let name = self.identities.name(label).to_owned();
+                return Err(ShardError::Counts { label, name, found, expected });
+            }
+        }
+        Ok(())
     }
 
     /// The label of every row, in row order. Reads this column alone, in parallel; 4 bytes a row.
@@ -154,7 +226,7 @@ impl Dataset {
     }
 
     fn shard(&self, i: usize) -> Result<&Shard, ShardError> {
-        let Slot { path, shard } = &self.slots[i];
+        let Slot { path, shard, .. } = &self.slots[i];
         if let Some(shard) = shard.get() {
             return Ok(shard);
         }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Face, IdentityNames, ImageSize, MANIFEST_FILE, Manifest, SHARDS_DIR, ShardEntry, ShardError,
-    ShardSpec, ShardWriter, assemble, ipc_writer::earlier_write_failed, shard_file,
+    ShardSpec, ShardWriter, Step, assemble, ipc_writer::earlier_write_failed, shard_file,
     shard_writer::row_bytes,
 };
 
@@ -35,6 +35,8 @@ pub struct DatasetSpec {
     /// Arguments of that program that decide the content; not the number of threads, so that the
     /// same content has the same bytes.
     pub arguments: Vec<String>,
+    /// What was done before to what is written, as the manifest is to tell.
+    pub lineage: Vec<Step>,
 }
 
 /// Writes a data set: shards one after another, the manifest last.

@@ -31,6 +31,12 @@ pub enum ShardError {
         #[source]
         source: serde_json::Error,
     },
+    /// The manifest is not the text that was written.
+    #[error("{}: is not as it was written: its checksum is another one", path.display())]
+    ManifestDamaged {
+        /// The manifest.
+        path: PathBuf,
+    },
     /// The manifest contradicts itself.
     #[error("{}: contradicts itself: {what}", path.display())]
     BadManifest {
@@ -116,6 +122,26 @@ pub enum ShardError {
         /// Labels are below this.
         n_identities: u32,
     },
+    /// Rows and table of identities contradict one another.
+    #[error("row {row} has label {label}, of which the table of identities counts fewer rows")]
+    Uncounted {
+        /// The row in the data set.
+        row: u64,
+        /// Its label.
+        label: u32,
+    },
+    /// An identity has more or fewer rows than the table of identities says.
+    #[error("identity {label} (`{name}`) has {expected} images in the table, but {found} rows")]
+    Counts {
+        /// The identity.
+        label: u32,
+        /// Its first name.
+        name: String,
+        /// Rows with this label.
+        found: u64,
+        /// Images in the table.
+        expected: u64,
+    },
     /// A row of another size than the data set's.
     #[error("{}: row {row} is {found} pixels, but images are {expected}", path.display())]
     RowSize {
@@ -168,26 +194,6 @@ pub enum ShardError {
         /// Which labels and which name.
         what: String,
     },
-    /// A run of decisions beyond the last.
-    #[error("there is no run {number} among {n_runs}")]
-    NoSuchRun {
-        /// The run asked for.
-        number: usize,
-        /// Runs of the log.
-        n_runs: usize,
-    },
-    /// Decisions about a data set that has been replaced since.
-    #[error("{}: decides about another data set than the one it lies in", path.display())]
-    StaleDecisions {
-        /// The run.
-        path: PathBuf,
-    },
-    /// Another process appended to the log of decisions meanwhile.
-    #[error("{}: another command added this run of decisions meanwhile", path.display())]
-    RunAdded {
-        /// The run, as the other process wrote it.
-        path: PathBuf,
-    },
     /// The arguments of a writer make no sense.
     #[error("{}: cannot be written: {what}", path.display())]
     BadSpec {
@@ -235,7 +241,7 @@ impl ShardError {
             AlreadyExists { dir } => {
                 format!("choose another folder, or remove {} first", dir.display())
             }
-            ManifestSyntax { .. } | BadManifest { .. } => {
+            ManifestSyntax { .. } | BadManifest { .. } | ManifestDamaged { .. } => {
                 "the manifest was edited or damaged: restore it from a copy, or pack again".into()
             }
             UnsupportedFormat { .. } => {
@@ -246,7 +252,12 @@ impl ShardError {
             FileSize { found, expected, .. } if found < expected => {
                 format!("the file was cut short, as by an interrupted copy: {again}")
             }
-            FileSize { .. } | Checksum { .. } | Malformed { .. } | RowCount { .. } => {
+            FileSize { .. }
+            | Checksum { .. }
+            | Malformed { .. }
+            | RowCount { .. }
+            | Uncounted { .. }
+            | Counts { .. } => {
                 format!("`pfc-ingest verify` lists everything that is damaged; {again}")
             }
             Schema { .. } => format!("another program wrote this file in place of ours: {again}"),
@@ -263,17 +274,6 @@ impl ShardError {
             NoSuchRow { n_rows, .. } => format!("rows run from 0 to {}", n_rows - 1),
             UnnamedLabel { .. } => "name every label, from 0 to the largest used".into(),
             IdentityName { .. } => "give every identity a name of its own".into(),
-            NoSuchRun { n_runs: 0, .. } => {
-                "nothing has been decided: `pfc-ingest clean` does".into()
-            }
-            NoSuchRun { n_runs, .. } => format!("runs are numbered from 0 to {}", n_runs - 1),
-            StaleDecisions { path } => format!(
-                "its row numbers mean nothing here: move {} away and clean again",
-                path.display()
-            ),
-            RunAdded { .. } => {
-                "run the same command again: it then takes that run into account".into()
-            }
             Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 format!("{} is not accessible to this user", path.display())
             }

@@ -1,8 +1,6 @@
 //! One face: an encoded crop and what is known of it.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
+use pfc_image::{ImageSize, Quality};
 
 use crate::hash::content_hash;
 
@@ -47,59 +45,5 @@ impl<'a> Face<'a> {
     /// Width and height of the decoded image.
     pub fn size(&self) -> ImageSize {
         ImageSize { width: self.width, height: self.height }
-    }
-}
-
-/// Measures of a crop, kept as columns; the packer defines and computes them. Each may be NaN:
-/// not measured.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Quality {
-    /// How much fine detail the luma has; more is sharper.
-    pub sharpness: f32,
-    /// Mean luma.
-    pub brightness: f32,
-    /// Standard deviation of the luma.
-    pub contrast: f32,
-}
-
-impl Quality {
-    /// Of a crop that nobody has measured.
-    pub const UNKNOWN: Quality =
-        Quality { sharpness: f32::NAN, brightness: f32::NAN, contrast: f32::NAN };
-
-    /// Whether every measure is a number.
-    pub fn is_known(self) -> bool {
-        !(self.sharpness.is_nan() || self.brightness.is_nan() || self.contrast.is_nan())
-    }
-}
-
-/// Width and height of an image in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ImageSize {
-    /// Pixels per line.
-    pub width: u16,
-    /// Lines.
-    pub height: u16,
-}
-
-impl ImageSize {
-    /// The size that face recognition networks are built for.
-    pub const FACE: ImageSize = ImageSize::square(112);
-
-    /// A size with `side` pixels each way.
-    pub const fn square(side: u16) -> ImageSize {
-        ImageSize { width: side, height: side }
-    }
-
-    /// Bytes of such an image as interleaved 8-bit RGB.
-    pub const fn rgb_bytes(self) -> usize {
-        // u16 · u16 · 3 needs 34 bits: no overflow on the 64-bit machines the project runs on.
-        self.width as usize * self.height as usize * 3
-    }
-}
-
-impl fmt::Display for ImageSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}x{}", self.width, self.height)
     }
 }

@@ -1,10 +1,8 @@
 //! A data set in the order of training.
 
-use crate::{
-    Dataset, Face, Place, ShardError, Share,
-    decode::{DecodeError, decode_rgb},
-    pixels::mirror_rgb,
-};
+use pfc_image::{ImageError, decode_rgb, mirror_rgb};
+
+use crate::{Dataset, Face, Place, ShardError, Share};
 
 /// Rows for which the system is asked ahead of their use. At 15,000 images a second it is what a
 /// disk has 17 ms for; of 10 kB each they are 2.5 MB.
@@ -95,13 +93,13 @@ impl<'a> Iterator for Faces<'a> {
 impl ExactSizeIterator for Faces<'_> {}
 
 impl Visit<'_> {
-    /// Decodes into `out` as [`decode_rgb`](crate::decode::decode_rgb) does, and mirrors left to
+    /// Decodes into `out` as [`decode_rgb`] does, and mirrors left to
     /// right where the place says so.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`]; `out` then holds unspecified pixels.
-    pub fn decode_rgb(&self, out: &mut [u8]) -> Result<(), DecodeError> {
+    /// [`ImageError`]; `out` then holds unspecified pixels.
+    pub fn decode_rgb(&self, out: &mut [u8]) -> Result<(), ImageError> {
         decode_rgb(self.face.image, self.face.size(), out)?;
         if self.place.mirror {
             mirror_rgb(out, self.face.width.into());

@@ -100,7 +100,11 @@ impl<W: io::Write> io::Write for HashingWriter<W> {
 
 /// Checksum of a file, read from start to end rather than mapped, so that a bad sector is an error
 /// and not a signal. `on_progress` is told the bytes of each read.
-pub(crate) fn file_checksum(
+///
+/// # Errors
+///
+/// [`ShardError::Io`] if the file cannot be read.
+pub fn file_checksum(
     path: &Path,
     mut on_progress: impl FnMut(u64),
 ) -> Result<Checksum, ShardError> {

@@ -12,7 +12,7 @@ use arrow_schema::ArrowError;
 use crate::{
     Checksum, FileEntry, IDENTITIES_FILE, Manifest, ShardError, dataset::check_size,
     hash::content_hash, ipc, ipc_writer::IpcWriter, mmap::Map, names::IdentityNames, schema,
-    shard::column,
+    table::column,
 };
 
 /// A record batch of the table ends at so many identities, or bytes of names.

@@ -3,7 +3,7 @@
 //! The Arrow library validates what it decodes, but it slices the file by the lengths and offsets
 //! that the file states, and a slice out of bounds panics. So all of them are checked here first.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
@@ -58,13 +58,13 @@ pub(crate) fn read_batches(
     blocks.into_iter().enumerate().map(decode).collect::<Result<_, _>>().map_err(bad)
 }
 
-/// The value of `key` in the metadata of the file's schema.
-pub(crate) fn metadata(file: &[u8], key: &str) -> Result<Option<String>, String> {
+/// The metadata of the file's schema.
+pub(crate) fn metadata(file: &[u8]) -> Result<HashMap<String, String>, String> {
     let (_, footer) = footer_bytes(file)?;
     let footer = root_as_footer(&footer).map_err(|e| format!("its footer: {e}"))?;
     let schema = footer.schema().ok_or("its footer has no schema")?;
     let schema = try_fb_to_schema(schema).map_err(|e| e.to_string())?;
-    Ok(schema.metadata().get(key).cloned())
+    Ok(schema.metadata().clone().into())
 }
 
 /// Where the footer starts, and a copy of it: a flatbuffer must start at an aligned address.

@@ -12,24 +12,32 @@ use pfc_durable::{AtomicFile, DurableError};
 
 use crate::{Checksum, ShardError, hash::HashingWriter};
 
-/// Writes record batches, uncompressed, buffers aligned to 64 bytes.
-pub(crate) struct IpcWriter {
+/// Writes record batches to a file that appears once it is finished; uncompressed, buffers aligned to
+/// 64 bytes.
+pub struct IpcWriter {
     path: PathBuf,
     /// Taken by the first write that fails: what follows it in the file would be out of place.
     file: Option<FileWriter<HashingWriter<AtomicFile>>>,
 }
 
 impl IpcWriter {
-    pub(crate) fn create(path: &Path, schema: &SchemaRef) -> Result<IpcWriter, ShardError> {
+    /// Begins the file; it has its name once it is finished.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::Durable`] if it cannot be made.
+    pub fn create(path: &Path, schema: &SchemaRef) -> Result<IpcWriter, ShardError> {
         let file = HashingWriter::new(AtomicFile::create(path)?);
         let file = FileWriter::try_new(file, schema).map_err(|e| failed(path, e))?;
         Ok(IpcWriter { path: path.to_path_buf(), file: Some(file) })
     }
 
-    pub(crate) fn write(
-        &mut self,
-        batch: Result<RecordBatch, ArrowError>,
-    ) -> Result<(), ShardError> {
+    /// Appends a batch.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::Durable`] or [`ShardError::Arrow`]; nothing can be written after that.
+    pub fn write(&mut self, batch: Result<RecordBatch, ArrowError>) -> Result<(), ShardError> {
         let mut file = self.take()?;
         batch.and_then(|b| file.write(&b)).map_err(|e| failed(&self.path, e))?;
         self.file = Some(file);
@@ -37,14 +45,22 @@ impl IpcWriter {
     }
 
     /// Writes the footer and gives the file its name; returns its size and checksum.
-    pub(crate) fn finish(self) -> Result<(u64, Checksum), ShardError> {
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::Durable`] if that cannot be written; there is no file then.
+    pub fn finish(self) -> Result<(u64, Checksum), ShardError> {
         let (file, bytes, checksum) = self.end()?;
         file.commit()?;
         Ok((bytes, checksum))
     }
 
     /// As [`finish`](IpcWriter::finish), but fails if another process gave a file that name.
-    pub(crate) fn finish_new(self) -> Result<(u64, Checksum), ShardError> {
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](IpcWriter::finish).
+    pub fn finish_new(self) -> Result<(u64, Checksum), ShardError> {
         let (file, bytes, checksum) = self.end()?;
         file.commit_new()?;
         Ok((bytes, checksum))

@@ -20,6 +20,7 @@
 //! # jpeg_encoder::Encoder::new(&mut jpeg, 90)
 //! #     .encode(&[128; 112 * 112], 112, 112, jpeg_encoder::ColorType::Luma)?;
 //! let spec = DatasetSpec {
+//!     lineage: vec![],
 //!     image_size: ImageSize::FACE,
 //!     seed: 1,
 //!     shard_bytes: DEFAULT_SHARD_BYTES,
@@ -64,7 +65,7 @@
 //! The one thing that memory maps cannot survive is a file cut short while it is open (the system
 //! then ends the program): replace files by renaming, as this crate does, never in place.
 //!
-//! What cleaning decided lies beside the shards as a log, see [`decisions`].
+//! What cleaning found lies beside the shards as a log, which `pfc-findings` reads and applies.
 //!
 //! # Columns of a shard
 //!
@@ -80,11 +81,9 @@
 //! No column is nullable or compressed, buffers are aligned to 64 bytes, record batches hold up to
 //! 16 MiB, and the schema's metadata says `pfc.format` = `1`.
 
-pub mod decisions;
-pub mod decode;
 pub mod hash;
-pub mod pixels;
 pub mod sealed;
+pub mod table;
 
 mod assemble;
 mod dataset;
@@ -110,19 +109,21 @@ pub use assemble::assemble;
 pub use dataset::Dataset;
 pub use dataset_writer::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, SHARD_BYTES_MAX};
 pub use error::ShardError;
-pub use face::{Face, IMAGE_BYTES_MAX, ImageSize, Quality, SOURCE_BYTES_MAX};
+pub use face::{Face, IMAGE_BYTES_MAX, SOURCE_BYTES_MAX};
 pub use faces::{Faces, Visit};
 pub use hash::Checksum;
 pub use identities::Identities;
 pub use manifest::{
-    FORMAT, FileEntry, IDENTITIES_FILE, MANIFEST_FILE, Manifest, SHARDS_DIR, ShardEntry, shard_file,
+    FORMAT, FileEntry, IDENTITIES_FILE, MANIFEST_FILE, Manifest, QUARANTINE_FILE, SHARDS_DIR,
+    ShardEntry, Step, shard_file,
 };
 pub use names::{IdentityNames, NAME_BYTES_MAX};
 pub use order::{EpochOrder, Place, Share, mix};
 pub use permutation::Permutation;
+pub use pfc_image::{ImageSize, Quality};
 pub use shard::Shard;
 pub use shard_writer::{ShardSpec, ShardWriter};
-pub use verify::{Fault, Finding, RowPlace, VerifyReport, verify};
+pub use verify::{Checks, Fault, Finding, RowPlace, VerifyReport, verify, verify_with};
 
 /// The examples of the README are tests.
 #[cfg(doctest)]

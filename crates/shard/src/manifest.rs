@@ -9,7 +9,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Checksum, ImageSize, ShardError, dataset::check_size, hash::file_checksum};
+use crate::{
+    Checksum, ImageSize, ShardError,
+    dataset::check_size,
+    hash::file_checksum,
+    sealed::{self, check_manifest},
+};
 
 /// Name of the manifest in a data set's folder.
 pub const MANIFEST_FILE: &str = "dataset.json";
@@ -17,13 +22,17 @@ pub const MANIFEST_FILE: &str = "dataset.json";
 /// Name of the table of identities in a data set's folder.
 pub const IDENTITIES_FILE: &str = "identities.arrow";
 
+/// Name of the list of what was left out, in a data set's folder.
+pub const QUARANTINE_FILE: &str = "quarantine.jsonl";
+
 /// Folder of the shards in a data set's folder.
 pub const SHARDS_DIR: &str = "shards";
 
 /// The format this crate writes, and the only one it reads.
 pub const FORMAT: u32 = 1;
 
-/// The content of `dataset.json`.
+/// The content of `dataset.json`, whose last field is the checksum of all text before it (see
+/// [`sealed::manifest`]); data sets of earlier versions have none.
 ///
 /// Fields that this version does not know are ignored: whatever a reader must know raises
 /// [`FORMAT`].
@@ -49,6 +58,36 @@ pub struct Manifest {
     pub identities: FileEntry,
     /// The shards in row order.
     pub shards: Vec<ShardEntry>,
+    /// Other files of the data set: what was left out of it, and why. Their content is not needed to
+    /// read the rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<FileEntry>,
+    /// What made this data set of others, the oldest step first; empty where it was packed from
+    /// images, and in data sets of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lineage: Vec<Step>,
+}
+
+/// A step on the way to a data set, from images or from other data sets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The command, as `pack`, `clean`, `compact` or `merge`.
+    pub command: String,
+    /// Name and version of the program.
+    pub tool: String,
+    /// Its arguments that decide the content.
+    pub arguments: Vec<String>,
+    /// Rows that the step left.
+    pub rows: u64,
+    /// Identities that the step left, where it wrote a data set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_identities: Option<u32>,
+    /// What the step did, for people: as `left out 12 rows`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub effect: String,
+    /// Of the data sets that one step joined, the name of the one that this step was about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub of: String,
 }
 
 /// A file of the data set.
@@ -84,12 +123,23 @@ impl ShardEntry {
     /// [`ShardError::MissingFile`], [`ShardError::FileSize`], [`ShardError::Checksum`] or
     /// [`ShardError::Io`].
     pub fn check(&self, dir: &Path, on_progress: impl FnMut(u64)) -> Result<(), ShardError> {
-        let path = dir.join(&self.file);
-        check_size(&path, self.bytes)?;
-        let found = file_checksum(&path, on_progress)?;
+        self.check_file(&dir.join(&self.file), on_progress)
+    }
+
+    /// Checks size and checksum of the file at `path`.
+    pub(crate) fn check_file(
+        &self,
+        path: &Path,
+        on_progress: impl FnMut(u64),
+    ) -> Result<(), ShardError> {
+        check_size(path, self.bytes)?;
+        let found = file_checksum(path, on_progress)?;
         match found == self.checksum {
             true => Ok(()),
-            false => Err(ShardError::Checksum { path, found, expected: self.checksum }),
+            false => {
+                let expected = self.checksum;
+                Err(ShardError::Checksum { path: path.to_path_buf(), found, expected })
+            }
         }
     }
 }
@@ -121,20 +171,29 @@ impl Manifest {
             return Err(ShardError::UnsupportedFormat { path, found: format.to_string() });
         }
         let manifest: Manifest = serde_json::from_slice(&text).map_err(syntax)?;
+        if check_manifest(&text).is_err() {
+            return Err(ShardError::ManifestDamaged { path });
+        }
         manifest.check().map_err(|what| ShardError::BadManifest { path, what })?;
         Ok(manifest)
     }
 
+    /// Whether the manifest in `dir` carries its own checksum, as those of earlier versions do not.
+    pub fn is_sealed(&self, dir: &Path) -> bool {
+        let text = fs::read(dir.join(MANIFEST_FILE)).unwrap_or_default();
+        check_manifest(&text).is_ok_and(|seal| seal == sealed::Seal::Whole)
+    }
+
     /// Makes the manifest visible in `dir`: the last step of writing a data set.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), ShardError> {
-        let mut text = serde_json::to_vec_pretty(self).expect("strings and numbers become JSON");
-        text.push(b'\n');
-        Ok(pfc_durable::write(&dir.join(MANIFEST_FILE), &text)?)
+        Ok(pfc_durable::write(&dir.join(MANIFEST_FILE), &sealed::manifest(self))?)
     }
 
     /// Bytes of all files that the manifest lists.
     pub fn bytes(&self) -> u64 {
-        self.shards.iter().map(|s| s.bytes).fold(self.identities.bytes, u64::saturating_add)
+        let others = self.others.iter().map(|file| file.bytes);
+        let shards = self.shards.iter().map(|shard| shard.bytes);
+        shards.chain(others).fold(self.identities.bytes, u64::saturating_add)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -154,6 +213,9 @@ impl Manifest {
         if !stays_inside(&self.identities.file) {
             let file = &self.identities.file;
             return Err(format!("identities `{file}` is not a path inside the data set"));
+        }
+        if let Some(FileEntry { file, .. }) = self.others.iter().find(|f| !stays_inside(&f.file)) {
+            return Err(format!("`{file}` is not a path inside the data set"));
         }
         if self.image_size.width == 0 || self.image_size.height == 0 {
             return Err(format!("images of {} pixels", self.image_size));

@@ -39,26 +39,13 @@ pub(crate) static IDENTITIES: LazyLock<SchemaRef> = LazyLock::new(|| {
     ])
 });
 
-/// Columns of a run of decisions.
-pub(crate) static DECISIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
-    schema([
-        ("row", DataType::UInt64),
-        ("action", DataType::Utf8),
-        ("reason", DataType::Utf8),
-        ("label", DataType::UInt32),
-        ("target", DataType::UInt32),
-        ("partner", DataType::UInt64),
-        ("score", DataType::Float32),
-        ("threshold", DataType::Float32),
-    ])
-});
-
 /// The items of column `names`.
 pub(crate) fn name_field() -> Arc<Field> {
     Arc::new(Field::new("item", DataType::Utf8, false))
 }
 
-fn schema<const N: usize>(columns: [(&str, DataType); N]) -> SchemaRef {
+/// A schema of the format's version.
+pub(crate) fn schema<const N: usize>(columns: [(&str, DataType); N]) -> SchemaRef {
     let fields: Vec<Field> = columns.map(|(name, kind)| Field::new(name, kind, false)).into();
     let format = [(FORMAT_KEY.to_owned(), FORMAT.to_string())];
     Arc::new(Schema::new_with_metadata(fields, std::collections::HashMap::from(format)))

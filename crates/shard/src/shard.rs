@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use arrow_array::{
-    Array, BinaryArray, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray, UInt16Array,
+    BinaryArray, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray, UInt16Array,
     UInt32Array,
 };
 
-use crate::{Face, ImageSize, Quality, ShardError, ipc, mmap::Map, schema};
+use crate::{Face, ImageSize, Quality, ShardError, ipc, mmap::Map, schema, table::column};
 
 /// One shard file, memory-mapped, its structure checked: every row can be read.
 ///
@@ -157,9 +157,4 @@ impl Columns {
             },
         })
     }
-}
-
-/// A column by name, if it has the type asked for. Shares its buffers.
-pub(crate) fn column<A: Array + Clone + 'static>(batch: &RecordBatch, name: &str) -> Option<A> {
-    batch.column_by_name(name)?.as_any().downcast_ref::<A>().cloned()
 }

@@ -1,17 +1,18 @@
 //! Every byte of a data set against what the manifest and the rows say of it.
 
 use std::{
-    fmt,
+    collections::HashSet,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use pfc_image::{ImageError, ImageSize, decode_rgb, jpeg_header};
 use rayon::prelude::*;
 
 use crate::{
-    Checksum, Face, Identities, ImageSize, Manifest, Shard, ShardEntry, ShardError,
+    Checksum, Face, FileEntry, Identities, Manifest, SHARDS_DIR, Shard, ShardEntry, ShardError,
     dataset::{check_size, open_listed},
-    decode::{self, DecodeError},
     hash::{content_hash, file_checksum},
 };
 
@@ -59,7 +60,13 @@ pub enum Fault {
     Image,
     /// The image matches its hash, but is no JPEG.
     #[error("its image is {0}")]
-    Header(DecodeError),
+    Header(ImageError),
+    /// The image matches its hash and has a JPEG's header, but no pixels can be had of it.
+    #[error("its image cannot be decoded: {0}")]
+    Undecodable(ImageError),
+    /// The file lies among those of the data set, but belongs to none.
+    #[error("is not listed in the manifest")]
+    Stray,
     /// The image matches its hash, but has another size than the row says.
     #[error("its image is {found} pixels, but the row says {expected}")]
     ImageSize {
@@ -120,6 +127,13 @@ impl fmt::Display for Finding {
     }
 }
 
+/// What [`verify_with`] looks at beside what [`verify`] does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Checks {
+    /// Whether every image is decoded, which takes some 100 µs each.
+    pub decode: bool,
+}
+
 /// What [`verify`] looked at and found.
 #[derive(Debug)]
 pub struct VerifyReport {
@@ -144,7 +158,7 @@ impl VerifyReport {
 
 /// Checks every file and row of the data set in `dir`, in parallel: sizes and checksums against the
 /// manifest, the structure of every file, every image against its hash and its JPEG header, labels
-/// and sizes, and the number of images per identity.
+/// and sizes, the number of images per identity, and that there are no other files among the shards.
 ///
 /// `on_progress` is called from several threads with the number of bytes just read; the calls add
 /// up to at most [`Manifest::bytes`]. Reads everything once; hashing is faster than most disks.
@@ -153,6 +167,19 @@ impl VerifyReport {
 ///
 /// [`ShardError`] if the manifest itself cannot be read. Whatever else is wrong is a finding.
 pub fn verify(dir: &Path, on_progress: impl Fn(u64) + Sync) -> Result<VerifyReport, ShardError> {
+    verify_with(dir, Checks::default(), on_progress)
+}
+
+/// As [`verify`], and what `checks` asks for.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn verify_with(
+    dir: &Path,
+    checks: Checks,
+    on_progress: impl Fn(u64) + Sync,
+) -> Result<VerifyReport, ShardError> {
     let manifest = Manifest::read(dir)?;
     let identities = Identities::open(dir, &manifest);
     on_progress(identities.as_ref().map_or(0, |_| manifest.identities.bytes));
@@ -167,15 +194,18 @@ pub fn verify(dir: &Path, on_progress: impl Fn(u64) + Sync) -> Result<VerifyRepo
     });
     let jobs: Vec<(&ShardEntry, u64)> = manifest.shards.iter().zip(firsts).collect();
     let examine = |&(entry, first_row): &(&ShardEntry, u64)| {
-        let job = Job { dir, manifest: &manifest, entry, first_row, counts: &counts };
+        let job = Job { dir, manifest: &manifest, entry, first_row, counts: &counts, checks };
         job.examine(&on_progress)
     };
     let files: Vec<FileReport> = jobs.par_iter().map(examine).collect();
 
     let table = examine_identities(&manifest, identities, &files, &counts);
+    let mut others: Vec<FileReport> =
+        manifest.others.iter().map(|file| examine_other(dir, file, &on_progress)).collect();
+    others.extend(strays(dir, &manifest));
     let mut report =
         VerifyReport { manifest, rows: 0, bytes: 0, n_faults: 0, findings: Vec::new() };
-    for file in std::iter::once(table).chain(files) {
+    for file in std::iter::once(table).chain(files).chain(others) {
         report.rows += file.rows;
         report.bytes += file.bytes;
         report.n_faults += file.n_faults;
@@ -214,6 +244,7 @@ struct Job<'a> {
     entry: &'a ShardEntry,
     first_row: u64,
     counts: &'a [AtomicU64],
+    checks: Checks,
 }
 
 impl Job<'_> {
@@ -253,6 +284,7 @@ impl Job<'_> {
     /// Adds what is wrong with single rows; returns how many images differ from their hashes.
     fn examine_rows(&self, shard: &Shard, report: &mut FileReport) -> u64 {
         let mut n_images_damaged = 0;
+        let mut rgb = Vec::new();
         report.rows = shard.len();
         for in_file in 0..shard.len() {
             let Some(face) = shard.get(in_file) else { continue };
@@ -260,9 +292,17 @@ impl Job<'_> {
             if let Some(count) = self.counts.get(face.label as usize) {
                 count.fetch_add(1, Relaxed);
             }
+            let mut is_whole = true;
             for fault in self.row_faults(&face) {
                 n_images_damaged += u64::from(matches!(fault, Fault::Image));
                 report.add(Some(place), fault);
+                is_whole = false;
+            }
+            if self.checks.decode && is_whole {
+                rgb.resize(face.size().rgb_bytes(), 0);
+                if let Err(error) = decode_rgb(face.image, face.size(), &mut rgb) {
+                    report.add(Some(place), Fault::Undecodable(error));
+                }
             }
         }
         n_images_damaged
@@ -281,13 +321,51 @@ fn image_fault(face: &Face<'_>) -> Option<Fault> {
     if content_hash(face.image) != face.hash {
         return Some(Fault::Image);
     }
-    match decode::header(face.image) {
+    match jpeg_header(face.image) {
         Err(error) => Some(Fault::Header(error)),
         Ok(found) if found != face.size() => {
             Some(Fault::ImageSize { found, expected: face.size() })
         }
         Ok(_) => None,
     }
+}
+
+/// A file that is listed beside the shards.
+fn examine_other(dir: &Path, entry: &FileEntry, on_progress: &impl Fn(u64)) -> FileReport {
+    let mut report = FileReport::of(&entry.file);
+    let path = dir.join(&entry.file);
+    let found = check_size(&path, entry.bytes).and_then(|()| {
+        file_checksum(&path, |n| {
+            report.bytes += n;
+            on_progress(n);
+        })
+    });
+    match found {
+        Ok(found) if found == entry.checksum => {}
+        Ok(found) => {
+            let expected = entry.checksum;
+            report.add(None, Fault::File(ShardError::Checksum { path, found, expected }));
+        }
+        Err(error) => report.add(None, Fault::File(error)),
+    }
+    report
+}
+
+/// Files among the shards that the manifest does not list, by name.
+fn strays(dir: &Path, manifest: &Manifest) -> Vec<FileReport> {
+    let listed: HashSet<&str> = manifest.shards.iter().map(|shard| &*shard.file).collect();
+    // Shards that cannot be listed are missed one by one.
+    let entries = fs::read_dir(dir.join(SHARDS_DIR)).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut files: Vec<String> = names.map(|name| format!("{SHARDS_DIR}/{name}")).collect();
+    files.retain(|file| !listed.contains(file.as_str()));
+    files.sort();
+    let report = |file: String| {
+        let mut report = FileReport::of(&file);
+        report.add(None, Fault::Stray);
+        report
+    };
+    files.into_iter().map(report).collect()
 }
 
 fn examine_identities(

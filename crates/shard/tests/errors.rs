@@ -46,7 +46,7 @@ fn edit_manifest(dir: &Path, old: &str, new: &str) {
     let path = dir.join("dataset.json");
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains(old), "{text}");
-    fs::write(path, text.replacen(old, new, 1)).unwrap();
+    fs::write(path, common::unsealed(&text.replacen(old, new, 1))).unwrap();
 }
 
 /// Puts `bytes` in place of a listed file and lists their size and checksum.

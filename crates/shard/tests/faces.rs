@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
+use pfc_image::decode_rgb;
 use pfc_shard::{
     DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, EpochOrder, Face, ImageSize, Quality,
-    decode::decode_rgb,
 };
 use tempfile::TempDir;
 
@@ -15,6 +15,7 @@ const N_ROWS: u64 = 1_000;
 fn dataset() -> (TempDir, Dataset) {
     let dir = tempfile::tempdir().unwrap();
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size: SIZE,
         seed: 0,
         shard_bytes: DEFAULT_SHARD_BYTES,

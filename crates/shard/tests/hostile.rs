@@ -103,7 +103,8 @@ fn check_truncations(file: &str) {
         assert!(is_size, "{n} bytes: {error}");
         assert!(error.hint().unwrap().contains("cut short"));
 
-        fs::write(&manifest, listed.replace(&size, &format!("\"bytes\": {n},"))).unwrap();
+        let other = listed.replace(&size, &format!("\"bytes\": {n},"));
+        fs::write(&manifest, common::unsealed(&other)).unwrap();
         let error = read_everything(dir.path()).unwrap_err();
         assert!(error.to_string().contains(file), "{n} bytes: {error}");
         assert!(is_faulty(dir.path()), "{n} bytes");

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_shard::{Dataset, DatasetWriter, Face, IdentityNames, ImageSize, Quality, decode, verify};
+use pfc_shard::{Dataset, DatasetWriter, Face, IdentityNames, ImageSize, Quality, verify};
 
 fn sorted(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
@@ -48,7 +48,7 @@ fn real_faces_come_back_byte_for_byte_and_decode() {
     for (row, (label, image)) in (0..).zip(&images) {
         let face = dataset.get(row).unwrap();
         assert_eq!((face.label, face.image), (*label, &image[..]));
-        decode::decode_rgb(face.image, face.size(), &mut pixels).unwrap();
+        pfc_image::decode_rgb(face.image, face.size(), &mut pixels).unwrap();
         let distinct = pixels.iter().fold([false; 256], |mut seen, &p| {
             seen[p as usize] = true;
             seen

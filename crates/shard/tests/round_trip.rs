@@ -10,7 +10,7 @@ use std::fs;
 use common::{FOUR_ROWS, NAMES, Row, SIZE, files, names, rows, spec, write};
 use pfc_shard::{
     Checksum, DEFAULT_SHARD_BYTES, Dataset, DatasetWriter, EpochOrder, Face, IdentityNames,
-    Manifest, Quality, Shard, ShardSpec, ShardWriter, decode, hash::content_hash, verify,
+    Manifest, Quality, Shard, ShardSpec, ShardWriter, hash::content_hash, verify,
 };
 use proptest::prelude::*;
 
@@ -165,7 +165,7 @@ fn an_epoch_is_read_and_decoded_by_many_threads_from_one_data_set() {
         let mut counts = [0; 3];
         for place in order.share(0, rank, 4) {
             let face = dataset.get(place.row).unwrap();
-            decode::decode_rgb(face.image, face.size(), &mut pixels).unwrap();
+            pfc_image::decode_rgb(face.image, face.size(), &mut pixels).unwrap();
             counts[face.label as usize] += 1;
         }
         counts

@@ -50,6 +50,13 @@ pub fn faces(name: &str) -> Option<PathBuf> {
     find("PFC_FACES", "faces", name)
 }
 
+/// Folder `name` of the small inputs that once went wrong: below `PFC_CASES`, by default
+/// `../shared/cases` beside the checkout.
+#[must_use]
+pub fn case(name: &str) -> Option<PathBuf> {
+    find("PFC_CASES", "cases", name)
+}
+
 /// Names the test that runs again in another process.
 const AGAIN: &str = "PFC_TEST_AGAIN";
 

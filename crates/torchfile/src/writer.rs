@@ -102,11 +102,13 @@ impl<W: Write + Seek> StateWriter<W> {
 struct UntilItFails<W> {
     out: W,
     has_failed: bool,
+    /// Where the next byte goes, so that sizes still make sense to the archive after a failure.
+    at: u64,
 }
 
 impl<W> UntilItFails<W> {
     fn new(out: W) -> UntilItFails<W> {
-        UntilItFails { out, has_failed: false }
+        UntilItFails { out, has_failed: false, at: 0 }
     }
 
     fn watch<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
@@ -117,10 +119,8 @@ impl<W> UntilItFails<W> {
 
 impl<W: Write> Write for UntilItFails<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.has_failed {
-            return Ok(bytes.len());
-        }
-        let written = self.out.write(bytes);
+        let written = if self.has_failed { Ok(bytes.len()) } else { self.out.write(bytes) };
+        self.at += written.as_ref().map_or(0, |n| *n as u64);
         self.watch(written)
     }
 
@@ -135,10 +135,14 @@ impl<W: Write> Write for UntilItFails<W> {
 
 impl<W: Seek> Seek for UntilItFails<W> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        if self.has_failed {
-            return Ok(0);
-        }
-        let place = self.out.seek(to);
+        let place = match (self.has_failed, to) {
+            (false, to) => self.out.seek(to),
+            (true, SeekFrom::Start(at)) => Ok(at),
+            (true, SeekFrom::Current(by) | SeekFrom::End(by)) => {
+                Ok(self.at.saturating_add_signed(by))
+            }
+        };
+        self.at = place.as_ref().map_or(self.at, |at| *at);
         self.watch(place)
     }
 }

@@ -145,6 +145,7 @@ pub const HINTS: &[HintFinder] = &[
     |error| hint_of(error, TrainError::hint),
     |error| hint_of(error, C10dError::hint),
     |error| hint_of(error, pfc_model::ModelError::hint),
+    |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];
 
 /// Runs the program.

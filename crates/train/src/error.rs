@@ -8,6 +8,7 @@ use std::{
 use pfc_c10d::C10dError;
 use pfc_durable::{DurableError, FolderError};
 use pfc_eval::EvalError;
+use pfc_findings::FindingsError;
 use pfc_head::HeadError;
 use pfc_model::ModelError;
 use pfc_shard::ShardError;
@@ -29,6 +30,9 @@ pub enum TrainError {
     /// The data set cannot be opened.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// The decisions beside the data set cannot be applied.
+    #[error(transparent)]
+    Findings(#[from] FindingsError),
     /// An image cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -248,6 +252,7 @@ impl TrainError {
             TrainError::Config(error) => error.hint(),
             TrainError::Value(error) => error.hint(),
             TrainError::Shard(error) => error.hint(),
+            TrainError::Findings(error) => error.hint(),
             TrainError::Load(error) => error.hint(),
             TrainError::Model(error) => error.hint(),
             TrainError::Head(error) => error.hint(),
@@ -286,6 +291,11 @@ impl TrainError {
             TrainError::NoWholeCheckpoint { .. } => Some(
                 "the messages above say what is wrong with each; start again in another folder \
                  with `--out`"
+                    .to_owned(),
+            ),
+            TrainError::OtherRun { key, .. } if key.starts_with("decisions") => Some(
+                "take back what was decided since with `pfc-ingest decisions undo`, set \
+                 data.as_packed as it was, or start another run with `--out`"
                     .to_owned(),
             ),
             TrainError::CheckpointsGone { path, .. } => Some(format!(

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use pfc_findings::{People, Reading, View};
 use pfc_head::{ClassRange, Head};
 use pfc_model::{
     ModelError,
     checkpoint::{Checkpoint, Progress},
     weights,
 };
-use pfc_shard::{Dataset, Identities, MANIFEST_FILE, hash::content_hash};
+use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -77,11 +78,14 @@ pub fn begin(
         let bound = "left out with data.synthetic, whose people have no names";
         return Err(BadValue::new("init.data", config.data.display(), bound).into());
     };
-    let old = Dataset::open(&config.data)?;
     let checkpoint = Checkpoint::open(&config.model)?;
-    let progress = progress_on(&checkpoint, &config.model, &config.data)?;
+    let progress = checkpoint.manifest().progress.as_ref();
+    // As the checkpoint was trained on it.
+    let as_packed = progress.is_some_and(|progress| progress.data.decisions.is_none());
+    let old = View::open(&config.data, Reading::from_switch(as_packed))?;
+    let progress = progress_on(&checkpoint, &config.model, &config.data, &old)?;
     let range = trainer.head.range();
-    let labels = old_labels(&range, dataset.identities(), old.identities());
+    let labels = old_labels(&range, dataset.people(), old.people());
     let n_carried = carry(&checkpoint, progress, &labels, &mut trainer.head, &config.model)?;
     Ok(Some(format!(
         "backbone and {n_carried} of {} centres of the first rank begin with those of {origin}",
@@ -94,13 +98,25 @@ fn progress_on<'a>(
     checkpoint: &'a Checkpoint,
     path: &Path,
     data: &Path,
+    view: &View,
 ) -> Result<&'a Progress, TrainError> {
     let manifest = data.join(MANIFEST_FILE);
     let bytes = std::fs::read(&manifest).map_err(TrainError::io("read", &manifest))?;
     let expected = format!("{:032x}", content_hash(&bytes));
     let progress = checkpoint.manifest().progress.as_ref();
     let found = progress.map_or("none", |progress| progress.data.checksum.as_str());
+    let decisions = view.decisions().map(|checksum| checksum.to_string());
     match progress {
+        Some(progress) if found == expected && progress.data.decisions != decisions => {
+            let text =
+                |decisions: &Option<String>| decisions.as_deref().unwrap_or("none").to_owned();
+            Err(TrainError::OtherRun {
+                path: path.to_path_buf(),
+                key: "decisions about init.data with checksum".to_owned(),
+                found: text(&progress.data.decisions),
+                expected: text(&decisions),
+            })
+        }
         Some(progress) if found == expected => Ok(progress),
         _ => Err(TrainError::OtherRun {
             path: path.to_path_buf(),
@@ -113,7 +129,7 @@ fn progress_on<'a>(
 
 /// The label that each class of `range` had in the old data set, if it was in there under any of its
 /// names.
-fn old_labels(range: &ClassRange, new: &Identities, old: &Identities) -> Vec<Option<u32>> {
+fn old_labels(range: &ClassRange, new: People<'_>, old: People<'_>) -> Vec<Option<u32>> {
     range.ids().map(|class| new.names(class as u32).find_map(|name| old.label_of(name))).collect()
 }
 

@@ -17,8 +17,9 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use pfc_image::{ImageError, ImageSize};
 use pfc_model::bytes::with_bytes_mut;
-use pfc_shard::{ImageSize, Place, ShardError, decode::DecodeError};
+use pfc_shard::{Place, ShardError};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -34,6 +35,10 @@ use crate::{
 pub struct DataConfig {
     /// A data set that `pfc-ingest pack` wrote.
     pub path: PathBuf,
+    /// Whether the data set is read as it was packed; else decisions beside it are applied: rows that
+    /// they leave out are not seen, and identities are those that they make.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub as_packed: bool,
     /// Threads that decode; 0 chooses. One thread decodes some ten thousand images a second.
     pub loader_threads: usize,
     /// Batches made ahead of the step, in memory.
@@ -64,6 +69,7 @@ impl Default for DataConfig {
     fn default() -> DataConfig {
         DataConfig {
             path: PathBuf::new(),
+            as_packed: false,
             loader_threads: 0,
             batches_ahead: 3,
             mirror: true,
@@ -164,7 +170,7 @@ pub enum LoadError {
         face: String,
         /// Why.
         #[source]
-        source: DecodeError,
+        source: ImageError,
     },
     /// There is no memory for a batch.
     #[error("no memory for a batch of {n_images} images")]
@@ -202,12 +208,12 @@ impl LoadError {
     pub fn hint(&self) -> Option<String> {
         match self {
             LoadError::Row { source, .. } => source.hint(),
-            LoadError::Image { source, .. } => source.hint().or_else(|| {
-                Some(
-                    "`--set data.on_error=skip` goes on without such images and lists them"
-                        .to_owned(),
-                )
-            }),
+            LoadError::Image { source, .. } if source.is_of_system() => source.hint(),
+            LoadError::Image { .. } => Some(
+                "`pfc-ingest verify` tells whether the data set is damaged; `--set \
+                 data.on_error=skip` goes on without such images and lists them"
+                    .to_owned(),
+            ),
             LoadError::NoneReadable { .. } => Some(
                 "most of the data set is damaged or out of reach: `pfc-ingest verify` says what \
                  is wrong with it"
@@ -225,7 +231,8 @@ impl LoadError {
     fn is_of_the_image(&self) -> bool {
         match self {
             LoadError::Row { source, .. } => !matches!(source, ShardError::Io { .. }),
-            other => matches!(other, LoadError::Image { .. }),
+            LoadError::Image { source, .. } => !source.is_of_system(),
+            _ => false,
         }
     }
 

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use pfc_findings::{Reading, View};
+use pfc_image::{ImageSize, decode_rgb, normalise};
 use pfc_model::checkpoint::DataIdentity;
-use pfc_shard::{
-    Dataset, ImageSize, MANIFEST_FILE, decode::decode_rgb, hash::content_hash, mix,
-    pixels::normalise,
-};
+use pfc_shard::{MANIFEST_FILE, hash::content_hash, mix};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -64,14 +63,14 @@ impl Synthetic {
 /// Labelled images by row.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// A data set that `pfc-ingest pack` wrote.
-    Packed(Arc<Dataset>),
+    /// A data set that `pfc-ingest pack` wrote, as decisions leave it unless told otherwise.
+    Packed(Arc<View>),
     /// Made up as they are asked for.
     Synthetic(Synthetic),
 }
 
-impl From<Arc<Dataset>> for Source {
-    fn from(dataset: Arc<Dataset>) -> Source {
+impl From<Arc<View>> for Source {
+    fn from(dataset: Arc<View>) -> Source {
         Source::Packed(dataset)
     }
 }
@@ -88,7 +87,7 @@ impl Source {
             return Ok(Source::Synthetic(synthetic));
         }
         let path = config.path.clone();
-        let dataset = Dataset::open(&path)?;
+        let dataset = View::open(&path, Reading::from_switch(config.as_packed))?;
         let (found, expected) = (dataset.manifest().image_size, ImageSize::FACE);
         if found != expected {
             return Err(TrainError::ImageSize { path, found, expected });
@@ -114,7 +113,7 @@ impl Source {
     }
 
     /// The data set, if the images are not made up.
-    pub fn dataset(&self) -> Option<&Dataset> {
+    pub fn dataset(&self) -> Option<&View> {
         match self {
             Source::Packed(dataset) => Some(dataset),
             Source::Synthetic(_) => None,
@@ -136,7 +135,8 @@ impl Source {
             Source::Synthetic(_) => "synthetic".to_owned(),
         };
         let (n_images, n_identities) = (self.len(), self.n_identities().into());
-        Ok(DataIdentity { n_images, n_identities, checksum })
+        let decisions = self.dataset().and_then(View::decisions).map(|sum| sum.to_string());
+        Ok(DataIdentity { n_images, n_identities, checksum, decisions })
     }
 
     /// Puts an image, normalised and mirrored if asked, into `out`, and gives its label.
@@ -156,7 +156,9 @@ impl Source {
     ) -> Result<i64, LoadError> {
         let label = match self {
             Source::Packed(dataset) => {
-                let face = dataset.get(row).map_err(|source| LoadError::Row { row, source })?;
+                let place = row;
+                let face = dataset.get(place).map_err(|source| LoadError::Row { row, source })?;
+                let row = dataset.row(place);
                 decode_rgb(face.image, ImageSize::FACE, rgb).map_err(|source| {
                     LoadError::Image { row, face: face.source.to_owned(), source }
                 })?;

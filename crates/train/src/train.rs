@@ -8,7 +8,9 @@ use pfc_cli::{
     tell,
 };
 use pfc_eval::EvalError;
+use pfc_findings::View;
 use pfc_model::libtorch::guarded;
+use pfc_shard::ShardError;
 use tch::Device;
 
 use crate::{
@@ -96,6 +98,9 @@ fn train_unguarded(
 ) -> Result<Ended, TrainError> {
     check_same_config(config, ranks)?;
     let Checked { source, plan } = check(config)?;
+    if let Some(view) = source.dataset().filter(|_| ranks.is_first()) {
+        check_labels(view)?;
+    }
     check_ranks(&plan, config.train.accumulate, ranks)?;
     let verifier = Verifier::open(&config.eval)?;
     let folder = open_folder(folder, start, ranks)?;
@@ -139,6 +144,10 @@ fn train_unguarded(
     };
     report.kept_scores().iter().for_each(|(step, score)| keeper.measured(*step, score));
     report.agree(ranks)?;
+    let notice = source.dataset().and_then(|view| view.notice("data.as_packed = true"));
+    if let Some(notice) = notice {
+        report.say(&format!("{}: {notice}", config.data.path.display()));
+    }
     report.say(&opening(config, &source, &plan, ranks, trainer.n_done));
     if let Some(begun) = begun {
         report.say(&begun);
@@ -215,6 +224,20 @@ impl Run<'_> {
             report.saved(started.elapsed());
         }
         keeper.settle(&mut trainer.head)
+    }
+}
+
+/// Warns of labels that cannot be those that were written. What else may be damaged, `pfc-ingest
+/// verify` finds.
+fn check_labels(dataset: &View) -> Result<(), TrainError> {
+    match dataset.dataset().check_counts() {
+        Err(error @ ShardError::Counts { .. }) => {
+            tell(&format!(
+                "warning: the data set is damaged: {error}; `pfc-ingest verify` tells more"
+            ));
+            Ok(())
+        }
+        other => Ok(other?),
     }
 }
 

@@ -12,7 +12,14 @@ fn pfc_train(args: &[&str], dir: &Path) -> (Option<i32>, String, String) {
     let mut command = Command::cargo_bin("pfc-train").unwrap();
     let output = command.current_dir(dir).args(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    (output.status.code(), text(output.stdout), without_choices(&text(output.stderr)))
+}
+
+/// Without the lines that say which number format the processor chose.
+fn without_choices(stderr: &str) -> String {
+    let is_choice =
+        |line: &&str| line.contains(".precision is ") && line.contains(", chosen because ");
+    stderr.split_inclusive('\n').filter(|line| !is_choice(line)).collect()
 }
 
 /// The complaint about `args`, which must come with exit code 2 and nothing on standard output.

@@ -6,7 +6,7 @@ mod support;
 
 use std::{fs, path::Path, sync::Arc};
 
-use pfc_shard::Dataset;
+use pfc_findings::{Reading, View};
 use pfc_train::{
     TrainError,
     config::{self, Config},
@@ -27,7 +27,7 @@ fn trainer(setup: &Setup, change: impl FnOnce(&mut Config)) -> (Trainer, Loader)
     config.optim.warmup_epochs = 0.0;
     change(&mut config);
     tch::set_num_threads(1);
-    let dataset = Arc::new(Dataset::open(&config.data.path).unwrap());
+    let dataset = Arc::new(View::open(&config.data.path, Reading::Decided).unwrap());
     let plan = Plan { n_images: dataset.len(), batch_size: 4, epochs: 3, steps: 0, seed: 1 };
     let ranks = Ranks::solo();
     let trainer = Trainer::new(&config, &plan, dataset.n_identities(), &ranks).unwrap();

@@ -6,17 +6,18 @@ mod support;
 
 use std::sync::Arc;
 
-use pfc_shard::{Dataset, ImageSize, decode::decode_rgb, pixels::normalise};
+use pfc_findings::{Reading, View};
+use pfc_image::{ImageSize, decode_rgb, normalise};
 use pfc_train::{
     loader::{Batch, LoadError, Loader, LoaderSpec, OnError},
     plan::Plan,
 };
 use tch::Device;
 
-fn dataset() -> (tempfile::TempDir, Arc<Dataset>) {
+fn dataset() -> (tempfile::TempDir, Arc<View>) {
     let dir = tempfile::tempdir().unwrap();
     support::write_dataset(dir.path(), 5, 5);
-    let dataset = Dataset::open(dir.path()).unwrap();
+    let dataset = View::open(dir.path(), Reading::Decided).unwrap();
     (dir, Arc::new(dataset))
 }
 
@@ -36,7 +37,7 @@ fn spec(n_threads: usize, n_ahead: usize, first_step: u64) -> LoaderSpec {
 }
 
 /// Every batch from the spec's first step to the last.
-fn batches(dataset: &Arc<Dataset>, spec: LoaderSpec) -> Vec<Batch> {
+fn batches(dataset: &Arc<View>, spec: LoaderSpec) -> Vec<Batch> {
     let mut loader = Loader::start(Arc::clone(dataset), spec).unwrap();
     let mut found = Vec::new();
     for _ in spec.first_step..spec.plan.n_steps() {

@@ -317,7 +317,7 @@ fn a_resume_that_is_refused_touches_nothing_whatever_the_reason() {
         (
             "too few steps",
             &nothing,
-            &["--set", "train.steps=3"],
+            &["--set", "train.steps=3", "--set", "optim.warmup_epochs=0"],
             "after step 4, but this run has 3",
         ),
         ("another seed", &nothing, &["--set", "train.seed=1"], "train.seed"),

@@ -23,9 +23,8 @@ use crate::{
 const PORT: &str = "liveness";
 /// How long rank 0 tries to open a port that may still be in use by a run that is about to end.
 const PORT_PATIENCE: Duration = Duration::from_secs(5);
-/// How long whoever has accepted a connection may take to answer. Rank 0 has a thread that does nothing
-/// else.
-const ANSWER: Duration = Duration::from_secs(20);
+/// How long one attempt to connect may take.
+const ATTEMPT: Duration = Duration::from_secs(20);
 /// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Silence after which the system asks whether the other machine is still there. The connection is idle
@@ -137,7 +136,7 @@ fn try_first(
     address: SocketAddr,
     deadline: Instant,
 ) -> Result<io::Result<TcpStream>, C10dError> {
-    let timeout = left(deadline).min(ANSWER);
+    let timeout = left(deadline).min(ATTEMPT);
     let connected = TcpStream::connect_timeout(&address, timeout)
         .and_then(|stream| prepare(&stream).map(|()| stream));
     let stream = match connected {
@@ -145,8 +144,9 @@ fn try_first(
         Err(error) => return Ok(Err(error)),
     };
     send_line(&stream, &ToFirst::Hello(Hello::of(place)).line());
-    let until = deadline.min(Instant::now() + ANSWER);
-    let said = match read_line(&stream, until) {
+    // The socket may be open long before rank 0 is: its launcher has made it. So all the time that there
+    // is may go by until an answer comes.
+    let said = match read_line(&stream, deadline) {
         Ok(said) => said,
         Err(error) if is_timeout(&error) => {
             return Err(place.refused(format!(

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::model::ModelArgs;
 use crate::{
-    faces::{Faces, IMAGE_BYTES_MAX},
+    faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
     pairs::read_regular_file,
 };
 
@@ -55,9 +55,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
     let paths = [&args.left, &args.right];
     let read = |i: usize| read_regular_file(paths[i], IMAGE_BYTES_MAX);
     let faces = Faces::load(2, read, |i| paths[i].display().to_string())?;
-    if faces.n_resized() > 0 {
-        tracing::warn!("{} of 2 images are not 112×112 and were resized", faces.n_resized());
-    }
+    warn_of_changes("compare", faces.changes());
     let embedder = args
         .model
         .open()

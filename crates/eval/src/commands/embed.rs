@@ -7,12 +7,14 @@ use std::{
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_findings::Reading;
 use pfc_model::{Embed, Embedder};
 use serde::Serialize;
 
 use super::{model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
+    faces::warn_of_changes,
     features::{
         cache::{self, Cache, Kept, Key, LeftOut, divide},
         sink::{self, FeatureFormat, Part},
@@ -46,7 +48,7 @@ enum Mirror {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   pfc-eval embed faces faces.npy --model run.ckpt
-  pfc-eval embed data/shards faces.arrow --model w600k_r50.onnx --mirror none
+  pfc-eval embed data faces.arrow --model w600k_r50.onnx --mirror none
   pfc-eval embed train.rec faces.safetensors --model model.pt --mirror keep
   pfc-eval embed list.txt faces.npy --root photos --model run.ckpt --names faces.txt")]
 pub struct EmbedArgs {
@@ -65,6 +67,9 @@ pub struct EmbedArgs {
     /// Also write the name of each row's image to this file, one a line
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
+    /// Read a data set as it was packed: do not apply the decisions beside it
+    #[arg(long)]
+    as_packed: bool,
     #[command(flatten)]
     format: pfc_cli::Format,
 }
@@ -95,7 +100,12 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         return Err(EvalError::Output { path: args.out.clone(), reason }.into());
     }
     let context = || format!("cannot embed `{}`", args.input.display());
-    let images = Images::open(&args.input, args.root.as_deref()).with_context(context)?;
+    let reading = Reading::from_switch(args.as_packed);
+    let images =
+        Images::open_as(&args.input, args.root.as_deref(), reading).with_context(context)?;
+    if let Some(notice) = images.notice("--as-packed") {
+        tracing::warn!("{}: {notice}", args.input.display());
+    }
     let embedder = args
         .model
         .open()
@@ -122,6 +132,7 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     job.list_left_out(&list, &left_out)?;
     report(args, &job, n_kept, left_out.len())?;
     job.cache.remove()?;
+    warn_of_changes("embed", &images.changes());
     if left_out.is_empty() {
         return Ok(Outcome::Clean);
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_findings::Reading;
 use pfc_metrics::roc::Far;
 
 use super::{
@@ -82,6 +83,9 @@ pub(super) struct SetArgs {
     /// a packed data set for all of its images
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     galleries: Vec<PathBuf>,
+    /// Read data sets as they were packed: do not apply the decisions beside them
+    #[arg(long)]
+    as_packed: bool,
     /// List of noisy probes, `facescrub_noises.txt`
     #[arg(long, value_name = "FILE")]
     probe_noises: Option<PathBuf>,
@@ -136,7 +140,7 @@ impl SetArgs {
         let mut galleries = Vec::new();
         for path in &self.galleries {
             if is_dataset(path) {
-                galleries.push(Gallery::of_dataset(path)?);
+                galleries.push(Gallery::of_dataset(path, Reading::from_switch(self.as_packed))?);
             } else if path.is_dir() {
                 for file in Gallery::find(path)? {
                     galleries.push(Gallery::read(&file)?);

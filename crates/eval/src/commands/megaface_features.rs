@@ -6,15 +6,16 @@ use std::{
 };
 
 use pfc_cli::{Outcome, Progress};
+use pfc_findings::{Reading, View};
+use pfc_image::Tally;
 use pfc_metrics::verification::fuse_mirrored;
 use pfc_model::Embed;
-use pfc_shard::Dataset;
 use rayon::prelude::*;
 
 use super::{megaface::SetArgs, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
-    faces::{IMAGE_BYTES_MAX, decode},
+    faces::{Decoded, IMAGE_BYTES_MAX, decode, warn_of_changes},
     megaface::{Gallery, Store, is_dataset},
     pairs::read_regular_file,
 };
@@ -36,6 +37,9 @@ pub(super) struct EmbedArgs {
     /// List of image paths below it: lines, or the devkit's JSON; of a data set all without it
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
+    /// Read a data set as it was packed: do not apply the decisions beside it
+    #[arg(long)]
+    as_packed: bool,
     /// Folder for the features
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -57,15 +61,18 @@ pub(super) struct CleanArgs {
 /// Encoded images by name.
 enum Images {
     Folder(PathBuf),
-    Dataset { dataset: Box<Dataset>, rows: HashMap<String, u64>, path: PathBuf },
+    Dataset { dataset: Box<View>, rows: HashMap<String, u64>, path: PathBuf },
 }
 
 impl Images {
-    fn open(path: &Path) -> Result<Images, EvalError> {
+    fn open(path: &Path, reading: Reading) -> Result<Images, EvalError> {
         if !is_dataset(path) {
             return Ok(Images::Folder(path.to_owned()));
         }
-        let dataset = Dataset::open(path)?;
+        let dataset = View::open(path, reading)?;
+        if let Some(notice) = dataset.notice("--as-packed") {
+            tracing::warn!("{}: {notice}", path.display());
+        }
         let mut rows = HashMap::new();
         for row in 0..dataset.len() {
             rows.entry(dataset.get(row)?.source.to_owned()).or_insert(row);
@@ -94,20 +101,22 @@ impl Images {
 
 /// Runs `pfc-eval megaface embed`.
 pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let reading = Reading::from_switch(args.as_packed);
     let names = match &args.list {
         Some(list) => Gallery::read(list)?.paths,
-        None if is_dataset(&args.images) => Gallery::of_dataset(&args.images)?.paths,
+        None if is_dataset(&args.images) => Gallery::of_dataset(&args.images, reading)?.paths,
         None => return Err(EvalError::NoList { data: args.images.clone() }.into()),
     };
-    let images = Images::open(&args.images)?;
+    let images = Images::open(&args.images, reading)?;
     let embedder = args.model.open()?;
     let dim = embedder.embedding();
     let store = Store { root: args.out.clone(), suffix: args.suffix.clone() };
     let progress = Progress::new("embed", "images", names.len() as u64, quiet);
     let mut n_left_out = 0;
+    let mut changes = Tally::default();
     for batch in names.chunks(BATCH) {
         let missing: Vec<&String> = batch.iter().filter(|name| !store.has(name, dim)).collect();
-        let (pixels, embedded) = decode_all(&images, &missing, &mut n_left_out)?;
+        let (pixels, embedded) = decode_all(&images, &missing, &mut changes, &mut n_left_out)?;
         if !embedded.is_empty() {
             let embeddings = embedder.embed_with_mirror(&pixels, embedded.len())?;
             let fused = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
@@ -120,6 +129,7 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         asked_to_stop()?;
     }
     progress.finish();
+    warn_of_changes("megaface", &changes);
     if n_left_out == 0 {
         return Ok(Outcome::Clean);
     }
@@ -132,19 +142,21 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn decode_all<'a>(
     images: &Images,
     names: &[&'a String],
+    changes: &mut Tally,
     n_left_out: &mut usize,
 ) -> Result<(Vec<u8>, Vec<&'a String>), EvalError> {
     let one = |name: &&'a String| {
         let bytes = images.read(name)?;
         let broken = |reason| EvalError::Image { image: images.place(name), reason };
-        Ok(decode(&bytes).map_err(broken)?.rgb)
+        decode(&bytes).map_err(broken)
     };
-    let decoded: Vec<Result<Vec<u8>, EvalError>> = names.par_iter().map(one).collect();
+    let decoded: Vec<Result<Decoded, EvalError>> = names.par_iter().map(one).collect();
     let (mut pixels, mut usable) = (Vec::new(), Vec::new());
     for (name, decoded) in names.iter().zip(decoded) {
         match decoded.map_err(EvalError::of_image) {
-            Ok(rgb) => {
-                pixels.extend(rgb);
+            Ok(face) => {
+                changes.add(face.changes);
+                pixels.extend(face.rgb);
                 usable.push(*name);
             }
             Err(reason) => {

@@ -27,8 +27,8 @@ use crate::{
 /// and every figure is exact.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-The labels are a text file with a line per row of the features: the person, and after a tab or
-space the group (a race label, say), if there are groups.
+The labels are a text file with a line per row of the features: the person, and after a tab the
+group (a race label, say), if there are groups. In a file without tabs a blank stands between them.
 
 Cost: N faces of D numbers take N·N·D/2 multiply-adds: 2.6e12 for 100,000 faces of 512 numbers,
 well under a minute on two cores.

@@ -2,13 +2,14 @@
 
 use std::{collections::HashSet, ops::Range, path::Path};
 
+use pfc_image::{ImageSize, Limits, align};
 use pfc_model::{Embed, MirroredEmbeddings};
 use rayon::prelude::*;
 
 use super::{FaceList, IjbSet};
 use crate::{
     EvalError,
-    faces::{FACE_BYTES, IMAGE_BYTES_MAX, decode_rgb},
+    faces::{FACE_BYTES, IMAGE_BYTES_MAX},
     features::cache::{Cache, Embeddings, Key, LeftOut, embed_in_parts},
     pairs::read_regular_file,
 };
@@ -89,18 +90,17 @@ fn crop(set: &IjbSet, images: &Path, index: usize) -> Result<Vec<u8>, EvalError>
     let path = images.join(&set.faces.names[index]);
     let landmarks = set.faces.landmarks[index].as_chunks::<2>().0;
     let points = [landmarks[0], landmarks[1], landmarks[2], landmarks[3], landmarks[4]];
-    let matrix = pfc_align::align(&points).map_err(|source| EvalError::Landmarks {
-        path: set.paths.landmarks.clone(),
-        line: FaceList::line(&set.paths.landmarks, index),
-        source,
-    })?;
     let bytes = read_regular_file(&path, IMAGE_BYTES_MAX)?;
     let broken = |reason| EvalError::Image { image: path.display().to_string(), reason };
-    let image = decode_rgb(&bytes).map_err(broken)?;
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let view = pfc_align::Image::new(image.as_raw(), width, height);
-    let view = view.ok_or_else(|| broken("the image has no pixels".to_owned()))?;
-    Ok(pfc_align::warp(&view, &matrix))
+    let image = pfc_image::decode(&bytes, Limits::DEFAULT).map_err(broken)?;
+    // Every face of the protocol counts, however its landmarks lie, so they are not judged.
+    let crop =
+        align::cut(&image, &points, ImageSize::FACE).map_err(|source| EvalError::Landmarks {
+            path: set.paths.landmarks.clone(),
+            line: FaceList::line(&set.paths.landmarks, index),
+            source,
+        })?;
+    Ok(crop.into_rgb())
 }
 
 /// Before hours of work: is every image there?

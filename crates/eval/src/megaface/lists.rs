@@ -5,6 +5,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use pfc_findings::{Reading, View};
 use serde::Deserialize;
 
 use crate::{
@@ -140,13 +141,14 @@ impl Gallery {
     ///
     /// [`EvalError::Shard`] for a damaged data set, [`EvalError::List`] for a source that is no path
     /// below a folder.
-    pub fn of_dataset(folder: &Path) -> Result<Gallery, EvalError> {
-        let dataset = pfc_shard::Dataset::open(folder)?;
+    pub fn of_dataset(folder: &Path, reading: Reading) -> Result<Gallery, EvalError> {
+        let dataset = View::open(folder, reading)?;
         let mut known = HashSet::new();
         let mut paths = Vec::new();
         for row in 0..dataset.len() {
             let source = dataset.get(row)?.source;
             if source.is_empty() || !is_plain(source) {
+                let row = dataset.row(row);
                 let reason = format!("row {row} is of `{source}`, which is no path below a folder");
                 return Err(EvalError::list(folder, reason));
             }

@@ -2,6 +2,7 @@
 
 use super::{
     ImageName, Pair, PairList, Protocol,
+    labels::{dealt, dealt_anew},
     lines::{Images, Line, Lines},
 };
 use crate::EvalError;
@@ -12,10 +13,6 @@ pub const LAYOUT: &str = "LFW's layout: a first line `10 300` (folds, pairs of e
 
 pub fn parse(lines: &Lines, n_folds: usize, n_per_kind: usize) -> Result<PairList, EvalError> {
     let header = lines.lines[0].number;
-    if !matches!(n_folds, 1 | 10) {
-        let problem = format!("{n_folds} folds; 10 are judged, or a single list");
-        return Err(lines.error(header, problem, LAYOUT));
-    }
     let (body, n_found) = (&lines.lines[1..], lines.lines.len() - 1);
     let expected = n_folds.checked_mul(n_per_kind).and_then(|n| n.checked_mul(2));
     let Some(expected) = expected.filter(|&n| n > 0) else {
@@ -40,7 +37,37 @@ pub fn parse(lines: &Lines, n_folds: usize, n_per_kind: usize) -> Result<PairLis
         return Err(lines.error(line.number, problem, LAYOUT));
     }
     let protocol = if n_folds == 1 { Protocol::SingleList } else { Protocol::TenFold };
+    if !matches!(n_folds, 1 | 10) {
+        tracing::warn!(
+            "{}: its {n_folds} folds are dealt anew into the ten that are judged",
+            lines.path.display()
+        );
+        pairs = dealt_anew(pairs);
+    }
     Ok(PairList { protocol, images: images.names, pairs })
+}
+
+/// Whether the fields are `NAME N N` or `NAME N NAME N`.
+pub fn is_pair(fields: &[&str]) -> bool {
+    let is_number = |field: &str| field.parse::<u32>().is_ok();
+    match fields {
+        [name, i, j] => !is_number(name) && is_number(i) && is_number(j),
+        [a, i, b, j] => !is_number(a) && is_number(i) && !is_number(b) && is_number(j),
+        _ => false,
+    }
+}
+
+/// Lines of either kind without counts in front, as RFW has them, in ten folds.
+pub fn parse_without_header(lines: &Lines) -> Result<PairList, EvalError> {
+    let mut images = Images::default();
+    let mut pairs = Vec::with_capacity(lines.lines.len());
+    for line in &lines.lines {
+        let same = line.fields.len() == 3;
+        let pair = pair_of(line, same, &mut images)
+            .map_err(|problem| lines.error(line.number, problem, LAYOUT))?;
+        pairs.push(pair);
+    }
+    Ok(PairList { protocol: Protocol::TenFold, images: images.names, pairs: dealt(pairs) })
 }
 
 fn pair_of(line: &Line, same: bool, images: &mut Images) -> Result<Pair, String> {

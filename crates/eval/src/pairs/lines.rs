@@ -9,6 +9,8 @@ use crate::EvalError;
 #[derive(Debug)]
 pub struct Line<'a> {
     pub number: usize,
+    /// All of it, without the end.
+    text: &'a str,
     pub fields: Vec<&'a str>,
 }
 
@@ -22,6 +24,28 @@ impl<'a> Lines<'a> {
     /// Splits a list; `path` is for errors alone.
     pub fn split(path: &'a Path, bytes: &'a [u8]) -> Result<Lines<'a>, EvalError> {
         Ok(Lines { path, lines: split_lines(path, bytes)? })
+    }
+
+    /// The same for a list of pairs, which may be separated by commas or semicolons as well.
+    pub fn split_pairs(path: &'a Path, bytes: &'a [u8]) -> Result<Lines<'a>, EvalError> {
+        let mut lines = Lines::split(path, bytes)?;
+        let text = |line: &Line<'a>| line.text;
+        let Some(first) = lines.lines.first().map(text) else { return Ok(lines) };
+        let is_between = |delimiter: &char| {
+            !first.contains('\t') && first.matches(*delimiter).count() >= 1 && {
+                let fields = split_at(first, *delimiter);
+                // A comma in a name stands between no columns.
+                let is_row = fields.iter().any(|field| same_of(field).is_some());
+                fields.len() >= 2 && (is_row || first.split_whitespace().count() <= fields.len())
+            }
+        };
+        if let Some(delimiter) = [',', ';'].into_iter().find(is_between) {
+            for line in &mut lines.lines {
+                line.fields = split_at(line.text, delimiter);
+            }
+            lines.lines.retain(|line| !line.fields.is_empty());
+        }
+        Ok(lines)
     }
 
     pub fn error(
@@ -57,10 +81,33 @@ fn split_lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<Line<'a>>, EvalEr
             text.split_whitespace().collect()
         };
         if !fields.is_empty() {
-            lines.push(Line { number: i + 1, fields });
+            lines.push(Line { number: i + 1, text, fields });
         }
     }
     Ok(lines)
+}
+
+/// Fields without white space and quotes around them; a delimiter at the end closes the last.
+fn split_at(line: &str, delimiter: char) -> Vec<&str> {
+    fn unquoted(field: &str) -> &str {
+        let field = field.trim();
+        field.strip_prefix('"').and_then(|field| field.strip_suffix('"')).unwrap_or(field)
+    }
+    let mut fields: Vec<&str> = line.split(delimiter).map(unquoted).collect();
+    while fields.pop_if(|last| last.is_empty()).is_some() {}
+    fields
+}
+
+/// What a column of labels says: whether two images show one person.
+pub fn same_of(label: &str) -> Option<bool> {
+    match label.to_ascii_lowercase().as_str() {
+        "1" | "1.0" | "+1" | "true" | "t" | "yes" | "same" | "match" | "matched" | "genuine" => {
+            Some(true)
+        }
+        "0" | "0.0" | "-1" | "-1.0" | "false" | "f" | "no" | "different" | "diff" | "mismatch"
+        | "mismatched" | "impostor" | "imposter" => Some(false),
+        _ => None,
+    }
 }
 
 /// Gives each image one index.

@@ -64,7 +64,9 @@ const LIST_BYTES_MAX: u64 = 1 << 30;
 
 impl PairList {
     /// Reads a list, telling the layouts apart by the first line: numbers alone are the header of an
-    /// LFW list, a path and a number start a CALFW list, all else is `path path 0|1` lines.
+    /// LFW list, a name and numbers one without a header, a path and a number start a CALFW list, all
+    /// else is `path path 0|1` lines. Tabs, blanks, commas or semicolons separate; a header of column
+    /// names is passed over.
     ///
     /// # Errors
     ///
@@ -79,7 +81,8 @@ impl PairList {
     ///
     /// As [`read`](PairList::read).
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<PairList, EvalError> {
-        let lines = Lines::split(path, bytes)?;
+        let mut lines = Lines::split_pairs(path, bytes)?;
+        let label_column = labels::header(&mut lines);
         let Some(first) = lines.lines.first() else {
             return Err(lines.error(1, "the list is empty", lfw::LAYOUT));
         };
@@ -87,8 +90,9 @@ impl PairList {
         match (numbers.as_deref(), &first.fields[..]) {
             (Some(&[n_per_kind]), _) => lfw::parse(&lines, 1, n_per_kind),
             (Some(&[n_folds, n_per_kind]), _) => lfw::parse(&lines, n_folds, n_per_kind),
+            (None, fields) if lfw::is_pair(fields) => lfw::parse_without_header(&lines),
             (None, [_, label]) if label.parse::<u32>().is_ok() => labels::parse_line_pairs(&lines),
-            _ => labels::parse(&lines),
+            _ => labels::parse(&lines, label_column),
         }
     }
 }
@@ -182,8 +186,27 @@ mod tests {
             "1\nAnn 1 2\nAnn 1 Bob 2\nAnn 1 Bob 3\n",
             "pairs.txt:4: a pair more than the 2 that the first line promises",
         );
-        check_error("5 300\n", "pairs.txt:1: 5 folds; 10 are judged, or a single list");
         check_error("0\n", "pairs.txt:1: 1 folds of 0 + 0 pairs");
+        check_error("0 5\n", "pairs.txt:1: 0 folds of 5 + 5 pairs");
+    }
+
+    #[test]
+    fn lists_without_a_header_or_with_other_numbers_of_folds_are_read() {
+        // RFW and Kaggle's copy of LFW have no counts; the kinds tell by their columns.
+        let rfw = "m.01\t1\t2\nm.02\t3\tm.03\t4\n".repeat(10);
+        let kaggle = "name,imagenum1,imagenum2,\n".to_owned() + &"A,1,4,\nA,1,B,2\n".repeat(10);
+        for text in [rfw, kaggle] {
+            let list = parse(&text).unwrap();
+            assert_eq!((list.protocol, list.pairs.len()), (Protocol::TenFold, 20), "{text}");
+            assert!(list.pairs.iter().enumerate().all(|(i, pair)| pair.same == (i % 2 == 0)));
+        }
+        let list = parse("A,1,4,\nA,1,B,2\n").unwrap();
+        assert_eq!(list.images[1].path, "A/A_0004");
+        // Five folds of two of each kind are judged in ten of one of each kind.
+        let list =
+            parse(&format!("5 2\n{}", "A 1 2\nA 1 3\nA 1 B 1\nA 1 B 2\n".repeat(5))).unwrap();
+        assert_eq!((list.protocol, list.pairs.len()), (Protocol::TenFold, 20));
+        assert!(list.pairs.chunks(2).all(|fold| fold[0].same && !fold[1].same));
     }
 
     #[test]

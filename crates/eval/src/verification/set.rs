@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     EvalError,
-    faces::{Faces, IMAGE_BYTES_MAX},
+    faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
     pack::Pack,
     pairs::{ImageName, Pair, PairList, Protocol, read_regular_file},
 };
@@ -201,15 +201,7 @@ impl PairsSet {
     }
 
     pub(crate) fn warn_of_sizes(&self) {
-        let n = self.faces.n_resized();
-        if n > 0 {
-            tracing::warn!(
-                "{}: {n} of {} images are not 112×112 and were resized; figures are comparable only \
-                 if the faces are aligned as in training",
-                self.name,
-                self.n_images()
-            );
-        }
+        warn_of_changes(&self.name, self.faces.changes());
     }
 }
 

@@ -102,6 +102,7 @@ impl LfwLike {
     /// Packs faces into the data set `name`; their sources are their paths below `faces`.
     pub fn pack(&self, name: &str, sources: &[&str]) {
         let spec = DatasetSpec {
+            lineage: vec![],
             image_size: ImageSize::FACE,
             seed: 1,
             shard_bytes: pfc_shard::DEFAULT_SHARD_BYTES,

@@ -1,6 +1,5 @@
 //! `pfc-ingest align`: faces cut out of images by their landmarks.
 
-mod crop;
 mod run;
 
 use std::{
@@ -9,14 +8,12 @@ use std::{
 };
 
 use anyhow::Context;
-use pfc_align::CropSize;
 use pfc_cli::{Format, Outcome, print_json, print_table, table};
+use pfc_image::{Fit, ImageSize, Limits, Tally};
+use pfc_sources::Root;
 use serde::Serialize;
 
-pub use crop::crop;
-
 use crate::{
-    image::Limits,
     landmarks::LandmarkFormat,
     pack::quarantine,
     threads::Threads,
@@ -30,7 +27,10 @@ use crate::{
 /// CSV, or 68 points in the iBUG order. Each face is turned, scaled and shifted so that its points
 /// come closest to InsightFace's template (least squares, bilinear, black outside the image), and
 /// written to OUT under the path that LIST has. Images that are missing or unreadable, and landmarks
-/// that span no face, are left out and listed with their reason in OUT/quarantine.jsonl.
+/// that make no face in their image, are left out and listed with their reason in
+/// OUT/quarantine.jsonl. Each line is held to the same bounds: how far its points are from those of a
+/// face, how large the face is, and how much of it lies within the image. Points that all lie between
+/// 0 and 1 are taken for fractions of width and height, with a warning.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest align landmarks.txt crops --root photos
@@ -81,7 +81,7 @@ enum CropFormat {
 
 /// The `--size` option.
 #[derive(Debug, Clone, Copy)]
-struct Size(CropSize);
+struct Size(ImageSize);
 
 impl FromStr for Size {
     type Err = String;
@@ -90,7 +90,7 @@ impl FromStr for Size {
         let (width, height) = text.split_once('x').unwrap_or((text, text));
         let side = |text: &str| text.parse().ok().filter(|n| (8..=1024).contains(n));
         match (side(width), side(height)) {
-            (Some(width), Some(height)) => Ok(Size(CropSize { width, height })),
+            (Some(width), Some(height)) => Ok(Size(ImageSize { width, height })),
             _ => Err("a size is N or WxH, each from 8 to 1024".into()),
         }
     }
@@ -98,11 +98,10 @@ impl FromStr for Size {
 
 /// What is made of each line, and from where.
 struct Recipe<'a> {
-    root: &'a Path,
-    size: CropSize,
+    root: &'a Root,
+    crop: pfc_image::Recipe,
     format: CropFormat,
     quality: u8,
-    limits: Limits,
 }
 
 /// Counts of a finished run, as `--json` prints them.
@@ -110,6 +109,9 @@ struct Recipe<'a> {
 struct Summary {
     aligned: u64,
     quarantined: u64,
+    /// What was done to the images beside aligning them.
+    #[serde(skip)]
+    changes: Tally,
     seconds: f64,
     images_per_second: f64,
 }
@@ -123,6 +125,9 @@ pub fn run(args: &AlignArgs, quiet: bool) -> anyhow::Result<Outcome> {
     } else {
         print(&summary)?;
     }
+    for sentence in summary.changes.sentences(args.size.0, Fit::Crop) {
+        tracing::warn!("{sentence}");
+    }
     if summary.quarantined > 0 {
         let images = units::of(summary.quarantined, "image");
         let list = args.out.join(quarantine::FILE);
@@ -133,13 +138,13 @@ pub fn run(args: &AlignArgs, quiet: bool) -> anyhow::Result<Outcome> {
 
 fn align(args: &AlignArgs, quiet: bool) -> anyhow::Result<Summary> {
     let above = args.list.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let root = args.root.as_deref().or(above).unwrap_or(Path::new("."));
+    let root = Root::of(args.root.as_deref().or(above).unwrap_or(Path::new(".")));
+    let limits = Limits { pixels_max: args.max_pixels };
     let recipe = Recipe {
-        root,
-        size: args.size.0,
+        root: &root,
+        crop: pfc_image::Recipe { size: args.size.0, fit: Fit::Crop, limits },
         format: args.format,
         quality: args.quality,
-        limits: Limits { pixels_max: args.max_pixels },
     };
     let pool = args.threads.pool()?;
     let list = (&*args.list, args.landmark_format);

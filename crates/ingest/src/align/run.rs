@@ -9,17 +9,18 @@ use std::{
 };
 
 use pfc_cli::{Progress, interrupt};
+use pfc_image::{Changes, Crop, ImageError, Tally, encode_jpeg, encode_png, has_image_extension};
 use pfc_shard::hash::content_hash;
+use pfc_sources::read_file;
 use rayon::prelude::*;
 
-use super::{CropFormat, Recipe, Summary, crop};
+use super::{CropFormat, Recipe, Summary};
 use crate::{
     IngestError,
-    image::{Pixels, encode_jpeg, encode_png, has_image_extension},
     landmarks::{LandmarkFormat, LandmarkList, Marks},
     output,
     pack::quarantine::{Line, Quarantine},
-    source::{Reject, read_file},
+    reject::{Failure, Reject},
 };
 
 /// Lines that are read before they are worked on together.
@@ -45,6 +46,7 @@ pub fn run(
     let mut quarantine = Quarantine::create(unfinished.path())?;
     let progress = Progress::new("align", "images", total, quiet);
     let mut taken = HashSet::new();
+    let mut changes = Tally::default();
     let mut images = list.images()?;
     let mut done = 0;
     loop {
@@ -58,7 +60,7 @@ pub fn run(
         done += chunk.len() as u64;
         let targets = chunk.iter().map(|marks| target(marks, recipe.format, &mut taken));
         let targets: Vec<Result<PathBuf, Reject>> = targets.collect();
-        let results: Vec<Result<(), Failure>> = chunk
+        let results: Vec<Result<Changes, Failure>> = chunk
             .par_iter()
             .zip(targets)
             .map(|(marks, target)| {
@@ -68,7 +70,7 @@ pub fn run(
             .collect();
         for (marks, result) in chunk.iter().zip(results) {
             match result {
-                Ok(()) => {}
+                Ok(made) => changes.add(made),
                 Err(Failure::Reject(reject)) => {
                     quarantine.add(&Line::new(&marks.image, &reject))?;
                 }
@@ -87,37 +89,31 @@ pub fn run(
     unfinished.commit()?;
     let (aligned, seconds) = (total - quarantined, started.elapsed().as_secs_f64());
     let images_per_second = aligned as f64 / seconds.max(1e-9);
-    Ok(Summary { aligned, quarantined, seconds, images_per_second })
+    Ok(Summary { aligned, quarantined, changes, seconds, images_per_second })
 }
 
-/// Why there is no crop: of this image, or of any.
-enum Failure {
-    Reject(Reject),
-    Fatal(IngestError),
-}
-
-impl From<Reject> for Failure {
-    fn from(reject: Reject) -> Failure {
-        Failure::Reject(reject)
-    }
-}
-
-fn one(recipe: &Recipe<'_>, marks: &Marks, target: &Path) -> Result<(), Failure> {
-    let bytes = read_file(&source(recipe.root, &marks.image))?;
-    let pixels = crop(&bytes, &marks.points, recipe.size, recipe.limits)?;
-    let encoded = encode(&pixels, recipe)?;
+/// Makes one crop and writes it to `target`.
+fn one(recipe: &Recipe<'_>, marks: &Marks, target: &Path) -> Result<Changes, Failure> {
+    let bytes = read_file(&source(recipe.root.path(), &marks.image), recipe.root)?;
+    let encoded = crop(recipe, marks, &bytes);
+    let (encoded, changes) = encoded.map_err(|e| Failure::of(e.into(), || marks.image.clone()))?;
     let parent = target.parent().unwrap_or(target);
-    fs::create_dir_all(parent)
-        .map_err(IngestError::at("create", parent))
-        .and_then(|()| fs::write(target, encoded).map_err(IngestError::at("write", target)))
-        .map_err(Failure::Fatal)
+    fs::create_dir_all(parent).map_err(IngestError::at("create", parent))?;
+    fs::write(target, encoded).map_err(IngestError::at("write", target))?;
+    Ok(changes)
 }
 
-fn encode(pixels: &Pixels, recipe: &Recipe<'_>) -> Result<Vec<u8>, Reject> {
-    Ok(match recipe.format {
-        CropFormat::Jpg => encode_jpeg(pixels, recipe.quality)?,
-        CropFormat::Png => encode_png(pixels)?,
-    })
+fn crop(
+    recipe: &Recipe<'_>,
+    marks: &Marks,
+    bytes: &[u8],
+) -> Result<(Vec<u8>, Changes), ImageError> {
+    let Crop { pixels, changes } = recipe.crop.crop(bytes, Some(&marks.points))?;
+    let encoded = match recipe.format {
+        CropFormat::Jpg => encode_jpeg(&pixels, recipe.quality)?,
+        CropFormat::Png => encode_png(&pixels)?,
+    };
+    Ok((encoded, changes))
 }
 
 /// The image's file; lists such as that of `VGGFace2` leave the extension out.

@@ -2,11 +2,8 @@
 
 use std::{hint::black_box, ops::Range};
 
-use pfc_shard::{
-    Dataset, EpochOrder, ImageSize,
-    decode::{DecodeError, decode_rgb},
-    pixels::normalise,
-};
+use pfc_image::{ImageError, ImageSize, decode_rgb, normalise};
+use pfc_shard::{Dataset, EpochOrder};
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
 
@@ -135,8 +132,8 @@ pub struct Room {
 }
 
 /// The decoder as anyone would call it.
-fn bare(jpeg: &[u8], rgb: &mut [u8]) -> Result<(), DecodeError> {
+fn bare(jpeg: &[u8], rgb: &mut [u8]) -> Result<(), ImageError> {
     let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(jpeg), options);
-    decoder.decode_into(rgb).map_err(|e| DecodeError::Broken { what: e.to_string() })
+    decoder.decode_into(rgb).map_err(|e| ImageError::Corrupt(e.to_string()))
 }

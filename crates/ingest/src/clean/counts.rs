@@ -1,6 +1,6 @@
 //! Passes that count images: too few of an identity, too many.
 
-use pfc_shard::decisions::{Action, Decision};
+use pfc_findings::{Action, Decision};
 
 use super::Work;
 use crate::IngestError;
@@ -9,7 +9,7 @@ use crate::IngestError;
 pub fn few(work: &Work<'_>, min: u64) -> Vec<Decision> {
     let groups = work.groups();
     let small = groups.iter().filter(|(_, rows)| {
-        (rows.len() as u64) < min && !rows.iter().any(|row| work.view.is_pinned(*row))
+        (rows.len() as u64) < min && !rows.iter().any(|row| work.state.is_pinned(*row))
     });
     let drop = |row: u64, n: usize| {
         Decision::new(row, work.own_label(row), Action::Drop, "few_images")
@@ -31,7 +31,7 @@ pub fn many(work: &Work<'_>, max: u64) -> Result<Vec<Decision>, IngestError> {
     for (_, rows) in work.groups().iter().filter(|(_, rows)| rows.len() as u64 > max) {
         let mut order = Vec::with_capacity(rows.len());
         for &row in rows {
-            order.push((!work.view.is_pinned(row), work.dataset.get(row)?.hash, row));
+            order.push((!work.state.is_pinned(row), work.dataset.get(row)?.hash, row));
         }
         order.sort_unstable();
         let beyond = order.iter().skip(max as usize).filter(|(is_free, ..)| *is_free);

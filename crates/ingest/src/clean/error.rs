@@ -1,7 +1,5 @@
 //! Why a data set cannot be cleaned.
 
-use std::path::PathBuf;
-
 /// Arguments that do not fit together, or findings that contradict one another.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
@@ -39,16 +37,6 @@ pub enum CleanError {
         /// Which.
         what: String,
     },
-    /// A file of answers that cannot be understood.
-    #[error("{}: line {line}: {what}", path.display())]
-    Review {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1; the header is line 1.
-        line: u64,
-        /// What is wrong there.
-        what: String,
-    },
     /// Data sets that cannot be joined.
     #[error("{what}")]
     Join {
@@ -72,9 +60,6 @@ impl CleanError {
             }
             CleanError::Contradiction { .. } => {
                 "`pfc-ingest decisions undo` takes the last run back"
-            }
-            CleanError::Review { .. } => {
-                "keep the columns of `review export`; `answer` is keep, drop, relabel, merge or empty"
             }
             CleanError::Join { .. } => {
                 "give the data sets to join and, with --embeddings, a file for each in that order"

@@ -14,10 +14,8 @@ mod work;
 
 use anyhow::Context;
 use pfc_cli::{Outcome, print_json};
-use pfc_shard::{
-    Dataset,
-    decisions::{Decision, DecisionLog, RunInfo},
-};
+use pfc_findings::{Action, Decision, DecisionLog, Questions, RunInfo};
+use pfc_shard::Dataset;
 
 pub use error::CleanError;
 pub use options::{CleanArgs, Pass};
@@ -47,14 +45,15 @@ fn clean(args: &CleanArgs, quiet: bool) -> Result<Summary, IngestError> {
     let dataset = Dataset::open(&args.dataset)?;
     dataset.preload()?;
     let mut log = DecisionLog::open(&args.dataset)?;
-    let view = log.view(&dataset)?;
+    let state = log.state(&dataset)?;
+    let known = Questions::of(&log.runs()?, &dataset, &state)?;
     let pool = args.threads.pool()?;
-    let before = (dataset.len() - view.n_dropped(), view);
-    let mut work = Work::new(&args.dataset, &dataset, before.1, quiet)?;
-    let n_before = work.n_identities_seen();
-    let decisions = pool.install(|| decide(args, &passes, &mut work))?;
-    let mut summary = Summary::new(&passes, &decisions, &work.notes);
-    summary.images = [before.0, work.n_rows_kept()];
+    let mut work = Work::new(&args.dataset, &dataset, state, quiet)?;
+    let (images_before, n_before) = (work.n_rows_kept(), work.n_identities_seen());
+    let Found { decisions, n_known } = pool.install(|| decide(args, &passes, &mut work, &known))?;
+    let mut summary = Summary::new(&args.dataset, &passes, &decisions, &work.notes);
+    summary.known = n_known;
+    summary.images = [images_before, work.n_rows_kept()];
     summary.identities = [n_before, work.n_identities_seen()];
     if !args.dry_run {
         let info = RunInfo {
@@ -69,24 +68,40 @@ fn clean(args: &CleanArgs, quiet: bool) -> Result<Summary, IngestError> {
     Ok(summary)
 }
 
+/// What all passes found.
+struct Found {
+    decisions: Vec<Decision>,
+    /// Suspicions that the log holds already, asked or answered; they are not logged again.
+    n_known: u64,
+}
+
 /// Every pass in the one order in which they make sense.
 fn decide(
     args: &CleanArgs,
     passes: &[Pass],
     work: &mut Work<'_>,
-) -> Result<Vec<Decision>, IngestError> {
-    let mut all = Vec::new();
+    known: &Questions,
+) -> Result<Found, IngestError> {
+    let mut all = Found { decisions: Vec::new(), n_known: 0 };
     let signatures = match passes.iter().any(|pass| pass.needs_images()) {
-        true => Some(files::signatures(work)?),
+        true => {
+            let (signatures, undecodable) = files::signatures(work)?;
+            all.decisions.extend(leave_out_undecodable(work, &undecodable)?);
+            Some(signatures)
+        }
         false => None,
     };
     let embeddings = match passes.iter().any(|pass| pass.needs_embeddings()) {
-        true => Some(args.embeddings(work)?),
+        true => {
+            let (embeddings, undecodable) = args.embeddings(work)?;
+            all.decisions.extend(leave_out_undecodable(work, &undecodable)?);
+            Some(embeddings)
+        }
         false => None,
     };
     for pass in passes {
         let (signatures, embeddings) = (signatures.as_deref(), embeddings.as_ref());
-        let found = match (pass, signatures, embeddings) {
+        let mut found = match (pass, signatures, embeddings) {
             (Pass::Exact, Some(signatures), _) => files::exact(work, signatures),
             (Pass::Near, Some(signatures), _) => files::near(work, signatures, &args.near)?,
             (Pass::Small | Pass::Blurred | Pass::Blank | Pass::Aspect, Some(signatures), _) => {
@@ -109,8 +124,20 @@ fn decide(
             (Pass::Many, ..) => counts::many(work, args.max_images.unwrap_or(u64::MAX))?,
             _ => unreachable!("what a pass needs was made above"),
         };
+        let n_found = found.len();
+        found.retain(|d| d.action != Action::Suspect || !known.knows(d, &work.state));
+        all.n_known += (n_found - found.len()) as u64;
         work.apply(&found)?;
-        all.extend(found);
+        all.decisions.extend(found);
     }
     Ok(all)
+}
+
+/// Images that cannot be decoded are of no use to anybody, whichever pass came upon them.
+fn leave_out_undecodable(work: &mut Work<'_>, rows: &[u64]) -> Result<Vec<Decision>, IngestError> {
+    let left = rows.iter().filter(|row| !work.state.is_dropped(**row));
+    let drop = |row: &u64| Decision::new(*row, work.own_label(*row), Action::Drop, "undecodable");
+    let found: Vec<Decision> = left.map(drop).collect();
+    work.apply(&found)?;
+    Ok(found)
 }

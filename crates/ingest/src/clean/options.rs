@@ -15,15 +15,13 @@ use crate::{
 /// Find duplicates, bad images, outliers, wrong labels and people with two labels.
 ///
 /// Writes what it finds as decisions beside the data set (DATASET/decisions/NNN.arrow) and changes
-/// nothing else: `decisions list` and `show` tell them, `decisions undo` takes them back, `report`
-/// draws them, `review` asks somebody, and `compact` applies them in a new data set. Findings that
-/// are likely but not sure are suspicions, which `compact` does not apply.
+/// nothing else. Every command that reads the data set, the trainer too, applies them, unless it is
+/// told --as-packed; `compact` writes a data set of its own. `decisions list` and `show` print them,
+/// `decisions undo` takes them back, `report` draws them, `review` asks a person, whose answers stand
+/// against later runs. Findings that are likely but not sure are suspicions, which change nothing.
 ///
-/// Passes run in one order, each on what those before it left. exact: the same bytes or pixels
-/// twice. near: the same picture, encoded again. small, blurred, blank, aspect: images without
-/// enough to see. labels: rows that are someone else's. outliers: rows that are nobody's. merges:
-/// identities that are one person. overlap: people of the --probes. few, many: identities of too few
-/// or too many images.
+/// Passes run in one order, each on what those before it left. An image that cannot be decoded is
+/// left out (`undecodable`), whichever pass comes upon it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pfc-ingest clean data
@@ -60,10 +58,10 @@ pub struct CleanArgs {
     pub(super) flags: files::FlagOptions,
     #[command(flatten)]
     pub(super) bounds: identities::Bounds,
-    /// Leave identities of fewer images out
+    /// few: drop identities of fewer images
     #[arg(long, value_name = "N")]
     pub(super) min_images: Option<u64>,
-    /// Leave images beyond this many of an identity out
+    /// many: drop images beyond this many of an identity
     #[arg(long, value_name = "N")]
     pub(super) max_images: Option<u64>,
     /// Print what would be decided and write nothing
@@ -106,7 +104,7 @@ impl ValueEnum for PassName {
                 .help("All that look at images, and few or many where their numbers are given"),
             PassName::Embeddings => PossibleValue::new("embeddings")
                 .help("labels, outliers and merges; overlap where --probes is given"),
-            PassName::One(pass) => PossibleValue::new(pass.name()),
+            PassName::One(pass) => PossibleValue::new(pass.name()).help(pass.help()),
         })
     }
 }
@@ -159,6 +157,34 @@ impl Pass {
             Pass::Overlap => "overlap",
             Pass::Few => "few",
             Pass::Many => "many",
+        }
+    }
+
+    /// What it does.
+    fn help(self) -> &'static str {
+        match self {
+            Pass::Exact => {
+                "Drop copies within an identity: the same bytes or pixels. The same across identities \
+                 is a suspicion"
+            }
+            Pass::Near => {
+                "Drop images that look like a sharper one of their identity, as one encoded again. The \
+                 same across identities is a suspicion"
+            }
+            Pass::Small => "Drop images upscaled from fewer than --min-detail pixels per side",
+            Pass::Blurred => "Drop images whose sharpness is below --min-sharpness",
+            Pass::Blank => "Drop images whose contrast is below --min-contrast",
+            Pass::Aspect => "Drop images whose content within flat borders is a narrow strip",
+            Pass::Labels => {
+                "Move images that are unlike their identity and like another one to that one"
+            }
+            Pass::Outliers => {
+                "Drop images that are unlike their identity; find second people in it"
+            }
+            Pass::Merges => "Merge identities whose centres are mutually nearest and alike enough",
+            Pass::Overlap => "Drop identities that match a face of --probes",
+            Pass::Few => "Drop identities of fewer than --min-images images",
+            Pass::Many => "Drop images beyond --max-images of an identity, chosen at random",
         }
     }
 
@@ -216,10 +242,17 @@ impl CleanArgs {
         }
     }
 
-    /// Embeddings of the data set's rows, from the file or the network.
-    pub(super) fn embeddings(&self, work: &Work<'_>) -> Result<Embeddings, IngestError> {
+    /// Embeddings of the data set's rows, from the file or the network, and the rows whose images the
+    /// network could not be given.
+    pub(super) fn embeddings(
+        &self,
+        work: &Work<'_>,
+    ) -> Result<(Embeddings, Vec<u64>), IngestError> {
         match (&self.embeddings, &self.model) {
-            (Some(file), _) => Embeddings::open(file)?.of(work.dataset),
+            (Some(file), _) => {
+                let embeddings = Embeddings::open(file)?.of_left(work.dataset, &work.state)?;
+                Ok((embeddings, Vec::new()))
+            }
             (None, Some(model)) => {
                 let options = EmbedOptions { plain: self.no_mirror, quiet: work.quiet };
                 with_model(model, work.dir, work.dataset, options)

@@ -1,14 +1,31 @@
 //! What `clean` found, as it is printed.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use pfc_cli::{print_table, table};
-use pfc_shard::decisions::Decision;
+use pfc_findings::Decision;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Pass;
-use crate::units::count;
+use crate::units::{count, of};
+
+/// Bounds among the figures of a pass, and what they bound.
+const BOUNDS: [(&str, &str); 10] = [
+    ("same_person", "merged above"),
+    ("maybe_same_person", "suspected above"),
+    ("same_person_single", "merged above, where one has a single image"),
+    ("sure", "cohesion of one person at least"),
+    ("label_match", "belongs to the other identity above"),
+    ("label_margin", "and nearer than to its own by"),
+    ("stranger", "suspected below"),
+    ("outlier", "left out below"),
+    ("probe_match", "left out above"),
+    ("maybe_probe_match", "suspected above"),
+];
 
 /// The outcome, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -22,49 +39,130 @@ pub struct Summary {
     pub passes: Vec<&'static str>,
     /// Decisions by reason and action.
     pub decisions: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Suspicions that earlier runs logged already; they are not logged again.
+    pub known: u64,
     /// Measurements and bounds of the passes.
     pub notes: Map<String, Value>,
+    #[serde(skip)]
+    dataset: PathBuf,
 }
 
 impl Summary {
-    pub fn new(passes: &[Pass], decisions: &[Decision], notes: &Map<String, Value>) -> Summary {
+    pub fn new(
+        dataset: &Path,
+        passes: &[Pass],
+        decisions: &[Decision],
+        notes: &Map<String, Value>,
+    ) -> Summary {
         Summary {
             run: None,
             images: [0; 2],
             identities: [0; 2],
             passes: passes.iter().map(|pass| pass.name()).collect(),
             decisions: tally(decisions),
+            known: 0,
             notes: notes.clone(),
+            dataset: dataset.to_path_buf(),
         }
     }
 
-    /// Prints the tables.
+    /// Prints the tables, and which commands come next.
     ///
     /// # Errors
     ///
     /// That of a closed standard output.
     pub fn print(&self) -> std::io::Result<()> {
         use std::io::Write;
-        let mut found = table(["reason", "action", "n"]);
+        let mut found = table(["finding", "action", "n"]);
         for (reason, actions) in &self.decisions {
             for (action, n) in actions {
                 found.add_row([reason.clone(), (*action).to_owned(), count(*n)]);
             }
         }
-        print_table(&found)?;
-        for (name, note) in &self.notes {
-            writeln!(pfc_cli::stdout(), "{name}: {}", brief(note))?;
+        if self.decisions.is_empty() {
+            found.add_row(["nothing new", "", "0"]);
         }
+        print_table(&found)?;
+        self.print_bounds()?;
         let [[images, left], [people, people_left]] = [self.images, self.identities];
         let run = self.run.map_or("dry run".into(), |run| format!("run {run:03}"));
+        let mut out = pfc_cli::stdout();
         writeln!(
-            pfc_cli::stdout(),
-            "{run}: {} images of {} identities, of which {} of {} stay",
-            count(images),
-            count(people),
+            out,
+            "{run}: kept {} of {} images and {} of {} identities",
             count(left),
-            count(people_left)
-        )
+            count(images),
+            count(people_left),
+            count(people)
+        )?;
+        if self.known > 0 {
+            let n = of(self.known, "suspicion");
+            writeln!(out, "{n} of earlier runs were found again and are not logged twice")?;
+        }
+        match self.run {
+            Some(_) => self.print_next(),
+            None => Ok(()),
+        }
+    }
+
+    /// The bounds of the passes that compare embeddings, and where they come from.
+    fn print_bounds(&self) -> std::io::Result<()> {
+        let mut bounds = table(["pass", "bound", "value", "calibrated on"]);
+        let mut n_bounds = 0;
+        for (pass, note) in &self.notes {
+            let calibrated = calibrated(note);
+            for (name, what) in BOUNDS {
+                let Some(value) = note.get(name).and_then(Value::as_f64) else { continue };
+                let value = format!("{value:.3}");
+                bounds.add_row([
+                    pass.clone(),
+                    format!("{name}: {what}"),
+                    value,
+                    calibrated.clone(),
+                ]);
+                n_bounds += 1;
+            }
+        }
+        if n_bounds > 0 { print_table(&bounds) } else { Ok(()) }
+    }
+
+    fn print_next(&self) -> std::io::Result<()> {
+        use std::io::Write;
+        let n = |action: &str| -> u64 {
+            self.decisions.values().filter_map(|actions| actions.get(action)).sum()
+        };
+        let n_suspicions = n("suspect") + self.known;
+        let (data, mut out) = (self.dataset.display(), pfc_cli::stdout());
+        writeln!(out, "next:")?;
+        let mut line = |command: String, what: &str| writeln!(out, "  {command:<44} {what}");
+        line(format!("pfc-ingest report {data}"), "draws what was found")?;
+        if n_suspicions > 0 {
+            let what = format!("asks about {}", of(n_suspicions, "suspicion"));
+            line(format!("pfc-ingest review export {data} review"), &what)?;
+        }
+        if self.decisions.values().flatten().any(|(action, _)| *action != "suspect") {
+            line(
+                format!("pfc-ingest compact {data} OUT"),
+                "writes the data set as this leaves it",
+            )?;
+        }
+        line(format!("pfc-ingest decisions undo {data}"), "takes this run back")
+    }
+}
+
+/// What the bounds of a pass rest on.
+fn calibrated(note: &Value) -> String {
+    let rate = note.get("false_match_rate").and_then(Value::as_f64);
+    let pairs = note.get("impostors").and_then(|impostors| match impostors.get("pairs") {
+        Some(pairs) => pairs.as_u64(),
+        None => impostors.as_object()?.values().find_map(|one| one.get("pairs")?.as_u64()),
+    });
+    match (pairs, rate) {
+        (Some(pairs), Some(rate)) => {
+            format!("{} pairs of different people, to a rate of {rate:.0e}", count(pairs))
+        }
+        (Some(pairs), None) => format!("{} pairs of different people", count(pairs)),
+        (None, _) => "stated".to_owned(),
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use pfc_shard::{
-    Dataset,
-    decisions::{Decision, View},
-};
+use pfc_findings::{Decision, State};
+use pfc_shard::Dataset;
 use serde_json::{Map, Value};
 
 use super::CleanError;
@@ -18,7 +16,7 @@ pub struct Work<'a> {
     pub dataset: &'a Dataset,
     /// Label of every row in the data set.
     pub labels: Vec<u32>,
-    pub view: View,
+    pub state: State,
     /// What passes measured, to be printed and kept.
     pub notes: Map<String, Value>,
     pub quiet: bool,
@@ -33,16 +31,16 @@ impl<'a> Work<'a> {
     pub fn new(
         dir: &'a Path,
         dataset: &'a Dataset,
-        view: View,
+        state: State,
         quiet: bool,
     ) -> Result<Work<'a>, IngestError> {
         let labels = dataset.labels()?;
-        Ok(Work { dir, dataset, labels, view, notes: Map::new(), quiet })
+        Ok(Work { dir, dataset, labels, state, notes: Map::new(), quiet })
     }
 
     /// The identity of a row as it stands; `None` if it is left out.
     pub fn label(&self, row: u64) -> Option<u32> {
-        self.view.label(row, *self.labels.get(row as usize)?)
+        self.state.label(row, *self.labels.get(row as usize)?)
     }
 
     /// The label of a row in the data set, whatever was decided since.
@@ -56,7 +54,7 @@ impl<'a> Work<'a> {
     ///
     /// [`CleanError::Contradiction`], which is a fault of the pass.
     pub fn apply(&mut self, decisions: &[Decision]) -> Result<(), IngestError> {
-        let applied = self.view.apply(decisions);
+        let applied = self.state.apply(decisions);
         Ok(applied.map_err(|what| CleanError::Contradiction { what })?)
     }
 
@@ -79,12 +77,12 @@ impl<'a> Work<'a> {
 
     /// Rows that are not left out.
     pub fn n_rows_kept(&self) -> u64 {
-        self.dataset.len() - self.view.n_dropped()
+        self.dataset.len() - self.state.n_dropped()
     }
 
     /// Identities that have such rows.
     pub fn n_identities_seen(&self) -> u64 {
-        let mut seen = vec![false; self.view.n_identities() as usize];
+        let mut seen = vec![false; self.state.n_identities() as usize];
         for row in 0..self.dataset.len() {
             if let Some(label) = self.label(row) {
                 seen[label as usize] = true;

@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use pfc_cli::{Format, Outcome, Progress, interrupt, print_json, print_table, table};
+use pfc_findings::{DecisionLog, Run, RunInfo, View, carried};
 use pfc_shard::{
-    DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames,
-    decisions::{DecisionLog, View},
+    DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, IdentityNames, Step,
+    hash::content_hash,
 };
 use serde::Serialize;
 
-use crate::{IngestError, clean::TOOL, output, units::count};
+use crate::{IngestError, clean::TOOL, lineage, output, units::count};
 
 /// Write a new data set with all decisions applied.
 ///
 /// Rows that were left out are gone, the others keep their order and their bytes. Labels are
 /// numbered anew without gaps; a merged identity has all names, a new one the name of the identity
-/// it came from. Suspicions are not applied. OUT appears once it is complete; DATASET stays as it is.
+/// it came from and the first `#split-N` that is free. Suspicions are not applied. What people
+/// answered in `review` goes along, so that later runs of `clean` on OUT honour it. Every shard is
+/// held against its checksum. OUT appears once it is complete; DATASET stays as it is.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pfc-ingest clean data && pfc-ingest compact data data-clean
@@ -39,6 +42,8 @@ struct Summary {
     identities: u32,
     identities_before: u32,
     runs: usize,
+    /// Decisions of people that later runs of `clean` on the new data set honour.
+    answers_carried_over: usize,
 }
 
 /// Runs the command.
@@ -61,104 +66,83 @@ pub fn run(args: &CompactArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn compact(args: &CompactArgs, quiet: bool) -> Result<Summary, IngestError> {
     let unfinished = output::begin(&[&args.dataset], &args.out)?;
     let dataset = Dataset::open(&args.dataset)?;
-    dataset.preload()?;
     let log = DecisionLog::open(&args.dataset)?;
-    let view = log.view(&dataset)?;
-    let labels = NewLabels::of(&dataset, &view)?;
-    write(&dataset, &view, &labels, unfinished.path(), log.len(), quiet)?;
+    let runs = log.runs()?;
+    let lineage = lineage::of(dataset.manifest(), &runs)?;
+    let state = log.state(&dataset)?;
+    let view = View::new(dataset, &state)?.checked();
+    let out = unfinished.path();
+    write(&view, lineage, out, quiet)?;
+    let n_carried = carry(&runs, &view, out)?;
     unfinished.commit()?;
     Ok(Summary {
-        images: dataset.len() - view.n_dropped(),
-        images_before: dataset.len(),
-        identities: labels.names.len(),
-        identities_before: dataset.n_identities(),
-        runs: log.len(),
+        images: view.len(),
+        images_before: view.manifest().rows,
+        identities: view.n_identities(),
+        identities_before: view.manifest().n_identities,
+        runs: runs.len(),
+        answers_carried_over: n_carried,
     })
 }
 
-fn write(
-    dataset: &Dataset,
-    view: &View,
-    labels: &NewLabels,
-    out: &Path,
-    n_runs: usize,
-    quiet: bool,
-) -> Result<(), IngestError> {
-    let manifest = dataset.manifest();
-    let mut arguments = manifest.arguments.clone();
-    arguments.push(format!("compact: {n_runs} runs of decisions"));
-    let spec = DatasetSpec {
+fn write(view: &View, lineage: Vec<Step>, out: &Path, quiet: bool) -> Result<(), IngestError> {
+    let manifest = view.manifest();
+    let mut spec = DatasetSpec {
         image_size: manifest.image_size,
         seed: manifest.seed,
         shard_bytes: DEFAULT_SHARD_BYTES,
         sources: manifest.sources.clone(),
         tool: TOOL.into(),
-        arguments,
+        arguments: manifest.arguments.clone(),
+        lineage,
     };
+    spec.lineage.push(Step {
+        command: "compact".into(),
+        tool: TOOL.into(),
+        arguments: Vec::new(),
+        rows: view.len(),
+        n_identities: Some(view.n_identities()),
+        effect: String::new(),
+        of: String::new(),
+    });
     let mut writer = DatasetWriter::create(out, spec)?;
-    let total = dataset.len();
+    let total = view.len();
     let progress = Progress::new("compact", "images", total, quiet);
-    for row in 0..total {
-        if row % 4096 == 0 && interrupt::requested() {
-            return Err(IngestError::Interrupted { done: row, total });
+    for place in 0..total {
+        if place % 4096 == 0 && interrupt::requested() {
+            return Err(IngestError::Interrupted { done: place, total });
         }
-        let face = dataset.get(row)?;
-        if let Some(label) = view.label(row, face.label).and_then(|old| labels.new_of(old)) {
-            writer.push(Face { label, ..face })?;
+        let face = view.get(place)?;
+        if content_hash(face.image) != face.hash {
+            let (row, from) = (view.row(place), face.source.into());
+            return Err(IngestError::DamagedImage { row, from });
         }
+        writer.push(face)?;
         progress.add(1);
     }
     progress.finish();
-    writer.finish(labels.names.clone())?;
+    let people = view.people();
+    let mut names = IdentityNames::default();
+    (0..people.len()).for_each(|label| names.push(people.names(label)));
+    writer.finish(names)?;
     Ok(())
 }
 
-/// Labels without gaps, in the order of the old ones.
-struct NewLabels {
-    new: Vec<Option<u32>>,
-    names: IdentityNames,
-}
-
-impl NewLabels {
-    fn of(dataset: &Dataset, view: &View) -> Result<NewLabels, IngestError> {
-        let n = view.n_identities() as usize;
-        let mut seen = vec![false; n];
-        // Where the first row of a new identity was before: it is named after that.
-        let mut born: Vec<Option<u32>> = vec![None; n];
-        for (row, label) in (0..).zip(dataset.labels()?) {
-            if let Some(new) = view.label(row, label) {
-                seen[new as usize] = true;
-                born[new as usize].get_or_insert(label);
-            }
-        }
-        let mut followers: Vec<Vec<u32>> = vec![Vec::new(); n];
-        for (from, to) in view.merges() {
-            followers[to as usize].push(from);
-        }
-        let mut labels = NewLabels { new: vec![None; n], names: IdentityNames::default() };
-        for old in (0..n as u32).filter(|old| seen[*old as usize]) {
-            labels.new[old as usize] = Some(labels.names.len());
-            let all = [old].into_iter().chain(followers[old as usize].iter().copied());
-            let names: Vec<String> =
-                all.flat_map(|label| names(dataset, label, born[old as usize])).collect();
-            labels.names.push(names);
-        }
-        Ok(labels)
+/// Writes what people decided to the log of the new data set, where it still matters; returns how
+/// many decisions that are.
+fn carry(runs: &[Run], view: &View, out: &Path) -> Result<usize, IngestError> {
+    let decisions = carried(runs, view)?;
+    if decisions.is_empty() {
+        return Ok(0);
     }
-
-    fn new_of(&self, old: u32) -> Option<u32> {
-        self.new.get(old as usize).copied().flatten()
-    }
-}
-
-/// The names of a label, or one for a new identity.
-fn names(dataset: &Dataset, label: u32, born: Option<u32>) -> Vec<String> {
-    let n_old = dataset.n_identities();
-    match label < n_old {
-        true => dataset.identities().names(label).map(str::to_owned).collect(),
-        false => {
-            let from = born.map_or("", |from| dataset.identities().name(from));
-            vec![format!("{from}#split-{}", label - n_old)]
-        }
-    }
+    let mut log = DecisionLog::open(out)?;
+    let info = RunInfo {
+        dataset: log.dataset(),
+        tool: TOOL.into(),
+        command: "compact".into(),
+        arguments: vec!["answers carried over".into()],
+        notes: serde_json::json!({}),
+    };
+    log.append(&info, &decisions)?;
+    Ok(decisions.len())
 }

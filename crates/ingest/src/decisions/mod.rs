@@ -7,10 +7,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use pfc_cli::{Format, Outcome, print_json, print_table, table};
-use pfc_shard::{
-    Dataset,
-    decisions::{DecisionLog, Run},
-};
+use pfc_findings::{DecisionLog, Run};
+use pfc_shard::Dataset;
 use serde::Serialize;
 
 use crate::{
@@ -18,7 +16,7 @@ use crate::{
     clean::tally,
     units::{count, of},
 };
-pub use show::{Named, ShowDecisionsArgs};
+pub use show::{Named, ShowDecisionsArgs, identity};
 
 /// List, show and take back what cleaning decided.
 #[derive(Debug, Args)]
@@ -93,7 +91,7 @@ fn list(args: &ListArgs) -> anyhow::Result<Outcome> {
     let dir = &args.dataset;
     let context = || format!("cannot list the decisions on `{}`", dir.display());
     let (runs, dataset, log) = read(dir).with_context(context)?;
-    let view = log.view(&dataset).map_err(IngestError::from).with_context(context)?;
+    let view = log.state(&dataset).map_err(IngestError::from).with_context(context)?;
     let listed = Listed {
         runs: runs.iter().map(listed).collect(),
         images: dataset.len(),
@@ -171,7 +169,7 @@ fn take_back(args: &UndoArgs) -> Result<Vec<PathBuf>, IngestError> {
     let mut log = DecisionLog::open(&args.dataset)?;
     let to = match (args.to, log.len()) {
         (Some(number), n_runs) if number >= n_runs => {
-            return Err(pfc_shard::ShardError::NoSuchRun { number, n_runs }.into());
+            return Err(pfc_findings::FindingsError::NoSuchRun { number, n_runs }.into());
         }
         (to, n_runs) => to.unwrap_or(n_runs.saturating_sub(1)),
     };

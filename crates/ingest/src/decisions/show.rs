@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use pfc_cli::{Format, Outcome, print_json, print_table, table};
-use pfc_shard::{
-    Dataset,
-    decisions::{Action, Decision},
-};
+use pfc_findings::{Action, Decision};
+use pfc_shard::Dataset;
 use serde::Serialize;
 
 use crate::{IngestError, units::of};

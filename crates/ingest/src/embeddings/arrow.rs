@@ -9,12 +9,12 @@ use arrow_array::{
     Array, FixedSizeListArray, Float16Array, Float32Array, Float64Array, ListArray, RecordBatch,
     StringArray,
 };
+use pfc_sources::ArrowFile;
 
 use super::{
     layout::{Layout, Number},
     npz::Parts,
 };
-use crate::arrow_file::ArrowFile;
 
 /// Copies the column to a file of f32 rows without a name. A reader that panics counts as one that
 /// failed: the library slices by lengths that the file states.

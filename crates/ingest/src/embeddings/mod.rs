@@ -1,6 +1,7 @@
 //! Embeddings of the rows of a data set: from a file of any common kind, or computed by a model.
 
 mod arrow;
+pub mod kept;
 mod layout;
 mod model;
 mod npy;
@@ -12,12 +13,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_findings::State;
 use pfc_shard::Dataset;
 
 use crate::IngestError;
 use layout::Layout;
 pub use model::{DIR, EmbedOptions, is_kept_name, with_model};
 use numbers::read_at;
+
+const DAMAGED: &str = "is not as it was written: its checksum is another one";
+
+/// In place of a row of the file, for rows of the data set that have none.
+const MISSING: u32 = u32::MAX;
 
 /// Numbers in an embedding at most.
 pub const DIM_MAX: usize = 65_536;
@@ -45,8 +52,17 @@ impl EmbeddingError {
         EmbeddingError { path: path.to_path_buf(), what: what.into() }
     }
 
+    /// A file that is not as it was written.
+    fn damaged(path: &Path) -> EmbeddingError {
+        EmbeddingError::new(path, DAMAGED)
+    }
+
     /// The way out.
     pub fn hint(&self) -> Option<String> {
+        if self.what == DAMAGED {
+            let path = self.path.display();
+            return Some(format!("remove {path}: what it was made of is computed again"));
+        }
         Some(
             "give one embedding a row, in the order of the rows, as `numpy.save(\"e.npy\", e)` of \
              [rows, numbers] does; or a .npz, .arrow or .safetensors, in which `names` (or \
@@ -111,7 +127,9 @@ impl Embeddings {
     pub fn read(&self, row: u64, out: &mut [f32]) -> Result<(), IngestError> {
         let bad = |what: String| IngestError::from(EmbeddingError::new(&self.path, what));
         let in_file = match &self.order {
-            Some(order) => order.get(row as usize).copied().map(u64::from),
+            Some(order) => {
+                order.get(row as usize).copied().filter(|at| *at != MISSING).map(u64::from)
+            }
             None => Some(row).filter(|row| *row < self.layout.rows),
         };
         let in_file = in_file.ok_or_else(|| bad(format!("it has no row {row}")))?;
@@ -140,7 +158,7 @@ impl Embeddings {
 }
 
 /// Writes a `.npy` of `rows` embeddings of `dim` numbers, each given by `read`; it appears once
-/// complete.
+/// complete, with its checksum beside it.
 ///
 /// # Errors
 ///
@@ -164,7 +182,9 @@ pub fn write_rows(
         let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
         file.write_all(&bytes).map_err(failed)?;
     }
-    Ok(file.commit()?)
+    file.commit()?;
+    let start = npy::write_header(rows, dim).len() as u64;
+    kept::write(path, &kept::Sum::of(path, start, dim)?)
 }
 
 /// A file, and who its rows are if it says so.
@@ -186,12 +206,37 @@ impl Opened {
     ///
     /// [`EmbeddingError`] if a row has none, or their numbers differ.
     pub fn of(self, dataset: &Dataset) -> Result<Embeddings, IngestError> {
+        self.of_left(dataset, &State::of(dataset))
+    }
+
+    /// As [`of`](Opened::of), but rows that `state` leaves out need no embedding: what a reader of the
+    /// data set embedded is enough.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Opened::of).
+    pub fn of_left(self, dataset: &Dataset, state: &State) -> Result<Embeddings, IngestError> {
         let Opened { mut embeddings, names } = self;
         let bad = |what: String| EmbeddingError::new(&embeddings.path, what);
         let Some(names) = names else {
             let (found, expected) = (embeddings.len(), dataset.len());
+            let left = expected - state.n_dropped();
+            if found != expected && found == left && u32::try_from(found).is_ok() {
+                let mut next = 0;
+                let number = |row: u64| {
+                    let is_left = !state.is_dropped(row);
+                    next += u32::from(is_left);
+                    if is_left { next - 1 } else { MISSING }
+                };
+                embeddings.order = Some((0..expected).map(number).collect());
+                return Ok(embeddings);
+            }
             return match found == expected {
                 true => Ok(embeddings),
+                false if left < expected => Err(bad(format!(
+                    "{found} embeddings for {expected} rows, of which decisions leave {left}"
+                ))
+                .into()),
                 false => Err(bad(format!("{found} embeddings for {expected} rows")).into()),
             };
         };
@@ -202,9 +247,11 @@ impl Opened {
             let source = dataset.get(row)?.source;
             let at = by_name.partition_point(|&i| names[i as usize].as_str() < source);
             let found = by_name.get(at).filter(|&&i| names[i as usize] == source);
-            let found =
-                found.ok_or_else(|| bad(format!("none is called `{source}`, row {row}")))?;
-            order.push(*found);
+            match found {
+                Some(found) => order.push(*found),
+                None if state.is_dropped(row) => order.push(MISSING),
+                None => return Err(bad(format!("none is called `{source}`, row {row}")).into()),
+            }
         }
         embeddings.order = Some(order);
         Ok(embeddings)

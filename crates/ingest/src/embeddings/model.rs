@@ -7,11 +7,12 @@ use std::{
 };
 
 use pfc_cli::{Progress, interrupt};
+use pfc_image::{ImageSize, decode_rgb};
 use pfc_onnx::{OnnxModel, OpenOptions as ModelOptions};
-use pfc_shard::{Dataset, ImageSize, decode::decode_rgb};
+use pfc_shard::Dataset;
 use rayon::prelude::*;
 
-use super::{Embeddings, npy};
+use super::{Embeddings, kept, npy};
 use crate::IngestError;
 
 /// Folder of computed embeddings in a data set's folder.
@@ -33,14 +34,17 @@ pub struct EmbedOptions {
 ///
 /// # Errors
 ///
-/// [`IngestError`] if the model cannot be opened or fails, an image cannot be decoded, or the user
-/// interrupts; the rows done so far are kept for the next run.
+/// [`IngestError`] if the model cannot be opened or fails, or the user interrupts; the rows done so far
+/// are kept for the next run. [`EmbeddingError`](super::EmbeddingError) if the file that an earlier run
+/// left is not as it was written.
+///
+/// Also tells the rows whose images cannot be decoded; their embeddings are not numbers.
 pub fn with_model(
     model: &Path,
     dir: &Path,
     dataset: &Dataset,
     options: EmbedOptions,
-) -> Result<Embeddings, IngestError> {
+) -> Result<(Embeddings, Vec<u64>), IngestError> {
     let model = OnnxModel::open(model, &ModelOptions::default())?;
     let folder = dir.join(DIR);
     let kind = if options.plain { "plain" } else { "mirrored" };
@@ -50,16 +54,31 @@ pub fn with_model(
         let part = path.with_extension("part");
         // Locked until it has its name: another process would cut it back to begin.
         let _locked = compute(&model, dataset, &part, options)?;
+        let sum = kept::Sum::of(&part, header_bytes(dataset, &model), model.embedding())?;
+        kept::write(&path, &sum)?;
         pfc_durable::rename(&part, &path)?;
+        return Ok((Embeddings::open(&path)?.of(dataset)?, sum.undecodable));
     }
-    Embeddings::open(&path)?.of(dataset)
+    let undecodable = match kept::read(&path)? {
+        Some(sum) => {
+            sum.check(&path, header_bytes(dataset, &model), model.embedding())?;
+            sum.undecodable
+        }
+        // Kept by a version that wrote no checksum.
+        None => Vec::new(),
+    };
+    Ok((Embeddings::open(&path)?.of(dataset)?, undecodable))
+}
+
+fn header_bytes(dataset: &Dataset, model: &OnnxModel) -> u64 {
+    npy::write_header(dataset.len(), model.embedding()).len() as u64
 }
 
 /// Whether a file in the folder of computed embeddings is one of ours: called after the checksum of a
 /// model, or what `merge --match` writes.
 pub fn is_kept_name(name: &str) -> bool {
     let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    name == "joined.npy"
+    matches!(name, "joined.npy" | "joined.sum")
         || name.split_once('-').is_some_and(|(key, _)| key.len() == 32 && is_hex(key))
 }
 
@@ -130,15 +149,25 @@ fn embed_chunk(
     options: EmbedOptions,
 ) -> Result<Vec<f32>, IngestError> {
     let size = dataset.manifest().image_size;
-    let decode = |row: &u64| -> Result<Vec<u8>, IngestError> {
+    // In place of an image that cannot be decoded the network gets a black one.
+    let decode = |row: &u64| -> Result<(Vec<u8>, bool), IngestError> {
         let face = dataset.get(*row)?;
         let mut rgb = vec![0; size.rgb_bytes()];
-        let bad = |source| IngestError::BadRow { row: *row, face: face.source.into(), source };
-        decode_rgb(face.image, size, &mut rgb).map_err(bad)?;
-        resized(rgb, size)
+        let is_decoded = decode_rgb(face.image, size, &mut rgb).is_ok();
+        if !is_decoded {
+            rgb.fill(0);
+        }
+        Ok((resized(rgb, size)?, is_decoded))
     };
-    let images: Vec<Vec<u8>> = rows.par_iter().map(decode).collect::<Result<_, _>>()?;
-    embed_images(model, &images, options)
+    let (images, is_decoded): (Vec<Vec<u8>>, Vec<bool>) =
+        rows.par_iter().map(decode).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    let mut embeddings = embed_images(model, &images, options)?;
+    for (row, is_decoded) in embeddings.chunks_exact_mut(model.embedding()).zip(is_decoded) {
+        if !is_decoded {
+            row.fill(f32::NAN);
+        }
+    }
+    Ok(embeddings)
 }
 
 /// Embeddings of 112×112 images of red, green, blue, not normalised.
@@ -158,13 +187,12 @@ fn embed_images(
 
 /// To the size that models take.
 fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, IngestError> {
-    use crate::image::{Fit, Pixels, resize};
+    use pfc_image::{Fit, Pixels, resize};
     if size == ImageSize::FACE {
         return Ok(rgb);
     }
     let pixels = Pixels::rgb(size.width.into(), size.height.into(), rgb);
-    let side = u32::from(ImageSize::FACE.width);
-    let resized = resize(pixels, side, Fit::Crop).map_err(|e| IngestError::Io {
+    let resized = resize(pixels, ImageSize::FACE, Fit::Crop).map_err(|e| IngestError::Io {
         op: "resize an image of",
         path: PathBuf::from("the data set"),
         source: std::io::Error::other(e),

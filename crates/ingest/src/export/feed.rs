@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use pfc_cli::{Progress, interrupt};
-use pfc_shard::{Dataset, Face, ImageSize};
+use pfc_findings::View;
+use pfc_shard::{Face, ImageSize, ShardError};
 
 use super::{ExportError, Selection};
 use crate::IngestError;
@@ -27,17 +28,17 @@ pub struct Item<'a> {
 
 /// What an exporter reads.
 pub struct Feed<'a> {
-    dataset: &'a Dataset,
+    view: &'a View,
     selection: &'a Selection,
     progress: Progress,
 }
 
 impl<'a> Feed<'a> {
     /// The images of `selection`, with a progress bar unless `quiet`.
-    pub fn new(dataset: &'a Dataset, selection: &'a Selection, quiet: bool) -> Feed<'a> {
+    pub fn new(view: &'a View, selection: &'a Selection, quiet: bool) -> Feed<'a> {
         let total = selection.rows().len() as u64;
         let progress = Progress::new("export", "images", total, quiet);
-        Feed { dataset, selection, progress }
+        Feed { view, selection, progress }
     }
 
     /// Number of images, at least 1.
@@ -47,7 +48,7 @@ impl<'a> Feed<'a> {
 
     /// Width and height of every image.
     pub fn image_size(&self) -> ImageSize {
-        self.dataset.manifest().image_size
+        self.view.manifest().image_size
     }
 
     /// The image at `place`, whose bytes are not looked at.
@@ -57,9 +58,10 @@ impl<'a> Feed<'a> {
     /// [`ExportError::Shard`].
     pub fn peek(&self, place: usize) -> Result<Item<'a>, ExportError> {
         let row = self.selection.rows()[place];
-        let face = self.dataset.get(row)?;
+        let n_rows = self.view.manifest().rows;
+        let face = self.view.face(row)?.ok_or(ShardError::NoSuchRow { row, n_rows })?;
         let label = self.selection.label(face.label);
-        let identity = self.dataset.identities().name(face.label);
+        let identity = self.view.people().name(face.label);
         Ok(Item { row, label, identity, face })
     }
 
@@ -74,7 +76,7 @@ impl<'a> Feed<'a> {
             return Err(IngestError::Interrupted { done, total }.into());
         }
         if let Some(&row) = self.selection.rows().get(place + AHEAD) {
-            self.dataset.will_need(row);
+            self.view.dataset().will_need(row);
         }
         let item = self.peek(place)?;
         if pfc_shard::hash::content_hash(item.face.image) != item.face.hash {
@@ -92,8 +94,8 @@ impl<'a> Feed<'a> {
 
     /// Label that goes out and name of every selected identity, by label; some may have no image.
     pub fn identities(&self) -> impl Iterator<Item = (u32, &'a str)> {
-        let identities = self.dataset.identities();
-        self.selection.identities().map(|(own, label)| (label, identities.name(own)))
+        let identities = self.view.people();
+        self.selection.identities().map(move |(own, label)| (label, identities.name(own)))
     }
 
     /// The labels of the images, which go out.
@@ -108,7 +110,7 @@ impl<'a> Feed<'a> {
     /// Names by the labels that go out, from 0: with `--keep-labels` also those between that are
     /// not selected.
     pub fn names_by_label(&self) -> Vec<&'a str> {
-        let identities = self.dataset.identities();
+        let identities = self.view.people();
         let keeps = self.selection.identities().all(|(own, label)| own == label);
         match (keeps, self.selection.identities().last()) {
             (true, Some((last, _))) => (0..=last).map(|label| identities.name(label)).collect(),

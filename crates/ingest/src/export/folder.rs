@@ -1,4 +1,4 @@
-//! Identity folders, and lists of what is in them.
+//! Identity folders, and lists of what is in them, with the names of their labels.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use pfc_durable::{AtomicDir, AtomicFile, DurableError};
 use rayon::prelude::*;
 
 use super::{
-    ExportError, Feed, Written,
+    ExportError, Feed, Written, identities,
     names::{Files, Folders},
 };
 
@@ -64,7 +64,10 @@ pub fn write(feed: &Feed<'_>, dir: AtomicDir, list: List) -> Result<Written, Exp
         writer.chunk(start..(start + CHUNK_IMAGES).min(feed.len()), &folders, &mut files)?;
     }
     let Writer { list, mut written, .. } = writer;
-    list.map_or(Ok(()), AtomicFile::commit)?;
+    if let Some(list) = list {
+        list.commit()?;
+        identities::write(&identities, dir.path(), dir.target().path())?;
+    }
     dir.commit()?;
     written.renamed_files = files.n_renamed;
     Ok(written)

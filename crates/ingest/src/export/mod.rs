@@ -4,6 +4,7 @@ mod bin;
 mod error;
 mod feed;
 mod folder;
+mod identities;
 mod names;
 mod options;
 mod pairs;
@@ -20,9 +21,8 @@ use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
 use pfc_durable::{FolderError, OwnedDir};
-use pfc_shard::Dataset;
 
-use crate::{IngestError, output, threads::Threads, units};
+use crate::{IngestError, output, reading::ReadArgs, threads::Threads, units};
 
 pub use error::ExportError;
 use feed::{Feed, Item};
@@ -41,8 +41,9 @@ use summary::{Summary, Written};
   pfc-ingest export data lfw.bin --to bin --pairs-file pairs.txt
   pfc-ingest export data val.bin --to bin --pairs 6000 --split 0/10 --seed 1
 
-Images leave byte for byte as they were packed, each held against its hash on the way. OUT
-appears once it is complete, and nothing that exists is overwritten. Labels number the selected
+Images that decisions leave out stay behind, and labels are those of the decisions, unless
+--as-packed is given. Images leave byte for byte as they were packed; every shard is held against
+its checksum before it is used, and every image against its hash. OUT appears once it is complete, and nothing that exists is overwritten. Labels number the selected
 identities from 0 in the order of the data set, so that without a selection they stay the same.
 
 The slashes of an identity's name become folders. So that no name leads out of OUT, `.`, `..`
@@ -60,6 +61,8 @@ pub struct ExportArgs {
     #[arg(long, value_enum, value_name = "FORMAT")]
     to: Target,
     #[command(flatten)]
+    reading: ReadArgs,
+    #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
     format: Format,
@@ -74,7 +77,7 @@ pub struct ExportArgs {
 enum Target {
     /// OUT/NAME/FILE.jpg, files called as their sources were.
     Folder,
-    /// OUT/images/NAME/FILE.jpg, and OUT/list.tsv with a line `path<TAB>label` for each.
+    /// OUT/images/NAME/FILE.jpg, OUT/list.tsv with a line `path<TAB>label` for each, and identities.tsv.
     List,
     /// OUT/train.rec, train.idx and property as MXNet and InsightFace have them, and identities.tsv.
     #[value(alias = "rec")]
@@ -119,9 +122,9 @@ fn export(args: &ExportArgs, quiet: bool) -> Result<Summary, ExportError> {
     let options = args.options.checked(args.to)?;
     args.threads.pool()?.install(|| {
         let owned = claim(args)?;
-        let dataset = Dataset::open(&args.dataset)?;
-        let selection = Selection::new(&dataset, &args.select, options.order)?;
-        let feed = Feed::new(&dataset, &selection, quiet);
+        let view = args.reading.open(&args.dataset)?.checked();
+        let selection = Selection::new(&view, &args.select, options.order)?;
+        let feed = Feed::new(&view, &selection, quiet);
         let begin = || Ok::<_, ExportError>(owned.begin().map_err(IngestError::from)?);
         let written = match args.to {
             Target::Folder => folder::write(&feed, begin()?, folder::List::Without),

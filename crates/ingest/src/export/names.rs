@@ -185,7 +185,7 @@ fn stem_and_extension(source: &str) -> (&str, &str) {
     if ["jpg", "jpeg", "jpe", "jfif"].into_iter().any(is) {
         return (stem, extension);
     }
-    match crate::image::has_image_extension(name.as_ref()) {
+    match pfc_image::has_image_extension(name.as_ref()) {
         true => (stem, ".jpg"),
         false => (name, ".jpg"),
     }

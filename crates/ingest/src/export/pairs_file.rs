@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs::File, io::Read, path::Path};
 
 use super::{ExportError, Feed, bin::Pair};
-use crate::image::has_image_extension;
+use pfc_image::has_image_extension;
 
 /// A list of ten million pairs.
 const LIST_BYTES_MAX: u64 = 1 << 30;

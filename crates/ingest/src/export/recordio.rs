@@ -1,14 +1,11 @@
 //! `train.rec`, `train.idx` and `property`, and who the labels are in `identities.tsv`.
 
-use std::{fmt::Write, fs, path::Path};
+use std::path::Path;
 
-use pfc_durable::{AtomicDir, DurableError};
+use pfc_durable::AtomicDir;
 use pfc_recordio::{FaceWriter, RecordError, Style, check_counts};
 
-use super::{ExportError, Feed, Written};
-
-/// Name of the table of labels, which no reader of RecordIO needs.
-const IDENTITIES_FILE: &str = "identities.tsv";
+use super::{ExportError, Feed, Written, identities};
 
 /// Fills the folder `dir` and commits it.
 ///
@@ -29,13 +26,8 @@ pub fn write(feed: &Feed<'_>, dir: AtomicDir, style: Style) -> Result<Written, E
         let item = item?;
         writer.push(item.label.into(), item.face.image)?;
     }
-    let mut table = String::new();
-    for (label, name) in feed.identities().filter(|(label, _)| labels.contains(label)) {
-        // A string takes any amount of text.
-        let _ = writeln!(table, "{label}\t{}", name.replace(char::is_control, "_"));
-    }
-    fs::write(writer.folder().join(IDENTITIES_FILE), table)
-        .map_err(DurableError::at("write", &out.join(IDENTITIES_FILE)))?;
+    let named = feed.identities().filter(|(label, _)| labels.contains(label));
+    identities::write(&named.collect::<Vec<_>>(), writer.folder(), out)?;
     let written = writer.finish()?;
     let (files, bytes) = super::summary::measure(out)?;
     Ok(Written {

@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf, str::FromStr};
 
 use clap::ValueEnum;
 use pfc_cli::interrupt;
-use pfc_shard::{Dataset, hash::content_hash};
+use pfc_findings::View;
+use pfc_shard::hash::content_hash;
 
 use super::ExportError;
 use crate::IngestError;
@@ -110,7 +111,7 @@ pub enum RowOrder {
     Row,
 }
 
-/// Rows of a data set in the order in which they go out.
+/// Rows of a data set, by their numbers as packed, in the order in which they go out.
 ///
 /// Memory: 8 bytes per selected row, and per identity 4 that stay and 17 while selecting: 0.15 GB for
 /// Glint360K.
@@ -127,22 +128,18 @@ impl Selection {
     ///
     /// [`ExportError`] if an identity does not exist, nothing is selected, a shard is damaged, or the
     /// user interrupts.
-    pub fn new(
-        dataset: &Dataset,
-        args: &SelectArgs,
-        order: RowOrder,
-    ) -> Result<Selection, ExportError> {
-        let labels = labels(dataset, args)?;
-        dataset.preload()?;
+    pub fn new(view: &View, args: &SelectArgs, order: RowOrder) -> Result<Selection, ExportError> {
+        let labels = labels(view, args)?;
+        view.dataset().preload()?;
         let mut rows = match order {
-            RowOrder::Row => by_row(dataset, &labels, args.per_identity)?,
-            RowOrder::Label => by_label(dataset, &labels, args.per_identity)?,
+            RowOrder::Row => by_row(view, &labels, args.per_identity)?,
+            RowOrder::Label => by_label(view, &labels, args.per_identity)?,
         };
         if let Some(count) = args.count {
             rows.truncate(usize::try_from(count).unwrap_or(usize::MAX));
         }
         if rows.is_empty() {
-            return Err(ExportError::NothingSelected { n_rows: dataset.len() });
+            return Err(ExportError::NothingSelected { n_rows: view.len() });
         }
         Ok(Selection { rows, labels })
     }
@@ -166,10 +163,10 @@ impl Selection {
 }
 
 /// The label that goes out for each identity.
-fn labels(dataset: &Dataset, args: &SelectArgs) -> Result<Vec<u32>, ExportError> {
-    let n = dataset.n_identities();
-    let identities = dataset.identities();
-    let mut is_selected = match named(dataset, args)? {
+fn labels(view: &View, args: &SelectArgs) -> Result<Vec<u32>, ExportError> {
+    let n = view.n_identities();
+    let identities = view.people();
+    let mut is_selected = match named(view, args)? {
         None => vec![true; n as usize],
         Some(named) => {
             let mut is_selected = vec![false; n as usize];
@@ -197,15 +194,15 @@ fn labels(dataset: &Dataset, args: &SelectArgs) -> Result<Vec<u32>, ExportError>
 }
 
 /// The identities that are named; `None` if names play no part.
-fn named(dataset: &Dataset, args: &SelectArgs) -> Result<Option<Vec<u32>>, ExportError> {
+fn named(view: &View, args: &SelectArgs) -> Result<Option<Vec<u32>>, ExportError> {
     if args.identity.is_empty() && args.identities.is_none() {
         return Ok(None);
     }
     let find = |name: &str, place: &dyn Fn() -> String| {
-        dataset.identities().label_of(name).ok_or_else(|| ExportError::NoSuchIdentity {
+        view.people().label_of(name).ok_or_else(|| ExportError::NoSuchIdentity {
             place: place(),
             name: name.to_owned(),
-            nearest: nearest(dataset, name),
+            nearest: nearest(view, name),
         })
     };
     let mut labels = Vec::new();
@@ -228,11 +225,11 @@ fn named(dataset: &Dataset, args: &SelectArgs) -> Result<Option<Vec<u32>>, Expor
 }
 
 /// The most similar name, if one is similar at all.
-fn nearest(dataset: &Dataset, name: &str) -> Option<String> {
+fn nearest(view: &View, name: &str) -> Option<String> {
     const SIMILAR: f64 = 0.85;
-    let identities = dataset.identities();
+    let identities = view.people();
     let score = |label| strsim::jaro_winkler(name, identities.name(label));
-    let all = (0..dataset.n_identities()).map(|label| (score(label), label));
+    let all = (0..view.n_identities()).map(|label| (score(label), label));
     let best = all.fold(
         (SIMILAR, None),
         |best, (score, label)| {
@@ -242,14 +239,10 @@ fn nearest(dataset: &Dataset, name: &str) -> Option<String> {
     best.1.map(|label| identities.name(label).to_owned())
 }
 
-fn by_row(
-    dataset: &Dataset,
-    labels: &[u32],
-    per_identity: Option<u64>,
-) -> Result<Vec<u64>, ExportError> {
+fn by_row(view: &View, labels: &[u32], per_identity: Option<u64>) -> Result<Vec<u64>, ExportError> {
     let mut rows = Vec::new();
     let mut n_taken = vec![0u64; if per_identity.is_some() { labels.len() } else { 0 }];
-    for_each_selected(dataset, labels, |row, label| {
+    for_each_selected(view, labels, |row, label| {
         if let Some(per_identity) = per_identity {
             let n_taken = &mut n_taken[label as usize];
             *n_taken += 1;
@@ -264,12 +257,12 @@ fn by_row(
 
 /// A counting sort: stable, and without a word of memory beside the result and the counts.
 fn by_label(
-    dataset: &Dataset,
+    view: &View,
     labels: &[u32],
     per_identity: Option<u64>,
 ) -> Result<Vec<u64>, ExportError> {
     let mut ends = vec![0u64; labels.len()];
-    for_each_selected(dataset, labels, |_, label| ends[label as usize] += 1)?;
+    for_each_selected(view, labels, |_, label| ends[label as usize] += 1)?;
     let mut total = 0;
     // Counts become the places of each label's first image.
     let mut nexts: Vec<u64> = Vec::with_capacity(labels.len());
@@ -279,7 +272,7 @@ fn by_label(
         *end = total;
     }
     let mut rows = vec![0; usize::try_from(total).unwrap_or(usize::MAX)];
-    for_each_selected(dataset, labels, |row, label| {
+    for_each_selected(view, labels, |row, label| {
         let next = &mut nexts[label as usize];
         if *next < ends[label as usize] {
             rows[*next as usize] = row;
@@ -291,16 +284,16 @@ fn by_label(
 
 /// Calls `take` with row and label of every selected row.
 fn for_each_selected(
-    dataset: &Dataset,
+    view: &View,
     labels: &[u32],
     mut take: impl FnMut(u64, u32),
 ) -> Result<(), ExportError> {
-    let total = dataset.len();
+    let total = view.manifest().rows;
     for row in 0..total {
         if row.is_multiple_of(CHUNK_ROWS) && interrupt::requested() {
             return Err(IngestError::Interrupted { done: 0, total }.into());
         }
-        let label = dataset.get(row)?.label;
+        let Some(pfc_shard::Face { label, .. }) = view.face(row)? else { continue };
         if labels[label as usize] != NOT_SELECTED {
             take(row, label);
         }

@@ -1,7 +1,7 @@
 //! Which fields of a line are what.
 
 use clap::ValueEnum;
-use pfc_align::{Point, five_of_68, residual};
+use pfc_image::align::{Point, five_of_68, residual};
 
 /// In which order a line without header has its numbers; five points, or 68 in the iBUG order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -94,7 +94,7 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use pfc_align::TEMPLATE;
+    use pfc_image::align::TEMPLATE;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_align::Point;
+use pfc_image::align::Point;
 
 use super::{LandmarkError, LandmarkFormat, header, layout::Layout};
 use crate::IngestError;

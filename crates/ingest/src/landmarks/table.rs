@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use pfc_align::Point;
 use pfc_cli::interrupt;
+use pfc_image::{align::Point, has_image_extension};
 use pfc_shard::{Checksum, hash::content_hash};
 
 use super::{LandmarkError, LandmarkFormat, LandmarkList, Marks};
-use crate::{IngestError, image::has_image_extension};
+use crate::IngestError;
 
 /// Landmarks by path. Memory: 48 bytes a line, 0.8 GB for the 17 million of Glint360K.
 #[derive(Debug, Default)]

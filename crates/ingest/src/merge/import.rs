@@ -54,11 +54,14 @@ fn bring(entry: &ShardEntry, part: &Path, out: &Path) -> Result<(), IngestError>
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         removed => removed.map_err(IngestError::at("replace", &to))?,
     }
-    if fs::hard_link(&from, &to).is_ok() {
+    let mut copy = AtomicFile::create(&to)?;
+    // A link has the permissions of the part, which another umask may have left.
+    let permissions = |path: &Path| fs::metadata(path).map(|of| of.permissions()).ok();
+    let are_ours = permissions(copy.temporary_path()) == permissions(&from);
+    if are_ours && fs::hard_link(&from, &to).is_ok() {
         return Ok(sync_dir(&out.join(SHARDS_DIR))?);
     }
     let mut source = File::open(&from).map_err(IngestError::at("open", &from))?;
-    let mut copy = AtomicFile::create(&to)?;
     io::copy(&mut source, &mut copy).map_err(DurableError::at("write", &to))?;
     copy.commit()?;
     // What was read is what was checked only if the disk says the same twice.

@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 
 use pfc_cli::{Progress, interrupt, print_json, print_table, table};
 use pfc_durable::{AtomicDir, OwnedDir};
+use pfc_findings::{DECISIONS_DIR, Decision, DecisionLog, Run, RunInfo, State, View, carried};
 use pfc_shard::{
     Checksum, DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames,
-    Permutation,
-    decisions::{DECISIONS_DIR, Decision, DecisionLog, RunInfo, View},
-    hash::content_hash,
-    sealed,
+    Permutation, Step, hash::content_hash, sealed,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +23,7 @@ use crate::{
         tally,
     },
     embeddings::{EmbedOptions, Embeddings, with_model, write_rows},
-    output,
+    lineage, output,
     units::count,
 };
 
@@ -41,6 +39,7 @@ pub struct Summary {
     parts: Vec<String>,
     images: u64,
     identities: u32,
+    answers_carried_over: usize,
     decisions: std::collections::BTreeMap<String, std::collections::BTreeMap<&'static str, u64>>,
     notes: serde_json::Map<String, serde_json::Value>,
 }
@@ -48,7 +47,9 @@ pub struct Summary {
 /// One of the data sets to join.
 struct Part {
     name: String,
-    dataset: Dataset,
+    view: View,
+    runs: Vec<Run>,
+    /// By row of the data set as it was packed.
     embeddings: Embeddings,
     first_row: u64,
     first_label: u32,
@@ -68,21 +69,31 @@ pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let out = unfinished.path();
     let dataset = Dataset::open(out)?;
     let embeddings = Embeddings::open(&out.join(EMBEDDINGS_FILE))?.of(&dataset)?;
-    let mut work = Work::new(out, &dataset, View::of(&dataset), quiet)?;
+    let carried = carry(&parts)?;
+    let mut state = State::of(&dataset);
+    state.apply(&carried).map_err(|what| CleanError::Contradiction { what })?;
+    let mut work = Work::new(out, &dataset, state, quiet)?;
     let bounds = bounds(args);
     let part_of = |label: u32| parts.partition_point(|part| part.first_label <= label);
     let decisions: Vec<Decision> =
         joined(&mut work, &embeddings, &bounds, |a, b| part_of(a) != part_of(b))?;
     let notes = work.notes.clone();
     let mut log = DecisionLog::open(out)?;
-    let info = RunInfo {
+    let info = |arguments, notes: &serde_json::Map<String, serde_json::Value>| RunInfo {
         dataset: log.dataset(),
         tool: TOOL.into(),
         command: "merge".into(),
-        arguments: stated(args, &parts),
+        arguments,
         notes: notes.clone().into(),
     };
-    log.append(&info, &decisions)?;
+    let (of_parts, of_merge) = (
+        info(vec!["answers carried over".into()], &serde_json::Map::new()),
+        info(stated(args, &parts), &notes),
+    );
+    if !carried.is_empty() {
+        log.append(&of_parts, &carried)?;
+    }
+    log.append(&of_merge, &decisions)?;
     let job = out.join(JOB_FILE);
     std::fs::remove_file(&job).map_err(IngestError::at("remove", &job))?;
     unfinished.commit()?;
@@ -90,6 +101,7 @@ pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
         parts: parts.iter().map(|part| part.name.clone()).collect(),
         images: dataset.len(),
         identities: dataset.n_identities(),
+        answers_carried_over: carried.len(),
         decisions: tally(&decisions),
         notes,
     })
@@ -106,8 +118,10 @@ struct Job {
 impl Job {
     fn of(parts: &[Part]) -> Result<Job, IngestError> {
         let of_part = |part: &Part| {
-            let manifest = serde_json::to_vec(part.dataset.manifest()).unwrap_or_default();
-            let checksum = Checksum(content_hash(&manifest));
+            let manifest = serde_json::to_vec(part.view.manifest()).unwrap_or_default();
+            let decisions = part.view.decisions().map(|decisions| decisions.to_string());
+            let both = [manifest, decisions.unwrap_or_default().into_bytes()].concat();
+            let checksum = Checksum(content_hash(&both));
             Ok((part.name.clone(), checksum, part.embeddings.identity()?))
         };
         let parts = parts.iter().map(of_part).collect::<Result<_, IngestError>>()?;
@@ -148,14 +162,36 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
     for (i, dir) in args.parts.iter().enumerate() {
         let dataset = Dataset::open(dir)?;
         dataset.preload()?;
-        let embeddings = match &args.model {
-            Some(model) => with_model(model, dir, &dataset, EmbedOptions { plain: false, quiet })?,
-            None => Embeddings::open(&args.embeddings[i])?.of(&dataset)?,
-        };
         let name = part_name(dir, &parts);
-        let (rows, labels) = (dataset.len(), dataset.n_identities());
+        let (state, runs) = match args.as_packed {
+            true => (State::of(&dataset), Vec::new()),
+            false => {
+                let log = DecisionLog::open(dir)?;
+                (log.state(&dataset)?, log.runs()?)
+            }
+        };
+        let view = View::new(dataset, &state)?;
+        let embeddings = match &args.model {
+            Some(model) => {
+                let options = EmbedOptions { plain: false, quiet };
+                let (embeddings, undecodable) = with_model(model, dir, view.dataset(), options)?;
+                if let Some(row) = undecodable.into_iter().find(|row| view.place(*row).is_some()) {
+                    return wrong(format!(
+                        "{}: row {row} cannot be decoded; `pfc-ingest clean {0}` leaves it out",
+                        dir.display()
+                    ));
+                }
+                embeddings
+            }
+            None => Embeddings::open(&args.embeddings[i])?.of_left(view.dataset(), &state)?,
+        };
+        if let Some(notice) = view.notice("--as-packed") {
+            tracing::warn!("{}: {notice}", dir.display());
+        }
+        let view = view.checked();
+        let (rows, labels) = (view.len(), view.n_identities());
         if let Some(first) = parts.first() {
-            let sizes = [&first.dataset, &dataset].map(|d| d.manifest().image_size);
+            let sizes = [&first.view, &view].map(|view| view.manifest().image_size);
             if sizes[0] != sizes[1] {
                 return wrong(format!(
                     "{} has images of {}, {name} of {}",
@@ -167,7 +203,7 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
                 return Err(CleanError::Dim { found: dims[1], expected: dims[0] }.into());
             }
         }
-        parts.push(Part { name, dataset, embeddings, first_row, first_label });
+        parts.push(Part { name, view, runs, embeddings, first_row, first_label });
         first_row += rows;
         let Some(next) = first_label.checked_add(labels).filter(|next| *next < u32::MAX) else {
             return Err(IngestError::TooManyIdentities { n: u32::MAX as usize });
@@ -188,7 +224,7 @@ fn part_name(dir: &Path, before: &[Part]) -> String {
 /// All rows in a random order, their sources and names under the part's name; embeddings likewise.
 fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
     let Some(first) = parts.first() else { return Ok(()) };
-    let manifest = first.dataset.manifest();
+    let manifest = first.view.manifest();
     let spec = DatasetSpec {
         image_size: manifest.image_size,
         seed: manifest.seed,
@@ -196,9 +232,9 @@ fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
         sources: parts.iter().map(|part| part.name.clone()).collect(),
         tool: TOOL.into(),
         arguments: vec!["merge --match embeddings".into()],
+        lineage: lineage_of(parts)?,
     };
-    let total = parts.iter().map(|part| part.dataset.len()).sum();
-    let order = Permutation::new(total, manifest.seed);
+    let (total, order) = order(parts);
     let mut writer = DatasetWriter::create(out, spec)?;
     let progress = Progress::new("join", "images", total, quiet);
     let place = |place: u64| {
@@ -211,7 +247,11 @@ fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
             return Err(IngestError::Interrupted { done: i, total });
         }
         let (part, row) = place(i);
-        let face = part.dataset.get(row)?;
+        let face = part.view.get(row)?;
+        if content_hash(face.image) != face.hash {
+            let from = format!("{}/{}", part.name, face.source);
+            return Err(IngestError::DamagedImage { row: part.view.row(row), from });
+        }
         let source = format!("{}/{}", part.name, face.source);
         writer.push(Face { label: part.first_label + face.label, source: &source, ..face })?;
         progress.add(1);
@@ -219,17 +259,70 @@ fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
     progress.finish();
     let mut names = IdentityNames::default();
     for part in parts {
-        let identities = part.dataset.identities();
-        for label in 0..identities.len() {
-            names.push(identities.names(label).map(|name| format!("{}/{name}", part.name)));
+        let people = part.view.people();
+        for label in 0..people.len() {
+            names.push(people.names(label).map(|name| format!("{}/{name}", part.name)));
         }
     }
     writer.finish(names)?;
     let read = |i: u64, out: &mut [f32]| {
         let (part, row) = place(i);
-        part.embeddings.read(row, out)
+        part.embeddings.read(part.view.row(row), out)
     };
     write_rows(&out.join(EMBEDDINGS_FILE), total, first.embeddings.dim(), read)
+}
+
+/// The rows of all parts, and the random order in which they are written.
+fn order(parts: &[Part]) -> (u64, Permutation) {
+    let total = parts.iter().map(|part| part.view.len()).sum();
+    let seed = parts.first().map_or(0, |part| part.view.manifest().seed);
+    (total, Permutation::new(total, seed))
+}
+
+/// The steps that made each part, and this one.
+fn lineage_of(parts: &[Part]) -> Result<Vec<Step>, IngestError> {
+    let mut steps = Vec::new();
+    for part in parts {
+        for step in lineage::of(part.view.manifest(), &part.runs)? {
+            let of = match step.of.is_empty() {
+                true => part.name.clone(),
+                false => format!("{}/{}", part.name, step.of),
+            };
+            steps.push(Step { of, ..step });
+        }
+    }
+    steps.push(Step {
+        command: "merge".into(),
+        tool: TOOL.into(),
+        arguments: parts.iter().map(|part| part.name.clone()).collect(),
+        rows: parts.iter().map(|part| part.view.len()).sum(),
+        n_identities: Some(parts.iter().map(|part| part.view.n_identities()).sum()),
+        effect: String::new(),
+        of: String::new(),
+    });
+    Ok(steps)
+}
+
+/// What people decided about the parts, in rows and labels of the new data set, so that identities which
+/// they said are different people are not joined.
+fn carry(parts: &[Part]) -> Result<Vec<Decision>, IngestError> {
+    let (_, order) = order(parts);
+    let mut all: Vec<Decision> = Vec::new();
+    for part in parts {
+        let row = |row: u64| order.invert(part.first_row + row);
+        for decision in carried(&part.runs, &part.view)? {
+            // A probe of a benchmark is no row.
+            let is_row = decision.finding() != "benchmark_overlap";
+            all.push(Decision {
+                row: row(decision.row),
+                label: part.first_label + decision.label,
+                target: decision.target.map(|label| part.first_label + label),
+                partner: decision.partner.map(|other| if is_row { row(other) } else { other }),
+                ..decision
+            });
+        }
+    }
+    Ok(all)
 }
 
 fn bounds(args: &MergeArgs) -> Bounds {

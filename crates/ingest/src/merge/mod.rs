@@ -38,7 +38,9 @@ use parts::Parts;
 ///
 /// With --match embeddings the parts are finished data sets. OUT gets all rows of all of them, and
 /// decisions that say which identities of different parts are one person: `decisions` shows them,
-/// `compact` applies them. Sources and names begin with the name of the part they come from.
+/// `compact` applies them. Parts are read as the decisions beside them leave them, and identities that
+/// somebody said are different people are not joined. Every shard is held against its checksum.
+/// Sources and names begin with the name of the part they come from.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest merge data                       all workers wrote to data
@@ -67,6 +69,9 @@ pub struct MergeArgs {
     /// Wrong joins to expect, for the calibration
     #[arg(long, value_name = "N", default_value_t = 0.3, requires = "matching", value_parser = positive)]
     false_matches: f64,
+    /// Join the data sets as they were packed: do not apply the decisions beside them
+    #[arg(long, requires = "matching")]
+    as_packed: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -105,6 +110,10 @@ fn merge(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let out = &args.out;
     let is_out = |part: &&PathBuf| !is_same(part, out);
     args.parts.iter().filter(is_out).try_for_each(|part| check_apart(part, out))?;
+    // A merge that was killed at its very end leaves the locks of its parts, and nothing to do.
+    for part in args.parts.iter().filter(|part| part.is_dir()).filter(is_out) {
+        drop(OwnedDir::claim(part, Access::Alone));
+    }
     let owned = OwnedDir::claim(out, Access::Alone)?;
     let exists = || IngestError::DatasetExists { path: out.clone(), may_force: false };
     let mut summary = match out.join(MANIFEST_FILE).exists() {

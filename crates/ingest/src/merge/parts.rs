@@ -42,7 +42,7 @@ impl Parts {
     /// still at work.
     pub fn open(out: &Path, parts: &[PathBuf]) -> Result<Parts, IngestError> {
         let mut journals = Vec::new();
-        if parts.is_empty() || journal::has_job(out) {
+        if parts.is_empty() || journal::has_lists(out) {
             journals.push(Journal::read(out)?);
         }
         let has_out = !journals.is_empty();

@@ -1,11 +1,9 @@
 //! Where the landmarks come from by which faces are cut out.
 
-use pfc_align::Point;
+use pfc_image::align::Point;
+use pfc_sources::Source;
 
-use crate::{
-    landmarks::LandmarkTable,
-    source::{Reject, Source},
-};
+use crate::{landmarks::LandmarkTable, reject::Reject};
 
 /// Whether faces are cut out of the images, and by whose landmarks.
 #[derive(Debug)]

@@ -7,27 +7,36 @@ Pack face crops into a data set
 RAW is one of
 
 - a folder with one folder of images per identity, at any depth: RAW/NAME/1.jpg or \
-  RAW/part/NAME/1.jpg
+  RAW/part/NAME/1.jpg. Names that occur in several parts (train, val) are told; --join-parts makes \
+  them one identity. Hidden files and folders and those of systems (__MACOSX, @eaDir, $RECYCLE.BIN, \
+  Thumbs.db) are passed over and counted
 
-- MXNet RecordIO: a .rec file, such as that of MS1MV3 or Glint360K, or a folder with train.rec; \
-  train.idx beside it saves a walk through the file
+- MXNet RecordIO: a .rec file, such as that of MS1MV3 or Glint360K, or a folder with train.rec or \
+  other .rec files; a .idx beside it saves a walk through the file. A class is the same person in all \
+  files that are read together
 
-- a list of images: lines `path<TAB>label`, or columns (CSV, or between tabs) under a header with \
-  path and label or identity, and perhaps landmarks x1,y1 to x5,y5; `-` reads one from standard \
-  input. Paths start at --root, else at the list's folder
+- a list of images: lines `path<TAB>label` or `path label`, the .lst of im2rec or face2rec2, or columns \
+  between commas, semicolons or tabs under a header such as path,label or file_name,class, and perhaps \
+  landmarks x1,y1 to x5,y5; --columns names or numbers others; `-` reads one from standard input. \
+  Paths start at --root, else at the list's folder. A bad line costs its own image
 
 - WebDataset shards: .tar, .tar.gz or .tar.zst, or a folder of them. A sample is an image with a \
   .cls of the same name, or a .json with label or identity
 
-- Parquet or Arrow files, or a folder of them, with a column image (bytes, or {bytes, path} as \
-  Hugging Face stores it) and a column label or identity (integers, whose class names are taken if \
-  the file has them, or text)
+- Parquet or Arrow files, or a folder of them, or one with a folder `data` of them, with a column of \
+  images (bytes, or {bytes, path} as Hugging Face stores it), called image or jpg, and a column of \
+  labels, called label, cls, identity or person_id (numbers, whose class names are taken if the file \
+  has them, or text); --columns names others
 
 - a verification pack of InsightFace, such as lfw.bin. It states pairs, not people: images of equal \
   bytes are packed once, and an identity is all images that pairs of one person connect, named id_N \
   after the number of its first image in the pack; an image in no such pair is one of its own
 
-Several shards are also a pattern in quotes: 'train-{0000..0127}.tar' or '{train,val}.parquet'.
+Several files are also a pattern in quotes: 'train-{0000..0127}.tar', 'part_{0..2}.rec' or \
+'{train,val}.parquet'. What `pfc-ingest export` writes can be packed again, with the names of its \
+identities where it holds an identities.tsv.
+
+A damaged .rec or tar file is an error; --salvage packs what is whole in it, and lists the damage.
 
 JPEG, PNG, BMP, PGM/PPM and WebP are told by their content. A JPEG that already has the size is \
 stored byte for byte; anything else is turned upright, resized and encoded as JPEG. Every image is \
@@ -36,9 +45,11 @@ decoded once: one that cannot be is left out and listed with its reason in OUT/q
 A pack that was stopped, killed or cut off from power goes on where it was when the same command is \
 run again, and ends with the same bytes as one that never stopped.
 
-Labels count from 0. Where a source states integers for all images, they give the order, so that \
-dense labels stay as they are; gaps are closed, with a warning, and the identity's name is the \
-integer that was (id_CLASS in RecordIO). Names are numbered in byte order. Where label and identity \
+Labels count from 0. Every source is read alike: 3, 3.0, +3 and 3e0 are the number 3; 007 is a name; \
+nothing, nan, None, NA, -1 and 0.5 are no label, and cost their image alone. Where all labels are \
+numbers they give the order, so that dense labels stay as they are; gaps are closed, with a warning, \
+and the identity's name is the number that was (id_CLASS in RecordIO). Names are numbered in byte \
+order, and so are numbers that are mixed with names, with a warning. Where label and identity \
 are both given, the label gives the place and the identity the name.";
 
 /// Examples, and what it takes.

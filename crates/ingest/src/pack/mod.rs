@@ -26,13 +26,13 @@ use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json};
 use pfc_durable::Access;
+use pfc_image::{Fit, Limits};
 use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize, NAME_BYTES_MAX};
+use pfc_sources::{InputOptions, Source};
 
 use crate::{
     IngestError,
-    image::{Fit, Limits},
     landmarks::{LandmarkFormat, LandmarkTable},
-    source::{self, InputOptions, Source},
     threads::Threads,
     units,
 };
@@ -65,9 +65,9 @@ pub struct PackArgs {
     #[arg(long, value_name = "1-100", default_value_t = 95,
           value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: u8,
-    /// What to do with an image that is not square
+    /// What to do with an image that is not square; other programs crop as well
     #[arg(long, value_enum, default_value_t)]
-    fit: Fit,
+    fit: FitOption,
     /// Order of the rows: shuffled once for all, or identity after identity
     #[arg(long, value_enum, default_value_t)]
     order: Order,
@@ -99,6 +99,12 @@ pub struct PackArgs {
     /// How much of an image that keeps its bytes is checked
     #[arg(long, value_enum, default_value_t)]
     validate: Validate,
+    /// Exit with code 1 if more than this share of the images, in percent, is left out
+    ///
+    /// The data set is complete all the same, and its quarantine.jsonl has the reason of each image.
+    #[arg(long, value_name = "PERCENT", default_value_t = 10,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    max_left_out: u8,
     /// Replace the data set that OUT holds, once the new one is complete
     #[arg(long)]
     force: bool,
@@ -112,6 +118,28 @@ pub struct PackArgs {
     threads: Threads,
     #[command(flatten)]
     format: Format,
+}
+
+/// The `--fit` option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum FitOption {
+    /// Cut the longer side down to the middle.
+    #[default]
+    Crop,
+    /// Fill the shorter side up with black.
+    Pad,
+    /// Squeeze the longer side.
+    Stretch,
+}
+
+impl From<FitOption> for Fit {
+    fn from(option: FitOption) -> Fit {
+        match option {
+            FitOption::Crop => Fit::Crop,
+            FitOption::Pad => Fit::Pad,
+            FitOption::Stretch => Fit::Stretch,
+        }
+    }
 }
 
 /// In which order rows are written.
@@ -134,7 +162,26 @@ pub fn run(args: &PackArgs, quiet: bool) -> anyhow::Result<Outcome> {
         summary.print()?;
     }
     warn(&summary, args.worker.is_some(), &args.out);
-    Ok(Outcome::Clean)
+    for sentence in summary.changes.sentences(ImageSize::square(args.size), args.fit.into()) {
+        tracing::warn!("{sentence}");
+    }
+    Ok(judge_loss(&summary, args.max_left_out))
+}
+
+/// Whether so many images were left out that somebody has to look at it.
+fn judge_loss(summary: &Summary, percent_max: u8) -> Outcome {
+    let Summary { images, quarantined, .. } = *summary;
+    let total = images + quarantined;
+    if u128::from(quarantined) * 100 <= u128::from(total) * u128::from(percent_max) {
+        return Outcome::Clean;
+    }
+    tracing::warn!(
+        "{} of {} ({:.1} %) left out is more than --max-left-out {percent_max} %: exit code 1",
+        units::count(quarantined),
+        units::of(total, "image"),
+        quarantined as f64 * 100.0 / total as f64,
+    );
+    Outcome::Findings
 }
 
 /// Says what was left out.
@@ -160,12 +207,12 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     let output = Output::claim(&args.raw, &args.out, access, existing)?;
     let pool = args.threads.pool()?;
     let scratch = output.scratch()?;
-    let source = pool.install(|| source::open(&args.raw, &args.input, &scratch, quiet))?;
+    let source = pool.install(|| pfc_sources::open(&args.raw, &args.input, &scratch, quiet))?;
     check_names(&*source)?;
     tracing::info!("{} images listed in {:.1?}", source.index().len(), started.elapsed());
     let job = args.job()?;
     let spec = args.spec(&*source, &job.alignment);
-    let record = pool.install(|| plan::plan(&job, &*source, spec, args.shard_size()));
+    let record = pool.install(|| plan::plan(&job, &*source, spec, args.shard_size()))?;
     let (output, finished) = output.finished(&record, existing)?;
     let (mut summary, n_new) = match finished {
         Some(summary) => (summary, 0),
@@ -252,10 +299,12 @@ fn report(standing: &Standing, shards: &std::ops::Range<u64>) {
 impl PackArgs {
     fn job(&self) -> Result<Job, IngestError> {
         let recipe = Recipe {
-            side: self.size,
+            crop: pfc_image::Recipe {
+                size: ImageSize::square(self.size),
+                fit: self.fit.into(),
+                limits: Limits { pixels_max: self.max_pixels },
+            },
             quality: self.quality,
-            fit: self.fit,
-            limits: Limits { pixels_max: self.max_pixels },
             validate: self.validate,
         };
         let alignment = self.alignment()?;
@@ -283,6 +332,7 @@ impl PackArgs {
             _ => None,
         };
         DatasetSpec {
+            lineage: vec![],
             image_size: ImageSize::square(self.size),
             seed: self.seed,
             shard_bytes: self.shard_mib << 20,
@@ -315,6 +365,7 @@ impl PackArgs {
         if self.align {
             option("align", "true".to_owned());
         }
+        arguments.extend(self.input.content_arguments());
         arguments
     }
 }

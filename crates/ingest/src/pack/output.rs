@@ -7,7 +7,8 @@ use std::{
 };
 
 use pfc_durable::{Access, AtomicDir, Entry, OwnedDir, check_apart, remove_ours};
-use pfc_shard::{IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR, decisions::DECISIONS_DIR};
+use pfc_findings::DECISIONS_DIR;
+use pfc_shard::{IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR};
 
 use super::{
     journal::{self, JobRecord},

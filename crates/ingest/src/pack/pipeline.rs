@@ -8,6 +8,7 @@ use std::{
 
 use pfc_cli::{Progress, interrupt};
 use pfc_shard::{Face, ImageSize, ShardSpec, ShardWriter, shard_file};
+use pfc_sources::Source;
 use rayon::prelude::*;
 
 use super::{
@@ -18,10 +19,7 @@ use super::{
     quarantine::Line,
     resume::Standing,
 };
-use crate::{
-    IngestError,
-    source::{Reject, Source},
-};
+use crate::{IngestError, reject::Failure};
 
 /// Images per chunk. Two chunks of crops of 10 kB take 20 MB; the pause at the end of a chunk, when
 /// threads wait for the last image, is a few in a thousand.
@@ -41,17 +39,19 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// [`Reject`] if this one image cannot be had or used.
-    pub fn prepare(&self, source: &dyn Source, entry: u64) -> Result<Prepared, Reject> {
+    /// [`Failure::Reject`] if this one image cannot be had or used, [`Failure::Fatal`] if the system
+    /// fails, which says nothing of the image.
+    pub fn prepare(&self, source: &dyn Source, entry: u64) -> Result<Prepared, Failure> {
         let points = self.alignment.points(source, entry)?;
         prepare(source.read(entry)?, points.as_ref(), &self.recipe)
+            .map_err(|reject| Failure::of(reject, || source.path(entry)))
     }
 }
 
 /// One image, done or refused.
 struct Row {
     entry: u64,
-    result: Result<Prepared, Reject>,
+    result: Result<Prepared, Failure>,
 }
 
 /// Some places of a shard.
@@ -68,8 +68,8 @@ struct Chunk {
 ///
 /// # Errors
 ///
-/// [`IngestError`] if a shard cannot be written or the user interrupts; finished shards stay. Single
-/// bad images are no error.
+/// [`IngestError`] if a shard cannot be written, the user interrupts, or the system fails while images
+/// are read; finished shards stay. Single bad images are no error.
 pub fn run(
     job: &Job,
     source: &dyn Source,
@@ -162,7 +162,8 @@ impl Writer<'_> {
         self.record.index = chunk.shard;
         for Row { entry, result } in rows {
             match result {
-                Err(reject) => {
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Reject(reject)) => {
                     let line = Line::new(&self.source.path(entry), &reject);
                     self.n_quarantined += u64::from(!line.is_skip());
                     self.record.quarantine.push(line);
@@ -174,7 +175,7 @@ impl Writer<'_> {
     }
 
     fn push(&mut self, entry: u64, prepared: &Prepared) -> Result<(), IngestError> {
-        let Prepared { image, passed_through, quality, hash } = prepared;
+        let Prepared { image, passed_through, changes, quality, hash } = prepared;
         let shard = match &mut self.shard {
             Some(shard) => shard,
             None => {
@@ -187,6 +188,7 @@ impl Writer<'_> {
         let ImageSize { width, height } = self.size;
         let (hash, quality) = (*hash, *quality);
         shard.push(Face { image, label, source: &source, width, height, hash, quality })?;
+        self.record.changes.add(*changes);
         match passed_through {
             true => self.record.passed_through += 1,
             false => self.record.re_encoded += 1,

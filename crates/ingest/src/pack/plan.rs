@@ -10,13 +10,14 @@ use pfc_shard::{
     Checksum, DatasetSpec, Permutation,
     hash::{HashingWriter, content_hash},
 };
+use pfc_sources::Source;
 use rayon::prelude::*;
 
 use super::{
     journal::{JobRecord, lists},
     pipeline::Job,
 };
-use crate::source::Source;
+use crate::{IngestError, reject::Failure};
 
 /// Images in the sample. JPEG sizes of one set differ by a third or so, so that their mean is known
 /// to 2 %, and 256 are read and decoded in the blink of an eye.
@@ -41,14 +42,23 @@ pub enum ShardSize {
 }
 
 /// Reads the sample, on the current thread pool, and decides where shards are cut.
-pub fn plan(job: &Job, source: &dyn Source, spec: DatasetSpec, size: ShardSize) -> JobRecord {
+///
+/// # Errors
+///
+/// [`IngestError`] if the system fails while the sample is read.
+pub fn plan(
+    job: &Job,
+    source: &dyn Source,
+    spec: DatasetSpec,
+    size: ShardSize,
+) -> Result<JobRecord, IngestError> {
     let index = source.index();
-    let sample = sample(job, source);
+    let sample = sample(job, source)?;
     let shard_images = match size {
         ShardSize::Images(images) => images,
         ShardSize::Bytes(bytes) => (bytes / sample.row_bytes).clamp(1, u32::MAX.into()),
     };
-    JobRecord {
+    Ok(JobRecord {
         tool: spec.tool,
         arguments: spec.arguments,
         sources: spec.sources,
@@ -63,7 +73,7 @@ pub fn plan(job: &Job, source: &dyn Source, spec: DatasetSpec, size: ShardSize) 
         shard_images,
         labels_list: lists::measure(|out| lists::write_labels(out, source)),
         left_out_list: lists::measure(|out| lists::write_left_out(out, source)),
-    }
+    })
 }
 
 struct Sample {
@@ -72,26 +82,30 @@ struct Sample {
     checksum: Checksum,
 }
 
-fn sample(job: &Job, source: &dyn Source) -> Sample {
+fn sample(job: &Job, source: &dyn Source) -> Result<Sample, IngestError> {
     let total = source.index().len();
     let random = Permutation::new(total, SAMPLE_KEY);
     let n = total.min(SAMPLE_IMAGES);
-    let images: Vec<(u64, [u128; 2])> =
-        (0..n).into_par_iter().map(|i| image(job, source, random.apply(i))).collect();
+    let images: Vec<(u64, [u128; 2])> = (0..n)
+        .into_par_iter()
+        .map(|i| image(job, source, random.apply(i)))
+        .collect::<Result<_, _>>()?;
     let bytes: u64 = images.iter().map(|(bytes, _)| bytes).sum();
     let row_bytes = if bytes == 0 { ROW_BYTES_DEFAULT } else { (bytes / n).max(1) };
     let hashes = images.iter().flat_map(|(_, hashes)| hashes).flat_map(|hash| hash.to_be_bytes());
     let hashes: Vec<u8> = hashes.collect();
-    Sample { row_bytes, checksum: Checksum(content_hash(&hashes)) }
+    Ok(Sample { row_bytes, checksum: Checksum(content_hash(&hashes)) })
 }
 
 /// Bytes of a row, and hashes of its name and its image; of an image that is left out, 0.
-fn image(job: &Job, source: &dyn Source, entry: u64) -> (u64, [u128; 2]) {
+fn image(job: &Job, source: &dyn Source, entry: u64) -> Result<(u64, [u128; 2]), IngestError> {
     let name = source.path(entry);
-    let (bytes, hash) = job
-        .prepare(source, entry)
-        .map_or((0, 0), |row| ((row.image.len() + name.len()) as u64 + ROW_FIXED_BYTES, row.hash));
-    (bytes, [content_hash(name.as_bytes()), hash])
+    let (bytes, hash) = match job.prepare(source, entry) {
+        Ok(row) => ((row.image.len() + name.len()) as u64 + ROW_FIXED_BYTES, row.hash),
+        Err(Failure::Reject(_)) => (0, 0),
+        Err(Failure::Fatal(error)) => return Err(error),
+    };
+    Ok((bytes, [content_hash(name.as_bytes()), hash]))
 }
 
 /// Of all names, in the order of their labels.

@@ -1,30 +1,22 @@
 //! One image from the bytes of its file to the bytes of its row.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::borrow::Cow;
 
-use pfc_align::{CropSize, Point};
+use pfc_image::{
+    Changes, Crop, ImageError, Kind, Pixels, Sniffed, align::Point, decode_luma, encode_jpeg, jpeg,
+    measure, sniff,
+};
 use pfc_shard::{IMAGE_BYTES_MAX, Quality, hash::content_hash};
 
-use crate::{
-    align::crop,
-    image::{
-        Fit, ImageError, Kind, Limits, Pixels, Sniffed, check_outline, decode, decode_luma,
-        encode_jpeg, jpeg_size, measure, resize, sniff,
-    },
-    source::Reject,
-};
+use crate::reject::Reject;
 
 /// What every image of a data set becomes.
 #[derive(Debug, Clone, Copy)]
 pub struct Recipe {
-    /// Width and height in pixels.
-    pub side: u16,
+    /// Size, shape and limits.
+    pub crop: pfc_image::Recipe,
     /// JPEG quality of what is encoded anew, 1 to 100.
     pub quality: u8,
-    /// What becomes of images that are not square.
-    pub fit: Fit,
-    /// How large an image may be to be decoded.
-    pub limits: Limits,
     /// How much of an image that keeps its bytes is checked.
     pub validate: Validate,
 }
@@ -45,8 +37,11 @@ pub enum Validate {
 pub struct Prepared {
     /// A whole JPEG of the recipe's size.
     pub image: Vec<u8>,
-    /// `image` is the file itself, byte for byte.
+    /// The pixels are those of the file: `image` is the file itself, byte for byte but for stray bytes
+    /// between its segments and an end marker that it lacks.
     pub passed_through: bool,
+    /// What was done to it.
+    pub changes: Changes,
     pub quality: Quality,
     /// Content hash of `image`.
     pub hash: u128,
@@ -57,57 +52,48 @@ pub struct Prepared {
 ///
 /// # Errors
 ///
-/// [`Reject::Landmarks`] or [`Reject::Image`] with the reason.
+/// [`Reject::Image`] with the reason.
 pub fn prepare(
     bytes: Vec<u8>,
     landmarks: Option<&[Point; 5]>,
     recipe: &Recipe,
 ) -> Result<Prepared, Reject> {
-    if let Some(points) = landmarks {
-        let size = CropSize::square(recipe.side);
-        return encoded(&crop(&bytes, points, size, recipe.limits)?, recipe);
+    if landmarks.is_none() && is_jpeg(&bytes) {
+        match jpeg::as_stored(&bytes, recipe.crop.size)? {
+            Some(Cow::Borrowed(_)) => return kept(bytes, recipe),
+            Some(Cow::Owned(mended)) => return kept(mended, recipe),
+            None => {}
+        }
     }
-    if will_do(&bytes, recipe)? {
-        let quality = match recipe.validate {
-            Validate::Full => measure(&luma(&bytes, recipe)?, recipe.side.into()),
-            Validate::Header => Quality::UNKNOWN,
-        };
-        let hash = content_hash(&bytes);
-        return Ok(Prepared { image: bytes, passed_through: true, quality, hash });
-    }
-    let upright = decode(&bytes, recipe.limits)?;
+    let Crop { pixels, changes } = recipe.crop.crop(&bytes, landmarks)?;
     drop(bytes);
-    encoded(&resize(upright, recipe.side.into(), recipe.fit)?, recipe)
-}
-
-fn encoded(pixels: &Pixels, recipe: &Recipe) -> Result<Prepared, Reject> {
-    let image = encode_jpeg(pixels, recipe.quality)?;
-    let quality = measure(&pixels.luma(), recipe.side.into());
+    let image = encode_jpeg(&pixels, recipe.quality)?;
+    let quality = measured(&pixels);
     let hash = content_hash(&image);
-    Ok(Prepared { image, passed_through: false, quality, hash })
+    Ok(Prepared { image, passed_through: false, changes, quality, hash })
 }
 
-/// Whether it is a JPEG of the right size, as far as its header tells and that it ends.
-///
-/// An EXIF orientation is not looked at: a crop of the final size is what its maker wanted.
-fn will_do(bytes: &[u8], recipe: &Recipe) -> Result<bool, ImageError> {
-    let side = u32::from(recipe.side);
-    let is_jpeg = sniff(bytes) == Sniffed::Image(Kind::Jpeg);
-    if !is_jpeg || bytes.len() > IMAGE_BYTES_MAX || jpeg_size(bytes)? != (side, side) {
-        return Ok(false);
-    }
-    check_outline(bytes)?;
-    Ok(true)
+fn is_jpeg(bytes: &[u8]) -> bool {
+    sniff(bytes) == Sniffed::Image(Kind::Jpeg) && bytes.len() <= IMAGE_BYTES_MAX
 }
 
-/// The luma of a JPEG, which proves that it decodes.
-fn luma(bytes: &[u8], recipe: &Recipe) -> Result<Vec<u8>, ImageError> {
-    let side = usize::from(recipe.side);
-    // No state outlives the call but `bytes`, which is only read.
-    let luma = catch_unwind(AssertUnwindSafe(|| decode_luma(bytes)))
-        .unwrap_or_else(|_| Err(ImageError::Corrupt("the decoder panicked".into())))?;
-    if luma.len() != side * side {
-        return Err(ImageError::Corrupt("the decoder returned another size".into()));
-    }
-    Ok(luma)
+/// Keeps a JPEG of the right size, once its decoding has proved it.
+fn kept(image: Vec<u8>, recipe: &Recipe) -> Result<Prepared, Reject> {
+    let size = recipe.crop.size;
+    let quality = match recipe.validate {
+        Validate::Full => {
+            let luma = decode_luma(&image)?;
+            if luma.len() != usize::from(size.width) * usize::from(size.height) {
+                return Err(ImageError::Corrupt("the decoder returned another size".into()).into());
+            }
+            measure(&luma, size.width.into())
+        }
+        Validate::Header => Quality::UNKNOWN,
+    };
+    let hash = content_hash(&image);
+    Ok(Prepared { image, passed_through: true, changes: Changes::default(), quality, hash })
+}
+
+fn measured(pixels: &Pixels) -> Quality {
+    measure(&pixels.luma(), pixels.width as usize)
 }

@@ -14,7 +14,7 @@ use std::{
 use pfc_durable::{AtomicFile, DurableError};
 use serde::{Deserialize, Serialize};
 
-use crate::{IngestError, source::Reject};
+use crate::{IngestError, reject::Reject};
 
 /// Name of the file in a data set's folder.
 pub const FILE: &str = "quarantine.jsonl";

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use pfc_cli::{print_table, table};
+use pfc_image::Tally;
 use serde::{Deserialize, Serialize};
 
 use super::journal::ShardRecord;
@@ -21,6 +22,9 @@ pub struct Summary {
     pub passed_through: u64,
     /// Images decoded, resized and encoded anew.
     pub re_encoded: u64,
+    /// What was done to the images that were encoded anew.
+    #[serde(default)]
+    pub changes: Tally,
     /// Images that could not be used.
     pub quarantined: u64,
     /// Files that are not images of an identity.
@@ -39,6 +43,7 @@ impl Summary {
         self.images += shard.passed_through + shard.re_encoded;
         self.passed_through += shard.passed_through;
         self.re_encoded += shard.re_encoded;
+        self.changes.merge(&shard.changes);
         self.shards += u64::from(shard.file.is_some());
         self.bytes += shard.file.map_or(0, |file| file.bytes);
     }
@@ -68,6 +73,13 @@ impl Summary {
         }
         row("passed through", count(self.passed_through));
         row("re-encoded", count(self.re_encoded));
+        let Tally { turned, resized, reshaped, .. } = self.changes;
+        for (name, n) in [("resized", resized), ("of another shape", reshaped), ("turned", turned)]
+        {
+            if n > 0 {
+                row(name, count(n));
+            }
+        }
         row("quarantined", count(self.quarantined));
         row("skipped files", count(self.skipped));
         row("shards", count(self.shards));

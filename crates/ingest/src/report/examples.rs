@@ -4,10 +4,8 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use pfc_cli::html::escape;
-use pfc_shard::{
-    Dataset,
-    decisions::{Decision, Run},
-};
+use pfc_findings::{Decision, Run};
+use pfc_shard::Dataset;
 
 use super::{figures::words, page::Page};
 use crate::{IngestError, decisions::Named, units};

@@ -1,9 +1,7 @@
 //! The figures of the page: counts before and after, histograms, runs and their bounds.
 
-use pfc_shard::{
-    Dataset, Face,
-    decisions::{Run, View},
-};
+use pfc_findings::{Run, State};
+use pfc_shard::{Dataset, Face};
 
 use super::{
     histogram::{Histogram, draw},
@@ -33,7 +31,7 @@ const MEASURES: [(&str, &str, Measure); 4] = [
 /// # Errors
 ///
 /// [`IngestError::Shard`] if a row cannot be read.
-pub fn write(page: &mut Page, dataset: &Dataset, view: &View) -> Result<(), IngestError> {
+pub fn write(page: &mut Page, dataset: &Dataset, view: &State) -> Result<(), IngestError> {
     let mut before = vec![0u64; view.n_identities() as usize];
     let mut after = before.clone();
     for (row, label) in (0..).zip(dataset.labels()?) {
@@ -58,7 +56,7 @@ pub fn write(page: &mut Page, dataset: &Dataset, view: &View) -> Result<(), Inge
 }
 
 /// * `sizes`: images by identity, before and after
-fn write_counts(page: &mut Page, dataset: &Dataset, view: &View, sizes: [&[u64]; 2]) {
+fn write_counts(page: &mut Page, dataset: &Dataset, view: &State, sizes: [&[u64]; 2]) {
     let [seen_before, seen_after] =
         sizes.map(|sizes| sizes.iter().filter(|n| **n > 0).count() as u64);
     let kept = dataset.len() - view.n_dropped();
@@ -89,7 +87,7 @@ fn draw_sizes(sizes: [&[u64]; 2]) -> String {
 }
 
 /// * `values`: by row
-fn draw_measure(title: &str, unit: &str, values: &[f32], view: &View) -> String {
+fn draw_measure(title: &str, unit: &str, values: &[f32], view: &State) -> String {
     let (start, step) = Histogram::scale(&mut values.to_vec(), BINS);
     let all = Histogram::of(values.iter().map(|v| f64::from(*v)), start, step, BINS);
     let left = (0..).zip(values).filter(|(row, _)| !view.is_dropped(*row));

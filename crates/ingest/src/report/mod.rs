@@ -67,7 +67,7 @@ fn write(args: &ReportArgs) -> Result<Written<'_>, IngestError> {
     output::check_file(&args.output, args.force)?;
     let (runs, dataset, log) = decisions::read(&args.dataset)?;
     dataset.preload()?;
-    let view = log.view(&dataset)?;
+    let view = log.state(&dataset)?;
     // `.` and `data/..` have names too.
     let folder = args.dataset.canonicalize().unwrap_or_else(|_| args.dataset.clone());
     let name = folder.file_name().unwrap_or_default().to_string_lossy();

@@ -1,30 +1,27 @@
-//! Cases as a table and contact sheets.
+//! Open questions as a table and contact sheets.
 
 use std::path::Path;
 
-use pfc_shard::{
-    Dataset,
-    decisions::{Action, Decision},
+use pfc_findings::{
+    DecisionLog, Question, Questions, View,
+    table::{self, Line},
 };
+use pfc_image::{Pixels, encode_png};
 use serde::Serialize;
 
-use super::{Case, ExportReviewArgs};
-use crate::{
-    IngestError,
-    decisions::{self, Named},
-    image::{Pixels, encode_png},
-    output,
-    show::sheet,
-};
+use super::ExportReviewArgs;
+use crate::{IngestError, decisions, output, show::sheet};
 
-/// Cases on a sheet, two pictures each, and pairs in a line.
-const SHEET_CASES: usize = 24;
+/// Questions on a sheet, two pictures each, and pairs in a line.
+const SHEET_QUESTIONS: usize = 24;
 const SHEET_COLUMNS: u32 = 8;
 
 #[derive(Debug, Serialize)]
 pub struct Exported {
-    pub cases: usize,
+    pub questions: usize,
     pub sheets: usize,
+    /// Open questions beyond `--limit`.
+    pub left_out: usize,
 }
 
 /// Writes the folder, which appears once complete.
@@ -34,56 +31,43 @@ pub struct Exported {
 /// [`IngestError`] if the folder is there, or a row cannot be read.
 pub fn export(args: &ExportReviewArgs) -> Result<Exported, IngestError> {
     let unfinished = output::begin(&[&args.dataset], &args.out)?;
-    let (runs, dataset, log) = decisions::read(&args.dataset)?;
-    let view = log.view(&dataset)?;
-    let all = runs.iter().flat_map(|run| run.decisions.iter().map(|d| (run.number, d)));
-    let is_open = |decision: &Decision| {
-        let is_wanted = args.reason.as_ref().is_none_or(|reason| decision.reason == *reason);
-        let is_answered = view.is_pinned(decision.row);
-        let is_gone = decision.action == Action::Suspect && view.is_dropped(decision.row);
-        is_wanted && !is_answered && !is_gone && is_unsure(decision, args.margin)
+    let dataset = pfc_shard::Dataset::open(&args.dataset)?;
+    let log = DecisionLog::open(&args.dataset)?;
+    let (runs, state) = (log.runs()?, log.state(&dataset)?);
+    let questions = Questions::of(&runs, &dataset, &state)?;
+    let is_asked = |question: &&Question| {
+        let is_wanted = args.reason.as_ref().is_none_or(|reason| question.finding == *reason);
+        is_wanted && question.is_open && question.is_unsure(args.margin)
     };
-    let mut open: Vec<(usize, &Decision)> = all.filter(|(_, d)| is_open(d)).collect();
-    let distance = |d: &Decision| (d.score - d.threshold).abs();
-    open.sort_by(|(_, a), (_, b)| distance(a).total_cmp(&distance(b)));
+    let mut open: Vec<&Question> = questions.all().iter().filter(is_asked).collect();
+    let distance = |question: &Question| (question.score - question.threshold).abs();
+    open.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+    let left_out = open.len().saturating_sub(args.limit);
     open.truncate(args.limit);
-    open.sort_by(|(_, a), (_, b)| a.reason.cmp(&b.reason).then(a.row.cmp(&b.row)));
-    let sheets = write(&dataset, &open, unfinished.path())?;
+    open.sort_by(|a, b| a.finding.cmp(&b.finding).then(a.rows.cmp(&b.rows)));
+    // With those that are left out now: an answer may bring them back.
+    let sheets = write(&View::as_packed(dataset), &open, unfinished.path())?;
     unfinished.commit()?;
-    Ok(Exported { cases: open.len(), sheets })
+    Ok(Exported { questions: open.len(), sheets, left_out })
 }
 
-/// A suspicion, or a decision by a cosine close to its bound.
-fn is_unsure(decision: &Decision, margin: f32) -> bool {
-    let by_cosine = matches!(
-        decision.reason.as_str(),
-        "label_error" | "outlier" | "same_person" | "second_person" | "benchmark_overlap"
-    );
-    let is_close = (decision.score - decision.threshold).abs() <= margin;
-    decision.action == Action::Suspect || (by_cosine && is_close)
-}
-
-fn write(dataset: &Dataset, open: &[(usize, &Decision)], out: &Path) -> Result<usize, IngestError> {
-    let path = out.join("review.csv");
-    let failed = |e: csv::Error| -> IngestError {
-        pfc_durable::DurableError::at("write", &path)(std::io::Error::other(e)).into()
-    };
-    let mut table = csv::Writer::from_writer(Vec::new());
+fn write(view: &View, open: &[&Question], out: &Path) -> Result<usize, IngestError> {
+    let mut lines = Vec::new();
     let mut n_sheets = 0;
-    for (i, cases) in open.chunks(SHEET_CASES).enumerate() {
+    for (i, questions) in open.chunks(SHEET_QUESTIONS).enumerate() {
         let name = format!("sheet-{i:03}.png");
         let mut rows = Vec::new();
-        for (k, (run, decision)) in cases.iter().enumerate() {
-            let named = Named::of(dataset, *run, decision)?;
-            let partner = decision.partner.filter(|_| named.partner_source.is_some());
-            rows.extend([decision.row, partner.unwrap_or(decision.row)]);
-            let number = i * SHEET_CASES + k;
-            table.serialize(case(number, &name, named)).map_err(failed)?;
+        for question in questions {
+            let row = question.rows.first().copied().unwrap_or_default();
+            let partner = question.partner.filter(|_| question.partner_is_row());
+            rows.extend([row, partner.unwrap_or(row)]);
+            lines.push(line(view, question, &name)?);
         }
-        let first = i * SHEET_CASES;
-        let title = format!("cases {first} to {}, two pictures each", first + cases.len() - 1);
+        let first = i * SHEET_QUESTIONS;
+        let last = first + questions.len() - 1;
+        let title = format!("lines {} to {} of review.csv, two pictures each", first + 2, last + 2);
         let plan = sheet::Plan { title, columns: Some(SHEET_COLUMNS), names: true };
-        let drawn = sheet::draw(dataset, &rows, &plan)?;
+        let drawn = sheet::draw(view, &rows, &plan)?;
         let (width, height) = drawn.pixels.dimensions();
         let pixels = Pixels::rgb(width, height, drawn.pixels.into_raw());
         let png = encode_png(&pixels)
@@ -91,37 +75,33 @@ fn write(dataset: &Dataset, open: &[(usize, &Decision)], out: &Path) -> Result<u
         pfc_durable::write(&out.join(&name), &png)?;
         n_sheets = i + 1;
     }
-    let text =
-        table.into_inner().map_err(|e| failed(std::io::Error::other(e.to_string()).into()))?;
-    pfc_durable::write(&path, &text)?;
+    pfc_durable::write(&out.join("review.csv"), &table::write(&lines))?;
     Ok(n_sheets)
 }
 
-fn case(case: usize, sheet: &str, named: Named) -> Case {
-    Case {
-        case,
+fn line(view: &View, question: &Question, sheet: &str) -> Result<Line, IngestError> {
+    let dataset = view.dataset();
+    let row = question.rows.first().copied().unwrap_or_default();
+    let number = |value: f32| if value.is_finite() { value.to_string() } else { String::new() };
+    let source = |row: u64| dataset.get(row).map(|face| face.source.to_owned());
+    let partner = question.partner.filter(|_| question.partner_is_row());
+    let answers: Vec<&str> = question.answers().iter().map(|action| action.name()).collect();
+    let names = |label: Option<u32>| label.map(|label| decisions::identity(dataset, label));
+    Ok(Line {
+        id: question.id.clone(),
         answer: String::new(),
-        suggestion: suggestion(&named).into(),
-        reason: named.reason,
-        score: named.score,
-        threshold: named.threshold,
-        identity: named.identity,
-        source: named.source,
-        target_identity: named.target_identity,
-        partner_source: named.partner_source,
+        answers: answers.join(" "),
+        question: question.kind.question().into(),
+        suggestion: question.kind.suggestion().name().into(),
+        reason: question.finding.clone(),
+        score: number(question.score),
+        threshold: number(question.threshold),
+        images: question.n_images().to_string(),
+        identity: names(Some(question.label)).unwrap_or_default(),
+        source: source(row)?,
+        target_identity: names(question.target).unwrap_or_default(),
+        partner_source: partner.map(source).transpose()?.unwrap_or_default(),
         sheet: sheet.into(),
-        row: named.row,
-        label: named.label,
-        target: named.target,
-        partner: named.partner,
-    }
-}
-
-/// What the finding would mean if it is right.
-fn suggestion(named: &Named) -> &'static str {
-    match named.reason.as_str() {
-        "label_error" => "relabel",
-        "same_person" => "merge",
-        _ => "drop",
-    }
+        row: row.to_string(),
+    })
 }

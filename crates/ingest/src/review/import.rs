@@ -1,59 +1,76 @@
 //! Answers as decisions.
 
-use pfc_shard::{
-    Dataset,
-    decisions::{Action, Decision, DecisionLog, RunInfo, View, is_reason},
+use std::collections::HashMap;
+
+use pfc_findings::{
+    Action, Decision, DecisionLog, FindingsError, Kind, Question, Questions, RunInfo, State,
+    table::{self, Answer},
 };
+use pfc_shard::Dataset;
 use serde::Serialize;
 
-use super::{Case, ImportReviewArgs};
-use crate::{
-    IngestError,
-    clean::{CleanError, TOOL},
-};
+use super::ImportReviewArgs;
+use crate::{IngestError, clean::TOOL};
 
 #[derive(Debug, Serialize)]
 pub struct Imported {
-    pub run: usize,
-    /// With an answer, such included as others make so already.
+    /// Number of the run in the log; none where nothing was written.
+    pub run: Option<usize>,
+    /// Lines with an answer, those included that were imported before.
     pub answers: usize,
-    /// Without an answer.
+    /// Of these, answers that had been imported before.
+    pub known: usize,
+    /// Lines without an answer.
     pub open: usize,
 }
 
-/// Appends a run with the answers.
+/// Appends a run with the answers, unless none is new.
 ///
 /// # Errors
 ///
-/// [`CleanError::Review`] for a line that is not as `export` wrote it but for its answer.
+/// [`FindingsError::Answer`] for a line that is not as `export` wrote it but for its answer, and for
+/// answers that contradict one another; nothing is written then.
 pub fn import(args: &ImportReviewArgs) -> Result<Imported, IngestError> {
     let dataset = Dataset::open(&args.dataset)?;
     let mut log = DecisionLog::open(&args.dataset)?;
-    let mut view = log.view(&dataset)?;
-    let bad = |line: u64, what: String| {
-        IngestError::from(CleanError::Review { path: args.answers.clone(), line, what })
-    };
-    let text = std::fs::read(&args.answers).map_err(IngestError::at("read", &args.answers))?;
-    let mut table = csv::Reader::from_reader(text.as_slice());
-    let header = table.headers().map_err(|e| bad(1, e.to_string()))?.clone();
-    let mut decisions = Vec::new();
-    let (mut answers, mut open) = (0, 0);
-    for record in table.records() {
-        // A name may hold the end of a line, so that lines are not counted by records.
-        let line_of = |position: Option<&csv::Position>| position.map_or(1, csv::Position::line);
-        let record = record.map_err(|e| bad(line_of(e.position()), e.to_string()))?;
-        let line = line_of(record.position());
-        let case: Case = record.deserialize(Some(&header)).map_err(|e| bad(line, e.to_string()))?;
-        if case.answer.trim().is_empty() {
-            open += 1;
-            continue;
+    let (found, open) = table::answers(&args.answers)?;
+    let mut imported = Imported { run: None, answers: found.len(), known: 0, open };
+    if found.is_empty() {
+        return Ok(imported);
+    }
+    let state = log.state(&dataset)?;
+    let questions = Questions::of(&log.runs()?, &dataset, &state)?;
+    let labels = dataset.labels()?;
+    let bad =
+        |line: u64, what: String| FindingsError::Answer { path: args.answers.clone(), line, what };
+    let mut said: HashMap<&str, (u64, Action)> = HashMap::new();
+    let mut decisions: Vec<Decision> = Vec::new();
+    let mut now = state.clone();
+    for answer in &found {
+        let one = decide(&questions, &dataset, &now, &labels, answer);
+        let (question, action, decided) = one.map_err(|what| bad(answer.line, what))?;
+        match said.insert(&question.id, (answer.line, action)) {
+            Some((line, other)) if other != action => {
+                let what = format!("answers `{action}` to what line {line} answers `{other}`");
+                return Err(bad(answer.line, what).into());
+            }
+            Some(_) => continue,
+            None => {}
         }
-        answers += 1;
-        if let Some(decision) = decide(&dataset, &view, &case).map_err(|what| bad(line, what))? {
-            let one = std::slice::from_ref(&decision);
-            view.apply(one).map_err(|what| bad(line, what))?;
-            decisions.push(decision);
+        imported.known += usize::from(decided.is_empty());
+        now.apply(&decided).map_err(|what| bad(answer.line, what))?;
+        decisions.extend(decided);
+    }
+    // As it will be read: all answers together.
+    let mut after = state;
+    after.apply(&decisions).map_err(|what| FindingsError::Contradiction { what })?;
+    for answer in &found {
+        if let Some(question) = questions.find(&answer.id) {
+            check_joined(question, answer, &after).map_err(|what| bad(answer.line, what))?;
         }
+    }
+    if decisions.is_empty() {
+        return Ok(imported);
     }
     let name = args.answers.file_name().unwrap_or_default().to_string_lossy();
     let info = RunInfo {
@@ -63,39 +80,52 @@ pub fn import(args: &ImportReviewArgs) -> Result<Imported, IngestError> {
         arguments: vec![name.into_owned()],
         notes: serde_json::json!({}),
     };
-    let run = log.append(&info, &decisions)?;
-    Ok(Imported { run, answers, open })
+    imported.run = Some(log.append(&info, &decisions)?);
+    Ok(imported)
 }
 
-/// The decision that an answer stands for; none if earlier answers make it so already.
-fn decide(dataset: &Dataset, view: &View, case: &Case) -> Result<Option<Decision>, String> {
-    let action: Action = case.answer.trim().to_ascii_lowercase().parse()?;
-    let face = dataset.get(case.row).map_err(|e| e.to_string())?;
-    if face.source != case.source || face.label != case.label {
-        return Err(format!("row {} of the data set is `{}`", case.row, face.source));
-    }
-    let reason = format!("reviewed_{}", case.reason);
-    if !is_reason(&reason) {
-        return Err(format!("`{}` is no reason that was exported", case.reason.escape_debug()));
-    }
-    let mut decision = Decision::new(case.row, face.label, action, &reason);
-    decision.partner = case.partner;
-    decision.score = case.score.unwrap_or(f32::NAN);
-    match action {
-        Action::Suspect => Err("`suspect` is no answer".into()),
-        Action::Keep | Action::Drop => Ok(Some(decision)),
-        Action::Relabel | Action::Merge => {
-            let target =
-                case.target.ok_or_else(|| format!("{action} to whom? it has no target"))?;
-            decision.target = Some(target);
-            if action == Action::Merge {
-                // Earlier answers may have moved either of the two.
-                decision.label = view.resolve(face.label);
-                if view.resolve(target) == decision.label {
-                    return Ok(None);
-                }
-            }
-            Ok(Some(decision))
+fn decide<'a>(
+    questions: &'a Questions,
+    dataset: &Dataset,
+    state: &State,
+    labels: &[u32],
+    answer: &Answer,
+) -> Result<(&'a Question, Action, Vec<Decision>), String> {
+    let question = questions.find(&answer.id).ok_or_else(|| {
+        let id = answer.id.escape_debug();
+        format!("no finding of this data set has the id `{id}`; export the questions again")
+    })?;
+    let action = answer.answer.parse::<Action>().map_err(|_| {
+        let names: Vec<&str> = question.answers().iter().map(|action| action.name()).collect();
+        let said = answer.answer.escape_debug();
+        format!(
+            "unknown answer `{said}`; answers to `{}` are {}",
+            question.finding,
+            names.join(", ")
+        )
+    })?;
+    let target = match (question.target, answer.target_identity.as_str()) {
+        (None, name) if !name.is_empty() && action == Action::Relabel => {
+            let label = dataset.identities().label_of(name);
+            Some(label.ok_or_else(|| format!("no identity is named `{}`", name.escape_debug()))?)
+        }
+        _ => None,
+    };
+    let decided = question.decide(action, target, state, labels)?;
+    Ok((question, action, decided))
+}
+
+/// Two identities that somebody said are one may still be kept apart by other answers.
+fn check_joined(question: &Question, answer: &Answer, state: &State) -> Result<(), String> {
+    let joins = answer.answer == Action::Merge.name()
+        && matches!(question.kind, Kind::SamePerson | Kind::Label);
+    let Some(target) = question.target.filter(|_| joins) else { return Ok(()) };
+    match state.resolve(question.label) == state.resolve(target) {
+        true => Ok(()),
+        false => {
+            Err("says that two identities are one person, whom other answers say are different \
+                      people"
+                .into())
         }
     }
 }

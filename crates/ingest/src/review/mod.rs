@@ -8,14 +8,21 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use pfc_cli::{Format, Outcome, print_json};
-use serde::{Deserialize, Serialize};
 
-/// Ask somebody about what cleaning is not sure of.
+use crate::units::of;
+
+/// Export uncertain findings for review, and import the answers.
 ///
-/// `export` writes suspicions, and decisions close to their bound, as a table with contact sheets;
-/// in its column `answer` somebody writes keep, drop, relabel (the image is the target's) or merge
-/// (both identities are one person), and leaves the rest empty. `import` takes the answers as
-/// decisions, which later runs of `clean` respect and `decisions undo` takes back.
+/// `export` writes each open question once, as a line of review.csv with contact sheets. A person writes
+/// one of the words in `answers` into the column `answer`, and leaves the others empty:
+///
+/// keep: the images stay where they are. drop: they are left out. relabel: they belong to the target
+/// identity. merge: the two identities are one person. different: they are different people, and are
+/// never joined.
+///
+/// `import` takes the answers as decisions, which change the data set for every reader and stand
+/// against later runs of `clean`. A table may be imported again with other answers; the last one
+/// stands. `decisions undo` takes a run back.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pfc-ingest review export data review
@@ -28,9 +35,9 @@ pub struct ReviewArgs {
 
 #[derive(Debug, Subcommand)]
 enum ReviewCommand {
-    /// Write a table and contact sheets of what is not sure
+    /// Write open questions as a table with contact sheets
     Export(ExportReviewArgs),
-    /// Take the answers of such a table as decisions
+    /// Take the answers in such a table as decisions
     Import(ImportReviewArgs),
 }
 
@@ -40,13 +47,13 @@ struct ExportReviewArgs {
     dataset: PathBuf,
     /// Folder to make
     out: PathBuf,
-    /// Those with this reason alone
+    /// Only findings with this reason
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
-    /// Decisions too whose cosine is so close to its bound
+    /// Also export decisions within this distance of their threshold
     #[arg(long, value_name = "COSINE", default_value_t = 0.03, value_parser = pfc_cli::number::within(0.0..=2.0f32))]
     margin: f32,
-    /// Most cases to ask about; of more, those nearest to their bounds
+    /// Maximum number of questions; those closest to the threshold are kept
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
     #[command(flatten)]
@@ -63,26 +70,6 @@ struct ImportReviewArgs {
     format: Format,
 }
 
-/// A line of the table.
-#[derive(Debug, Serialize, Deserialize)]
-struct Case {
-    case: usize,
-    answer: String,
-    suggestion: String,
-    reason: String,
-    score: Option<f32>,
-    threshold: Option<f32>,
-    identity: String,
-    source: String,
-    target_identity: Option<String>,
-    partner_source: Option<String>,
-    sheet: String,
-    row: u64,
-    label: u32,
-    target: Option<u32>,
-    partner: Option<u64>,
-}
-
 /// Runs the command.
 pub fn run(args: &ReviewArgs) -> anyhow::Result<Outcome> {
     use std::io::Write;
@@ -90,16 +77,20 @@ pub fn run(args: &ReviewArgs) -> anyhow::Result<Outcome> {
     match &args.command {
         ReviewCommand::Export(args) => {
             let dir = args.dataset.display();
-            let exported =
-                export::export(args).with_context(|| format!("cannot export cases of `{dir}`"))?;
+            let exported = export::export(args)
+                .with_context(|| format!("cannot export questions about `{dir}`"))?;
             match args.format.json {
                 true => print_json(&exported)?,
                 false => writeln!(
                     out,
-                    "{}: {} cases on {} sheets",
+                    "{}: {} on {}{}",
                     args.out.display(),
-                    exported.cases,
-                    exported.sheets
+                    of(exported.questions as u64, "question"),
+                    of(exported.sheets as u64, "sheet"),
+                    match exported.left_out {
+                        0 => String::new(),
+                        n => format!("; {n} more are open, --limit exports more"),
+                    }
                 )?,
             }
         }
@@ -109,13 +100,28 @@ pub fn run(args: &ReviewArgs) -> anyhow::Result<Outcome> {
                 import::import(args).with_context(|| format!("cannot import `{file}`"))?;
             match args.format.json {
                 true => print_json(&imported)?,
-                false => writeln!(
-                    out,
-                    "run {:03}: {} answers, {} cases left open",
-                    imported.run, imported.answers, imported.open
-                )?,
+                false => writeln!(out, "{}", told(&imported))?,
             }
         }
     }
     Ok(Outcome::Clean)
+}
+
+/// What was done, in a line.
+fn told(imported: &import::Imported) -> String {
+    let import::Imported { run, answers, known, open } = imported;
+    let open = of(*open as u64, "question");
+    match (run, answers) {
+        (_, 0) => format!("no answers in the table, {open} left open; nothing was written"),
+        (None, n) => {
+            let answers = of(*n as u64, "answer");
+            format!("{answers}, all imported before, {open} left open; nothing was written")
+        }
+        (Some(run), n) => {
+            let answers = of(*n as u64, "answer");
+            let known =
+                if *known > 0 { format!(" ({known} imported before)") } else { String::new() };
+            format!("run {run:03}: {answers}{known}, {open} left open")
+        }
+    }
 }

@@ -9,14 +9,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use pfc_cli::{Format, Outcome, print_json};
-use pfc_shard::Dataset;
+use pfc_image::{Pixels, encode_png};
 use serde::Serialize;
 
-use crate::{
-    IngestError,
-    image::{Pixels, encode_png},
-    output, units,
-};
+use crate::{IngestError, output, reading::ReadArgs, units};
 use select::{Selection, Which};
 
 /// Draw some faces of a data set on one sheet.
@@ -36,6 +32,8 @@ pub struct ShowArgs {
     dataset: PathBuf,
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    reading: ReadArgs,
     /// Seed of --sample
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -92,10 +90,10 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<Outcome> {
 
 fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     output::check_file(&args.output, args.force)?;
-    let dataset = Dataset::open(&args.dataset)?;
+    let view = args.reading.open(&args.dataset)?;
     let Selection { title, mut rows, is_one_identity } =
-        select::select(&dataset, &args.which, args.seed)?;
-    let size = dataset.manifest().image_size;
+        select::select(&view, &args.which, args.seed)?;
+    let size = view.manifest().image_size;
     let limit = args.limit.min(sheet::faces_max(size));
     if limit == 0 {
         return Err(IngestError::SheetTooLarge { size }.into());
@@ -103,13 +101,13 @@ fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     let left_out = (rows.len() as u64).saturating_sub(limit);
     rows.truncate(limit as usize);
     let plan = sheet::Plan { title, columns: args.columns, names: !is_one_identity };
-    let sheet = sheet::draw(&dataset, &rows, &plan)?;
+    let sheet = sheet::draw(&view, &rows, &plan)?;
     pfc_durable::write(&args.output, &png(sheet.pixels)?)?;
     let (images, broken) = (rows.len() as u64, sheet.n_broken);
     Ok(Shown { file: args.output.clone(), images, broken, left_out, rows })
 }
 
-fn png(pixels: image::RgbImage) -> Result<Vec<u8>, crate::image::ImageError> {
+fn png(pixels: image::RgbImage) -> Result<Vec<u8>, pfc_image::ImageError> {
     let (width, height) = pixels.dimensions();
     encode_png(&Pixels::rgb(width, height, pixels.into_raw()))
 }

@@ -2,7 +2,8 @@
 
 use std::{ops::Range, str::FromStr};
 
-use pfc_shard::{Dataset, Permutation};
+use pfc_findings::View;
+use pfc_shard::Permutation;
 
 use crate::{IngestError, units};
 
@@ -54,48 +55,50 @@ pub struct Selection {
 /// # Errors
 ///
 /// [`IngestError`] if there are none, or the labels cannot be read.
-pub fn select(dataset: &Dataset, which: &Which, seed: u64) -> Result<Selection, IngestError> {
-    let n_rows = dataset.len();
+pub fn select(view: &View, which: &Which, seed: u64) -> Result<Selection, IngestError> {
+    let n_rows = view.manifest().rows;
     match which {
-        Which { identity: Some(name), .. } => of_label(dataset, find(dataset, name)?),
-        Which { label: Some(label), .. } => of_label(dataset, *label),
+        Which { identity: Some(name), .. } => of_label(view, find(view, name)?),
+        Which { label: Some(label), .. } => of_label(view, *label),
         Which { rows: Some(Rows(rows)), .. } if rows.start >= n_rows => {
             Err(IngestError::NoSuchRows { start: rows.start, n_rows })
         }
         Which { rows: Some(Rows(rows)), .. } => {
             let (start, end) = (rows.start, rows.end.min(n_rows));
             let title = format!("rows {} to {}", units::count(start), units::count(end - 1));
-            Ok(Selection { title, rows: (start..end).collect(), is_one_identity: false })
+            let rows = (start..end).filter(|row| view.place(*row).is_some()).collect();
+            Ok(Selection { title, rows, is_one_identity: false })
         }
         Which { sample, .. } => {
-            let n = sample.unwrap_or_default().min(n_rows);
-            let order = Permutation::new(n_rows, seed);
-            let title = format!("{} of {}, seed {seed}", units::count(n), units::count(n_rows));
-            let rows = (0..n).map(|place| order.apply(place)).collect();
+            let n_left = view.len();
+            let n = sample.unwrap_or_default().min(n_left);
+            let order = Permutation::new(n_left, seed);
+            let title = format!("{} of {}, seed {seed}", units::count(n), units::count(n_left));
+            let rows = (0..n).map(|i| view.row(order.apply(i))).collect();
             Ok(Selection { title, rows, is_one_identity: false })
         }
     }
 }
 
-fn of_label(dataset: &Dataset, label: u32) -> Result<Selection, IngestError> {
-    let n_identities = dataset.n_identities();
+fn of_label(view: &View, label: u32) -> Result<Selection, IngestError> {
+    let n_identities = view.n_identities();
     if label >= n_identities {
         return Err(IngestError::NoSuchLabel { label, n_identities });
     }
-    let rows = dataset.rows_of(label)?;
-    let (name, images) = (dataset.identities().name(label), units::of(rows.len() as u64, "image"));
+    let rows = view.rows_of(label)?;
+    let (name, images) = (view.people().name(label), units::of(rows.len() as u64, "image"));
     let title = format!("{name}, label {label}, {images}");
     Ok(Selection { title, rows, is_one_identity: true })
 }
 
 /// The label of the identity of this name.
-fn find(dataset: &Dataset, name: &str) -> Result<u32, IngestError> {
-    let identities = dataset.identities();
+fn find(view: &View, name: &str) -> Result<u32, IngestError> {
+    let identities = view.people();
     if let Some(label) = identities.label_of(name) {
         return Ok(label);
     }
     let likeness = |label| strsim::jaro_winkler(identities.name(label), name);
-    let nearest = (0..dataset.n_identities()).map(|label| (likeness(label), label));
+    let nearest = (0..view.n_identities()).map(|label| (likeness(label), label));
     let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0));
     let nearest = nearest.filter(|(likeness, _)| *likeness > 0.8);
     let nearest = nearest.map(|(_, label)| identities.name(label).to_owned());

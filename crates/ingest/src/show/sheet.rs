@@ -3,7 +3,9 @@
 use ab_glyph::FontRef;
 use image::{Rgb, RgbImage};
 use pfc_cli::interrupt;
-use pfc_shard::{Dataset, Face, ImageSize, decode::decode_rgb};
+use pfc_findings::View;
+use pfc_image::{ImageSize, decode_rgb};
+use pfc_shard::Face;
 
 use super::text::{self, Line};
 use crate::{IngestError, units};
@@ -51,13 +53,14 @@ pub fn faces_max(size: ImageSize) -> u64 {
     SHEET_BYTES_MAX / bytes
 }
 
-/// Draws `rows` in their order, from left to right and top to bottom.
+/// Draws `rows` of the data set in their order, from left to right and top to bottom; those that are
+/// left out too, under the identity that they were packed with.
 ///
 /// # Errors
 ///
 /// [`IngestError::Shard`] if a row cannot be read, [`IngestError::Interrupted`].
-pub fn draw(dataset: &Dataset, rows: &[u64], plan: &Plan) -> Result<Sheet, IngestError> {
-    let size = dataset.manifest().image_size;
+pub fn draw(view: &View, rows: &[u64], plan: &Plan) -> Result<Sheet, IngestError> {
+    let size = view.manifest().image_size;
     let cell = Cell::of(size, plan.names);
     let n = rows.len().max(1) as u32;
     let columns = plan.columns.unwrap_or_else(|| n.isqrt() + u32::from(n.isqrt().pow(2) < n));
@@ -73,11 +76,17 @@ pub fn draw(dataset: &Dataset, rows: &[u64], plan: &Plan) -> Result<Sheet, Inges
         if interrupt::requested() {
             return Err(IngestError::Interrupted { done: i.into(), total: rows.len() as u64 });
         }
-        let face = dataset.get(row)?;
+        let (face, name) = match view.face(row)? {
+            Some(face) => (face, view.people().name(face.label)),
+            None => {
+                let face = view.dataset().get(row)?;
+                (face, view.dataset().identities().name(face.label))
+            }
+        };
         let left = GAP + i % columns * (cell.width + GAP);
         let top = TITLE_HEIGHT + GAP + i / columns * (cell.height + GAP);
         sheet.picture(&face, (left, top));
-        let name = plan.names.then(|| dataset.identities().name(face.label));
+        let name = plan.names.then_some(name);
         let captions =
             [Some(units::count(row)), name.map(str::to_owned), Some(end_of(face.source))];
         let captions = captions.iter().flatten().zip([INK, PALE_INK, PALE_INK]);

@@ -7,7 +7,7 @@ use super::{
     scene::Scene,
     shot::{Camera, Shot},
 };
-use crate::image::{Pixels, encode_jpeg};
+use pfc_image::{Pixels, encode_jpeg};
 
 /// Width and height of every synthetic image, in pixels.
 pub const SIDE: usize = 112;
@@ -108,7 +108,7 @@ mod tests {
     fn a_photograph_is_a_112_pixel_jpeg_and_always_the_same_bytes() {
         let bytes = photograph(1, 2, 3);
         assert_eq!(bytes, photograph(1, 2, 3));
-        assert_eq!(crate::image::jpeg_size(&bytes).unwrap(), (112, 112));
+        assert_eq!(pfc_image::jpeg_header(&bytes).unwrap(), pfc_image::ImageSize::FACE);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Pictures that decode, but show nobody well enough.
 
 use super::{camera::SIDE, random::Stream};
-use crate::image::{Fit, Limits, Pixels, decode, encode_jpeg, resize};
+use pfc_image::{Fit, ImageSize, Limits, Pixels, decode, encode_jpeg, resize};
 
 /// Ways in which a picture shows too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,10 @@ pub fn spoil(jpeg: &[u8], junk: Junk, draw: &mut Stream) -> Vec<u8> {
             pixels.data = pixels.data.iter().map(grain).collect();
         }
         Junk::Tiny => {
-            let small = resize(pixels, 8 + draw.below(4) as u32, Fit::Stretch);
-            let enlarged = small.and_then(|small| resize(small, side, Fit::Stretch));
+            let few = ImageSize::square(8 + draw.below(4) as u16);
+            let small = resize(pixels, few, Fit::Stretch);
+            let enlarged =
+                small.and_then(|small| resize(small, ImageSize::square(SIDE as u16), Fit::Stretch));
             pixels = enlarged.expect("sizes of at least one pixel can be resized");
         }
         Junk::Strip => {

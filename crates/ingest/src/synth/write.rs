@@ -367,12 +367,12 @@ mod tests {
 
     #[test]
     fn every_damage_is_refused_by_the_decoder() {
-        let limits = crate::image::Limits { pixels_max: 1 << 20 };
+        let limits = pfc_image::Limits { pixels_max: 1 << 20 };
         for damage in [Damage::Truncated, Damage::Empty, Damage::BrokenHeader, Damage::Text] {
             for image in 0..5 {
                 let mut draw = Stream::new(&[image]);
                 let bytes = spoil(photograph(0, 0, image), damage, &mut draw);
-                assert!(crate::image::decode(&bytes, limits).is_err(), "{damage:?}");
+                assert!(pfc_image::decode(&bytes, limits).is_err(), "{damage:?}");
             }
         }
     }

@@ -21,6 +21,7 @@ pub fn synthetic() -> Bench {
 pub fn made(names: &[&str], rows: &[(u32, &str)]) -> Bench {
     let bench = Bench::new();
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size: ImageSize::FACE,
         seed: 0,
         shard_bytes: DEFAULT_SHARD_BYTES,

@@ -351,7 +351,7 @@ fn files_and_folders_have_the_permissions_that_the_umask_leaves() {
         let bench = inputs();
         let more = [
             "export whole OUT --to bin --pairs 20",
-            "show whole OUT.png --sample 4",
+            "show whole -o OUT.png --sample 4",
             "report whole -o OUT.html",
             "clean whole --pass many --max-images 2",
         ];
@@ -472,6 +472,14 @@ fn a_stopped_pack_says_where_it_went_on() {
     for lost in ["journal/labels.jsonl", "journal/left_out.jsonl"] {
         fs::remove_file(bench.path("out").join(lost)).unwrap();
     }
+    // A merge that was killed there as well.
+    for i in 0..2 {
+        bench.run(&format!("pack raw part{i} {OPTIONS} --worker {i}/2")).success();
+    }
+    let job = fs::read(bench.path("part0/journal/job.json")).unwrap();
+    bench.write("merged/journal/job.json", &job);
+    bench.run("merge merged part0 part1").success();
+    assert!(bench.tree("merged") == bench.tree("whole"));
     let run = bench.run(&format!("pack raw out {OPTIONS}")).success();
     let lines = BufReader::new(&*run.get_output().stderr).lines().map(Result::unwrap);
     assert_eq!(lines.filter(|line| line.contains("going on: 7 of 13 shards")).count(), 1);

@@ -1,6 +1,7 @@
 //! Inputs of `pack` other than folders and RecordIO: shared ways of looking at what became of them.
 
 mod bins;
+mod cases;
 mod choice;
 mod lists;
 mod messages;

@@ -13,6 +13,7 @@ mod kill;
 mod messages;
 mod outputs;
 mod pack;
+mod pictures;
 mod real_faces;
 mod resume;
 mod show;

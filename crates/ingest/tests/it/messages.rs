@@ -75,7 +75,16 @@ fn a_file_in_place_of_a_folder() {
         &bench,
         "pack faces.zip data",
         "error: cannot pack `faces.zip`
-  cause: faces.zip: neither its name nor its first bytes say what it is
+  cause: faces.zip: is a zip archive, which is not read
+
+hint: unpack it, and pack the folder that comes out",
+    );
+    bench.write("faces.dat", b"hello");
+    check(
+        &bench,
+        "pack faces.dat data",
+        "error: cannot pack `faces.dat`
+  cause: faces.dat: neither its name nor its first bytes say what it is
 
 hint: say what it is with --from: recordio, list, tar, parquet or bin; or give a folder with one \
 sub-folder of images per identity, as in faces/NAME/1.jpg",

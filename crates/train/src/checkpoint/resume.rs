@@ -226,9 +226,19 @@ impl Keeper<'_> {
         config: &Config,
     ) -> Result<(), TrainError> {
         let (then, now) = (&progress.data, &self.data);
+        let is_same_set = then.checksum == now.checksum;
+        if is_same_set && then.decisions != now.decisions {
+            let text = |data: &DataIdentity| {
+                let DataIdentity { n_images, n_identities, decisions, .. } = data;
+                let decisions = decisions.as_deref().unwrap_or("none");
+                format!("{n_images} images of {n_identities} identities, checksum {decisions}")
+            };
+            let key = "decisions about data.path that leave";
+            return Err(other_run(path, key, text(then), text(now)));
+        }
         if then != now {
             let text = |data: &DataIdentity| {
-                let DataIdentity { n_images, n_identities, checksum } = data;
+                let DataIdentity { n_images, n_identities, checksum, .. } = data;
                 format!("{n_images} images of {n_identities} identities, checksum {checksum}")
             };
             return Err(other_run(path, "data.path with", text(then), text(now)));

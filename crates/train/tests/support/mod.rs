@@ -52,6 +52,7 @@ pub fn write_dataset_of(
 ) {
     let mut row = 0;
     let spec = DatasetSpec {
+        lineage: vec![],
         image_size: ImageSize::FACE,
         seed: 1,
         shard_bytes: 1 << 20,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pfc_cli::number::within;
-use pfc_shard::decisions::{Action, Decision};
+use pfc_findings::{Action, Decision};
 use rayon::prelude::*;
 
 use super::{Signature, perceptual::shrink, signature::decode};
@@ -52,8 +52,8 @@ pub fn exact(work: &Work<'_>, signatures: &[Option<Signature>]) -> Vec<Decision>
     for (reason, key) in kinds {
         let mut rows: Vec<(u128, bool, u64)> = (0..)
             .zip(signatures)
-            .filter(|(row, _)| !work.view.is_dropped(*row) && !taken.contains_key(row))
-            .filter_map(|(row, s)| Some((key(s.as_ref()?), !work.view.is_pinned(row), row)))
+            .filter(|(row, _)| !work.state.is_dropped(*row) && !taken.contains_key(row))
+            .filter_map(|(row, s)| Some((key(s.as_ref()?), !work.state.is_pinned(row), row)))
             .collect();
         rows.par_sort_unstable();
         for same in rows.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
@@ -127,7 +127,7 @@ pub fn near(
         };
         if work.label(a) != work.label(b) {
             decisions.push(decision(Action::Suspect, "one_picture_two_names"));
-        } else if !work.view.is_pinned(goes) {
+        } else if !work.state.is_pinned(goes) {
             decisions.push(decision(Action::Drop, "near_duplicate"));
             dropped.insert(goes, ());
         }
@@ -145,7 +145,7 @@ fn ranked(work: &Work<'_>, signatures: &[Option<Signature>], a: u64, b: u64) -> 
     let sharpness = |row: u64| {
         signatures.get(row as usize).copied().flatten().map_or(0.0, |s| s.quality.sharpness)
     };
-    let order = work.view.is_pinned(b).cmp(&work.view.is_pinned(a));
+    let order = work.state.is_pinned(b).cmp(&work.state.is_pinned(a));
     let order = order.then(sharpness(b).total_cmp(&sharpness(a))).then(a.cmp(&b));
     if order.is_le() { (a, b) } else { (b, a) }
 }
@@ -161,7 +161,7 @@ fn candidates(work: &Work<'_>, signatures: &[Option<Signature>], bits: u32) -> V
     };
     let hashes: Vec<(u64, u64)> = (0..)
         .zip(signatures)
-        .filter(|(row, _)| !work.view.is_dropped(*row))
+        .filter(|(row, _)| !work.state.is_dropped(*row))
         .filter_map(|(row, s)| Some((s.as_ref()?.perceptual, row)))
         .collect();
     let of_band = |band: u32| {

@@ -1,7 +1,7 @@
 //! Images that show too little.
 
 use pfc_cli::number::{not_negative, within};
-use pfc_shard::decisions::{Action, Decision};
+use pfc_findings::{Action, Decision};
 
 use super::Signature;
 use crate::clean::{Pass, Work};
@@ -50,7 +50,7 @@ pub fn flags(
     };
     let of_row = |(row, signature): (u64, &Option<Signature>)| {
         let (reason, score, least) = judge(signature.as_ref()?);
-        let is_bad = score < least && !work.view.is_dropped(row) && !work.view.is_pinned(row);
+        let is_bad = score < least && !work.state.is_dropped(row) && !work.state.is_pinned(row);
         let drop = || Decision::new(row, work.own_label(row), Action::Drop, reason);
         is_bad.then(|| drop().scored(score, least))
     };

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use pfc_findings::{Action, Decision};
 use pfc_metrics::{Rows, near};
-use pfc_shard::decisions::{Action, Decision};
 use serde_json::json;
 
 use super::{
@@ -91,7 +91,7 @@ fn suspects(work: &Work<'_>, centres: &Centres, stranger: f32) -> Vec<Suspect> {
         rows.map(move |(row, own)| Suspect { row, place, own })
     };
     let all = (0..centres.len()).flat_map(of_place);
-    all.filter(|suspect| !work.view.is_pinned(suspect.row)).collect()
+    all.filter(|suspect| !work.state.is_pinned(suspect.row)).collect()
 }
 
 struct Judge<'a> {
@@ -132,8 +132,12 @@ impl Judge<'_> {
     /// Whether two identities look like one. The centre of one that is not sure of itself says
     /// nothing: it is made of the suspect too.
     fn is_one_person(&self, a: usize, b: usize) -> bool {
+        let label = |place: usize| self.centres.groups.labels[place];
         let is_sure = self.centres.cohesion[a] >= self.stranger;
-        is_sure && cosine(self.centres.centre(a), self.centres.centre(b)) >= self.label_match
+        let may_be = !self.work.state.links().are_different(label(a), label(b));
+        is_sure
+            && may_be
+            && cosine(self.centres.centre(a), self.centres.centre(b)) >= self.label_match
     }
 
     fn judge(&self, suspect: &Suspect, (to, score): (u32, f32)) -> Option<Decision> {

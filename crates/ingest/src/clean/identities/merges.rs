@@ -1,7 +1,7 @@
 //! People with two labels.
 
+use pfc_findings::{Action, Decision};
 use pfc_metrics::near::Near;
-use pfc_shard::decisions::{Action, Decision};
 use serde_json::json;
 
 use super::{
@@ -32,7 +32,7 @@ struct Pair {
 
 /// Merges identities whose centres are mutually nearest and above the upper bound; pairs between the
 /// bounds, above without being mutually nearest, or with a mixture of people are suspicions. The
-/// identity of more images leads.
+/// identity of more images leads. Identities that a person said are different people are neither.
 ///
 /// D·G² operations in tiles; memory for the centres and for pairs above the lower bound. What is
 /// done is kept in the data set's folder, and a stopped run goes on from there.
@@ -161,6 +161,10 @@ fn pairs_of(n: f64) -> f64 {
 }
 
 fn decide(work: &Work<'_>, centres: &Centres, mut pairs: Vec<Pair>, sure: f32) -> Vec<Decision> {
+    let label = |place: usize| centres.groups.labels[place];
+    // Who was said to be different people is not joined, nor asked about again.
+    let mut links = work.state.links().clone();
+    pairs.retain(|pair| !links.are_different(label(pair.a), label(pair.b)));
     pairs.sort_by(|x, y| y.score.total_cmp(&x.score).then((x.a, x.b).cmp(&(y.a, y.b))));
     // By descending score the first pair of a place is that with its nearest.
     let mut nearest: Vec<Option<u32>> = vec![None; centres.len()];
@@ -170,12 +174,11 @@ fn decide(work: &Work<'_>, centres: &Centres, mut pairs: Vec<Pair>, sure: f32) -
     }
     let mut union = Union::new(centres.len());
     let mut decisions = Vec::new();
-    let label = |place: usize| centres.groups.labels[place];
     // A single image is one person, and has no cohesion.
     let is_sure = |place: usize| centres.n_images(place) == 1 || centres.cohesion[place] >= sure;
     for pair in &pairs {
         let (a, b) = (union.leader(pair.a), union.leader(pair.b));
-        if a == b {
+        if a == b || links.are_different(label(a), label(b)) {
             continue;
         }
         let is_larger = (centres.n_images(a), label(b)) >= (centres.n_images(b), label(a));
@@ -190,16 +193,15 @@ fn decide(work: &Work<'_>, centres: &Centres, mut pairs: Vec<Pair>, sure: f32) -
             false => (Action::Suspect, pair.a.max(pair.b), pair.a.min(pair.b)),
         };
         let row = centres.typical[from];
-        let mut decision = Decision::new(row, label(from), action, "same_person")
-            .scored(pair.score, pair.bound)
-            .with_partner(centres.typical[to])
-            .with_target(label(to));
-        if !is_one {
-            decision.label = work.own_label(row);
-        }
-        decisions.push(decision);
+        decisions.push(
+            Decision::new(row, label(from), action, "same_person")
+                .scored(pair.score, pair.bound)
+                .with_partner(centres.typical[to])
+                .with_target(label(to)),
+        );
         if is_one {
             union.join(follow, lead);
+            links.join(label(follow), label(lead));
         }
     }
     decisions

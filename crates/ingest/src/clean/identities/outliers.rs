@@ -1,6 +1,6 @@
 //! Images that are not of the person that most of their identity shows.
 
-use pfc_shard::decisions::{Action, Decision};
+use pfc_findings::{Action, Decision};
 use serde_json::json;
 
 use super::{
@@ -42,11 +42,11 @@ pub fn outliers(
         }),
     );
     let mut decisions = Vec::new();
-    let mut next_label = work.view.n_identities();
+    let mut next_label = work.state.n_identities();
     for place in 0..centres.len() {
         let far: Vec<(u64, f32)> = centres
             .own(place)
-            .filter(|(row, own)| *own < stranger && !work.view.is_pinned(*row))
+            .filter(|(row, own)| *own < stranger && !work.state.is_pinned(*row))
             .collect();
         let cluster = second_cluster(&centres, place, &far, stranger, embeddings)?;
         // Among two, or where most are strangers to one another, none is known to be the right one.

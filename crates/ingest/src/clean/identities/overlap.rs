@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use pfc_findings::{Action, Decision};
 use pfc_metrics::{Rows, near};
-use pfc_shard::decisions::{Action, Decision};
 use serde_json::json;
 
 use super::{Bounds, calibrate, centres::Centres};
@@ -55,7 +55,7 @@ pub fn overlap(
             decision.scored(score, upper).with_partner(probe)
         };
         if score > upper {
-            let rows = centres.groups.rows(place).iter().filter(|row| !work.view.is_pinned(**row));
+            let rows = centres.groups.rows(place).iter().filter(|row| !work.state.is_pinned(**row));
             decisions.extend(rows.map(|row| decide(*row, Action::Drop)));
         } else if score > lower {
             decisions.push(decide(centres.typical[place], Action::Suspect));

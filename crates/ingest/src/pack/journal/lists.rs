@@ -8,12 +8,12 @@ use std::{
 };
 
 use pfc_shard::{Checksum, IdentityNames, hash::HashingWriter};
+use pfc_sources::Source;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     IngestError,
     pack::{PackError, quarantine::Line},
-    source::Source,
 };
 
 /// Size and checksum of a list.
@@ -39,7 +39,9 @@ pub fn write_labels(out: &mut impl Write, source: &dyn Source) -> io::Result<()>
 /// That of `out`.
 pub fn write_left_out(out: &mut impl Write, source: &dyn Source) -> io::Result<()> {
     let lines = source.left_out().iter();
-    lines.map(|l| Line::new(&l.source, &l.reject)).try_for_each(|line| write_line(out, &line))
+    lines
+        .map(|l| Line::new(&l.source, &l.reject.clone().into()))
+        .try_for_each(|line| write_line(out, &line))
 }
 
 /// Size and checksum of what `write` writes.

@@ -24,9 +24,10 @@ use std::{
 
 use pfc_durable::{Access, DurableError, remove_ours, sync_dir};
 use pfc_shard::{Checksum, SHARDS_DIR};
+use pfc_sources::Source;
 
 use super::{PackError, output, quarantine, sealed, summary::Summary, worker::Worker};
-use crate::{IngestError, source::Source};
+use crate::IngestError;
 pub use record::{Done, JobRecord, ShardFile, ShardRecord, WorkerRecord};
 
 /// Name of the folder in that of a data set being packed.
@@ -86,7 +87,15 @@ impl Journal {
     /// Begins in `out` the journal of a job whose lists are those of `part`.
     pub fn open_like(part: &Journal, out: &Path) -> Result<Journal, IngestError> {
         let journal = Journal::begin(out, part.job.clone())?;
-        sealed::write(&journal.dir.join(JOB_FILE), &journal.job)?;
+        let path = journal.dir.join(JOB_FILE);
+        match sealed::read::<JobRecord>(&path)? {
+            Some(found) if found != journal.job => {
+                let (part, first) = (out.into(), part.out.clone());
+                let differences = found.differences(&journal.job);
+                return Err(PackError::PartDiffers { part, first, differences }.into());
+            }
+            _ => sealed::write(&path, &journal.job)?,
+        }
         journal.make_shards_dir()?;
         for name in [LABELS_FILE, LEFT_OUT_FILE] {
             let from = part.dir.join(name);
@@ -234,6 +243,13 @@ impl Journal {
 /// Whether the folder `out` holds a job of ours, be it damaged.
 pub fn has_job(out: &Path) -> bool {
     out.join(DIR).join(JOB_FILE).is_file()
+}
+
+/// Whether the job in `out` has the lists that are written right after it: a merge that was killed
+/// between the two has brought nothing yet.
+pub fn has_lists(out: &Path) -> bool {
+    has_job(out)
+        && [LABELS_FILE, LEFT_OUT_FILE].iter().all(|name| out.join(DIR).join(name).is_file())
 }
 
 /// Whether a file in the folder of a journal is one of it.

@@ -1,5 +1,6 @@
 //! What the files of a journal say.
 
+use pfc_image::Tally;
 use pfc_shard::{Checksum, DatasetSpec, ImageSize, ShardEntry, hash::content_hash, shard_file};
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,7 @@ impl JobRecord {
     /// What the manifest says.
     pub fn spec(&self) -> DatasetSpec {
         DatasetSpec {
+            lineage: vec![],
             image_size: self.image_size,
             seed: self.seed,
             shard_bytes: self.shard_bytes,
@@ -109,6 +111,9 @@ pub struct ShardRecord {
     pub file: Option<ShardFile>,
     pub passed_through: u64,
     pub re_encoded: u64,
+    /// What was done to the images that are stored.
+    #[serde(default)]
+    pub changes: Tally,
     /// The images left out.
     pub quarantine: Vec<Line>,
 }
@@ -130,6 +135,7 @@ impl ShardRecord {
             file: None,
             passed_through: 0,
             re_encoded: 0,
+            changes: Tally::default(),
             quarantine: Vec::new(),
         }
     }

@@ -85,7 +85,68 @@ fn absolute_paths_are_taken_as_they_are() {
 fn a_file_that_is_missing_is_quarantined_by_its_path() {
     let bench = bench();
     bench.write("store/list.txt", b"img 0.jpg\t0\ngone.jpg\t0\n");
-    bench.run("pack store/list.txt data").success();
+    bench.run("pack store/list.txt data --max-left-out 100").success();
     let gone = ("gone.jpg".into(), "quarantined".into(), "missing".into());
     assert_eq!(bench.quarantine("data"), [gone]);
+}
+
+#[test]
+fn lines_that_contradict_others_or_cannot_be_read_are_left_out_alone() {
+    let bench = bench();
+    let list = "path,label,identity\nimg 0.jpg,0,Ann\nimg 1.jpg,1,Ann\nimg 2.jpg,0,Bob\nx\n\
+                img 3.jpg,,Eve\n";
+    bench.write("store/l.csv", list.as_bytes());
+    bench.run("pack store/l.csv data --max-left-out 100").success();
+    check_rows(&bench, "data", &[("img 0.jpg", 0, "Ann", 0)]);
+    let reasons: Vec<_> = bench.quarantine("data").into_iter().map(|l| (l.0, l.2)).collect();
+    let expected = [
+        ("img 1.jpg", "no_label"),
+        ("img 2.jpg", "no_label"),
+        ("img 3.jpg", "no_label"),
+        ("store/l.csv:5", "bad_line"),
+    ];
+    assert_eq!(reasons, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+}
+
+#[test]
+fn a_path_under_two_labels_is_told() {
+    let bench = bench();
+    bench.write("store/l.txt", b"img 0.jpg\t0\nimg 1.jpg\t1\nimg 0.jpg\t1\nimg 1.jpg\t1\n");
+    let run = bench.run("pack store/l.txt data").success();
+    insta::assert_snapshot!(stderr(&run), @r"
+     WARN store/l.txt: 1 path under two labels or more, such as `img 0.jpg` under `0` and `1`: each line is packed
+     WARN store/l.txt: 1 path listed more than once: each line is packed
+    ");
+}
+
+#[test]
+fn numbers_and_names_in_one_list_are_told() {
+    let bench = bench();
+    bench.write("store/l.txt", b"img 0.jpg\t10\nimg 1.jpg\t2\nimg 2.jpg\tunknown\n");
+    let run = bench.run("pack store/l.txt data").success();
+    insta::assert_snapshot!(stderr(&run), @" WARN store/l.txt: 2 numeric labels and 1 name (such as `unknown`) are mixed: all are taken as names, whose labels follow their byte order, so that `10` comes before `2`");
+}
+
+#[test]
+fn lists_in_the_encodings_of_spreadsheets_are_read() {
+    let utf16 = |text: &str, unit: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        "\u{feff}"
+            .chars()
+            .chain(text.chars())
+            .collect::<String>()
+            .encode_utf16()
+            .flat_map(unit)
+            .collect()
+    };
+    let text = "image;label\r\nimg 0.jpg;0.0\r\nimg 1.jpg;1.0\r\n";
+    for bytes in [
+        utf16(text, u16::to_le_bytes),
+        utf16(text, u16::to_be_bytes),
+        format!("\u{feff}{text}").into_bytes(),
+    ] {
+        let bench = bench();
+        bench.write("store/l.csv", &bytes);
+        bench.run("pack store/l.csv data").success();
+        check_rows(&bench, "data", &[("img 0.jpg", 0, "0", 0), ("img 1.jpg", 1, "1", 1)]);
+    }
 }

@@ -13,26 +13,30 @@ fn check(bench: &Bench, line: &str, expected: &str) {
 }
 
 #[test]
-fn a_bad_line_of_a_list_is_shown_with_its_place_and_the_layouts() {
+fn a_list_whose_layout_is_not_known_is_shown_with_its_place_and_the_layouts() {
     let bench = Bench::new();
-    bench.write("l.txt", b"a.jpg\t0\nb.jpg 1\n");
+    bench.write("l.txt", b"\na.jpg\n");
     let text = stderr(&bench.run("pack l.txt data").code(2));
     insta::assert_snapshot!(text, @r"
     error: cannot pack `l.txt`
-      cause: l.txt:2: 1 fields between tabs, not a path and a label
+      cause: l.txt:2: neither `path<TAB>label` nor a header with the columns path and label
 
-    hint: a list has lines `path<TAB>label`, or a header with the columns path and label or identity, and perhaps x1,y1 to x5,y5
+    hint: a list has lines `path<TAB>label`, or a header with the columns path and label or identity, and perhaps x1,y1 to x5,y5; --columns image=NAME,label=NAME names others, or their numbers where there is no header
     ");
     bench.write("l.csv", b"path,label,x1\na.jpg,0,3\n");
     check(&bench, "pack l.csv data", "l.csv:1: of the ten columns of landmarks, `y1` is missing");
-    bench.write("l.csv", b"path,label,identity\na.jpg,0,Ann\n\nb.jpg,1,Ann\n");
-    check(&bench, "pack l.csv data", "l.csv:4: `Ann` has label 1 here and 0 before");
-    bench.write("l.csv", b"path,label,identity\na.jpg,0,Ann\nb.jpg,0,Bob\n");
-    check(&bench, "pack l.csv data", "l.csv: label 0 is given to `Ann` and to `Bob`");
     bench.write("l.csv", b"path,label\n");
     check(&bench, "pack l.csv data", "l.csv: holds no images");
     bench.write("l.csv", b"path,label\ngone.jpg,0\n");
     check(&bench, "pack l.csv data", "l.csv: none of its 1 images can be read");
+    bench.write("l.csv", b"path,label\na.jpg,-1\nb.jpg\n");
+    check(&bench, "pack l.csv data", "l.csv: none of its 2 images can be read");
+    bench.write("l.csv", b"path,label\na.jpg,0\n");
+    check(
+        &bench,
+        "pack l.csv data --columns label=who",
+        "l.csv:1: no column `who` among `path`, `label`",
+    );
 }
 
 #[test]
@@ -79,6 +83,12 @@ fn what_contradicts_itself_asks_for_a_word() {
         "pack raw/ann data --root raw",
         "--root is the folder of the images of a list, and this is a folder of identities",
     );
+    check(
+        &bench,
+        "pack raw data --salvage --from folder",
+        "--salvage reads what is left of damaged .rec and tar files, and this is a folder of \
+         identities",
+    );
 }
 
 #[test]
@@ -100,7 +110,7 @@ fn shards_that_are_missing_are_counted() {
         "empty: no shards (.tar, .tar.gz or .tar.zst) in it",
     );
     check(&bench, "pack empty data --from parquet", "empty: no tables (.parquet or .arrow) in it");
-    check(&bench, "pack empty data --from recordio", "empty: no train.rec in it");
+    check(&bench, "pack empty data --from recordio", "empty: no file .rec in it");
 }
 
 #[test]

@@ -1,0 +1,214 @@
+//! The table of questions that people fill in.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::FindingsError;
+
+/// Bytes of a table at most.
+const TABLE_BYTES_MAX: u64 = 1 << 30;
+
+/// A line of the table: a question, and the place for its answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Line {
+    /// Names the question.
+    pub id: String,
+    /// What the person says; empty where nothing was said yet.
+    pub answer: String,
+    /// What may be answered, separated by spaces.
+    pub answers: String,
+    /// The question in words.
+    pub question: String,
+    /// The answer that says that the finding is right.
+    pub suggestion: String,
+    /// The finding.
+    pub reason: String,
+    /// What was measured.
+    pub score: String,
+    /// Its bound.
+    pub threshold: String,
+    /// Number of images asked about.
+    pub images: String,
+    /// Who they are by name.
+    pub identity: String,
+    /// Where the first of them came from.
+    pub source: String,
+    /// The identity that they may belong to. Where it is empty, a person may name one to answer
+    /// `relabel`.
+    pub target_identity: String,
+    /// Where the image came from that they are compared with.
+    pub partner_source: String,
+    /// The picture that shows them.
+    pub sheet: String,
+    /// The row of the first image.
+    pub row: String,
+}
+
+/// An answer in a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Where it stands, counted from 1; the header is line 1.
+    pub line: u64,
+    /// The question.
+    pub id: String,
+    /// What was answered; never empty.
+    pub answer: String,
+    /// The cell `target_identity`.
+    pub target_identity: String,
+}
+
+/// Text of a table; its header is there even if nothing is to be asked. Text that a spreadsheet would
+/// take for a formula gets an apostrophe in front, which [`answers`] takes off again.
+pub fn write(lines: &[Line]) -> Vec<u8> {
+    let mut out = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    let header: Vec<&str> = Line::default().cells().map(|(name, _)| name).to_vec();
+    // A vector takes everything, and all lines have as many cells.
+    let _ = out.write_record(&header);
+    for line in lines {
+        let _ = out.write_record(line.cells().map(|(_, cell)| guarded(cell)));
+    }
+    out.into_inner().unwrap_or_default()
+}
+
+impl Line {
+    fn cells(&self) -> [(&'static str, &str); 15] {
+        [
+            ("id", &self.id),
+            ("answer", &self.answer),
+            ("answers", &self.answers),
+            ("question", &self.question),
+            ("suggestion", &self.suggestion),
+            ("reason", &self.reason),
+            ("score", &self.score),
+            ("threshold", &self.threshold),
+            ("images", &self.images),
+            ("identity", &self.identity),
+            ("source", &self.source),
+            ("target_identity", &self.target_identity),
+            ("partner_source", &self.partner_source),
+            ("sheet", &self.sheet),
+            ("row", &self.row),
+        ]
+    }
+}
+
+/// Numbers are no formulas, whatever sign they have.
+fn guarded(cell: &str) -> String {
+    let is_risky = cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']);
+    match is_risky && cell.parse::<f64>().is_err() {
+        true => format!("'{cell}"),
+        false => cell.to_owned(),
+    }
+}
+
+fn unguarded(cell: &str) -> &str {
+    cell.strip_prefix('\'').unwrap_or(cell)
+}
+
+/// The answers in the table at `path` and the number of lines without one. Columns may be missing,
+/// but for `id` and `answer`, stand in another order, and be separated by semicolons, as some
+/// spreadsheets leave them.
+///
+/// # Errors
+///
+/// [`FindingsError::Io`] if it cannot be read, [`FindingsError::Answer`] for what is no table.
+pub fn answers(path: &Path) -> Result<(Vec<Answer>, usize), FindingsError> {
+    let io = |op| move |source| FindingsError::Io { op, path: path.to_path_buf(), source };
+    let bytes = std::fs::metadata(path).map_err(io("read"))?.len();
+    let bad = |line: u64, what: String| FindingsError::Answer { path: path.into(), line, what };
+    if bytes > TABLE_BYTES_MAX {
+        return Err(bad(1, format!("{bytes} bytes, the limit is {TABLE_BYTES_MAX}")));
+    }
+    let text = std::fs::read(path).map_err(io("read"))?;
+    parse(&text).map_err(|(line, what)| bad(line, what))
+}
+
+/// As [`answers`], of text.
+///
+/// # Errors
+///
+/// The line, and what is wrong there.
+pub fn parse(text: &[u8]) -> Result<(Vec<Answer>, usize), (u64, String)> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let delimiter = if first.contains(&b';') && !first.contains(&b',') { b';' } else { b',' };
+    let mut table = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
+    let header = table.headers().map_err(|e| (1, e.to_string()))?.clone();
+    let column = |name: &str| header.iter().position(|cell| cell.trim() == name);
+    let needed = |name: &str| {
+        column(name)
+            .ok_or_else(|| (1, format!("there is no column `{name}`; export the questions again")))
+    };
+    let (id, answer, target) = (needed("id")?, needed("answer")?, column("target_identity"));
+    let (mut found, mut n_open) = (Vec::new(), 0);
+    let (mut seen, mut line) = (0, 1);
+    for record in table.records() {
+        // A name may hold the end of a line, so that lines are not counted by records.
+        let line_of = |position: Option<&csv::Position>| position.map_or(1, csv::Position::line);
+        let record = record.map_err(|e| (line_of(e.position()), e.to_string()))?;
+        // The place of a record is before what is left of the end of the line above it.
+        let start = record.position().map_or(0, |position| position.byte() as usize);
+        let rest = text.get(start..).unwrap_or_default();
+        let n_ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let start = (start + n_ends).min(text.len());
+        let passed = text.get(seen..start).unwrap_or_default();
+        line += passed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        seen = start;
+        let cell = |i: usize| unguarded(record.get(i).unwrap_or_default()).to_owned();
+        let said = cell(answer).trim().to_ascii_lowercase();
+        if said.is_empty() {
+            n_open += 1;
+            continue;
+        }
+        let target_identity = target.map(cell).unwrap_or_default();
+        found.push(Answer { line, id: cell(id).trim().to_owned(), answer: said, target_identity });
+    }
+    Ok((found, n_open))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_like_formulas_are_guarded_and_come_back() {
+        for name in
+            ["=1+1", "+x", "-x", "@x", "'quoted", "'=x", "a,b\n\"c\"", "\tx", "plain", "-0.5"]
+        {
+            let line = Line {
+                id: "f1".into(),
+                answer: "relabel".into(),
+                target_identity: name.into(),
+                ..Line::default()
+            };
+            let text = write(&[line]);
+            let (found, n_open) = parse(&text).unwrap();
+            assert_eq!((found[0].target_identity.as_str(), n_open), (name, 0));
+            let text = String::from_utf8(text).unwrap();
+            let bare = text.contains(&format!(",{name},")) || text.contains(&format!(",\"{name}"));
+            let is_formula = name.starts_with(['=', '+', '-', '@']) && name != "-0.5";
+            assert!(!(bare && is_formula), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_header_is_there_even_if_nothing_is_asked() {
+        let text = write(&[]);
+        assert!(text.starts_with(b"id,answer,answers,question,"));
+        assert_eq!(parse(&text).unwrap(), (vec![], 0));
+    }
+
+    #[test]
+    fn tables_that_spreadsheets_wrote_are_read() {
+        let text = "\u{feff}answer;row;id\r\n Keep ;7;f1\r\n;8;f2\r\n";
+        let (found, n_open) = parse(text.as_bytes()).unwrap();
+        assert_eq!((found.len(), n_open), (1, 1));
+        assert_eq!(
+            (found[0].id.as_str(), found[0].answer.as_str(), found[0].line),
+            ("f1", "keep", 2)
+        );
+        assert_eq!(parse(b"case,answer\n1,keep\n").unwrap_err().0, 1);
+    }
+}

@@ -1,0 +1,16 @@
+//! Five landmarks of a face to a crop, 112×112 or another size, in the pose that networks are
+//! trained on.
+//!
+//! [`similarity`] finds the turn, scale and shift that bring the landmarks closest to the template,
+//! [`warp`] takes the pixels along. Both follow what `InsightFace`'s tools do, so that a crop made
+//! here gives the embedding that published figures were made with.
+
+mod judge;
+mod similarity;
+mod warp;
+
+pub use judge::{RESIDUAL_MAX, are_fractions, judge};
+pub use similarity::{
+    AlignError, Matrix, Point, TEMPLATE, align, align_to, five_of_68, residual, similarity,
+};
+pub use warp::{CROP, Image, cut, warp, warp_to};

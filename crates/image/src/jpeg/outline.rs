@@ -1,0 +1,195 @@
+//! What the segments of a JPEG say before anything is decoded: its size, its orientation, and whether
+//! it is whole.
+
+use std::borrow::Cow;
+
+use image::metadata::Orientation;
+
+use super::scan;
+use crate::{ImageError, ImageSize, exif};
+
+/// A JPEG as its segments describe it. Reading it takes about a microsecond and allocates nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Outline<'a> {
+    bytes: &'a [u8],
+    /// Width and height in the frame header, as the pixels are stored.
+    pub size: ImageSize,
+    /// How the stored pixels have to be turned.
+    pub orientation: Orientation,
+    /// Whether the image is coded in scans that refine each other.
+    pub is_progressive: bool,
+    /// Where the entropy-coded bytes of the first scan begin.
+    scan: Option<usize>,
+    /// Whether bytes lie between the segments that belong to none of them.
+    has_strays: bool,
+}
+
+impl<'a> Outline<'a> {
+    /// Reads the segments up to the first scan. Stray bytes between segments are passed over, as every
+    /// other decoder does.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::NotJpeg`] if the bytes end before a frame header with positive dimensions.
+    pub fn read(bytes: &'a [u8]) -> Result<Outline<'a>, ImageError> {
+        let bad = |what| ImageError::NotJpeg { what };
+        let mut segments = Segments::of(bytes).ok_or(bad("no start-of-image marker"))?;
+        let (mut size, mut exif, mut scan, mut is_progressive) = (None, None, None, false);
+        while let Some(segment) = segments.next() {
+            match segment.marker {
+                START_OF_SCAN => scan = Some(segments.at),
+                marker if is_frame_header(marker) && size.is_none() => {
+                    is_progressive = marker == PROGRESSIVE;
+                    let found = frame_size(segment.payload);
+                    size = Some(found.ok_or(bad("the frame header has no dimensions"))?);
+                }
+                APP1 if exif.is_none() => exif = segment.payload.strip_prefix(EXIF),
+                _ => {}
+            }
+        }
+        let size = size.ok_or(bad("no frame header"))?;
+        let orientation = exif.map_or(Orientation::NoTransforms, exif::orientation);
+        let has_strays = segments.has_strays;
+        Ok(Outline { bytes, size, orientation, is_progressive, scan, has_strays })
+    }
+
+    /// Width and height once the image is turned upright.
+    pub fn upright_size(&self) -> ImageSize {
+        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        let ImageSize { width, height } = self.size;
+        match self.orientation {
+            Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH => {
+                ImageSize { width: height, height: width }
+            }
+            _ => self.size,
+        }
+    }
+
+    /// Whether there is a scan and, behind it, the end marker. The decoder takes a scan that lost its
+    /// last rows for a whole one, and fills them with grey.
+    pub fn has_end(&self) -> bool {
+        // Within the scans the two bytes stand for nothing else. There may be padding after them.
+        let scans = self.scan.and_then(|start| self.bytes.get(start..));
+        scans.is_some_and(|scans| scans.windows(2).rev().any(|pair| pair == END_OF_IMAGE))
+    }
+
+    /// The bytes as a strict decoder wants them: without stray bytes before the first scan, and with
+    /// the end marker if that is all that is missing. Nearly always these are the bytes themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Truncated`] if more is missing than the end marker.
+    pub fn mended(&self) -> Result<Cow<'a, [u8]>, ImageError> {
+        let scan = self.scan.ok_or(ImageError::Truncated)?;
+        let has_end = self.has_end();
+        if !has_end && !scan::is_complete(self.bytes) {
+            return Err(ImageError::Truncated);
+        }
+        if has_end && !self.has_strays {
+            return Ok(Cow::Borrowed(self.bytes));
+        }
+        let mut whole = Vec::with_capacity(self.bytes.len() + END_OF_IMAGE.len());
+        whole.extend_from_slice(START_OF_IMAGE);
+        for segment in Segments::of(self.bytes).into_iter().flatten() {
+            let length = (segment.payload.len() as u16 + 2).to_be_bytes();
+            whole.extend_from_slice(&[0xff, segment.marker, length[0], length[1]]);
+            whole.extend_from_slice(segment.payload);
+        }
+        let scans = self.bytes.get(scan..).unwrap_or_default();
+        if has_end {
+            whole.extend_from_slice(scans);
+        } else {
+            // The end marker itself may have been cut in half.
+            whole.extend_from_slice(scans.strip_suffix(b"\xff").unwrap_or(scans));
+            whole.extend_from_slice(END_OF_IMAGE);
+        }
+        Ok(Cow::Owned(whole))
+    }
+}
+
+const START_OF_IMAGE: &[u8] = b"\xff\xd8";
+const END_OF_IMAGE: &[u8] = b"\xff\xd9";
+pub(super) const START_OF_SCAN: u8 = 0xda;
+const PROGRESSIVE: u8 = 0xc2;
+const APP1: u8 = 0xe1;
+const EXIF: &[u8] = b"Exif\0\0";
+
+/// The segments from a place in a JPEG to the next scan, ending where they stop being whole.
+pub(super) struct Segments<'a> {
+    bytes: &'a [u8],
+    /// Where the next segment is looked for; after the header of a scan, where its data begin.
+    pub at: usize,
+    has_strays: bool,
+    ended: bool,
+}
+
+/// A segment with a payload.
+pub(super) struct Segment<'a> {
+    pub marker: u8,
+    pub payload: &'a [u8],
+}
+
+impl<'a> Segments<'a> {
+    /// The segments after the start of the image; nothing if it does not start as one.
+    fn of(bytes: &'a [u8]) -> Option<Segments<'a>> {
+        let is_jpeg = bytes.starts_with(START_OF_IMAGE);
+        is_jpeg.then(|| Segments::from(bytes, START_OF_IMAGE.len()))
+    }
+
+    /// The segments from `at` on.
+    pub fn from(bytes: &'a [u8], at: usize) -> Segments<'a> {
+        Segments { bytes, at, has_strays: false, ended: false }
+    }
+
+    /// The next marker, past stray bytes before it and fill bytes within it.
+    fn marker(&mut self) -> Option<u8> {
+        loop {
+            let rest = self.bytes.get(self.at..)?;
+            let before = rest.iter().take_while(|&&b| b != 0xff).count();
+            let fill = rest.get(before..)?.iter().take_while(|&&b| b == 0xff).count();
+            let marker = *rest.get(before + fill)?;
+            self.at += before + fill + 1;
+            // A zero makes the 0xff a coded byte, which is stray here as well; markers of restarts
+            // have no place and no length either.
+            let is_stray = matches!(marker, 0 | 0x01 | 0xd0..=0xd7);
+            self.has_strays |= before > 0 || is_stray;
+            if !is_stray {
+                return Some(marker);
+            }
+        }
+    }
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = Segment<'a>;
+
+    fn next(&mut self) -> Option<Segment<'a>> {
+        if self.ended {
+            return None;
+        }
+        let marker = self.marker()?;
+        self.ended = matches!(marker, START_OF_SCAN | 0xd8 | 0xd9);
+        if self.ended && marker != START_OF_SCAN {
+            return None;
+        }
+        let tail = self.bytes.get(self.at..)?;
+        // The length counts its own two bytes.
+        let length = usize::from(u16::from_be_bytes(*tail.first_chunk::<2>()?));
+        let payload = tail.get(2..length)?;
+        self.at += length;
+        Some(Segment { marker, payload })
+    }
+}
+
+/// SOF0 to SOF15, but for the tables that share their range (DHT, JPG, DAC).
+pub(super) fn is_frame_header(marker: u8) -> bool {
+    matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
+}
+
+/// Precision (1 byte), height (2), width (2).
+fn frame_size(segment: &[u8]) -> Option<ImageSize> {
+    let &[_, h1, h0, w1, w0, ..] = segment else { return None };
+    let size =
+        ImageSize { width: u16::from_be_bytes([w1, w0]), height: u16::from_be_bytes([h1, h0]) };
+    (size.width > 0 && size.height > 0).then_some(size)
+}

@@ -1,0 +1,183 @@
+//! Pictures of every format: the pixels that Pillow shows, upright whatever EXIF says, and nothing of
+//! what is cut short. `zoo/make.py` made them.
+
+#![allow(clippy::unwrap_used)] // helpers of tests may
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use pfc_image::{
+    Changes, Fit, ImageError, ImageSize, Limits, Pixels, Recipe, decode, decode_rgb, resize,
+};
+
+const WIDTH: usize = 37;
+const HEIGHT: usize = 29;
+const SIZE: ImageSize = ImageSize { width: WIDTH as u16, height: HEIGHT as u16 };
+
+fn zoo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zoo")
+}
+
+fn read(name: &str) -> Vec<u8> {
+    fs::read(zoo().join(name)).unwrap()
+}
+
+/// All pictures, by name.
+fn pictures() -> Vec<(String, Vec<u8>)> {
+    let names = fs::read_dir(zoo()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> =
+        names.filter(|name| !name.ends_with(".rgb") && !name.ends_with(".py")).collect();
+    names.sort();
+    assert!(names.len() > 25, "{names:?}");
+    names.into_iter().map(|name| (name.clone(), read(&name))).collect()
+}
+
+fn rgb(bytes: &[u8]) -> Vec<u8> {
+    decode(bytes, Limits::DEFAULT).unwrap().into_rgb()
+}
+
+/// `stored` as it is to be seen, by EXIF's own definition: the side of the picture on which the first
+/// stored row lies, and the one on which the first column does.
+fn turned(stored: &[u8], orientation: u8) -> Pixels {
+    let is_across = orientation >= 5;
+    let first_row_is_far = matches!(orientation, 3 | 4 | 6 | 7);
+    let first_column_is_far = matches!(orientation, 2 | 3 | 7 | 8);
+    let (width, height) = if is_across { (HEIGHT, WIDTH) } else { (WIDTH, HEIGHT) };
+    let mut seen = vec![0; stored.len()];
+    for row in 0..HEIGHT {
+        for column in 0..WIDTH {
+            let a = if first_row_is_far { HEIGHT - 1 - row } else { row };
+            let b = if first_column_is_far { WIDTH - 1 - column } else { column };
+            let (y, x) = if is_across { (b, a) } else { (a, b) };
+            let (from, to) = ((row * WIDTH + column) * 3, (y * width + x) * 3);
+            seen[to..to + 3].copy_from_slice(&stored[from..from + 3]);
+        }
+    }
+    Pixels::rgb(width as u32, height as u32, seen)
+}
+
+fn exif(orientation: u8) -> Vec<u8> {
+    let mut block = b"II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+    block.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    block
+}
+
+fn jpeg_with(jpeg: &[u8], block: &[u8]) -> Vec<u8> {
+    let block = [b"Exif\0\0", block].concat();
+    let length = (block.len() as u16 + 2).to_be_bytes();
+    [&jpeg[..2], b"\xff\xe1", &length, &block, &jpeg[2..]].concat()
+}
+
+/// With an `eXIf` chunk before the chunk called `before`.
+fn png_with(png: &[u8], block: &[u8], before: &[u8; 4]) -> Vec<u8> {
+    let at = png.windows(4).position(|name| name == before).unwrap() - 4;
+    let named = [b"eXIf", block].concat();
+    let crc = named.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
+        })
+    });
+    let length = (block.len() as u32).to_be_bytes();
+    [&png[..at], &length, &named, &(!crc).to_be_bytes(), &png[at..]].concat()
+}
+
+#[test]
+fn every_picture_has_the_pixels_that_pillow_shows() {
+    for (name, bytes) in pictures() {
+        let Ok(expected) = fs::read(zoo().join(format!("{name}.rgb"))) else { continue };
+        let found = rgb(&bytes);
+        assert_eq!(found.len(), expected.len(), "{name}");
+        let gaps = found.iter().zip(&expected).map(|(a, b)| u64::from(a.abs_diff(*b)));
+        let (sum, max) = gaps.fold((0, 0), |(sum, max), gap| (sum + gap, max.max(gap)));
+        let mean = sum as f64 / expected.len() as f64;
+        // Decoders of lossy formats round differently, above all where they enlarge the chroma.
+        let is_lossy = name.ends_with("jpg") || name == "lossy.webp";
+        let (mean_max, max_max) = if is_lossy { (1.5, 24) } else { (0.0, 0) };
+        assert!(mean <= mean_max && max <= max_max, "{name}: mean {mean}, max {max}");
+    }
+}
+
+#[test]
+fn pictures_are_upright_whatever_format_states_the_orientation() {
+    let stored = rgb(&read("rgb.png"));
+    let (jpeg, png) = (read("baseline444.jpg"), read("rgb.png"));
+    let jpeg_stored = rgb(&jpeg);
+    for orientation in 1..=8 {
+        let check = |what: &str, bytes: &[u8], stored: &[u8]| {
+            let expected = turned(stored, orientation);
+            let found = decode(bytes, Limits::DEFAULT).unwrap();
+            assert!(found == expected, "{what}, orientation {orientation}");
+        };
+        let block = exif(orientation);
+        check("JPEG", &jpeg_with(&jpeg, &block), &jpeg_stored);
+        check("PNG, before the pixels", &png_with(&png, &block, b"IDAT"), &stored);
+        check("PNG, behind the pixels", &png_with(&png, &block, b"IEND"), &stored);
+        check("WebP", &read(&format!("turned-{orientation}.webp")), &stored);
+    }
+}
+
+#[test]
+fn the_loader_and_the_long_way_see_the_same_pixels() {
+    let jpegs = pictures().into_iter().filter(|(name, _)| name.ends_with("jpg"));
+    for (name, jpeg) in jpegs {
+        for orientation in 1..=8 {
+            let bytes = jpeg_with(&jpeg, &exif(orientation));
+            let expected = decode(&bytes, Limits::DEFAULT).unwrap();
+            let size = ImageSize { width: expected.width as u16, height: expected.height as u16 };
+            let mut out = vec![0; size.rgb_bytes()];
+            decode_rgb(&bytes, size, &mut out).unwrap();
+            assert!(out == expected.into_rgb(), "{name}, orientation {orientation}");
+            if size != SIZE {
+                let error = decode_rgb(&bytes, SIZE, &mut out).unwrap_err();
+                assert_eq!(error, ImageError::Size { found: size, expected: SIZE });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crop_is_resized_after_it_is_upright_and_says_what_was_done() {
+    let recipe = Recipe { size: ImageSize::square(16), ..Recipe::FACE };
+    let bytes = jpeg_with(&read("baseline.jpg"), &exif(6));
+    let crop = recipe.crop(&bytes, None).unwrap();
+    let upright = decode(&bytes, Limits::DEFAULT).unwrap();
+    assert_eq!(crop.pixels, resize(upright, recipe.size, Fit::Crop).unwrap());
+    let expected =
+        Changes { is_turned: true, is_resized: true, is_reshaped: true, ..Changes::default() };
+    assert_eq!(crop.changes, expected);
+}
+
+#[test]
+fn what_is_cut_short_is_refused_wherever_the_cut_is() {
+    // Of an animation only the first frame counts, and that may be whole.
+    for (name, bytes) in pictures().into_iter().filter(|(name, _)| !name.starts_with("animated")) {
+        let is_jpeg = name.ends_with("jpg");
+        // The end marker of a JPEG, the last chunk of a PNG, which is empty, and the padding of a BMP.
+        let may_lack = if is_jpeg {
+            2
+        } else if name.ends_with("png") {
+            12
+        } else {
+            4
+        };
+        for n in (0..bytes.len().saturating_sub(may_lack)).step_by(5) {
+            let found = decode(&bytes[..n], Limits::DEFAULT);
+            assert!(found.is_err(), "{name}: {n} of {} bytes", bytes.len());
+        }
+    }
+}
+
+#[test]
+fn a_jpeg_that_zeros_fill_up_is_cut_short() {
+    for (name, bytes) in pictures().into_iter().filter(|(name, _)| name.ends_with("jpg")) {
+        for n in (bytes.len() / 3..bytes.len() - 2).step_by(11) {
+            let mut cut = bytes[..n].to_vec();
+            cut.resize(bytes.len(), 0);
+            assert!(decode(&cut, Limits::DEFAULT).is_err(), "{name}: {n}");
+        }
+        let whole = decode(&bytes[..bytes.len() - 2], Limits::DEFAULT);
+        assert_eq!(whole, decode(&bytes, Limits::DEFAULT), "{name} without its end marker");
+    }
+}

@@ -1,0 +1,166 @@
+//! `InsightFace`'s verification packs. They hold pairs, and who is who follows from them.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use pfc_binpack::Pack;
+
+use crate::{
+    catalogue::{Catalogue, Sealed},
+    error::SourceError,
+    index::Index,
+    label::Who,
+    reject::ReadError,
+    source::{LeftOut, Source, write_paths},
+    units,
+};
+
+/// The different images of a pack.
+///
+/// Images of equal bytes are one image: packs repeat an image for every pair that it is in. The
+/// identities are the connected components of the pairs that show one person, `id_N` after the
+/// number N of their first image in the pack, and in that order; an image that is in no such pair is
+/// an identity of its own.
+///
+/// Memory: the pack, twice while it is read.
+pub struct BinSource {
+    path: PathBuf,
+    index: Index,
+    /// By entry: the number of the image in the pack.
+    numbers: Vec<usize>,
+    images: Vec<Vec<u8>>,
+}
+
+impl BinSource {
+    /// Reads a pack. Warns where pairs contradict each other.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if it cannot be read or is none.
+    pub fn open(path: &Path) -> Result<BinSource, SourceError> {
+        let Pack { images, same } = Pack::read(path)?;
+        let firsts = firsts(&images);
+        let mut people = People::of(&firsts, &same);
+        let n_contradictions = people.n_contradictions(&firsts, &same);
+        if n_contradictions > 0 {
+            let path = path.display();
+            let pairs = units::of(n_contradictions, "pair");
+            tracing::warn!(
+                "{path}: {pairs} of two people who are one by other pairs: the identities are mixed"
+            );
+        }
+        let mut catalogue = Catalogue::default();
+        let name = path.display().to_string();
+        for (i, first) in firsts.iter().enumerate() {
+            let who = if *first == i {
+                let person = people.root(i);
+                Ok(Who::Both(person as u64, format!("id_{person}").into()))
+            } else {
+                Err(String::new())
+            };
+            catalogue.push_or_leave_out(&name, who)?;
+        }
+        let Sealed { index, order } = catalogue.seal_quietly(|_| 1);
+        let numbers = order.into_iter().map(|item| item as usize).collect();
+        Ok(BinSource { path: path.to_path_buf(), index, numbers, images })
+    }
+}
+
+impl Source for BinSource {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn path(&self, entry: u64) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name}/{}", self.numbers[entry as usize])
+    }
+
+    fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
+        write_paths(self, |entry| self.images[self.numbers[entry as usize]].len() as u64, out)
+    }
+
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
+        Ok(self.images[self.numbers[entry as usize]].clone())
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &[]
+    }
+}
+
+/// For each image the number of the first one with the same bytes.
+fn firsts(images: &[Vec<u8>]) -> Vec<usize> {
+    let mut seen: HashMap<&[u8], usize> = HashMap::with_capacity(images.len());
+    let first = |(i, image)| match seen.entry(image) {
+        Entry::Occupied(first) => *first.get(),
+        Entry::Vacant(place) => *place.insert(i),
+    };
+    images.iter().map(Vec::as_slice).enumerate().map(first).collect()
+}
+
+/// Sets of images that show one person, each with its lowest number as its root.
+struct People {
+    above: Vec<usize>,
+}
+
+impl People {
+    fn of(firsts: &[usize], same: &[bool]) -> People {
+        let mut people = People { above: (0..firsts.len()).collect() };
+        for (pair, _) in firsts.chunks_exact(2).zip(same).filter(|(_, same)| **same) {
+            let (a, b) = (people.root(pair[0]), people.root(pair[1]));
+            people.above[a.max(b)] = a.min(b);
+        }
+        people
+    }
+
+    fn root(&mut self, mut i: usize) -> usize {
+        while self.above[i] != i {
+            // Halves the way for those who come later.
+            self.above[i] = self.above[self.above[i]];
+            i = self.above[i];
+        }
+        i
+    }
+
+    /// Pairs that are said to show two people although other pairs make them one.
+    fn n_contradictions(&mut self, firsts: &[usize], same: &[bool]) -> u64 {
+        let pairs = firsts.chunks_exact(2).zip(same);
+        let different = pairs.filter(|(_, same)| !**same).map(|(pair, _)| (pair[0], pair[1]));
+        different.filter(|&(a, b)| self.root(a) == self.root(b)).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_what_chains_of_pairs_connect() {
+        // Images 0 = 4 and 3 = 6 by their bytes; 0-1, 5-4 and 7-6 show one person each.
+        let images: Vec<Vec<u8>> =
+            [10, 11, 12, 13, 10, 15, 13, 17].into_iter().map(|byte| vec![byte]).collect();
+        let firsts = firsts(&images);
+        assert_eq!(firsts, [0, 1, 2, 3, 0, 5, 3, 7]);
+        let same = [true, false, true, true];
+        let mut people = People::of(&firsts, &same);
+        let roots: Vec<usize> = firsts.iter().map(|first| people.root(*first)).collect();
+        assert_eq!(roots, [0, 0, 2, 3, 0, 0, 3, 3]);
+        assert_eq!(people.n_contradictions(&firsts, &same), 0);
+    }
+
+    #[test]
+    fn a_pair_of_two_people_whom_others_make_one_is_counted() {
+        let images: Vec<Vec<u8>> = [1, 2, 2, 3, 3, 1].into_iter().map(|byte| vec![byte]).collect();
+        let firsts = firsts(&images);
+        let same = [true, true, false];
+        assert_eq!(People::of(&firsts, &same).n_contradictions(&firsts, &same), 1);
+    }
+}

@@ -1,0 +1,294 @@
+//! Identity folders: the folder that directly holds images is the identity, at any depth.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::{self, Write},
+    path::Path,
+};
+
+use crate::{
+    catalogue::{Catalogue, Sealed},
+    error::SourceError,
+    file::{Root, read_file},
+    index::Index,
+    label::Who,
+    reject::{ReadError, Reject},
+    source::{LeftOut, Source, write_paths},
+    units,
+    walk::{Dir, Listing},
+};
+
+/// A folder of identity folders, indexed.
+///
+/// Memory: the file names' own bytes and 8 bytes per image, and per folder about 100 and its path.
+pub struct FolderSource {
+    root: Root,
+    listing: Listing,
+    index: Index,
+    /// The folders by label, each with the entry number of its first image.
+    order: Vec<(u32, u64)>,
+}
+
+/// Folders of one name in different parts of a tree, such as `train/ann` and `val/ann`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// Are identities of their own.
+    Apart,
+    /// Are one identity, called as the folders are.
+    Joined,
+}
+
+impl FolderSource {
+    /// Lists all folders below `root`, following links. Files without the extension of an image are
+    /// opened to see whether they are one. A folder's name is read as any label is: whole numbers
+    /// give the order, and the images of `-1` are nobody's.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if there is no identity, one lies inside another, or a folder cannot be listed
+    /// or never ends.
+    pub fn open(root: &Path, parts: Parts) -> Result<FolderSource, SourceError> {
+        let mut listing = Listing::of(root)?;
+        check_nesting(&listing.dirs)?;
+        if parts == Parts::Apart {
+            warn_of_parts(root, &listing.dirs);
+        }
+        let name = root.display().to_string();
+        let mut catalogue = Catalogue::default();
+        for i in 0..listing.dirs.len() {
+            let path = &listing.dirs[i].path;
+            if path.is_empty() {
+                catalogue.push_or_leave_out(&name, Err(String::new()))?;
+                listing.leave_out(i, &Reject::NoIdentity);
+                continue;
+            }
+            let who = who(path, parts);
+            if let Some(problem) = catalogue.push_or_leave_out(&name, who)? {
+                listing.leave_out(i, &Reject::NoLabel(problem));
+            }
+        }
+        if catalogue.is_nobody() {
+            return Err(no_identities(root, &listing.left_out));
+        }
+        let n_images = |dir: usize| listing.dirs[dir].images.len() as u64;
+        let Sealed { index, order } = catalogue.seal(&name, n_images);
+        let mut next = 0;
+        let with_first = |dir: u32| {
+            let first = next;
+            next += n_images(dir as usize);
+            (dir, first)
+        };
+        let order = order.into_iter().map(with_first).collect();
+        Ok(FolderSource { root: Root::of(root), listing, index, order })
+    }
+
+    /// The number of an image in the listing.
+    fn place(&self, entry: u64) -> usize {
+        let (dir, first) = self.order[self.order.partition_point(|(_, first)| *first <= entry) - 1];
+        self.listing.dirs[dir as usize].images.start + (entry - first) as usize
+    }
+}
+
+impl Source for FolderSource {
+    fn name(&self) -> String {
+        self.root.path().display().to_string()
+    }
+
+    fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn path(&self, entry: u64) -> String {
+        self.listing.path(self.place(entry))
+    }
+
+    fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
+        // Sizes are not looked at: that would be a visit to every file.
+        write_paths(self, |_| 0, out)
+    }
+
+    fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
+        read_file(&self.root.path().join(self.path(entry)), &self.root)
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.listing.left_out
+    }
+}
+
+/// Whom the images of a folder show.
+fn who(path: &str, parts: Parts) -> Result<Who, String> {
+    match (path.rsplit_once('/'), parts) {
+        (None, _) => Who::parse(Some(path), None),
+        (Some((_, last)), Parts::Joined) => Who::parse(Some(last), None),
+        // A number that other parts may have as well; but what stands for nobody does so everywhere.
+        (Some((_, last)), Parts::Apart) => {
+            Who::parse(Some(last), None).map(|_| Who::Name(path.into()))
+        }
+    }
+}
+
+fn no_identities(root: &Path, left_out: &[LeftOut]) -> SourceError {
+    let n_loose = left_out.iter().filter(|l| l.reject == Reject::NoIdentity).count() as u64;
+    let lost = left_out.iter().filter(|l| !l.reject.is_skip());
+    match lost.clone().next() {
+        Some(LeftOut { source, reject }) => SourceError::NothingUsable {
+            path: root.display().to_string(),
+            n: lost.count() as u64,
+            example: format!("{source}: {reject}"),
+        },
+        None => SourceError::NoIdentities { path: root.to_path_buf(), n_loose },
+    }
+}
+
+/// Refuses an identity folder inside another.
+fn check_nesting(dirs: &[Dir]) -> Result<(), SourceError> {
+    let all: HashSet<&str> = dirs.iter().map(|dir| dir.path.as_str()).collect();
+    for inner in &all {
+        let mut above = inner.match_indices('/').map(|(i, _)| &inner[..i]);
+        if let Some(outer) = above.find(|outer| all.contains(outer)) {
+            // The first by name, since a set has no order.
+            let mut pairs = dirs.iter().filter(|dir| {
+                dir.path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
+            });
+            let inner = pairs.next().map_or(*inner, |dir| dir.path.as_str());
+            let (outer, inner) = (outer.to_owned(), inner.to_owned());
+            return Err(SourceError::NestedIdentity { outer, inner });
+        }
+    }
+    Ok(())
+}
+
+/// Says that folders of one name lie in different places.
+fn warn_of_parts(root: &Path, dirs: &[Dir]) {
+    let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (place, name) in dirs.iter().filter_map(|dir| dir.path.rsplit_once('/')) {
+        places.entry(name).or_default().push(place);
+    }
+    places.retain(|_, places| places.len() > 1);
+    let Some((name, [first, second, ..])) = places.first_key_value().map(|(n, p)| (n, &p[..]))
+    else {
+        return;
+    };
+    tracing::warn!(
+        "{}: {} in several folders, such as `{name}` in {first} and {second}: each is an identity of \
+         its own, so that a person has two labels; --join-parts makes those of one name one",
+        root.display(),
+        units::of(places.len() as u64, "name")
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn tree(paths: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for path in paths {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, path.as_os_str().as_encoded_bytes()).unwrap();
+        }
+        dir
+    }
+
+    fn rows(source: &FolderSource) -> Vec<(u32, &str, String)> {
+        let index = source.index();
+        let row = |entry| {
+            let path = source.path(entry);
+            let bytes = source.read(entry).unwrap();
+            assert!(bytes.ends_with(path.as_bytes()));
+            (index.label(entry), index.identity(entry), path)
+        };
+        (0..index.len()).map(row).collect()
+    }
+
+    #[track_caller]
+    fn check(paths: &[&str], parts: Parts, expected: &[(u32, &str, &str)]) {
+        let dir = tree(paths);
+        let source = FolderSource::open(dir.path(), parts).unwrap();
+        let expected: Vec<_> = expected.iter().map(|&(l, n, p)| (l, n, p.to_owned())).collect();
+        assert_eq!(rows(&source), expected);
+    }
+
+    #[test]
+    fn names_get_labels_in_byte_order_and_numbers_in_their_own() {
+        check(
+            &["b/x/2.jpg", "b/x/1.jpg", "a/9.jpg", "b-y/3.jpg"],
+            Parts::Apart,
+            &[
+                (0, "a", "a/9.jpg"),
+                (1, "b-y", "b-y/3.jpg"),
+                (2, "b/x", "b/x/1.jpg"),
+                (2, "b/x", "b/x/2.jpg"),
+            ],
+        );
+        check(
+            &["10/1.jpg", "2/1.jpg", "0/1.jpg", "3.0/1.jpg"],
+            Parts::Apart,
+            &[
+                (0, "0", "0/1.jpg"),
+                (1, "2", "2/1.jpg"),
+                (2, "3", "3.0/1.jpg"),
+                (3, "10", "10/1.jpg"),
+            ],
+        );
+        // Padded numbers are names, whose byte order is that of the numbers.
+        check(
+            &["0000102/1.jpg", "0000045/1.jpg"],
+            Parts::Apart,
+            &[(0, "0000045", "0000045/1.jpg"), (1, "0000102", "0000102/1.jpg")],
+        );
+    }
+
+    #[test]
+    fn parts_stay_apart_unless_they_are_to_be_joined() {
+        let paths = ["train/p0/1.jpg", "train/p1/1.jpg", "val/p0/2.jpg", "testing/p1/9.jpg"];
+        check(
+            &paths,
+            Parts::Joined,
+            &[
+                (0, "p0", "train/p0/1.jpg"),
+                (0, "p0", "val/p0/2.jpg"),
+                (1, "p1", "testing/p1/9.jpg"),
+                (1, "p1", "train/p1/1.jpg"),
+            ],
+        );
+        let dir = tree(&paths);
+        let source = FolderSource::open(dir.path(), Parts::Apart).unwrap();
+        let names: Vec<&str> = source.index().identities().collect();
+        assert_eq!(names, ["testing/p1", "train/p0", "train/p1", "val/p0"]);
+    }
+
+    #[test]
+    fn spellings_of_a_name_in_unicode_are_one_identity() {
+        let dir = tree(&["Jos\u{e9}/1.jpg", "Jose\u{301}/2.jpg", "Jose/3.jpg"]);
+        let source = FolderSource::open(dir.path(), Parts::Apart).unwrap();
+        let labels: Vec<u32> = (0..3).map(|entry| source.index().label(entry)).collect();
+        assert_eq!((source.index().n_identities(), labels), (2, vec![0, 1, 1]));
+        rows(&source);
+    }
+
+    #[test]
+    fn the_images_of_a_folder_that_stands_for_nobody_are_left_out() {
+        let dir = tree(&["0/1.jpg", "-1/1.jpg", "-1/2.jpg", "train/nan/3.jpg", "loose.jpg"]);
+        let source = FolderSource::open(dir.path(), Parts::Apart).unwrap();
+        assert_eq!(rows(&source), [(0, "0", "0/1.jpg".to_owned())]);
+        let mut reasons: Vec<&str> = source.left_out().iter().map(|l| l.reject.reason()).collect();
+        reasons.sort_unstable();
+        assert_eq!(reasons, ["no_identity", "no_label", "no_label", "no_label"]);
+        let dir = tree(&["-1/1.jpg"]);
+        let error = FolderSource::open(dir.path(), Parts::Apart).err().unwrap();
+        assert!(matches!(error, SourceError::NothingUsable { n: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn an_identity_inside_another_is_an_error() {
+        let dir = tree(&["a/1.jpg", "a/b/c/1.jpg", "b/1.jpg"]);
+        let error = FolderSource::open(dir.path(), Parts::Apart).err().unwrap();
+        let expected = "`a/b/c` lies inside `a`, and both hold images: whose are they?";
+        assert_eq!(error.to_string(), expected);
+    }
+}

@@ -1,0 +1,43 @@
+//! Collections of face images with identities, wherever they come from: folders, lists, RecordIO,
+//! tar, Parquet, Arrow and verification packs. A source is indexed first, which fixes labels and
+//! order; images are then read in any order from many threads.
+//!
+//! Every byte of an input is taken to be hostile: reading ends in entries, in entries left out with
+//! a reason, or in a [`SourceError`], and memory is bounded by the size of the input.
+
+mod arrow_file;
+mod bin;
+mod catalogue;
+mod choose;
+mod columns;
+mod error;
+mod file;
+mod folder;
+pub mod fuzzing;
+mod identities;
+mod index;
+mod kind;
+mod label;
+mod list;
+mod look;
+mod names;
+mod recordio;
+mod reject;
+mod shards;
+mod source;
+mod spool;
+mod table;
+mod tar;
+mod units;
+mod walk;
+
+pub use arrow_file::ArrowFile;
+pub use choose::{InputOptions, open};
+pub use error::SourceError;
+pub use file::{Root, read_file};
+pub use index::Index;
+pub use kind::InputKind;
+pub use recordio::{Damaged, RecordSource};
+pub use reject::{ReadError, Reject};
+pub use source::{Landmarks, LeftOut, Source};
+pub use walk::{Dir, Listing};

@@ -1,0 +1,232 @@
+//! The layouts that lists come in, told by their first line.
+
+use std::path::Path;
+
+use pfc_image::has_image_extension;
+
+use crate::columns::{ColumnChoice, Found};
+
+pub const POINT_COLUMNS: [&str; 10] = ["x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4", "x5", "y5"];
+
+/// How a line is cut into fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// At a character; quotes count unless it is a tab.
+    At(u8),
+    /// At any white space.
+    Blanks,
+    /// At the last white space: a path, which may hold some, and a label.
+    BeforeLast,
+    /// At the first white space: a label and a path.
+    AfterFirst,
+}
+
+/// Where a line has what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    pub split: Split,
+    /// Fields of every line, where that is fixed.
+    pub n: Option<usize>,
+    pub path: usize,
+    pub label: Option<usize>,
+    pub identity: Option<usize>,
+    pub points: Option<[usize; 10]>,
+    /// Whether the first line holds no image.
+    pub has_header: bool,
+    /// What was guessed, for a message.
+    pub guess: Option<String>,
+}
+
+/// Characters between columns, the surer first.
+const DELIMITERS: [u8; 4] = *b"\t,;|";
+
+impl Layout {
+    /// The layout of a list that begins with `line`.
+    ///
+    /// * `fields`: cuts the line
+    ///
+    /// # Errors
+    ///
+    /// That it is of none, or lacks what was asked for.
+    pub fn of(
+        choice: &ColumnChoice,
+        mut fields: impl FnMut(Split) -> Result<Vec<String>, String>,
+    ) -> Result<Layout, String> {
+        let mut problem = None;
+        let splits = DELIMITERS.map(Split::At).into_iter().chain([Split::Blanks]);
+        let mut cut = Vec::new();
+        for split in splits {
+            match fields(split) {
+                Ok(fields) if fields.len() > 1 => cut.push((split, fields)),
+                Ok(_) => {}
+                // The line is no CSV, as far as that goes.
+                Err(e) => problem = problem.or(Some(e)),
+            }
+        }
+        for (split, fields) in &cut {
+            match Layout::with_header(choice, *split, fields) {
+                Ok(Some(layout)) => return Ok(layout),
+                Ok(None) => {}
+                Err(e) => problem = Some(e),
+            }
+        }
+        // A wrong header says more than that the line is no row.
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
+        let bare = cut.iter().find_map(|(split, fields)| {
+            if choice.is_empty() {
+                Layout::without_header(*split, fields)
+            } else {
+                Layout::by_number(choice, *split, fields)
+            }
+        });
+        bare.ok_or_else(|| match cut.first() {
+            Some((_, fields)) => choice.find(fields).err().unwrap_or_else(|| {
+                format!("it is not clear which of the {} fields is what", fields.len())
+            }),
+            None => "neither `path<TAB>label` nor a header with the columns path and label".into(),
+        })
+    }
+
+    fn with_header(
+        choice: &ColumnChoice,
+        split: Split,
+        names: &[String],
+    ) -> Result<Option<Layout>, String> {
+        // Asked for by numbers, which name no columns.
+        let by_name = choice.image.iter().chain(&choice.label).chain(&choice.identity);
+        if by_name.clone().next().is_some() && by_name.clone().all(|c| c.parse::<usize>().is_ok()) {
+            return Ok(None);
+        }
+        let Ok(Some(found)) = choice.find(names) else { return Ok(None) };
+        let lower: Vec<String> =
+            names.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
+        let used = [Some(found.image), found.label, found.identity];
+        for column in used.into_iter().flatten() {
+            if lower.iter().filter(|name| **name == lower[column]).count() > 1 {
+                return Err(format!("there are two columns `{}`", lower[column]));
+            }
+        }
+        let points = points(&lower)?;
+        let guess = (!found.is_plain).then(|| format!("the columns {}", found.describe(names)));
+        let Found { image, label, identity, .. } = found;
+        let split = match (split, names.len()) {
+            (Split::Blanks, 2) if image == 0 => Split::BeforeLast,
+            (Split::Blanks, 2) => Split::AfterFirst,
+            (split, _) => split,
+        };
+        Ok(Some(Layout {
+            split,
+            n: Some(names.len()),
+            path: image,
+            label,
+            identity,
+            points,
+            has_header: true,
+            guess,
+        }))
+    }
+
+    /// By the values of the first line.
+    fn without_header(split: Split, fields: &[String]) -> Option<Layout> {
+        let is_path = |field: &str| has_image_extension(Path::new(field.trim()));
+        let may_be_path = |field: &str| is_path(field) || field.contains(['/', '\\']);
+        let is_number = |field: &str| field.trim().parse::<f64>().is_ok();
+        let plain = |path, label, n| Layout {
+            split,
+            n,
+            path,
+            label: Some(label),
+            identity: None,
+            points: None,
+            has_header: false,
+            guess: None,
+        };
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let n = fields.len();
+        let guessed =
+            |layout: Layout, what: &str| Some(Layout { guess: Some(what.into()), ..layout });
+        match fields[..] {
+            [a, b] if is_path(b) && !is_path(a) => {
+                let blanks = split == Split::Blanks;
+                let split = if blanks { Split::AfterFirst } else { split };
+                guessed(Layout { split, ..plain(1, 0, Some(2)) }, "lines of label and path")
+            }
+            [_, _] if split == Split::At(b'\t') => Some(plain(0, 1, Some(2))),
+            [a, b] if may_be_path(a) && (is_path(a) || is_number(b)) => {
+                let blanks = split == Split::Blanks;
+                let split = if blanks { Split::BeforeLast } else { split };
+                guessed(Layout { split, ..plain(0, 1, Some(2)) }, "lines of path and label")
+            }
+            // MXNet's im2rec writes a number, one label or more, and the path.
+            [index, label, .., path]
+                if is_number(index) && is_number(label) && may_be_path(path) =>
+            {
+                let what = "lines of number, label and path, as im2rec has them";
+                guessed(plain(n - 1, 1, Some(n)), what)
+            }
+            // InsightFace's face2rec2 writes whether it is aligned, the path and the label.
+            ["0" | "1", path, label, ..] if may_be_path(path) && is_number(label) => {
+                guessed(plain(1, 2, None), "lines of flag, path and label, as face2rec2 has them")
+            }
+            // A path with blanks, and a label.
+            [first, .., last] if split == Split::Blanks && is_number(last) => {
+                let joined = fields[..n - 1].join(" ");
+                let is_one = is_path(&joined) && !fields[..n - 1].iter().any(|f| is_number(f));
+                (is_one && !is_path(first)).then(|| Layout {
+                    split: Split::BeforeLast,
+                    guess: Some("lines of path and label".into()),
+                    ..plain(0, 1, Some(2))
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// By the numbers of columns that the user gives.
+    fn by_number(choice: &ColumnChoice, split: Split, fields: &[String]) -> Option<Layout> {
+        let column = |wanted: &Option<String>| {
+            let number: usize = wanted.as_ref()?.parse().ok()?;
+            number.checked_sub(1).filter(|column| *column < fields.len())
+        };
+        let is_missing = |wanted: &Option<String>| wanted.is_some() && column(wanted).is_none();
+        let (label, identity) = (column(&choice.label), column(&choice.identity));
+        if is_missing(&choice.label) || is_missing(&choice.identity) {
+            return None;
+        }
+        label.or(identity)?;
+        Some(Layout {
+            split,
+            n: Some(fields.len()),
+            path: column(&choice.image)?,
+            label,
+            identity,
+            points: None,
+            has_header: false,
+            guess: None,
+        })
+    }
+}
+
+/// The columns of landmarks, which are all there or none.
+fn points(names: &[String]) -> Result<Option<[usize; 10]>, String> {
+    let position = |name: &str| names.iter().position(|field| field == name);
+    let points = POINT_COLUMNS.map(position);
+    match points.iter().flatten().count() {
+        0 => Ok(None),
+        10 => {
+            for name in POINT_COLUMNS {
+                if names.iter().filter(|field| *field == name).count() > 1 {
+                    return Err(format!("there are two columns `{name}`"));
+                }
+            }
+            Ok(Some(points.map(Option::unwrap_or_default)))
+        }
+        _ => {
+            let is_missing = |name: &&&str| position(name).is_none();
+            let missing = POINT_COLUMNS.iter().find(is_missing).unwrap_or(&"x1");
+            Err(format!("of the ten columns of landmarks, `{missing}` is missing"))
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Many short texts in one piece of memory.
+
+/// Texts by number. Memory: their bytes, and 8 bytes each.
+#[derive(Debug, Default)]
+pub struct Names {
+    text: String,
+    ends: Vec<u64>,
+}
+
+impl Names {
+    /// Adds the next.
+    pub fn push(&mut self, name: &str) {
+        self.text.push_str(name);
+        self.ends.push(self.text.len() as u64);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Number `i`, which must be below the number of those added.
+    pub fn get(&self, i: usize) -> &str {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.text[start as usize..self.ends[i] as usize]
+    }
+
+    /// Adds all of `other`.
+    pub fn append(&mut self, other: &Names) {
+        let start = self.text.len() as u64;
+        self.text.push_str(&other.text);
+        self.ends.extend(other.ends.iter().map(|end| start + end));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_comes_back_by_its_number() {
+        let [mut names, mut more] = [Names::default(), Names::default()];
+        names.push("a/1.jpg");
+        names.push("");
+        more.push("é");
+        more.push("z");
+        names.append(&more);
+        let all: Vec<&str> = (0..4).map(|i| names.get(i)).collect();
+        assert_eq!(all, ["a/1.jpg", "", "é", "z"]);
+    }
+}

@@ -1,0 +1,103 @@
+//! Images that cannot be read where they lie, because they are compressed, kept in a temporary file.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use crate::{error::SourceError, reject::ReadError};
+
+/// A temporary file of images. It has no name, so that nothing is left of it however the process
+/// ends. Any number of threads may add to it and read it.
+#[derive(Debug)]
+pub struct Spool {
+    /// The folder whose disk it takes.
+    dir: PathBuf,
+    file: File,
+    end: Mutex<u64>,
+}
+
+impl Spool {
+    /// An empty one on the disk of `dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Io`] if there can be no file.
+    pub fn create(dir: &Path) -> Result<Spool, SourceError> {
+        let dir = dir.to_path_buf();
+        let failed = SourceError::at("make a temporary file in it", &dir);
+        let file = tempfile::tempfile_in(&dir).map_err(failed)?;
+        Ok(Spool { dir, file, end: Mutex::new(0) })
+    }
+
+    /// Keeps an image; gives its place.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Io`], above all of a full disk.
+    pub fn push(&self, image: &[u8]) -> Result<u64, SourceError> {
+        let mut end = self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let start = *end;
+        (&self.file).write_all(image).map_err(SourceError::at(
+            "keep unpacked images in a temporary file in it",
+            &self.dir,
+        ))?;
+        *end += image.len() as u64;
+        Ok(start)
+    }
+
+    /// The image of so many bytes at `start`.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: a place that nothing was written to, or a fault of the system.
+    pub fn read(&self, start: u64, n_bytes: usize) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = vec![0; n_bytes];
+        read_exact_at(&self.file, &mut bytes, start).map_err(ReadError::at(&self.dir))?;
+        Ok(bytes)
+    }
+
+    /// Bytes of disk taken.
+    pub fn len(&self) -> u64 {
+        *self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], start: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, start)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut start: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, start)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                bytes = &mut bytes[n..];
+                start += n as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_come_back_from_their_places_and_the_folder_stays_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(dir.path()).unwrap();
+        let places = [&b"one"[..], b"", b"three"].map(|image| spool.push(image).unwrap());
+        assert_eq!(places, [0, 3, 3]);
+        assert_eq!(spool.read(3, 5).unwrap(), b"three");
+        assert_eq!(spool.read(0, 3).unwrap(), b"one");
+        assert!(spool.read(4, 5).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(spool.len(), 8);
+    }
+}

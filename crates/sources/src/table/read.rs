@@ -1,0 +1,253 @@
+//! Tables read part by part: a row group of Parquet, or an Arrow file, at a time.
+
+use std::{
+    fs::File,
+    io::{BufReader, Read},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::StreamReader;
+use arrow_schema::{ArrowError, Schema};
+use parquet::arrow::{
+    ProjectionMask,
+    arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    parquet_to_arrow_schema,
+};
+
+use super::{
+    columns::{Columns, RowImage},
+    parquet_file::ParquetFile,
+};
+use crate::{
+    arrow_file::ArrowFile, columns::ColumnChoice, error::SourceError, file::check_size, label::Who,
+    reject::Reject, source::LeftOut, spool::Spool,
+};
+
+/// Rows are decoded in batches of about so many bytes.
+const BATCH_BYTES: i64 = 8 << 20;
+const BATCH_ROWS_MAX: i64 = 1024;
+
+/// The key under which Hugging Face's libraries describe a table.
+const FEATURES_KEY: &str = "huggingface";
+
+/// A file of tables, and how it is read.
+pub struct Table {
+    columns: Columns,
+    layout: Layout,
+}
+
+enum Layout {
+    Parquet(ArrowReaderMetadata),
+    ArrowFile,
+    ArrowStream,
+}
+
+/// What a part of a table holds.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// By row: whose it is and where among the unpacked images; nothing for a row left out.
+    pub rows: Vec<Option<(Who, u64, u32)>>,
+    /// The rows left out, with numbers that start at the part.
+    pub left_out: Vec<(usize, Reject)>,
+}
+
+impl Table {
+    /// Reads what describes the table at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if it is none, or has other columns.
+    pub fn open(path: &Path, choice: &ColumnChoice) -> Result<Table, SourceError> {
+        let mut magic = Vec::with_capacity(6);
+        let file = File::open(path).map_err(SourceError::at("open", path))?;
+        file.take(6).read_to_end(&mut magic).map_err(SourceError::at("read", path))?;
+        guarded(path, || match &magic[..] {
+            [b'P', b'A', b'R', b'1', ..] => Table::parquet(path, choice),
+            b"ARROW1" => {
+                let file = ArrowFile::open(path).map_err(say)?;
+                Table::arrow(file.schema(), Layout::ArrowFile, choice)
+            }
+            [0xff, 0xff, 0xff, 0xff, ..] => {
+                let reader = StreamReader::try_new(open(path)?, None).map_err(say)?;
+                Table::arrow(&reader.schema(), Layout::ArrowStream, choice)
+            }
+            _ => Err("begins neither as Parquet nor as Arrow does".into()),
+        })
+    }
+
+    fn parquet(path: &Path, choice: &ColumnChoice) -> Result<Table, String> {
+        let file = File::open(path).and_then(ParquetFile::new).map_err(|e| e.to_string())?;
+        file.check_footer().map_err(|e| e.to_string())?;
+        // What Arrow keeps beside Parquet's own schema would bring other types of the same values.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata =
+            ArrowReaderMetadata::load(file.file(), options).map_err(|e| e.to_string())?;
+        let n_rows = metadata.metadata().row_groups().iter().map(|g| g.num_rows());
+        check_rows(n_rows, file.n_bytes())?;
+        let file = metadata.metadata().file_metadata();
+        let described =
+            parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok();
+        let features = described.as_ref().and_then(|schema| schema.metadata().get(FEATURES_KEY));
+        let features = features.map(String::as_str);
+        let columns = Columns::find(metadata.schema(), features, choice)?;
+        Ok(Table { columns, layout: Layout::Parquet(metadata) })
+    }
+
+    fn arrow(schema: &Schema, layout: Layout, choice: &ColumnChoice) -> Result<Table, String> {
+        let features = schema.metadata().get(FEATURES_KEY).map(String::as_str);
+        Ok(Table { columns: Columns::find(schema, features, choice)?, layout })
+    }
+
+    /// What columns were taken for what, where that was a guess.
+    pub fn guess(&self) -> Option<&str> {
+        self.columns.guess()
+    }
+
+    /// Number of parts that can be read by themselves.
+    pub fn n_parts(&self) -> usize {
+        match &self.layout {
+            Layout::Parquet(metadata) => metadata.metadata().num_row_groups(),
+            Layout::ArrowFile | Layout::ArrowStream => 1,
+        }
+    }
+
+    /// Reads part `part` of the table at `path`; its images go to `spool`.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] at damage, or where the spool is full.
+    pub fn read(&self, path: &Path, part: usize, spool: &Spool) -> Result<Part, SourceError> {
+        let place = match &self.layout {
+            Layout::Parquet(_) => format!("row group {part}: "),
+            Layout::ArrowFile | Layout::ArrowStream => String::new(),
+        };
+        let wrong = |problem: String| SourceError::Table {
+            path: path.to_path_buf(),
+            problem: format!("{place}{problem}"),
+        };
+        let mut batches = guarded(path, || self.batches(path, part))?;
+        let mut rows = Part::default();
+        // No state outlives a panic but rows that are then dropped.
+        while let Some(batch) = catch(|| batches.next()).map_err(wrong)? {
+            let batch = batch.map_err(|e| wrong(e.to_string()))?;
+            rows.add(&self.columns, &batch, spool, wrong)?;
+        }
+        Ok(rows)
+    }
+
+    fn batches(&self, path: &Path, part: usize) -> Result<Batches, String> {
+        Ok(match &self.layout {
+            Layout::ArrowFile => Box::new(ArrowFile::open(path).map_err(say)?),
+            Layout::ArrowStream => Box::new(StreamReader::try_new(open(path)?, None).map_err(say)?),
+            Layout::Parquet(metadata) => {
+                let file =
+                    File::open(path).and_then(ParquetFile::new).map_err(|e| e.to_string())?;
+                let schema = metadata.metadata().file_metadata().schema_descr();
+                let leaves = schema.columns().iter().enumerate();
+                let needed = leaves.filter(|(_, leaf)| self.columns.needed(&leaf.path().string()));
+                let mask = ProjectionMask::leaves(schema, needed.map(|(i, _)| i));
+                let group = metadata.metadata().row_group(part);
+                let row_bytes = group.total_byte_size().max(1) / group.num_rows().max(1);
+                let n_rows = (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX);
+                let builder =
+                    ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+                        .with_row_groups(vec![part])
+                        .with_projection(mask)
+                        .with_batch_size(n_rows as usize);
+                Box::new(builder.build().map_err(|e| e.to_string())?)
+            }
+        })
+    }
+}
+
+/// Refuses row groups of more rows than the file has bytes. A run of billions of empty rows takes a
+/// few bytes, and each of them takes time and memory here; an image takes a byte at least.
+fn check_rows(n_rows: impl Iterator<Item = i64>, n_bytes: u64) -> Result<(), String> {
+    let mut total = 0u64;
+    for n in n_rows {
+        let n = u64::try_from(n).map_err(|_| format!("it claims a group of {n} rows"))?;
+        total = total.saturating_add(n);
+    }
+    match total <= n_bytes {
+        true => Ok(()),
+        false => Err(format!("it claims {total} rows in {n_bytes} bytes")),
+    }
+}
+
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+
+impl Part {
+    fn add(
+        &mut self,
+        columns: &Columns,
+        batch: &RecordBatch,
+        spool: &Spool,
+        wrong: impl Fn(String) -> SourceError,
+    ) -> Result<(), SourceError> {
+        for (image, who) in columns.rows(batch).map_err(wrong)? {
+            let (bytes, who) = match (image, who) {
+                (RowImage::Bytes(bytes), Ok(who)) => (bytes, who),
+                (RowImage::Missing, _) => {
+                    self.leave_out(Reject::NoImage);
+                    continue;
+                }
+                (_, Err(problem)) => {
+                    self.leave_out(Reject::NoLabel(problem));
+                    continue;
+                }
+            };
+            if let Err(reject) = check_size(bytes.len() as u64) {
+                self.leave_out(reject);
+                continue;
+            }
+            let start = spool.push(bytes)?;
+            self.rows.push(Some((who, start, bytes.len() as u32)));
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, reject: Reject) {
+        self.left_out.push((self.rows.len(), reject));
+        self.rows.push(None);
+    }
+}
+
+/// The rows left out of a part that starts at row `first` of the file `name`.
+pub fn left_out(part: Vec<(usize, Reject)>, name: &str, first: u64) -> Vec<LeftOut> {
+    let source = |row: usize| format!("{name}/{}", first + row as u64);
+    part.into_iter().map(|(row, reject)| LeftOut { source: source(row), reject }).collect()
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, String> {
+    File::open(path).map(BufReader::new).map_err(|e| e.to_string())
+}
+
+fn say(error: ArrowError) -> String {
+    error.to_string()
+}
+
+/// Runs a decoder on foreign bytes; a panic of it is a fault of the file.
+fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| "the decoder panicked".into())
+}
+
+fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, String>) -> Result<T, SourceError> {
+    let wrong = |problem| SourceError::Table { path: path.to_path_buf(), problem };
+    catch(run).and_then(|result| result).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_rows_than_bytes_are_refused_before_any_is_read() {
+        assert_eq!(check_rows([3, 4].into_iter(), 7), Ok(()));
+        let claim = |rows: &[i64], n_bytes| check_rows(rows.iter().copied(), n_bytes).unwrap_err();
+        assert_eq!(claim(&[3, 5], 7), "it claims 8 rows in 7 bytes");
+        assert_eq!(claim(&[i64::MAX; 3], 7), format!("it claims {} rows in 7 bytes", u64::MAX));
+        assert_eq!(claim(&[-1], 7), "it claims a group of -1 rows");
+    }
+}

@@ -1,0 +1,423 @@
+//! Samples of a `WebDataset` shard: members whose names differ only after the first dot of the last
+//! part belong together, as `12.jpg` and `12.cls` do.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+use pfc_image::has_image_extension;
+use serde::{Deserialize, de::IgnoredAny};
+
+use super::members::{Fault, Forward, Member, Members};
+use crate::{
+    error::SourceError,
+    file::check_size,
+    label::{Value, Who},
+    names::Names,
+    recordio::Damaged,
+    reject::Reject,
+    source::LeftOut,
+    spool::Spool,
+    walk::is_system,
+};
+
+/// Labels are short; a JSON description may hold more than the label.
+const LABEL_BYTES_MAX: u64 = 1 << 20;
+
+/// Where an image is, in its shard or among the unpacked images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub start: u64,
+    pub n_bytes: u32,
+}
+
+/// What a shard holds.
+#[derive(Debug, Default)]
+pub struct Shard {
+    /// Of every sample with an image and a label, those last whose members do not lie together.
+    pub places: Vec<Place>,
+    /// The same.
+    pub whose: Vec<Who>,
+    /// The names of the images in the shard.
+    pub names: Names,
+    /// Samples that lack something.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A sample of which not all is seen yet.
+#[derive(Default)]
+struct Sample {
+    image: Option<(Place, String)>,
+    /// What its `.cls` says, and its `.json`.
+    labels: [Option<Result<Who, String>>; 2],
+    /// Its members do not lie together: the last of them may come at any time.
+    is_scattered: bool,
+}
+
+impl Sample {
+    fn is_whole(&self) -> bool {
+        self.image.is_some() && self.labels.iter().any(Option::is_some)
+    }
+
+    /// The `.cls` counts, and gets its name from the `.json` if that has one.
+    fn who(&mut self) -> Result<Who, String> {
+        let [cls, json] = self.labels.each_mut().map(Option::take);
+        match (cls.transpose()?, json.transpose()?) {
+            (Some(Who::Number(a) | Who::Exponent(a, _)), Some(Who::Both(b, _))) if a != b => {
+                Err(format!("its .cls says {a}, its .json {b}"))
+            }
+            (
+                Some(Who::Number(number) | Who::Exponent(number, _)),
+                Some(Who::Both(_, name) | Who::Name(name)),
+            ) => Ok(Who::Both(number, name)),
+            (Some(who), _) | (None, Some(who)) => Ok(who),
+            (None, None) => Err("no .cls or .json names it".into()),
+        }
+    }
+}
+
+/// Reads the members of the shard at `path`. Images are read where they lie, or, given a `spool`,
+/// are put there.
+///
+/// # Errors
+///
+/// [`SourceError`] at damage that is not to be salvaged, or where the spool is full.
+pub fn read(
+    path: &Path,
+    input: impl Forward,
+    spool: Option<&Spool>,
+    damaged: Damaged,
+) -> Result<Shard, SourceError> {
+    let fault =
+        |Fault { offset, problem }| SourceError::Tar { path: path.to_path_buf(), offset, problem };
+    let shard_name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut reader = Reader {
+        members: match damaged {
+            Damaged::Refuse => Members::new(input),
+            Damaged::Salvage => Members::salvaging(input),
+        },
+        shard_name: shard_name.into_owned(),
+        shard: Shard::default(),
+        current: Default::default(),
+        open: HashMap::new(),
+    };
+    while let Some(member) = reader.members.advance().map_err(fault)? {
+        reader.member(&member, spool, damaged, &fault)?;
+    }
+    reader.list_damage(path);
+    if !reader.members.is_closed() {
+        tracing::warn!("{}: the mark at its end is missing: is the copy complete?", path.display());
+    }
+    Ok(reader.finish())
+}
+
+/// The key of a member's name, and what follows its dot; nothing for a name without either.
+fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let base = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    let dot = base + name[base..].iter().position(|byte| *byte == b'.')?;
+    (dot > base).then(|| (&name[..dot], &name[dot + 1..]))
+}
+
+struct Reader<R> {
+    members: Members<R>,
+    shard_name: String,
+    shard: Shard,
+    /// The sample whose members are being met, with its key.
+    current: (Vec<u8>, Sample),
+    /// Samples that were met and not found whole, by key. Usually there is none.
+    open: HashMap<Vec<u8>, Sample>,
+}
+
+impl<R: Forward> Reader<R> {
+    fn member(
+        &mut self,
+        member: &Member,
+        spool: Option<&Spool>,
+        damaged: Damaged,
+        fault: &impl Fn(Fault) -> SourceError,
+    ) -> Result<(), SourceError> {
+        let text = String::from_utf8_lossy(&member.name);
+        if is_of_system(&text) {
+            self.leave_out(&text, Reject::SystemFile);
+            return Ok(());
+        }
+        let Some((key, extension)) = split(&member.name) else { return Ok(()) };
+        let is_image = has_image_extension(Path::new(&*text));
+        let Ok(name) = std::str::from_utf8(&member.name) else {
+            if is_image {
+                self.leave_out(&text, Reject::NameNotUtf8);
+            }
+            return Ok(());
+        };
+        let is_cls = extension.eq_ignore_ascii_case(b"cls");
+        // The content of what the file ends in is damage, which is listed by its place.
+        let is_cut = damaged == Damaged::Salvage && !self.members.is_whole();
+        if is_image && member.is_link {
+            self.leave_out(name, Reject::Unreadable("a link to another member".into()));
+        } else if is_image && !is_cut {
+            if let Err(reject) = check_size(member.n_bytes) {
+                self.leave_out(name, reject);
+                return Ok(());
+            }
+            let mut place = Place { start: member.start, n_bytes: member.n_bytes as u32 };
+            if let Some(spool) = spool {
+                match (self.members.content(member.n_bytes), damaged) {
+                    (Ok(image), _) => place.start = spool.push(&image.unwrap_or_default())?,
+                    (Err(e), Damaged::Refuse) => return Err(fault(e)),
+                    (Err(Fault { problem, .. }), Damaged::Salvage) => {
+                        self.leave_out(name, Reject::Damaged(problem));
+                        return Ok(());
+                    }
+                }
+            }
+            self.image(key, place, name);
+        } else if !is_cut && (is_cls || extension.eq_ignore_ascii_case(b"json")) {
+            match (self.members.content(LABEL_BYTES_MAX), damaged) {
+                (Ok(content), _) => self.label(key, is_cls, label(content.as_deref(), is_cls)),
+                (Err(e), Damaged::Refuse) => return Err(fault(e)),
+                // It is met again by whoever goes on to the next member.
+                (Err(_), Damaged::Salvage) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the stretches that were stepped over.
+    fn list_damage(&mut self, path: &Path) {
+        let damage = self.members.damage();
+        if damage.is_empty() {
+            return;
+        }
+        tracing::warn!("{}: {} damaged stretches were stepped over", path.display(), damage.len());
+        let left_out = damage.iter().map(|stretch| LeftOut {
+            source: format!("{}: bytes {} to {}", self.shard_name, stretch.start, stretch.end),
+            reject: Reject::Damaged(stretch.problem.clone()),
+        });
+        self.shard.left_out.extend(left_out);
+    }
+}
+
+/// Whether a part of a member's path is a system's name; `.` is none.
+fn is_of_system(name: &str) -> bool {
+    name.split('/').any(|part| !matches!(part, "" | "." | "..") && is_system(part.as_ref()))
+}
+
+impl<R> Reader<R> {
+    fn image(&mut self, key: &[u8], place: Place, name: &str) {
+        let image = &mut self.sample(key).image;
+        if image.is_some() {
+            return self.leave_out(name, Reject::SecondImage);
+        }
+        *image = Some((place, name.to_owned()));
+    }
+
+    fn label(&mut self, key: &[u8], is_cls: bool, label: Result<Option<Who>, String>) {
+        // A description without a label leaves the sample to its other members.
+        let Some(label) = label.transpose() else { return };
+        self.sample(key).labels[usize::from(!is_cls)].get_or_insert(label);
+    }
+
+    /// Goes to the sample of this key.
+    fn sample(&mut self, key: &[u8]) -> &mut Sample {
+        if self.current.0 != key {
+            self.settle();
+            let sample = self.open.remove(key).unwrap_or_default();
+            self.current = (key.to_vec(), sample);
+        }
+        &mut self.current.1
+    }
+
+    /// Is done with the current sample, if it may be.
+    fn settle(&mut self) {
+        let (key, mut sample) = std::mem::take(&mut self.current);
+        if sample.is_whole() && !sample.is_scattered {
+            self.close(sample);
+        } else if !key.is_empty() {
+            sample.is_scattered = true;
+            self.open.insert(key, sample);
+        }
+    }
+
+    fn close(&mut self, mut sample: Sample) {
+        let who = sample.who();
+        match (sample.image, who) {
+            (Some((place, name)), Ok(who)) => {
+                self.shard.places.push(place);
+                self.shard.whose.push(who);
+                self.shard.names.push(&name);
+            }
+            (Some((_, name)), Err(problem)) => self.leave_out(&name, Reject::NoLabel(problem)),
+            (None, _) => {}
+        }
+    }
+
+    fn leave_out(&mut self, name: &str, reject: Reject) {
+        let source = format!("{}/{name}", self.shard_name);
+        self.shard.left_out.push(LeftOut { source, reject });
+    }
+
+    fn finish(mut self) -> Shard {
+        self.settle();
+        let mut open: Vec<(Vec<u8>, Sample)> = self.open.drain().collect();
+        open.sort_by(|a, b| a.0.cmp(&b.0));
+        let (mut scattered, mut without): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|(_, sample)| sample.image.is_some());
+        // By place; empty images that share one stay in the order of their keys.
+        scattered.sort_by_key(|(_, sample)| sample.image.as_ref().map(|(place, _)| place.start));
+        scattered.into_iter().for_each(|(_, sample)| self.close(sample));
+        // A label far from a sample that was whole without it is no sample without an image.
+        let n_whole = if without.is_empty() { 0 } else { self.shard.places.len() };
+        let key = |i| split(self.shard.names.get(i).as_bytes()).map(|(key, _)| key);
+        let known: HashSet<&[u8]> = (0..n_whole).filter_map(key).collect();
+        without.retain(|(key, _)| !known.contains(&key[..]));
+        for (key, _) in without {
+            self.leave_out(&String::from_utf8_lossy(&key), Reject::NoImage);
+        }
+        self.shard
+    }
+}
+
+/// The label in the content of a `.cls` or `.json` member; none in a description of other things.
+fn label(content: Option<&[u8]>, is_cls: bool) -> Result<Option<Who>, String> {
+    let content = content.ok_or("its label is longer than any")?;
+    if is_cls {
+        let text = std::str::from_utf8(content).map_err(|_| "its label is not valid UTF-8")?;
+        return Who::parse(Some(text), None).map(Some);
+    }
+    let Described { label, identity } =
+        serde_json::from_slice(content).map_err(|e| format!("its .json: {e}"))?;
+    let label = label.as_ref().map(Scalar::value).transpose()?;
+    match (label, identity.as_ref().map(Scalar::value).transpose()?) {
+        (None, None) => Ok(None),
+        (label, identity) => Who::of(label, identity).map(Some),
+    }
+}
+
+#[derive(Deserialize)]
+struct Described {
+    label: Option<Scalar>,
+    identity: Option<Scalar>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(String),
+    Other(IgnoredAny),
+}
+
+impl Scalar {
+    fn value(&self) -> Result<Value<'_>, String> {
+        match self {
+            Scalar::Unsigned(number) => Ok(Value::Integer((*number).into())),
+            Scalar::Signed(number) => Ok(Value::Integer((*number).into())),
+            Scalar::Float(number) => Ok(Value::Float(*number)),
+            Scalar::Text(text) => Ok(Value::Text(text)),
+            Scalar::Other(IgnoredAny) => Err("its label is neither a number nor text".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(members: &[(&str, &[u8])]) -> Shard {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, content) in members {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, name, *content).unwrap();
+        }
+        let bytes = builder.into_inner().unwrap();
+        read(Path::new("x.tar"), &bytes[..], None, Damaged::Refuse).unwrap()
+    }
+
+    fn found(shard: &Shard) -> Vec<(&str, Who)> {
+        let whose = shard.whose.iter().cloned().enumerate();
+        whose.map(|(i, who)| (shard.names.get(i), who)).collect()
+    }
+
+    #[test]
+    fn members_meet_by_their_key_in_any_order() {
+        let shard = shard(&[
+            ("d/1.jpg", b"x"),
+            ("d/1.cls", b"5\n"),
+            ("2.json", br#"{"label": 7, "identity": "Bob", "url": "x"}"#),
+            ("2.face.png", b"x"),
+            ("3.jpg", b"x"),
+            ("4.jpg", b"x"),
+            ("3.cls", b"Ann"),
+            ("4.json", br#"{"identity": 12}"#),
+            ("5.png", b"x"),
+            ("5.json", br#"{"identity": "Eve", "label": 9}"#),
+            ("5.cls", b"9"),
+            ("2.cls", b"7"),
+            ("README", b""),
+            ("6.jpg", b"x"),
+            ("6.json", br#"{"label": 3.0}"#),
+            ("./7.jpg", b"x"),
+            ("./7.CLS", b"+4.0\n"),
+        ]);
+        let expected = [
+            ("d/1.jpg", Who::Number(5)),
+            ("2.face.png", Who::Both(7, "Bob".into())),
+            ("5.png", Who::Both(9, "Eve".into())),
+            ("6.jpg", Who::Number(3)),
+            ("7.jpg", Who::Number(4)),
+            ("3.jpg", Who::Name("Ann".into())),
+            ("4.jpg", Who::Number(12)),
+        ];
+        assert_eq!(found(&shard), expected);
+        assert_eq!(shard.left_out.len(), 0);
+    }
+
+    #[test]
+    fn what_systems_leave_behind_is_passed_over() {
+        let shard = shard(&[
+            ("a/1.jpg", b"x"),
+            ("a/._1.jpg", b"x"),
+            ("a/1.cls", b"0"),
+            ("__MACOSX/a/1.jpg", b"x"),
+            (".DS_Store", b"x"),
+        ]);
+        assert_eq!(found(&shard), [("a/1.jpg", Who::Number(0))]);
+        assert!(shard.left_out.iter().all(|l| l.reject == Reject::SystemFile));
+        assert_eq!(shard.left_out.len(), 3);
+    }
+
+    #[test]
+    fn samples_that_lack_something_are_left_out_with_the_reason() {
+        let shard = shard(&[
+            ("1.jpg", b"x"),
+            ("1.png", b"x"),
+            ("2.cls", b"3"),
+            ("3.jpg", b"x"),
+            ("3.cls", b"-1"),
+            ("4.jpg", b"x"),
+            ("4.json", b"{"),
+            ("5.jpg", b"x"),
+            ("5.json", br#"{"label": 0.5}"#),
+            ("6.jpg", b"x"),
+            ("6.cls", b"1"),
+            ("6.json", br#"{"label": 2, "identity": "Ann"}"#),
+        ]);
+        let left_out: Vec<_> =
+            shard.left_out.iter().map(|l| (l.source.as_str(), l.reject.reason())).collect();
+        let expected = [
+            ("x.tar/1.png", "second_image"),
+            ("x.tar/3.jpg", "no_label"),
+            ("x.tar/4.jpg", "no_label"),
+            ("x.tar/5.jpg", "no_label"),
+            ("x.tar/6.jpg", "no_label"),
+            ("x.tar/1.jpg", "no_label"),
+            ("x.tar/2", "no_image"),
+        ];
+        assert_eq!(left_out, expected);
+        assert!(found(&shard).is_empty());
+    }
+}
