@@ -28,6 +28,7 @@ mod comm;
 mod config;
 mod elements;
 mod error;
+mod footprint;
 mod local_group;
 mod loss;
 mod optim;
@@ -56,6 +57,7 @@ pub use config::{
     ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Storage, Update,
 };
 pub use error::HeadError;
+pub use footprint::Footprint;
 pub use local_group::LocalMember;
 pub use loss::{Loss, Negatives, ParameterStep, SampleLoss, Shaped, Target, TileCosines};
 pub use optim::{

@@ -5,6 +5,7 @@
 //! one on disk, [`weights`] come from the files of other programs, [`export`] writes such files, and
 //! an [`Embedder`] runs any of them over images, whatever it was made from.
 
+pub mod allocator;
 pub mod bytes;
 pub mod checkpoint;
 pub mod export;
@@ -12,7 +13,6 @@ pub mod libtorch;
 pub mod tensors;
 pub mod weights;
 
-mod allocator;
 mod backbone;
 mod conv;
 mod embed;

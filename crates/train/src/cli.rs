@@ -20,6 +20,7 @@ use crate::{
     launch,
     model_command::{self, ModelArgs},
     ranks::Ranks,
+    room,
     run_folder::Start,
     summary::Summary,
     train::{self, Checked, Ended},
@@ -301,6 +302,7 @@ fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
             plan.batch_size
         ));
         notes.iter().for_each(|note| tell(note));
+        tell(&room::describe(&config, &plan, source.n_identities()));
     }
     print_text(config.to_toml())?;
     Ok(Outcome::Clean)

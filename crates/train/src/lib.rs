@@ -22,6 +22,7 @@ pub mod optimizer;
 pub mod plan;
 pub mod ranks;
 pub mod report;
+mod room;
 pub mod run_folder;
 pub mod schedule;
 pub mod source;

@@ -22,6 +22,7 @@ use crate::{
     plan::Plan,
     ranks::Ranks,
     report::{Report, ReportSpec, resume_command},
+    room,
     run_folder::{RunFolder, Start},
     source::Source,
     step::Trainer,
@@ -111,6 +112,7 @@ fn train_unguarded(
         compute.set().map_err(TrainError::Compute)?;
     }
 
+    room::check(config, &plan, source.n_identities(), &folder, ranks)?;
     let mut trainer = Trainer::new(config, &plan, source.n_identities(), ranks)?;
     let data = source.identity(&config.data)?;
     let mut keeper = Keeper::new(&folder, config, &plan, data, ranks)?;

@@ -23,9 +23,9 @@ use super::{
 };
 pub use saved::CentreReader;
 use saved::Source;
-pub(crate) use saving::Saving;
 pub use saving::{Column, RowPiece, RowPieces, Snapshot};
 use saving::{STAMP, WEIGHT};
+pub(crate) use saving::{Saving, save_bytes_max};
 
 /// `[2]` i64, the rank's first class and the one after its last, global ids.
 const RANGE: &str = "centres.range";

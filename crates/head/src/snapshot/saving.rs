@@ -26,11 +26,16 @@ pub(super) const STAMP: &str = "centres.stamp";
 pub(super) const WEIGHT: &str = "centres.weight";
 
 /// Memory of a save: a share of the rows, within bounds.
-const SHARE: usize = 16;
-const BYTES_LEAST: usize = 16 << 20;
-const BYTES_MOST: usize = 512 << 20;
+const SHARE: u64 = 16;
+const BYTES_LEAST: u64 = 16 << 20;
+const BYTES_MOST: u64 = 512 << 20;
 /// Pieces that wait for the writer at most.
 const WAITING: usize = 4;
+
+/// Bytes that a save of so many rows has in memory at the most.
+pub(crate) fn save_bytes_max(n_rows: u64, row_bytes: u64) -> u64 {
+    (n_rows * row_bytes / SHARE).clamp(BYTES_LEAST, BYTES_MOST)
+}
 
 /// What a checkpoint keeps of a rank's centres.
 #[derive(Debug)]
@@ -127,7 +132,7 @@ impl Saving {
         let pending = touched(store);
         let n_rows: usize = pending.iter().map(|word| word.count_ones() as usize).sum();
         let row_bytes = layout.size_bytes();
-        let bytes_max = (n_rows * row_bytes / SHARE).clamp(BYTES_LEAST, BYTES_MOST);
+        let bytes_max = save_bytes_max(n_rows as u64, row_bytes as u64) as usize;
         let region_rows = (bytes_max / 2 / (WAITING + 2) / row_bytes).clamp(1, 1 << 16);
         let (sender, pieces) = bounded(WAITING);
         let saving = Saving {

@@ -13,7 +13,10 @@ mod snapshot;
 use std::thread::JoinHandle;
 
 use pfc_head::{Head, Placement};
-use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
+use pfc_model::{
+    allocator,
+    checkpoint::{DataIdentity, Progress, Writer},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -277,9 +280,9 @@ impl<'a> Keeper<'a> {
             UnderWay::Writing(thread) => {
                 // The thread waits for what is left of the centres.
                 let handed_over = head.finish_save();
-                let files = join(thread);
+                let written = self.written(join(thread));
                 handed_over?;
-                self.written(files)?
+                written?
             }
             other => other,
         };
@@ -301,7 +304,11 @@ impl<'a> Keeper<'a> {
 
     fn written(&mut self, files: Result<Files, Box<Failed>>) -> Result<UnderWay, TrainError> {
         match files {
-            Ok(files) => Ok(UnderWay::Written(Box::new(files))),
+            Ok(files) => {
+                // The copies of network, optimizer and rows are written and gone.
+                allocator::give_back_freed_memory();
+                Ok(UnderWay::Written(Box::new(files)))
+            }
             Err(failed) => {
                 let Failed { error, writer } = *failed;
                 self.unfinished = writer;

@@ -112,6 +112,9 @@ pub struct TrainConfig {
     pub timeout_s: f64,
     /// MiB of gradients that ranks exchange at a time, while the pass backwards computes the others.
     pub bucket_mib: usize,
+    /// Whether a run is refused that memory or disks have no room for: centres that its steps are going
+    /// to use, the network, checkpoints and centres in files. Activations are not counted.
+    pub check_room: bool,
 }
 
 impl Default for TrainConfig {
@@ -129,6 +132,7 @@ impl Default for TrainConfig {
             device,
             timeout_s: 600.0,
             bucket_mib: 25,
+            check_room: true,
         }
     }
 }

@@ -25,11 +25,10 @@ use crate::{
 use segment::BLOCK_PLACES;
 pub(crate) use segment::Segment;
 pub(crate) use segment::{Place, cut};
-#[cfg(test)]
-pub(crate) use segment_file::FULL_AT;
 use segment_file::{Access, SegmentFile};
-pub(crate) use segment_file::{COPIES, FileName, damaged_row};
-pub(crate) use segment_file::{Entry, Prefetch};
+pub(crate) use segment_file::{COPIES, ENTRY_BYTES, Entry, FileName, Prefetch, damaged_row};
+#[cfg(test)]
+pub(crate) use segment_file::{Event, FULL_AT, WATCHER};
 
 const FORMAT: u32 = 3;
 const IDENTITY: &str = "centres.json";
@@ -210,6 +209,8 @@ impl CentreFolder {
         self.own = Some(name.clone());
         self.set_times(Times { protected: [older, now], flushed: now })?;
         segment.go_back(now)?;
+        #[cfg(test)]
+        segment_file::tell(&Event::Moved);
         Ok(segment)
     }
 
@@ -239,6 +240,8 @@ impl CentreFolder {
     fn set_times(&mut self, times: Times) -> Result<(), HeadError> {
         if let Some(own) = &self.own {
             write_json(&times_path(&self.path, own), &SealedTimes::of(&times))?;
+            #[cfg(test)]
+            segment_file::tell(&Event::Replaced);
         }
         self.times = times;
         Ok(())

@@ -115,7 +115,7 @@ impl Entry {
 const ROWS: &str = "rows";
 const PLACES: &str = "places";
 
-const ENTRY_BYTES: u64 = size_of::<Entry>() as u64;
+pub(crate) const ENTRY_BYTES: u64 = size_of::<Entry>() as u64;
 
 /// Room that is made at most beyond what is needed: few pieces, each in one stretch of the disk.
 const ROOM_BYTES: u64 = 64 << 20;
@@ -124,6 +124,32 @@ const ROOM_BYTES: u64 = 64 << 20;
 thread_local! {
     /// Stands in for a disk that is full from so many places on, for what this thread does.
     pub(crate) static FULL_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(u64::MAX) };
+    /// Is told what this thread does to files.
+    pub(crate) static WATCHER: std::cell::RefCell<Option<Watcher>> =
+        const { std::cell::RefCell::new(None) };
+}
+
+#[cfg(test)]
+type Watcher = Box<dyn FnMut(&Event)>;
+
+/// What was done to a file of a folder.
+#[cfg(test)]
+pub(crate) enum Event {
+    /// It was synced.
+    Synced(PathBuf),
+    /// It was replaced as a whole, and the folder synced.
+    Replaced,
+    /// It was written to.
+    Moved,
+}
+
+#[cfg(test)]
+pub(crate) fn tell(event: &Event) {
+    WATCHER.with_borrow_mut(|watcher| {
+        if let Some(watcher) = watcher {
+            watcher(event);
+        }
+    });
 }
 
 /// What tells the files of a folder apart.
@@ -267,7 +293,7 @@ impl SegmentFile {
     }
 
     /// Rows and entries as memory. Where the files are only read, what is written to it stays there.
-    pub fn map(&self) -> Result<(Memory, Memory), HeadError> {
+    pub(super) fn map(&self) -> Result<(Memory, Memory), HeadError> {
         let n_places = self.name.n_places() as usize;
         let map = |file: &File, kind: &str, bytes: u64| {
             let n_bytes = n_places * bytes as usize;
@@ -329,6 +355,8 @@ impl SegmentFile {
     pub fn sync(&self) -> Result<(), HeadError> {
         for (file, kind, _) in self.files() {
             file.sync_data().map_err(HeadError::io("sync", &self.path(kind)))?;
+            #[cfg(test)]
+            tell(&Event::Synced(self.path(kind)));
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Rows in memory, against SGD in every step.
 
+mod damage;
 mod on_disk;
+mod power_cut;
 
 use tch::{Device, Kind, Tensor};
 
