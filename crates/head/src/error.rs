@@ -251,8 +251,8 @@ impl HeadError {
                     .to_owned(),
             ),
             HeadError::State { name, .. } if name == "centres.in_place" => Some(
-                "keep `head.centres = { file = … }` as it was, or name the folder: \
-                 `pfc-train export --centres FILE` copies centres out of it"
+                "keep `head.centres = { file = … }` as it was; `pfc-train export CHECKPOINT --centres \
+                 --to safetensors` copies centres out of it"
                     .to_owned(),
             ),
             HeadError::State { .. } => Some(

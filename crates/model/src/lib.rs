@@ -7,6 +7,7 @@
 
 pub mod allocator;
 pub mod bytes;
+pub mod centres;
 pub mod checkpoint;
 pub mod export;
 pub mod libtorch;

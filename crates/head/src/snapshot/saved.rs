@@ -491,9 +491,9 @@ impl<'a> CentreReader<'a> {
         config.validate()?;
         let memory = memory_of(&mut pieces)?;
         let sources = Source::find(&mut pieces, config, &memory, folder)?;
-        let n_centres = config.classes * config.margin.sub_centres() as u64;
-        Source::check_cover(&sources, 0..n_centres)?;
-        Ok(CentreReader { pieces, sources, config: config.clone(), memory })
+        let reader = CentreReader { pieces, sources, config: config.clone(), memory };
+        Source::check_cover(&reader.sources, 0..reader.n_centres())?;
+        Ok(reader)
     }
 
     /// Numbers of a centre.
@@ -502,14 +502,14 @@ impl<'a> CentreReader<'a> {
         self.config.dim
     }
 
-    /// Number of classes.
+    /// Number of centres: classes times the sub-centres of each.
     #[must_use]
-    pub fn classes(&self) -> u64 {
-        self.config.classes
+    pub fn n_centres(&self) -> u64 {
+        self.config.classes * self.config.margin.sub_centres() as u64
     }
 
-    /// The weights of some classes as they are after all steps, those of untouched ones too, not
-    /// normalised: `[classes, D]`, row by row. Whoever reads all goes through them in order.
+    /// The weights of some centres as they are after all steps, those of untouched ones too, not
+    /// normalised: `[centres, D]`, row by row. Whoever reads all goes through them in order.
     ///
     /// # Errors
     ///

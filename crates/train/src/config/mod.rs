@@ -219,7 +219,7 @@ impl Config {
         self.init.validate()?;
         self.head.validate()?;
         let carries = self.init.carries_centres() && self.head.margin.sub_centres() > 1;
-        let bound = "a loss with one centre an identity where `init.data` is set, as centres are carried \
+        let bound = "a loss with one centre an identity where `init.data` or `init.centres` is set, as centres are carried \
                      over one by one";
         BadValue::unless(!carries, "head.margin", "a loss with sub-centres", bound)?;
         self.train.validate()?;
