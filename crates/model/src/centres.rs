@@ -226,8 +226,8 @@ impl CentreWriter {
     pub fn torch(path: &Path, n_rows: u64, dim: usize) -> Result<CentreWriter, ModelError> {
         let shape = vec![n_rows, dim as u64];
         let spec = TensorSpec { key: WEIGHT.to_owned(), dtype: Dtype::F32, shape };
-        let writer = StateWriter::new(AtomicFile::create(path)?, vec![spec])
-            .map_err(failed(path))?;
+        let writer =
+            StateWriter::new(AtomicFile::create(path)?, vec![spec]).map_err(failed(path))?;
         Ok(CentreWriter { path: path.to_path_buf(), out: Out::Torch(writer) })
     }
 

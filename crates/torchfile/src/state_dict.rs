@@ -71,8 +71,8 @@ fn find<'p>(pickle: &'p Pickle<'_>, part: Part) -> Result<&'p Dict, TorchFileErr
     if holds_tensors(root) {
         return Ok(root);
     }
-    let names = match part {
-        Part::Backbone => &NESTED[..],
+    let names: &[&str] = match part {
+        Part::Backbone => &NESTED,
         Part::Centres => &[CENTRES],
     };
     for name in names {

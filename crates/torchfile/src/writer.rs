@@ -265,7 +265,10 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::{StateFile, machine, state_dict::{self, Part}};
+    use crate::{
+        StateFile, machine,
+        state_dict::{self, Part},
+    };
 
     fn spec(key: &str, dtype: Dtype, shape: &[u64]) -> TensorSpec {
         TensorSpec { key: key.to_owned(), dtype, shape: shape.to_vec() }

@@ -93,7 +93,9 @@ pub fn begin(
     Ok(Some(match (is_given(&config.model), is_given(&config.centres)) {
         (true, false) => format!("backbone and {carried} begin with those of {from}"),
         (true, true) => {
-            format!("the backbone begins with the weights of {origin}, {carried} with those of {from}")
+            format!(
+                "the backbone begins with the weights of {origin}, {carried} with those of {from}"
+            )
         }
         (false, _) => format!("{carried} begin with those of {from}"),
     }))
@@ -119,7 +121,8 @@ fn centres_and_labels(
         true => None,
         false => Some(Checkpoint::open(&config.model)?),
     };
-    let progress = checkpoint.as_ref().and_then(|checkpoint| checkpoint.manifest().progress.as_ref());
+    let progress =
+        checkpoint.as_ref().and_then(|checkpoint| checkpoint.manifest().progress.as_ref());
     // As the checkpoint was trained on it; other files are of data as it was packed.
     let as_packed = new_file || progress.is_some_and(|progress| progress.data.decisions.is_none());
     let old = View::open(&config.data, Reading::from_switch(as_packed))?;
@@ -146,8 +149,10 @@ fn check_count(
 ) -> Result<(), BadValue> {
     let n_rows = centres.n_rows();
     let value = format!("{} with {n_rows} centres", config.centres.display());
-    let bound = format!("centres of {n_identities} identities, as {who}; init.data names the data set \
-                         that they were trained on");
+    let bound = format!(
+        "centres of {n_identities} identities, as {who}; init.data names the data set \
+                         that they were trained on"
+    );
     BadValue::unless(n_rows == n_identities, "init.centres", value, bound)
 }
 

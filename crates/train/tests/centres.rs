@@ -11,9 +11,7 @@ use std::{
 };
 
 use pfc_model::centres::{CentreFiles, CentreWriter};
-use support::run::{
-    Setup, as_strs, check_same, checkpoint, finish, program, refused, sets,
-};
+use support::run::{Setup, as_strs, check_same, checkpoint, finish, program, refused, sets};
 
 /// 18 images make 4 batches of 4 an epoch, 12 steps in all, saved after every third.
 fn setup() -> Setup {
@@ -166,11 +164,14 @@ fn a_damaged_file_of_centres_ends_the_run_by_name_and_the_checkpoint_before_goes
         ("rows", Box::new(|| fs::remove_file(name("rows")).unwrap())),
         ("places", Box::new(|| fs::remove_file(name("places")).unwrap())),
         ("times", Box::new(|| fs::write(name("times"), "{}").unwrap())),
-        ("places", Box::new(|| {
-            let mut bytes = fs::read(name("places")).unwrap();
-            bytes[1] ^= 1;
-            fs::write(name("places"), bytes).unwrap();
-        })),
+        (
+            "places",
+            Box::new(|| {
+                let mut bytes = fs::read(name("places")).unwrap();
+                bytes[1] ^= 1;
+                fs::write(name("places"), bytes).unwrap();
+            }),
+        ),
     ];
     for (kind, damage) in &damages {
         damage();

@@ -227,7 +227,8 @@ fn print_plan(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
         args.gpu_memory
     )?;
     for estimate in &plan.estimates {
-        let Estimate { save_mib: Some(save), checkpoint_gib: Some(checkpoint), .. } = estimate else {
+        let Estimate { save_mib: Some(save), checkpoint_gib: Some(checkpoint), .. } = estimate
+        else {
             continue;
         };
         writeln!(
