@@ -13,7 +13,7 @@ use pfc_model::{
 use serde::{Deserialize, Serialize};
 
 use super::{Keeper, Memory, OPTIMIZER, TRAINED, changes::changes};
-use crate::{TrainError, config::Config, step::Trainer, tally::Tally};
+use crate::{TrainError, config::Config, log::tally::Tally, step::Trainer};
 
 /// What a run goes on from.
 #[derive(Debug)]

@@ -1,0 +1,244 @@
+//! Fine-tuning: where the first weights come from, and centres carried over by identity.
+
+use std::path::{Path, PathBuf};
+
+use pfc_findings::{People, Reading, View};
+use pfc_head::{ClassRange, Head};
+use pfc_model::{
+    ModelError,
+    checkpoint::{Checkpoint, Progress},
+    weights,
+};
+use pfc_shard::{MANIFEST_FILE, hash::content_hash};
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use crate::{
+    TrainError, checkpoint::centres::Centres, config::BadValue, data::source::Source, step::Trainer,
+};
+
+/// Classes of the old data set whose centres are read at a time.
+const CHUNK_CLASSES: u64 = 1 << 13;
+
+/// Section `[init]`: what a run begins with. A run that is resumed has no use for it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InitConfig {
+    /// Weights of the backbone: a checkpoint, a state dict of PyTorch or safetensors; empty draws
+    /// them.
+    pub model: PathBuf,
+    /// The data set that the centres were trained on: those of the checkpoint `model`, or `centres`. If
+    /// it is given, the centres of identities that have a name in common come over; those of new
+    /// identities are drawn, and those of identities that are gone are left out.
+    pub data: PathBuf,
+    /// Class centres: a checkpoint, a folder of `arcface_torch` with `softmax_fc_gpu_0.pt` or
+    /// `checkpoint_gpu_0.pt` and the files of the other ranks, or what `pfc-train export --centres`
+    /// wrote. Without `data` they are those of this data set's identities, in its order.
+    pub centres: PathBuf,
+}
+
+impl InitConfig {
+    /// Refuses a data set without centres that were trained on it.
+    ///
+    /// # Errors
+    ///
+    /// [`BadValue`].
+    pub fn validate(&self) -> Result<(), BadValue> {
+        let has_centres = is_given(&self.model) || is_given(&self.centres);
+        let fits = !is_given(&self.data) || has_centres;
+        let bound = "left out if there is no init.model or init.centres";
+        BadValue::unless(fits, "init.data", self.data.display(), bound)
+    }
+
+    /// Whether centres of another run are taken over.
+    pub fn carries_centres(&self) -> bool {
+        is_given(&self.data) || is_given(&self.centres)
+    }
+}
+
+fn is_given(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+/// Puts the weights in their place, and says what was done; `None` if nothing was to be.
+///
+/// # Errors
+///
+/// [`TrainError::Model`] if the file cannot be read or is of another network,
+/// [`TrainError::Shard`] for the old data set, [`TrainError::OtherRun`] if the checkpoint was not
+/// trained on it, [`TrainError::Value`] if there is not a centre for each of its identities,
+/// [`TrainError::Head`] if the centres cannot be read.
+pub fn begin(
+    config: &InitConfig,
+    trainer: &mut Trainer,
+    source: &Source,
+) -> Result<Option<String>, TrainError> {
+    let origin = config.model.display().to_string();
+    if is_given(&config.model) {
+        let loaded = weights::open(&config.model, Device::Cpu, None)?;
+        let state = loaded.backbone.state_dict();
+        trainer.backbone.load_state_dict(&origin, &state)?;
+        if let Some(average) = &trainer.average {
+            average.backbone().load_state_dict(&origin, &state)?;
+        }
+    }
+    if !config.carries_centres() {
+        let done = || format!("the backbone begins with the weights of {origin}");
+        return Ok(is_given(&config.model).then(done));
+    }
+    let range = trainer.head.range();
+    let (mut centres, labels) = centres_and_labels(config, &range, source)?;
+    let path = if is_given(&config.centres) { &config.centres } else { &config.model };
+    let n_carried = carry(&mut centres, &labels, &mut trainer.head, path)?;
+    let carried = format!("{n_carried} of {} centres of the first rank", range.len());
+    let from = path.display();
+    Ok(Some(match (is_given(&config.model), is_given(&config.centres)) {
+        (true, false) => format!("backbone and {carried} begin with those of {from}"),
+        (true, true) => {
+            format!(
+                "the backbone begins with the weights of {origin}, {carried} with those of {from}"
+            )
+        }
+        (false, _) => format!("{carried} begin with those of {from}"),
+    }))
+}
+
+/// The centres of then, and for each class of `range` the label that it had, if it was there.
+fn centres_and_labels(
+    config: &InitConfig,
+    range: &ClassRange,
+    source: &Source,
+) -> Result<(Centres, Vec<Option<u32>>), TrainError> {
+    let new_file = is_given(&config.centres);
+    if !is_given(&config.data) {
+        let centres = Centres::open(&config.centres, None)?;
+        check_count(&centres, config, u64::from(source.n_identities()), "this data set has")?;
+        return Ok((centres, range.ids().map(|class| Some(class as u32)).collect()));
+    }
+    let Some(dataset) = source.dataset() else {
+        let bound = "left out with data.synthetic, whose people have no names";
+        return Err(BadValue::new("init.data", config.data.display(), bound).into());
+    };
+    let checkpoint = match new_file {
+        true => None,
+        false => Some(Checkpoint::open(&config.model)?),
+    };
+    let progress =
+        checkpoint.as_ref().and_then(|checkpoint| checkpoint.manifest().progress.as_ref());
+    // As the checkpoint was trained on it; other files are of data as it was packed.
+    let as_packed = new_file || progress.is_some_and(|progress| progress.data.decisions.is_none());
+    let old = View::open(&config.data, Reading::from_switch(as_packed))?;
+    let labels = old_labels(range, dataset.people(), old.people());
+    let centres = match &checkpoint {
+        Some(checkpoint) => {
+            let progress = progress_on(checkpoint, &config.model, &config.data, &old)?;
+            Centres::of_checkpoint(checkpoint, progress, &config.model, None)?
+        }
+        None => Centres::open(&config.centres, None)?,
+    };
+    if new_file {
+        check_count(&centres, config, u64::from(old.n_identities()), "init.data has")?;
+    }
+    Ok((centres, labels))
+}
+
+/// Refuses centres that are not one for each identity.
+fn check_count(
+    centres: &Centres,
+    config: &InitConfig,
+    n_identities: u64,
+    who: &str,
+) -> Result<(), BadValue> {
+    let n_rows = centres.n_rows();
+    let value = format!("{} with {n_rows} centres", config.centres.display());
+    let bound = format!(
+        "centres of {n_identities} identities, as {who}; init.data names the data set \
+                         that they were trained on"
+    );
+    BadValue::unless(n_rows == n_identities, "init.centres", value, bound)
+}
+
+/// The progress of a checkpoint that was trained on the data set at `data`.
+fn progress_on<'a>(
+    checkpoint: &'a Checkpoint,
+    path: &Path,
+    data: &Path,
+    view: &View,
+) -> Result<&'a Progress, TrainError> {
+    let manifest = data.join(MANIFEST_FILE);
+    let bytes = std::fs::read(&manifest).map_err(TrainError::io("read", &manifest))?;
+    let expected = format!("{:032x}", content_hash(&bytes));
+    let progress = checkpoint.manifest().progress.as_ref();
+    let found = progress.map_or("none", |progress| progress.data.checksum.as_str());
+    let decisions = view.decisions().map(|checksum| checksum.to_string());
+    match progress {
+        Some(progress) if found == expected && progress.data.decisions != decisions => {
+            let text =
+                |decisions: &Option<String>| decisions.as_deref().unwrap_or("none").to_owned();
+            Err(TrainError::OtherRun {
+                path: path.to_path_buf(),
+                key: "decisions about init.data with checksum".to_owned(),
+                found: text(&progress.data.decisions),
+                expected: text(&decisions),
+            })
+        }
+        Some(progress) if found == expected => Ok(progress),
+        _ => Err(TrainError::OtherRun {
+            path: path.to_path_buf(),
+            key: "init.data with checksum".to_owned(),
+            found: found.to_owned(),
+            expected,
+        }),
+    }
+}
+
+/// The label that each class of `range` had in the old data set, if it was in there under any of its
+/// names.
+fn old_labels(range: &ClassRange, new: People<'_>, old: People<'_>) -> Vec<Option<u32>> {
+    range.ids().map(|class| new.names(class as u32).find_map(|name| old.label_of(name))).collect()
+}
+
+/// Copies the centres of known classes, some thousand classes of then at a time. Returns how many.
+fn carry(
+    centres: &mut Centres,
+    labels: &[Option<u32>],
+    head: &mut Head,
+    path: &Path,
+) -> Result<usize, TrainError> {
+    let (n_rows, dim) = (centres.n_rows(), head.config().dim);
+    if centres.dim() != dim {
+        return Err(misfit(path, centres.dim(), dim).into());
+    }
+    // Labels of then and rows of the head, by the former.
+    let mut known: Vec<(u64, u32)> = labels
+        .iter()
+        .enumerate()
+        .filter_map(|(row, label)| Some((u64::from((*label)?), row as u32)))
+        .filter(|(label, _)| *label < n_rows)
+        .collect();
+    known.sort_unstable();
+    let chunks = known.chunk_by(|(a, _), (b, _)| a / CHUNK_CLASSES == b / CHUNK_CLASSES);
+    for chunk in chunks {
+        let (first, last) = (chunk[0].0, chunk[chunk.len() - 1].0);
+        let found = centres.read(first..last + 1)?;
+        let mut rows: Vec<(u32, &[f32])> = chunk
+            .iter()
+            .map(|(label, row)| (*row, &found[(label - first) as usize * dim..][..dim]))
+            .collect();
+        rows.sort_unstable_by_key(|(row, _)| *row);
+        let weight: Vec<f32> = rows.iter().flat_map(|(_, weight)| *weight).copied().collect();
+        let rows: Vec<u32> = rows.into_iter().map(|(row, _)| row).collect();
+        head.set_centres(&rows, &weight)?;
+    }
+    Ok(known.len())
+}
+
+/// That centres are of another width than the head's.
+fn misfit(path: &Path, found: usize, expected: usize) -> ModelError {
+    ModelError::TensorShape {
+        origin: path.display().to_string(),
+        key: "centres.weight".to_owned(),
+        found: vec![found as i64],
+        expected: vec![expected as i64],
+    }
+}
