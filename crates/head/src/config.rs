@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use super::HeadError;
 
@@ -247,6 +248,15 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// The kind of a tensor of such numbers.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Storage::F32 => Kind::Float,
+            Storage::Bf16 => Kind::BFloat16,
+        }
+    }
+
     /// Bytes of one number.
     #[must_use]
     pub fn size_bytes(self) -> usize {

@@ -28,6 +28,7 @@ mod comm;
 mod config;
 mod elements;
 mod error;
+mod footprint;
 mod local_group;
 mod loss;
 mod optim;
@@ -44,25 +45,27 @@ mod timings;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
+use snapshot::Saving;
 use tch::{Device, Tensor};
 
 pub use centres::{
-    CentreStore, CentreTile, DeviceStore, DurableCentres, Pull, RowLayout, RowStore, TileGradient,
+    CentreStore, CentreTile, DeviceStore, DurableCentres, FileRecord, Pull, RowLayout, RowStore,
+    TileGradient,
 };
 pub use comm::{CommError, Communicator, Solo};
 pub use config::{
     ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Storage, Update,
 };
 pub use error::HeadError;
+pub use footprint::Footprint;
 pub use local_group::LocalMember;
 pub use loss::{Loss, Negatives, ParameterStep, SampleLoss, Shaped, Target, TileCosines};
 pub use optim::{
-    AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UntouchedRows,
-    UpdateRule, rule,
+    AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UpdateRule, rule,
 };
 pub use range::ClassRange;
 pub use sampling::{Draw, Pprn, Sampler};
-pub use snapshot::shards;
+pub use snapshot::{CentreReader, Column, RowPiece, RowPieces, SavedTensors, Snapshot, shards};
 pub use timings::Timings;
 
 /// Class centres with their momentum, and all that turns a batch of embeddings into a loss.
@@ -70,6 +73,8 @@ pub struct Head {
     config: HeadConfig,
     range: ClassRange,
     parts: Parts,
+    /// The save that is under way.
+    saving: Option<Saving>,
     workers: Arc<ThreadPool>,
 }
 
@@ -166,7 +171,7 @@ impl Head {
         let n_centres = range.len() * config.margin.sub_centres();
         assert_eq!(parts.store.n_rows(), n_centres, "the store is not this rank's");
         let workers = Arc::new(step::workers()?);
-        Ok(Head { config: config.clone(), range, parts, workers })
+        Ok(Head { config: config.clone(), range, parts, saving: None, workers })
     }
 
     /// The configuration it was made with.

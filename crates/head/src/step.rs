@@ -65,6 +65,11 @@ impl Head {
         });
         let classes = SampledRows::check(classes, range.len(), step)?;
         let rows = classes.centres(k);
+        if let Some(saving) = &mut self.saving
+            && saving.before_step(&rows, store.as_ref())?
+        {
+            self.saving = None;
+        }
         store.prepare(&rows)?;
         let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
         let positives = timed(&mut timings.gather_ms, || {

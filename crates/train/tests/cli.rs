@@ -118,7 +118,12 @@ fn check_prints_a_configuration_that_the_program_takes_again() {
     let dir = setup();
     let (code, out, err) = pfc_train(&["check", "tiny.toml", "--set", "optim.lr=0.25"], dir.path());
     assert_eq!(code, Some(0), "{err}");
-    assert_eq!(err, "6 images of 3 identities; 3 epochs of 1 steps of 4 images\n");
+    assert_eq!(
+        err,
+        "6 images of 3 identities; 3 epochs of 1 steps of 4 images\n\
+         3 of 3 centres are going to be used; they take 1 KiB of memory, a save 2 KiB more, and 1 KiB \
+         in a checkpoint\n"
+    );
     assert!(out.contains("\nlr = 0.25\n"), "{out}");
     fs::write(dir.path().join("again.toml"), &out).unwrap();
     let (code, again, _) = pfc_train(&["check", "again.toml"], dir.path());

@@ -3,21 +3,22 @@
 // T = rows of one tile, D = embedding, G = global batch.
 
 mod device;
-mod file;
-mod host;
+pub(crate) mod file;
+pub(crate) mod host;
 mod memory;
 pub(crate) mod row;
 
-use std::ops::Range;
+use std::{ops::Range, path::Path};
 
 use tch::{Device, TchError, Tensor};
 
 use super::{
     HeadError,
     loss::{Negatives, TileCosines},
-    optim::{Stamp, UntouchedRows, UpdateRule},
+    optim::{Stamp, UpdateRule},
 };
 pub use device::DeviceStore;
+pub use file::FileRecord;
 pub use host::RowStore;
 pub use row::RowLayout;
 
@@ -63,17 +64,24 @@ pub trait CentreStore: Send {
         false
     }
 
-    /// Gives every row what it has missed, except perhaps those never touched.
+    /// Gives every row that a step has moved what it has missed. Rows that were never touched go on
+    /// missing everything, and cost nothing.
+    ///
+    /// Returns false, and does nothing, where the rows as they are belong to a checkpoint of this
+    /// very time.
     ///
     /// # Errors
     ///
     /// As above.
-    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<UntouchedRows, HeadError>;
+    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<bool, HeadError>;
 
-    /// The stamp of every row.
-    fn stamps(&self) -> Vec<Stamp>;
+    /// The stamp of a row.
+    fn stamp(&self, row: usize) -> Stamp;
 
-    /// Copies out weights and optimizer state of `rows`, as of each row's own stamp.
+    /// The stamps of `rows`.
+    fn stamps(&self, rows: Range<usize>) -> Vec<Stamp>;
+
+    /// Copies out weights and optimizer state of `rows` in f32, as of each row's own stamp.
     ///
     /// * `weight`: `rows.len() * D`
     /// * `state`: as many numbers a row as the optimizer keeps
@@ -88,14 +96,41 @@ pub trait CentreStore: Send {
         state: &mut [f32],
     ) -> Result<(), HeadError>;
 
-    /// Puts back what [`CentreStore::export`] gave; the rows then carry `stamps`, one each.
+    /// Copies out touched rows in the formats that the store keeps them in.
+    ///
+    /// * `rows`: strictly ascending
+    ///
+    /// Returns `[rows, D]` and `[rows, n]`, f32 or bf16, on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn copy_out(&self, rows: &[u32]) -> Result<(Tensor, Tensor), HeadError>;
+
+    /// Makes the store ready to [`import`](CentreStore::import) rows of a checkpoint of the time
+    /// `now`.
+    ///
+    /// * `own_folder`: whether these come from the folder that the store has
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn begin_import(&mut self, now: Stamp, own_folder: bool) -> Result<(), HeadError> {
+        let _ = (now, own_folder);
+        Ok(())
+    }
+
+    /// Puts rows in their place, rounded to the nearest where the store's formats are shorter; they
+    /// then carry `stamps`, one each and none of them [`UNTOUCHED`](super::UNTOUCHED).
+    ///
+    /// * `rows`: strictly ascending
     ///
     /// # Errors
     ///
     /// As above.
     fn import(
         &mut self,
-        rows: Range<usize>,
+        rows: &[u32],
         weight: &[f32],
         state: &[f32],
         stamps: &[Stamp],
@@ -107,30 +142,43 @@ pub trait CentreStore: Send {
     }
 }
 
-/// A store on disk. It keeps the rows as they were when they were last protected, beside what has
-/// moved since.
+/// A store on disk. It keeps the rows as they were at the last two times at which they were
+/// protected, beside what has moved since.
 pub trait DurableCentres {
-    /// Makes everything up to the time `now` survive a crash. What was protected before still does.
+    /// The folder of the files.
+    fn folder(&self) -> &Path;
+
+    /// Makes everything up to the time `now` survive a crash; returns what a checkpoint must hold to
+    /// go back to it. What was protected before still is.
+    ///
+    /// `None` if the rank has no classes.
     ///
     /// # Errors
     ///
     /// [`HeadError`] if the disk refuses, here and below.
-    fn flush(&mut self, now: Stamp) -> Result<(), HeadError>;
+    fn flush(&mut self, now: Stamp) -> Result<Option<FileRecord>, HeadError>;
 
-    /// Protects what was flushed at `now`, instead of anything older, until the next call.
+    /// Protects what was flushed at `now` beside what was protected before, instead of anything
+    /// older.
     ///
     /// # Errors
     ///
     /// As above.
     fn protect(&mut self, now: Stamp) -> Result<(), HeadError>;
 
-    /// Puts every row where it was at `now`.
+    /// Puts every row where it was at `now`, in the files that `record` describes, which hold the
+    /// classes of this rank.
     ///
     /// # Errors
     ///
-    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held, or if a row's stamp is one
-    /// that `rule` does not know.
-    fn restore(&mut self, now: Stamp, rule: &dyn UpdateRule) -> Result<(), HeadError>;
+    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held,
+    /// [`HeadError::CentresDamaged`] if a file is lost or is not what the checkpoint had.
+    fn restore(
+        &mut self,
+        record: &FileRecord,
+        now: Stamp,
+        rule: &dyn UpdateRule,
+    ) -> Result<(), HeadError>;
 }
 
 /// A few of a store's rows, in the hands of one thread.

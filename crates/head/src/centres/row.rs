@@ -95,13 +95,29 @@ impl RowLayout {
         self.weight_bytes().next_multiple_of(4)
     }
 
+    /// Bytes of the state.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        self.n_state * self.state.size_bytes()
+    }
+
+    /// The bytes of a row that are its weight.
+    pub(crate) fn weight_of<'a>(&self, row: &'a [u8]) -> &'a [u8] {
+        &row[..self.weight_bytes()]
+    }
+
+    /// The bytes of a row that are its state.
+    pub(crate) fn state_of<'a>(&self, row: &'a [u8]) -> &'a [u8] {
+        &row[self.state_at()..][..self.state_bytes()]
+    }
+
     #[inline(always)]
-    pub(super) fn read_weight(&self, row: &[u8], weight: &mut [f32]) {
+    pub(crate) fn read_weight(&self, row: &[u8], weight: &mut [f32]) {
         read_numbers(self.weight, &row[..self.weight_bytes()], weight);
     }
 
     #[inline(always)]
-    pub(super) fn read_state(&self, row: &[u8], state: &mut [f32]) {
+    pub(crate) fn read_state(&self, row: &[u8], state: &mut [f32]) {
         let at = self.state_at();
         read_numbers(self.state, &row[at..at + self.n_state * self.state.size_bytes()], state);
     }

@@ -1,6 +1,6 @@
 //! The rule of `arcface_torch` since 2022, where every row moves in every step, made lazy.
 
-use super::{FIRST, Flow, Memory, Motion, Sgd, Stamp, UNTOUCHED, UntouchedRows, UpdateRule};
+use super::{FIRST, Flow, Memory, Motion, Sgd, Stamp, UNTOUCHED, UpdateRule};
 
 /// Every row takes momentum and decay in every step, though only when it is next touched.
 ///
@@ -11,7 +11,7 @@ use super::{FIRST, Flow, Memory, Motion, Sgd, Stamp, UNTOUCHED, UntouchedRows, U
 /// formed in f64, so a row is rounded once for k steps where step by step it is rounded k times.
 ///
 /// The list grows by one a step and is cleared whenever all rows are caught up, at the latest after
-/// 65,536 steps: 2 MiB, and 0.2 ms a step. Rows that were never touched may be left out of that: one
+/// 65,536 steps: 2 MiB, and 0.2 ms a step. Rows that were never touched are left out of that: one
 /// more product holds what they have missed before.
 #[derive(Debug, Clone)]
 pub struct Dense {
@@ -87,11 +87,8 @@ impl UpdateRule for Dense {
         self.products.len() >= STEPS_MAX
     }
 
-    fn caught_up(&mut self, untouched: UntouchedRows) {
-        self.before = match untouched {
-            UntouchedRows::CaughtUp => Flow::IDENTITY,
-            UntouchedRows::LeftAlone => self.missed(UNTOUCHED).unwrap_or(Flow::IDENTITY),
-        };
+    fn caught_up(&mut self) {
+        self.before = self.missed(UNTOUCHED).unwrap_or(Flow::IDENTITY);
         self.first = self.stamp();
         self.products.clear();
     }
@@ -165,7 +162,7 @@ mod tests {
         assert!(!dense.must_catch_up());
         dense.finish_step(0.1);
         assert!(dense.must_catch_up());
-        dense.caught_up(UntouchedRows::CaughtUp);
+        dense.caught_up();
         assert!(!dense.must_catch_up());
         assert_eq!(dense.missed(dense.stamp()), None);
     }
@@ -177,7 +174,7 @@ mod tests {
             once.finish_step(lr);
             twice.finish_step(lr);
         }
-        twice.caught_up(UntouchedRows::LeftAlone);
+        twice.caught_up();
         assert_eq!(twice.missed(UNTOUCHED), once.missed(UNTOUCHED));
         assert_eq!(twice.missed(twice.stamp()), None);
         once.finish_step(0.03);

@@ -140,10 +140,9 @@ pub trait UpdateRule: Send + Sync {
     /// Whether all rows must be brought up to date now, because the history has grown as long as it may.
     fn must_catch_up(&self) -> bool;
 
-    /// Called after every row was given what it had missed, so that the history may be dropped.
-    ///
-    /// * `untouched`: what became of the rows that no step has used
-    fn caught_up(&mut self, untouched: UntouchedRows);
+    /// Called when every row but those never touched has had all steps: what these have missed goes
+    /// on being remembered.
+    fn caught_up(&mut self);
 
     /// The history of updates that rows may have missed, for a checkpoint.
     fn memory(&self) -> Memory;
@@ -152,15 +151,6 @@ pub trait UpdateRule: Send + Sync {
     /// if this rule keeps none; the caller must then apply the saved history to the rows itself.
     #[must_use]
     fn remember(&mut self, memory: &Memory) -> bool;
-}
-
-/// What happened to the rows that no step has used when all others were brought up to date.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UntouchedRows {
-    /// They were brought up to date too, and count as used now.
-    CaughtUp,
-    /// They were left out, and still have missed every step.
-    LeftAlone,
 }
 
 /// The history of updates that rows may have missed.
@@ -254,7 +244,7 @@ impl UpdateRule for Sparse {
         false
     }
 
-    fn caught_up(&mut self, _: UntouchedRows) {}
+    fn caught_up(&mut self) {}
 
     fn memory(&self) -> Memory {
         Memory::at(self.now)

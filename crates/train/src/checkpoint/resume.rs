@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_head::shards;
+use pfc_head::{Placement, shards};
 use pfc_model::{
     ModelError,
     checkpoint::{BACKBONE, Checkpoint, DataIdentity, Progress},
@@ -206,9 +206,13 @@ impl Keeper<'_> {
             scale.restore(state);
         }
         trainer.left_out.recall(memory.left_out_in_a_row);
-        let centres =
-            shards::read(|name| checkpoint.file(name), &trainer.head.range(), world_of(progress))?;
-        trainer.head.load_state(&centres)?;
+        let mut centres =
+            shards::open(|name| checkpoint.file(name), &trainer.head.range(), world_of(progress))?;
+        let folder = match &memory.config.head.centres {
+            Placement::File(folder) => Some(folder.as_path()),
+            Placement::Host | Placement::Device => None,
+        };
+        trainer.head.load(&mut centres, folder)?;
         trainer.n_done = progress.step;
         Ok(memory.tally)
     }

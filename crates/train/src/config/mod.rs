@@ -119,6 +119,9 @@ pub struct TrainConfig {
     pub timeout_s: f64,
     /// MiB of gradients that one collective sums at a time, while the backward pass computes the others.
     pub bucket_mib: usize,
+    /// Whether a run is refused that memory or disks have no room for: centres that its steps are going
+    /// to use, the network, checkpoints and centres in files. Activations are not counted.
+    pub check_room: bool,
 }
 
 impl Default for TrainConfig {
@@ -136,6 +139,7 @@ impl Default for TrainConfig {
             device,
             timeout_s: 600.0,
             bucket_mib: 25,
+            check_room: true,
         }
     }
 }
@@ -222,7 +226,7 @@ impl Config {
         self.init.validate()?;
         self.head.validate()?;
         let carries = self.init.carries_centres() && self.head.margin.sub_centres() > 1;
-        let bound = "a loss with one centre an identity where `init.data` is set, as centres are carried \
+        let bound = "a loss with one centre an identity where `init.data` or `init.centres` is set, as centres are carried \
                      over one by one";
         BadValue::unless(!carries, "head.margin", "a loss with sub-centres", bound)?;
         self.train.validate()?;

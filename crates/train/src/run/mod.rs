@@ -2,6 +2,7 @@
 
 pub mod evaluate;
 pub mod init;
+pub(crate) mod room;
 
 use std::{path::Path, time::Instant};
 
@@ -112,6 +113,7 @@ fn train_unguarded(
         compute.set().map_err(TrainError::Compute)?;
     }
 
+    room::check(config, &plan, source.n_identities(), &folder, ranks)?;
     let mut trainer = Trainer::new(config, &plan, source.n_identities(), ranks)?;
     let data = source.identity(&config.data)?;
     let mut keeper = Keeper::new(&folder, config, &plan, data, ranks)?;
@@ -160,7 +162,7 @@ fn train_unguarded(
     // What libtorch throws in a step, no memory above all, ends this rank as any error does.
     if let Err(error) = guarded("take a step", || run.steps(loader)) {
         run.report.finish();
-        run.keeper.rescue(&error);
+        run.keeper.rescue(&error, &mut run.trainer.head);
         return Err(error.after(run.trainer.n_done));
     }
     run.report.finish();
@@ -177,7 +179,8 @@ fn train_unguarded(
     Ok(Ended::Stopped(signal.unwrap_or(Signal::INTERRUPT)))
 }
 
-/// The parts of a run that its steps move.
+/// The parts of a run that its steps move. The trainer is dropped before the keeper, which waits for
+/// threads that wait for the trainer.
 struct Run<'a> {
     measure: Measure<'a>,
     trainer: Trainer,
@@ -223,7 +226,7 @@ impl Run<'_> {
             }
             report.saved(started.elapsed());
         }
-        keeper.settle()
+        keeper.settle(&mut trainer.head)
     }
 }
 

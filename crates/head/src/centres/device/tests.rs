@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::{
-    Head, Optimizer, Parts, Placement, Precision, RowStore, Solo, Update,
+    Head, Optimizer, Parts, Placement, Precision, RowStore, Solo, Storage, Update,
     centres::row,
     rng::{Purpose, fill_normal, key, scramble},
 };
