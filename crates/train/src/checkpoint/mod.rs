@@ -23,9 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     TrainError,
     config::Config,
-    data::plan::Plan,
-    log::Score,
-    log::tally::Tally,
+    data::plan::StepPlan,
+    log::{Score, tally::Tally},
     optim::loss_scale::ScaleState,
     ranks::Ranks,
     run_folder::RunFolder,
@@ -43,7 +42,7 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// What the trainer itself has to remember, beside tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Memory {
+struct TrainerState {
     tally: Tally,
     config: Config,
     /// Of the loss function, which few have.
@@ -63,10 +62,10 @@ fn is_zero(n: &u64) -> bool {
 
 /// Saves and restores one run. Every rank has one and calls the same methods.
 #[derive(Debug)]
-pub struct Keeper<'a> {
+pub struct Checkpointer<'a> {
     folder: &'a RunFolder,
     config: &'a Config,
-    plan: &'a Plan,
+    plan: &'a StepPlan,
     ranks: &'a Ranks,
     data: DataIdentity,
     under_way: UnderWay,
@@ -107,8 +106,8 @@ pub fn check_same_config(config: &Config, ranks: &Ranks) -> Result<(), TrainErro
     }
 }
 
-impl<'a> Keeper<'a> {
-    /// A keeper of the run in `folder` on `data`.
+impl<'a> Checkpointer<'a> {
+    /// A checkpointer of the run in `folder` on `data`.
     ///
     /// # Errors
     ///
@@ -116,15 +115,16 @@ impl<'a> Keeper<'a> {
     pub fn new(
         folder: &'a RunFolder,
         config: &'a Config,
-        plan: &'a Plan,
+        plan: &'a StepPlan,
         data: DataIdentity,
         ranks: &'a Ranks,
-    ) -> Result<Keeper<'a>, TrainError> {
+    ) -> Result<Checkpointer<'a>, TrainError> {
         let under_way = UnderWay::Nothing;
         let (scores, unfinished) = (Vec::new(), None);
-        let keeper = Keeper { folder, config, plan, ranks, data, under_way, scores, unfinished };
-        keeper.check_same_everywhere()?;
-        Ok(keeper)
+        let checkpointer =
+            Checkpointer { folder, config, plan, ranks, data, under_way, scores, unfinished };
+        checkpointer.check_same_everywhere()?;
+        Ok(checkpointer)
     }
 
     /// Ranks that were started on different data would train something else.
@@ -302,7 +302,7 @@ impl<'a> Keeper<'a> {
         let loss_scale = trainer.loss_scale.map(|scale| scale.state());
         let left_out_in_a_row = trainer.left_out.in_a_row();
         let config = self.config.clone();
-        let memory = Memory { tally: *tally, config, loss, loss_scale, left_out_in_a_row };
+        let memory = TrainerState { tally: *tally, config, loss, loss_scale, left_out_in_a_row };
         Progress {
             step,
             epoch: self.plan.epoch_of(step),
@@ -314,7 +314,7 @@ impl<'a> Keeper<'a> {
     }
 }
 
-impl Drop for Keeper<'_> {
+impl Drop for Checkpointer<'_> {
     /// Nobody writes into the folder once it is let go. The head is gone by then, so that a thread
     /// that waits for its rows ends.
     fn drop(&mut self) {

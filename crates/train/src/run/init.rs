@@ -13,7 +13,11 @@ use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use tch::Device;
 
 use crate::{
-    TrainError, checkpoint::centres::Centres, config::{BadValue, InitConfig, is_given}, data::source::Source, step::Trainer,
+    TrainError,
+    checkpoint::centres::Centres,
+    config::{BadValue, InitConfig, is_given},
+    data::source::Source,
+    step::Trainer,
 };
 
 /// Classes of the old data set whose centres are read at a time.
