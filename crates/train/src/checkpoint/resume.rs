@@ -320,7 +320,7 @@ mod tests {
         assert!(!is_damage(&gone.into()), "the whole folder is gone");
         let newer = ModelError::Format { path: path.clone(), found: 2, supported: 1 };
         assert!(!is_damage(&newer.into()));
-        let full = ModelError::TrainerState { op: "read a tensor", reason: String::new() };
+        let full = ModelError::Memory { op: "read a tensor", reason: String::new() };
         assert!(!is_damage(&full.into()));
         assert!(is_damage(&ModelError::ManifestDamaged { path }.into()));
     }
