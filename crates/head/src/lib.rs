@@ -7,7 +7,7 @@
 //!
 //! The pieces stand behind traits and know nothing of each other: which rows ([`Sampler`]), what
 //! cosines become ([`Loss`]), how rows move ([`UpdateRule`]), where they live
-//! ([`CentreStore`]) and what ranks exchange ([`Communicator`]). With `s` the scale, `N` the global
+//! ([`CentreStore`]) and the collectives among ranks ([`Communicator`]). With `s` the scale, `N` the global
 //! batch and `p` the softmax over the drawn rows of all ranks:
 //!
 //! ```text

@@ -183,7 +183,7 @@ struct Forward {
 }
 
 impl Forward {
-    /// Joins the ranks' parts in one exchange.
+    /// Joins the ranks' parts in one collective.
     ///
     /// # Errors
     ///

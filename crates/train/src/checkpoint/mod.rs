@@ -90,7 +90,7 @@ enum UnderWay {
 }
 
 /// Refuses a rank that was started with another configuration than rank 0: it would train something
-/// else. Every rank calls it, before they exchange anything that depends on the configuration.
+/// else. Every rank calls it, before any collective that depends on the configuration.
 ///
 /// # Errors
 ///
