@@ -417,5 +417,5 @@ fn what_one_rank_finds_wrong_is_said_once_and_ends_them_all() {
 
     let said = command(&setup, &setup.out("many"), 5, &[]).output().unwrap().stderr;
     let said = String::from_utf8(said).unwrap();
-    assert!(said.contains("batches of 9 images on 5 ranks in 1 parts"), "{said}");
+    assert!(said.contains("batches of 9 images on 5 ranks in 1 micro-batches"), "{said}");
 }

@@ -73,9 +73,9 @@ impl Batch {
 pub struct LoaderSpec {
     /// What each step holds.
     pub plan: Plan,
-    /// Whose part of it.
+    /// This rank.
     pub rank: usize,
-    /// How many share it.
+    /// Number of ranks, which share the images of a step.
     pub world: usize,
     /// The first step to make.
     pub first_step: u64,

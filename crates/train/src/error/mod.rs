@@ -137,7 +137,7 @@ pub enum TrainError {
     UnreadableElsewhere {
         /// That rank.
         rank: usize,
-        /// What it says.
+        /// The reason that it gives.
         reason: String,
     },
     /// The checkpoint lies after the last step of this run.
@@ -212,15 +212,16 @@ pub enum TrainError {
         /// What differs, and how.
         difference: String,
     },
-    /// Batch normalisation would see fewer than two images.
+    /// Batch normalisation would see fewer than two images of a micro-batch.
     #[error(
-        "batches of {batch_size} images on {world} ranks in {n_parts} parts leave less than 2 for one"
+        "batches of {batch_size} images on {world} ranks in {n_micro_batches} micro-batches leave \
+         fewer than 2 images to one"
     )]
-    TooManyParts {
+    TooManyMicroBatches {
         /// Ranks.
         world: usize,
-        /// Parts that each of them computes its images in.
-        n_parts: usize,
+        /// Micro-batches of each rank, `train.accumulate`.
+        n_micro_batches: usize,
         /// Images of a batch.
         batch_size: u64,
     },
@@ -366,9 +367,9 @@ impl TrainError {
             TrainError::RanksDiffer { .. } => {
                 Some("start every rank with the same arguments on the same data set".to_owned())
             }
-            TrainError::TooManyParts { world, n_parts, .. } => Some(format!(
+            TrainError::TooManyMicroBatches { world, n_micro_batches, .. } => Some(format!(
                 "raise `train.batch_size` to at least {}",
-                2 * world.saturating_mul(*n_parts)
+                2 * world.saturating_mul(*n_micro_batches)
             )),
             TrainError::TooManyLeftOut { error, .. } => error.hint(),
             TrainError::GradientNotFinite { .. } => Some(

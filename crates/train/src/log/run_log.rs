@@ -1,4 +1,4 @@
-//! What a run tells while it goes: lines on standard error, JSON lines, TensorBoard.
+//! What a run logs while it goes: lines on standard error, JSON lines, TensorBoard.
 
 use std::{
     collections::HashSet,
@@ -42,7 +42,7 @@ pub struct ReportSpec {
 #[derive(Debug)]
 pub struct Report {
     spec: ReportSpec,
-    /// Of the first rank; the others write nothing.
+    /// On the first rank only; the others write nothing.
     metrics: Option<MetricsFile>,
     events: Option<EventFile>,
     events_dir: PathBuf,
@@ -108,7 +108,7 @@ impl Report {
         })
     }
 
-    /// That of the other ranks, which counts and says nothing.
+    /// The log of the other ranks, which counts and prints nothing.
     #[must_use]
     pub fn silent(spec: ReportSpec, tally: Tally) -> Report {
         Report {

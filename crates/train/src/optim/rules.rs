@@ -37,7 +37,7 @@ struct Slot {
     name: String,
     weight: Tensor,
     decays: bool,
-    /// Of SGD the velocity, of `AdamW` the two moments.
+    /// The velocity of SGD, or the two moments of `AdamW`.
     state: Vec<(&'static str, Tensor)>,
 }
 

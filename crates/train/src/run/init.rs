@@ -78,8 +78,8 @@ pub fn begin(
         let loaded = weights::open(&config.model, Device::Cpu, None)?;
         let state = loaded.backbone.state_dict();
         trainer.backbone.load_state_dict(&origin, &state)?;
-        if let Some(average) = &trainer.average {
-            average.backbone().load_state_dict(&origin, &state)?;
+        if let Some(ema) = &trainer.ema {
+            ema.backbone().load_state_dict(&origin, &state)?;
         }
     }
     if !config.carries_centres() {

@@ -200,11 +200,11 @@ impl Run<'_> {
             // checkpoint; the answers come while the step is computed.
             let mut batch = loader.next_batch()?;
             let own = [interrupt::requested(), keeper.is_writing()?, !batch.replaced.is_empty()];
-            let vote = ranks.ask(own)?;
+            let flags = ranks.start_any(own)?;
             let figures = trainer.step(&batch)?;
             let replaced = std::mem::take(&mut batch.replaced);
             loader.recycle(batch);
-            let [asked_to_stop, any_writes, any_replaced] = vote.count()?;
+            let [asked_to_stop, any_writes, any_replaced] = flags.wait()?;
             stop = asked_to_stop;
             if any_replaced {
                 report.replaced(&ranks.gather(replaced)?.concat())?;
@@ -244,11 +244,11 @@ fn check_labels(dataset: &View) -> Result<(), TrainError> {
     }
 }
 
-/// Normalisation needs two images in every part of every rank.
-fn check_ranks(plan: &Plan, n_parts: usize, ranks: &Ranks) -> Result<(), TrainError> {
+/// Normalisation needs two images in every micro-batch of every rank.
+fn check_ranks(plan: &Plan, n_micro_batches: usize, ranks: &Ranks) -> Result<(), TrainError> {
     let (world, batch_size) = (ranks.world(), plan.batch_size);
-    if plan.images_of_rank(world - 1, world) / n_parts < 2 {
-        return Err(TrainError::TooManyParts { world, n_parts, batch_size });
+    if plan.images_of_rank(world - 1, world) / n_micro_batches < 2 {
+        return Err(TrainError::TooManyMicroBatches { world, n_micro_batches, batch_size });
     }
     Ok(())
 }
@@ -273,7 +273,7 @@ fn is_due(every_steps: u64, plan: &Plan, n_done: u64) -> bool {
         }
 }
 
-/// Measures the model on the way.
+/// Measures the model during training.
 #[derive(Clone, Copy)]
 struct Measure<'a> {
     config: &'a Config,
@@ -283,8 +283,8 @@ struct Measure<'a> {
 }
 
 impl Measure<'_> {
-    /// Measures it where that is due, unless a run that was stopped here already had. Whether any
-    /// rank was asked to stop meanwhile.
+    /// Measures the model where that is due, unless a run that was stopped here already had. Returns
+    /// whether any rank was asked to stop meanwhile.
     fn if_due(
         &self,
         trainer: &Trainer,

@@ -104,7 +104,7 @@ const MIB: f64 = 1_048_576.0;
 ///
 /// # Errors
 ///
-/// That of a closed standard output.
+/// The I/O error of standard output.
 pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
     if args.check {
         let all = comparisons();
