@@ -158,6 +158,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
 }
 
 fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
+    if matches!(cli.command, Command::Check(_) | Command::Plan(_)) {
+        interrupt::end_at_once();
+    }
     match cli.command {
         Command::Run(args) => run_training(&args, cli.verbosity.is_quiet()),
         Command::Check(args) => check(&args, cli.verbosity.is_quiet()),
