@@ -7,6 +7,7 @@
 
 pub mod completions;
 mod exit;
+mod hint;
 pub mod html;
 pub mod interrupt;
 mod log;
@@ -14,7 +15,8 @@ pub mod number;
 mod output;
 mod progress;
 
-pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of, program};
+pub use exit::{Outcome, exit, program};
+pub use hint::{HintFinder, Hinted, hint_of};
 pub use log::{Verbosity, init_log};
 pub use output::{
     Format, Stdout, divert_stdout, print_json, print_table, print_text, stdout, table, tell,

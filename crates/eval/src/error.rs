@@ -12,6 +12,7 @@ use pfc_metrics::MetricError;
 use pfc_model::ModelError;
 use pfc_recordio::RecordError;
 use pfc_shard::ShardError;
+use pfc_verify::VerifyError;
 
 /// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
@@ -59,24 +60,15 @@ pub enum EvalError {
         /// The line that names it.
         line: usize,
     },
-    /// A list that holds nothing.
-    #[error("{}: the list holds no pair", list.display())]
-    NoPairs {
-        /// The list.
-        list: PathBuf,
-    },
-    /// The PCA step, asked of a set that has no folds to fit it on.
-    #[error("a PCA to {components} dimensions needs the ten folds that a single list lacks")]
-    NoFolds {
-        /// Components asked for.
-        components: usize,
-    },
     /// A folder without a list.
     #[error("{}: a folder, and no list of pairs is given", data.display())]
     NoList {
         /// The folder.
         data: PathBuf,
     },
+    /// A set of pairs that cannot be read or judged.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// A verification pack that cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -117,14 +109,6 @@ pub enum EvalError {
     /// The network cannot be opened or run.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Not one embedding per image.
-    #[error("{n_values} embedding values cannot be shared among {n_images} images")]
-    EmbeddingSize {
-        /// Values given.
-        n_values: usize,
-        /// Images of the set.
-        n_images: usize,
-    },
     /// The numbers allow no figure.
     #[error(transparent)]
     Metric(#[from] MetricError),
@@ -241,8 +225,16 @@ impl EvalError {
     /// The error itself where it is a fault of the system: the image may be read another time.
     pub(crate) fn of_image(self) -> Result<String, EvalError> {
         match self {
-            EvalError::Image { reason, .. } if !reason.is_of_system() => Ok(reason.to_string()),
-            EvalError::Io { op, source, .. } if !is_of_system(&source) => {
+            EvalError::Image { reason, .. }
+            | EvalError::Verify(VerifyError::Image { reason, .. })
+                if !reason.is_of_system() =>
+            {
+                Ok(reason.to_string())
+            }
+            EvalError::Io { op, source, .. }
+            | EvalError::Verify(VerifyError::Io { op, source, .. })
+                if !is_of_system(&source) =>
+            {
                 Ok(format!("cannot {op}: {source}"))
             }
             EvalError::Record(error) if !matches!(error, RecordError::Io { .. }) => {
@@ -287,6 +279,7 @@ impl EvalError {
             EvalError::NoList { .. } => {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }
+            EvalError::Verify(error) => error.hint(),
             EvalError::Pack(error) => error.hint(),
             EvalError::Shard(error) => error.hint(),
             EvalError::Findings(error) => error.hint(),

@@ -17,9 +17,9 @@ use crate::{
     EvalError,
     faces::{Decoded, FACE_BYTES, IMAGE_BYTES_MAX, decode},
     features::cache::LeftOut,
+    files::read_regular_file,
     megaface::Gallery,
     pack::Pack,
-    pairs::read_regular_file,
 };
 
 /// Images in a fixed order, read from many threads.

@@ -12,6 +12,7 @@ pub mod libtorch;
 pub mod tensors;
 pub mod weights;
 
+mod activation_checkpointing;
 mod allocator;
 mod backbone;
 mod conv;
@@ -29,13 +30,13 @@ mod normed;
 mod precision;
 mod recognise;
 mod script;
-mod sparing;
 mod spec;
 mod state;
 #[cfg(test)]
 mod testing;
 mod vit;
 
+pub use activation_checkpointing::CheckpointedForward;
 pub use backbone::Backbone;
 pub use embed::{Embed, MirroredEmbeddings};
 pub use embedder::{Embedder, EmbedderOptions};
@@ -43,5 +44,4 @@ pub use error::ModelError;
 pub use inference::Inference;
 pub use pfc_onnx::{ChannelOrder, InputOptions, InputSpec, OnnxError};
 pub use precision::{Bf16, Choice, Precision, Work, slowdown};
-pub use sparing::Spared;
 pub use spec::{Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, Network};

@@ -9,7 +9,7 @@ mod support;
 use std::{fs, path::Path, process::Command};
 
 use pfc_head::{Head, HeadConfig, Margin, Parts, Update};
-use pfc_train::{plan::mix, ranks::Ranks};
+use pfc_train::{data::plan::mix, ranks::Ranks};
 use support::{
     ranks::{on_ranks, variant},
     run::{
@@ -412,5 +412,5 @@ fn what_one_rank_finds_wrong_is_said_once_and_ends_them_all() {
 
     let said = command(&setup, &setup.out("many"), 5, &[]).output().unwrap().stderr;
     let said = String::from_utf8(said).unwrap();
-    assert!(said.contains("batches of 9 images on 5 ranks in 1 parts"), "{said}");
+    assert!(said.contains("batches of 9 images on 5 ranks in 1 micro-batches"), "{said}");
 }

@@ -24,7 +24,7 @@ use tch::Tensor;
 use crate::{
     C10dError, Rendezvous,
     ffi::{self, Failure, PfcFailure, PfcGroup, PfcWork},
-    liveness::{Liveness, MEETING, News, Values},
+    liveness::{GroupFailure, Liveness, MEETING, Values},
 };
 
 /// How long a wait goes on before it looks whether another rank has given up.
@@ -516,7 +516,7 @@ fn open_group(
     let thread = thread::Builder::new().name("rendezvous".to_owned());
     thread.spawn(open).map_err(|error| place.refused(error.to_string()))?;
     let deadline = Instant::now() + options.timeout + GRACE;
-    let of_news = |news: News| news.error(MEETING, place.rank, options.timeout);
+    let of_news = |news: GroupFailure| news.error(MEETING, place.rank, options.timeout);
     loop {
         match opened.recv_timeout(SLICE) {
             Ok(Ok(group)) => return Ok(group),

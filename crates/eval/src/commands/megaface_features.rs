@@ -16,8 +16,8 @@ use super::{megaface::SetArgs, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
     faces::{Decoded, IMAGE_BYTES_MAX, decode, warn_of_changes},
+    files::read_regular_file,
     megaface::{Gallery, Store, is_dataset},
-    pairs::read_regular_file,
 };
 
 /// Images that the network takes in one go.
@@ -82,7 +82,7 @@ impl Images {
 
     fn read(&self, name: &str) -> Result<Vec<u8>, EvalError> {
         match self {
-            Images::Folder(folder) => read_regular_file(&folder.join(name), IMAGE_BYTES_MAX),
+            Images::Folder(folder) => Ok(read_regular_file(&folder.join(name), IMAGE_BYTES_MAX)?),
             Images::Dataset { dataset, rows, path } => {
                 let missing =
                     || EvalError::NotPacked { path: path.clone(), image: name.to_owned() };

@@ -11,7 +11,7 @@ use crate::{
     EvalError,
     faces::{FACE_BYTES, IMAGE_BYTES_MAX},
     features::cache::{Cache, Embeddings, Key, LeftOut, embed_in_parts},
-    pairs::read_regular_file,
+    files::read_regular_file,
 };
 
 /// Faces that are decoded before the network runs: 19 MB of pixels.

@@ -13,7 +13,7 @@ use pfc_model::{
 use serde::{Deserialize, Serialize};
 
 use super::{Keeper, Memory, OPTIMIZER, TRAINED, changes::changes};
-use crate::{TrainError, config::Config, step::Trainer, tally::Tally};
+use crate::{TrainError, config::Config, log::tally::Tally, step::Trainer};
 
 /// What a run goes on from.
 #[derive(Debug)]
@@ -197,15 +197,13 @@ impl Keeper<'_> {
         let origin = |file: &str| path.join(file).display().to_string();
         let trained = if checkpoint.has(TRAINED) { TRAINED } else { BACKBONE };
         trainer.backbone.load_state_dict(&origin(trained), &checkpoint.tensors(trained)?)?;
-        if let Some(average) = &trainer.average {
-            average
-                .backbone()
-                .load_state_dict(&origin(BACKBONE), &checkpoint.tensors(BACKBONE)?)?;
+        if let Some(ema) = &trainer.ema {
+            ema.backbone().load_state_dict(&origin(BACKBONE), &checkpoint.tensors(BACKBONE)?)?;
         }
         trainer.optimizer.load_state(&origin(OPTIMIZER), &checkpoint.tensors(OPTIMIZER)?)?;
         trainer.head.recall_loss(&memory.loss);
         if let (Some(scale), Some(state)) = (&mut trainer.loss_scale, memory.loss_scale) {
-            scale.recall(state);
+            scale.restore(state);
         }
         trainer.left_out.recall(memory.left_out_in_a_row);
         let centres =

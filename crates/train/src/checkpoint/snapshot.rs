@@ -52,7 +52,7 @@ pub(super) struct Failed {
 /// * `apart`: whether the tensors are copied, so that training may go on
 pub(super) fn files_of(trainer: &Trainer, apart: bool) -> Vec<(&'static str, Named)> {
     let mut files = vec![(BACKBONE, trainer.measured().state_dict())];
-    if trainer.average.is_some() {
+    if trainer.ema.is_some() {
         files.push((TRAINED, trainer.backbone.state_dict()));
     }
     files.push((OPTIMIZER, trainer.optimizer.state()));

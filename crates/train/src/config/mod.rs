@@ -1,22 +1,29 @@
 //! A run's configuration: the sections of the TOML file, their checks, and how a file becomes one.
 
+mod data;
+mod eval;
 mod head;
 mod load;
+mod log;
+mod optim;
 mod precision;
+mod value;
 
-use std::{borrow::Cow, fmt::Display, path::Path, time::Duration};
+use std::time::Duration;
 
 use pfc_model::{BackboneSpec, Choice, Network, Precision};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
+pub use data::{DataConfig, OnError, Synthetic};
+pub use eval::{EvalConfig, EvalSet};
 pub use head::HeadSection;
 pub use load::{ConfigError, Override, load, parse};
+pub use log::LogConfig;
+pub use optim::{LOSS_SCALE_MAX, OptimConfig, OptimizerKind, ScheduleKind};
+pub use value::BadValue;
 
-use crate::{
-    checkpoint::CheckpointConfig, init::InitConfig, loader::DataConfig, metrics::LogConfig,
-    optimizer::OptimConfig, verify::EvalConfig,
-};
+use crate::{checkpoint::CheckpointConfig, run::init::InitConfig};
 
 /// Everything that decides how a run goes, one field per section of the file.
 ///
@@ -38,7 +45,7 @@ pub struct Config {
     pub train: TrainConfig,
     /// When the run is saved.
     pub checkpoint: CheckpointConfig,
-    /// How the model is measured on the way.
+    /// How the model is measured during training.
     pub eval: EvalConfig,
     /// When figures are written.
     pub log: LogConfig,
@@ -81,14 +88,14 @@ impl ModelConfig {
 pub struct TrainConfig {
     /// Images per step over all ranks, at least 2 for each: batch normalisation needs a variance.
     pub batch_size: usize,
-    /// Parts that a rank computes its images of a step in, one after the other, for batches that do
-    /// not fit the memory. The step is that of the whole batch, but for normalisation, which sees a
-    /// part; the network passes forwards twice for it.
+    /// Gradient accumulation: micro-batches that a rank computes its images of a step in, one after the
+    /// other, for batches that do not fit the memory. The step is that of the whole batch, but for
+    /// normalisation, which sees a micro-batch; each takes a second forward pass.
     pub accumulate: usize,
-    /// Blocks of the network that are computed a second time together in the pass backwards, so that
-    /// of the pass forwards only what goes into every such group stays in memory: for deep networks. A
-    /// step takes one more pass forwards; gradients and running statistics are the same. 0 keeps
-    /// everything.
+    /// Activation checkpointing: blocks whose activations are computed a second time together in the
+    /// backward pass, so that only the input of every such group stays in memory: for deep networks. A
+    /// step takes one more forward pass; gradients and running statistics are the same. 0 keeps all
+    /// activations.
     pub recompute: usize,
     /// Times that the data set is gone through. The last `len mod batch_size` images of an epoch's
     /// order are left out, other ones each time.
@@ -110,7 +117,7 @@ pub struct TrainConfig {
     /// Seconds that ranks wait for each other before they give up, above 0. A rank that dies is
     /// noticed at once; this is for one that hangs.
     pub timeout_s: f64,
-    /// MiB of gradients that ranks exchange at a time, while the pass backwards computes the others.
+    /// MiB of gradients that one collective sums at a time, while the backward pass computes the others.
     pub bucket_mib: usize,
 }
 
@@ -248,52 +255,6 @@ impl Config {
             ("train.seed", self.train.seed.to_string()),
         ]
     }
-}
-
-/// A value out of its bounds.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} is {value}, but has to be {bound}")]
-pub struct BadValue {
-    key: Cow<'static, str>,
-    value: String,
-    bound: String,
-}
-
-impl BadValue {
-    /// `key` as `section.name`; `bound` completes "has to be".
-    pub fn new(
-        key: impl Into<Cow<'static, str>>,
-        value: impl Display,
-        bound: impl Into<String>,
-    ) -> BadValue {
-        let key = key.into();
-        BadValue { key, value: value.to_string(), bound: bound.into() }
-    }
-
-    /// An error unless `holds`.
-    ///
-    /// # Errors
-    ///
-    /// The value that does not hold.
-    pub fn unless(
-        holds: bool,
-        key: &'static str,
-        value: impl Display,
-        bound: impl Into<String>,
-    ) -> Result<(), BadValue> {
-        if holds { Ok(()) } else { Err(BadValue::new(key, value, bound)) }
-    }
-
-    /// The way out.
-    pub fn hint(&self) -> Option<String> {
-        let key = &self.key;
-        Some(format!("change it in the file, or for one run with `--set {key}=VALUE`"))
-    }
-}
-
-/// Refuses a path that was left empty.
-pub(crate) fn require_path(key: &'static str, path: &Path) -> Result<(), BadValue> {
-    BadValue::unless(!path.as_os_str().is_empty(), key, "not set", "the path of a folder or file")
 }
 
 #[cfg(test)]
