@@ -1,7 +1,7 @@
 //! The command line.
 
 use pfc_c10d::C10dError;
-use pfc_cli::{HintFinder, Outcome, Verbosity, completions::CompletionsArgs, hint_of};
+use pfc_cli::{HintFinder, Outcome, Verbosity, completions::CompletionsArgs, hint_of, interrupt};
 use pfc_model::libtorch::guarded;
 
 use crate::{
