@@ -8,12 +8,12 @@
 pub mod completions;
 mod exit;
 mod hint;
-pub mod html;
 pub mod interrupt;
 mod log;
 pub mod number;
 mod output;
 mod progress;
+pub mod units;
 
 pub use exit::{Outcome, exit, program};
 pub use hint::{HintFinder, Hinted, hint_of};

@@ -6,6 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use pfc_embeddings::cache::LeftOut;
 use pfc_findings::{Reading, View};
 use pfc_image::Tally;
 use pfc_recordio::{RecordFile, RecordPaths};
@@ -16,7 +17,6 @@ use rayon::prelude::*;
 use crate::{
     EvalError,
     faces::{Decoded, FACE_BYTES, IMAGE_BYTES_MAX, decode},
-    features::cache::LeftOut,
     files::read_regular_file,
     megaface::Gallery,
     pack::Pack,

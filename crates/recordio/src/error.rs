@@ -1,6 +1,6 @@
 //! What can be wrong with a RecordIO file, said so that the user knows where and what to do.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use pfc_durable::{DurableError, FolderError};
 
@@ -174,17 +174,6 @@ pub enum RecordError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was being done.
-        op: &'static str,
-        /// The file it was done to.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// A file could not be made visible.
     #[error(transparent)]
     Durable(#[from] DurableError),
 }
@@ -238,7 +227,7 @@ impl RecordError {
                                   other, classes ascending: sort by class"
                 .into(),
             Folder(source) => return source.hint(),
-            TooManyRecords { .. } | Unfinished { .. } | Io { .. } => return None,
+            TooManyRecords { .. } | Unfinished { .. } => return None,
             Durable(source) => return source.hint(),
         };
         Some(hint)

@@ -10,7 +10,7 @@ use std::{fs, io, path::Path};
 use pfc_durable::DurableError;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Checksum, hash::content_hash};
+use crate::hash::{Checksum, content_hash};
 
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use pfc_binpack::Pack;
+use pfc_cli::units;
 
 use crate::{
     catalogue::{Catalogue, Sealed},
@@ -15,7 +16,6 @@ use crate::{
     label::Who,
     reject::ReadError,
     source::{LeftOut, Source, write_paths},
-    units,
 };
 
 /// The different images of a pack.

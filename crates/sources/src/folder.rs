@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use pfc_cli::units;
+
 use crate::{
     catalogue::{Catalogue, Sealed},
     error::SourceError,
@@ -14,7 +16,6 @@ use crate::{
     label::Who,
     reject::{ReadError, Reject},
     source::{LeftOut, Source, write_paths},
-    units,
     walk::{Dir, Listing},
 };
 

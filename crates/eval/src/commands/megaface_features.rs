@@ -12,7 +12,7 @@ use pfc_metrics::verification::fuse_mirrored;
 use pfc_model::Embed;
 use rayon::prelude::*;
 
-use super::{megaface::SetArgs, model::ModelArgs, protocol::asked_to_stop};
+use super::{megaface_set::SetArgs, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
     faces::{Decoded, IMAGE_BYTES_MAX, decode, warn_of_changes},

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use pfc_embeddings::FeatureFile;
 use pfc_metrics::Rows;
 use pfc_model::MirroredEmbeddings;
 
 use super::model::{ModelArgs, ModelOptions};
-use crate::{EvalError, features::FeatureFile};
+use crate::EvalError;
 
 /// A model to run, or its embeddings; flatten it into a command's arguments.
 #[derive(Debug, Clone, clap::Args)]

@@ -8,10 +8,11 @@ use pfc_metrics::{
     nn::{AllPairs, Group, Labels as LabelColumns, Rates, Tally, TarAt},
     roc::{Far, RocPoint},
 };
+use pfc_report::chart::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::{Labels, State};
-use crate::{EvalError, plot::Histogram};
+use crate::EvalError;
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 200;
@@ -92,7 +93,7 @@ pub struct TarRow {
 /// # Errors
 ///
 /// [`EvalError::Metric`] for labels of another number than rows, or a person in two groups;
-/// [`EvalError::Cache`] for a state of another count.
+/// [`EvalError::State`] for a state of another count.
 pub fn judge(
     features: Rows,
     labels: &Labels,

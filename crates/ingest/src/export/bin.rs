@@ -11,15 +11,6 @@ use pfc_durable::{AtomicFile, DurableError};
 
 use super::{ExportError, Feed, Written, options::Pairs, pairs, pairs_file};
 
-/// Two images, by their places among the selected ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pair {
-    pub left: usize,
-    pub right: usize,
-    /// Whether they show one person.
-    pub same: bool,
-}
-
 /// Writes the file `out`.
 ///
 /// # Errors

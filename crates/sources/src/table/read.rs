@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{BufReader, Read},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
@@ -230,7 +229,7 @@ fn say(error: ArrowError) -> String {
 
 /// Runs a decoder on foreign bytes; a panic of it is a fault of the file.
 fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| "the decoder panicked".into())
+    pfc_durable::faults::catch(run).map_err(|panic| panic.to_string())
 }
 
 fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, String>) -> Result<T, SourceError> {
