@@ -213,7 +213,7 @@ pub struct CentreWriter {
 }
 
 enum Out {
-    Torch(StateWriter<AtomicFile>),
+    Torch(Box<StateWriter<AtomicFile>>),
     Safetensors(tensors::ColumnWriter, i64),
 }
 
@@ -228,7 +228,7 @@ impl CentreWriter {
         let spec = StateEntry { key: WEIGHT.to_owned(), dtype: Dtype::F32, shape };
         let writer =
             StateWriter::new(AtomicFile::create(path)?, vec![spec]).map_err(failed(path))?;
-        Ok(CentreWriter { path: path.to_path_buf(), out: Out::Torch(writer) })
+        Ok(CentreWriter { path: path.to_path_buf(), out: Out::Torch(Box::new(writer)) })
     }
 
     /// Begins a safetensors file with `centres.weight`.

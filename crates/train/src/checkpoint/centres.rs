@@ -15,7 +15,7 @@ use crate::{TrainError, config::Config};
 /// The matrix `[C, D]` of the class centres, up to date and not normalised, read some rows at a time.
 pub(crate) enum Centres {
     /// Of a checkpoint that a run wrote.
-    OfRun(CentreReader<'static>),
+    OfRun(Box<CentreReader<'static>>),
     /// Of `arcface_torch`, or as `pfc-train export --centres` writes them.
     OfFiles(CentreFiles),
 }
@@ -80,7 +80,7 @@ impl Centres {
             Placement::File(folder) => Some(folder.as_path()),
             Placement::Host | Placement::Device => None,
         };
-        Ok(Centres::OfRun(CentreReader::open(pieces, &config, folder.or(kept))?))
+        Ok(Centres::OfRun(Box::new(CentreReader::open(pieces, &config, folder.or(kept))?)))
     }
 
     /// Number of centres C: of classes, or of all their sub-centres.

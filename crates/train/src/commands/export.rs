@@ -72,10 +72,10 @@ pub struct ExportArgs {
     #[arg(long, value_name = "N")]
     heads: Option<i64>,
     /// Write the class centres instead, not normalised: a matrix `centres.weight` as safetensors, or as
-    /// pth a folder with the `softmax_fc_gpu_0.pt` of each of arcface_torch's ranks
+    /// pth a folder with the `softmax_fc_gpu_0.pt` of each of `arcface_torch`'s ranks
     #[arg(long, conflicts_with_all = ["embed_preprocessing", "fp16", "heads"])]
     centres: bool,
-    /// Ranks of arcface_torch that the centres are for
+    /// Ranks of `arcface_torch` that the centres are for
     #[arg(long, value_name = "N", default_value_t = 1, requires = "centres")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
     ranks: u16,
