@@ -52,7 +52,7 @@ pub struct Replaced {
 }
 
 impl Batch {
-    /// One that is yet to be filled.
+    /// An empty batch, which a loader thread fills.
     fn empty(spec: &LoaderSpec) -> Result<Batch, LoadError> {
         let n_images = spec.plan.images_of_rank(spec.rank, spec.world);
         let ImageSize { width, height } = ImageSize::FACE;

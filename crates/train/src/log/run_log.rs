@@ -23,10 +23,10 @@ use crate::{
     step::{NotFinite, StepFigures},
 };
 
-/// How a run is reported.
+/// How a run is logged.
 #[derive(Debug, Clone, Copy)]
 pub struct RunLogSpec {
-    /// What the run consists of.
+    /// Which images make up which step.
     pub plan: StepPlan,
     /// Steps finished before this start.
     pub n_done: u64,
@@ -38,7 +38,7 @@ pub struct RunLogSpec {
     pub quiet: bool,
 }
 
-/// The reporter of one start of a run.
+/// The log of one start of a run.
 #[derive(Debug)]
 pub struct RunLog {
     spec: RunLogSpec,
@@ -54,7 +54,7 @@ pub struct RunLog {
     evaluated: Option<u64>,
     /// What was measured before this start, with the steps finished by then.
     kept_scores: Vec<(u64, Vec<Score>)>,
-    /// Images that could not be loaded. Of the first rank.
+    /// Images that could not be loaded; on the first rank only.
     unreadable: Option<Unreadable>,
 }
 
@@ -150,7 +150,7 @@ impl RunLog {
         self.evaluated == Some(step)
     }
 
-    /// A sentence for whoever watches.
+    /// Prints a sentence to standard error, unless the log is quiet.
     pub fn say(&self, text: &str) {
         say(self.spec.quiet, &self.progress, text);
     }
@@ -302,7 +302,7 @@ struct Unreadable {
 }
 
 impl Unreadable {
-    /// Goes on with the list that is there.
+    /// Opens the list, and keeps what an earlier start of the run wrote to it.
     fn open(path: &Path) -> Result<Unreadable, TrainError> {
         let text = match std::fs::read(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -313,7 +313,7 @@ impl Unreadable {
         Ok(Unreadable { path: path.to_owned(), rows: lines.filter_map(row).collect() })
     }
 
-    /// Adds an image; whether it is new.
+    /// Adds an image. Returns whether it is new.
     fn add(&mut self, image: &Replaced) -> Result<bool, TrainError> {
         if !self.rows.insert(image.row) {
             return Ok(false);
@@ -327,7 +327,7 @@ impl Unreadable {
     }
 }
 
-/// What TensorBoard draws of it, by tag.
+/// The scalars of a record for TensorBoard, by tag.
 fn scalars_of(record: &TrainRecord) -> Vec<(String, f64)> {
     let always = [
         ("train/loss", record.loss),

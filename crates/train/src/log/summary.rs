@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// What a run has come to.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// The run's folder.

@@ -107,7 +107,8 @@ impl Trainer {
         self.ema.as_ref().map_or(&self.backbone, Ema::backbone)
     }
 
-    /// Everything at its first value.
+    /// A trainer before its first step: drawn weights, an optimizer at rest, centres that no step has
+    /// moved.
     ///
     /// # Errors
     ///
