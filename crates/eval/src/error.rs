@@ -10,7 +10,6 @@ use pfc_durable::{DurableError, FolderError, faults::is_of_system};
 use pfc_image::{ImageError, align::AlignError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
-use pfc_recordio::RecordError;
 use pfc_shard::ShardError;
 
 /// Why an evaluation failed.
@@ -77,6 +76,12 @@ pub enum EvalError {
         /// The folder.
         data: PathBuf,
     },
+    /// A folder of images without the list that names them.
+    #[error("{}: a folder, and no list of its images is given", images.display())]
+    NoImageList {
+        /// The folder.
+        images: PathBuf,
+    },
     /// A verification pack that cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -86,9 +91,6 @@ pub enum EvalError {
     /// The decisions beside a data set cannot be applied.
     #[error(transparent)]
     Findings(#[from] pfc_findings::FindingsError),
-    /// A RecordIO file that cannot be read.
-    #[error(transparent)]
-    Record(#[from] RecordError),
     /// A collection of images that cannot be listed.
     #[error(transparent)]
     Source(#[from] pfc_sources::SourceError),
@@ -113,6 +115,14 @@ pub enum EvalError {
         image: String,
         /// What the decoder says.
         reason: ImageError,
+    },
+    /// An image whose bytes cannot be had.
+    #[error("{image}: {reject}")]
+    Unread {
+        /// Where the image is.
+        image: String,
+        /// Why not.
+        reject: pfc_sources::Reject,
     },
     /// The network cannot be opened or run.
     #[error(transparent)]
@@ -245,9 +255,7 @@ impl EvalError {
             EvalError::Io { op, source, .. } if !is_of_system(&source) => {
                 Ok(format!("cannot {op}: {source}"))
             }
-            EvalError::Record(error) if !matches!(error, RecordError::Io { .. }) => {
-                Ok(error.to_string())
-            }
+            EvalError::Unread { reject, .. } => Ok(reject.to_string()),
             EvalError::Landmarks { source, .. } => Ok(source.to_string()),
             EvalError::NotPacked { .. } => Ok(self.to_string()),
             error => Err(error),
@@ -287,14 +295,17 @@ impl EvalError {
             EvalError::NoList { .. } => {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }
+            EvalError::NoImageList { images } => Some(format!(
+                "name the images below {} with --list: one path a line, or the devkit's JSON",
+                images.display()
+            )),
             EvalError::Pack(error) => error.hint(),
             EvalError::Shard(error) => error.hint(),
             EvalError::Findings(error) => error.hint(),
-            EvalError::Record(error) => error.hint(),
             EvalError::Source(error) => error.hint(),
             EvalError::NoImages { .. } => Some(
-                "a folder is searched for images at any depth, told by name or content; other \
-                 inputs are a data set, a .rec file or a list of paths"
+                "the decisions beside the data set may leave all of it out: --as-packed reads it \
+                 without them"
                     .to_owned(),
             ),
             EvalError::Output { .. } => Some(

@@ -19,8 +19,8 @@ use super::{
 /// Copies the column to a file of f32 rows without a name. A reader that panics counts as one that
 /// failed: the library slices by lengths that the file states.
 pub fn open(file: &File) -> Result<Parts, String> {
-    let guarded = std::panic::AssertUnwindSafe(|| copy(file));
-    std::panic::catch_unwind(guarded).unwrap_or_else(|_| Err("it is damaged".into()))
+    let copied = pfc_durable::faults::catch(|| copy(file));
+    copied.unwrap_or_else(|panic| Err(format!("it is damaged: {panic}")))
 }
 
 fn copy(file: &File) -> Result<Parts, String> {

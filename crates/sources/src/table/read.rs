@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{BufReader, Read},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
@@ -228,9 +227,9 @@ fn say(error: ArrowError) -> String {
     error.to_string()
 }
 
-/// Runs a decoder on foreign bytes; a panic of it is a fault of the file.
+/// Runs a decoder on foreign bytes; a panic of it is a fault of the file, and is not printed.
 fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| "the decoder panicked".into())
+    pfc_durable::faults::catch(run).map_err(|panic| format!("it is damaged: {panic}"))
 }
 
 fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, String>) -> Result<T, SourceError> {

@@ -10,7 +10,11 @@ use super::{
     compare,
     union::Union,
 };
-use crate::{IngestError, clean::Work, embeddings::Embeddings};
+use crate::{
+    IngestError,
+    clean::{CleanError, Work},
+    embeddings::Embeddings,
+};
 
 /// How many times as many false pairs the lower band admits.
 const BAND: f64 = 100.0;
@@ -119,6 +123,8 @@ impl Limits {
                 let single = calibrate::centre_to_centre(centres, true);
                 let (single, several) = match (single, several) {
                     (Ok(single), Ok(several)) => (single, several),
+                    (Err(error @ CleanError::OtherRows { .. }), _)
+                    | (_, Err(error @ CleanError::OtherRows { .. })) => return Err(error.into()),
                     (Err(_), Ok(one)) | (Ok(one), Err(_)) => (one, one),
                     (Err(error), Err(_)) => return Err(error.into()),
                 };
