@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use pfc_eval::pairs::PairList;
+use pfc_verify::pairs::PairList;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(list) = PairList::parse(Path::new("list"), bytes) {

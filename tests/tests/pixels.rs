@@ -23,7 +23,7 @@ use pfc_image::{
 };
 use pfc_model::{Embed, MirroredEmbeddings, ModelError};
 use pfc_sources::InputOptions;
-use pfc_train::source::Source;
+use pfc_train::data::source::Source;
 
 /// Pixels by name; none of a picture that is refused.
 type Seen = BTreeMap<String, Option<Vec<u8>>>;

@@ -11,6 +11,7 @@ use pfc_image::{ImageError, align::AlignError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
 use pfc_shard::ShardError;
+use pfc_verify::VerifyError;
 
 /// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
@@ -58,18 +59,6 @@ pub enum EvalError {
         /// The line that names it.
         line: usize,
     },
-    /// A list that holds nothing.
-    #[error("{}: the list holds no pair", list.display())]
-    NoPairs {
-        /// The list.
-        list: PathBuf,
-    },
-    /// The PCA step, asked of a set that has no folds to fit it on.
-    #[error("a PCA to {components} dimensions needs the ten folds that a single list lacks")]
-    NoFolds {
-        /// Components asked for.
-        components: usize,
-    },
     /// A folder without a list.
     #[error("{}: a folder, and no list of pairs is given", data.display())]
     NoList {
@@ -82,6 +71,9 @@ pub enum EvalError {
         /// The folder.
         images: PathBuf,
     },
+    /// A set of pairs that cannot be read or judged.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// A verification pack that cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -127,14 +119,6 @@ pub enum EvalError {
     /// The network cannot be opened or run.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Not one embedding per image.
-    #[error("{n_values} embedding values cannot be shared among {n_images} images")]
-    EmbeddingSize {
-        /// Values given.
-        n_values: usize,
-        /// Images of the set.
-        n_images: usize,
-    },
     /// The numbers allow no figure.
     #[error(transparent)]
     Metric(#[from] MetricError),
@@ -251,8 +235,16 @@ impl EvalError {
     /// The error itself where it is a fault of the system: the image may be read another time.
     pub(crate) fn of_image(self) -> Result<String, EvalError> {
         match self {
-            EvalError::Image { reason, .. } if !reason.is_of_system() => Ok(reason.to_string()),
-            EvalError::Io { op, source, .. } if !is_of_system(&source) => {
+            EvalError::Image { reason, .. }
+            | EvalError::Verify(VerifyError::Image { reason, .. })
+                if !reason.is_of_system() =>
+            {
+                Ok(reason.to_string())
+            }
+            EvalError::Io { op, source, .. }
+            | EvalError::Verify(VerifyError::Io { op, source, .. })
+                if !is_of_system(&source) =>
+            {
                 Ok(format!("cannot {op}: {source}"))
             }
             EvalError::Unread { reject, .. } => Ok(reject.to_string()),
@@ -299,6 +291,7 @@ impl EvalError {
                 "name the images below {} with --list: one path a line, or the devkit's JSON",
                 images.display()
             )),
+            EvalError::Verify(error) => error.hint(),
             EvalError::Pack(error) => error.hint(),
             EvalError::Shard(error) => error.hint(),
             EvalError::Findings(error) => error.hint(),

@@ -1,24 +1,24 @@
 //! The judge: benchmark layouts in, figures out.
 //!
-//! The trainer uses [`verification`]; the program is [`run`].
+//! The program is [`run`]. Pairs are read and judged by [`pfc_verify`], which the trainer uses as well.
 
+pub mod benchmarks;
 mod cli;
 pub mod commands;
 mod error;
-pub mod faces;
 pub mod features;
 pub mod ijb;
 pub mod images;
 pub mod megaface;
 pub mod nn;
-pub mod pairs;
 pub mod plot;
 pub mod protocols;
 pub mod report;
-pub mod verification;
 pub mod worst;
 
 pub use cli::{Cli, HINTS, run};
 pub use error::EvalError;
 /// `InsightFace`'s verification packs.
 pub use pfc_binpack as pack;
+/// Faces in memory, files read whole, and lists of pairs.
+pub use pfc_verify::{faces, files, pairs};

@@ -4,7 +4,8 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use pfc_eval::{faces::decode, pack::Pack, verification::PairsSet};
+use pfc_eval::pack::Pack;
+use pfc_verify::{PairsSet, faces::decode};
 use safetensors::SafeTensors;
 use serde_json::Value;
 

@@ -5,8 +5,8 @@
 use std::{collections::HashMap, io::Read, path::Path};
 
 use half::f16;
-use pfc_eval::verification::{Options, PairsSet, evaluate};
 use pfc_model::{Embed, Embedder, MirroredEmbeddings};
+use pfc_verify::{Options, PairsSet, evaluate};
 use tch::Device;
 
 const DIM: usize = 256;

@@ -4,16 +4,15 @@ mod support;
 
 use std::path::Path;
 
-use pfc_eval::{
-    EvalError,
-    pairs::{PairList, Protocol},
-    verification::{Options, PairsSet, evaluate},
-};
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::MirroredEmbeddings;
+use pfc_verify::{
+    Options, PairsSet, VerifyError, evaluate,
+    pairs::{PairList, Protocol},
+};
 use support::{Colours, LfwLike, draw_face};
 
-fn open(set: &LfwLike, list: &str) -> Result<PairsSet, EvalError> {
+fn open(set: &LfwLike, list: &str) -> Result<PairsSet, VerifyError> {
     PairsSet::open(&set.path("faces"), &set.path(list))
 }
 
@@ -43,7 +42,7 @@ fn parts_embedded_apart_are_judged_as_one() {
     let n = set.n_images();
     let mut joined = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
     for range in [0..n / 3, n / 3..n] {
-        let part = set.embed(&Colours, range, &mut |_| Ok(())).unwrap();
+        let part = set.embed(&Colours, range, &mut |_| Ok::<_, VerifyError>(())).unwrap();
         joined.original.extend(part.original);
         joined.mirrored.extend(part.mirrored);
     }

@@ -13,16 +13,16 @@ use pfc_model::libtorch::guarded;
 
 use crate::{
     TrainError,
-    bench::{self, BenchCommand},
-    capacity::{self, PlanArgs},
+    commands::bench::{self, BenchCommand},
+    commands::export::{self, ExportArgs},
+    commands::model::{self, ModelArgs},
+    commands::plan::{self, PlanArgs},
     config::{self, Config, Override},
-    export_command::{self, ExportArgs},
-    launch,
-    model_command::{self, ModelArgs},
+    log::summary::Summary,
     ranks::Ranks,
+    ranks::launch,
+    run::{self, Checked, Ended},
     run_folder::Start,
-    summary::Summary,
-    train::{self, Checked, Ended},
 };
 
 const EXAMPLES: &str = "\
@@ -61,7 +61,7 @@ enum Command {
     /// Tell what a head of a given size takes, by scheme: memory, wire, time, and where it stops
     ///
     /// Exits with 1 if nothing fits.
-    #[command(after_help = capacity::EXAMPLES)]
+    #[command(after_help = plan::EXAMPLES)]
     Plan(PlanArgs),
     /// Time parts of the training on this machine
     #[command(subcommand)]
@@ -161,9 +161,9 @@ fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Run(args) => run_training(&args, cli.verbosity.is_quiet()),
         Command::Check(args) => check(&args, cli.verbosity.is_quiet()),
-        Command::Model(args) => model_command::model(&args),
-        Command::Export(args) => export_command::export(&args),
-        Command::Plan(args) => capacity::run(&args),
+        Command::Model(args) => model::model(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Bench(command) => bench::run(&command, cli.verbosity.is_quiet()),
         Command::Completions(args) => {
             args.print::<Cli>()?;
@@ -197,7 +197,7 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
             return Err(started_twice(&place).into());
         }
         // What is wrong with the arguments is said here, once.
-        train::check(&args.config.load(node.local_world)?).with_context(context)?;
+        run::check(&args.config.load(node.local_world)?).with_context(context)?;
         return launch::launch(&node);
     }
     launch::follow_launcher().context("cannot run as a rank")?;
@@ -214,7 +214,7 @@ fn run_training(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
         notes.iter().for_each(|note| tell(note));
     }
     let start = if args.resume { Start::Resume } else { Start::Fresh };
-    let ended = match train::train(&config, &folder, start, &ranks, quiet) {
+    let ended = match run::train(&config, &folder, start, &ranks, quiet) {
         Ok(ended) => ended,
         Err(error) => {
             let error = anyhow::Error::from(error);
@@ -289,7 +289,7 @@ fn print_result(args: &RunArgs, folder: &Path, ended: Ended, quiet: bool) -> any
 fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let mut config = args.config.load(1)?;
     let notes = config.settle_precision(config.train.device(0)?);
-    let Checked { source, plan } = train::check(&config)
+    let Checked { source, plan } = run::check(&config)
         .with_context(|| format!("`{}` cannot be trained", args.config.config.display()))?;
     if !quiet {
         tell(&format!(

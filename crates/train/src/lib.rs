@@ -1,35 +1,19 @@
 //! The trainer: shards in, checkpoints and figures out.
 //!
-//! [`train::train`] is the loop and [`step::Trainer::step`] the arithmetic; the rest serves them.
+//! [`run::train`] is the loop and [`step::Trainer::step`] the arithmetic; the rest serves them.
 
-pub mod average;
-pub mod bench;
-pub mod capacity;
-pub mod checkpoint;
-pub mod cli;
+mod checkpoint;
+mod cli;
+mod commands;
 pub mod config;
+pub mod data;
 mod error;
-pub mod export_command;
-pub mod gradients;
-pub mod init;
-pub mod launch;
-pub mod loader;
-pub mod loss_scale;
-pub mod metrics;
-pub mod model_command;
-pub mod optimizer;
-pub mod plan;
+pub mod log;
+pub mod optim;
 pub mod ranks;
-pub mod report;
-pub mod run_folder;
-pub mod schedule;
-pub mod source;
+pub mod run;
+mod run_folder;
 pub mod step;
-pub mod summary;
-pub mod tally;
-pub mod tensorboard;
-pub mod train;
-pub mod verify;
 
 pub use cli::{Cli, HINTS, run};
-pub use error::TrainError;
+pub use error::{LoadError, TrainError};

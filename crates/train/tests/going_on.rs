@@ -9,10 +9,10 @@ use std::{fs, path::Path, sync::Arc};
 use pfc_findings::{Reading, View};
 use pfc_train::{
     TrainError,
-    config::{self, Config},
-    loader::{Batch, Loader, LoaderSpec, OnError, Replaced},
-    metrics::Record,
-    plan::Plan,
+    config::{self, Config, OnError},
+    data::loader::{Batch, Loader, LoaderSpec, Replaced},
+    data::plan::Plan,
+    log::metrics::Record,
     ranks::Ranks,
     step::{NotFinite, Trainer},
 };

@@ -9,10 +9,10 @@ use std::{path::Path, sync::Arc};
 use pfc_findings::{Reading, View};
 use pfc_model::{Choice, Precision};
 use pfc_train::{
-    config::{self, Config},
-    loader::{Loader, LoaderSpec, OnError},
-    metrics::Record,
-    plan::Plan,
+    config::{self, Config, OnError},
+    data::loader::{Loader, LoaderSpec},
+    data::plan::Plan,
+    log::metrics::Record,
     ranks::Ranks,
     step::Trainer,
 };

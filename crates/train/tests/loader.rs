@@ -9,8 +9,10 @@ use std::sync::Arc;
 use pfc_findings::{Reading, View};
 use pfc_image::{ImageSize, decode_rgb, normalise};
 use pfc_train::{
-    loader::{Batch, LoadError, Loader, LoaderSpec, OnError},
-    plan::Plan,
+    LoadError,
+    config::OnError,
+    data::loader::{Batch, Loader, LoaderSpec},
+    data::plan::Plan,
 };
 use tch::Device;
 

@@ -10,10 +10,10 @@ use std::{collections::BTreeSet, path::Path};
 
 use pfc_model::{Architecture, Backbone, BackboneSpec, Network};
 use pfc_train::{
-    gradients::{Gradients, Passed, Way},
-    optimizer::global_norm,
-    plan::mix,
+    data::plan::mix,
+    optim::global_norm,
     ranks::Ranks,
+    step::gradients::{Gradients, Passed, Way},
 };
 use support::ranks::{on_ranks, variant};
 use tch::{Device, Kind, Tensor};

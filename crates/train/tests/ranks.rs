@@ -9,7 +9,7 @@ mod support;
 use std::{fs, path::Path, process::Command};
 
 use pfc_head::{Head, HeadConfig, Margin, Parts, Update};
-use pfc_train::{plan::mix, ranks::Ranks};
+use pfc_train::{data::plan::mix, ranks::Ranks};
 use support::{
     ranks::{on_ranks, variant},
     run::{

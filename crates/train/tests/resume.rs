@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_train::metrics::{self, Record};
+use pfc_train::log::metrics::{self, Record};
 use support::run::{
     Setup, check_same, checkpoint, figures, final_tensors, refused, signal, wait_for,
 };

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::model::ModelArgs;
 use crate::{
     faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
-    pairs::read_regular_file,
+    files::read_regular_file,
 };
 
 /// Compare two aligned faces: the cosine of their embeddings

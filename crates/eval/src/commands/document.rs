@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use pfc_metrics::roc::RocPoint;
+use pfc_verify::{Judged, PairsSet, VerificationReport};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     EvalError,
+    files::read_regular_file,
     ijb::IjbReport,
     megaface::MegaFaceReport,
     nn::NnReport,
-    pairs::read_regular_file,
     plot::Histogram,
-    verification::{Judged, PairsSet, VerificationReport},
     worst::{Source, Worst, WorstPair},
 };
 

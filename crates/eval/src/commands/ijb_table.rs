@@ -3,12 +3,10 @@
 use std::io;
 
 use pfc_metrics::ijb::Pooling;
+use pfc_verify::Figure;
 
 use super::table::{interval, percent, rate};
-use crate::{
-    ijb::{GalleryRow, IjbReport, SearchReport, TarTable, Units},
-    verification::Figure,
-};
+use crate::ijb::{GalleryRow, IjbReport, SearchReport, TarTable, Units};
 
 /// Prints all tables to standard output.
 ///

@@ -6,6 +6,7 @@ use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_findings::Reading;
 use pfc_metrics::roc::Far;
+use pfc_verify::Figure;
 
 use super::{
     document::{Document, Findings},
@@ -21,7 +22,6 @@ use crate::{
         read_noises,
     },
     plot::{self, Curve, PlotPath},
-    verification::Figure,
 };
 
 /// Judge a model on MegaFace, with the files of its devkit

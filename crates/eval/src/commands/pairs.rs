@@ -6,6 +6,7 @@ use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::Embed;
+use pfc_verify::{Judged, Options, PairsSet};
 
 use super::{
     document::{Document, Findings, SetResult},
@@ -14,10 +15,9 @@ use super::{
     scores, table,
 };
 use crate::{
-    EvalError,
+    EvalError, benchmarks,
     pairs::{CfpSplit, PairList},
     plot,
-    verification::{self, Judged, Options, PairsSet},
     worst::Source,
 };
 
@@ -92,8 +92,8 @@ pub struct BinArgs {
 /// [`EvalError`] with context.
 pub fn set(command: &'static str, args: &SetArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let open = || match &args.pairs {
-        _ if args.data.is_file() => PairsSet::open_pack(&args.data),
-        Some(pairs) => PairsSet::open(&args.data, pairs),
+        _ if args.data.is_file() => Ok(PairsSet::open_pack(&args.data)?),
+        Some(pairs) => Ok(PairsSet::open(&args.data, pairs)?),
         None => Err(EvalError::NoList { data: args.data.clone() }),
     };
     run(command, &args.judge, &[(&args.data, &open)], quiet)
@@ -111,10 +111,10 @@ pub fn cfp(split: CfpSplit, args: &CfpArgs, quiet: bool) -> anyhow::Result<Outco
     };
     let open = || {
         if args.data.is_file() {
-            return PairsSet::open_pack(&args.data);
+            return Ok(PairsSet::open_pack(&args.data)?);
         }
         let list = PairList::read_cfp(&args.data, split)?;
-        PairsSet::from_list(&args.data, Path::new(title), list)
+        Ok(PairsSet::from_list(&args.data, Path::new(title), list)?)
     };
     run(command, &args.judge, &[(&args.data, &open)], quiet)
 }
@@ -126,7 +126,7 @@ pub fn cfp(split: CfpSplit, args: &CfpArgs, quiet: bool) -> anyhow::Result<Outco
 /// [`EvalError`] with context.
 pub fn bin(args: &BinArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let opens: Vec<_> =
-        args.packs.iter().map(|pack| (pack, || PairsSet::open_pack(pack))).collect();
+        args.packs.iter().map(|pack| (pack, || Ok(PairsSet::open_pack(pack)?))).collect();
     let sets: Vec<(&Path, Open<'_>)> =
         opens.iter().map(|(pack, open)| (pack.as_path(), open as Open<'_>)).collect();
     run("bin", &args.judge, &sets, quiet)
@@ -159,8 +159,7 @@ fn run(
     for (data, open) in sets {
         let context = || format!("cannot judge the model on `{}`", data.display());
         let set = open().with_context(context)?;
-        let differs =
-            verification::protocol::check(command, &set).err().map(|mismatch| mismatch.to_string());
+        let differs = benchmarks::check(command, &set).err().map(|mismatch| mismatch.to_string());
         if let Some(differs) = &differs {
             tracing::warn!("{}: {differs}", set.name());
         }
@@ -196,7 +195,7 @@ fn judge<E: Embed>(
         asked_to_stop()
     });
     progress.finish();
-    set.judge(&result?, options)
+    Ok(set.judge(&result?, options)?)
 }
 
 fn draw(args: &JudgeArgs, results: &[SetResult]) -> Result<(), EvalError> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::verification::{Judged, PairsSet};
+use pfc_verify::{Judged, PairsSet};
 
 /// CSV with one line per pair, in the order of the list.
 pub fn csv(set: &PairsSet, judged: &Judged) -> String {

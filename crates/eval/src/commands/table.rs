@@ -3,11 +3,9 @@
 use std::io;
 
 use pfc_metrics::bootstrap::Interval;
+use pfc_verify::{Figure, PeopleFrom, TarRow, VerificationReport};
 
-use crate::{
-    pairs::Protocol,
-    verification::{Figure, PeopleFrom, TarRow, VerificationReport},
-};
+use crate::pairs::Protocol;
 
 /// Prints the figures to standard output.
 ///

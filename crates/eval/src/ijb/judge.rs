@@ -10,6 +10,7 @@ use pfc_metrics::{
     roc::Far,
     scores::{Curve, SortedScores},
 };
+use pfc_verify::Figure;
 
 use super::{
     GalleryRow, IjbReport, IjbSet, SearchList, SearchLists, SearchReport, TarRow, TarTable,
@@ -18,7 +19,6 @@ use super::{
 use crate::{
     EvalError,
     plot::Histogram,
-    verification::Figure,
     worst::{Source, Worst, WorstPair},
 };
 

@@ -1,11 +1,11 @@
 //! What a run on IJB-B or IJB-C found, as it is printed and written to JSON.
 
 use pfc_metrics::{bootstrap::Interval, ijb::Pooling, roc::RocPoint};
+use pfc_verify::Figure;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     plot::Histogram,
-    verification::Figure,
     worst::{Source, WorstPair},
 };
 

@@ -6,13 +6,13 @@ use pfc_metrics::{
     megaface::{Matcher, Matches, MatePair, TarByDistance, n_nearest_for},
     roc::Far,
 };
+use pfc_verify::Figure;
 
 use super::{Gallery, GalleryRow, MegaFaceReport, Noises, ProbeList, Store, TarRow};
 use crate::{
     EvalError,
     plot::Histogram,
     protocols::{differences, megaface as facts},
-    verification::Figure,
 };
 
 /// Points of the ROC curve that are kept for plots.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     EvalError,
-    pairs::{read_regular_file, utf8},
+    files::{read_regular_file, utf8},
 };
 
 /// The list of a million distractors takes 40 MB.

@@ -1,9 +1,10 @@
 //! What a run on MegaFace found, as it is printed and written to JSON.
 
 use pfc_metrics::roc::RocPoint;
+use pfc_verify::Figure;
 use serde::{Deserialize, Serialize};
 
-use crate::{plot::Histogram, verification::Figure};
+use crate::plot::Histogram;
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

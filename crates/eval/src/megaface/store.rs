@@ -8,7 +8,7 @@ use std::{
 use rayon::prelude::*;
 
 use super::{ProbeList, feature};
-use crate::{EvalError, pairs::read_regular_file};
+use crate::{EvalError, files::read_regular_file};
 
 /// Files larger than this are no features.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use crate::{
     EvalError,
-    pairs::{read_regular_file, utf8},
+    files::{read_regular_file, utf8},
 };
 
 const LAYOUT: &str = "each line holds the person of one row and, if there are groups, its group after \

@@ -2,11 +2,9 @@
 
 use pfc_cli::html::escape;
 use pfc_metrics::bootstrap::Interval;
+use pfc_verify::Figure;
 
-use crate::{
-    commands::table::{interval, percent},
-    verification::Figure,
-};
+use crate::commands::table::{interval, percent};
 
 /// A table whose first column names the row; cells are HTML.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 use pfc_cli::html::escape;
 use pfc_metrics::bootstrap::Interval;
+use pfc_verify::TarRow;
 
 use super::{
     Entry,
@@ -18,7 +19,6 @@ use crate::{
     },
     pairs::Protocol,
     plot,
-    verification::TarRow,
 };
 
 type Pairs<'a> = Entry<&'a SetResult>;

@@ -11,8 +11,8 @@ use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 
 use crate::{
     faces::{FACE_SIDE, IMAGE_BYTES_MAX, decode},
+    files::read_regular_file,
     pack::Pack,
-    pairs::read_regular_file,
     worst::Source,
 };
 

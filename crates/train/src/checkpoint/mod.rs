@@ -17,18 +17,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    config::{BadValue, Config},
-    loss_scale::ScaleState,
-    plan::Plan,
+    config::{BadValue, Config, EvalConfig},
+    data::plan::Plan,
+    log::Score,
+    log::tally::Tally,
+    optim::loss_scale::ScaleState,
     ranks::Ranks,
     run_folder::RunFolder,
     step::Trainer,
-    tally::Tally,
-    verify::{EvalConfig, Score},
 };
 use changes::changes;
 use publish::Publisher;
-pub use resume::Resumed;
 use snapshot::{Failed, Files, Snapshot, Whole, files_of};
 
 /// The network as it is trained, where the one that is measured and exported is a mean.

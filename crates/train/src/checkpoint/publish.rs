@@ -9,7 +9,7 @@ use pfc_model::{
 };
 
 use super::CheckpointConfig;
-use crate::{TrainError, metrics, run_folder::RunFolder};
+use crate::{TrainError, log::metrics, run_folder::RunFolder};
 
 /// What the first rank has to do once every rank has written its files.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use pfc_model::{
 use serde::{Deserialize, Serialize};
 
 use super::{Keeper, Memory, OPTIMIZER, TRAINED, changes::changes};
-use crate::{TrainError, config::Config, step::Trainer, tally::Tally};
+use crate::{TrainError, config::Config, log::tally::Tally, step::Trainer};
 
 /// What a run goes on from.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ impl Keeper<'_> {
     ///
     /// [`TrainError::Model`] for such a checkpoint and one of a newer format,
     /// [`TrainError::NoWholeCheckpoint`], [`TrainError::CheckpointsGone`] for a run that has lost all
-    /// it had saved, and [`TrainError::OtherData`] or [`TrainError::OtherRun`] if the checkpoint belongs to other data, another
-    /// network or another order of images.
+    /// it had saved, and [`TrainError::OtherData`] or [`TrainError::OtherRun`] if the checkpoint belongs
+    /// to other data, another network or another order of images.
     pub fn resume(
         &self,
         trainer: &mut Trainer,

@@ -1,22 +1,29 @@
 //! A run's configuration: the sections of the TOML file, their checks, and how a file becomes one.
 
+mod data;
+mod eval;
 mod head;
 mod load;
+mod log;
+mod optim;
 mod precision;
+mod value;
 
-use std::{borrow::Cow, fmt::Display, path::Path, time::Duration};
+use std::time::Duration;
 
 use pfc_model::{BackboneSpec, Choice, Network, Precision};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
+pub use data::{DataConfig, OnError, Synthetic};
+pub use eval::{EvalConfig, EvalSet};
 pub use head::HeadSection;
 pub use load::{ConfigError, Override, load, parse};
+pub use log::LogConfig;
+pub use optim::{LOSS_SCALE_MAX, OptimConfig, OptimizerKind, ScheduleKind};
+pub use value::BadValue;
 
-use crate::{
-    checkpoint::CheckpointConfig, init::InitConfig, loader::DataConfig, metrics::LogConfig,
-    optimizer::OptimConfig, verify::EvalConfig,
-};
+use crate::{checkpoint::CheckpointConfig, run::init::InitConfig};
 
 /// Everything that decides how a run goes, one field per section of the file.
 ///
@@ -38,7 +45,7 @@ pub struct Config {
     pub train: TrainConfig,
     /// When the run is saved.
     pub checkpoint: CheckpointConfig,
-    /// How the model is measured on the way.
+    /// How the model is measured during training.
     pub eval: EvalConfig,
     /// When figures are written.
     pub log: LogConfig,
@@ -248,52 +255,6 @@ impl Config {
             ("train.seed", self.train.seed.to_string()),
         ]
     }
-}
-
-/// A value out of its bounds.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} is {value}, but has to be {bound}")]
-pub struct BadValue {
-    key: Cow<'static, str>,
-    value: String,
-    bound: String,
-}
-
-impl BadValue {
-    /// `key` as `section.name`; `bound` completes "has to be".
-    pub fn new(
-        key: impl Into<Cow<'static, str>>,
-        value: impl Display,
-        bound: impl Into<String>,
-    ) -> BadValue {
-        let key = key.into();
-        BadValue { key, value: value.to_string(), bound: bound.into() }
-    }
-
-    /// An error unless `holds`.
-    ///
-    /// # Errors
-    ///
-    /// The value that does not hold.
-    pub fn unless(
-        holds: bool,
-        key: &'static str,
-        value: impl Display,
-        bound: impl Into<String>,
-    ) -> Result<(), BadValue> {
-        if holds { Ok(()) } else { Err(BadValue::new(key, value, bound)) }
-    }
-
-    /// The way out.
-    pub fn hint(&self) -> Option<String> {
-        let key = &self.key;
-        Some(format!("change it in the file, or for one run with `--set {key}=VALUE`"))
-    }
-}
-
-/// Refuses a path that was left empty.
-pub(crate) fn require_path(key: &'static str, path: &Path) -> Result<(), BadValue> {
-    BadValue::unless(!path.as_os_str().is_empty(), key, "not set", "the path of a folder or file")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The processes that train together: this one alone, or one of a group.
 
 mod communicator;
+pub(crate) mod launch;
 
 use std::{sync::Arc, time::Duration};
 

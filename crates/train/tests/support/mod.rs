@@ -12,7 +12,7 @@ use std::{
 
 use jpeg_encoder::{ColorType, Encoder};
 use pfc_shard::{DatasetSpec, DatasetWriter, Face, IdentityNames, ImageSize, Quality};
-use pfc_train::plan::mix;
+use pfc_train::data::plan::mix;
 
 /// Side of an image.
 pub const SIDE: usize = 112;

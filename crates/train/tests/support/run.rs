@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pfc_train::metrics::{self, Record};
+use pfc_train::log::metrics::{self, Record};
 
 /// Longer than any step takes; reached only if the program hangs.
 pub const PATIENCE: Duration = Duration::from_secs(300);

@@ -9,7 +9,7 @@ use super::{
     lines::{line_of, number, parse, shown},
     natural_order::natural_order,
 };
-use crate::{EvalError, pairs::read_regular_file};
+use crate::{EvalError, files::read_regular_file};
 
 const LANDMARK_LAYOUT: &str =
     "each line holds an image name, five landmarks as x y, and the detector's score: 12 fields";

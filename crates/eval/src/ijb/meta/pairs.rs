@@ -6,7 +6,7 @@ use super::{
     LIST_BYTES_MAX, TemplateIndex, empty, fields,
     lines::{number, parse, shown},
 };
-use crate::{EvalError, pairs::read_regular_file};
+use crate::{EvalError, files::read_regular_file};
 
 const PAIR_LAYOUT: &str = "each line holds two template ids and 1 (same person) or 0";
 

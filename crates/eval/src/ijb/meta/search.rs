@@ -6,7 +6,7 @@ use super::{
     LIST_BYTES_MAX, TemplateIndex, empty,
     lines::{line_of, number, parse},
 };
-use crate::{EvalError, pairs::read_regular_file};
+use crate::{EvalError, files::read_regular_file};
 
 const SEARCH_LAYOUT: &str =
     "after a header line, each line starts with a template id and a subject id, comma separated";

@@ -1,0 +1,465 @@
+//! `pfc-train bench head`.
+
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Instant,
+};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use pfc_cli::{Format, Outcome, Progress, print_json};
+use pfc_durable::AtomicDir;
+use pfc_head::{
+    Communicator, Head, HeadConfig, HeadError, LocalMember, Optimizer, Parts, Placement, Precision,
+    RowLayout, Solo, Storage, Timings, Update,
+};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::machine::{folder_mib, status_mib};
+use crate::{TrainError, data::plan::mix};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  pfc-train bench head --identities 1M --rate 0.1 --precision bf16
+  pfc-train bench head --identities 10M --rows 100K --json
+  pfc-train bench head --identities 20M --rows 100K --weights bf16 --state bf16
+  pfc-train bench head --identities 100M --rows 100K --weights bf16 --state bf16 \\
+      --file /data/centres --checkpoint-every 5 --steps 20
+  pfc-train bench head … --file /data/centres --checkpoint-every 5 --steps 20 --resume";
+
+#[derive(Debug, clap::Args)]
+pub struct HeadArgs {
+    /// Number of identities; K, M and B stand for thousands, millions and billions
+    #[arg(long, value_name = "N", default_value = "1M")]
+    identities: Count,
+    /// Share of the identities that a step uses
+    #[arg(long, value_name = "R", default_value_t = 0.1, conflicts_with = "rows", value_parser = pfc_cli::number::within(0.0..=1.0f64))]
+    rate: f64,
+    /// Identities that a step uses, instead of a share
+    #[arg(long, value_name = "N")]
+    rows: Option<Count>,
+    /// Embeddings in a step, all ranks together
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    batch: usize,
+    /// Width of an embedding
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    dim: usize,
+    /// Number format of the matrix products
+    #[arg(long, value_enum, default_value_t = Number::F32)]
+    precision: Number,
+    /// Which centres a step moves
+    #[arg(long, value_enum, default_value_t = Rule::Dense)]
+    update: Rule,
+    /// What moves them; other than SGD only with sparse updates
+    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd)]
+    optimizer: OptimizerName,
+    /// Number format that the centres are kept in
+    #[arg(long, value_enum, default_value_t = Number::F32)]
+    weights: Number,
+    /// Number format that the optimizer's state is kept in
+    #[arg(long, value_enum, default_value_t = Number::F32)]
+    state: Number,
+    /// Keep the centres in files in this folder instead of memory
+    #[arg(long, value_name = "DIR")]
+    file: Option<PathBuf>,
+    /// Ranks, each a thread of this process
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    ranks: u16,
+    /// Steps that are timed
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    steps: u64,
+    /// Steps before that: the first use of a row costs more, as it also gets its initial value
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    warm_up: u64,
+    /// Touch every centre before the timed steps, as a long run has: in memory, with dense updates
+    #[arg(long, conflicts_with_all = ["file", "resume"])]
+    touch_all: bool,
+    /// Rows of centres worked on at a time
+    #[arg(long, value_name = "N", default_value_t = HeadConfig::new(1, 1).tile_rows)]
+    tile_rows: usize,
+    /// Save after every so many steps, the warm-up counted; needs --file and one rank
+    #[arg(long, value_name = "N", requires = "file")]
+    checkpoint_every: Option<u64>,
+    /// Go on from the last save, as after a crash
+    #[arg(long, requires = "checkpoint_every")]
+    resume: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// A number of identities, such as `360232`, `100K`, `2.5M` or `1B`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Count(pub(crate) u64);
+
+impl FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Count, String> {
+        let (digits, factor) = match text.as_bytes().last() {
+            Some(b'k' | b'K') => (&text[..text.len() - 1], 1e3),
+            Some(b'm' | b'M') => (&text[..text.len() - 1], 1e6),
+            Some(b'b' | b'B') => (&text[..text.len() - 1], 1e9),
+            _ => (text, 1.0),
+        };
+        let count = digits.parse::<f64>().ok().map(|n| n * factor);
+        match count {
+            Some(n) if (1.0..=9e15).contains(&n) && n.fract() == 0.0 => Ok(Count(n as u64)),
+            _ => Err("not a whole number of 1 or more, such as 360232, 100K or 2.5M".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Number {
+    F32,
+    Bf16,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Rule {
+    /// Every one, lazily
+    Dense,
+    /// Those that the step uses
+    Sparse,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OptimizerName {
+    Sgd,
+    Adamw,
+    /// Adagrad with one number of state a centre
+    RowAdagrad,
+}
+
+impl From<Number> for Storage {
+    fn from(number: Number) -> Storage {
+        match number {
+            Number::F32 => Storage::F32,
+            Number::Bf16 => Storage::Bf16,
+        }
+    }
+}
+
+impl HeadArgs {
+    fn config(&self) -> HeadConfig {
+        let plain = HeadConfig::new(self.identities.0, self.dim);
+        HeadConfig {
+            // The half makes up for rounding: the product is cut off to a whole number.
+            sample_rate: self.rows.map_or(self.rate, |rows| {
+                ((rows.0 as f64 + 0.5) / self.identities.0 as f64).min(1.0)
+            }),
+            precision: match self.precision {
+                Number::F32 => Precision::F32,
+                Number::Bf16 => Precision::Bf16,
+            },
+            update: match self.update {
+                Rule::Dense => Update::Dense,
+                Rule::Sparse => Update::Sparse,
+            },
+            optimizer: match self.optimizer {
+                OptimizerName::Sgd => Optimizer::Sgd,
+                OptimizerName::Adamw => Optimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+                OptimizerName::RowAdagrad => Optimizer::RowAdagrad { eps: 1e-8 },
+            },
+            weights: self.weights.into(),
+            state: self.state.into(),
+            centres: self.file.clone().map_or(Placement::Host, Placement::File),
+            tile_rows: self.tile_rows,
+            ..plain
+        }
+    }
+}
+
+/// The result of `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    config: HeadConfig,
+    rows_per_step: u64,
+    batch: usize,
+    ranks: u16,
+    threads: i32,
+    /// From nothing, or from the last save, to the first step.
+    start_ms: f64,
+    /// Number of the first timed step.
+    first_step: u64,
+    step_ms: Vec<f64>,
+    losses: Vec<f64>,
+    median_step_ms: f64,
+    /// Means over the timed steps, of the slowest rank.
+    phases_ms: Timings,
+    product_gflops: f64,
+    save_ms: Vec<f64>,
+    /// Bytes that a centre and its optimizer state take.
+    centre_bytes: usize,
+    /// The most that was in memory at a time; of a file on disk, the part in use counts.
+    peak_mib: Option<f64>,
+    /// What is in memory now and in no file.
+    anonymous_mib: Option<f64>,
+    disk_mib: Option<f64>,
+}
+
+/// What one rank saw.
+#[derive(Debug, Default)]
+struct Seen {
+    first_step: u64,
+    start_ms: f64,
+    step_ms: Vec<f64>,
+    losses: Vec<f64>,
+    timings: Timings,
+    save_ms: Vec<f64>,
+    anonymous_mib: Option<f64>,
+}
+
+pub(super) fn run(args: &HeadArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let config = args.config();
+    config.validate().map_err(TrainError::from)?;
+    if args.checkpoint_every.is_some() && args.ranks > 1 {
+        let hint = "leave out `--ranks`; `pfc-train run` saves any number of them";
+        return Err(pfc_cli::Hinted::new("only one rank can be saved here", hint).into());
+    }
+    if args.touch_all && (config.update != Update::Dense || args.warm_up == 0) {
+        let hint = "use `--update dense` and a step or more of `--warm-up`";
+        return Err(pfc_cli::Hinted::new("`--touch-all` has nothing to catch up with", hint).into());
+    }
+    let pool = Pool::new(args);
+    let progress = Progress::new("head", "steps", args.warm_up + args.steps, quiet);
+    let of_ranks = if args.ranks == 1 {
+        vec![run_rank(args, &config, Box::new(Solo), &pool, &progress)]
+    } else {
+        std::thread::scope(|scope| {
+            let start = |member| {
+                let (config, pool, progress) = (&config, &pool, &progress);
+                scope.spawn(move || run_rank(args, config, Box::new(member), pool, progress))
+            };
+            let ranks: Vec<_> =
+                LocalMember::group(args.ranks.into()).into_iter().map(start).collect();
+            ranks.into_iter().map(|rank| rank.join().expect("a rank does not panic")).collect()
+        })
+    };
+    progress.finish();
+    let of_ranks = of_ranks
+        .into_iter()
+        .collect::<Result<Vec<Seen>, TrainError>>()
+        .context("cannot time the head")?;
+    let report = report(args, config, of_ranks)?;
+    if args.format.json {
+        print_json(&report)?;
+    } else {
+        print(&report)?;
+    }
+    Ok(Outcome::Clean)
+}
+
+/// Random embeddings and labels, a function of the step.
+struct Pool {
+    /// `[2 B, D]`: a step takes B rows in a row.
+    values_nd: Vec<f32>,
+    dim: usize,
+    batch: usize,
+    identities: u64,
+}
+
+impl Pool {
+    fn new(args: &HeadArgs) -> Pool {
+        tch::manual_seed(1);
+        let shape = [2 * args.batch as i64, args.dim as i64];
+        let drawn = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let mut values_nd = vec![0.0; 2 * args.batch * args.dim];
+        drawn.copy_data(&mut values_nd, 2 * args.batch * args.dim);
+        Pool { values_nd, dim: args.dim, batch: args.batch, identities: args.identities.0 }
+    }
+
+    /// The share of one rank in the batch of `step`.
+    fn batch(&self, step: u64, (rank, world): (usize, usize)) -> (Tensor, Vec<i64>) {
+        let (first, end) = (rank * self.batch / world, (rank + 1) * self.batch / world);
+        let start = step as usize % (self.batch + 1) + first;
+        let values = &self.values_nd[start * self.dim..][..(end - first) * self.dim];
+        let embeddings_bd = Tensor::from_slice(values).view([-1, self.dim as i64]);
+        let label = |i: usize| (mix(step << 20 ^ i as u64) % self.identities) as i64;
+        (embeddings_bd, (first..end).map(label).collect())
+    }
+}
+
+fn run_rank(
+    args: &HeadArgs,
+    config: &HeadConfig,
+    comm: Box<dyn Communicator>,
+    pool: &Pool,
+    progress: &Progress,
+) -> Result<Seen, TrainError> {
+    let started = Instant::now();
+    let place = (comm.rank(), comm.world());
+    let mut head = Head::with_parts(config, Parts::of_config(config, comm)?)?;
+    let save_path = args.file.as_deref().map(|folder| folder.join("bench.ckpt"));
+    let mut step = match &save_path {
+        Some(path) if args.resume => load(&mut head, path)?,
+        _ => 0,
+    };
+    let mut seen = Seen { start_ms: elapsed_ms(started), ..Seen::default() };
+    seen.first_step = step.max(args.warm_up);
+    while step < args.warm_up + args.steps {
+        if args.touch_all && step == seen.first_step {
+            head.catch_up()?;
+        }
+        let (embeddings_bd, labels) = pool.batch(step, place);
+        let started = Instant::now();
+        let output = head.step(&embeddings_bd, &labels, step, 0.1)?;
+        if step >= seen.first_step {
+            seen.step_ms.push(elapsed_ms(started));
+            seen.losses.push(output.loss);
+            seen.timings += output.timings;
+        }
+        step += 1;
+        if place.0 == 0 {
+            progress.add(1);
+        }
+        let due = args.checkpoint_every.is_some_and(|every| step.is_multiple_of(every.max(1)));
+        if let Some(path) = save_path.as_deref().filter(|_| due) {
+            let started = Instant::now();
+            save(&mut head, step, path)?;
+            seen.save_ms.push(elapsed_ms(started));
+        }
+    }
+    // While the head is still there.
+    seen.anonymous_mib = status_mib("RssAnon");
+    Ok(seen)
+}
+
+const STEP: &str = "bench.step";
+const CENTRES: &str = "centres.safetensors";
+
+fn save(head: &mut Head, step: u64, path: &Path) -> Result<(), TrainError> {
+    let mut state = head.checkpoint(false)?;
+    state.push((STEP.to_owned(), Tensor::from_slice(&[step as i64])));
+    let folder = AtomicDir::create(path)?;
+    let named: Vec<(&str, &Tensor)> = state.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    Tensor::write_safetensors(&named, folder.path().join(CENTRES))
+        .map_err(|source| HeadError::Torch { op: "write the checkpoint", source })?;
+    if path.exists() {
+        folder.commit_over(|entry| entry.path == CENTRES)?;
+    } else {
+        folder.commit()?;
+    }
+    Ok(head.checkpointed()?)
+}
+
+fn load(head: &mut Head, path: &Path) -> Result<u64, TrainError> {
+    let state = Tensor::read_safetensors(path.join(CENTRES))
+        .map_err(|source| HeadError::Torch { op: "read the checkpoint", source })?;
+    head.load_state(&state)?;
+    let step = state.iter().find(|(name, _)| name == STEP);
+    Ok(step.map_or(0, |(_, step)| step.int64_value(&[0]) as u64))
+}
+
+fn elapsed_ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+fn report(
+    args: &HeadArgs,
+    config: HeadConfig,
+    mut of_ranks: Vec<Seen>,
+) -> Result<Report, TrainError> {
+    of_ranks.sort_by(|a, b| a.timings.total_ms().total_cmp(&b.timings.total_ms()));
+    let Seen { first_step, start_ms, step_ms, losses, timings, save_ms, anonymous_mib } =
+        of_ranks.pop().unwrap_or_default();
+    let mut phases_ms = timings;
+    phases_ms /= step_ms.len().max(1) as f64;
+    let mut sorted = step_ms.clone();
+    sorted.sort_by(f64::total_cmp);
+    let rows_per_step = config.rows_per_step();
+    let rows_of_rank = rows_per_step as f64 / f64::from(args.ranks);
+    let flop = 6.0 * rows_of_rank * args.batch as f64 * args.dim as f64;
+    let disk_mib = args.file.as_deref().map(|folder| {
+        folder_mib(folder).map_err(|source| HeadError::Io {
+            op: "read",
+            path: folder.to_path_buf(),
+            source,
+        })
+    });
+    Ok(Report {
+        rows_per_step,
+        batch: args.batch,
+        ranks: args.ranks,
+        threads: tch::get_num_threads(),
+        start_ms,
+        first_step,
+        median_step_ms: sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN),
+        step_ms,
+        losses,
+        product_gflops: flop / phases_ms.product_ms / 1e6,
+        phases_ms,
+        save_ms,
+        centre_bytes: RowLayout::of_config(&config).size_bytes(),
+        config,
+        peak_mib: status_mib("VmHWM"),
+        anonymous_mib,
+        disk_mib: disk_mib.transpose()?,
+    })
+}
+
+fn print(report: &Report) -> std::io::Result<()> {
+    let mut table = pfc_cli::table(["phase", "ms a step", "share"]);
+    let Timings { sample_ms, gather_ms, product_ms, softmax_ms, update_ms, communication_ms } =
+        report.phases_ms;
+    let mean = report.step_ms.iter().sum::<f64>() / report.step_ms.len().max(1) as f64;
+    for (phase, ms) in [
+        ("sample", sample_ms),
+        ("gather and normalise", gather_ms),
+        ("products", product_ms),
+        ("exponentials", softmax_ms),
+        ("update", update_ms),
+        ("communication", communication_ms),
+        ("other", (mean - report.phases_ms.total_ms()).max(0.0)),
+        ("all, mean", mean),
+        ("all, median", report.median_step_ms),
+    ] {
+        table.add_row([phase.to_owned(), format!("{ms:.2}"), format!("{:.0}%", 100.0 * ms / mean)]);
+    }
+    pfc_cli::print_table(&table)?;
+    let mib = |value: Option<f64>| value.map_or_else(|| "?".to_owned(), |mib| format!("{mib:.0}"));
+    let mut facts = pfc_cli::table(["", ""]);
+    for (name, value) in [
+        ("identities", report.config.classes.to_string()),
+        ("rows a step", report.rows_per_step.to_string()),
+        ("bytes of a centre", report.centre_bytes.to_string()),
+        ("products, GFLOP/s", format!("{:.0}", report.product_gflops)),
+        ("start, ms", format!("{:.1}", report.start_ms)),
+        ("memory at its peak, MiB", mib(report.peak_mib)),
+        ("of it in no file, at the end, MiB", mib(report.anonymous_mib)),
+        ("disk, MiB", mib(report.disk_mib)),
+    ] {
+        facts.add_row([name.to_owned(), value]);
+    }
+    pfc_cli::print_table(&facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_written_as_people_say_them() {
+        let parsed = |text: &str| text.parse::<Count>().map(|count| count.0);
+        assert_eq!(parsed("360232"), Ok(360_232));
+        assert_eq!(parsed("100K"), Ok(100_000));
+        assert_eq!(parsed("2.5M"), Ok(2_500_000));
+        assert_eq!(parsed("1b"), Ok(1_000_000_000));
+        for wrong in ["", "0", "-1", "1.5", "M", "1e99", "nan", "ten"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ranks_share_one_batch() {
+        let values_nd = (0..20u8).map(f32::from).collect();
+        let pool = Pool { values_nd, dim: 1, batch: 10, identities: 7 };
+        let (whole, labels) = pool.batch(5, (0, 1));
+        let parts: Vec<_> = (0..3).map(|rank| pool.batch(5, (rank, 3))).collect();
+        let rows: Vec<Tensor> = parts.iter().map(|(rows, _)| rows.shallow_clone()).collect();
+        assert_eq!(Tensor::cat(&rows, 0), whole);
+        assert_eq!(parts.into_iter().flat_map(|(_, labels)| labels).collect::<Vec<_>>(), labels);
+    }
+}

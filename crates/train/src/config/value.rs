@@ -1,0 +1,49 @@
+//! Values out of their bounds.
+
+use std::{borrow::Cow, fmt::Display, path::Path};
+
+/// A value out of its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {value}, but has to be {bound}")]
+pub struct BadValue {
+    key: Cow<'static, str>,
+    value: String,
+    bound: String,
+}
+
+impl BadValue {
+    /// `key` as `section.name`; `bound` completes "has to be".
+    pub fn new(
+        key: impl Into<Cow<'static, str>>,
+        value: impl Display,
+        bound: impl Into<String>,
+    ) -> BadValue {
+        let key = key.into();
+        BadValue { key, value: value.to_string(), bound: bound.into() }
+    }
+
+    /// An error unless `holds`.
+    ///
+    /// # Errors
+    ///
+    /// The value that does not hold.
+    pub fn unless(
+        holds: bool,
+        key: &'static str,
+        value: impl Display,
+        bound: impl Into<String>,
+    ) -> Result<(), BadValue> {
+        if holds { Ok(()) } else { Err(BadValue::new(key, value, bound)) }
+    }
+
+    /// The way out.
+    pub fn hint(&self) -> Option<String> {
+        let key = &self.key;
+        Some(format!("change it in the file, or for one run with `--set {key}=VALUE`"))
+    }
+}
+
+/// Refuses a path that was left empty.
+pub(crate) fn require_path(key: &'static str, path: &Path) -> Result<(), BadValue> {
+    BadValue::unless(!path.as_os_str().is_empty(), key, "not set", "the path of a folder or file")
+}

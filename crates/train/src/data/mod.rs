@@ -1,0 +1,5 @@
+//! From a data set to the batches of every step.
+
+pub mod loader;
+pub mod plan;
+pub mod source;

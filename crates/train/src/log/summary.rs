@@ -1,0 +1,140 @@
+//! The result of a run: a line per epoch, from its metrics file.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use serde::Serialize;
+
+use crate::{
+    TrainError,
+    log::Score,
+    log::metrics::{self, Record},
+};
+
+/// What a run has come to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The run's folder.
+    pub run: String,
+    /// Whether every step was taken.
+    pub finished: bool,
+    /// The newest checkpoint.
+    pub checkpoint: String,
+    /// Every step at which an epoch ended or the model was measured.
+    pub rows: Vec<Row>,
+}
+
+/// One line of the result.
+#[derive(Debug, Clone, PartialEq, Serialize, Default)]
+pub struct Row {
+    /// Steps finished.
+    pub step: u64,
+    /// Epochs finished, with the part of the current one.
+    pub epoch: f64,
+    /// Mean loss of the epoch that ended here.
+    pub mean_loss: Option<f64>,
+    /// Figures of every set.
+    pub scores: Vec<Score>,
+}
+
+impl Summary {
+    /// Reads the figures of the run in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn read(folder: &Path, finished: bool) -> Result<Summary, TrainError> {
+        let records = metrics::read(&folder.join("metrics.jsonl"))?;
+        Ok(Summary {
+            run: folder.display().to_string(),
+            finished,
+            checkpoint: folder.join("last.ckpt").display().to_string(),
+            rows: rows(records),
+        })
+    }
+
+    /// Prints the table to standard output.
+    ///
+    /// # Errors
+    ///
+    /// The I/O error of standard output.
+    pub fn print(&self) -> io::Result<()> {
+        let sets: Vec<&str> = match self.rows.iter().find(|row| !row.scores.is_empty()) {
+            Some(row) => row.scores.iter().map(|score| score.set.as_str()).collect(),
+            None => Vec::new(),
+        };
+        let mut header = vec!["epoch".to_owned(), "step".to_owned(), "mean loss".to_owned()];
+        for set in &sets {
+            header.extend([format!("{set} accuracy"), format!("{set} AUC")]);
+        }
+        let mut table = pfc_cli::table(header);
+        for row in &self.rows {
+            table.add_row(cells(row, &sets));
+        }
+        pfc_cli::print_table(&table)
+    }
+}
+
+fn rows(records: Vec<Record>) -> Vec<Row> {
+    let mut rows: BTreeMap<u64, Row> = BTreeMap::new();
+    for record in records {
+        let step = record.step();
+        let is_row = !matches!(record, Record::Train(_));
+        if !is_row {
+            continue;
+        }
+        let row = rows.entry(step).or_insert_with(|| Row { step, ..Row::default() });
+        match record {
+            Record::Epoch(record) => {
+                row.epoch = record.epoch as f64;
+                row.mean_loss = Some(record.mean_loss);
+            }
+            Record::Eval(record) => {
+                row.epoch = record.epoch;
+                row.scores.push(record.score);
+            }
+            Record::Train(_) => {}
+        }
+    }
+    rows.into_values().collect()
+}
+
+fn cells(row: &Row, sets: &[&str]) -> Vec<String> {
+    let dash = || "–".to_owned();
+    let mut cells = vec![
+        format!("{:.2}", row.epoch).trim_end_matches('0').trim_end_matches('.').to_owned(),
+        row.step.to_string(),
+        row.mean_loss.map_or_else(dash, |loss| format!("{loss:.3}")),
+    ];
+    for set in sets {
+        let score = row.scores.iter().find(|score| score.set == *set);
+        cells.push(score.map_or_else(dash, |score| format!("{:.4}", score.accuracy)));
+        let auc = score.and_then(|score| score.auc);
+        cells.push(auc.map_or_else(dash, |auc| format!("{auc:.4}")));
+    }
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::metrics::{EpochRecord, EvalRecord};
+
+    #[test]
+    fn an_epoch_and_its_scores_share_a_row() {
+        let score = Score {
+            set: "a".into(),
+            accuracy: 0.75,
+            std: None,
+            auc: None,
+            threshold: 1.0,
+            mean_norm: 1.0,
+        };
+        let eval = |step, epoch| Record::Eval(EvalRecord { step, epoch, score: score.clone() });
+        let epoch = Record::Epoch(EpochRecord { step: 10, epoch: 1, mean_loss: 2.5 });
+        let found = rows(vec![eval(0, 0.0), epoch, eval(10, 1.0), eval(15, 1.5)]);
+        let text: Vec<Vec<String>> = found.iter().map(|row| cells(row, &["a"])).collect();
+        assert_eq!(text[0], ["0", "0", "–", "0.7500", "–"]);
+        assert_eq!(text[1], ["1", "10", "2.500", "0.7500", "–"]);
+        assert_eq!(text[2], ["1.5", "15", "–", "0.7500", "–"]);
+    }
+}

@@ -1,0 +1,294 @@
+//! How parameters move, as PyTorch's `SGD` and `AdamW` move them.
+
+use pfc_model::ModelError;
+use tch::{TchError, Tensor};
+
+use crate::config::{OptimConfig, OptimizerKind};
+
+/// Number of steps taken, `[1]` i64, among the state of `AdamW`.
+const STEPS: &str = "adamw.steps";
+
+/// Moves the parameters of a network.
+///
+/// With g the gradient, w the weight, d the decay and t the number of the step from 1:
+///
+/// ```text
+/// sgd    v = momentum·v + g + d·w;  w -= lr·v
+/// adamw  w -= lr·d·w;  m = β1·m + (1 - β1)·g;  v = β2·v + (1 - β2)·g²
+///        w -= lr / (1 - β1^t) · m / (sqrt(v / (1 - β2^t)) + eps)
+/// ```
+#[derive(Debug)]
+pub struct Optimizer {
+    rule: Rule,
+    weight_decay: f64,
+    slots: Vec<Slot>,
+    n_steps: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Rule {
+    Sgd { momentum: f64 },
+    Adamw { beta1: f64, beta2: f64, eps: f64 },
+}
+
+/// A parameter with its state.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    weight: Tensor,
+    decays: bool,
+    /// Of SGD the velocity, of `AdamW` the two moments.
+    state: Vec<(&'static str, Tensor)>,
+}
+
+impl Optimizer {
+    /// An optimizer at rest for `parameters`, whose storage it will change in place.
+    pub fn new(parameters: Vec<(String, Tensor)>, config: &OptimConfig) -> Optimizer {
+        let (rule, suffixes): (Rule, &[&'static str]) = match config.optimizer {
+            OptimizerKind::Sgd => (Rule::Sgd { momentum: config.momentum }, &[""]),
+            OptimizerKind::Adamw => {
+                let &OptimConfig { beta1, beta2, eps, .. } = config;
+                (Rule::Adamw { beta1, beta2, eps }, &[".exp_avg", ".exp_avg_sq"])
+            }
+        };
+        let slot = |(name, weight): (String, Tensor)| Slot {
+            decays: config.decay_all || is_matrix(&name, &weight),
+            state: suffixes.iter().map(|suffix| (*suffix, weight.zeros_like())).collect(),
+            name,
+            weight,
+        };
+        let slots = parameters.into_iter().map(slot).collect();
+        Optimizer { rule, weight_decay: config.weight_decay, slots, n_steps: 0 }
+    }
+
+    /// The parameters, in the order that [`step`](Optimizer::step) takes gradients in.
+    pub fn parameters(&self) -> Vec<&Tensor> {
+        self.slots.iter().map(|slot| &slot.weight).collect()
+    }
+
+    /// The same, each with its name.
+    pub fn named_parameters(&self) -> Vec<(&str, &Tensor)> {
+        self.slots.iter().map(|slot| (slot.name.as_str(), &slot.weight)).collect()
+    }
+
+    /// The name of parameter `index` in that order.
+    pub fn name(&self, index: usize) -> &str {
+        &self.slots[index].name
+    }
+
+    /// Moves every parameter once. `gradients`, one per parameter, are used up.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Torch`], which only a lack of memory can bring about.
+    pub fn step(&mut self, gradients: &mut [Tensor], lr: f64) -> Result<(), ModelError> {
+        self.n_steps += 1;
+        tch::no_grad(|| match self.rule {
+            Rule::Sgd { momentum } => self.move_by_sgd(gradients, lr, momentum),
+            Rule::Adamw { beta1, beta2, eps } => {
+                self.move_by_adamw(gradients, lr, [beta1, beta2], eps)
+            }
+        })
+        .map_err(ModelError::torch("move the weights"))
+    }
+
+    fn move_by_sgd(
+        &mut self,
+        gradients: &mut [Tensor],
+        lr: f64,
+        momentum: f64,
+    ) -> Result<(), TchError> {
+        let Some(first) = self.slots.first() else { return Ok(()) };
+        // Tensors of one number: `addcmul_` with them is `target += factor · source` without the
+        // copy of `source` that `target += &(source * factor)` would make.
+        let on_device = |x: f64| Tensor::from(x as f32).f_to_device(first.weight.device());
+        let (decay, minus_lr) = (on_device(self.weight_decay)?, on_device(-lr)?);
+        for (slot, gradient) in self.slots.iter_mut().zip(gradients) {
+            if self.weight_decay != 0.0 && slot.decays {
+                let _ = gradient.f_addcmul_(&slot.weight, &decay)?;
+            }
+            let velocity = &mut slot.state[0].1;
+            let _ = velocity.f_mul_scalar_(momentum)?.f_add_(gradient)?;
+            let _ = slot.weight.f_addcmul_(velocity, &minus_lr)?;
+        }
+        Ok(())
+    }
+
+    fn move_by_adamw(
+        &mut self,
+        gradients: &mut [Tensor],
+        lr: f64,
+        [beta1, beta2]: [f64; 2],
+        eps: f64,
+    ) -> Result<(), TchError> {
+        let t = self.n_steps as f64;
+        let (scale, root) = (lr / (1.0 - beta1.powf(t)), (1.0 - beta2.powf(t)).sqrt());
+        for (slot, gradient) in self.slots.iter_mut().zip(gradients) {
+            if slot.decays {
+                let _ = slot.weight.f_mul_scalar_(1.0 - lr * self.weight_decay)?;
+            }
+            let [(_, mean), (_, square)] = &mut slot.state[..] else { unreachable!("two moments") };
+            let _ = mean.f_lerp_(gradient, 1.0 - beta1)?;
+            // The gradient is used up: its square takes its place.
+            let _ = square.f_lerp_(&gradient.f_square_()?, 1.0 - beta2)?;
+            let divisor = square.f_sqrt()?.f_div_scalar_(root)?.f_add_scalar_(eps)?;
+            let _ = slot.weight.f_sub_(&mean.f_div(&divisor)?.f_mul_scalar_(scale)?)?;
+        }
+        Ok(())
+    }
+
+    /// The state by name: a parameter's own for SGD's velocities, with a suffix for moments.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let of_slot = |slot: &Slot| -> Vec<(String, Tensor)> {
+            let named = slot.state.iter();
+            named.map(|(s, t)| (format!("{}{s}", slot.name), t.shallow_clone())).collect()
+        };
+        let mut state: Vec<(String, Tensor)> = self.slots.iter().flat_map(of_slot).collect();
+        if matches!(self.rule, Rule::Adamw { .. }) {
+            state.push((STEPS.to_owned(), Tensor::from_slice(&[self.n_steps])));
+        }
+        state
+    }
+
+    /// Takes over what [`state`](Optimizer::state) gave; `origin` names its source in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::MissingTensor`] and [`ModelError::TensorShape`].
+    pub fn load_state(
+        &mut self,
+        origin: &str,
+        state: &[(String, Tensor)],
+    ) -> Result<(), ModelError> {
+        let find = |key: String, expected: Vec<i64>| {
+            let origin = origin.to_owned();
+            match state.iter().find(|(name, _)| *name == key) {
+                Some((_, source)) if source.size() == expected => Ok(source),
+                Some((_, source)) => {
+                    let found = source.size();
+                    Err(ModelError::TensorShape { origin, key, found, expected })
+                }
+                None => Err(ModelError::MissingTensor { origin, key, expected }),
+            }
+        };
+        for slot in &mut self.slots {
+            for (suffix, tensor) in &mut slot.state {
+                let source = find(format!("{}{suffix}", slot.name), tensor.size())?;
+                tch::no_grad(|| tensor.copy_(source));
+            }
+        }
+        if matches!(self.rule, Rule::Adamw { .. }) {
+            self.n_steps = find(STEPS.to_owned(), vec![1])?.int64_value(&[0]);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a parameter multiplies what passes through the network: a matrix or the kernel of a
+/// convolution, not a bias, scale, slope or position.
+fn is_matrix(name: &str, weight: &Tensor) -> bool {
+    weight.dim() >= 2 && !name.contains("pos_embed") && !name.contains("mask_token")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(tensor: &Tensor) -> Vec<f64> {
+        Vec::try_from(tensor.to_kind(tch::Kind::Double).reshape(-1)).unwrap()
+    }
+
+    #[track_caller]
+    fn check(tensor: &Tensor, expected: &[f64]) {
+        let found = numbers(tensor);
+        let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(near && found.len() == expected.len(), "{found:?}, expected {expected:?}");
+    }
+
+    fn optimizer(config: &OptimConfig) -> (Tensor, Optimizer) {
+        let weight = Tensor::from_slice(&[1.0_f32, -2.0]).set_requires_grad(true);
+        (weight.shallow_clone(), Optimizer::new(vec![("w".to_owned(), weight)], config))
+    }
+
+    fn sgd(momentum: f64, weight_decay: f64) -> OptimConfig {
+        OptimConfig { momentum, weight_decay, ..OptimConfig::default() }
+    }
+
+    fn adamw(weight_decay: f64) -> OptimConfig {
+        let optimizer = OptimizerKind::Adamw;
+        let (beta1, beta2, eps) = (0.5, 0.75, 0.5);
+        OptimConfig { optimizer, beta1, beta2, eps, weight_decay, ..OptimConfig::default() }
+    }
+
+    /// On paper: v1 = g + d·w = (0.6, -0.2), w1 = w - v1/10; v2 = v1/2 + g + d·w1, w2 = w1 - v2/10.
+    #[test]
+    fn two_steps_with_momentum_and_decay_match_those_on_paper() {
+        let (weight, mut sgd) = optimizer(&sgd(0.5, 0.1));
+        sgd.step(&mut [Tensor::from_slice(&[0.5_f32, 0.0])], 0.1).unwrap();
+        check(&weight, &[0.94, -1.98]);
+        sgd.step(&mut [Tensor::from_slice(&[0.5_f32, 0.0])], 0.1).unwrap();
+        check(&sgd.state()[0].1, &[0.894, -0.298]);
+        check(&weight, &[0.8506, -1.9502]);
+    }
+
+    /// On paper, lr 0.1, d 0.5, g = (2, 0): w·0.95; m = 1, v = 1, t = 1: m/(1 - β1) = 2 and
+    /// v/(1 - β2) = 4, so w -= 0.1·2/(2 + 0.5). Then g = 0: m = 0.5, v = 0.75, 1 - β1² = 0.75 and
+    /// 1 - β2² = 0.4375, so w·0.95 - 0.1·(0.5/0.75)/(sqrt(0.75/0.4375) + 0.5).
+    #[test]
+    fn two_steps_of_adamw_match_those_on_paper() {
+        let (weight, mut adamw) = optimizer(&adamw(0.5));
+        adamw.step(&mut [Tensor::from_slice(&[2.0_f32, 0.0])], 0.1).unwrap();
+        check(&weight, &[0.87, -1.9]);
+        adamw.step(&mut [Tensor::from_slice(&[0.0_f32, 0.0])], 0.1).unwrap();
+        let moved = 0.1 * (0.5 / 0.75) / ((0.75_f64 / 0.4375).sqrt() + 0.5);
+        check(&weight, &[0.87 * 0.95 - moved, -1.9 * 0.95]);
+    }
+
+    #[test]
+    fn only_matrices_decay_if_not_all_do() {
+        let named = |name: &str, shape: &[i64]| {
+            (name.to_owned(), Tensor::ones(shape, (tch::Kind::Float, tch::Device::Cpu)))
+        };
+        let parameters =
+            [named("fc.weight", &[1, 2]), named("bn.weight", &[2]), named("pos_embed", &[1, 2])];
+        for config in [sgd(0.0, 0.5), adamw(0.5)] {
+            let config = OptimConfig { decay_all: false, ..config };
+            let copies = parameters.iter().map(|(name, w)| (name.clone(), w.copy())).collect();
+            let mut optimizer = Optimizer::new(copies, &config);
+            let mut zeros: Vec<Tensor> = parameters.iter().map(|(_, w)| w.zeros_like()).collect();
+            optimizer.step(&mut zeros, 0.1).unwrap();
+            let after = optimizer.parameters();
+            check(after[0], &[0.95, 0.95]);
+            check(after[1], &[1.0, 1.0]);
+            check(after[2], &[1.0, 1.0]);
+        }
+    }
+
+    #[test]
+    fn an_optimizer_that_takes_over_a_state_goes_on_as_the_one_that_gave_it() {
+        for config in [sgd(0.9, 0.0), adamw(0.1)] {
+            let (weight, mut first) = optimizer(&config);
+            let gradient = || [Tensor::from_slice(&[0.25_f32, 1.0])];
+            first.step(&mut gradient(), 0.1).unwrap();
+            let saved: Vec<_> = first.state().iter().map(|(k, v)| (k.clone(), v.copy())).collect();
+            let middle = weight.detach().copy();
+            first.step(&mut gradient(), 0.1).unwrap();
+
+            let (again, mut other) = optimizer(&config);
+            tch::no_grad(|| again.shallow_clone().copy_(&middle));
+            other.load_state("saved", &saved).unwrap();
+            other.step(&mut gradient(), 0.1).unwrap();
+            assert_eq!(numbers(&again), numbers(&weight));
+        }
+    }
+
+    #[test]
+    fn a_state_of_another_network_is_refused() {
+        let (_, mut sgd) = optimizer(&sgd(0.9, 0.0));
+        let error = sgd.load_state("a.safetensors", &[]).unwrap_err();
+        assert!(matches!(error, ModelError::MissingTensor { .. }), "{error}");
+        let state = [("w".to_owned(), Tensor::from_slice(&[1.0_f32]))];
+        let error = sgd.load_state("a.safetensors", &state).unwrap_err();
+        assert!(matches!(error, ModelError::TensorShape { .. }), "{error}");
+    }
+}

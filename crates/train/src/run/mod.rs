@@ -1,0 +1,361 @@
+//! A run from the first to the last step.
+
+pub mod evaluate;
+pub mod init;
+
+use std::{path::Path, time::Instant};
+
+use pfc_c10d::Compute;
+use pfc_cli::{
+    interrupt::{self, Signal},
+    tell,
+};
+use pfc_findings::View;
+use pfc_model::libtorch::guarded;
+use pfc_shard::ShardError;
+use tch::Device;
+
+use self::evaluate::Verifier;
+use crate::{
+    TrainError,
+    checkpoint::{Keeper, check_same_config},
+    config::{BadValue, Config, TrainConfig},
+    data::loader::{Loader, LoaderSpec},
+    data::plan::Plan,
+    data::source::Source,
+    log::run_log::{Report, ReportSpec, resume_command},
+    ranks::Ranks,
+    run_folder::{RunFolder, Start},
+    step::Trainer,
+};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// After its last step.
+    Finished,
+    /// A signal asked one of the ranks to stop; a checkpoint was saved.
+    Stopped(Signal),
+}
+
+/// Data that a run was checked against.
+#[derive(Debug)]
+pub struct Checked {
+    /// Its images.
+    pub source: Source,
+    /// Its steps.
+    pub plan: Plan,
+}
+
+/// Opens the data set and refuses what cannot be trained, before anything large is allocated.
+///
+/// # Errors
+///
+/// [`TrainError::Value`], [`TrainError::Shard`], [`TrainError::ImageSize`],
+/// [`TrainError::TooFewImages`], [`TrainError::TooFewIdentities`].
+pub fn check(config: &Config) -> Result<Checked, TrainError> {
+    config.validate()?;
+    let path = config.data.path.clone();
+    let source = Source::open(&config.data)?;
+    let (n_images, batch_size) = (source.len(), config.train.batch_size as u64);
+    if n_images < batch_size {
+        return Err(TrainError::TooFewImages { path, n_images, batch_size });
+    }
+    let n_identities = source.n_identities();
+    if n_identities < 2 {
+        return Err(TrainError::TooFewIdentities { path, n_identities });
+    }
+    config.head_config(n_identities).validate()?;
+    let TrainConfig { epochs, steps, seed, .. } = config.train;
+    let plan = Plan { n_images, batch_size, epochs, steps, seed };
+    let warmup = config.optim.warmup_epochs;
+    let bound = format!("from 0 to the {} epochs that train.steps makes", plan.n_epochs());
+    BadValue::unless(warmup <= plan.n_epochs(), "optim.warmup_epochs", warmup, bound)?;
+    Ok(Checked { source, plan })
+}
+
+/// Trains in `folder` until the last step or a signal. Every rank calls it with the same arguments; the
+/// first one writes and reports.
+///
+/// # Errors
+///
+/// Any [`TrainError`]; what was saved before stays whole. If one rank fails, all do.
+pub fn train(
+    config: &Config,
+    folder: &Path,
+    start: Start,
+    ranks: &Ranks,
+    quiet: bool,
+) -> Result<Ended, TrainError> {
+    guarded("train", || train_unguarded(config, folder, start, ranks, quiet))
+}
+
+fn train_unguarded(
+    config: &Config,
+    folder: &Path,
+    start: Start,
+    ranks: &Ranks,
+    quiet: bool,
+) -> Result<Ended, TrainError> {
+    check_same_config(config, ranks)?;
+    let Checked { source, plan } = check(config)?;
+    if let Some(view) = source.dataset().filter(|_| ranks.is_first()) {
+        check_labels(view)?;
+    }
+    check_ranks(&plan, config.train.accumulate, ranks)?;
+    let verifier = Verifier::open(&config.eval)?;
+    let folder = open_folder(folder, start, ranks)?;
+    set_threads(config.train.threads);
+    if config.train.device(ranks.local_rank())?.is_cuda() {
+        let compute =
+            Compute { deterministic: config.train.deterministic, tf32: config.model.tf32 };
+        compute.set().map_err(TrainError::Compute)?;
+    }
+
+    let mut trainer = Trainer::new(config, &plan, source.n_identities(), ranks)?;
+    let data = source.identity(&config.data)?;
+    let mut keeper = Keeper::new(&folder, config, &plan, data, ranks)?;
+    let mut warn = |text: String| {
+        if ranks.is_first() {
+            tell(&format!("warning: {text}"));
+        }
+    };
+    let resumed = match start {
+        Start::Fresh => None,
+        Start::Resume => keeper.resume(&mut trainer, &mut warn)?,
+    };
+    let begun = match resumed {
+        Some(_) => None,
+        None => init::begin(&config.init, &mut trainer, &source)?,
+    };
+    // From here on the folder is known to be that of this run, and is written to.
+    match &resumed {
+        Some(resumed) => keeper.set_aside(resumed, &mut warn)?,
+        None => ranks.meet()?,
+    }
+    if ranks.is_first() {
+        folder.begin(&config.to_toml(), resumed.is_some())?;
+    }
+    let tally = resumed.map(|resumed| resumed.tally).unwrap_or_default();
+    let spec = report_spec(config, plan, trainer.n_done, quiet);
+    let mut report = if ranks.is_first() {
+        Report::open(&folder, spec, tally)?
+    } else {
+        Report::silent(spec, tally)
+    };
+    report.kept_scores().iter().for_each(|(step, score)| keeper.measured(*step, score));
+    report.agree(ranks)?;
+    let notice = source.dataset().and_then(|view| view.notice("data.as_packed = true"));
+    if let Some(notice) = notice {
+        report.say(&format!("{}: {notice}", config.data.path.display()));
+    }
+    report.say(&opening(config, &source, &plan, ranks, trainer.n_done));
+    if let Some(begun) = begun {
+        report.say(&begun);
+    }
+    let spec = loader_spec(config, plan, ranks, trainer.n_done);
+    let loader = Loader::start(source, spec)?;
+    let measure = Measure { config, plan: &plan, verifier: &verifier, ranks };
+    let mut run = Run { measure, trainer, keeper, report };
+    // What libtorch throws in a step, no memory above all, ends this rank as any error does.
+    if let Err(error) = guarded("take a step", || run.steps(loader)) {
+        run.report.finish();
+        run.keeper.rescue(&error);
+        return Err(error.after(run.trainer.n_done));
+    }
+    run.report.finish();
+    // One rank may have heard the signal alone. Also, the first rank, where the others look for news
+    // of failures, must not be gone before them.
+    let signals = ranks.gather(interrupt::signal().map(Signal::number))?;
+    if run.trainer.n_done == plan.n_steps() {
+        return Ok(Ended::Finished);
+    }
+    if ranks.is_first() {
+        tell(&stopped(&folder, &run.trainer, &plan));
+    }
+    let signal = signals.into_iter().flatten().find_map(Signal::from_number);
+    Ok(Ended::Stopped(signal.unwrap_or(Signal::INTERRUPT)))
+}
+
+/// The parts of a run that its steps move.
+struct Run<'a> {
+    measure: Measure<'a>,
+    trainer: Trainer,
+    keeper: Keeper<'a>,
+    report: Report,
+}
+
+impl Run<'_> {
+    /// Every step that is left, until the last or until any rank is asked to stop.
+    fn steps(&mut self, mut loader: Loader) -> Result<(), TrainError> {
+        let Run { measure, trainer, keeper, report } = self;
+        let Measure { config, plan, ranks, .. } = *measure;
+        let mut stop = measure.if_due(trainer, keeper, report)?;
+        while trainer.n_done < plan.n_steps() && !stop {
+            let started = Instant::now();
+            // The ranks must agree on the last step, and on when all have written their part of a
+            // checkpoint; the answers come while the step is computed.
+            let mut batch = loader.next_batch()?;
+            let own = [interrupt::requested(), keeper.is_writing()?, !batch.replaced.is_empty()];
+            let vote = ranks.ask(own)?;
+            let figures = trainer.step(&batch)?;
+            let replaced = std::mem::take(&mut batch.replaced);
+            loader.recycle(batch);
+            let [asked_to_stop, any_writes, any_replaced] = vote.count()?;
+            stop = asked_to_stop;
+            if any_replaced {
+                report.replaced(&ranks.gather(replaced)?.concat())?;
+            }
+
+            let n_done = trainer.n_done;
+            report.step(n_done, &figures, started.elapsed(), loader.take_waited())?;
+            if plan.completes_epoch(n_done) {
+                report.epoch(n_done)?;
+            }
+            stop = stop || measure.if_due(trainer, keeper, report)?;
+            let started = Instant::now();
+            if !any_writes {
+                keeper.publish()?;
+            }
+            let scheduled = is_due(config.checkpoint.every_steps, plan, n_done);
+            if scheduled || stop {
+                keeper.save(trainer, &report.tally, scheduled)?;
+            }
+            report.saved(started.elapsed());
+        }
+        keeper.settle()
+    }
+}
+
+/// Warns of labels that cannot be those that were written. What else may be damaged, `pfc-ingest
+/// verify` finds.
+fn check_labels(dataset: &View) -> Result<(), TrainError> {
+    match dataset.dataset().check_counts() {
+        Err(error @ ShardError::Counts { .. }) => {
+            tell(&format!(
+                "warning: the data set is damaged: {error}; `pfc-ingest verify` tells more"
+            ));
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Normalisation needs two images in every part of every rank.
+fn check_ranks(plan: &Plan, n_parts: usize, ranks: &Ranks) -> Result<(), TrainError> {
+    let (world, batch_size) = (ranks.world(), plan.batch_size);
+    if plan.images_of_rank(world - 1, world) / n_parts < 2 {
+        return Err(TrainError::TooManyParts { world, n_parts, batch_size });
+    }
+    Ok(())
+}
+
+/// The folder, which the first rank makes and takes hold of for all.
+fn open_folder(path: &Path, start: Start, ranks: &Ranks) -> Result<RunFolder, TrainError> {
+    let folder = match ranks.is_first() {
+        true => RunFolder::open(path, start)?,
+        false => RunFolder::of_other_rank(path),
+    };
+    ranks.meet()?;
+    Ok(folder)
+}
+
+/// Whether something done every so many steps, 0 for every epoch, is due after `n_done` of them.
+fn is_due(every_steps: u64, plan: &Plan, n_done: u64) -> bool {
+    let is_last = n_done == plan.n_steps();
+    is_last
+        || match every_steps {
+            0 => plan.completes_epoch(n_done),
+            n => n_done.is_multiple_of(n),
+        }
+}
+
+/// Measures the model on the way.
+#[derive(Clone, Copy)]
+struct Measure<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+    verifier: &'a Verifier,
+    ranks: &'a Ranks,
+}
+
+impl Measure<'_> {
+    /// Measures it where that is due, unless a run that was stopped here already had. Whether any
+    /// rank was asked to stop meanwhile.
+    fn if_due(
+        &self,
+        trainer: &Trainer,
+        keeper: &mut Keeper<'_>,
+        report: &mut Report,
+    ) -> Result<bool, TrainError> {
+        let n_done = trainer.n_done;
+        let due = n_done == 0 || is_due(self.config.eval.every_steps, self.plan, n_done);
+        if !due || self.verifier.is_empty() || report.has_evaluated(n_done) {
+            return Ok(false);
+        }
+        match self.verifier.run(trainer.measured(), self.ranks, report.is_quiet()) {
+            Ok(Some(scores)) => {
+                keeper.measured(n_done, &scores);
+                report.eval(n_done, scores).map(|()| false)
+            }
+            // The run is saved next, and measured when it is resumed.
+            Ok(None) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn set_threads(n: usize) {
+    tch::set_num_threads(n as i32);
+    // Fails where a test has set it before, in the same process.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
+}
+
+fn report_spec(config: &Config, plan: Plan, n_done: u64, quiet: bool) -> ReportSpec {
+    let every_steps = config.log.every_steps;
+    ReportSpec { plan, n_done, every_steps, tensorboard: config.log.tensorboard, quiet }
+}
+
+fn loader_spec(config: &Config, plan: Plan, ranks: &Ranks, first_step: u64) -> LoaderSpec {
+    let device = config.train.device(ranks.local_rank()).unwrap_or(Device::Cpu);
+    let n_threads = config.data.n_threads(device.is_cuda());
+    LoaderSpec {
+        plan,
+        rank: ranks.rank(),
+        world: ranks.world(),
+        first_step,
+        n_threads,
+        n_ahead: config.data.batches_ahead,
+        mirror: config.data.mirror,
+        on_error: config.data.on_error,
+        device,
+    }
+}
+
+fn opening(config: &Config, source: &Source, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {
+    let head = config.head_config(source.n_identities());
+    let made_up = if source.dataset().is_none() { "made-up " } else { "" };
+    let resumed =
+        if n_done > 0 { format!(", going on after step {n_done}") } else { String::new() };
+    let among = match ranks.world() {
+        1 => String::new(),
+        world => format!(" among {world} ranks"),
+    };
+    format!(
+        "{} on {} {made_up}images of {} identities, {} centres a step, {} steps of {} in {} \
+         epochs{among}{resumed}",
+        config.model.network,
+        plan.n_images,
+        source.n_identities(),
+        head.rows_per_step(),
+        plan.n_steps(),
+        plan.batch_size,
+        plan.n_epochs(),
+    )
+}
+
+fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan) -> String {
+    let (n_done, n_steps) = (trainer.n_done, plan.n_steps());
+    let command = resume_command(folder.path());
+    format!("stopped after step {n_done} of {n_steps}; to go on:\n  {command}")
+}

@@ -1,0 +1,440 @@
+//! What is trained, and the arithmetic of one step.
+
+// B = batch, D = embedding.
+
+pub mod gradients;
+
+use std::time::Instant;
+
+use pfc_head::{Head, Parts};
+use pfc_model::{Backbone, ModelError};
+use tch::{Device, Kind, Tensor};
+
+use self::gradients::{Gradients, Passed, Way};
+use crate::{
+    TrainError,
+    config::Config,
+    data::loader::Batch,
+    data::plan::{Plan, mix},
+    optim::ema::{Average, running},
+    optim::loss_scale::LossScale,
+    optim::lr::Schedule,
+    optim::{Optimizer, clip, global_norm},
+    ranks::Ranks,
+};
+
+/// Backbone, head and optimizer of a run.
+pub struct Trainer {
+    /// The network.
+    pub backbone: Backbone,
+    /// The class centres.
+    pub head: Head,
+    /// What moves the network.
+    pub optimizer: Optimizer,
+    /// The running mean of its weights, if one is kept.
+    pub average: Option<Average>,
+    /// What keeps f16 gradients in range.
+    pub loss_scale: Option<LossScale>,
+    gradients: Gradients,
+    schedule: Schedule,
+    /// Steps left out because they were not finite.
+    pub left_out: LeftOut,
+    clip_norm: f64,
+    head_lr_factor: f64,
+    /// Parts that a step is computed in.
+    n_parts: usize,
+    /// Blocks that are computed again together; 0 keeps what they compute.
+    recompute: usize,
+    /// Of the noise that stochastic layers draw: every rank draws its own.
+    noise_seed: u64,
+    ranks: Ranks,
+    device: Device,
+    /// Whether the head has taken the step that is being taken.
+    head_has_moved: bool,
+    /// Steps finished.
+    pub n_done: u64,
+}
+
+/// What one step tells.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StepFigures {
+    /// Mean loss of the batch.
+    pub loss: f64,
+    /// L2 norm of the backbone's gradient before clipping; 0 if it overflowed.
+    pub grad_norm: f64,
+    /// What the loss was multiplied by, in f16.
+    pub loss_scale: Option<f64>,
+    /// Whether the gradient overflowed in f16, so that the backbone was left as it was.
+    pub skipped: bool,
+    /// Whether the step was left out as `optim.skip_nonfinite` has it; loss and cosine are 0 then, and
+    /// count for no mean.
+    pub not_finite: Option<NotFinite>,
+    /// Mean cosine between an embedding and the centre of its own class.
+    pub cavg: f64,
+    /// Learning rate that the step used.
+    pub lr: f64,
+    /// Milliseconds that the head took.
+    pub head_ms: f64,
+    /// The part of it that went into exchanges between ranks.
+    pub comm_ms: f64,
+}
+
+/// A step that was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotFinite {
+    /// What was not finite: `loss`, `embeddings` or `gradient`.
+    pub what: &'static str,
+    /// Steps left out one after the other, with this one.
+    pub in_a_row: u64,
+}
+
+/// What the head tells of a step.
+struct HeadFigures {
+    loss: f64,
+    cavg: f64,
+    head_ms: f64,
+    comm_ms: f64,
+}
+
+impl Trainer {
+    /// The network that is measured and exported: the running mean where one is kept.
+    pub fn measured(&self) -> &Backbone {
+        self.average.as_ref().map_or(&self.backbone, Average::backbone)
+    }
+
+    /// Everything at its first value.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Model`], [`TrainError::Head`], [`TrainError::Value`] and
+    /// [`TrainError::Ranks`].
+    pub fn new(
+        config: &Config,
+        plan: &Plan,
+        n_identities: u32,
+        ranks: &Ranks,
+    ) -> Result<Trainer, TrainError> {
+        let device = config.train.device(ranks.local_rank())?;
+        let seed = config.train.seed;
+        let mut backbone = Backbone::new(&config.model.spec(), device, seed)?;
+        backbone.set_precision(config.model.precision.or_default());
+        let optimizer = Optimizer::new(backbone.named_parameters(), &config.optim);
+        let average = Average::new(&backbone, config)?;
+        let bucket_bytes = config.train.bucket_mib << 20;
+        let gradients = Gradients::new(ranks, &optimizer.named_parameters(), bucket_bytes)?;
+        let head_config = config.head_config(n_identities);
+        let parts = Parts::on_device(&head_config, ranks.communicator(), device)?;
+        let head = Head::with_parts(&head_config, parts)?;
+        let schedule = schedule(config, plan);
+        let clip_norm = config.optim.clip_norm;
+        Ok(Trainer {
+            backbone,
+            head,
+            optimizer,
+            average,
+            loss_scale: LossScale::new(config),
+            gradients,
+            schedule,
+            left_out: LeftOut::new(config.optim.skip_nonfinite),
+            clip_norm,
+            head_lr_factor: config.head.lr_factor,
+            n_parts: config.train.accumulate,
+            recompute: config.train.recompute,
+            noise_seed: seed,
+            ranks: ranks.clone(),
+            device,
+            head_has_moved: false,
+            n_done: 0,
+        })
+    }
+
+    /// One step on one batch, of which every rank has its part: loss, gradients, weights.
+    ///
+    /// Where f16 gradients overflow, on whichever rank, the backbone is left alone on all of them and
+    /// the loss scale is lowered. The centres, whose gradients are f32, have moved then.
+    ///
+    /// A loss or gradient that is not finite leaves the step out on all ranks, as often in a row as
+    /// `optim.skip_nonfinite` allows: weights, running statistics and the optimizer are as before it.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Head`] for a loss, [`TrainError::GradientNotFinite`] for a gradient that is not
+    /// finite, [`TrainError::TooManyLeftOut`] for one too many of them, all on every rank: the weights
+    /// of the backbone are then as before, and the run cannot go on. [`TrainError::Ranks`] if a rank is
+    /// gone.
+    pub fn step(&mut self, batch: &Batch) -> Result<StepFigures, TrainError> {
+        if !self.left_out.is_allowed() {
+            return self.take_step(batch);
+        }
+        let before = Before::of(self);
+        match self.take_step(batch) {
+            Ok(figures) => {
+                self.left_out.in_a_row = 0;
+                Ok(figures)
+            }
+            Err(error) => {
+                let Some(what) = error.not_finite() else { return Err(error) };
+                before.restore(self);
+                let in_a_row = self.left_out.count(error)?;
+                let lr = self.schedule.at(self.n_done);
+                self.n_done += 1;
+                let not_finite = Some(NotFinite { what, in_a_row });
+                let loss_scale = self.loss_scale.map(|scale| scale.factor());
+                let zero = StepFigures { lr, loss_scale, not_finite, ..StepFigures::default() };
+                Ok(zero)
+            }
+        }
+    }
+
+    fn take_step(&mut self, batch: &Batch) -> Result<StepFigures, TrainError> {
+        let lr = self.schedule.at(self.n_done);
+        let images = self.images(batch)?;
+        let (head, mut gradients) = if self.n_parts == 1 {
+            self.pass(&images, &batch.labels, lr)?
+        } else {
+            self.pass_in_parts(&images, &batch.labels, lr)?
+        };
+        let HeadFigures { loss, cavg, head_ms, comm_ms } = head;
+        let loss_scale = self.loss_scale.map(|scale| scale.factor());
+        if let Some(factor) = loss_scale {
+            gradients.iter_mut().for_each(|gradient| *gradient /= factor);
+        }
+        let grad_norm = global_norm(&gradients);
+        if !self.all_finite(grad_norm)? {
+            if !self.loss_scale.as_mut().is_some_and(LossScale::overflowed) {
+                return Err(self.not_finite(&gradients, loss));
+            }
+            self.n_done += 1;
+            let (grad_norm, skipped) = (0.0, true);
+            return Ok(StepFigures {
+                loss,
+                grad_norm,
+                loss_scale,
+                skipped,
+                not_finite: None,
+                cavg,
+                lr,
+                head_ms,
+                comm_ms,
+            });
+        }
+        if let Some(scale) = &mut self.loss_scale {
+            scale.fitted();
+        }
+        if self.clip_norm > 0.0 {
+            clip(&mut gradients, grad_norm, self.clip_norm);
+        }
+        self.optimizer.step(&mut gradients, lr)?;
+        if let Some(average) = &mut self.average {
+            average.take_in(&self.backbone);
+        }
+        self.n_done += 1;
+        Ok(StepFigures {
+            loss,
+            grad_norm,
+            loss_scale,
+            skipped: false,
+            not_finite: None,
+            cavg,
+            lr,
+            head_ms,
+            comm_ms,
+        })
+    }
+
+    /// Forward, head and backward of the whole batch at once.
+    fn pass(
+        &mut self,
+        images: &Tensor,
+        labels: &[i64],
+        lr: f64,
+    ) -> Result<(HeadFigures, Vec<Tensor>), TrainError> {
+        let passed = self.forward(images, 0);
+        let (figures, grad_bd) = self.step_head(&passed.embeddings(), labels, lr)?;
+        let way = Way { backbone: &self.backbone, passed, grad_bd: &grad_bd };
+        let gradients = self.gradients.of(way, &self.optimizer.parameters())?;
+        Ok((figures, gradients))
+    }
+
+    /// The same in parts, of which one at a time is in memory. The head needs all embeddings at once,
+    /// so every part passes forwards twice: first without what a pass backwards needs.
+    fn pass_in_parts(
+        &mut self,
+        images: &Tensor,
+        labels: &[i64],
+        lr: f64,
+    ) -> Result<(HeadFigures, Vec<Tensor>), TrainError> {
+        let n_parts = self.n_parts;
+        let labels_of = |part| labels.iter().copied().skip(part).step_by(n_parts);
+        let labels: Vec<i64> = (0..n_parts).flat_map(labels_of).collect();
+        let embeddings: Vec<Tensor> = (0..n_parts)
+            .map(|part| {
+                self.seed_noise(part);
+                // The second pass moves the running statistics.
+                self.backbone.forward_unseen(&self.part_of(images, part))
+            })
+            .collect();
+        let (figures, grad_bd) = self.step_head(&Tensor::cat(&embeddings, 0), &labels, lr)?;
+        let (mut gradients, mut start) = (None, 0);
+        for (part, embeddings_bd) in embeddings.iter().enumerate() {
+            let passed = self.forward(&self.part_of(images, part), part);
+            let n_images = embeddings_bd.size()[0];
+            let grad_bd = grad_bd.narrow(0, start, n_images);
+            start += n_images;
+            let way = Way { backbone: &self.backbone, passed, grad_bd: &grad_bd };
+            let (parameters, is_last) = (self.optimizer.parameters(), part + 1 == n_parts);
+            gradients = self.gradients.add(way, &parameters, is_last)?;
+        }
+        Ok((figures, gradients.unwrap_or_default()))
+    }
+
+    /// The images of one part: every `n_parts`-th. As ranks share a step in the same way, R ranks with
+    /// A parts normalise over the same images as any other R and A of the same product.
+    fn part_of(&self, images: &Tensor, part: usize) -> Tensor {
+        images.slice(0, part as i64, None, self.n_parts as i64)
+    }
+
+    /// The pass forwards of one part of a step; the same whenever it is called for that part.
+    fn forward(&mut self, images: &Tensor, part: usize) -> Passed {
+        self.seed_noise(part);
+        match self.recompute {
+            0 => Passed::Kept(self.backbone.forward(images, true)),
+            n_blocks => Passed::Spared(self.backbone.forward_sparing(images, n_blocks)),
+        }
+    }
+
+    fn seed_noise(&mut self, part: usize) {
+        let [rank, world] = [self.ranks.rank(), self.ranks.world()].map(|n| n as u64);
+        let share = rank + world * part as u64;
+        self.backbone.seed_noise(mix(self.noise_seed ^ mix(self.n_done)) ^ share);
+    }
+
+    fn step_head(
+        &mut self,
+        embeddings_bd: &Tensor,
+        labels: &[i64],
+        lr: f64,
+    ) -> Result<(HeadFigures, Tensor), TrainError> {
+        let started = Instant::now();
+        let lr = lr * self.head_lr_factor;
+        self.head_has_moved = false;
+        let head = self.head.step(embeddings_bd, labels, self.n_done + 1, lr)?;
+        self.head_has_moved = true;
+        let figures = HeadFigures {
+            loss: head.loss,
+            cavg: head.mean_positive_cosine,
+            head_ms: started.elapsed().as_secs_f64() * 1e3,
+            comm_ms: head.timings.communication_ms,
+        };
+        let grad_bd = match self.loss_scale {
+            Some(scale) => head.grad_embeddings_bd * scale.factor(),
+            None => head.grad_embeddings_bd,
+        };
+        Ok((figures, grad_bd))
+    }
+
+    /// The images as a `[B, 3, 112, 112]` tensor whose memory is channels-last. On a CPU it is the
+    /// batch's own; to a GPU they are copied while this goes on, and are there before the step ends.
+    fn images(&self, batch: &Batch) -> Result<Tensor, ModelError> {
+        let options = (Kind::Float, self.device);
+        let images = batch
+            .images
+            .f_to_dtype_layout(options, true, false)
+            .and_then(|images| images.f_permute([0, 3, 1, 2]));
+        images.map_err(ModelError::torch("copy the images"))
+    }
+
+    /// Whether the gradient is finite on every rank. Sums over ranks are the same on all; where the run
+    /// may go on, and ranks must do the same whatever comes, they ask each other.
+    fn all_finite(&self, grad_norm: f64) -> Result<bool, TrainError> {
+        let is_finite = grad_norm.is_finite();
+        if self.loss_scale.is_none() && !self.left_out.is_allowed() {
+            return Ok(is_finite);
+        }
+        Ok(!self.ranks.any(!is_finite)?)
+    }
+
+    fn not_finite(&self, gradients: &[Tensor], loss: f64) -> TrainError {
+        let is_broken = |g: &Tensor| !g.norm().double_value(&[]).is_finite();
+        let first = gradients.iter().position(is_broken);
+        let parameter = first.map_or("all together", |index| self.optimizer.name(index)).to_owned();
+        TrainError::GradientNotFinite { step: self.n_done + 1, parameter, loss }
+    }
+}
+
+/// Steps that were left out because their loss or gradient was not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many in a row the run bears.
+    in_a_row_max: u64,
+    in_a_row: u64,
+}
+
+impl LeftOut {
+    fn new(in_a_row_max: u64) -> LeftOut {
+        LeftOut { in_a_row_max, in_a_row: 0 }
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.in_a_row_max > 0
+    }
+
+    /// How many there were in a row, for a checkpoint.
+    pub fn in_a_row(&self) -> u64 {
+        self.in_a_row
+    }
+
+    /// Takes over what a checkpoint kept.
+    pub fn recall(&mut self, in_a_row: u64) {
+        self.in_a_row = in_a_row;
+    }
+
+    /// Counts one more; `error` ends the run if that is too many.
+    fn count(&mut self, error: TrainError) -> Result<u64, TrainError> {
+        if self.in_a_row >= self.in_a_row_max {
+            let (n, error) = (self.in_a_row, Box::new(error));
+            return Err(TrainError::TooManyLeftOut { n, error });
+        }
+        self.in_a_row += 1;
+        Ok(self.in_a_row)
+    }
+}
+
+/// What a step changes before its loss is known.
+struct Before {
+    /// Running statistics of the backbone, in the order of [`running`].
+    statistics: Vec<Tensor>,
+    loss_memory: Vec<f64>,
+}
+
+impl Before {
+    fn of(trainer: &Trainer) -> Before {
+        let statistics = running(&trainer.backbone);
+        let copies = tch::no_grad(|| statistics.iter().map(Tensor::copy).collect());
+        Before { statistics: copies, loss_memory: trainer.head.loss_memory() }
+    }
+
+    /// Puts it back. The loss's memory stays where the head has taken its step.
+    fn restore(self, trainer: &mut Trainer) {
+        tch::no_grad(|| {
+            for (mut now, then) in running(&trainer.backbone).into_iter().zip(&self.statistics) {
+                now.copy_(then);
+            }
+        });
+        if !trainer.head_has_moved {
+            trainer.head.recall_loss(&self.loss_memory);
+        }
+    }
+}
+
+fn schedule(config: &Config, plan: &Plan) -> Schedule {
+    let optim = &config.optim;
+    Schedule {
+        kind: optim.schedule,
+        base: optim.base_lr(plan.batch_size),
+        n_warmup: plan.steps_in(optim.warmup_epochs),
+        n_steps: plan.n_steps(),
+        milestones: optim.milestones.iter().map(|epoch| plan.steps_in(*epoch)).collect(),
+        gamma: optim.gamma,
+    }
+}

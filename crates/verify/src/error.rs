@@ -1,0 +1,126 @@
+//! What can go wrong between a list of pairs and its figures.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use pfc_binpack::PackError;
+use pfc_image::ImageError;
+use pfc_metrics::MetricError;
+use pfc_model::ModelError;
+
+/// Why a set of pairs cannot be read or judged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The operating system refused.
+    #[error("{}: cannot {op}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A line of a list that breaks the list's layout.
+    #[error("{}:{line}: {problem}", path.display())]
+    Line {
+        /// The list.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+        /// What the layout is.
+        layout: &'static str,
+    },
+    /// Images of a list that the data folder lacks.
+    #[error(
+        "{}: {n_missing} of {n_images} images of {} are missing, first `{first}` (line {line})",
+        root.display(), list.display()
+    )]
+    MissingImages {
+        /// The data folder.
+        root: PathBuf,
+        /// The list that names the images.
+        list: PathBuf,
+        /// How many are missing.
+        n_missing: usize,
+        /// How many the list names.
+        n_images: usize,
+        /// The first missing one.
+        first: String,
+        /// The line that names it.
+        line: usize,
+    },
+    /// A list that holds nothing.
+    #[error("{}: the list holds no pair", list.display())]
+    NoPairs {
+        /// The list.
+        list: PathBuf,
+    },
+    /// A verification pack that cannot be read.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// An image that cannot be decoded.
+    #[error("{image}: cannot decode the image: {reason}")]
+    Image {
+        /// Where the image is.
+        image: String,
+        /// What the decoder says.
+        reason: ImageError,
+    },
+    /// The network cannot be run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Not one embedding per image.
+    #[error("{n_values} embedding values cannot be shared among {n_images} images")]
+    EmbeddingSize {
+        /// Values given.
+        n_values: usize,
+        /// Images of the set.
+        n_images: usize,
+    },
+    /// The PCA step, asked of a set that has no folds to fit it on.
+    #[error("a PCA to {components} dimensions needs the ten folds that a single list lacks")]
+    NoFolds {
+        /// Components asked for.
+        components: usize,
+    },
+    /// The numbers allow no figure.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+}
+
+impl VerifyError {
+    /// For `map_err` on an operation on `path`.
+    pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VerifyError {
+        let path = path.to_owned();
+        move |source| VerifyError::Io { op, path, source }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            VerifyError::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some(format!("there is no `{}`: is the path right?", path.display()))
+            }
+            VerifyError::Line { layout, .. } => Some((*layout).to_owned()),
+            VerifyError::MissingImages { root, .. } => Some(format!(
+                "is `{}` the folder that the list's paths start from, and is the download complete?",
+                root.display()
+            )),
+            VerifyError::Pack(error) => error.hint(),
+            VerifyError::Image { reason, .. } => reason.hint(),
+            VerifyError::Model(error) => error.hint(),
+            VerifyError::Metric(error) => error.hint(),
+            VerifyError::Io { .. }
+            | VerifyError::NoPairs { .. }
+            | VerifyError::EmbeddingSize { .. }
+            | VerifyError::NoFolds { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! A list of pairs with its images in memory.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use pfc_binpack::Pack;
+use pfc_model::{Embed, MirroredEmbeddings};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    VerifyError,
+    faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
+    files::read_regular_file,
+    pairs::{ImageName, Pair, PairList, Protocol},
+};
+
+/// Images embedded between two looks at the clock and at Ctrl-C.
+const BATCH: usize = 128;
+/// Tried in this order where the list leaves the extension open.
+const EXTENSIONS: [&str; 7] = ["jpg", "png", "jpeg", "bmp", "webp", "ppm", "pgm"];
+
+/// Where it is known from who is on an image; the bootstrap resamples these people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeopleFrom {
+    /// The list or the folders name them.
+    Names,
+    /// Not named: images of matched pairs, and equal images, are taken for one person. A person
+    /// in several unlinked pairs counts as several, so intervals may be too narrow.
+    Pairs,
+}
+
+/// Pairs of faces to judge, every image decoded once and kept.
+#[derive(Debug)]
+pub struct PairsSet {
+    pub(crate) name: String,
+    pub(crate) protocol: Protocol,
+    pub(crate) pairs: Vec<Pair>,
+    faces: Faces,
+    /// What each image is called in tables and reports.
+    image_names: Vec<String>,
+    /// Of each image, numbered from 0.
+    pub(crate) people: Vec<u32>,
+    pub(crate) n_people: u32,
+    pub(crate) people_from: PeopleFrom,
+}
+
+impl PairsSet {
+    /// Opens a folder of images and a list of pairs of them.
+    ///
+    /// Images of any size and common format are taken; other sizes than 112×112 are resized, with
+    /// a warning.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Line`] for a broken list, [`VerifyError::MissingImages`], [`VerifyError::Image`] for
+    /// the first image that cannot be decoded, [`VerifyError::Io`].
+    pub fn open(root: &Path, pairs: &Path) -> Result<PairsSet, VerifyError> {
+        let list = PairList::read(pairs)?;
+        PairsSet::from_list(root, pairs, list)
+    }
+
+    /// As [`open`](PairsSet::open), with a list that is parsed already; `pairs` names it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](PairsSet::open).
+    pub fn from_list(root: &Path, pairs: &Path, list: PairList) -> Result<PairsSet, VerifyError> {
+        if list.pairs.is_empty() {
+            return Err(VerifyError::NoPairs { list: pairs.to_owned() });
+        }
+        std::fs::read_dir(root).map_err(VerifyError::io("open the folder", root))?;
+        let paths = find_images(root, pairs, &list.images)?;
+        let read = |i: usize| read_regular_file(&paths[i], IMAGE_BYTES_MAX);
+        let faces = Faces::load(paths.len(), read, |i| paths[i].display().to_string())?;
+        let (people, n_people, people_from) = people(&list);
+        let below_root =
+            |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
+        let set = PairsSet {
+            name: stem(pairs),
+            protocol: list.protocol,
+            pairs: list.pairs,
+            faces,
+            image_names: paths.iter().map(below_root).collect(),
+            people,
+            n_people,
+            people_from,
+        };
+        set.warn_of_sizes();
+        Ok(set)
+    }
+
+    /// Opens an `InsightFace` pack (`lfw.bin`); images that occur more than once are kept once.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Pack`] if the file cannot be read or is no pack, [`VerifyError::Image`].
+    pub fn open_pack(path: &Path) -> Result<PairsSet, VerifyError> {
+        let pack = Pack::read(path)?;
+        // Where image i of the pack lies among the different ones.
+        let mut index = HashMap::new();
+        let mut firsts = Vec::new();
+        let mut place = |i: usize| {
+            *index.entry(&pack.images[i][..]).or_insert_with(|| {
+                firsts.push(i);
+                firsts.len() as u32 - 1
+            })
+        };
+        let pair = |(i, &same)| Pair { left: place(2 * i), right: place(2 * i + 1), same };
+        let pairs: Vec<Pair> = pack.same.iter().enumerate().map(pair).collect();
+        let read = |i: usize| Ok(pack.images[firsts[i]].clone());
+        let image_name = |i: usize| format!("{} image {}", path.display(), firsts[i]);
+        let faces = Faces::load(firsts.len(), read, image_name)?;
+        let (people, n_people) = link(firsts.len(), &pairs);
+        let set = PairsSet {
+            name: stem(path),
+            protocol: Protocol::TenFold,
+            pairs,
+            faces,
+            image_names: firsts.iter().map(usize::to_string).collect(),
+            people,
+            n_people,
+            people_from: PeopleFrom::Pairs,
+        };
+        set.warn_of_sizes();
+        Ok(set)
+    }
+
+    /// What the set is called, from the list's file name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of different images.
+    pub fn n_images(&self) -> usize {
+        self.faces.len()
+    }
+
+    /// What image `i` is called: its path below the data folder, or its number in the pack.
+    ///
+    /// # Panics
+    ///
+    /// If there is no image `i`.
+    pub fn image_name(&self, i: usize) -> &str {
+        &self.image_names[i]
+    }
+
+    /// The pairs, in the order of the list.
+    pub fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+
+    /// Number of pairs.
+    pub fn n_pairs(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// How the set is judged.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The images, for other uses than [`embed`](PairsSet::embed).
+    pub fn faces(&self) -> &Faces {
+        &self.faces
+    }
+
+    /// Embeds a range of the images, plain and mirrored.
+    ///
+    /// * `on_batch`: gets the number of images done since the last call; its error stops the work
+    ///
+    /// The parts of several ranges, put together in order, are the embeddings of the whole.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Model`], and whatever `on_batch` returns.
+    ///
+    /// # Panics
+    ///
+    /// If `range` reaches beyond the images.
+    pub fn embed<E: Embed + ?Sized, F: From<VerifyError>>(
+        &self,
+        embedder: &E,
+        range: Range<usize>,
+        on_batch: &mut dyn FnMut(usize) -> Result<(), F>,
+    ) -> Result<MirroredEmbeddings, F> {
+        let mut all = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
+        let mut start = range.start;
+        while start < range.end {
+            let batch = start..range.end.min(start + BATCH);
+            let n = batch.len();
+            let part = embedder.embed_with_mirror(&self.faces.rgb(batch), n);
+            let part = part.map_err(VerifyError::from)?;
+            all.original.extend(part.original);
+            all.mirrored.extend(part.mirrored);
+            start += n;
+            on_batch(n)?;
+        }
+        Ok(all)
+    }
+
+    fn warn_of_sizes(&self) {
+        warn_of_changes(&self.name, self.faces.changes());
+    }
+}
+
+/// A file's name without its extension.
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The file of each image.
+fn find_images(
+    root: &Path,
+    list: &Path,
+    images: &[ImageName],
+) -> Result<Vec<PathBuf>, VerifyError> {
+    let found: Vec<Option<PathBuf>> = images.iter().map(|image| find_image(root, image)).collect();
+    let missing = || images.iter().zip(&found).filter(|(_, path)| path.is_none());
+    let Some((first, _)) = missing().next() else {
+        return Ok(found.into_iter().flatten().collect());
+    };
+    Err(VerifyError::MissingImages {
+        root: root.to_owned(),
+        list: list.to_owned(),
+        n_missing: missing().count(),
+        n_images: images.len(),
+        first: first.path.clone() + if first.any_extension { ".jpg" } else { "" },
+        line: first.line,
+    })
+}
+
+fn find_image(root: &Path, image: &ImageName) -> Option<PathBuf> {
+    let path = root.join(&image.path);
+    if !image.any_extension {
+        return path.is_file().then_some(path);
+    }
+    // The folder's own name need not be UTF-8.
+    let with = |extension: &&str| {
+        let mut path = path.clone().into_os_string();
+        path.push(format!(".{extension}"));
+        PathBuf::from(path)
+    };
+    EXTENSIONS.iter().map(with).find(|path| path.is_file())
+}
+
+/// Who is on each image, how many people that makes, and how it is known.
+///
+/// Names count only if they agree with every label: a folder need not be a person.
+fn people(list: &PairList) -> (Vec<u32>, u32, PeopleFrom) {
+    let names: Option<Vec<&String>> =
+        list.images.iter().map(|image| image.person.as_ref()).collect();
+    let agree = |names: &Vec<&String>| {
+        let one_person = |pair: &Pair| names[pair.left as usize] == names[pair.right as usize];
+        list.pairs.iter().all(|pair| one_person(pair) == pair.same)
+    };
+    let Some(names) = names.filter(agree) else {
+        let (people, n) = link(list.images.len(), &list.pairs);
+        return (people, n, PeopleFrom::Pairs);
+    };
+    let mut different = names.clone();
+    different.sort_unstable();
+    different.dedup();
+    // By name and not by first mention, so that the order of the list does not matter.
+    let number = |name: &String| different.partition_point(|other| *other < name) as u32;
+    (names.iter().map(|name| number(name)).collect(), different.len() as u32, PeopleFrom::Names)
+}
+
+/// People as the groups of images that matched pairs link, numbered by first image.
+fn link(n_images: usize, pairs: &[Pair]) -> (Vec<u32>, u32) {
+    let mut parents: Vec<u32> = (0..n_images as u32).collect();
+    for pair in pairs.iter().filter(|pair| pair.same) {
+        let (a, b) = (root_of(&mut parents, pair.left), root_of(&mut parents, pair.right));
+        // The smaller index stays the root, so that numbering follows the first image.
+        parents[a.max(b) as usize] = a.min(b);
+    }
+    let mut numbers = vec![u32::MAX; n_images];
+    let mut n_people = 0;
+    for image in 0..n_images as u32 {
+        let root = root_of(&mut parents, image) as usize;
+        if numbers[root] == u32::MAX {
+            numbers[root] = n_people;
+            n_people += 1;
+        }
+        numbers[image as usize] = numbers[root];
+    }
+    (numbers, n_people)
+}
+
+fn root_of(parents: &mut [u32], image: u32) -> u32 {
+    let mut at = image;
+    while parents[at as usize] != at {
+        // Halving the path keeps chains short without recursion.
+        parents[at as usize] = parents[parents[at as usize] as usize];
+        at = parents[at as usize];
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_several_people_is_no_person() {
+        let image = |path: &str, person: &str| ImageName {
+            path: path.to_owned(),
+            any_extension: false,
+            person: Some(person.to_owned()),
+            line: 1,
+        };
+        let list = |pairs: &[(u32, u32, bool)]| PairList {
+            protocol: Protocol::TenFold,
+            images: vec![image("x/1", "x"), image("x/2", "x"), image("y/1", "y")],
+            pairs: pairs.iter().map(|&(left, right, same)| Pair { left, right, same }).collect(),
+        };
+        let named = list(&[(0, 1, true), (1, 2, false)]);
+        assert_eq!(people(&named), (vec![0, 0, 1], 2, PeopleFrom::Names));
+        let mixed = list(&[(0, 1, false), (1, 2, true)]);
+        assert_eq!(people(&mixed), (vec![0, 1, 1], 2, PeopleFrom::Pairs));
+    }
+
+    #[test]
+    fn matched_pairs_link_images_to_people() {
+        let pair = |left, right, same| Pair { left, right, same };
+        let pairs = [pair(4, 3, true), pair(1, 2, false), pair(3, 0, true)];
+        assert_eq!(link(5, &pairs), (vec![0, 1, 2, 0, 0], 3));
+    }
+}
