@@ -1,27 +1,15 @@
 //! The same picture has the same pixels in every program: in the data set that `pack` makes and the
-//! trainer's loader reads, in what `align` cuts out, and in what `pfc-eval` embeds, from whatever kind
-//! of input; and what one program refuses, all do.
+//! trainer's loader reads, and in what `pfc-eval` embeds, from whatever kind of input; and what one
+//! program refuses, all do.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use clap::Parser;
-use pfc_eval::{
-    ijb::{self, Benchmark, IjbSet},
-    images::{Images, Opening},
-};
+use pfc_eval::images::{Images, Opening};
 use pfc_findings::{Reading, View};
-use pfc_image::{
-    Fit, ImageSize, Limits, Recipe, align::TEMPLATE, decode, decode_rgb, encode_jpeg, encode_png,
-    resize,
-};
-use pfc_model::{Embed, MirroredEmbeddings, ModelError};
+use pfc_image::{Fit, ImageSize, Limits, Recipe, decode, encode_jpeg, encode_png, resize};
 use pfc_sources::InputOptions;
 use pfc_train::data::source::Source;
 
@@ -204,99 +192,4 @@ fn what_is_packed_is_what_was_seen_and_what_the_loader_and_the_network_see() {
         expected.iter().filter(|(_, p)| p.is_some()).map(|(n, _)| n).collect();
     assert_eq!(packed.iter().collect::<Vec<_>>(), sound);
     assert_eq!(n_kept, 2, "face.jpg, and the one whose EXIF says that it is upright");
-}
-
-/// A network that remembers what it is shown.
-#[derive(Default)]
-struct Recorder(Mutex<Vec<u8>>);
-
-impl Embed for Recorder {
-    fn embedding(&self) -> usize {
-        1
-    }
-
-    fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError> {
-        self.0.lock().unwrap().extend(rgb);
-        Ok(vec![1.0; n])
-    }
-
-    fn embed_with_mirror(&self, rgb: &[u8], n: usize) -> Result<MirroredEmbeddings, ModelError> {
-        Ok(MirroredEmbeddings { original: self.embed(rgb, n)?, mirrored: vec![1.0; n] })
-    }
-}
-
-#[test]
-fn landmarks_cut_the_same_pixels_out_in_align_in_pack_and_in_ijb() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    let mut expected = BTreeMap::new();
-    let (mut marks, mut ijb_marks, mut places) = (String::new(), String::new(), String::new());
-    for (i, (name, bytes)) in pictures().into_iter().enumerate() {
-        let Ok(seen) = decode(&bytes, Limits::DEFAULT) else { continue };
-        // The face fills the picture's middle, a little turned.
-        let scale = f64::from(seen.width.min(seen.height)) / 112.0;
-        let left = (f64::from(seen.width) - 112.0 * scale) / 2.0;
-        let points = TEMPLATE.map(|[x, y]| [x * scale + left + 0.01 * y, y * scale - 0.01 * x]);
-        let name = format!("{i:03}-{}", name.rsplit_once('/').unwrap().1);
-        let crop = Recipe::FACE.crop(&bytes, Some(&points)).unwrap();
-        expected.insert(name.clone(), crop.pixels.into_rgb());
-        let numbers: Vec<String> = points.as_flattened().iter().map(f64::to_string).collect();
-        marks += &format!("{name} {}\n", numbers.join(" "));
-        ijb_marks += &format!("{name} {} 0.9\n", numbers.join(" "));
-        places += &format!("{name} {i} {i}\n");
-        for folder in ["photos/ann", "ijbc/loose_crop"] {
-            fs::create_dir_all(at(folder)).unwrap();
-            fs::write(at(folder).join(&name), &bytes).unwrap();
-        }
-    }
-    assert!(expected.len() > 45, "{}", expected.len());
-    fs::write(at("marks.txt"), &marks).unwrap();
-    let photos = at("photos/ann");
-    ingest(&[
-        "align",
-        text(&at("marks.txt")),
-        text(&at("crops")),
-        "--root",
-        text(&photos),
-        "--format",
-        "png",
-    ]);
-    for (name, pixels) in &expected {
-        let crop = fs::read(at("crops").join(Path::new(name).with_extension("png"))).unwrap();
-        assert!(decode(&crop, Limits::DEFAULT).unwrap().into_rgb() == *pixels, "align: {name}");
-    }
-
-    fs::create_dir(at("ijbc/meta")).unwrap();
-    let meta =
-        |name: &str, text: &str| fs::write(at("ijbc/meta").join(format!("ijbc_{name}.txt")), text);
-    meta("name_5pts_score", &ijb_marks).unwrap();
-    meta("face_tid_mid", &places).unwrap();
-    let templates: Vec<&str> = places.lines().filter_map(|line| line.split(' ').nth(1)).collect();
-    meta("template_pair_label", &format!("{} {} 0\n", templates[0], templates[1])).unwrap();
-    let set = IjbSet::open(&at("ijbc"), Benchmark::IjbC).unwrap();
-    let recorder = Recorder::default();
-    ijb::embed(&set, &recorder, None, |_| Ok(())).unwrap();
-    let shown = recorder.0.into_inner().unwrap();
-    let faces: Vec<&[u8]> = shown.chunks_exact(ImageSize::FACE.rgb_bytes()).collect();
-    assert_eq!(faces.len(), expected.len());
-    for ((name, pixels), face) in expected.iter().zip(faces) {
-        assert!(face == pixels, "IJB: {name}");
-    }
-
-    let in_list = marks.lines().map(|line| format!("ann/{line}\n")).collect::<String>();
-    fs::write(at("landmarks.txt"), in_list).unwrap();
-    let (landmarks, raw): (PathBuf, PathBuf) = (at("landmarks.txt"), at("photos"));
-    let options = ["--landmarks", text(&landmarks), "--quality", "100"];
-    ingest(&[&["pack", text(&raw), text(&at("data"))], &options[..]].concat());
-    let view = View::open(&at("data"), Reading::Decided).unwrap();
-    assert_eq!(view.len(), expected.len() as u64);
-    for row in 0..view.len() {
-        let face = view.get(row).unwrap();
-        let mut rgb = vec![0; ImageSize::FACE.rgb_bytes()];
-        decode_rgb(face.image, ImageSize::FACE, &mut rgb).unwrap();
-        let pixels = &expected[face.source.rsplit_once('/').unwrap().1];
-        let gaps = rgb.iter().zip(pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
-        let mean = gaps as f64 / pixels.len() as f64;
-        assert!(mean < 2.5, "pack: {}: {mean} levels of 255", face.source);
-    }
 }

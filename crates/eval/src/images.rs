@@ -301,6 +301,38 @@ mod tests {
     }
 
     #[test]
+    fn rows_follow_the_input_and_carry_the_labels_of_pack() {
+        let dir = tempfile::tempdir().unwrap();
+        let face = dir.path().join("face.png");
+        png(&face, 7);
+        let bytes = std::fs::read(&face).unwrap();
+        let classes = [20, 0, 20, 10];
+        let mut records = pfc_recordio::RecordWriter::create(&dir.path().join("rec")).unwrap();
+        let mut list = String::new();
+        for (key, class) in (0..).zip(classes) {
+            let header = pfc_recordio::Header::scalar(class as f32, key);
+            records.write(key, &header, &bytes).unwrap();
+            std::fs::copy(&face, dir.path().join(format!("{key}.png"))).unwrap();
+            list += &format!("{key}.png\t{class}\n");
+        }
+        records.finish(None).unwrap();
+        std::fs::write(dir.path().join("list.tsv"), list).unwrap();
+        let expected = [
+            ("rec", ["id_20/0", "id_0/1", "id_20/2", "id_10/3"]),
+            ("list.tsv", ["0.png", "1.png", "2.png", "3.png"]),
+        ];
+        for (input, expected) in expected {
+            let images = open(&dir.path().join(input)).unwrap();
+            assert_eq!(names(&images), expected);
+            let labels: Vec<_> = (0..4).map(|i| images.label(i).unwrap()).collect();
+            // The gaps between the classes are closed.
+            assert_eq!(labels, [Some(2), Some(0), Some(2), Some(1)], "{input}");
+            let stamps = images.stamps().unwrap();
+            assert!((0..4).all(|i| !stamps[..i].contains(&stamps[i])), "{input}");
+        }
+    }
+
+    #[test]
     fn a_folder_that_vanishes_is_no_fault_of_its_images() {
         let dir = tempfile::tempdir().unwrap();
         let faces = dir.path().join("faces");

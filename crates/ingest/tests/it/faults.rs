@@ -1,6 +1,5 @@
-//! Faults of the system, end to end: a source that goes away while a command reads it, and a process
-//! that has run out of file descriptors. What a command then ends with is whole or nothing, and the same
-//! command goes on once the fault is over.
+//! Faults of the system, end to end: a source that goes away while a command reads it. What a command
+//! then ends with is whole or nothing, and the same command goes on once the source is back.
 
 use std::{
     fs,
@@ -10,7 +9,7 @@ use std::{
 
 use crate::{
     common::{Bench, stderr},
-    resume::{OPTIONS, faces, grey},
+    resume::{OPTIONS, grey},
 };
 
 /// Runs until `is_far` says so, then moves `from` to `gone`; exit code and what was said.
@@ -85,8 +84,8 @@ fn a_data_set_that_vanishes_makes_no_half_of_an_export_a_copy_or_a_join() {
     for (i, command) in [
         "export data OUT --to folder --threads 1",
         "export data OUT --to recordio --threads 1",
-        "compact data OUT --threads 1",
-        "merge OUT data other --match embeddings --embeddings e.npy --embeddings e.npy --same-person 0.9 --threads 1",
+        "compact data OUT",
+        "merge OUT data other --match embeddings --embeddings e.npy --embeddings e.npy --same-person 0.9",
     ]
     .into_iter()
     .enumerate()
@@ -119,48 +118,4 @@ fn npy(rows: u64) -> Vec<u8> {
         npy.extend(((row as f32).cos()).to_le_bytes());
     }
     npy
-}
-
-/// With few file descriptors some opens fail, with enough none: whatever the number, what is there in
-/// the end is whole.
-#[cfg(unix)]
-#[test]
-fn a_process_without_file_descriptors_makes_no_half_of_anything() {
-    let bench = faces();
-    bench.run(&format!("pack raw data {OPTIONS}")).success();
-    for i in 0..2 {
-        bench.run(&format!("pack raw part{i} {OPTIONS} --worker {i}/2")).success();
-    }
-    bench.write("e.npy", &npy(bench.dataset("data").len()));
-    let program = assert_cmd::cargo::cargo_bin!("pfc-ingest");
-    for (i, command) in [
-        "export data OUT --to folder",
-        "export data OUT --to parquet",
-        "compact data OUT",
-        "merge OUT part0 part1",
-        "merge OUT data data --match embeddings --embeddings e.npy --embeddings e.npy --same-person 0.9",
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let (out, whole) = (format!("out{i}"), format!("whole{i}"));
-        bench.run(&command.replace("OUT", &whole)).success();
-        let line = command.replace("OUT", &out);
-        let mut n_stopped = 0;
-        for limit in (4..30).step_by(2) {
-            let script = format!("ulimit -n {limit}; exec '{}' {line}", program.display());
-            let mut shell = Command::new("sh");
-            let output = shell.arg("-c").arg(script).current_dir(bench.path("")).output().unwrap();
-            if !output.status.success() {
-                n_stopped += 1;
-                let text = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert!(!text.contains("panicked"), "{line}, {limit}: {text}");
-                assert!(!bench.path(&out).exists(), "{line}, {limit}: {text}");
-                bench.run(&line).success();
-            }
-            assert!(bench.tree(&out) == bench.tree(&whole), "{line}, {limit}");
-            fs::remove_dir_all(bench.path(&out)).unwrap();
-        }
-        assert!(n_stopped > 0, "4 descriptors are too few for any program");
-    }
 }
