@@ -21,6 +21,6 @@ fuzz_target!(|data: &[u8]| {
     DIR.with(|cell| {
         let dir = cell.get_or_init(|| tempfile::tempdir().expect("a temporary folder"));
         let ending = ["npy", "npz", "arrow", "safetensors"][usize::from(kind % 4)];
-        pfc_ingest::fuzzing::embeddings(bytes, ending, dir.path()).expect("a temporary folder");
+        pfc_embeddings::fuzzing::embeddings(bytes, ending, dir.path()).expect("a temporary folder");
     });
 });

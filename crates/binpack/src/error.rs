@@ -5,20 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
+
 /// A pack that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
-    /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was tried.
-        op: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// A file that is no verification pack.
     #[error("{}: not a verification pack: {reason}", path.display())]
     NotAPack {
@@ -27,22 +18,21 @@ pub enum PackError {
         /// Why not.
         reason: String,
     },
+    /// The operating system refused.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
 }
 
 impl PackError {
     /// For `map_err` on an operation on `path`.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PackError {
-        let path = path.to_owned();
-        move |source| PackError::Io { op, path, source }
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            PackError::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some(format!("there is no `{}`: is the path right?", path.display()))
-            }
-            PackError::Io { .. } => None,
+            PackError::Durable(source) => source.hint(),
             PackError::NotAPack { .. } => Some(
                 "a pack is a pickle of (images, issame) as InsightFace publishes them, such as \
                  lfw.bin; no other pickles are read, and nothing in one is ever run"

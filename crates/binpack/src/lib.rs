@@ -10,6 +10,7 @@ mod machine;
 mod numpy;
 mod pack;
 pub mod pickle;
+mod value;
 mod writer;
 
 pub use error::PackError;

@@ -6,7 +6,7 @@ use pfc_pickle::{Id, Limits, PickleError, Reader, Stack, op};
 
 use crate::{
     numpy::{self, Dtype},
-    pickle::{Callable, Value},
+    value::{Callable, Value},
 };
 
 /// A pack of 20,000 images makes under 300,000 objects.

@@ -28,7 +28,7 @@ impl Pack {
     ///
     /// # Errors
     ///
-    /// [`PackError::Io`], and [`PackError::NotAPack`] if the file is no pack.
+    /// [`PackError::Durable`], and [`PackError::NotAPack`] if the file is no pack.
     pub fn read(path: &Path) -> Result<Pack, PackError> {
         let bytes = read_regular_file(path)?;
         Pack::parse(&bytes).map_err(|reason| PackError::NotAPack { path: path.to_owned(), reason })

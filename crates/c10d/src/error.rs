@@ -1,8 +1,8 @@
-//! Why ranks could not meet or exchange something.
+//! Why ranks could not meet, or a collective failed.
 
 use std::time::Duration;
 
-/// Why ranks could not meet or exchange something.
+/// Why ranks could not meet, or a collective failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum C10dError {
     /// The environment contradicts itself.
@@ -10,9 +10,9 @@ pub enum C10dError {
     Environment {
         /// The variable.
         variable: &'static str,
-        /// What it holds; empty if it is not set.
+        /// Its value; empty if it is not set.
         value: String,
-        /// What it could hold.
+        /// The values that it may have.
         expected: String,
     },
     /// The ranks did not find each other.
@@ -107,7 +107,7 @@ pub enum C10dError {
     Foreign {
         /// The other rank.
         rank: usize,
-        /// What it was.
+        /// What the operation was.
         what: &'static str,
         /// Why it cannot be read.
         cause: String,

@@ -7,14 +7,16 @@
 
 pub mod completions;
 mod exit;
-pub mod html;
+mod hint;
 pub mod interrupt;
 mod log;
 pub mod number;
 mod output;
 mod progress;
+pub mod units;
 
-pub use exit::{HintFinder, Hinted, Outcome, exit, hint_of, program};
+pub use exit::{Outcome, exit, program};
+pub use hint::{HintFinder, Hinted, hint_of};
 pub use log::{Verbosity, init_log};
 pub use output::{
     Format, Stdout, divert_stdout, print_json, print_table, print_text, stdout, table, tell,

@@ -33,16 +33,6 @@ impl AtomicDir {
         OwnedDir::claim(path, Access::Alone)?.begin()
     }
 
-    pub(crate) fn new(owned: OwnedDir, temporary: PathBuf) -> AtomicDir {
-        AtomicDir { owned, temporary, stays: true }
-    }
-
-    pub(crate) fn fleeting(self) -> AtomicDir {
-        let mut dir = self;
-        dir.stays = false;
-        dir
-    }
-
     /// Where to put the files for now.
     pub fn path(&self) -> &Path {
         &self.temporary
@@ -113,6 +103,33 @@ impl AtomicDir {
             }
             removed => Ok(removed.map_err(DurableError::at("remove", &self.temporary))?),
         }
+    }
+}
+
+impl OwnedDir {
+    /// A new folder beside this one that takes its name once [committed](AtomicDir::commit). What a
+    /// killed process left there is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError::Foreign`] if somebody else's folder has the temporary name, or
+    /// [`FolderError::Durable`].
+    pub fn begin(self) -> Result<AtomicDir, FolderError> {
+        self.remove_left()?;
+        let mut dir = self.resume()?;
+        dir.stays = false;
+        Ok(dir)
+    }
+
+    /// As [`begin`](OwnedDir::begin), but with all that a killed or failed process left there; the
+    /// folder outlives its process until it is committed or [discarded](AtomicDir::discard).
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](OwnedDir::begin).
+    pub fn resume(mut self) -> Result<AtomicDir, FolderError> {
+        let temporary = self.prepare_beside()?;
+        Ok(AtomicDir { owned: self, temporary, stays: true })
     }
 }
 

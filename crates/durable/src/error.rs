@@ -1,15 +1,15 @@
-//! Errors: a write that the operating system refused, and a folder that may not be written.
+//! Errors: what the operating system refused, and a folder that may not be written.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// A write that did not happen; the target is as it was.
+/// What the operating system refused. Of a write, the target is as it was.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: cannot {op}", path.display())]
 pub struct DurableError {
-    /// What was being done: `create`, `write`, `sync`, `rename`, `remove`.
+    /// What was being done: `open`, `read`, `list`, `create`, `write`, `sync`, `rename`, `remove`.
     pub op: &'static str,
     /// The file or folder it was done to.
     pub path: PathBuf,
@@ -23,6 +23,11 @@ impl DurableError {
     pub fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DurableError {
         let path = path.to_path_buf();
         move |source| DurableError { op, path, source }
+    }
+
+    /// Whether something was to be read, not written.
+    pub fn is_read(&self) -> bool {
+        matches!(self.op, "open" | "read" | "map" | "list" | "look at")
     }
 
     /// The way out, for the causes that have a common one.
@@ -40,8 +45,14 @@ impl DurableError {
                 "files like {path} may not grow so large here: raise the limit (`ulimit -f`) or use \
                  another file system, and run the same command again"
             )),
+            io::ErrorKind::PermissionDenied if self.is_read() => {
+                Some(format!("{path} is not readable for this user"))
+            }
             io::ErrorKind::PermissionDenied => {
                 Some(format!("{path} is not writable for this user"))
+            }
+            io::ErrorKind::NotFound if self.is_read() => {
+                Some(format!("there is no `{path}`: is the path right?"))
             }
             io::ErrorKind::ReadOnlyFilesystem => {
                 Some(format!("{path} is on a file system mounted read-only"))

@@ -9,9 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    Access, AtomicDir, DurableError, FolderError, beside, create_dir_all, lock::Lock, parent,
-};
+use crate::{Access, DurableError, FolderError, beside, create_dir_all, lock::Lock, parent};
 
 /// A folder that this process, alone or with workers of the same job, may write until this is dropped.
 #[derive(Debug)]
@@ -91,25 +89,9 @@ impl OwnedDir {
         check_ours(&self.path, is_ours)
     }
 
-    /// A new folder beside this one that takes its name once [committed](AtomicDir::commit). What a
-    /// killed process left there is removed.
-    ///
-    /// # Errors
-    ///
-    /// [`FolderError::Foreign`] if somebody else's folder has the temporary name, or
-    /// [`FolderError::Durable`].
-    pub fn begin(self) -> Result<AtomicDir, FolderError> {
-        self.remove_left()?;
-        self.resume().map(AtomicDir::fleeting)
-    }
-
-    /// As [`begin`](OwnedDir::begin), but with all that a killed or failed process left there; the
-    /// folder outlives its process until it is committed or [discarded](AtomicDir::discard).
-    ///
-    /// # Errors
-    ///
-    /// As [`begin`](OwnedDir::begin).
-    pub fn resume(mut self) -> Result<AtomicDir, FolderError> {
+    /// Makes the temporary folder beside this one, or finds the one that a killed or failed process
+    /// left.
+    pub(crate) fn prepare_beside(&mut self) -> Result<PathBuf, FolderError> {
         let beside = self.check_beside()?;
         if let Some(lock) = &mut self.lock {
             lock.fill()?;
@@ -121,7 +103,7 @@ impl OwnedDir {
                 crate::sync_dir(parent(&beside))?;
             }
         }
-        Ok(AtomicDir::new(self, beside))
+        Ok(beside)
     }
 
     /// Removes the temporary folder that a killed or failed process left beside this one.

@@ -7,9 +7,11 @@ use std::{
 
 use pfc_binpack::PackError;
 use pfc_durable::{DurableError, FolderError, faults::is_of_system};
+use pfc_embeddings::EmbeddingError;
 use pfc_image::{ImageError, align::AlignError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
+use pfc_report::ReportError;
 use pfc_shard::ShardError;
 use pfc_verify::VerifyError;
 
@@ -17,17 +19,6 @@ use pfc_verify::VerifyError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was tried.
-        op: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// A line of a list that breaks the list's layout.
     #[error("{}:{line}: {problem}", path.display())]
     Line {
@@ -92,14 +83,6 @@ pub enum EvalError {
         /// The place.
         path: PathBuf,
     },
-    /// An output that cannot hold what is wanted.
-    #[error("{}: cannot hold the embeddings: {reason}", path.display())]
-    Output {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: &'static str,
-    },
     /// An image that cannot be decoded.
     #[error("{image}: cannot decode the image: {reason}")]
     Image {
@@ -119,15 +102,31 @@ pub enum EvalError {
     /// The network cannot be opened or run.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Not one embedding per image.
+    #[error("{n_values} embedding values cannot be shared among {n_images} images")]
+    EmbeddingSize {
+        /// Values given.
+        n_values: usize,
+        /// Images of the set.
+        n_images: usize,
+    },
+    /// Counts that belong to another comparison, or are damaged.
+    #[error("{}: kept from another run: {reason}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// Embeddings that cannot be read or kept.
+    #[error(transparent)]
+    Embeddings(#[from] EmbeddingError),
     /// The numbers allow no figure.
     #[error(transparent)]
     Metric(#[from] MetricError),
     /// A chart cannot be drawn.
-    #[error("cannot draw the chart: {reason}")]
-    Plot {
-        /// What the drawing library says.
-        reason: String,
-    },
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// A file that is no result of ours.
     #[error("{}: not a result that can be read: {reason}", path.display())]
     Document {
@@ -136,7 +135,7 @@ pub enum EvalError {
         /// Why not.
         reason: String,
     },
-    /// A file could not be written whole.
+    /// The operating system refused.
     #[error(transparent)]
     Durable(#[from] DurableError),
     /// A folder is in use or may not be written.
@@ -159,14 +158,6 @@ pub enum EvalError {
         n: usize,
         /// The first image and its reason.
         example: String,
-    },
-    /// A file that holds no embeddings which can be used.
-    #[error("{}: not a file of embeddings: {reason}", path.display())]
-    Features {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
     },
     /// Embeddings of another number of faces than the lists name.
     #[error("{n_rows} rows of embeddings for {n_faces} faces")]
@@ -203,14 +194,6 @@ pub enum EvalError {
         /// What the list calls the image.
         image: String,
     },
-    /// A folder of kept embeddings that belong to something else.
-    #[error("{}: kept from another run: {reason}", path.display())]
-    Cache {
-        /// What describes the folder.
-        path: PathBuf,
-        /// What differs.
-        reason: String,
-    },
     /// Landmarks of a list that make no crop.
     #[error("{}:{line}: the face cannot be aligned", path.display())]
     Landmarks {
@@ -241,11 +224,10 @@ impl EvalError {
             {
                 Ok(reason.to_string())
             }
-            EvalError::Io { op, source, .. }
-            | EvalError::Verify(VerifyError::Io { op, source, .. })
-                if !is_of_system(&source) =>
+            EvalError::Durable(error) | EvalError::Verify(VerifyError::Durable(error))
+                if error.is_read() && !is_of_system(&error.source) =>
             {
-                Ok(format!("cannot {op}: {source}"))
+                Ok(format!("cannot {}: {}", error.op, error.source))
             }
             EvalError::Unread { reject, .. } => Ok(reject.to_string()),
             EvalError::Landmarks { source, .. } => Ok(source.to_string()),
@@ -256,16 +238,11 @@ impl EvalError {
 
     /// For `map_err` on an operation on `path`.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvalError {
-        let path = path.to_owned();
-        move |source| EvalError::Io { op, path, source }
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     pub(crate) fn document(path: &Path, reason: impl Into<String>) -> EvalError {
         EvalError::Document { path: path.to_owned(), reason: reason.into() }
-    }
-
-    pub(crate) fn features(path: &Path, reason: impl Into<String>) -> EvalError {
-        EvalError::Features { path: path.to_owned(), reason: reason.into() }
     }
 
     pub(crate) fn list(path: &Path, reason: impl Into<String>) -> EvalError {
@@ -275,9 +252,6 @@ impl EvalError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            EvalError::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some(format!("there is no `{}`: is the path right?", path.display()))
-            }
             EvalError::Line { layout, .. } => Some((*layout).to_owned()),
             EvalError::MissingImages { root, .. } => Some(format!(
                 "is `{}` the folder that the list's paths start from, and is the download complete?",
@@ -301,16 +275,6 @@ impl EvalError {
                  without them"
                     .to_owned(),
             ),
-            EvalError::Output { .. } => Some(
-                "name a file that ends in .npy, .arrow or .safetensors; the latter two can keep \
-                 mirrored embeddings beside the others"
-                    .to_owned(),
-            ),
-            EvalError::Features { .. } => Some(
-                "float32 arrays of two dimensions are read, one embedding a row, from .safetensors \
-                 or .npy (in Python: numpy.save(name, x.astype('<f4')))"
-                    .to_owned(),
-            ),
             EvalError::FeatureRows { .. } => Some(
                 "the rows of the embeddings belong to the lines of the lists, one each in the same \
                  order"
@@ -330,17 +294,19 @@ impl EvalError {
                 "lists are the devkit's JSON ({\"path\": […], \"id\": […]}) or one image path a line"
                     .to_owned(),
             ),
-            EvalError::Cache { path, .. } => Some(format!(
-                "name another folder, or delete `{}` if its embeddings are not needed",
-                path.parent().unwrap_or(path).display()
-            )),
             EvalError::NotPacked { .. } => Some(
                 "images of a data set are called by the column `source` of its shards; without \
                  --list all are taken"
                     .to_owned(),
             ),
             EvalError::Landmarks { source, .. } => source.hint(),
+            EvalError::State { path, .. } => Some(format!(
+                "name another file, or delete `{}`: what it holds is counted again",
+                path.display()
+            )),
+            EvalError::Embeddings(error) => error.hint(),
             EvalError::Metric(error) => error.hint(),
+            EvalError::Report(error) => error.hint(),
             EvalError::Model(error) => error.hint(),
             EvalError::Durable(error) => error.hint(),
             EvalError::Folder(error) => error.hint(),

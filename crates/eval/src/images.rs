@@ -6,6 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use pfc_embeddings::cache::LeftOut;
 use pfc_findings::{Reading, View};
 use pfc_image::Tally;
 use pfc_shard::{MANIFEST_FILE, hash::content_hash};
@@ -17,7 +18,6 @@ use rayon::prelude::*;
 use crate::{
     EvalError,
     faces::{Decoded, FACE_BYTES, decode},
-    features::cache::LeftOut,
 };
 
 /// Images in a fixed order, read from many threads.

@@ -5,14 +5,14 @@
 pub mod benchmarks;
 mod cli;
 pub mod commands;
+mod document;
 mod error;
-pub mod features;
 pub mod ijb;
 pub mod images;
 pub mod megaface;
 pub mod nn;
-pub mod plot;
 pub mod protocols;
+mod rates;
 pub mod report;
 pub mod worst;
 

@@ -6,7 +6,8 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use pfc_eval::{features::write::safetensors, megaface::feature};
+use pfc_embeddings::write::safetensors;
+use pfc_eval::megaface::feature;
 use support::{LfwLike, draw_face, pfc_eval, stderr_of_failure};
 
 /// An IJB-C folder of 8 people with two templates of two faces each, drawn, and a model.
@@ -139,7 +140,7 @@ fn faces_in_another_order_and_threads_print_the_same_tables() {
         let reversed: Vec<&str> = text.lines().rev().collect();
         ijb.write(name, &reversed.join("\n"));
     }
-    let file = pfc_eval::features::FeatureFile::open(&ijb.files.path("e.safetensors")).unwrap();
+    let file = pfc_embeddings::FeatureFile::open(&ijb.files.path("e.safetensors")).unwrap();
     let rows = file.rows(&["embs"]).unwrap();
     let values: Vec<f32> = (0..N_FACES).rev().flat_map(|i| rows.row(i)).copied().collect();
     let arrays = [("embs", [N_FACES, 3], &values[..]), ("embs_f", [N_FACES, 3], &values[..])];

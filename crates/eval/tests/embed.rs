@@ -7,7 +7,7 @@ mod support;
 use std::path::Path;
 
 use pfc_binpack::{Dialect, PackWriter};
-use pfc_eval::features::FeatureFile;
+use pfc_embeddings::FeatureFile;
 use pfc_model::{Embed, Embedder, Inference, export, weights};
 use pfc_recordio::{Header, RecordWriter};
 use support::{LfwLike, pfc_eval, stderr_of_failure};

@@ -4,10 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_eval::{
-    features::FeatureFile,
-    ijb::{Benchmark, Embedded, IjbSet, Judged, Options, judge},
-};
+use pfc_embeddings::FeatureFile;
+use pfc_eval::ijb::{Benchmark, Embedded, IjbSet, Judged, Options, judge};
 use pfc_metrics::{bootstrap::Bootstrap, ijb::Pooling};
 use serde_json::Value;
 
@@ -130,7 +128,7 @@ fn shuffled(folder: &Path, prefix: &str, to: &Path) {
     let ((dim, original), (_, mirrored)) = (reversed("embs"), reversed("embs_f"));
     let shape = [original.len() / dim, dim];
     let arrays = [("embs", shape, &original[..]), ("embs_f", shape, &mirrored[..])];
-    pfc_eval::features::write::safetensors(&to.join("features.safetensors"), &arrays).unwrap();
+    pfc_embeddings::write::safetensors(&to.join("features.safetensors"), &arrays).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
 use pfc_shard::Manifest;
 
 use crate::{DECISIONS_DIR, DecisionLog, FindingsError, State};
@@ -45,7 +46,7 @@ fn strays(dir: &Path) -> Result<Vec<(PathBuf, String)>, FindingsError> {
     let folder = dir.join(DECISIONS_DIR);
     let entries = match fs::read_dir(&folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(FindingsError::Io { op: "list", path: folder, source }),
+        Err(source) => return Err(DurableError::at("list", &folder)(source).into()),
         Ok(entries) => entries,
     };
     let mut names: Vec<String> =

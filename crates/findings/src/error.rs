@@ -1,6 +1,6 @@
 //! What can be wrong with a log of findings.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use pfc_durable::DurableError;
 use pfc_shard::ShardError;
@@ -66,21 +66,10 @@ pub enum FindingsError {
         /// What is wrong there.
         what: String,
     },
-    /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was being done.
-        op: &'static str,
-        /// The file or folder it was done to.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
     /// The data set, or the file of a run, cannot be read or written.
     #[error(transparent)]
     Shard(#[from] ShardError),
-    /// A file could not be made visible.
+    /// The operating system refused.
     #[error(transparent)]
     Durable(#[from] DurableError),
 }
@@ -117,10 +106,6 @@ impl FindingsError {
                     .into()
             }
             BadRun { .. } => return None,
-            Io { op, path, source } => {
-                let source = source.kind().into();
-                return DurableError { op, path: path.clone(), source }.hint();
-            }
             Shard(source) => return source.hint(),
             Durable(source) => return source.hint(),
         };

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
 use pfc_shard::{Checksum, Dataset, MANIFEST_FILE, ShardError, hash::content_hash};
 
 use crate::{Decision, FindingsError, RunInfo, State, file};
@@ -40,7 +41,7 @@ impl DecisionLog {
     ///
     /// # Errors
     ///
-    /// [`FindingsError::Io`], or [`FindingsError::MissingRun`] if a number is missing in between.
+    /// [`FindingsError::Durable`], or [`FindingsError::MissingRun`] if a number is missing in between.
     pub fn open(dir: &Path) -> Result<DecisionLog, FindingsError> {
         let manifest = dir.join(MANIFEST_FILE);
         let text = fs::read(&manifest).map_err(|source| match source.kind() {
@@ -194,5 +195,5 @@ fn number_of(name: &str) -> Option<usize> {
 }
 
 fn at(op: &'static str, path: &Path, source: io::Error) -> FindingsError {
-    FindingsError::Io { op, path: path.to_path_buf(), source }
+    DurableError::at(op, path)(source).into()
 }

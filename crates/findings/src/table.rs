@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pfc_durable::DurableError;
 use serde::{Deserialize, Serialize};
 
 use crate::FindingsError;
@@ -113,9 +114,9 @@ fn unguarded(cell: &str) -> &str {
 ///
 /// # Errors
 ///
-/// [`FindingsError::Io`] if it cannot be read, [`FindingsError::Answer`] for what is no table.
+/// [`FindingsError::Durable`] if it cannot be read, [`FindingsError::Answer`] for what is no table.
 pub fn answers(path: &Path) -> Result<(Vec<Answer>, usize), FindingsError> {
-    let io = |op| move |source| FindingsError::Io { op, path: path.to_path_buf(), source };
+    let io = |op| DurableError::at(op, path);
     let bytes = std::fs::metadata(path).map_err(io("read"))?.len();
     let bad = |line: u64, what: String| FindingsError::Answer { path: path.into(), line, what };
     if bytes > TABLE_BYTES_MAX {

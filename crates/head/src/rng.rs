@@ -1,12 +1,7 @@
 //! Random numbers that are a function of where they are used: no state, no order of drawing.
 
-/// Spreads a 64-bit number over all 64 bits (Stafford's mixer 13, as in SplitMix64).
-#[inline(always)]
-pub(super) fn scramble(number: u64) -> u64 {
-    let first = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let second = (first ^ (first >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    second ^ (second >> 31)
-}
+use pfc_random::GOLDEN_GAMMA;
+pub(super) use pfc_random::mix as scramble;
 
 /// A key for `purpose` at `index`; keys of different seeds, purposes or indices are unrelated.
 #[inline(always)]
@@ -27,9 +22,6 @@ pub(super) enum Purpose {
     /// The rounding of rows in the step with this index.
     Rounding = 3,
 }
-
-/// 2^64 divided by the golden ratio, made odd: SplitMix64's increment.
-const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Pairs of draws that are computed side by side, in the lanes of vectors.
 const PAIRS: usize = 16;

@@ -1,25 +1,17 @@
 //! Any supported format to pixels, upright.
 
-use std::{hint::black_box, io::Cursor};
+use std::io::Cursor;
 
 use image::{
-    DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageFormat, ImageReader, RgbImage,
-    metadata::Orientation,
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation,
 };
 
-use crate::{Channels, ImageError, Kind, Pixels, Sniffed, exif, jpeg, sniff};
-
-/// How large an image may be.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Width times height at most, checked on the header before anything is decoded.
-    pub pixels_max: u64,
-}
-
-impl Limits {
-    /// What every program allows unless it is told otherwise: 50 million pixels.
-    pub const DEFAULT: Limits = Limits { pixels_max: 50_000_000 };
-}
+use crate::{
+    ImageError, Kind, Limits, Pixels, Sniffed, exif, jpeg,
+    limits::{caught, has_memory},
+    sniff,
+    turn::upright,
+};
 
 /// Decodes an image, whose format its first bytes decide, and turns it upright by its EXIF
 /// orientation.
@@ -96,73 +88,6 @@ fn decode_as(
         };
         Ok(upright(pixels, orientation))
     })
-}
-
-/// Turns the pixels that a file stores as its orientation says.
-pub(crate) fn upright(pixels: Pixels, orientation: Orientation) -> Pixels {
-    if orientation == Orientation::NoTransforms {
-        return pixels;
-    }
-    let channels = pixels.channels;
-    let mut image = DynamicImage::from(pixels);
-    image.apply_orientation(orientation);
-    let (width, height) = (image.width(), image.height());
-    match channels {
-        Channels::Rgb => Pixels::rgb(width, height, image.into_rgb8().into_raw()),
-        Channels::Grey => Pixels::grey(width, height, image.into_luma8().into_raw()),
-    }
-}
-
-impl From<Pixels> for DynamicImage {
-    fn from(pixels: Pixels) -> DynamicImage {
-        let Pixels { width, height, channels, data } = pixels;
-        let whole = "pixels hold width times height times channels bytes";
-        match channels {
-            Channels::Grey => GrayImage::from_raw(width, height, data).expect(whole).into(),
-            Channels::Rgb => RgbImage::from_raw(width, height, data).expect(whole).into(),
-        }
-    }
-}
-
-impl Limits {
-    /// Refuses dimensions beyond the limit.
-    pub(crate) fn check(self, width: u64, height: u64) -> Result<(), ImageError> {
-        let pixels_max = self.pixels_max;
-        if width == 0 || height == 0 {
-            return Err(ImageError::Corrupt(format!("the header says {width}x{height} pixels")));
-        }
-        if width.saturating_mul(height) > pixels_max {
-            return Err(ImageError::TooManyPixels { width, height, pixels_max });
-        }
-        Ok(())
-    }
-}
-
-/// Runs a decoder, which only reads the bytes it is given; its panic becomes an error.
-pub(crate) fn caught<T>(decoder: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
-    pfc_durable::faults::catch(decoder)
-        .unwrap_or_else(|panic| Err(ImageError::Corrupt(panic.to_string())))
-}
-
-/// Asks the system whether it would give so many bytes. Decoders end the whole process when memory is
-/// refused to them, so that it is better refused here; small images are not worth the question.
-///
-/// # Errors
-///
-/// [`ImageError::Memory`].
-pub(crate) fn has_memory(width: u32, height: u32, n_bytes: u64) -> Result<(), ImageError> {
-    const ASKED_FOR_MIN: u64 = 4 << 20;
-    if n_bytes < ASKED_FOR_MIN {
-        return Ok(());
-    }
-    let mut room: Vec<u8> = Vec::new();
-    let given = usize::try_from(n_bytes).is_ok_and(|n| room.try_reserve_exact(n).is_ok());
-    // Unused memory must not be optimised away together with the question.
-    black_box(&mut room);
-    match given {
-        true => Ok(()),
-        false => Err(ImageError::Memory { width, height, bytes: n_bytes }),
-    }
 }
 
 /// What the decoders may allocate: 16-bit RGBA in and out is the worst of the formats.

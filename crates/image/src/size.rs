@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::align::{Point, TEMPLATE};
+use crate::template::{Point, TEMPLATE};
 
 /// Width and height of a crop in pixels, each at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, io::Write, path::PathBuf};
 
 use anyhow::Context;
-use pfc_cli::{Format, Outcome, print_json, print_table, table};
+use pfc_cli::{
+    Format, Outcome, print_json, print_table, table,
+    units::{bytes, count, percent},
+};
 use pfc_shard::{ImageSize, ShardEntry, Step};
 use serde::Serialize;
 
@@ -11,7 +14,6 @@ use crate::{
     measures::{Measures, Quantiles},
     pack::quarantine,
     reading::ReadArgs,
-    units::{bytes, count, percent},
 };
 
 /// Columns of the longest bar of the histogram.

@@ -8,11 +8,8 @@ mod clean;
 mod cli;
 mod compact;
 mod decisions;
-mod embeddings;
 mod error;
 mod export;
-#[doc(hidden)]
-pub mod fuzzing;
 mod inspect;
 mod landmarks;
 mod lineage;
@@ -27,29 +24,29 @@ mod review;
 mod show;
 mod synth;
 mod threads;
-mod units;
 mod verify;
 
 use std::process::ExitCode;
 
-use pfc_cli::{HintFinder, Outcome, hint_of};
+use pfc_cli::{HintFinder, Outcome, hint_of, interrupt};
 use pfc_durable::DurableError;
 use pfc_findings::FindingsError;
 use pfc_shard::ShardError;
 use pfc_sources::SourceError;
+use pfc_synth::SynthError;
 
 pub use align::AlignArgs;
 pub use bench::BenchArgs;
-pub use clean::{CleanArgs, CleanError};
+pub use clean::CleanArgs;
 pub use cli::{Cli, Command};
 pub use compact::CompactArgs;
 pub use decisions::DecisionsArgs;
-pub use error::IngestError;
+pub use error::{IngestError, PackError};
 pub use export::{ExportArgs, ExportError};
 pub use inspect::InspectArgs;
 pub use landmarks::LandmarkError;
 pub use merge::MergeArgs;
-pub use pack::{PackArgs, PackError};
+pub use pack::PackArgs;
 pub use reject::Reject;
 pub use report::ReportArgs;
 pub use review::ReviewArgs;
@@ -64,6 +61,7 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<FindingsError>(e, FindingsError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
     |e| hint_of::<SourceError>(e, SourceError::hint),
+    |e| hint_of::<SynthError>(e, SynthError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
     |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];
@@ -84,6 +82,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let on_all_cores = |run: &(dyn Fn() -> anyhow::Result<Outcome> + Sync)| {
         threads::Threads::default().pool()?.install(run)
     };
+    if matches!(cli.command, Command::Verify(_) | Command::Inspect(_)) {
+        interrupt::end_at_once();
+    }
     match cli.command {
         Command::Synth(args) => synth::run(&args, quiet),
         Command::Pack(args) => pack::run(&args, quiet),

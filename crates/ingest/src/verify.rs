@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::Context;
-use pfc_cli::{Format, Outcome, Progress, print_json};
+use pfc_cli::{
+    Format, Outcome, Progress, print_json,
+    units::{bytes, count, of},
+};
+use pfc_embeddings::{DIR as EMBEDDINGS_DIR, kept};
 use pfc_findings::{DECISIONS_DIR, check_log};
 use pfc_shard::{
     Checks, IDENTITIES_FILE, MANIFEST_FILE, Manifest, QUARANTINE_FILE, SHARDS_DIR, VerifyReport,
@@ -15,12 +19,7 @@ use pfc_shard::{
 };
 use serde::Serialize;
 
-use crate::{
-    IngestError,
-    embeddings::{DIR as EMBEDDINGS_DIR, kept},
-    threads::Threads,
-    units::{bytes, count, of},
-};
+use crate::{IngestError, threads::Threads};
 
 /// Check every byte of a data set.
 ///

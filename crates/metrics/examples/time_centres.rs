@@ -30,7 +30,7 @@ fn measure(n: usize, dim: usize, seconds: f64) {
     let (mut pairs, mut found, mut start) = (0.0, 0, 0);
     while started.elapsed().as_secs_f64() < seconds && start < n_made {
         let end = (start + BLOCK).min(n_made);
-        found += near::pairs_above(rows, start..end, 0.5).len();
+        found += near::pairs_above(rows, start..end, 0.5, 32, |_, _| true).len();
         // Pairs that were multiplied: all with rows from the block's first on.
         pairs += (start..end).map(|a| (n_made - a) as f64).sum::<f64>();
         start = end;

@@ -4,6 +4,7 @@
 //! narrow. Here people are drawn with replacement; if person a was drawn `w_a` times, a genuine
 //! pair of a counts `w_a` times and an impostor pair of a and b `w_a·w_b` times.
 
+use pfc_random::{GOLDEN_GAMMA, mix};
 use rayon::prelude::*;
 
 /// The people of a pair, numbered from 0. Equal for a genuine pair.
@@ -92,19 +93,12 @@ pub(crate) fn draw(n_people: u32, seed: u64, replicate: u32) -> Vec<u32> {
     let mut counts = vec![0; n_people as usize];
     let mut state = mix(seed ^ mix(u64::from(replicate)));
     for _ in 0..n_people {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state = state.wrapping_add(GOLDEN_GAMMA);
         // The high half of the product maps 64 random bits to 0..n with a bias below n / 2^64.
         let person = (u128::from(mix(state)) * u128::from(n_people)) >> 64;
         counts[person as usize] += 1;
     }
     counts
-}
-
-/// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014).
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 pub(crate) fn percentile_interval(

@@ -16,6 +16,7 @@ mod rows;
 pub mod scores;
 mod sort;
 mod spread;
+pub mod union;
 pub mod verification;
 
 use cmc::cmc;

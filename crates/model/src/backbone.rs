@@ -11,12 +11,11 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, ModelError, Precision,
-    allocator::keep_freed_memory,
+    activation_checkpointing::CheckpointedForward,
     graph::Graph,
     init::Stream,
     layers::Pass,
     net::Net,
-    sparing::Spared,
     state::{Start, State},
 };
 
@@ -144,7 +143,6 @@ impl Backbone {
             return Err(ModelError::EmbeddingSize { value: embedding });
         }
         check_device(device)?;
-        keep_freed_memory();
         let mut state = State::new(device, start);
         let net = Net::new(&mut state, architecture, embedding);
         Ok(Backbone {
@@ -174,26 +172,31 @@ impl Backbone {
     }
 
     /// As [`forward`](Backbone::forward) in training, but leaves the running statistics alone and
-    /// records nothing for a pass backwards.
+    /// records nothing for a backward pass.
     ///
     /// # Panics
     ///
     /// As there.
-    pub fn forward_unseen(&self, images: &Tensor) -> Tensor {
+    pub fn forward_unrecorded(&self, images: &Tensor) -> Tensor {
         check_images(images);
         let pass = Pass { moves_statistics: false, ..self.next_pass(true) };
         tch::no_grad(|| self.net.forward(&channels_last(images), &pass))
     }
 
-    /// As [`forward`](Backbone::forward) in training, but keeps for the pass backwards only what goes
-    /// into every `n_blocks`-th block: the rest is computed again then.
+    /// As [`forward`](Backbone::forward) in training with activation checkpointing: only the input of
+    /// every `n_blocks`-th block is kept for the backward pass, which computes the rest again.
     ///
     /// # Panics
     ///
     /// As there, or if `n_blocks` is 0.
-    pub fn forward_sparing(&self, images: &Tensor, n_blocks: usize) -> Spared {
+    pub fn forward_checkpointed(&self, images: &Tensor, n_blocks: usize) -> CheckpointedForward {
         check_images(images);
-        Spared::forward(&self.net, &channels_last(images), self.next_pass(true), n_blocks)
+        CheckpointedForward::forward(
+            &self.net,
+            &channels_last(images),
+            self.next_pass(true),
+            n_blocks,
+        )
     }
 
     pub(crate) fn net(&self) -> &Net {

@@ -220,7 +220,7 @@ fn onnx_options(options: &EmbedderOptions) -> Result<OpenOptions, ModelError> {
     Ok(OpenOptions { input: options.input.clone(), threads: options.threads, device })
 }
 
-/// Of the weights and of everything that changes what comes out.
+/// A hash of the weights and of everything else that changes the embeddings.
 fn fingerprint(
     kind: &FileKind,
     path: &Path,

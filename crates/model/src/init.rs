@@ -5,6 +5,8 @@
 
 use std::f32::consts::TAU;
 
+use pfc_random::{GOLDEN_GAMMA, mix};
+
 /// How a tensor starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Init {
@@ -64,14 +66,8 @@ impl Stream {
 
     /// The i-th draw: SplitMix64.
     pub(crate) fn at(self, i: u64) -> u64 {
-        mix(self.0.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+        mix(self.0.wrapping_add((i + 1).wrapping_mul(GOLDEN_GAMMA)))
     }
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 /// A 24-bit integer as a number in `[0, 1)`.

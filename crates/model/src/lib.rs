@@ -5,14 +5,16 @@
 //! one on disk, [`weights`] come from the files of other programs, [`export`] writes such files, and
 //! an [`Embedder`] runs any of them over images, whatever it was made from.
 
+pub mod allocator;
 pub mod bytes;
+pub mod centres;
 pub mod checkpoint;
 pub mod export;
 pub mod libtorch;
 pub mod tensors;
 pub mod weights;
 
-mod allocator;
+mod activation_checkpointing;
 mod backbone;
 mod conv;
 mod embed;
@@ -29,13 +31,13 @@ mod normed;
 mod precision;
 mod recognise;
 mod script;
-mod sparing;
 mod spec;
 mod state;
 #[cfg(test)]
 mod testing;
 mod vit;
 
+pub use activation_checkpointing::CheckpointedForward;
 pub use backbone::Backbone;
 pub use embed::{Embed, MirroredEmbeddings};
 pub use embedder::{Embedder, EmbedderOptions};
@@ -43,5 +45,4 @@ pub use error::ModelError;
 pub use inference::Inference;
 pub use pfc_onnx::{ChannelOrder, InputOptions, InputSpec, OnnxError};
 pub use precision::{Bf16, Choice, Precision, Work, slowdown};
-pub use sparing::Spared;
 pub use spec::{Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, Network};

@@ -84,7 +84,7 @@ impl RecordFile {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Io`]; the first fault of the index; [`RecordError::Damaged`] for record 0 or,
+    /// [`RecordError::Durable`]; the first fault of the index; [`RecordError::Damaged`] for record 0 or,
     /// without an index, the first damage of the file; [`RecordError::BadRange`] if record 0
     /// announces what cannot be.
     pub fn open(rec: &Path, idx: Option<&Path>) -> Result<RecordFile, RecordError> {
@@ -112,7 +112,7 @@ impl RecordFile {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Io`], or [`RecordError::BadRange`].
+    /// [`RecordError::Durable`], or [`RecordError::BadRange`].
     pub fn salvage(rec: &Path) -> Result<(RecordFile, Salvage), RecordError> {
         let mut salvage = Salvage::default();
         let add = |damage| {

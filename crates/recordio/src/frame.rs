@@ -2,13 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::Fault;
+use crate::{Fault, fault::PAYLOAD_BYTES_MAX};
 
 /// The first 4 bytes of every record and part.
 pub const MAGIC: [u8; 4] = 0xced7_230a_u32.to_le_bytes();
-
-/// Bytes of one record's payload at most: its length has 29 bits.
-pub const PAYLOAD_BYTES_MAX: u64 = (1 << 29) - 1;
 
 /// Bytes of the magic and the length.
 const FRAME_BYTES: usize = 8;

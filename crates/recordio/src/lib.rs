@@ -31,6 +31,7 @@
 mod error;
 mod face_writer;
 mod faces;
+mod fault;
 mod file;
 mod frame;
 mod header;
@@ -41,11 +42,12 @@ mod paths;
 mod property;
 mod writer;
 
-pub use error::{Fault, RecordError};
+pub use error::RecordError;
 pub use face_writer::{FaceWriter, Style, Written, check_counts};
 pub use faces::FaceRecord;
+pub use fault::{Fault, PAYLOAD_BYTES_MAX};
 pub use file::{Record, RecordFile, Salvage};
-pub use frame::{Damage, MAGIC, PAYLOAD_BYTES_MAX};
+pub use frame::{Damage, MAGIC};
 pub use header::{Header, LABEL_EXACT_MAX, Labels};
 pub use index::IndexEntry;
 pub use layout::{IdentityRange, Layout, Note};

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use pfc_durable::DurableError;
+
 use crate::{Property, RecordError, RecordFile};
 
 /// The name that InsightFace's programs look for in a folder.
@@ -48,13 +50,9 @@ impl Property {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Io`], or [`RecordError::PropertySyntax`].
+    /// [`RecordError::Durable`], or [`RecordError::PropertySyntax`].
     pub fn open(path: &Path) -> Result<Property, RecordError> {
-        let text = std::fs::read(path).map_err(|source| RecordError::Io {
-            op: "read",
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let text = std::fs::read(path).map_err(DurableError::at("read", path))?;
         Property::parse(path, &text)
     }
 }

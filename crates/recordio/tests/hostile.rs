@@ -268,7 +268,7 @@ fn positions_beyond_the_end_are_errors() {
 fn a_missing_file_and_a_folder_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     for path in [dir.path().join("no.rec"), dir.path().to_path_buf()] {
-        assert!(matches!(RecordFile::open(&path, None), Err(RecordError::Io { .. })));
+        assert!(matches!(RecordFile::open(&path, None), Err(RecordError::Durable(_))));
     }
 }
 

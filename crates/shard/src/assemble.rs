@@ -2,9 +2,11 @@
 
 use std::{fs, io, path::Path};
 
+use pfc_durable::DurableError;
+
 use crate::{
     DatasetSpec, FileEntry, IDENTITIES_FILE, IdentityNames, MANIFEST_FILE, Manifest,
-    QUARANTINE_FILE, ShardEntry, ShardError, hash::file_checksum, identities, manifest::FORMAT,
+    QUARANTINE_FILE, ShardEntry, ShardError, format::FORMAT, hash::file_checksum, identities,
 };
 
 /// Makes a data set of finished shards in `dir`: writes the table of identities, and the manifest
@@ -30,7 +32,7 @@ pub fn assemble(
 ) -> Result<Manifest, ShardError> {
     let path = dir.join(MANIFEST_FILE);
     let exists = path.try_exists();
-    if exists.map_err(|source| ShardError::Io { op: "look at", path, source })? {
+    if exists.map_err(DurableError::at("look at", &path))? {
         return Err(ShardError::AlreadyExists { dir: dir.to_path_buf() });
     }
     let rows = shards.iter().map(|s| s.rows).fold(0, u64::saturating_add);
@@ -65,7 +67,7 @@ fn list_others(dir: &Path) -> Result<Vec<FileEntry>, ShardError> {
     let bytes = match fs::metadata(&path) {
         Ok(metadata) => metadata.len(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(ShardError::Io { op: "look at", path, source }),
+        Err(source) => return Err(DurableError::at("look at", &path)(source).into()),
     };
     let checksum = file_checksum(&path, |_| ())?;
     Ok(vec![FileEntry { file: QUARANTINE_FILE.into(), bytes, checksum }])

@@ -1,7 +1,6 @@
 //! A data set opened for reading.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -10,7 +9,8 @@ use std::{
 };
 
 use crate::{
-    Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap, parallel,
+    Face, Identities, MANIFEST_FILE, Manifest, Shard, ShardEntry, ShardError, mmap::check_size,
+    parallel,
 };
 
 /// A data set opened for reading, memory-mapped. `Send` and `Sync`: share one among all threads.
@@ -258,14 +258,5 @@ pub(crate) fn open_listed(path: &Path, entry: &ShardEntry) -> Result<Shard, Shar
     match found == expected {
         true => Ok(shard),
         false => Err(ShardError::RowCount { path: path.to_path_buf(), found, expected }),
-    }
-}
-
-/// Checks that a listed file exists and has its size.
-pub(crate) fn check_size(path: &Path, expected: u64) -> Result<(), ShardError> {
-    let found = fs::metadata(path).map_err(|e| mmap::at("look at", path, e))?.len();
-    match found == expected {
-        true => Ok(()),
-        false => Err(ShardError::FileSize { path: path.to_path_buf(), found, expected }),
     }
 }

@@ -6,38 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
+
 use crate::{
-    Face, IdentityNames, ImageSize, MANIFEST_FILE, Manifest, SHARDS_DIR, ShardEntry, ShardError,
-    ShardSpec, ShardWriter, Step, assemble, ipc_writer::earlier_write_failed, shard_file,
-    shard_writer::row_bytes,
+    DatasetSpec, Face, IdentityNames, MANIFEST_FILE, Manifest, SHARD_BYTES_MAX, SHARDS_DIR,
+    ShardEntry, ShardError, ShardSpec, ShardWriter, assemble, ipc_writer::earlier_write_failed,
+    shard_file, shard_writer::row_bytes,
 };
-
-/// Bytes at which a shard is closed, unless told otherwise.
-pub const DEFAULT_SHARD_BYTES: u64 = 128 << 20;
-
-/// The largest `shard_bytes`: a damaged shard should cost little to replace.
-pub const SHARD_BYTES_MAX: u64 = 1 << 30;
-
-/// What a data set is and where it comes from; all of it but `shard_bytes` is kept in the manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatasetSpec {
-    /// Size of every image.
-    pub image_size: ImageSize,
-    /// Seed of the order in which rows will be pushed.
-    pub seed: u64,
-    /// Bytes at which a shard is closed and the next begun, in `1..=`[`SHARD_BYTES_MAX`];
-    /// [`DEFAULT_SHARD_BYTES`] is a good value.
-    pub shard_bytes: u64,
-    /// What is packed, as the user named it.
-    pub sources: Vec<String>,
-    /// Name and version of the program that writes.
-    pub tool: String,
-    /// Arguments of that program that decide the content; not the number of threads, so that the
-    /// same content has the same bytes.
-    pub arguments: Vec<String>,
-    /// What was done before to what is written, as the manifest is to tell.
-    pub lineage: Vec<Step>,
-}
 
 /// Writes a data set: shards one after another, the manifest last.
 ///
@@ -62,7 +37,7 @@ impl DatasetWriter {
     /// # Errors
     ///
     /// [`ShardError::AlreadyExists`] if `dir` holds a finished data set, [`ShardError::BadSpec`],
-    /// or [`ShardError::Io`].
+    /// or [`ShardError::Durable`].
     pub fn create(dir: &Path, spec: DatasetSpec) -> Result<DatasetWriter, ShardError> {
         let bad = |what| Err(ShardError::BadSpec { path: dir.to_path_buf(), what });
         if !(1..=SHARD_BYTES_MAX).contains(&spec.shard_bytes) {
@@ -73,12 +48,12 @@ impl DatasetWriter {
             return bad(format!("images of {} pixels", spec.image_size));
         }
         let manifest = dir.join(MANIFEST_FILE);
-        if manifest.try_exists().map_err(at("look at", &manifest))? {
+        if manifest.try_exists().map_err(DurableError::at("look at", &manifest))? {
             return Err(ShardError::AlreadyExists { dir: dir.to_path_buf() });
         }
         let shards = dir.join(SHARDS_DIR);
         pfc_durable::create_dir_all(&shards)?;
-        remove_leftovers(&shards).map_err(at("clear", &shards))?;
+        remove_leftovers(&shards).map_err(DurableError::at("clear", &shards))?;
         Ok(DatasetWriter {
             dir: dir.to_path_buf(),
             spec,
@@ -165,11 +140,6 @@ impl DatasetWriter {
             false => Ok(()),
         }
     }
-}
-
-fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ShardError {
-    let path = path.to_path_buf();
-    move |source| ShardError::Io { op, path, source }
 }
 
 /// Removes what an interrupted writer left: files named as shards or as temporary files are.

@@ -1,11 +1,15 @@
 //! What can be wrong with a data set, said so that the user knows where and what to do.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use arrow_schema::ArrowError;
 use pfc_durable::DurableError;
 
-use crate::{Checksum, ImageSize, MANIFEST_FILE, manifest::FORMAT};
+use crate::{
+    ImageSize,
+    format::{FORMAT, MANIFEST_FILE},
+    hash::Checksum,
+};
 
 /// A data set that cannot be read or written. Rows are counted from 0.
 #[derive(Debug, thiserror::Error)]
@@ -212,17 +216,6 @@ pub enum ShardError {
         source: ArrowError,
     },
     /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was being done.
-        op: &'static str,
-        /// The file or folder it was done to.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// A file could not be made visible.
     #[error(transparent)]
     Durable(#[from] DurableError),
 }
@@ -274,10 +267,7 @@ impl ShardError {
             NoSuchRow { n_rows, .. } => format!("rows run from 0 to {}", n_rows - 1),
             UnnamedLabel { .. } => "name every label, from 0 to the largest used".into(),
             IdentityName { .. } => "give every identity a name of its own".into(),
-            Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                format!("{} is not accessible to this user", path.display())
-            }
-            BadSpec { .. } | Arrow { .. } | Io { .. } => return None,
+            BadSpec { .. } | Arrow { .. } => return None,
             Durable(source) => return source.hint(),
         };
         Some(hint)

@@ -10,10 +10,9 @@ use std::{
     str::FromStr,
 };
 
+use pfc_durable::DurableError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
-
-use crate::ShardError;
 
 /// XXH3-128 of `bytes` with seed 0; equal hashes mean equal images.
 pub fn content_hash(bytes: &[u8]) -> u128 {
@@ -103,13 +102,12 @@ impl<W: io::Write> io::Write for HashingWriter<W> {
 ///
 /// # Errors
 ///
-/// [`ShardError::Io`] if the file cannot be read.
+/// [`DurableError`] if the file cannot be read.
 pub fn file_checksum(
     path: &Path,
     mut on_progress: impl FnMut(u64),
-) -> Result<Checksum, ShardError> {
-    let failed =
-        |source: io::Error| ShardError::Io { op: "read", path: path.to_path_buf(), source };
+) -> Result<Checksum, DurableError> {
+    let failed = |source| DurableError::at("read", path)(source);
     let mut file = File::open(path).map_err(failed)?;
     let mut hasher = Xxh3::new();
     let mut buffer = vec![0; 1 << 20];

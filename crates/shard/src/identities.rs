@@ -10,9 +10,8 @@ use arrow_buffer::OffsetBuffer;
 use arrow_schema::ArrowError;
 
 use crate::{
-    Checksum, FileEntry, IDENTITIES_FILE, Manifest, ShardError, dataset::check_size,
-    hash::content_hash, ipc, ipc_writer::IpcWriter, mmap::Map, names::IdentityNames, schema,
-    table::column,
+    Checksum, FileEntry, IDENTITIES_FILE, Manifest, ShardError, hash::content_hash, ipc,
+    ipc_writer::IpcWriter, mmap, mmap::check_size, names::IdentityNames, schema, table::column,
 };
 
 /// A record batch of the table ends at so many identities, or bytes of names.
@@ -64,10 +63,10 @@ impl Identities {
     fn read(path: &Path) -> Result<Identities, ShardError> {
         let bad =
             |what: &str| ShardError::Malformed { path: path.to_path_buf(), what: what.into() };
-        let map = Map::open(path)?;
+        let map = mmap::open(path)?;
         let mut identities =
             Identities { ends: Vec::new(), batches: Vec::new(), by_name: OnceLock::new() };
-        for batch in ipc::read_batches(path, &map.buffer(), &schema::IDENTITIES)? {
+        for batch in ipc::read_batches(path, &mmap::buffer(&map), &schema::IDENTITIES)? {
             let start = identities.len();
             let end = u32::try_from(batch.num_rows()).ok().and_then(|n| start.checked_add(n));
             let end = end.ok_or_else(|| bad("it has more identities than labels can count"))?;
@@ -163,7 +162,7 @@ impl Columns {
 /// Size checked, then hashed.
 fn checksum(path: &Path, entry: &FileEntry) -> Result<Checksum, ShardError> {
     check_size(path, entry.bytes)?;
-    Ok(Checksum(content_hash(&Map::open(path)?.buffer())))
+    Ok(Checksum(content_hash(&mmap::buffer(&mmap::open(path)?))))
 }
 
 /// Writes the table: label `i` has the names given for it and `n_images(i)` images.

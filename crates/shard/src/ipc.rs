@@ -15,7 +15,7 @@ use arrow_schema::{DataType, Schema, SchemaRef};
 
 use crate::{
     ShardError,
-    manifest::FORMAT,
+    format::FORMAT,
     schema::{FORMAT_KEY, describe, same_columns},
 };
 

@@ -91,6 +91,7 @@ mod dataset_writer;
 mod error;
 mod face;
 mod faces;
+mod format;
 mod identities;
 mod ipc;
 mod ipc_writer;
@@ -103,26 +104,26 @@ mod permutation;
 mod schema;
 mod shard;
 mod shard_writer;
+mod spec;
 mod verify;
 
 pub use assemble::assemble;
 pub use dataset::Dataset;
-pub use dataset_writer::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, SHARD_BYTES_MAX};
+pub use dataset_writer::DatasetWriter;
 pub use error::ShardError;
 pub use face::{Face, IMAGE_BYTES_MAX, SOURCE_BYTES_MAX};
 pub use faces::{Faces, Visit};
+pub use format::{FORMAT, IDENTITIES_FILE, MANIFEST_FILE, QUARANTINE_FILE, SHARDS_DIR};
 pub use hash::Checksum;
 pub use identities::Identities;
-pub use manifest::{
-    FORMAT, FileEntry, IDENTITIES_FILE, MANIFEST_FILE, Manifest, QUARANTINE_FILE, SHARDS_DIR,
-    ShardEntry, Step, shard_file,
-};
+pub use manifest::{FileEntry, Manifest, ShardEntry, Step, shard_file};
 pub use names::{IdentityNames, NAME_BYTES_MAX};
 pub use order::{EpochOrder, Place, Share, mix};
 pub use permutation::Permutation;
 pub use pfc_image::{ImageSize, Quality};
 pub use shard::Shard;
 pub use shard_writer::{ShardSpec, ShardWriter};
+pub use spec::{DEFAULT_SHARD_BYTES, DatasetSpec, SHARD_BYTES_MAX};
 pub use verify::{Checks, Fault, Finding, RowPlace, VerifyReport, verify, verify_with};
 
 /// The examples of the README are tests.

@@ -7,29 +7,16 @@ use std::{
     path::{Component, Path},
 };
 
+use pfc_durable::DurableError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Checksum, ImageSize, ShardError,
-    dataset::check_size,
-    hash::file_checksum,
+    ImageSize, ShardError,
+    format::{FORMAT, MANIFEST_FILE, SHARDS_DIR},
+    hash::{Checksum, file_checksum},
+    mmap::check_size,
     sealed::{self, check_manifest},
 };
-
-/// Name of the manifest in a data set's folder.
-pub const MANIFEST_FILE: &str = "dataset.json";
-
-/// Name of the table of identities in a data set's folder.
-pub const IDENTITIES_FILE: &str = "identities.arrow";
-
-/// Name of the list of what was left out, in a data set's folder.
-pub const QUARANTINE_FILE: &str = "quarantine.jsonl";
-
-/// Folder of the shards in a data set's folder.
-pub const SHARDS_DIR: &str = "shards";
-
-/// The format this crate writes, and the only one it reads.
-pub const FORMAT: u32 = 1;
 
 /// The content of `dataset.json`, whose last field is the checksum of all text before it (see
 /// [`sealed::manifest`]); data sets of earlier versions have none.
@@ -121,7 +108,7 @@ impl ShardEntry {
     /// # Errors
     ///
     /// [`ShardError::MissingFile`], [`ShardError::FileSize`], [`ShardError::Checksum`] or
-    /// [`ShardError::Io`].
+    /// [`ShardError::Durable`].
     pub fn check(&self, dir: &Path, on_progress: impl FnMut(u64)) -> Result<(), ShardError> {
         self.check_file(&dir.join(&self.file), on_progress)
     }
@@ -163,7 +150,7 @@ impl Manifest {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 ShardError::NotADataset { dir: dir.to_path_buf() }
             }
-            _ => ShardError::Io { op: "read", path: path.clone(), source },
+            _ => DurableError::at("read", &path)(source).into(),
         })?;
         let syntax = |source| ShardError::ManifestSyntax { path: path.clone(), source };
         let Versioned { format } = serde_json::from_slice(&text).map_err(syntax)?;

@@ -1,6 +1,6 @@
 //! In which order an epoch visits the rows, and which of them a rank takes.
 
-use crate::{Permutation, permutation};
+use crate::Permutation;
 
 /// The order of one epoch: a function of (rows, seed, epoch) alone.
 ///
@@ -84,7 +84,7 @@ pub struct Place {
 /// A number that looks random and is a function of `x`: what SplitMix64 gives from state `x`.
 #[must_use]
 pub fn mix(x: u64) -> u64 {
-    permutation::mix(x.wrapping_add(permutation::GOLDEN_GAMMA))
+    pfc_random::mix(x.wrapping_add(pfc_random::GOLDEN_GAMMA))
 }
 
 impl Iterator for Share {

@@ -1,5 +1,7 @@
 //! A permutation of any length that needs no table: a Feistel network with cycle walking.
 
+use pfc_random::{GOLDEN_GAMMA, mix};
+
 /// A bijection on `0..len`, chosen by a 64-bit key. 80 bytes, whatever `len` is.
 ///
 /// # Definition
@@ -25,7 +27,6 @@ pub struct Permutation {
 }
 
 const ROUNDS: usize = 8;
-pub(crate) const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Permutation {
     /// The permutation of `0..len` with the given key; every `len` is valid.
@@ -111,13 +112,6 @@ impl Permutation {
     fn left_mask(&self) -> u64 {
         (1 << self.left_bits) - 1
     }
-}
-
-/// The finaliser of SplitMix64.
-pub(crate) fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

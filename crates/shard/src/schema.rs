@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
-use crate::manifest::FORMAT;
+use crate::format::FORMAT;
 
 /// Key of the schema's metadata that carries the version of the format.
 pub(crate) const FORMAT_KEY: &str = "pfc.format";

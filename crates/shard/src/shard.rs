@@ -6,8 +6,9 @@ use arrow_array::{
     BinaryArray, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray, UInt16Array,
     UInt32Array,
 };
+use pfc_mmap::Map;
 
-use crate::{Face, ImageSize, Quality, ShardError, ipc, mmap::Map, schema, table::column};
+use crate::{Face, ImageSize, Quality, ShardError, ipc, mmap, schema, table::column};
 
 /// One shard file, memory-mapped, its structure checked: every row can be read.
 ///
@@ -27,13 +28,13 @@ impl Shard {
     /// # Errors
     ///
     /// [`ShardError::MissingFile`], [`ShardError::Malformed`], [`ShardError::Schema`],
-    /// [`ShardError::UnsupportedFormat`] or [`ShardError::Io`].
+    /// [`ShardError::UnsupportedFormat`] or [`ShardError::Durable`].
     pub fn open(path: &Path) -> Result<Shard, ShardError> {
-        let map = Map::open(path)?;
+        let map = mmap::open(path)?;
         let mut ends = Vec::new();
         let mut batches = Vec::new();
         let mut n_rows = 0;
-        for batch in ipc::read_batches(path, &map.buffer(), &schema::FACES)? {
+        for batch in ipc::read_batches(path, &mmap::buffer(&map), &schema::FACES)? {
             // Rows take bytes of the file, so their number cannot overflow.
             n_rows += batch.num_rows() as u64;
             ends.push(n_rows);

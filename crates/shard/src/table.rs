@@ -9,7 +9,7 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Schema, SchemaRef};
 
 pub use crate::ipc_writer::IpcWriter as TableWriter;
-use crate::{ShardError, ipc, mmap::Map, schema};
+use crate::{ShardError, ipc, mmap, schema};
 
 /// A schema of columns without nulls, marked with the version of the format.
 pub fn schema<const N: usize>(columns: [(&str, DataType); N]) -> SchemaRef {
@@ -41,9 +41,9 @@ impl Table {
     /// # Errors
     ///
     /// [`ShardError::MissingFile`], [`ShardError::Malformed`], [`ShardError::Schema`],
-    /// [`ShardError::UnsupportedFormat`] or [`ShardError::Io`].
+    /// [`ShardError::UnsupportedFormat`] or [`ShardError::Durable`].
     pub fn open(path: &Path, expected: &SchemaRef) -> Result<Table, ShardError> {
-        let buffer = Map::open(path)?.buffer();
+        let buffer = mmap::buffer(&mmap::open(path)?);
         let batches = ipc::read_batches(path, &buffer, expected)?;
         let bad = |what| ShardError::Malformed { path: path.to_path_buf(), what };
         let metadata = ipc::metadata(&buffer).map_err(bad)?;

@@ -12,8 +12,9 @@ use rayon::prelude::*;
 
 use crate::{
     Checksum, Face, FileEntry, Identities, Manifest, SHARDS_DIR, Shard, ShardEntry, ShardError,
-    dataset::{check_size, open_listed},
+    dataset::open_listed,
     hash::{content_hash, file_checksum},
+    mmap::check_size,
 };
 
 /// Findings kept per file; the rest are counted. Whoever sees a thousand needs the file replaced.
@@ -253,10 +254,10 @@ impl Job<'_> {
         let path = self.dir.join(&self.entry.file);
         // Read rather than mapped, so that a bad sector is an error and not a signal.
         let checksum = check_size(&path, self.entry.bytes).and_then(|()| {
-            file_checksum(&path, |n| {
+            Ok(file_checksum(&path, |n| {
                 report.bytes += n;
                 on_progress(n);
-            })
+            })?)
         });
         let found = match checksum {
             Ok(found) => found,
@@ -335,10 +336,10 @@ fn examine_other(dir: &Path, entry: &FileEntry, on_progress: &impl Fn(u64)) -> F
     let mut report = FileReport::of(&entry.file);
     let path = dir.join(&entry.file);
     let found = check_size(&path, entry.bytes).and_then(|()| {
-        file_checksum(&path, |n| {
+        Ok(file_checksum(&path, |n| {
             report.bytes += n;
             on_progress(n);
-        })
+        })?)
     });
     match found {
         Ok(found) if found == entry.checksum => {}

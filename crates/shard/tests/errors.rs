@@ -413,7 +413,7 @@ fn a_folder_that_cannot_be_made_is_an_error_with_the_reason() {
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     let error = DatasetWriter::create(&file.join("out"), spec(FOUR_ROWS)).unwrap_err();
-    assert!(matches!(error, ShardError::Io { .. }), "{error}");
+    assert!(matches!(error, ShardError::Durable(_)), "{error}");
     assert!(error.source().is_some());
     let spec = ShardSpec { image_size: SIZE };
     let error = ShardWriter::create(&dir.path().join("no/s.arrow"), spec).unwrap_err();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use pfc_binpack::Pack;
+use pfc_cli::units;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
     label::Who,
     reject::ReadError,
     source::{LeftOut, Source, write_paths},
-    units,
 };
 
 /// The different images of a pack.

@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use pfc_cli::units;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-use crate::{error::SourceError, index::Index, label::Who, units};
+use crate::{error::SourceError, index::Index, label::Who};
 
 /// In place of the identity of an item that has none.
 const NOBODY: u32 = u32::MAX;

@@ -224,30 +224,21 @@ pub enum SourceError {
         /// The folder.
         path: PathBuf,
     },
-    /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was being done.
-        op: &'static str,
-        /// The file or folder it was done to.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
     /// A RecordIO file could not be read.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// A verification pack could not be read.
     #[error(transparent)]
     Bin(#[from] BinError),
+    /// The operating system refused.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
 }
 
 impl SourceError {
     /// Turns an I/O error into one that names `op` and `path`; for `map_err`.
     pub(crate) fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SourceError {
-        let path = path.to_path_buf();
-        move |source| SourceError::Io { op, path, source }
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     /// The way out, where there is one.
@@ -335,10 +326,7 @@ impl SourceError {
                 format!("give one of them, such as {}", example.display())
             }
             SourceError::FolderLoop { path, .. } => format!("remove the link {}", path.display()),
-            SourceError::Io { op, path, source } => {
-                let source = source.kind().into();
-                return DurableError { op, path: path.clone(), source }.hint();
-            }
+            SourceError::Durable(source) => return source.hint(),
             SourceError::Record(source) => return record_hint(source),
             SourceError::Bin(source) => return source.hint(),
         })

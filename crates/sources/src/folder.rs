@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use pfc_cli::units;
+
 use crate::{
     catalogue::{Catalogue, People, Sealed},
     error::SourceError,
@@ -15,7 +17,6 @@ use crate::{
     label::Who,
     reject::{ReadError, Reject},
     source::{LeftOut, Source, nothing, stamp, write_paths},
-    units,
     walk::{Dir, Listing, is_system},
 };
 

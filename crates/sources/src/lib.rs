@@ -29,7 +29,6 @@ mod source;
 mod spool;
 mod table;
 mod tar;
-mod units;
 mod walk;
 
 pub use arrow_file::ArrowFile;

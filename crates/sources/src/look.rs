@@ -8,12 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_cli::units;
 use pfc_image::{Sniffed, has_image_extension, sniff};
 use pfc_recordio::{MAGIC, RecordPaths};
 
-use crate::{
-    error::SourceError, kind::InputKind, list, shards, table, tar, units, walk::is_system,
-};
+use crate::{error::SourceError, kind::InputKind, list, shards, table, tar, walk::is_system};
 
 /// Folders that are looked into, of those in a folder: the first by name. Where images are, they are
 /// in all of them.

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use pfc_cli::{Progress, interrupt};
+use pfc_cli::{Progress, interrupt, units};
 use pfc_recordio::{Fault, LABEL_EXACT_MAX, RecordError, RecordFile, RecordPaths, Salvage};
 use rayon::prelude::*;
 
@@ -20,7 +20,6 @@ use crate::{
     reject::{ReadError, Reject},
     shards::files,
     source::{LeftOut, Source, nothing, stamp, write_paths},
-    units,
 };
 
 /// Images read between two looks at whether the user has had enough, and before their pages are

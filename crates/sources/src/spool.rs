@@ -24,7 +24,7 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// [`SourceError::Io`] if there can be no file.
+    /// [`SourceError::Durable`] if there can be no file.
     pub fn create(dir: &Path) -> Result<Spool, SourceError> {
         let dir = dir.to_path_buf();
         let failed = SourceError::at("make a temporary file in it", &dir);
@@ -36,7 +36,7 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// [`SourceError::Io`], above all of a full disk.
+    /// [`SourceError::Durable`], above all of a full disk.
     pub fn push(&self, image: &[u8]) -> Result<u64, SourceError> {
         let mut end = self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let start = *end;

@@ -13,7 +13,7 @@ use pfc_train::{
     data::plan::mix,
     optim::global_norm,
     ranks::Ranks,
-    step::gradients::{Gradients, Passed, Way},
+    step::gradients::{BackwardInput, Gradients, RecordedForward},
 };
 use support::ranks::{on_ranks, variant};
 use tch::{Device, Kind, Tensor};
@@ -79,12 +79,14 @@ fn gradients(
         let first = (rank + world * part) as i64;
         let share = |all: &Tensor| all.slice(0, first, None, (world * n_parts) as i64);
         backbone.seed_noise(5 + first as u64);
-        let passed = match recompute {
-            0 => Passed::Kept(backbone.forward(&share(&images), true)),
-            n_blocks => Passed::Spared(backbone.forward_sparing(&share(&images), n_blocks)),
+        let forward = match recompute {
+            0 => RecordedForward::Whole(backbone.forward(&share(&images), true)),
+            n_blocks => RecordedForward::Checkpointed(
+                backbone.forward_checkpointed(&share(&images), n_blocks),
+            ),
         };
-        let way = Way { backbone: &backbone, passed, grad_bd: &share(&grad_be) };
-        found = gradients.add(way, &parameters, part + 1 == n_parts).unwrap();
+        let input = BackwardInput { backbone: &backbone, forward, grad_bd: &share(&grad_be) };
+        found = gradients.add(input, &parameters, part + 1 == n_parts).unwrap();
     }
     let names = named.iter().map(|(name, _)| name.clone());
     names.zip(found.unwrap().iter().map(Tensor::copy)).collect()

@@ -6,6 +6,7 @@ use std::{
 };
 
 use pfc_binpack::PackError;
+use pfc_durable::DurableError;
 use pfc_image::ImageError;
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
@@ -15,16 +16,8 @@ use pfc_model::ModelError;
 #[non_exhaustive]
 pub enum VerifyError {
     /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was tried.
-        op: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// A line of a list that breaks the list's layout.
     #[error("{}:{line}: {problem}", path.display())]
     Line {
@@ -98,16 +91,13 @@ pub enum VerifyError {
 impl VerifyError {
     /// For `map_err` on an operation on `path`.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VerifyError {
-        let path = path.to_owned();
-        move |source| VerifyError::Io { op, path, source }
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            VerifyError::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some(format!("there is no `{}`: is the path right?", path.display()))
-            }
+            VerifyError::Durable(error) => error.hint(),
             VerifyError::Line { layout, .. } => Some((*layout).to_owned()),
             VerifyError::MissingImages { root, .. } => Some(format!(
                 "is `{}` the folder that the list's paths start from, and is the download complete?",
@@ -117,8 +107,7 @@ impl VerifyError {
             VerifyError::Image { reason, .. } => reason.hint(),
             VerifyError::Model(error) => error.hint(),
             VerifyError::Metric(error) => error.hint(),
-            VerifyError::Io { .. }
-            | VerifyError::NoPairs { .. }
+            VerifyError::NoPairs { .. }
             | VerifyError::EmbeddingSize { .. }
             | VerifyError::NoFolds { .. } => None,
         }

@@ -11,7 +11,7 @@ use crate::VerifyError;
 ///
 /// # Errors
 ///
-/// [`VerifyError::Io`] if it cannot be read, is a device or a pipe, or has more than `bytes_max` bytes.
+/// [`VerifyError::Durable`] if it cannot be read, is a device or a pipe, or has more than `bytes_max` bytes.
 pub fn read_regular_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, VerifyError> {
     let refuse =
         |why: String| VerifyError::io("read", path)(Error::new(ErrorKind::InvalidInput, why));

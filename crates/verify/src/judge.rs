@@ -68,7 +68,7 @@ impl Judged {
     }
 }
 
-/// Of unit vectors, |a − b|² = 2 − 2·cos.
+/// The cosine of two unit vectors from their squared distance: |a − b|² = 2 − 2·cos.
 fn similarity(distance: f64) -> f64 {
     1.0 - distance / 2.0
 }

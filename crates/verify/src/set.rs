@@ -7,6 +7,7 @@ use std::{
 };
 
 use pfc_binpack::Pack;
+use pfc_metrics::union::Union;
 use pfc_model::{Embed, MirroredEmbeddings};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ const BATCH: usize = 128;
 /// Tried in this order where the list leaves the extension open.
 const EXTENSIONS: [&str; 7] = ["jpg", "png", "jpeg", "bmp", "webp", "ppm", "pgm"];
 
-/// Where it is known from who is on an image; the bootstrap resamples these people.
+/// How it is known who is on an image; the bootstrap resamples these people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeopleFrom {
@@ -42,7 +43,7 @@ pub struct PairsSet {
     faces: Faces,
     /// What each image is called in tables and reports.
     image_names: Vec<String>,
-    /// Of each image, numbered from 0.
+    /// Who is on each image; people are numbered from 0.
     pub(crate) people: Vec<u32>,
     pub(crate) n_people: u32,
     pub(crate) people_from: PeopleFrom,
@@ -57,7 +58,7 @@ impl PairsSet {
     /// # Errors
     ///
     /// [`VerifyError::Line`] for a broken list, [`VerifyError::MissingImages`], [`VerifyError::Image`] for
-    /// the first image that cannot be decoded, [`VerifyError::Io`].
+    /// the first image that cannot be decoded, [`VerifyError::Durable`].
     pub fn open(root: &Path, pairs: &Path) -> Result<PairsSet, VerifyError> {
         let list = PairList::read(pairs)?;
         PairsSet::from_list(root, pairs, list)
@@ -271,33 +272,23 @@ fn people(list: &PairList) -> (Vec<u32>, u32, PeopleFrom) {
 
 /// People as the groups of images that matched pairs link, numbered by first image.
 fn link(n_images: usize, pairs: &[Pair]) -> (Vec<u32>, u32) {
-    let mut parents: Vec<u32> = (0..n_images as u32).collect();
+    let mut union = Union::new(n_images);
     for pair in pairs.iter().filter(|pair| pair.same) {
-        let (a, b) = (root_of(&mut parents, pair.left), root_of(&mut parents, pair.right));
-        // The smaller index stays the root, so that numbering follows the first image.
-        parents[a.max(b) as usize] = a.min(b);
+        let (a, b) = (union.leader(pair.left as usize), union.leader(pair.right as usize));
+        // The smaller index leads, so that numbering follows the first image.
+        union.join(a.max(b), a.min(b));
     }
     let mut numbers = vec![u32::MAX; n_images];
     let mut n_people = 0;
-    for image in 0..n_images as u32 {
-        let root = root_of(&mut parents, image) as usize;
+    for image in 0..n_images {
+        let root = union.leader(image);
         if numbers[root] == u32::MAX {
             numbers[root] = n_people;
             n_people += 1;
         }
-        numbers[image as usize] = numbers[root];
+        numbers[image] = numbers[root];
     }
     (numbers, n_people)
-}
-
-fn root_of(parents: &mut [u32], image: u32) -> u32 {
-    let mut at = image;
-    while parents[at as usize] != at {
-        // Halving the path keeps chains short without recursion.
-        parents[at as usize] = parents[parents[at as usize] as usize];
-        at = parents[at as usize];
-    }
-    at
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A group of ranks and the exchanges between them.
+//! A group of ranks and the collectives among them.
 
 #![allow(unsafe_code)]
 
@@ -24,7 +24,7 @@ use tch::Tensor;
 use crate::{
     C10dError, Rendezvous,
     ffi::{self, Failure, PfcFailure, PfcGroup, PfcWork},
-    liveness::{Liveness, MEETING, News, Values},
+    liveness::{GroupFailure, Liveness, MEETING, Values},
 };
 
 /// How long a wait goes on before it looks whether another rank has given up.
@@ -43,7 +43,7 @@ const FILES: u64 = 24;
 pub struct GroupOptions {
     /// How long ranks wait for each other, in the beginning and in every operation.
     pub timeout: Duration,
-    /// Whether tensors on CUDA devices can be exchanged too.
+    /// Whether collectives take tensors on CUDA devices too.
     pub nccl: bool,
 }
 
@@ -85,7 +85,7 @@ pub fn device_id(index: usize) -> Result<String, String> {
 
 /// One rank's membership of a group, which may be its only one.
 ///
-/// Tensors are exchanged by the backend of their device. Shapes and types have to be equal on all
+/// The backend of a tensor's device carries out its collectives. Shapes and types have to be equal on all
 /// ranks unless something else is said.
 #[derive(Debug)]
 pub struct ProcessGroup {
@@ -516,7 +516,7 @@ fn open_group(
     let thread = thread::Builder::new().name("rendezvous".to_owned());
     thread.spawn(open).map_err(|error| place.refused(error.to_string()))?;
     let deadline = Instant::now() + options.timeout + GRACE;
-    let of_news = |news: News| news.error(MEETING, place.rank, options.timeout);
+    let of_news = |news: GroupFailure| news.error(MEETING, place.rank, options.timeout);
     loop {
         match opened.recv_timeout(SLICE) {
             Ok(Ok(group)) => return Ok(group),

@@ -1,7 +1,7 @@
 //! Who is still there: a connection between every rank and rank 0, over which ranks meet and which
 //! tells at once of a rank that ends.
 //!
-//! libtorch notices a lost rank in the operations that the two exchange something in, and nowhere else:
+//! libtorch notices a lost rank in the collectives that the two take part in, and nowhere else:
 //! neither while ranks meet nor for a third rank. So every rank keeps one connection to rank 0. When
 //! one closes without a word, or a rank says why it gives up, rank 0 tells all the others.
 //!
@@ -27,7 +27,7 @@ use protocol::{FromFirst, Hello, ToFirst, tidy};
 use relay::Relay;
 use shared::{INQUIRY, Link, Shared, State};
 
-pub(crate) use shared::News;
+pub(crate) use shared::GroupFailure;
 
 /// What ranks do in the beginning, for messages.
 pub(crate) const MEETING: &str = "the rendezvous";
@@ -155,12 +155,12 @@ impl Liveness {
     }
 
     /// Why the group cannot go on, if it cannot.
-    pub(crate) fn news(&self) -> Option<News> {
+    pub(crate) fn news(&self) -> Option<GroupFailure> {
         self.shared.news()
     }
 
     /// The same, of something that has just failed: waits for what is on its way.
-    pub(crate) fn awaited_news(&self) -> Option<News> {
+    pub(crate) fn awaited_news(&self) -> Option<GroupFailure> {
         self.shared.wait_until(LINGER, |state| state.news.is_some()).news.clone()
     }
 
@@ -168,7 +168,7 @@ impl Liveness {
     ///
     /// Every rank answers from a thread of its own, so that one that hangs in its work is told from
     /// those that wait; a stopped process does not answer, and is late too.
-    pub(crate) fn late(&self) -> News {
+    pub(crate) fn late(&self) -> GroupFailure {
         let number = self.shared.n_started();
         if self.place.rank == 0 {
             self.shared.inquire(number);
@@ -179,7 +179,7 @@ impl Liveness {
             self.shared.lock().send_to_first(&ToFirst::Ask(number));
         }
         let heard = self.shared.wait_until(INQUIRY + LINGER, |state| state.news.is_some());
-        heard.news.clone().unwrap_or(News::Late { ranks: vec![0] })
+        heard.news.clone().unwrap_or(GroupFailure::Late { ranks: vec![0] })
     }
 
     /// Tells the other ranks that this one gives up, unless one has before. False if one has, whose
@@ -188,7 +188,7 @@ impl Liveness {
     pub(crate) fn abort(&self, reason: &str) -> bool {
         let reason = tidy(reason);
         if self.place.rank == 0 {
-            self.shared.announce(News::Aborted { by: 0, reason });
+            self.shared.announce(GroupFailure::Aborted { by: 0, reason });
             let all_know = |state: &State| state.links.values().all(|link| link.has_seen);
             drop(self.shared.wait_until(LINGER, all_know));
         } else {
@@ -199,9 +199,9 @@ impl Liveness {
             }
         }
         match self.awaited_news() {
-            Some(News::Aborted { by, .. }) => by == self.place.rank,
+            Some(GroupFailure::Aborted { by, .. }) => by == self.place.rank,
             // Every rank says this one itself.
-            Some(News::Gone { .. } | News::Late { .. }) | None => true,
+            Some(GroupFailure::Gone { .. } | GroupFailure::Late { .. }) | None => true,
         }
     }
 

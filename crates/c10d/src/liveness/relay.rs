@@ -15,7 +15,7 @@ use rustix::{
 use super::{
     connect::prepare,
     protocol::{FromFirst, Hello, LINE_MAX, Refusal, STRANGER_LINE_MAX, ToFirst},
-    shared::{Link, News, Shared, State, send_line},
+    shared::{GroupFailure, Link, Shared, State, send_line},
 };
 
 /// Connections that have not said which rank they are, of which the oldest goes when another comes.
@@ -59,7 +59,7 @@ enum Then {
 }
 
 impl Relay {
-    /// Of rank 0, which the other ranks come to.
+    /// The relay of rank 0, which the other ranks connect to.
     pub(super) fn of_first(
         listener: TcpListener,
         hello: Hello,
@@ -70,7 +70,7 @@ impl Relay {
         Relay { listener, first: Some(hello), world, peers: Vec::new(), shared }
     }
 
-    /// Of another rank, which rank 0 has welcomed on `stream`.
+    /// The relay of another rank, which rank 0 has accepted on `stream`.
     pub(super) fn of_other(stream: Arc<TcpStream>, world: usize, shared: Arc<Shared>) -> Relay {
         let peer = Peer { stream, rank: Some(0), since: Instant::now(), heard: Vec::new() };
         Relay { listener: None, first: None, world, peers: vec![peer], shared }
@@ -155,9 +155,9 @@ impl Relay {
     fn give_up(&mut self, error: &io::Error) {
         let reason = format!("its connections with the other ranks cannot be watched: {error}");
         if self.first.is_some() {
-            self.shared.announce(News::Aborted { by: 0, reason });
+            self.shared.announce(GroupFailure::Aborted { by: 0, reason });
         } else {
-            self.shared.learn(News::Gone { rank: 0 });
+            self.shared.learn(GroupFailure::Gone { rank: 0 });
         }
         self.listener = None;
         self.peers.clear();
@@ -200,7 +200,7 @@ impl Relay {
         match message {
             Some(ToFirst::Bye) => return Then::Close,
             Some(ToFirst::Abort(reason)) => {
-                self.shared.announce(News::Aborted { by: rank, reason });
+                self.shared.announce(GroupFailure::Aborted { by: rank, reason });
             }
             Some(ToFirst::Seen) => self.shared.change(|state| {
                 if let Some(link) = state.links.get_mut(&rank) {
@@ -231,9 +231,9 @@ impl Relay {
                 send_line(stream, &ToFirst::At(self.shared.n_started()).line());
                 return Then::Stay;
             }
-            Some(FromFirst::Abort(by, reason)) => News::Aborted { by, reason },
-            Some(FromFirst::Gone(rank)) => News::Gone { rank },
-            Some(FromFirst::Late(ranks)) => News::Late { ranks },
+            Some(FromFirst::Abort(by, reason)) => GroupFailure::Aborted { by, reason },
+            Some(FromFirst::Gone(rank)) => GroupFailure::Gone { rank },
+            Some(FromFirst::Late(ranks)) => GroupFailure::Late { ranks },
             Some(FromFirst::Welcome | FromFirst::Refused(_)) | None => return Then::Lost,
         };
         send_line(stream, &ToFirst::Seen.line());
@@ -264,7 +264,7 @@ impl Relay {
             }
         });
         if let Refusal::Both(reason) = refusal {
-            self.shared.announce(News::Aborted { by: rank, reason });
+            self.shared.announce(GroupFailure::Aborted { by: rank, reason });
         }
         Then::Close
     }
@@ -276,8 +276,8 @@ impl Relay {
             return;
         }
         match self.first {
-            Some(_) => self.shared.announce(News::Gone { rank }),
-            None => self.shared.learn(News::Gone { rank }),
+            Some(_) => self.shared.announce(GroupFailure::Gone { rank }),
+            None => self.shared.learn(GroupFailure::Gone { rank }),
         }
     }
 }

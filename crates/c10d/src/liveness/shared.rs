@@ -21,7 +21,7 @@ pub(super) const INQUIRY: Duration = Duration::from_secs(2);
 
 /// Why the group cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum GroupFailure {
     /// A rank gave up and said why.
     Aborted { by: usize, reason: String },
     /// A rank's connection closed without a word.
@@ -30,7 +30,7 @@ pub(crate) enum News {
     Late { ranks: Vec<usize> },
 }
 
-impl News {
+impl GroupFailure {
     /// What it means for `operation` on `rank`.
     pub(crate) fn error(
         self,
@@ -39,17 +39,19 @@ impl News {
         timeout: Duration,
     ) -> C10dError {
         match self {
-            News::Aborted { by, reason } => C10dError::Aborted { by, reason },
-            News::Gone { rank: gone } => C10dError::Gone { gone, operation, rank },
-            News::Late { ranks: late } => C10dError::TimedOut { rank, operation, timeout, late },
+            GroupFailure::Aborted { by, reason } => C10dError::Aborted { by, reason },
+            GroupFailure::Gone { rank: gone } => C10dError::Gone { gone, operation, rank },
+            GroupFailure::Late { ranks: late } => {
+                C10dError::TimedOut { rank, operation, timeout, late }
+            }
         }
     }
 
     pub(super) fn message(&self) -> FromFirst {
         match self {
-            News::Aborted { by, reason } => FromFirst::Abort(*by, reason.clone()),
-            News::Gone { rank } => FromFirst::Gone(*rank),
-            News::Late { ranks } => FromFirst::Late(ranks.clone()),
+            GroupFailure::Aborted { by, reason } => FromFirst::Abort(*by, reason.clone()),
+            GroupFailure::Gone { rank } => FromFirst::Gone(*rank),
+            GroupFailure::Late { ranks } => FromFirst::Late(ranks.clone()),
         }
     }
 }
@@ -76,7 +78,7 @@ impl fmt::Debug for Action {
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// The first bad news, which is final.
-    pub(super) news: Option<News>,
+    pub(super) news: Option<GroupFailure>,
     /// Every other rank on rank 0, and rank 0 on every other, while connected.
     pub(super) links: BTreeMap<usize, Link>,
     /// Whether this rank has left in good order.
@@ -128,12 +130,12 @@ impl Shared {
         result
     }
 
-    pub(super) fn news(&self) -> Option<News> {
+    pub(super) fn news(&self) -> Option<GroupFailure> {
         self.lock().news.clone()
     }
 
     /// Takes note of bad news, unless there has been some.
-    pub(super) fn learn(&self, news: News) {
+    pub(super) fn learn(&self, news: GroupFailure) {
         self.change(|state| {
             state.news.get_or_insert(news);
         });
@@ -141,7 +143,7 @@ impl Shared {
     }
 
     /// As [`learn`](Shared::learn), on rank 0, which passes it on.
-    pub(super) fn announce(&self, news: News) {
+    pub(super) fn announce(&self, news: GroupFailure) {
         self.change(|state| {
             if state.news.is_none() {
                 state.send_to_all(&news.message());
@@ -211,7 +213,7 @@ impl Shared {
             state.inquiry.take().map(|inquiry| inquiry.late(world))
         };
         if let Some(ranks) = late {
-            self.announce(News::Late { ranks });
+            self.announce(GroupFailure::Late { ranks });
         }
     }
 }

@@ -68,7 +68,7 @@ fn kill(liveness: &Liveness) {
     }
 }
 
-fn awaited(liveness: &Liveness) -> News {
+fn awaited(liveness: &Liveness) -> GroupFailure {
     let state = liveness.shared.wait_until(PATIENCE, |state| state.news.is_some());
     state.news.clone().unwrap()
 }
@@ -79,7 +79,7 @@ fn all_hear_of_a_rank_that_is_gone() {
         let ranks = Meeting::of(4).all();
         kill(&ranks[gone]);
         for (rank, liveness) in ranks.iter().enumerate().filter(|(rank, _)| *rank != gone) {
-            assert_eq!(awaited(liveness), News::Gone { rank: gone }, "rank {rank}");
+            assert_eq!(awaited(liveness), GroupFailure::Gone { rank: gone }, "rank {rank}");
         }
     }
 }
@@ -109,7 +109,7 @@ fn all_hear_why_the_first_rank_gave_up_that_did() {
     for first in [0, 1, 2] {
         let ranks = Meeting::of(3).all();
         assert!(ranks[first].abort("no\nspace"));
-        let expected = News::Aborted { by: first, reason: "no space".to_owned() };
+        let expected = GroupFailure::Aborted { by: first, reason: "no space".to_owned() };
         for (rank, liveness) in ranks.iter().enumerate() {
             assert_eq!(awaited(liveness), expected, "rank {rank}");
             assert!(rank == first || !liveness.abort("an echo"));
@@ -126,7 +126,7 @@ fn the_ranks_that_have_not_come_to_an_operation_are_named_on_all_ranks() {
                 liveness.count();
             }
         }
-        let expected = News::Late { ranks: late };
+        let expected = GroupFailure::Late { ranks: late };
         assert_eq!(ranks[asks].late(), expected);
         for liveness in &ranks {
             assert_eq!(awaited(liveness), expected);

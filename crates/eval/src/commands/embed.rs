@@ -7,6 +7,11 @@ use std::{
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_embeddings::{
+    EmbeddingError,
+    cache::{self, Cache, Kept, Key, LeftOut, divide},
+    sink::{self, FeatureFormat, Part},
+};
 use pfc_findings::Reading;
 use pfc_model::{Embed, Embedder};
 use pfc_sources::InputOptions;
@@ -16,10 +21,6 @@ use super::{model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
     faces::warn_of_changes,
-    features::{
-        cache::{self, Cache, Kept, Key, LeftOut, divide},
-        sink::{self, FeatureFormat, Part},
-    },
     images::{Images, Opening},
 };
 
@@ -99,7 +100,7 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let format = FeatureFormat::of(&args.out)?;
     if args.mirror == Mirror::Keep && format == FeatureFormat::Npy {
         let reason = "an .npy holds one array, and --mirror keep makes two";
-        return Err(EvalError::Output { path: args.out.clone(), reason }.into());
+        return Err(EmbeddingError::Output { path: args.out.clone(), reason }.into());
     }
     let context = || format!("cannot embed `{}`", args.input.display());
     let reading = Reading::from_switch(args.as_packed);
@@ -305,7 +306,7 @@ impl<'a> Job<'a> {
 
     fn part(&self, part: &cache::Part, left_out: &[LeftOut]) -> Result<Part, EvalError> {
         let kept = self.cache.get(part, NAMES);
-        let Kept { arrays: [rows], .. } = kept.ok_or_else(|| EvalError::Features {
+        let Kept { arrays: [rows], .. } = kept.ok_or_else(|| EmbeddingError::InPlace {
             path: self.dir.clone(),
             reason: "a part was changed while the run went on".into(),
         })?;

@@ -4,11 +4,12 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_embeddings::{cache::LeftOut, write};
 use pfc_metrics::{ijb::Pooling, roc::Far};
 use pfc_model::Embed;
+use pfc_report::chart::{self, PlotPath};
 
 use super::{
-    document::{Document, Findings},
     ijb_table,
     pairs::parse_far,
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
@@ -16,9 +17,8 @@ use super::{
 };
 use crate::{
     EvalError,
-    features::{self, cache::LeftOut},
+    document::{Document, Findings},
     ijb::{self, Benchmark, Embedded, IjbReport, IjbSet},
-    plot::{self, PlotPath},
 };
 
 const AFTER_HELP: &str = "\
@@ -167,7 +167,7 @@ fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outc
         let shape = [original.len(), original.dim()];
         let mut arrays = vec![("embs", shape, original.data())];
         arrays.extend(mirrored.map(|rows| ("embs_f", shape, rows.data())));
-        features::write::safetensors(path, &arrays)?;
+        write::safetensors(path, &arrays)?;
     }
     let started = Instant::now();
     let embedded = Embedded { original, mirrored };
@@ -221,7 +221,7 @@ impl IjbArgs {
 fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow::Result<()> {
     let report = &judged.report;
     if let Some(path) = &args.scores {
-        features::write::npy(path, &judged.scores)?;
+        write::npy(path, &judged.scores)?;
     }
     draw(args, report)?;
     if args.format.json {
@@ -236,8 +236,8 @@ fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow:
 
 fn draw(args: &IjbArgs, report: &IjbReport) -> Result<(), EvalError> {
     let labels: Vec<String> =
-        report.one_to_one.iter().map(|table| ijb_table::pooling(&table.pooling)).collect();
-    let curves: Vec<plot::Curve<'_>> = labels
+        report.one_to_one.iter().map(|table| ijb::pooling(&table.pooling)).collect();
+    let curves: Vec<chart::Curve<'_>> = labels
         .iter()
         .zip(&report.one_to_one)
         .map(|(label, table)| (label.as_str(), &table.roc[..], report.n_impostor as u64))
@@ -248,7 +248,7 @@ fn draw(args: &IjbArgs, report: &IjbReport) -> Result<(), EvalError> {
         let galleries = report.one_to_n.iter().flat_map(|search| &search.galleries);
         let cmcs: Vec<(&str, &[f64])> =
             galleries.map(|gallery| (gallery.name.as_str(), &gallery.cmc[..])).collect();
-        plot::cmc(plot::PROBES_FOUND, &cmcs).write(to)?;
+        chart::cmc(chart::PROBES_FOUND, &cmcs).write(to)?;
     }
     Ok(())
 }

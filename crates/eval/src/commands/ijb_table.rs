@@ -2,11 +2,13 @@
 
 use std::io;
 
-use pfc_metrics::ijb::Pooling;
+use pfc_report::{interval, percent};
 use pfc_verify::Figure;
 
-use super::table::{interval, percent, rate};
-use crate::ijb::{GalleryRow, IjbReport, SearchReport, TarTable, Units};
+use crate::{
+    ijb::{GalleryRow, IjbReport, SearchReport, TarTable, Units, pooling},
+    rates::rate,
+};
 
 /// Prints all tables to standard output.
 ///
@@ -21,18 +23,6 @@ pub(super) fn print(report: &IjbReport) -> io::Result<()> {
         Some(search) => one_to_n(report, search),
         None => Ok(()),
     }
-}
-
-/// The options of a table in a few words.
-pub(crate) fn pooling(how: &Pooling) -> String {
-    let words = [
-        (how.flip, "flip"),
-        (how.unit_norm_faces, "unit-norm faces"),
-        (how.detector_score, "detector score"),
-        (how.unit_norm_media, "unit-norm media"),
-    ];
-    let words: Vec<&str> = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
-    if words.is_empty() { "plain".to_owned() } else { words.join(", ") }
 }
 
 fn one_to_one(report: &IjbReport, of: &TarTable) -> io::Result<()> {

@@ -1,27 +1,25 @@
 //! `pfc-eval megaface`.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
-use pfc_findings::Reading;
 use pfc_metrics::roc::Far;
+use pfc_report::{
+    chart::{self, Curve, PlotPath},
+    interval, percent,
+};
 use pfc_verify::Figure;
 
 use super::{
-    document::{Document, Findings},
     megaface_features::{self as features, CleanArgs, EmbedArgs},
+    megaface_set::SetArgs,
     pairs::parse_far,
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
-    table::{interval, percent, rate},
 };
 use crate::{
     EvalError,
-    megaface::{
-        self, Gallery, MegaFaceReport, MegaFaceSet, Noises, ProbeList, Store, is_dataset,
-        read_noises,
-    },
-    plot::{self, Curve, PlotPath},
+    document::{Document, Findings},
+    megaface::{self, MegaFaceReport},
+    rates::rate,
 };
 
 /// Judge a model on MegaFace, with the files of its devkit
@@ -62,36 +60,6 @@ Examples:
     ///
     /// The same command again goes on where an interrupted one stopped.
     Clean(CleanArgs),
-}
-
-/// Which features, and which of them are noisy.
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct SetArgs {
-    /// Folder of the probes' features
-    #[arg(long, value_name = "FOLDER")]
-    probes: PathBuf,
-    /// Folder of the distractors' features
-    #[arg(long, value_name = "FOLDER")]
-    distractors: PathBuf,
-    /// What follows the image's path in the name of its feature: `_ALGORITHM.bin`
-    #[arg(long, value_name = "SUFFIX")]
-    pub(super) suffix: String,
-    /// List of the probes: the devkit's `facescrub_features_list.json`, or a line per image
-    #[arg(long, value_name = "FILE")]
-    probe_list: PathBuf,
-    /// Lists of distractors: files, the devkit's folder of `megaface_features_list.json_SIZE_SET`, or
-    /// a packed data set for all of its images
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
-    galleries: Vec<PathBuf>,
-    /// Read data sets as they were packed: do not apply the decisions beside them
-    #[arg(long)]
-    as_packed: bool,
-    /// List of noisy probes, `facescrub_noises.txt`
-    #[arg(long, value_name = "FILE")]
-    probe_noises: Option<PathBuf>,
-    /// List of noisy distractors, `megaface_noises.txt`
-    #[arg(long, value_name = "FILE")]
-    distractor_noises: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -135,39 +103,6 @@ pub fn megaface(args: &MegaFaceArgs, quiet: bool) -> anyhow::Result<Outcome> {
     }
 }
 
-impl SetArgs {
-    pub(super) fn open(&self) -> Result<MegaFaceSet, EvalError> {
-        let mut galleries = Vec::new();
-        for path in &self.galleries {
-            if is_dataset(path) {
-                galleries.push(Gallery::of_dataset(path, Reading::from_switch(self.as_packed))?);
-            } else if path.is_dir() {
-                for file in Gallery::find(path)? {
-                    galleries.push(Gallery::read(&file)?);
-                }
-            } else {
-                galleries.push(Gallery::read(path)?);
-            }
-        }
-        let store = |root: &Path| Store { root: root.to_owned(), suffix: self.suffix.clone() };
-        let names = |list: &Option<PathBuf>| {
-            list.as_deref().map_or_else(|| Ok(Default::default()), read_noises)
-        };
-        let noisy = self.probe_noises.is_some() || self.distractor_noises.is_some();
-        let noises = Noises {
-            probes: names(&self.probe_noises)?,
-            distractors: names(&self.distractor_noises)?,
-        };
-        Ok(MegaFaceSet {
-            probes: ProbeList::read(&self.probe_list)?,
-            probe_store: store(&self.probes),
-            distractor_store: store(&self.distractors),
-            galleries,
-            noises: noisy.then_some(noises),
-        })
-    }
-}
-
 fn score(args: &ScoreArgs, quiet: bool) -> anyhow::Result<()> {
     let set = args.set.open()?;
     let options = megaface::Options {
@@ -205,7 +140,7 @@ fn draw(args: &ScoreArgs, report: &MegaFaceReport) -> Result<(), EvalError> {
     let Some(to) = &args.cmc else { return Ok(()) };
     let cmcs: Vec<(&str, &[f64])> =
         galleries().map(|(name, gallery)| (name, &gallery.cmc[..])).collect();
-    plot::cmc(plot::MATES_FOUND, &cmcs).write(to)
+    Ok(chart::cmc(chart::MATES_FOUND, &cmcs).write(to)?)
 }
 
 fn print(report: &MegaFaceReport) -> std::io::Result<()> {

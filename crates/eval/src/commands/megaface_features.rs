@@ -14,7 +14,7 @@ use pfc_model::Embed;
 use pfc_sources::Root;
 use rayon::prelude::*;
 
-use super::{megaface::SetArgs, model::ModelArgs, protocol::asked_to_stop};
+use super::{megaface_set::SetArgs, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
     faces::{Decoded, decode, warn_of_changes},

@@ -4,19 +4,19 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_embeddings::FeatureFile;
 use pfc_metrics::{Rows, roc::Far};
+use pfc_report::{chart::Curve, interval, percent};
 
 use super::{
-    document::{Document, Findings},
     pairs::parse_far,
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
-    table::{interval, percent, rate},
 };
 use crate::{
     EvalError,
-    features::FeatureFile,
+    document::{Document, Findings},
     nn::{self, Labels, NnReport, State},
-    plot::Curve,
+    rates::rate,
 };
 
 /// Compare all faces of a labelled set with each other: TAR down to FAR 1e-8, by group and of all
@@ -66,6 +66,7 @@ pub struct NnArgs {
 pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let features = FeatureFile::open(&args.features)?;
     let rows = features.rows(&["embs", "embeddings", "features"])?;
+    features.note_zeros(rows);
     let labels = Labels::read(&args.labels)?;
     if labels.identity.len() != rows.len() {
         let (n_rows, n_faces) = (rows.len(), labels.identity.len());

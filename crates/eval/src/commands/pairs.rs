@@ -6,18 +6,18 @@ use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::Embed;
+use pfc_report::chart;
 use pfc_verify::{Judged, Options, PairsSet};
 
 use super::{
-    document::{Document, Findings, SetResult},
     model::ModelArgs,
     protocol::{CurveArgs, asked_to_stop},
     scores, table,
 };
 use crate::{
     EvalError, benchmarks,
+    document::{Document, Findings, SetResult},
     pairs::{CfpSplit, PairList},
-    plot,
     worst::Source,
 };
 
@@ -199,7 +199,7 @@ fn judge<E: Embed>(
 }
 
 fn draw(args: &JudgeArgs, results: &[SetResult]) -> Result<(), EvalError> {
-    let curves: Vec<plot::Curve<'_>> = results
+    let curves: Vec<chart::Curve<'_>> = results
         .iter()
         .filter(|result| !result.roc.is_empty())
         .map(|result| (result.figures.set.as_str(), &result.roc[..], result.figures.n_impostor))

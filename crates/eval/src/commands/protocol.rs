@@ -1,11 +1,9 @@
 //! What several commands share.
 
 use pfc_metrics::bootstrap::Bootstrap;
+use pfc_report::chart::{self, Curve, Histogram, PlotPath};
 
-use crate::{
-    EvalError,
-    plot::{self, Curve, Histogram, PlotPath},
-};
+use crate::EvalError;
 
 /// Between two pieces of work: has the user pressed Ctrl-C?
 ///
@@ -56,13 +54,13 @@ impl CurveArgs {
         scores: Option<&Histogram>,
     ) -> Result<(), EvalError> {
         if let Some(to) = &self.plot {
-            plot::roc(curves).write(to)?;
+            chart::roc(curves).write(to)?;
         }
         if let Some(to) = &self.det {
-            plot::det(curves).write(to)?;
+            chart::det(curves).write(to)?;
         }
         match (&self.histogram, scores) {
-            (Some(to), Some(scores)) => plot::histogram(scores).write(to),
+            (Some(to), Some(scores)) => Ok(chart::histogram(scores).write(to)?),
             _ => Ok(()),
         }
     }

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use pfc_cli::Outcome;
 
-use super::document::Document;
-use crate::report;
+use crate::{document::Document, report};
 
 /// What `pfc-eval report` takes.
 #[derive(Debug, Clone, clap::Args)]

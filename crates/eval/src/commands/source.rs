@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use pfc_embeddings::FeatureFile;
 use pfc_metrics::Rows;
 use pfc_model::MirroredEmbeddings;
 
 use super::model::{ModelArgs, ModelOptions};
-use crate::{EvalError, features::FeatureFile};
+use crate::EvalError;
 
 /// A model to run, or its embeddings; flatten it into a command's arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -72,6 +73,7 @@ impl Source {
             }
             Source::Files { features, mirrored } => {
                 let original = features.rows(&["embs", "embeddings", "features"])?;
+                features.note_zeros(original);
                 let mirrored = match mirrored {
                     Some(file) => Some(file.rows(&["embs_f", "embs", "embeddings", "features"])?),
                     None => features.optional_rows("embs_f")?,

@@ -3,9 +3,10 @@
 use std::io;
 
 use pfc_metrics::bootstrap::Interval;
+use pfc_report::percent;
 use pfc_verify::{Figure, PeopleFrom, TarRow, VerificationReport};
 
-use crate::pairs::Protocol;
+use crate::{pairs::Protocol, rates::rate};
 
 /// Prints the figures to standard output.
 ///
@@ -50,7 +51,7 @@ fn rows(report: &VerificationReport) -> Vec<Row> {
 }
 
 fn row(name: &str, value: String, interval: Option<Interval>, notes: String) -> Row {
-    [name.to_owned(), value, self::interval(interval), notes]
+    [name.to_owned(), value, pfc_report::interval(interval), notes]
 }
 
 fn accuracy(report: &VerificationReport) -> Row {
@@ -124,36 +125,5 @@ fn people(report: &VerificationReport) -> String {
     match report.people_from {
         PeopleFrom::Names => images,
         PeopleFrom::Pairs => format!("{images}; people guessed from the genuine pairs"),
-    }
-}
-
-/// Both ends in percent; empty if there is none.
-pub(crate) fn interval(of: Option<Interval>) -> String {
-    of.map_or(String::new(), |Interval { low, high }| {
-        format!("{} – {}", percent(low), percent(high))
-    })
-}
-
-/// Two decimals, without the sign; a dash for no number.
-pub(crate) fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.2}", 100.0 * share) } else { "–".to_owned() }
-}
-
-/// A false accept rate as people write it: `0.1`, `0.01`, `1e-3`, `9.67e-4`.
-pub(crate) fn rate(far: f64) -> String {
-    if far == 0.0 || far >= 0.01 {
-        return format!("{}", (far * 1e6).round() / 1e6);
-    }
-    let text = format!("{far:.2e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.'))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn rates_are_short() {
-        let texts = [0.1, 0.0123, 1e-3, 0.000_966_7, 0.0].map(super::rate);
-        assert_eq!(texts, ["0.1", "0.0123", "1e-3", "9.67e-4", "0"]);
     }
 }

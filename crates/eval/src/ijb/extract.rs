@@ -2,21 +2,20 @@
 
 use std::{collections::HashSet, ops::Range, path::Path};
 
+use pfc_embeddings::cache::{Cache, Key, LeftOut, embed_in_parts};
 use pfc_image::{ImageSize, Limits, align};
 use pfc_model::{Embed, MirroredEmbeddings};
 use pfc_sources::Root;
 use rayon::prelude::*;
 
 use super::{FaceList, IjbSet};
-use crate::{
-    EvalError,
-    faces::FACE_BYTES,
-    features::cache::{Cache, Embeddings, Key, LeftOut, embed_in_parts},
-    images::read_below,
-};
+use crate::{EvalError, faces::FACE_BYTES, images::read_below};
 
 /// Faces that are decoded before the network runs: 19 MB of pixels.
 const BATCH: usize = 512;
+
+/// Embeddings of faces and of their mirror images, and the faces without a row.
+pub type Embeddings = (MirroredEmbeddings, Vec<LeftOut>);
 
 /// Embeds every face of the set, in file order, and its mirror image. A face whose image is damaged or
 /// has no usable landmarks has no row and is returned with its reason.
@@ -41,11 +40,11 @@ pub fn embed<E: Embed + ?Sized>(
         None => None,
         Some((dir, model)) => Some(Cache::open(dir, Key::new(model, embedder.embedding()))?),
     };
-    embed_in_parts(
+    let embedded = embed_in_parts(
         &stamps(set, &images),
         cache.as_ref(),
         |range| {
-            let mut all = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
+            let [mut original, mut mirrored] = [Vec::new(), Vec::new()];
             let mut all_left_out = Vec::new();
             for start in range.clone().step_by(BATCH) {
                 let batch = start..(start + BATCH).min(range.end);
@@ -53,20 +52,22 @@ pub fn embed<E: Embed + ?Sized>(
                 let (pixels, left_out) = crops(set, &root, batch)?;
                 if left_out.len() < n {
                     let embeddings = embedder.embed_with_mirror(&pixels, n - left_out.len())?;
-                    all.original.extend(embeddings.original);
-                    all.mirrored.extend(embeddings.mirrored);
+                    original.extend(embeddings.original);
+                    mirrored.extend(embeddings.mirrored);
                 }
                 all_left_out.extend(left_out);
                 on_faces(n)?;
             }
-            Ok((all, all_left_out))
+            Ok::<_, EvalError>(([original, mirrored], all_left_out))
         },
         |i| crop(set, &root, i).is_ok(),
         |n_kept| {
             // An error will come back with the next batch.
             let _ = on_faces(n_kept);
         },
-    )
+    );
+    let ([original, mirrored], left_out) = embedded?;
+    Ok((MirroredEmbeddings { original, mirrored }, left_out))
 }
 
 /// Aligned faces, `[faces, 112, 112, 3]`, of those of `range` that can be used, and the others.

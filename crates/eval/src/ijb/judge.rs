@@ -10,6 +10,7 @@ use pfc_metrics::{
     roc::Far,
     scores::{Curve, SortedScores},
 };
+use pfc_report::chart::Histogram;
 use pfc_verify::Figure;
 
 use super::{
@@ -18,7 +19,6 @@ use super::{
 };
 use crate::{
     EvalError,
-    plot::Histogram,
     worst::{Source, Worst, WorstPair},
 };
 

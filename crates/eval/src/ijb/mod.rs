@@ -10,6 +10,7 @@ mod report;
 pub use extract::embed;
 pub use judge::{Embedded, Judged, Options, judge};
 pub use meta::{FaceList, MetaPaths, PairList, SearchList, TemplateIndex};
+pub(crate) use report::pooling;
 pub use report::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable, TpirRow, Units};
 
 use std::path::{Path, PathBuf};
@@ -79,7 +80,7 @@ impl IjbSet {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::Line`] for the first line that breaks the layout.
+    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout.
     pub fn open(data: &Path, benchmark: Benchmark) -> Result<IjbSet, EvalError> {
         let galleries = benchmark.facts().galleries;
         let paths = MetaPaths::new(data, benchmark.prefix(), &galleries);

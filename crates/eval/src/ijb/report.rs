@@ -1,13 +1,11 @@
 //! What a run on IJB-B or IJB-C found, as it is printed and written to JSON.
 
 use pfc_metrics::{bootstrap::Interval, ijb::Pooling, roc::RocPoint};
+use pfc_report::chart::Histogram;
 use pfc_verify::Figure;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    plot::Histogram,
-    worst::{Source, WorstPair},
-};
+use crate::worst::{Source, WorstPair};
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -145,4 +143,16 @@ pub struct TpirRow {
     pub n_non_mated_allowed: u64,
     /// Whether `fpir` is less than one non-mated probe.
     pub finer_than_data: bool,
+}
+
+/// The options of a table in a few words.
+pub(crate) fn pooling(how: &Pooling) -> String {
+    let words = [
+        (how.flip, "flip"),
+        (how.unit_norm_faces, "unit-norm faces"),
+        (how.detector_score, "detector score"),
+        (how.unit_norm_media, "unit-norm media"),
+    ];
+    let words: Vec<&str> = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+    if words.is_empty() { "plain".to_owned() } else { words.join(", ") }
 }

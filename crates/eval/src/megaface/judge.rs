@@ -6,12 +6,12 @@ use pfc_metrics::{
     megaface::{Matcher, Matches, MatePair, TarByDistance, n_nearest_for},
     roc::Far,
 };
+use pfc_report::chart::Histogram;
 use pfc_verify::Figure;
 
 use super::{Gallery, GalleryRow, MegaFaceReport, Noises, ProbeList, Store, TarRow};
 use crate::{
     EvalError,
-    plot::Histogram,
     protocols::{differences, megaface as facts},
 };
 
@@ -71,7 +71,7 @@ impl Default for Options {
 ///
 /// # Errors
 ///
-/// [`EvalError::Io`] and [`EvalError::Devkit`] for a feature file that cannot be used,
+/// [`EvalError::Durable`] and [`EvalError::Devkit`] for a feature file that cannot be used,
 /// [`EvalError::Metric`] for features of different size.
 pub fn judge(
     set: &MegaFaceSet,

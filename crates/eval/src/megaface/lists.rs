@@ -54,7 +54,7 @@ impl ProbeList {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`]; [`EvalError::List`] and [`EvalError::Line`] for a list of another layout.
+    /// [`EvalError::Durable`]; [`EvalError::List`] and [`EvalError::Line`] for a list of another layout.
     pub fn read(file: &Path) -> Result<ProbeList, EvalError> {
         ProbeList::parse(file, &read_regular_file(file, LIST_BYTES_MAX)?)
     }
@@ -167,7 +167,7 @@ impl Gallery {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::List`] if there is none.
+    /// [`EvalError::Durable`], and [`EvalError::List`] if there is none.
     pub fn find(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
         let entries = std::fs::read_dir(folder).map_err(EvalError::io("read", folder))?;
         let mut found = Vec::new();
@@ -194,7 +194,7 @@ pub fn is_dataset(folder: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// [`EvalError::Io`], and [`EvalError::Line`] for text that is not UTF-8.
+/// [`EvalError::Durable`], and [`EvalError::Line`] for text that is not UTF-8.
 pub fn read_noises(file: &Path) -> Result<HashSet<String>, EvalError> {
     parse_noises(file, &read_regular_file(file, LIST_BYTES_MAX)?)
 }

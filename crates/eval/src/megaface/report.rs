@@ -1,10 +1,9 @@
 //! What a run on MegaFace found, as it is printed and written to JSON.
 
 use pfc_metrics::roc::RocPoint;
+use pfc_report::chart::Histogram;
 use pfc_verify::Figure;
 use serde::{Deserialize, Serialize};
-
-use crate::plot::Histogram;
 
 /// All figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

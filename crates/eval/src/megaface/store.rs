@@ -38,7 +38,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`] and [`EvalError::Devkit`] for the first file that cannot be read, or whose
+    /// [`EvalError::Durable`] and [`EvalError::Devkit`] for the first file that cannot be read, or whose
     /// dimension is not `dim`, or, where that is `None`, of the first file.
     pub fn read(
         &self,
@@ -77,7 +77,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`] and [`EvalError::Durable`].
+    /// [`EvalError::Durable`] and [`EvalError::Durable`].
     pub fn write(&self, image: &str, values: &[f32]) -> Result<(), EvalError> {
         let path = self.path(image);
         if let Some(folder) = path.parent() {

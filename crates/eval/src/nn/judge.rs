@@ -8,10 +8,11 @@ use pfc_metrics::{
     nn::{AllPairs, Group, Labels as LabelColumns, Rates, Tally, TarAt},
     roc::{Far, RocPoint},
 };
+use pfc_report::chart::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::{Labels, State};
-use crate::{EvalError, plot::Histogram};
+use crate::EvalError;
 
 /// Points of the ROC curve that are kept for plots.
 const ROC_POINTS: usize = 200;
@@ -36,6 +37,9 @@ pub struct Options {
 pub struct NnReport {
     /// One row per group, if there are any, then all faces, pairs across groups included.
     pub groups: Vec<GroupRow>,
+    /// Faces whose embedding is all zeros; their similarity with every face counts as 0.
+    #[serde(default)]
+    pub n_zero: u64,
 }
 
 /// One group.
@@ -89,7 +93,7 @@ pub struct TarRow {
 /// # Errors
 ///
 /// [`EvalError::Metric`] for labels of another number than rows, or a person in two groups;
-/// [`EvalError::Cache`] for a state of another count.
+/// [`EvalError::State`] for a state of another count.
 pub fn judge(
     features: Rows,
     labels: &Labels,
@@ -190,7 +194,7 @@ fn report(
         })
     };
     let groups = groups(labels.groups.len() as u32).map(row).collect::<Result<_, EvalError>>()?;
-    Ok(NnReport { groups })
+    Ok(NnReport { groups, n_zero: features.zeros().count() as u64 })
 }
 
 fn histogram(

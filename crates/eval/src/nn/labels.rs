@@ -33,7 +33,7 @@ impl Labels {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::Line`] for the first line that breaks the layout.
+    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout.
     pub fn read(path: &Path) -> Result<Labels, EvalError> {
         Labels::parse(path, &read_regular_file(path, BYTES_MAX)?)
     }

@@ -42,10 +42,10 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Cache`] if the file is of another count or damaged, [`EvalError::Io`] if it cannot
+    /// [`EvalError::State`] if the file is of another count or damaged, [`EvalError::Durable`] if it cannot
     /// be read.
     pub fn load(&self, n_groups: u32) -> Result<Option<Tally>, EvalError> {
-        let refuse = |reason: String| EvalError::Cache { path: self.path.clone(), reason };
+        let refuse = |reason: String| EvalError::State { path: self.path.clone(), reason };
         let saved: Saved = match sealed::read(&self.path) {
             Ok(Some(saved)) => saved,
             Ok(None) => return Ok(None),
@@ -105,7 +105,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`].
+    /// [`EvalError::Durable`].
     pub fn remove(&self) -> Result<(), EvalError> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -149,7 +149,7 @@ mod tests {
         let path = dir.path().join("s.json");
         State::new(&path, "k".to_owned()).save(&Tally::new(1, 0.5)).unwrap();
         let error = State::new(&path, "other".to_owned()).load(1).unwrap_err();
-        assert!(matches!(error, EvalError::Cache { .. }), "{error}");
+        assert!(matches!(error, EvalError::State { .. }), "{error}");
         let whole = std::fs::read_to_string(&path).unwrap();
         assert!(whole.contains("\"n_bands\":0"), "{whole}");
         std::fs::write(&path, whole.replace("\"n_bands\":0", "\"n_bands\":1")).unwrap();

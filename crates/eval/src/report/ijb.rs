@@ -1,20 +1,18 @@
 //! IJB-B and IJB-C.
 
+use pfc_report::{Table, chart, percent, share};
+
 use super::{
     Entry,
-    cells::{Table, figure, rests_on, share},
+    cells::{figure, rests_on},
     different_rates,
     pictures::Pictures,
     section::{charts, curves, incomplete, scores, summary, worst},
 };
 use crate::{
     EvalError,
-    commands::{
-        ijb_table::pooling,
-        table::{percent, rate},
-    },
-    ijb::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable},
-    plot,
+    ijb::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable, pooling},
+    rates::rate,
 };
 
 type Ijb<'a> = Entry<&'a IjbReport>;
@@ -39,7 +37,7 @@ pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<String, E
              print.</p>\n";
     let tables: Vec<(String, &TarTable, &IjbReport)> = entries.iter().flat_map(tables).collect();
     html += &one_to_one(entries);
-    let named: Vec<plot::Curve<'_>> = tables
+    let named: Vec<chart::Curve<'_>> = tables
         .iter()
         .map(|(name, table, report)| (name.as_str(), &table.roc[..], report.n_impostor as u64))
         .collect();
@@ -122,7 +120,7 @@ fn one_to_n(entries: &[Ijb<'_>]) -> Result<String, EvalError> {
     let mut cmcs = Vec::new();
     for (model, search) in &searches {
         for gallery in &search.galleries {
-            let mut cells = vec![pfc_cli::html::escape(&gallery.name)];
+            let mut cells = vec![pfc_report::html::escape(&gallery.name)];
             cells.extend(gallery.rank.map(figure));
             cells.extend(fpirs.iter().map(|&fpir| tpir_cell(gallery, fpir)));
             cells.push(format!("{} + {}", gallery.n_mated, gallery.n_non_mated));
@@ -151,7 +149,7 @@ fn one_to_n(entries: &[Ijb<'_>]) -> Result<String, EvalError> {
         .to_owned();
     html += &table.html();
     if !cmcs.is_empty() {
-        html += &charts(&[plot::cmc(plot::PROBES_FOUND, &cmcs)])?;
+        html += &charts(&[chart::cmc(chart::PROBES_FOUND, &cmcs)])?;
     }
     Ok(html)
 }

@@ -1,16 +1,17 @@
 //! `MegaFace`.
 
+use pfc_report::{Table, chart, share};
+
 use super::{
     Entry,
-    cells::{Table, figure, rests_on, share},
+    cells::{figure, rests_on},
     different_rates,
     section::{charts, curves, incomplete, scores, summary},
 };
 use crate::{
     EvalError,
-    commands::table::rate,
     megaface::{GalleryRow, MegaFaceReport},
-    plot,
+    rates::rate,
 };
 
 type MegaFace<'a> = Entry<&'a MegaFaceReport>;
@@ -35,9 +36,9 @@ pub fn section(entries: &[MegaFace<'_>]) -> Result<String, EvalError> {
         galleries.iter().map(|(model, row)| format!("{model}, {}", row.name)).collect();
     let named = || names.iter().map(String::as_str).zip(&galleries);
     let cmcs: Vec<(&str, &[f64])> = named().map(|(name, row)| (name, &row.1.cmc[..])).collect();
-    let rocs: Vec<plot::Curve<'_>> =
+    let rocs: Vec<chart::Curve<'_>> =
         named().map(|(name, row)| (name, &row.1.roc[..], row.1.n_negatives)).collect();
-    let mut all = vec![plot::cmc(plot::MATES_FOUND, &cmcs)];
+    let mut all = vec![chart::cmc(chart::MATES_FOUND, &cmcs)];
     all.extend(curves(&rocs));
     all.extend(entries.iter().filter_map(|entry| {
         let largest = entry.of.galleries.iter().max_by_key(|gallery| gallery.n_distractors)?;
@@ -54,7 +55,7 @@ fn table(galleries: &[(&str, &GalleryRow)]) -> String {
     head.extend(fars.iter().map(|&far| format!("TAR@FAR {}", rate(far))));
     let mut table = Table::new(head);
     for (model, gallery) in galleries {
-        let mut cells = vec![pfc_cli::html::escape(&gallery.name)];
+        let mut cells = vec![pfc_report::html::escape(&gallery.name)];
         cells.extend([Some(gallery.rank1), gallery.rank10].map(figure));
         cells.extend(fars.iter().map(|&far| {
             let found = gallery.tar_at_far.iter().find(|row| row.far == far);

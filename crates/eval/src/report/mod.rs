@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use self::pictures::Pictures;
 use crate::{
     EvalError,
-    commands::document::{Document, Findings, SetResult},
+    document::{Document, Findings, SetResult},
     ijb::IjbReport,
     megaface::MegaFaceReport,
     nn::NnReport,
@@ -43,7 +43,7 @@ struct Benchmarks<'a> {
 ///
 /// # Errors
 ///
-/// [`EvalError::Plot`] if a chart cannot be drawn. Images that are gone are named in their place.
+/// [`EvalError::Report`] if a chart cannot be drawn. Images that are gone are named in their place.
 pub fn page(documents: &[Document]) -> Result<String, EvalError> {
     let names = model_names(documents);
     let benchmarks = Benchmarks::of(documents, &names);

@@ -1,16 +1,17 @@
 //! N:N.
 
+use pfc_report::{Table, chart, share};
+
 use super::{
     Entry,
-    cells::{Table, missing, rests_on, share},
+    cells::{missing, rests_on},
     different_rates,
     section::{charts, curves, scores, summary},
 };
 use crate::{
     EvalError,
-    commands::table::rate,
     nn::{GroupRow, NnReport, TarRow},
-    plot,
+    rates::rate,
 };
 
 type Nn<'a> = Entry<&'a NnReport>;
@@ -34,7 +35,7 @@ pub fn section(entries: &[Nn<'_>]) -> Result<String, EvalError> {
     html += &table(&groups);
     let names: Vec<String> =
         groups.iter().map(|(model, row)| format!("{model}, {}", row.name)).collect();
-    let named: Vec<plot::Curve<'_>> = names
+    let named: Vec<chart::Curve<'_>> = names
         .iter()
         .zip(&groups)
         .map(|(name, (_, row))| (name.as_str(), &row.roc[..], row.n_impostors))
@@ -55,7 +56,7 @@ fn table(groups: &[(&str, &GroupRow)]) -> String {
     head.extend(["people", "faces"].map(str::to_owned));
     let mut table = Table::new(head);
     for (model, group) in groups {
-        let mut cells = vec![pfc_cli::html::escape(&group.name)];
+        let mut cells = vec![pfc_report::html::escape(&group.name)];
         cells.extend(fars.iter().map(|&far| {
             let found = group.tar_at_far.iter().find(|row| row.far == far);
             found.map_or("–".to_owned(), tar_cell)

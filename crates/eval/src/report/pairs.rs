@@ -1,32 +1,24 @@
 //! Pairs of images: LFW and its family.
 
-use pfc_cli::html::escape;
 use pfc_metrics::bootstrap::Interval;
+use pfc_report::{Table, chart, html::escape, percent, share, whisker};
 use pfc_verify::TarRow;
 
 use super::{
     Entry,
-    cells::{Table, figure, missing, rests_on, share, whisker},
+    cells::{figure, missing, rests_on},
     different_rates,
     pictures::Pictures,
     section::{charts, curves, scores, worst},
 };
-use crate::{
-    EvalError,
-    commands::{
-        document::SetResult,
-        table::{percent, rate},
-    },
-    pairs::Protocol,
-    plot,
-};
+use crate::{EvalError, document::SetResult, pairs::Protocol, rates::rate};
 
 type Pairs<'a> = Entry<&'a SetResult>;
 
 /// The section of a set.
 pub fn section(entries: &[Pairs<'_>], pictures: &mut Pictures) -> Result<String, EvalError> {
     let mut html = summary(entries) + &table(entries);
-    let named: Vec<plot::Curve<'_>> = entries
+    let named: Vec<chart::Curve<'_>> = entries
         .iter()
         .map(|entry| (entry.model.as_str(), &entry.of.roc[..], entry.of.figures.n_impostor))
         .collect();

@@ -6,8 +6,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+use pfc_report::html::data_uri;
 
 use crate::{
     faces::{FACE_SIDE, IMAGE_BYTES_MAX, decode},
@@ -39,7 +39,7 @@ impl Pictures {
         JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
             .encode(&face.rgb, side, side, ExtendedColorType::Rgb8)
             .map_err(|error| error.to_string())?;
-        Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg.get_ref())))
+        Ok(data_uri(jpeg.get_ref()))
     }
 
     fn packed(&mut self, path: &Path, name: &str) -> Result<Vec<u8>, String> {

@@ -1,11 +1,13 @@
 //! What sections of all kinds show: summaries, charts, and the pairs judged worst.
 
-use pfc_cli::html::escape;
+use pfc_report::{
+    chart::{self, Chart, Curve, Histogram},
+    html::escape,
+};
 
 use super::pictures::Pictures;
 use crate::{
     EvalError,
-    plot::{self, Chart, Curve, Histogram},
     worst::{Source, WorstPair},
 };
 
@@ -38,12 +40,12 @@ pub fn incomplete<'a>(missing: impl Iterator<Item = &'a [String]>) -> String {
 pub fn curves(curves: &[Curve<'_>]) -> Vec<Chart> {
     let drawn: Vec<Curve<'_>> =
         curves.iter().filter(|curve| !curve.1.is_empty()).copied().collect();
-    if drawn.is_empty() { Vec::new() } else { vec![plot::roc(&drawn), plot::det(&drawn)] }
+    if drawn.is_empty() { Vec::new() } else { vec![chart::roc(&drawn), chart::det(&drawn)] }
 }
 
 /// The spread of the scores of `model`.
 pub fn scores(model: &str, histogram: &Histogram) -> Chart {
-    Chart { title: format!("Scores of {model}"), ..plot::histogram(histogram) }
+    Chart { title: format!("Scores of {model}"), ..chart::histogram(histogram) }
 }
 
 /// Charts side by side, as many as there is room for.
@@ -74,7 +76,7 @@ pub fn worst(
         let open = if n_wrong > 0 { " open" } else { "" };
         html += &format!(
             "<details{open}><summary>{model}: {title} ({n_wrong} of {} {mistake})</summary>\n\
-             <div class=\"pairs\">\n",
+             <div class=\"cases\">\n",
             pairs.len()
         );
         pairs.iter().for_each(|pair| html += &picture_pair(source, pair, pictures));
@@ -92,9 +94,9 @@ fn picture_pair(source: Option<&Source>, pair: &WorstPair, pictures: &mut Pictur
         },
     };
     format!(
-        "<figure class=\"pair{}\"><div>{}{}</div><figcaption>similarity {:.3}<br>{}<br>{}\
+        "<figure class=\"{}\"><div class=\"pair\">{}{}</div><figcaption>similarity {:.3}<br>{}<br>{}\
          </figcaption></figure>\n",
-        if pair.wrong { " wrong" } else { "" },
+        if pair.wrong { "wrong" } else { "right" },
         picture(&pair.left),
         picture(&pair.right),
         pair.similarity,

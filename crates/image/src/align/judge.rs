@@ -1,10 +1,7 @@
 //! Whether five points can be a face in this image.
 
-use super::{AlignError, Matrix, Point, align, residual};
-
-/// Mean distance from the template, in pixels of a 112×112 crop, beyond which five points are no face.
-/// The faces of LFW have 0.2 to 11; points in another order, or with x and y mixed up, 13 to 21.
-pub const RESIDUAL_MAX: f64 = 12.0;
+use super::similarity::{AlignError, Matrix, RESIDUAL_MAX, align, residual};
+use crate::template::Point;
 
 /// Pixels of the image that a 112×112 crop spans at least. Eyes are a third of that apart.
 const SIDE_MIN: f64 = 8.0;
@@ -68,7 +65,8 @@ fn overlap(matrix: &Matrix, width: f64, height: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::TEMPLATE, *};
+    use super::*;
+    use crate::template::TEMPLATE;
 
     /// The template in the middle of an image of 300×300, at half size.
     fn face() -> [Point; 5] {

@@ -9,8 +9,9 @@ mod judge;
 mod similarity;
 mod warp;
 
-pub use judge::{RESIDUAL_MAX, are_fractions, judge};
+pub use crate::template::{Point, TEMPLATE};
+pub use judge::{are_fractions, judge};
 pub use similarity::{
-    AlignError, Matrix, Point, TEMPLATE, align, align_to, five_of_68, residual, similarity,
+    AlignError, Matrix, RESIDUAL_MAX, align, align_to, five_of_68, residual, similarity,
 };
 pub use warp::{CROP, Image, cut, warp, warp_to};

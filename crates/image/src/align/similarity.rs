@@ -1,22 +1,16 @@
 //! The least-squares similarity transform between two sets of points.
 
-use crate::ImageSize;
-
-/// A place in an image: x to the right, y downwards, in pixels; (0, 0) is the centre of the first.
-pub type Point = [f64; 2];
+use crate::{
+    ImageSize,
+    template::{Point, TEMPLATE},
+};
 
 /// A 2×3 matrix `M` that takes source to crop pixels: `[x' y'] = M [x y 1]`.
 pub type Matrix = [[f64; 3]; 2];
 
-/// Where the five landmarks lie in a 112×112 crop: left eye, right eye, nose, left and right corner
-/// of the mouth, left and right as seen in the image. `InsightFace`'s ArcFace template.
-pub const TEMPLATE: [Point; 5] = [
-    [38.2946, 51.6963],
-    [73.5318, 51.5014],
-    [56.0252, 71.7366],
-    [41.5493, 92.3655],
-    [70.7299, 92.2041],
-];
+/// Mean distance from the template, in pixels of a 112×112 crop, beyond which five points are no face.
+/// The faces of LFW have 0.2 to 11; points in another order, or with x and y mixed up, 13 to 21.
+pub const RESIDUAL_MAX: f64 = 12.0;
 
 /// Why landmarks give no crop.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -40,7 +34,7 @@ pub enum AlignError {
         } else {
             "the landmarks are those of no face"
         },
-        super::RESIDUAL_MAX
+        RESIDUAL_MAX
     )]
     Misfit {
         /// Their mean distance from the template, in pixels of a 112×112 crop.

@@ -1,7 +1,7 @@
 //! Pixels through an affine map.
 
-use super::{AlignError, Matrix, Point, align_to};
-use crate::{Channels, ImageSize, Pixels};
+use super::similarity::{AlignError, Matrix, align_to};
+use crate::{Channels, ImageSize, Pixels, template::Point};
 
 /// Width and height of a crop.
 pub const CROP: usize = 112;

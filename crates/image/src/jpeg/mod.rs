@@ -2,6 +2,7 @@
 
 mod outline;
 mod scan;
+mod segments;
 
 use std::borrow::Cow;
 
@@ -13,7 +14,8 @@ use zune_jpeg::JpegDecoder;
 
 use crate::{
     Channels, ImageError, ImageSize, Limits, Pixels,
-    decode::{caught, has_memory, upright},
+    limits::{caught, has_memory},
+    turn::upright,
 };
 
 /// Width and height from a JPEG's header, as the pixels are stored. Reads only segment headers,

@@ -4,7 +4,7 @@
 //! the coded symbols are walked without computing a pixel: every block of every scan has to be there,
 //! the last scan has to end with the file, and each coefficient has to have all its bits.
 
-use super::outline::{START_OF_SCAN, Segments, is_frame_header};
+use super::segments::{START_OF_SCAN, Segments, is_frame_header};
 
 /// Scans of one image at most, as for the decoder.
 const SCANS_MAX: usize = 100;

@@ -8,17 +8,15 @@ use std::{
 };
 
 use anyhow::Context;
-use pfc_cli::{Format, Outcome, print_json, print_table, table};
+use pfc_cli::{
+    Format, Outcome, print_json, print_table, table,
+    units::{self, count},
+};
 use pfc_image::{Fit, ImageSize, Limits, Tally};
 use pfc_sources::Root;
 use serde::Serialize;
 
-use crate::{
-    landmarks::LandmarkFormat,
-    pack::quarantine,
-    threads::Threads,
-    units::{self, count},
-};
+use crate::{landmarks::LandmarkFormat, pack::quarantine, threads::Threads};
 
 /// Cut faces out of images by five landmarks each.
 ///

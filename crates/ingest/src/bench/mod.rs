@@ -6,11 +6,11 @@ mod timing;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use pfc_cli::{Format, Outcome, print_json, print_table, table};
+use pfc_cli::{Format, Outcome, print_json, print_table, table, units::count};
 use pfc_shard::{Dataset, EpochOrder};
 use serde::Serialize;
 
-use crate::{IngestError, units::count};
+use crate::IngestError;
 use stage::{Input, Stage};
 use timing::Rates;
 

@@ -1,29 +1,27 @@
 //! `pfc-ingest clean`: findings about a data set, as decisions beside it.
 //!
-//! [`work`] is what all passes see; [`files`] holds the passes that look at images, [`identities`]
-//! those that compare embeddings, [`counts`] those that count. Each pass sees what those before it
-//! decided.
+//! The passes are those of `pfc-clean`; here are their options and order, what they read, and how
+//! their findings are logged and printed. Each pass sees what those before it decided.
 
-mod counts;
-mod error;
-mod files;
-pub mod identities;
 mod options;
+mod part;
 mod summary;
-mod work;
 
 use anyhow::Context;
+use pfc_clean::{
+    Work, counts,
+    files::{self, Flag},
+    identities,
+};
 use pfc_cli::{Outcome, print_json};
 use pfc_findings::{Action, Decision, DecisionLog, Questions, RunInfo};
 use pfc_shard::Dataset;
-
-pub use error::CleanError;
-pub use options::{CleanArgs, Pass};
 use summary::Summary;
-pub use summary::{brief, tally};
-pub use work::Work;
 
 use crate::IngestError;
+pub use options::{CleanArgs, Pass, cosine};
+pub use part::PartFile;
+pub use summary::{brief, tally};
 
 /// Name and version of this program, for what it writes.
 pub const TOOL: &str = concat!("pfc-ingest ", env!("CARGO_PKG_VERSION"));
@@ -48,7 +46,7 @@ fn clean(args: &CleanArgs, quiet: bool) -> Result<Summary, IngestError> {
     let state = log.state(&dataset)?;
     let known = Questions::of(&log.runs()?, &dataset, &state)?;
     let pool = args.threads.pool()?;
-    let mut work = Work::new(&args.dataset, &dataset, state, quiet)?;
+    let mut work = Work::new(&dataset, state, quiet)?;
     let (images_before, n_before) = (work.n_rows_kept(), work.n_identities_seen());
     let Found { decisions, n_known } = pool.install(|| decide(args, &passes, &mut work, &known))?;
     let mut summary = Summary::new(&args.dataset, &passes, &decisions, &work.notes);
@@ -82,6 +80,7 @@ fn decide(
     work: &mut Work<'_>,
     known: &Questions,
 ) -> Result<Found, IngestError> {
+    let (bounds, flags) = (args.bounds(), args.flags());
     let mut all = Found { decisions: Vec::new(), n_known: 0 };
     let signatures = match passes.iter().any(|pass| pass.needs_images()) {
         true => {
@@ -103,22 +102,29 @@ fn decide(
         let (signatures, embeddings) = (signatures.as_deref(), embeddings.as_ref());
         let mut found = match (pass, signatures, embeddings) {
             (Pass::Exact, Some(signatures), _) => files::exact(work, signatures),
-            (Pass::Near, Some(signatures), _) => files::near(work, signatures, &args.near)?,
-            (Pass::Small | Pass::Blurred | Pass::Blank | Pass::Aspect, Some(signatures), _) => {
-                files::flags(work, signatures, *pass, &args.flags)
+            (Pass::Near, Some(signatures), _) => files::near(work, signatures, &args.near())?,
+            (Pass::Small, Some(signatures), _) => {
+                files::flags(work, signatures, Flag::Small, &flags)
             }
-            (Pass::Labels, _, Some(embeddings)) => {
-                identities::labels(work, embeddings, &args.bounds)?
+            (Pass::Blurred, Some(signatures), _) => {
+                files::flags(work, signatures, Flag::Blurred, &flags)
             }
+            (Pass::Blank, Some(signatures), _) => {
+                files::flags(work, signatures, Flag::Blank, &flags)
+            }
+            (Pass::Aspect, Some(signatures), _) => {
+                files::flags(work, signatures, Flag::Aspect, &flags)
+            }
+            (Pass::Labels, _, Some(embeddings)) => identities::labels(work, embeddings, &bounds)?,
             (Pass::Outliers, _, Some(embeddings)) => {
-                identities::outliers(work, embeddings, &args.bounds)?
+                identities::outliers(work, embeddings, &bounds)?
             }
             (Pass::Merges, _, Some(embeddings)) => {
-                identities::merges(work, embeddings, &args.bounds)?
+                identities::merges(work, embeddings, &bounds, &PartFile::beside(&args.dataset))?
             }
             (Pass::Overlap, _, Some(embeddings)) => {
                 let probes = args.probes(embeddings.dim())?;
-                identities::overlap(work, embeddings, &probes, &args.bounds)?
+                identities::overlap(work, embeddings, &probes, &bounds)?
             }
             (Pass::Few, ..) => counts::few(work, args.min_images.unwrap_or(1)),
             (Pass::Many, ..) => counts::many(work, args.max_images.unwrap_or(u64::MAX))?,

@@ -3,14 +3,18 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
-use pfc_cli::Format;
-
-use super::{CleanError, Work, files, identities};
-use crate::{
-    IngestError,
-    embeddings::{EmbedOptions, Embeddings, with_model},
-    threads::Threads,
+use pfc_clean::{
+    Work,
+    files::{FlagOptions, NearOptions},
+    identities::{Bounds, SecondCluster},
 };
+use pfc_cli::{
+    Format,
+    number::{not_negative, positive, within},
+};
+use pfc_embeddings::{EmbedOptions, Embeddings, with_model};
+
+use crate::{IngestError, threads::Threads};
 
 /// Find duplicates, bad images, outliers, wrong labels and people with two labels.
 ///
@@ -53,11 +57,11 @@ pub struct CleanArgs {
     #[arg(long, value_name = "FILE")]
     probes: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) near: files::NearOptions,
+    near: NearArgs,
     #[command(flatten)]
-    pub(super) flags: files::FlagOptions,
+    flags: FlagArgs,
     #[command(flatten)]
-    pub(super) bounds: identities::Bounds,
+    bounds: BoundArgs,
     /// few: drop identities of fewer images
     #[arg(long, value_name = "N")]
     pub(super) min_images: Option<u64>,
@@ -71,6 +75,135 @@ pub struct CleanArgs {
     pub(super) threads: Threads,
     #[command(flatten)]
     pub(super) format: Format,
+}
+
+/// Bounds of the pass near.
+#[derive(Debug, Clone, Copy, Args)]
+struct NearArgs {
+    /// near: bits of 64 in which perceptual hashes may differ; 4 find more than 2 and, as pixels
+    /// decide, nothing wrong (docs/cleaning.md)
+    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=7))]
+    near_bits: u32,
+    /// near: mean difference of the pictures, shrunk to 14x14, in grey levels, up to which it is the
+    /// same picture
+    #[arg(long, value_name = "LEVELS", default_value_t = 2.0, value_parser = within(0.0..=255.0f32))]
+    near_levels: f32,
+}
+
+/// Bounds of the passes small, blurred, blank and aspect.
+#[derive(Debug, Clone, Copy, Args)]
+struct FlagArgs {
+    /// small: least side in pixels of a picture that held the same detail, before it was enlarged
+    #[arg(long, value_name = "PIXELS", default_value_t = 16)]
+    min_detail: u16,
+    /// blurred: least variance of the Laplacian of the luma
+    #[arg(long, value_name = "X", default_value_t = 5.0, value_parser = not_negative::<f32>)]
+    min_sharpness: f32,
+    /// blank: least standard deviation of the luma, in grey levels
+    #[arg(long, value_name = "X", default_value_t = 10.0, value_parser = not_negative::<f32>)]
+    min_contrast: f32,
+    /// aspect: least ratio of the sides of what lies within flat borders
+    #[arg(long, value_name = "X", default_value_t = 0.5, value_parser = within(0.0..=1.0f32))]
+    min_aspect: f32,
+}
+
+/// Bounds of the passes that compare embeddings; those not stated are calibrated.
+#[derive(Debug, Clone, Copy, Args)]
+struct BoundArgs {
+    /// merges, overlap: wrong pairs to expect among all that are compared; bounds are calibrated to
+    /// that, and of the pairs above them merges takes only those that are mutually nearest
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = positive::<f64>)]
+    false_matches: f64,
+    /// merges: cosine of two centres above which they are one person
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    same_person: Option<f32>,
+    /// merges: cosine above which it is a suspicion
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    maybe_same_person: Option<f32>,
+    /// labels: cosine of an image with another identity's centre above which it is theirs
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    label_match: Option<f32>,
+    /// labels: share of images of others that are so near to a centre; its bound is calibrated to that
+    #[arg(long, value_name = "RATE", default_value_t = 1e-5, value_parser = positive::<f64>)]
+    label_rate: f64,
+    /// labels: by how much that centre must be nearer than its own
+    #[arg(long, value_name = "COSINE", default_value_t = 0.1, value_parser = cosine)]
+    label_margin: f32,
+    /// outliers, labels: cosine with its own centre below which an image may be a stranger's
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    stranger: Option<f32>,
+    /// outliers: cosine with its own centre below which an image is left out
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    outlier: Option<f32>,
+    /// overlap: cosine of a probe with a centre above which the identity is left out
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    probe_match: Option<f32>,
+    /// outliers: what becomes of a second person's images among those of one identity
+    #[arg(long, value_name = "HOW", default_value = "keep")]
+    second_cluster: SecondClusterName,
+}
+
+/// What becomes of images that are like one another, but not like the rest of their identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SecondClusterName {
+    /// They stay, as a suspicion
+    Keep,
+    /// They become an identity of their own
+    Split,
+    /// They are left out
+    Drop,
+}
+
+/// The value of an option that is a cosine.
+pub fn cosine(text: &str) -> Result<f32, String> {
+    within(-1.0..=1.0)(text)
+}
+
+impl NearArgs {
+    fn stated(&self) -> Vec<String> {
+        vec![
+            format!("--near-bits={}", self.near_bits),
+            format!("--near-levels={}", self.near_levels),
+        ]
+    }
+}
+
+impl FlagArgs {
+    fn stated(&self) -> Vec<String> {
+        vec![
+            format!("--min-detail={}", self.min_detail),
+            format!("--min-sharpness={}", self.min_sharpness),
+            format!("--min-contrast={}", self.min_contrast),
+            format!("--min-aspect={}", self.min_aspect),
+        ]
+    }
+}
+
+impl BoundArgs {
+    fn stated(&self) -> Vec<String> {
+        let bound = |name: &str, value: Option<f32>| value.map(|v| format!("--{name}={v}"));
+        let second = match self.second_cluster {
+            SecondClusterName::Keep => "keep",
+            SecondClusterName::Split => "split",
+            SecondClusterName::Drop => "drop",
+        };
+        let given = [
+            bound("same-person", self.same_person),
+            bound("maybe-same-person", self.maybe_same_person),
+            bound("label-match", self.label_match),
+            bound("stranger", self.stranger),
+            bound("outlier", self.outlier),
+            bound("probe-match", self.probe_match),
+        ];
+        let mut all = vec![
+            format!("--false-matches={}", self.false_matches),
+            format!("--label-rate={}", self.label_rate),
+            format!("--label-margin={}", self.label_margin),
+            format!("--second-cluster={second}"),
+        ];
+        all.extend(given.into_iter().flatten());
+        all
+    }
 }
 
 /// What can be asked for.
@@ -168,8 +301,8 @@ impl Pass {
                  is a suspicion"
             }
             Pass::Near => {
-                "Drop images that look like a sharper one of their identity, as one encoded again. The \
-                 same across identities is a suspicion"
+                "Drop images that look like a sharper one of their identity, as one encoded again or \
+                 mirrored. The same across identities is a suspicion"
             }
             Pass::Small => "Drop images upscaled from fewer than --min-detail pixels per side",
             Pass::Blurred => "Drop images whose sharpness is below --min-sharpness",
@@ -204,8 +337,8 @@ impl CleanArgs {
     ///
     /// # Errors
     ///
-    /// [`CleanError`] if one lacks what it needs.
-    pub(super) fn passes(&self) -> Result<Vec<Pass>, CleanError> {
+    /// [`IngestError::Options`] if one lacks what it needs.
+    pub(super) fn passes(&self) -> Result<Vec<Pass>, IngestError> {
         let mut all: Vec<Pass> = self.passes.iter().flat_map(|name| self.expand(*name)).collect();
         all.sort_unstable();
         all.dedup();
@@ -218,10 +351,11 @@ impl CleanArgs {
                 _ => None,
             };
             if let Some(option) = missing {
-                return Err(CleanError::Missing { pass: pass.name(), option });
+                let what = format!("pass `{}` needs {option}", pass.name());
+                return Err(IngestError::Options { what, hint: "state it, or leave the pass out" });
             }
             if pass.needs_embeddings() && !has_embeddings {
-                return Err(CleanError::NoEmbeddings { pass: pass.name() });
+                return Err(no_embeddings(pass.name()));
             }
         }
         Ok(all)
@@ -255,19 +389,58 @@ impl CleanArgs {
             }
             (None, Some(model)) => {
                 let options = EmbedOptions { plain: self.no_mirror, quiet: work.quiet };
-                with_model(model, work.dir, work.dataset, options)
+                Ok(with_model(model, &self.dataset, work.dataset, options)?)
             }
-            (None, None) => Err(CleanError::NoEmbeddings { pass: "embeddings" }.into()),
+            (None, None) => Err(no_embeddings("embeddings")),
         }
     }
 
     /// The faces of the benchmark.
     pub(super) fn probes(&self, expected: usize) -> Result<Embeddings, IngestError> {
-        let missing = CleanError::Missing { pass: "overlap", option: "--probes" };
-        let probes = Embeddings::open(self.probes.as_ref().ok_or(missing)?)?.in_order();
+        let missing = || IngestError::Options {
+            what: "pass `overlap` needs --probes".into(),
+            hint: "state it, or leave the pass out",
+        };
+        let probes = Embeddings::open(self.probes.as_ref().ok_or_else(missing)?)?.in_order();
         match probes.dim() {
             found if found == expected => Ok(probes),
-            found => Err(CleanError::Dim { found, expected }.into()),
+            found => Err(IngestError::Options {
+                what: format!("the probes have {found} numbers, the embeddings {expected}"),
+                hint: "embed both with the same network",
+            }),
+        }
+    }
+
+    /// The bounds of the pass near.
+    pub(super) fn near(&self) -> NearOptions {
+        let NearArgs { near_bits, near_levels } = self.near;
+        NearOptions { near_bits, near_levels }
+    }
+
+    /// The bounds of the passes that flag single images.
+    pub(super) fn flags(&self) -> FlagOptions {
+        let FlagArgs { min_detail, min_sharpness, min_contrast, min_aspect } = self.flags;
+        FlagOptions { min_detail, min_sharpness, min_contrast, min_aspect }
+    }
+
+    /// The bounds of the passes that compare embeddings.
+    pub(super) fn bounds(&self) -> Bounds {
+        let given = &self.bounds;
+        Bounds {
+            false_matches: given.false_matches,
+            same_person: given.same_person,
+            maybe_same_person: given.maybe_same_person,
+            label_match: given.label_match,
+            label_rate: given.label_rate,
+            label_margin: given.label_margin,
+            stranger: given.stranger,
+            outlier: given.outlier,
+            probe_match: given.probe_match,
+            second_cluster: match given.second_cluster {
+                SecondClusterName::Keep => SecondCluster::Keep,
+                SecondClusterName::Split => SecondCluster::Split,
+                SecondClusterName::Drop => SecondCluster::Drop,
+            },
         }
     }
 
@@ -295,5 +468,13 @@ impl CleanArgs {
         all.extend(self.flags.stated());
         all.extend(self.bounds.stated());
         all
+    }
+}
+
+fn no_embeddings(pass: &str) -> IngestError {
+    IngestError::Options {
+        what: format!("pass `{pass}` compares embeddings, and none are given"),
+        hint: "give them with --embeddings FILE, or a network with --model FILE.onnx; \
+               `--pass files` needs neither",
     }
 }

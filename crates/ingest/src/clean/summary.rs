@@ -5,13 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_cli::{print_table, table};
+use pfc_cli::{
+    print_table, table,
+    units::{count, of},
+};
 use pfc_findings::Decision;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Pass;
-use crate::units::{count, of};
 
 /// Bounds among the figures of a pass, and what they bound.
 const BOUNDS: [(&str, &str); 10] = [
@@ -95,6 +97,9 @@ impl Summary {
             count(people_left),
             count(people)
         )?;
+        if let Some(line) = self.near_line() {
+            writeln!(out, "{line}")?;
+        }
         if self.known > 0 {
             let n = of(self.known, "suspicion");
             writeln!(out, "{n} of earlier runs were found again and are not logged twice")?;
@@ -103,6 +108,23 @@ impl Summary {
             Some(_) => self.print_next(),
             None => Ok(()),
         }
+    }
+
+    /// What the pass near compared, and what it did not.
+    fn near_line(&self) -> Option<String> {
+        let n = |name: &str| self.notes.get("near")?.get(name)?.as_u64();
+        let (hashes, pictures) = (n("hashes_compared")?, n("pictures_compared")?);
+        let compared = format!(
+            "near compared {} and {}",
+            of(hashes, "pair") + " of hashes",
+            of(pictures, "pair") + " of pictures"
+        );
+        Some(match n("not_compared")? {
+            0 => format!("{compared}; none was left out"),
+            left => {
+                format!("{compared}; {} of hashes in crowds were not compared", of(left, "pair"))
+            }
+        })
     }
 
     /// The bounds of the passes that compare embeddings, and where they come from.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use pfc_cli::{Format, Outcome, Progress, interrupt, print_json, print_table, table};
+use pfc_cli::{Format, Outcome, Progress, interrupt, print_json, print_table, table, units::count};
 use pfc_findings::{DecisionLog, Run, RunInfo, View, carried};
 use pfc_shard::{
     DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, IdentityNames, Step,
@@ -12,7 +12,7 @@ use pfc_shard::{
 };
 use serde::Serialize;
 
-use crate::{IngestError, clean::TOOL, lineage, output, units::count};
+use crate::{IngestError, clean::TOOL, lineage, output};
 
 /// Write a new data set with all decisions applied.
 ///

@@ -6,16 +6,15 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use pfc_cli::{Format, Outcome, print_json, print_table, table};
+use pfc_cli::{
+    Format, Outcome, print_json, print_table, table,
+    units::{count, of},
+};
 use pfc_findings::{DecisionLog, Run};
 use pfc_shard::Dataset;
 use serde::Serialize;
 
-use crate::{
-    IngestError,
-    clean::tally,
-    units::{count, of},
-};
+use crate::{IngestError, clean::tally};
 pub use show::{Named, ShowDecisionsArgs, identity};
 
 /// List, show and take back what cleaning decided.

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use pfc_cli::{Format, Outcome, print_json, print_table, table};
+use pfc_cli::{Format, Outcome, print_json, print_table, table, units::of};
 use pfc_findings::{Action, Decision};
 use pfc_shard::Dataset;
 use serde::Serialize;
 
-use crate::{IngestError, units::of};
+use crate::IngestError;
 
 /// What `decisions show` takes.
 #[derive(Debug, Args)]

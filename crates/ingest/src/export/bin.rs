@@ -13,15 +13,6 @@ use pfc_sources::{IDENTITIES_OF_PACK_HEADER, identities_of_pack};
 use super::{ExportError, Feed, Written, identities, options::Pairs, pairs, pairs_file};
 use crate::IngestError;
 
-/// Two images, by their places among the selected ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pair {
-    pub left: usize,
-    pub right: usize,
-    /// Whether they show one person.
-    pub same: bool,
-}
-
 /// Writes the file `out`, and beside it `out.identities.tsv`, which says who is on each image: the format
 /// has no place for names.
 ///

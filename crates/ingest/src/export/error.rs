@@ -107,8 +107,7 @@ pub enum ExportError {
 impl ExportError {
     /// Turns an I/O error into one that names `op` and `path`; for `map_err`.
     pub fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ExportError {
-        let path = path.to_path_buf();
-        move |source| IngestError::Io { op, path, source }.into()
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     /// The way out, where there is one.

@@ -19,11 +19,11 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, print_json, units};
 use pfc_durable::{FolderError, OwnedDir};
 use pfc_sources::is_read_as_it_is;
 
-use crate::{IngestError, output, reading::ReadArgs, threads::Threads, units};
+use crate::{IngestError, output, reading::ReadArgs, threads::Threads};
 
 pub use error::ExportError;
 use feed::{Feed, Item};

@@ -6,13 +6,22 @@
 
 use std::ops::Range;
 
+use pfc_random::key;
 use pfc_shard::Permutation;
 
-use super::{ExportError, bin::Pair};
-use crate::synth::random::key;
+use super::ExportError;
 
 /// Folds of the list.
 const FOLDS: u64 = 10;
+
+/// Two images, by their places among the selected ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pair {
+    pub left: usize,
+    pub right: usize,
+    /// Whether they show one person.
+    pub same: bool,
+}
 
 /// Draws `n_pairs` pairs; `people` are the places of each person's images.
 ///

@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, fs::File, io::Read, path::Path};
 
-use super::{ExportError, Feed, bin::Pair};
 use pfc_image::has_image_extension;
+
+use super::{ExportError, Feed, pairs::Pair};
 
 /// A list of ten million pairs.
 const LIST_BYTES_MAX: u64 = 1 << 30;

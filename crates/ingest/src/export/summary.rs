@@ -2,11 +2,13 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use pfc_cli::{print_table, table};
+use pfc_cli::{
+    print_table, table,
+    units::{bytes, count},
+};
 use serde::Serialize;
 
 use super::ExportError;
-use crate::units::{bytes, count};
 
 /// Number and bytes of the files directly in a finished folder.
 ///

@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
 use pfc_image::align::Point;
 
 use super::{LandmarkError, LandmarkFormat, header, layout::Layout};
-use crate::IngestError;
 
 /// Bytes of a line at most; 68 points of eight digits take 1.5 kB.
 const LINE_BYTES_MAX: u64 = 64 << 10;
@@ -56,8 +56,8 @@ impl LandmarkList {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Landmarks`] or [`IngestError::Io`].
-    pub fn open(path: &Path, format: LandmarkFormat) -> Result<LandmarkList, IngestError> {
+    /// [`LandmarkError`] if it cannot be read or made sense of.
+    pub fn open(path: &Path, format: LandmarkFormat) -> Result<LandmarkList, LandmarkError> {
         let mut lines = Lines::open(path)?;
         let mut head = Vec::new();
         while head.len() < LINES_TO_LOOK_AT
@@ -84,10 +84,10 @@ impl LandmarkList {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Io`] if the list cannot be opened; each item may be an error of its line.
+    /// [`LandmarkError::Durable`] if the list cannot be opened; each item may be an error of its line.
     pub fn images(
         &self,
-    ) -> Result<impl Iterator<Item = Result<Marks, IngestError>> + '_, IngestError> {
+    ) -> Result<impl Iterator<Item = Result<Marks, LandmarkError>> + '_, LandmarkError> {
         let mut lines = Lines::open(&self.path)?;
         let mut failed = false;
         Ok(std::iter::from_fn(move || {
@@ -108,7 +108,7 @@ impl LandmarkList {
         }))
     }
 
-    fn marks(&self, line: u64, text: &str) -> Result<Marks, IngestError> {
+    fn marks(&self, line: u64, text: &str) -> Result<Marks, LandmarkError> {
         let mut fields = self.split.fields(text);
         if fields.len() != self.layout.n_fields {
             let expected = self.layout.n_fields.to_string();
@@ -124,7 +124,7 @@ impl LandmarkList {
         for column in columns {
             // A detector that found nothing may say so; the image is left out, not the list.
             if numbers[column].is_nan() && !is_nan(&fields[column]) {
-                return Err(bad(column).into());
+                return Err(bad(column));
             }
         }
         let points = self.layout.five(&numbers).ok_or_else(|| bad(self.layout.image))?;
@@ -138,7 +138,7 @@ fn tell(
     path: &Path,
     head: &[(u64, Vec<String>)],
     format: LandmarkFormat,
-) -> Result<(Layout, u64), IngestError> {
+) -> Result<(Layout, u64), LandmarkError> {
     let empty = || LandmarkError::Empty { path: path.to_path_buf() };
     let mut rest = head;
     // CelebA begins with the number of images.
@@ -167,13 +167,13 @@ fn tell(
     let best = candidates.into_iter().map(misfit).min_by(|a, b| a.0.total_cmp(&b.0));
     let (residual, layout) = best.ok_or_else(empty)?;
     if format == LandmarkFormat::Auto && residual.is_finite() && residual > MISFIT_MAX {
-        return Err(LandmarkError::NoFace { path: path.to_path_buf(), residual }.into());
+        return Err(LandmarkError::NoFace { path: path.to_path_buf(), residual });
     }
     Ok((layout, n_lines_before))
 }
 
-fn wrong_fields(path: &Path, line: u64, found: usize, expected: String) -> IngestError {
-    LandmarkError::Fields { path: path.to_path_buf(), line, found, expected }.into()
+fn wrong_fields(path: &Path, line: u64, found: usize, expected: String) -> LandmarkError {
+    LandmarkError::Fields { path: path.to_path_buf(), line, found, expected }
 }
 
 /// Whether no field but perhaps the first is a number.
@@ -231,18 +231,18 @@ struct Lines {
 }
 
 impl Lines {
-    fn open(path: &Path) -> Result<Lines, IngestError> {
-        let file = File::open(path).map_err(IngestError::at("open", path))?;
+    fn open(path: &Path) -> Result<Lines, LandmarkError> {
+        let file = File::open(path).map_err(DurableError::at("open", path))?;
         Ok(Lines { path: path.to_path_buf(), reader: BufReader::new(file), number: 0 })
     }
 
     /// The next line that is neither blank nor a comment.
-    fn next_line(&mut self) -> Result<Option<(u64, String)>, IngestError> {
+    fn next_line(&mut self) -> Result<Option<(u64, String)>, LandmarkError> {
         loop {
             let mut bytes = Vec::new();
             let mut bounded = (&mut self.reader).take(LINE_BYTES_MAX + 1);
             let n = bounded.read_until(b'\n', &mut bytes);
-            let n = n.map_err(IngestError::at("read", &self.path))?;
+            let n = n.map_err(DurableError::at("read", &self.path))?;
             if n == 0 {
                 return Ok(None);
             }
@@ -250,7 +250,7 @@ impl Lines {
             let (path, line) = (|| self.path.clone(), self.number);
             if n as u64 > LINE_BYTES_MAX {
                 let bytes_max = LINE_BYTES_MAX;
-                return Err(LandmarkError::LongLine { path: path(), line, bytes_max }.into());
+                return Err(LandmarkError::LongLine { path: path(), line, bytes_max });
             }
             let text = std::str::from_utf8(&bytes)
                 .map_err(|_| LandmarkError::NotUtf8 { path: path(), line })?;
@@ -269,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &[u8], format: LandmarkFormat) -> Result<Vec<Marks>, IngestError> {
+    fn read(text: &[u8], format: LandmarkFormat) -> Result<Vec<Marks>, LandmarkError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text).unwrap();
         LandmarkList::open(file.path(), format)?.images()?.collect()

@@ -7,7 +7,6 @@ use pfc_image::{align::Point, has_image_extension};
 use pfc_shard::{Checksum, hash::content_hash};
 
 use super::{LandmarkError, LandmarkFormat, LandmarkList, Marks};
-use crate::IngestError;
 
 /// Landmarks by path. Memory: 48 bytes a line, 0.8 GB for the 17 million of Glint360K.
 #[derive(Debug, Default)]
@@ -29,15 +28,15 @@ impl LandmarkTable {
     ///
     /// # Errors
     ///
-    /// [`IngestError`] if the list cannot be read or understood, gives an image twice with different
+    /// [`LandmarkError`] if the list cannot be read or understood, gives an image twice with different
     /// landmarks, or the user interrupts.
-    pub fn read(path: &Path, format: LandmarkFormat) -> Result<LandmarkTable, IngestError> {
+    pub fn read(path: &Path, format: LandmarkFormat) -> Result<LandmarkTable, LandmarkError> {
         let list = LandmarkList::open(path, format)?;
         let mut rows = Vec::new();
         for marks in list.images()? {
             let done = rows.len() as u64;
             if done.is_multiple_of(1 << 16) && interrupt::requested() {
-                return Err(IngestError::Interrupted { done, total: done });
+                return Err(LandmarkError::Interrupted { done });
             }
             rows.push(Row::of(&marks?));
         }
@@ -94,7 +93,7 @@ fn path_hash(path: &str) -> u64 {
 }
 
 /// Reads the list once more to say where.
-fn twice(list: &LandmarkList, hash: u64) -> Result<IngestError, IngestError> {
+fn twice(list: &LandmarkList, hash: u64) -> Result<LandmarkError, LandmarkError> {
     let mut found = Vec::new();
     for marks in list.images()? {
         let marks = marks?;
@@ -106,7 +105,7 @@ fn twice(list: &LandmarkList, hash: u64) -> Result<IngestError, IngestError> {
     let other = found.iter().find(|marks| marks.points != found[0].points);
     let second = other.or(found.last()).map_or(0, |marks| marks.line);
     let image = found.pop().map(|marks| marks.image).unwrap_or_default();
-    Ok(LandmarkError::Twice { path: list.path().to_path_buf(), image, first, second }.into())
+    Ok(LandmarkError::Twice { path: list.path().to_path_buf(), image, first, second })
 }
 
 #[cfg(test)]
@@ -115,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<LandmarkTable, IngestError> {
+    fn read(text: &str) -> Result<LandmarkTable, LandmarkError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         LandmarkTable::read(file.path(), LandmarkFormat::Auto)

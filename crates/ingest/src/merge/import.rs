@@ -11,10 +11,7 @@ use pfc_durable::{AtomicFile, DurableError, sync_dir};
 use pfc_shard::{SHARDS_DIR, ShardEntry};
 
 use super::parts::Parts;
-use crate::{
-    IngestError,
-    pack::{PackError, journal::Journal},
-};
+use crate::{IngestError, PackError, pack::journal::Journal};
 
 /// Links or copies every shard that is not in the folder of `journal` yet, and notes it there.
 ///

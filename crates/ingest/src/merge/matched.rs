@@ -5,8 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_cli::{Progress, interrupt, print_json, print_table, table};
+use pfc_clean::{
+    CleanError, Work,
+    identities::{Bounds, joined},
+};
+use pfc_cli::{Progress, interrupt, print_json, print_table, table, units::count};
 use pfc_durable::{AtomicDir, OwnedDir};
+use pfc_embeddings::{EmbedOptions, Embeddings, with_model, write_rows};
 use pfc_findings::{DECISIONS_DIR, Decision, DecisionLog, Run, RunInfo, State, View, carried};
 use pfc_shard::{
     Checksum, DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames,
@@ -17,14 +22,8 @@ use serde::{Deserialize, Serialize};
 use super::MergeArgs;
 use crate::{
     IngestError,
-    clean::{
-        CleanError, TOOL, Work,
-        identities::{Bounds, SecondCluster, joined},
-        tally,
-    },
-    embeddings::{EmbedOptions, Embeddings, with_model, write_rows},
+    clean::{PartFile, TOOL, tally},
     lineage, output,
-    units::count,
 };
 
 /// Embeddings of the new data set, relative to its folder, for later runs of `clean`.
@@ -72,11 +71,13 @@ pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let carried = carry(&parts)?;
     let mut state = State::of(&dataset);
     state.apply(&carried).map_err(|what| CleanError::Contradiction { what })?;
-    let mut work = Work::new(out, &dataset, state, quiet)?;
+    let mut work = Work::new(&dataset, state, quiet)?;
     let bounds = bounds(args);
     let part_of = |label: u32| parts.partition_point(|part| part.first_label <= label);
     let decisions: Vec<Decision> =
-        joined(&mut work, &embeddings, &bounds, |a, b| part_of(a) != part_of(b))?;
+        joined(&mut work, &embeddings, &bounds, &PartFile::beside(out), |a, b| {
+            part_of(a) != part_of(b)
+        })?;
     let notes = work.notes.clone();
     let mut log = DecisionLog::open(out)?;
     let info = |arguments, notes: &serde_json::Map<String, serde_json::Value>| RunInfo {
@@ -150,7 +151,11 @@ fn joined_rows(owned: OwnedDir, parts: &[Part], quiet: bool) -> Result<AtomicDir
 
 fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
     let (n, given) = (args.parts.len(), args.embeddings.len());
-    let wrong = |what: String| Err(CleanError::Join { what }.into());
+    let wrong = |what: String| {
+        let hint =
+            "give the data sets to join and, with --embeddings, a file for each in that order";
+        Err(IngestError::Options { what, hint })
+    };
     if n < 2 {
         return wrong(format!("{n} data sets cannot be joined by who is in them"));
     }
@@ -200,7 +205,14 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
             }
             let dims = [first.embeddings.dim(), embeddings.dim()];
             if dims[0] != dims[1] {
-                return Err(CleanError::Dim { found: dims[1], expected: dims[0] }.into());
+                let what = format!(
+                    "the embeddings of {} have {} numbers, those of {name} {}",
+                    first.name, dims[0], dims[1]
+                );
+                return Err(IngestError::Options {
+                    what,
+                    hint: "embed both with the same network",
+                });
             }
         }
         parts.push(Part { name, view, runs, embeddings, first_row, first_label });
@@ -269,7 +281,7 @@ fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
         let (part, row) = place(i);
         part.embeddings.read(part.view.row(row), out)
     };
-    write_rows(&out.join(EMBEDDINGS_FILE), total, first.embeddings.dim(), read)
+    Ok(write_rows(&out.join(EMBEDDINGS_FILE), total, first.embeddings.dim(), read)?)
 }
 
 /// The rows of all parts, and the random order in which they are written.
@@ -326,18 +338,7 @@ fn carry(parts: &[Part]) -> Result<Vec<Decision>, IngestError> {
 }
 
 fn bounds(args: &MergeArgs) -> Bounds {
-    Bounds {
-        false_matches: args.false_matches,
-        same_person: args.same_person,
-        maybe_same_person: None,
-        label_match: None,
-        label_rate: 1e-5,
-        label_margin: 0.0,
-        stranger: None,
-        outlier: None,
-        probe_match: None,
-        second_cluster: SecondCluster::Keep,
-    }
+    Bounds { false_matches: args.false_matches, same_person: args.same_person, ..Bounds::default() }
 }
 
 fn stated(args: &MergeArgs, parts: &[Part]) -> Vec<String> {

@@ -12,13 +12,13 @@ use std::{
 };
 
 use anyhow::Context;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, number::positive, print_json};
 use pfc_durable::{Access, OwnedDir, check_apart};
 use pfc_shard::MANIFEST_FILE;
 
 use crate::{
     IngestError,
-    clean::identities::{cosine, positive},
+    clean::cosine,
     pack::{
         self, Space, explain_no_space, finish,
         journal::{self, Journal},
@@ -67,7 +67,7 @@ pub struct MergeArgs {
     #[arg(long, value_name = "COSINE", requires = "matching", value_parser = cosine)]
     same_person: Option<f32>,
     /// Wrong joins to expect, for the calibration
-    #[arg(long, value_name = "N", default_value_t = 0.3, requires = "matching", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 0.3, requires = "matching", value_parser = positive::<f64>)]
     false_matches: f64,
     /// Join the data sets as they were packed: do not apply the decisions beside them
     #[arg(long, requires = "matching")]

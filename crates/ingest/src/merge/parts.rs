@@ -8,9 +8,8 @@ use std::{
 use pfc_durable::{Access, FolderError, OwnedDir};
 
 use crate::{
-    IngestError,
+    IngestError, PackError,
     pack::{
-        PackError,
         journal::{self, JobRecord, Journal},
         name_shards,
         resume::{self, Standing},

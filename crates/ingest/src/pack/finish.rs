@@ -7,7 +7,6 @@ use pfc_shard::{SHARDS_DIR, ShardEntry, assemble};
 
 use super::{
     journal::{self, Journal, ShardRecord, lists},
-    output,
     quarantine::{Line, Quarantine},
     summary::Summary,
 };
@@ -30,7 +29,7 @@ pub fn finish(journal: &Journal, n_images: &[u64]) -> Result<Summary, IngestErro
     for index in 0..journal.n_shards() {
         let record = record(journal, index)?;
         record.quarantine.iter().try_for_each(|line| list.add(line))?;
-        summary.add(&record);
+        record.count_in(&mut summary);
         shards.extend(record.entry());
     }
     if shards.is_empty() {
@@ -60,7 +59,7 @@ pub fn summarize(journal: &Journal, shards: std::ops::Range<u64>) -> Result<Summ
     let mut summary = Summary { identities: journal.job().identities, ..Summary::default() };
     for index in shards {
         let record = record(journal, index)?;
-        summary.add(&record);
+        record.count_in(&mut summary);
         summary.skipped += record.quarantine.iter().filter(|line| line.is_skip()).count() as u64;
         summary.quarantined +=
             record.quarantine.iter().filter(|line| !line.is_skip()).count() as u64;
@@ -80,7 +79,7 @@ fn record(journal: &Journal, index: u64) -> Result<ShardRecord, IngestError> {
 fn remove_strays(journal: &Journal, shards: &[ShardEntry]) -> Result<(), IngestError> {
     let listed: HashSet<&str> = shards.iter().filter_map(|s| s.file.rsplit('/').next()).collect();
     let is_stray = |entry: Entry<'_>| {
-        let is_shard = entry.is_file && output::is_shard_name(entry.path);
+        let is_shard = entry.is_file && journal::is_shard_name(entry.path);
         entry.is_temporary() || (is_shard && !listed.contains(entry.path))
     };
     remove_ours(&journal.out().join(SHARDS_DIR), is_stray)?;

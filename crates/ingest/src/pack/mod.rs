@@ -1,18 +1,15 @@
 //! `pfc-ingest pack`: a folder of face crops becomes a data set.
 
-mod alignment;
-mod error;
 pub mod finish;
 pub mod help;
 pub mod journal;
 pub mod output;
 mod pipeline;
-mod places;
 mod plan;
 mod prepare;
 pub mod quarantine;
 pub mod resume;
-mod sealed;
+mod space;
 pub mod summary;
 mod worker;
 
@@ -24,26 +21,24 @@ use std::{
 
 use anyhow::Context;
 use clap::ValueEnum;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, print_json, units};
 use pfc_durable::Access;
 use pfc_image::{Fit, Limits};
 use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize, NAME_BYTES_MAX};
 use pfc_sources::{InputOptions, Source};
 
 use crate::{
-    IngestError,
+    IngestError, PackError,
     landmarks::{LandmarkFormat, LandmarkTable},
     threads::Threads,
-    units,
 };
-use alignment::Alignment;
-pub use error::{PackError, Space, explain_no_space, name_shards};
 use journal::Journal;
 use output::{Existing, Output};
 use pipeline::Job;
 use plan::ShardSize;
-use prepare::{Recipe, Validate};
+use prepare::{Alignment, Recipe, Validate};
 use resume::Standing;
+pub use space::{Space, explain_no_space, name_shards};
 use summary::Summary;
 use worker::Worker;
 

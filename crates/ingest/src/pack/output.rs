@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_cli::units;
 use pfc_durable::{Access, AtomicDir, Entry, OwnedDir, check_apart, remove_ours};
+use pfc_embeddings::{DIR as EMBEDDINGS_DIR, is_kept_name};
 use pfc_findings::DECISIONS_DIR;
 use pfc_shard::{IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR};
 
@@ -15,7 +17,7 @@ use super::{
     quarantine,
     summary::Summary,
 };
-use crate::{IngestError, embeddings, units};
+use crate::IngestError;
 
 /// The folder to write, claimed for this process before anything in it was looked at.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Io`] if the current folder is gone.
+    /// [`IngestError::Durable`] if the current folder is gone.
     pub fn scratch(&self) -> Result<PathBuf, IngestError> {
         let path = std::path::absolute(self.out()).map_err(IngestError::at("find", self.out()))?;
         let above = path.ancestors().skip(1).find(|folder| folder.is_dir());
@@ -226,7 +228,7 @@ fn check_replaceable(dir: &Path) -> Result<(), IngestError> {
 fn say_what_goes(dir: &Path) -> Result<(), IngestError> {
     let manifest = pfc_shard::Manifest::read(dir);
     let rows = manifest.map_or("a data set".into(), |m| units::of(m.rows, "image"));
-    let computed = dir.join(embeddings::DIR);
+    let computed = dir.join(EMBEDDINGS_DIR);
     let kept = fs::read_dir(&computed).map_or(0, |entries| entries.count());
     let embeddings = match kept {
         0 => String::new(),
@@ -244,7 +246,7 @@ pub fn is_of_unfinished(entry: Entry<'_>) -> bool {
     match entry.path.split_once('/') {
         None if entry.is_dir => [SHARDS_DIR, journal::DIR].contains(&entry.path),
         None => entry.is_file && [IDENTITIES_FILE, quarantine::FILE].contains(&entry.path),
-        Some((SHARDS_DIR, name)) => entry.is_file && is_shard_name(name),
+        Some((SHARDS_DIR, name)) => entry.is_file && journal::is_shard_name(name),
         Some((journal::DIR, name)) => entry.is_file && journal::is_file_name(name),
         Some(_) => false,
     }
@@ -254,19 +256,9 @@ pub fn is_of_unfinished(entry: Entry<'_>) -> bool {
 fn is_of_dataset(entry: Entry<'_>) -> bool {
     is_of_unfinished(entry)
         || match entry.path.split_once('/') {
-            None if entry.is_dir => entry.path == embeddings::DIR || entry.path == DECISIONS_DIR,
+            None if entry.is_dir => entry.path == EMBEDDINGS_DIR || entry.path == DECISIONS_DIR,
             None => entry.is_file && [MANIFEST_FILE, ".centres.part"].contains(&entry.path),
-            Some((embeddings::DIR, name)) => entry.is_file && embeddings::is_kept_name(name),
+            Some((EMBEDDINGS_DIR, name)) => entry.is_file && is_kept_name(name),
             Some(_) => false,
         }
-}
-
-/// `00000.arrow`, with five digits or more.
-pub fn is_shard_name(name: &str) -> bool {
-    name.strip_suffix(".arrow").is_some_and(is_number)
-}
-
-/// Five digits or more.
-pub(super) fn is_number(text: &str) -> bool {
-    text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit())
 }

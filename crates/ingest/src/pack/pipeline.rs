@@ -7,19 +7,18 @@ use std::{
 };
 
 use pfc_cli::{Progress, interrupt};
-use pfc_shard::{Face, ImageSize, ShardSpec, ShardWriter, shard_file};
+use pfc_shard::{Face, ImageSize, Permutation, ShardSpec, ShardWriter, shard_file};
 use pfc_sources::Source;
 use rayon::prelude::*;
 
 use super::{
-    Alignment, Order, PackError,
+    Order,
     journal::{Journal, ShardFile, ShardRecord},
-    places::Places,
-    prepare::{Prepared, Recipe, prepare},
+    prepare::{Alignment, Prepared, Recipe, prepare},
     quarantine::Line,
     resume::Standing,
 };
-use crate::{IngestError, reject::Failure};
+use crate::{IngestError, PackError, reject::Failure};
 
 /// Images per chunk. Two chunks of crops of 10 kB take 20 MB; the pause at the end of a chunk, when
 /// threads wait for the last image, is a few in a thousand.
@@ -222,3 +221,33 @@ impl Writer<'_> {
         }
     }
 }
+
+/// Which entry of the source comes at which place; a function of the order, the seed and the number
+/// of images alone.
+#[derive(Debug)]
+enum Places {
+    Random(Permutation),
+    Source,
+}
+
+impl Places {
+    /// The places of `total` images.
+    fn new(order: Order, seed: u64, total: u64) -> Places {
+        match order {
+            // A key of its own, so that an epoch of the same seed is no repetition of this order.
+            Order::Random => Places::Random(Permutation::new(total, seed ^ PACK_KEY)),
+            Order::Source => Places::Source,
+        }
+    }
+
+    /// The entry at `place`.
+    fn entry_at(&self, place: u64) -> u64 {
+        match self {
+            Places::Random(permutation) => permutation.apply(place),
+            Places::Source => place,
+        }
+    }
+}
+
+/// "pfc-pack" as a number.
+const PACK_KEY: u64 = u64::from_be_bytes(*b"pfc-pack");

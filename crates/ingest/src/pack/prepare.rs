@@ -7,8 +7,9 @@ use pfc_image::{
     measure, sniff,
 };
 use pfc_shard::{IMAGE_BYTES_MAX, Quality, hash::content_hash};
+use pfc_sources::Source;
 
-use crate::reject::Reject;
+use crate::{landmarks::LandmarkTable, reject::Reject};
 
 /// What every image of a data set becomes.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,36 @@ pub enum Validate {
     /// Its markers, its frame header and that it ends: several times faster. Damage within goes
     /// unnoticed, and the quality columns hold NaN: not measured.
     Header,
+}
+
+/// Whether faces are cut out of the images, and by whose landmarks.
+#[derive(Debug)]
+pub enum Alignment {
+    /// Images are crops already.
+    None,
+    /// A list states them beside the paths of its images.
+    OfSource,
+    /// A list of their own.
+    List(LandmarkTable),
+}
+
+impl Alignment {
+    /// The five points of image `entry`; nothing if it is to be taken as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Reject::NoLandmarks`] if it should be aligned and cannot.
+    pub fn points(&self, source: &dyn Source, entry: u64) -> Result<Option<[Point; 5]>, Reject> {
+        let points = match self {
+            Alignment::None => return Ok(None),
+            Alignment::OfSource => source.landmarks(entry).map(|stated| {
+                let (pairs, _) = stated.as_chunks::<2>();
+                std::array::from_fn(|i| pairs[i].map(f64::from))
+            }),
+            Alignment::List(table) => table.get(&source.path(entry)),
+        };
+        points.map(Some).ok_or(Reject::NoLandmarks)
+    }
 }
 
 /// An image that is ready to be written.

@@ -106,7 +106,7 @@ impl Quarantine {
 ///
 /// # Errors
 ///
-/// [`IngestError::Io`] if the list cannot be read or is not one.
+/// [`IngestError::Durable`] if the list cannot be read or is not one.
 pub fn count_reasons(dir: &Path) -> Result<BTreeMap<String, u64>, IngestError> {
     #[derive(Deserialize)]
     struct Reason {

@@ -6,11 +6,8 @@ use pfc_cli::{Progress, interrupt};
 use pfc_shard::{Shard, ShardError};
 use rayon::prelude::*;
 
-use super::{
-    PackError,
-    journal::{Journal, ShardRecord},
-};
-use crate::IngestError;
+use super::journal::{Journal, ShardRecord};
+use crate::{IngestError, PackError};
 
 /// Which shards are done and which are not.
 #[derive(Debug, Default)]

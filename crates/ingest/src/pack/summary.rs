@@ -2,12 +2,12 @@
 
 use std::{io, time::Duration};
 
-use pfc_cli::{print_table, table};
+use pfc_cli::{
+    print_table, table,
+    units::{bytes, count},
+};
 use pfc_image::Tally;
 use serde::{Deserialize, Serialize};
-
-use super::journal::ShardRecord;
-use crate::units::{bytes, count};
 
 /// Counts of a finished pack, as `--json` prints them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,16 +38,6 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Counts the rows of one shard.
-    pub fn add(&mut self, shard: &ShardRecord) {
-        self.images += shard.passed_through + shard.re_encoded;
-        self.passed_through += shard.passed_through;
-        self.re_encoded += shard.re_encoded;
-        self.changes.merge(&shard.changes);
-        self.shards += u64::from(shard.file.is_some());
-        self.bytes += shard.file.map_or(0, |file| file.bytes);
-    }
-
     /// Notes how long it took.
     ///
     /// * `images`: of those, how many were packed just now and not before an interruption

@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use pfc_cli::html::escape;
+use pfc_cli::units;
 use pfc_findings::{Decision, Run};
+use pfc_report::{
+    Page,
+    html::{data_uri, escape},
+};
 use pfc_shard::Dataset;
 
-use super::{figures::words, page::Page};
-use crate::{IngestError, decisions::Named, units};
+use super::figures::words;
+use crate::{IngestError, decisions::Named};
 
 /// What a finding means, by reason.
 const MEANINGS: [(&str, &str); 15] = [
@@ -121,9 +124,9 @@ fn picture(html: &mut String, dataset: &Dataset, row: u64) -> Result<(), IngestE
     let (width, height) = (face.width, face.height);
     let _ = write!(
         html,
-        "<img loading=\"lazy\" width=\"{width}\" height=\"{height}\" alt=\"row {row}\" \
-         src=\"data:image/jpeg;base64,{}\">",
-        BASE64_STANDARD.encode(face.image)
+        "<img class=\"small\" loading=\"lazy\" width=\"{width}\" height=\"{height}\" alt=\"row {row}\" \
+         src=\"{}\">",
+        data_uri(face.image)
     );
     Ok(())
 }

@@ -1,16 +1,17 @@
 //! The figures of the page: counts before and after, histograms, runs and their bounds.
 
+use pfc_cli::units;
 use pfc_findings::{Run, State};
+use pfc_report::{
+    Page, Table,
+    bars::{Histogram, draw},
+    html::escape,
+};
 use pfc_shard::{Dataset, Face};
 
-use super::{
-    histogram::{Histogram, draw},
-    page::Page,
-};
 use crate::{
     IngestError,
     clean::{brief, tally},
-    units,
 };
 
 const BINS: usize = 40;
@@ -60,15 +61,16 @@ fn write_counts(page: &mut Page, dataset: &Dataset, view: &State, sizes: [&[u64]
     let [seen_before, seen_after] =
         sizes.map(|sizes| sizes.iter().filter(|n| **n > 0).count() as u64);
     let kept = dataset.len() - view.n_dropped();
-    let row =
-        |name: &str, was: u64, is: u64| vec![name.to_owned(), units::count(was), units::count(is)];
-    let rows = [
-        row("images", dataset.len(), kept),
-        row("identities", seen_before, seen_after),
-        row("images relabelled", 0, view.n_relabelled()),
-        row("identities merged into others", 0, view.merges().len() as u64),
-    ];
-    page.table(&["", "before", "after"], &[1, 2], &rows);
+    let mut table = Table::new(["", "before", "after"]);
+    for (name, was, is) in [
+        ("images", dataset.len(), kept),
+        ("identities", seen_before, seen_after),
+        ("images relabelled", 0, view.n_relabelled()),
+        ("identities merged into others", 0, view.merges().len() as u64),
+    ] {
+        table.row(name, [was, is].map(units::count));
+    }
+    page.push(&table.html());
 }
 
 /// * `sizes`: images by identity, before and after
@@ -102,29 +104,32 @@ pub fn write_runs(page: &mut Page, runs: &[Run]) {
         return;
     }
     page.heading("runs", "What was decided", "suspicions are not applied");
-    let mut rows = Vec::new();
+    let mut table = Table::new(["run", "why", "what", "n"]).with_texts(&[1, 2]);
     for run in runs {
         for (reason, actions) in tally(&run.decisions) {
             for (action, n) in actions {
                 let head = format!("{:03} {}", run.number, run.info.command);
-                rows.push(vec![head, words(&reason), action.to_owned(), units::count(n)]);
+                let texts = [words(&reason), action.to_owned(), units::count(n)];
+                table.row(&head, texts.map(|text| escape(&text)));
             }
         }
     }
-    page.table(&["run", "why", "what", "n"], &[3], &rows);
-    let mut bounds = Vec::new();
+    page.push(&table.html());
+    let mut bounds = Table::new(["pass", "", ""]).with_texts(&[1]);
+    let mut n_bounds = 0;
     for run in runs {
         for (pass, note) in run.info.notes.as_object().into_iter().flatten() {
             for (name, value) in note.as_object().into_iter().flatten() {
                 let text = brief(value);
                 let head = format!("{:03} {pass}", run.number);
-                bounds.push(vec![head, words(name), text]);
+                bounds.row(&head, [words(name), text].map(|text| escape(&text)));
+                n_bounds += 1;
             }
         }
     }
-    if !bounds.is_empty() {
+    if n_bounds > 0 {
         page.heading("bounds", "Bounds", "as stated, or calibrated on pairs of different people");
-        page.table(&["pass", "", ""], &[2], &bounds);
+        page.push(&bounds.html());
     }
 }
 

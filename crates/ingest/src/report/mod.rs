@@ -2,18 +2,16 @@
 
 mod examples;
 mod figures;
-mod histogram;
-mod page;
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, print_json, units};
+use pfc_report::Page;
 use serde::Serialize;
 
-use crate::{IngestError, decisions, output, units};
-use page::Page;
+use crate::{IngestError, decisions, output};
 
 /// Write a page about a data set and what cleaning found in it.
 ///

@@ -10,7 +10,7 @@ use pfc_image::{Pixels, encode_png};
 use serde::Serialize;
 
 use super::ExportReviewArgs;
-use crate::{IngestError, decisions, output, show::sheet};
+use crate::{IngestError, decisions, output, show::faces};
 
 /// Questions on a sheet, two pictures each, and pairs in a line.
 const SHEET_QUESTIONS: usize = 24;
@@ -66,8 +66,7 @@ fn write(view: &View, open: &[&Question], out: &Path) -> Result<usize, IngestErr
         let first = i * SHEET_QUESTIONS;
         let last = first + questions.len() - 1;
         let title = format!("lines {} to {} of review.csv, two pictures each", first + 2, last + 2);
-        let plan = sheet::Plan { title, columns: Some(SHEET_COLUMNS), names: true };
-        let drawn = sheet::draw(view, &rows, &plan)?;
+        let drawn = faces::draw(view, &rows, title, Some(SHEET_COLUMNS), true)?;
         let (width, height) = drawn.pixels.dimensions();
         let pixels = Pixels::rgb(width, height, drawn.pixels.into_raw());
         let png = encode_png(&pixels)

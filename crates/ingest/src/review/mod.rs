@@ -7,9 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use pfc_cli::{Format, Outcome, print_json};
-
-use crate::units::of;
+use pfc_cli::{Format, Outcome, print_json, units::of};
 
 /// Export uncertain findings for review, and import the answers.
 ///

@@ -1,19 +1,19 @@
 //! `pfc-ingest show`: faces of a data set on one sheet, to look at.
 
+pub mod faces;
 mod select;
-pub mod sheet;
-mod text;
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use pfc_cli::{Format, Outcome, print_json};
+use pfc_cli::{Format, Outcome, print_json, units};
 use pfc_image::{Pixels, encode_png};
+use pfc_report::sheet;
+use select::{Selection, Which};
 use serde::Serialize;
 
-use crate::{IngestError, output, reading::ReadArgs, units};
-use select::{Selection, Which};
+use crate::{IngestError, output, reading::ReadArgs};
 
 /// Draw some faces of a data set on one sheet.
 ///
@@ -100,8 +100,7 @@ fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     }
     let left_out = (rows.len() as u64).saturating_sub(limit);
     rows.truncate(limit as usize);
-    let plan = sheet::Plan { title, columns: args.columns, names: !is_one_identity };
-    let sheet = sheet::draw(&view, &rows, &plan)?;
+    let sheet = faces::draw(&view, &rows, title, args.columns, !is_one_identity)?;
     pfc_durable::write(&args.output, &png(sheet.pixels)?)?;
     let (images, broken) = (rows.len() as u64, sheet.n_broken);
     Ok(Shown { file: args.output.clone(), images, broken, left_out, rows })

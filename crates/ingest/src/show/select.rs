@@ -2,10 +2,11 @@
 
 use std::{ops::Range, str::FromStr};
 
+use pfc_cli::units;
 use pfc_findings::View;
 use pfc_shard::Permutation;
 
-use crate::{IngestError, units};
+use crate::IngestError;
 
 /// The options that choose rows; one of them must be given.
 #[derive(Debug, clap::Args)]

@@ -10,5 +10,5 @@ mod pairs;
 mod result;
 
 pub use counts::KeyCounts;
-pub use pairs::{AllPairs, Labels, Tally};
-pub use result::{Group, Rates, TarAt};
+pub use pairs::{AllPairs, Group, Labels, Tally};
+pub use result::{Rates, TarAt};

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_cli::interrupt;
+use pfc_cli::{interrupt, units};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -26,7 +26,6 @@ use crate::{
     names::Names,
     reject::{ReadError, Reject},
     source::{Landmarks, LeftOut, Source, nothing, stamp, write_paths},
-    units,
 };
 
 /// How the names of lists end.

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_cli::{Progress, interrupt};
+use pfc_cli::{Progress, interrupt, units};
 use rayon::prelude::*;
 
 pub use self::read::Table;
@@ -24,7 +24,6 @@ use crate::{
     shards::files,
     source::{LeftOut, Source, nothing, stamp, write_paths},
     spool::Spool,
-    units,
 };
 
 /// How the names of tables end.

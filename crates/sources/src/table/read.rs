@@ -229,7 +229,7 @@ fn say(error: ArrowError) -> String {
 
 /// Runs a decoder on foreign bytes; a panic of it is a fault of the file, and is not printed.
 fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    pfc_durable::faults::catch(run).map_err(|panic| format!("it is damaged: {panic}"))
+    pfc_durable::faults::catch(run).map_err(|panic| panic.to_string())
 }
 
 fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, String>) -> Result<T, SourceError> {

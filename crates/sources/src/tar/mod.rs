@@ -10,7 +10,7 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
-use pfc_cli::{Progress, interrupt};
+use pfc_cli::{Progress, interrupt, units};
 use rayon::prelude::*;
 
 use self::{
@@ -27,7 +27,6 @@ use crate::{
     shards::files,
     source::{LeftOut, Source, nothing, stamp, write_paths},
     spool::Spool,
-    units,
 };
 
 /// How the names of shards end.

@@ -21,7 +21,7 @@ pub struct EvalConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSet {
-    /// What it is called in logs, unlike any other.
+    /// The name of the set in logs, which no other set has.
     pub name: String,
     /// Folder that the list's paths start from.
     #[serde(default, skip_serializing_if = "is_empty")]

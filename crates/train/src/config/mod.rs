@@ -1,8 +1,10 @@
 //! A run's configuration: the sections of the TOML file, their checks, and how a file becomes one.
 
+mod checkpoint;
 mod data;
 mod eval;
 mod head;
+mod init;
 mod load;
 mod log;
 mod optim;
@@ -15,15 +17,16 @@ use pfc_model::{BackboneSpec, Choice, Network, Precision};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
+pub use checkpoint::CheckpointConfig;
 pub use data::{DataConfig, OnError, Synthetic};
 pub use eval::{EvalConfig, EvalSet};
 pub use head::HeadSection;
+pub use init::InitConfig;
 pub use load::{ConfigError, Override, load, parse};
 pub use log::LogConfig;
 pub use optim::{LOSS_SCALE_MAX, OptimConfig, OptimizerKind, ScheduleKind};
 pub use value::BadValue;
-
-use crate::{checkpoint::CheckpointConfig, run::init::InitConfig};
+pub(crate) use value::is_given;
 
 /// Everything that decides how a run goes, one field per section of the file.
 ///
@@ -88,14 +91,14 @@ impl ModelConfig {
 pub struct TrainConfig {
     /// Images per step over all ranks, at least 2 for each: batch normalisation needs a variance.
     pub batch_size: usize,
-    /// Parts that a rank computes its images of a step in, one after the other, for batches that do
-    /// not fit the memory. The step is that of the whole batch, but for normalisation, which sees a
-    /// part; the network passes forwards twice for it.
+    /// Gradient accumulation: micro-batches that a rank computes its images of a step in, one after the
+    /// other, for batches that do not fit the memory. The step is that of the whole batch, but for
+    /// normalisation, which sees a micro-batch; each takes a second forward pass.
     pub accumulate: usize,
-    /// Blocks of the network that are computed a second time together in the pass backwards, so that
-    /// of the pass forwards only what goes into every such group stays in memory: for deep networks. A
-    /// step takes one more pass forwards; gradients and running statistics are the same. 0 keeps
-    /// everything.
+    /// Activation checkpointing: blocks whose activations are computed a second time together in the
+    /// backward pass, so that only the input of every such group stays in memory: for deep networks. A
+    /// step takes one more forward pass; gradients and running statistics are the same. 0 keeps all
+    /// activations.
     pub recompute: usize,
     /// Times that the data set is gone through. The last `len mod batch_size` images of an epoch's
     /// order are left out, other ones each time.
@@ -117,8 +120,11 @@ pub struct TrainConfig {
     /// Seconds that ranks wait for each other before they give up, above 0. A rank that dies is
     /// noticed at once; this is for one that hangs.
     pub timeout_s: f64,
-    /// MiB of gradients that ranks exchange at a time, while the pass backwards computes the others.
+    /// MiB of gradients that one collective sums at a time, while the backward pass computes the others.
     pub bucket_mib: usize,
+    /// Whether a run is refused that memory or disks have no room for: centres that its steps are going
+    /// to use, the network, checkpoints and centres in files. Activations are not counted.
+    pub check_room: bool,
 }
 
 impl Default for TrainConfig {
@@ -136,6 +142,7 @@ impl Default for TrainConfig {
             device,
             timeout_s: 600.0,
             bucket_mib: 25,
+            check_room: true,
         }
     }
 }
@@ -222,7 +229,7 @@ impl Config {
         self.init.validate()?;
         self.head.validate()?;
         let carries = self.init.carries_centres() && self.head.margin.sub_centres() > 1;
-        let bound = "a loss with one centre an identity where `init.data` is set, as centres are carried \
+        let bound = "a loss with one centre an identity where `init.data` or `init.centres` is set, as centres are carried \
                      over one by one";
         BadValue::unless(!carries, "head.margin", "a loss with sub-centres", bound)?;
         self.train.validate()?;

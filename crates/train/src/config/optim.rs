@@ -43,7 +43,7 @@ pub struct OptimConfig {
     pub weight_decay: f64,
     /// Whether biases, normalisation, slopes and position embeddings decay too, as in the reference.
     pub decay_all: bool,
-    /// Weight of the past in a running mean of the weights, which is then what is measured and
+    /// Decay of the exponential moving average (EMA) of the weights, which is then what is measured and
     /// exported; in `[0, 1)`, 0 turns it off.
     pub ema: f64,
     /// The backbone's gradient is scaled down to this L2 norm where it is longer; 0 turns it off.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    plan::{Plan, mix},
+    plan::{StepPlan, mix},
     source::Source,
 };
 use crate::{config::OnError, error::LoadError};
@@ -72,10 +72,10 @@ impl Batch {
 #[derive(Debug, Clone, Copy)]
 pub struct LoaderSpec {
     /// What each step holds.
-    pub plan: Plan,
-    /// Whose part of it.
+    pub plan: StepPlan,
+    /// This rank.
     pub rank: usize,
-    /// How many share it.
+    /// Number of ranks, which share the images of a step.
     pub world: usize,
     /// The first step to make.
     pub first_step: u64,

@@ -85,7 +85,7 @@ impl LoadError {
     /// Whether the image itself is at fault, and not the system or the trainer.
     pub(crate) fn is_of_the_image(&self) -> bool {
         match self {
-            LoadError::Row { source, .. } => !matches!(source, ShardError::Io { .. }),
+            LoadError::Row { source, .. } => !matches!(source, ShardError::Durable(_)),
             LoadError::Image { source, .. } => !source.is_of_system(),
             _ => false,
         }

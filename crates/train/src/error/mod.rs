@@ -46,7 +46,7 @@ pub enum TrainError {
     /// A verification set cannot be read or judged.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// The ranks cannot meet or exchange something.
+    /// The ranks cannot meet, or a collective failed.
     #[error(transparent)]
     Ranks(#[from] C10dError),
     /// The same, while the run goes on.
@@ -137,7 +137,7 @@ pub enum TrainError {
     UnreadableElsewhere {
         /// That rank.
         rank: usize,
-        /// What it says.
+        /// The reason that it gives.
         reason: String,
     },
     /// The checkpoint lies after the last step of this run.
@@ -179,6 +179,42 @@ pub enum TrainError {
         /// What this run's holds.
         expected: String,
     },
+    /// The machine does not have the memory that the run is going to take.
+    #[error(
+        "{}{} for centres, {} for the network and {} for a save, {} in all, but {} of memory are \
+         available",
+        if *n_ranks == 1 {
+            "the run takes ".to_owned()
+        } else {
+            format!("{n_ranks} ranks of one machine take ")
+        },
+        in_units(*rows), in_units(*network), in_units(*save), in_units(rows + network + save), in_units(*free)
+    )]
+    NoMemory {
+        /// Ranks on the machine.
+        n_ranks: usize,
+        /// Bytes of centres and their optimizer state.
+        rows: u64,
+        /// Bytes of the network, its gradients and its optimizer.
+        network: u64,
+        /// Bytes that a save takes beside them.
+        save: u64,
+        /// Bytes that the machine has.
+        free: u64,
+    },
+    /// A disk does not have the room that the run is going to take.
+    #[error(
+        "{}: the run needs {} more of this disk, of which {} are free",
+        path.display(), in_units(*needed), in_units(*free)
+    )]
+    NoDisk {
+        /// The folder that takes most of it.
+        path: PathBuf,
+        /// Bytes that are still needed.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// libtorch does not compute as `train.deterministic` and `model.tf32` have it.
     #[error("libtorch cannot compute as `train.deterministic` and `model.tf32` have it: {0}")]
     Compute(String),
@@ -193,21 +229,16 @@ pub enum TrainError {
         /// What differs, and how.
         difference: String,
     },
-    /// The centres to begin with have updates that were put off.
-    #[error("{}: was saved between two scheduled checkpoints, with centres to catch up", path.display())]
-    UnfinishedCentres {
-        /// The checkpoint.
-        path: PathBuf,
-    },
-    /// Batch normalisation would see fewer than two images.
+    /// Batch normalisation would see fewer than two images of a micro-batch.
     #[error(
-        "batches of {batch_size} images on {world} ranks in {n_parts} parts leave less than 2 for one"
+        "batches of {batch_size} images on {world} ranks in {n_micro_batches} micro-batches leave \
+         fewer than 2 images to one"
     )]
-    TooManyParts {
+    TooManyMicroBatches {
         /// Ranks.
         world: usize,
-        /// Parts that each of them computes its images in.
-        n_parts: usize,
+        /// Micro-batches of each rank, `train.accumulate`.
+        n_micro_batches: usize,
         /// Images of a batch.
         batch_size: u64,
     },
@@ -300,6 +331,17 @@ impl TrainError {
             | TrainError::Thread(_)
             | TrainError::Compute(_)
             | TrainError::TooFewIdentities { .. } => None,
+            TrainError::NoMemory { .. } => Some(
+                "keep the centres in files with `head.centres = { file = \"FOLDER\" }`, halve them \
+                 with `head.weights = \"bf16\"` and `head.state = \"bf16\"`, or spread them over \
+                 more machines; `--set train.check_room=false` starts the run all the same"
+                    .to_owned(),
+            ),
+            TrainError::NoDisk { .. } => Some(
+                "free space, choose another disk with `--out` or `head.centres`, or lower \
+                 `checkpoint.keep`; `--set train.check_room=false` starts the run all the same"
+                    .to_owned(),
+            ),
             TrainError::ImageSize { .. } => Some(
                 "`pfc-ingest pack` without another size makes images of the size taken".to_owned(),
             ),
@@ -352,13 +394,9 @@ impl TrainError {
             TrainError::RanksDiffer { .. } => {
                 Some("start every rank with the same arguments on the same data set".to_owned())
             }
-            TrainError::UnfinishedCentres { .. } => Some(
-                "begin with a checkpoint that was saved on schedule, or at the end of a run"
-                    .to_owned(),
-            ),
-            TrainError::TooManyParts { world, n_parts, .. } => Some(format!(
+            TrainError::TooManyMicroBatches { world, n_micro_batches, .. } => Some(format!(
                 "raise `train.batch_size` to at least {}",
-                2 * world.saturating_mul(*n_parts)
+                2 * world.saturating_mul(*n_micro_batches)
             )),
             TrainError::TooManyLeftOut { error, .. } => error.hint(),
             TrainError::GradientNotFinite { .. } => Some(
@@ -368,5 +406,14 @@ impl TrainError {
                     .to_owned(),
             ),
         }
+    }
+}
+
+/// `7 KiB`, `12 MiB` or `3.4 GiB`, for a number of bytes.
+pub(crate) fn in_units(bytes: u64) -> String {
+    match bytes as f64 / 1024.0 {
+        kib if kib < 1024.0 => format!("{kib:.0} KiB"),
+        kib if kib < 1_048_576.0 => format!("{:.0} MiB", kib / 1024.0),
+        kib => format!("{:.1} GiB", kib / 1_048_576.0),
     }
 }

@@ -44,8 +44,8 @@ pub struct TrainRecord {
     pub data_wait: f64,
     /// Milliseconds a step that the head took.
     pub head_ms: f64,
-    /// Milliseconds a step that the head waited for exchanges between ranks, within the above. The
-    /// exchange of the backbone's gradients overlaps with the pass backwards and is not counted.
+    /// Milliseconds a step that the head waited for collectives, within the above. The all-reduce of the
+    /// backbone's gradients overlaps with the backward pass and is not counted.
     #[serde(default)]
     pub comm_ms: f64,
     /// The most memory that the first rank's process has had so far, in MiB; 0 where the system does

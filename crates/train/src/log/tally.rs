@@ -81,13 +81,13 @@ impl Sums {
 /// Means over the steps that were finite; all 0 over none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Means {
-    /// Of the loss.
+    /// Mean loss.
     pub loss: f64,
-    /// Of the gradient's norm.
+    /// Mean norm of the gradient.
     pub grad_norm: f64,
-    /// Of the positives' cosine.
+    /// Mean cosine of the positives.
     pub cavg: f64,
-    /// Steps whose gradient overflowed, which that of its norm leaves out.
+    /// Steps whose gradient overflowed, which the mean of its norm leaves out.
     pub n_skipped: u64,
     /// Steps that were left out because they were not finite, which all means leave out.
     pub n_not_finite: u64,

@@ -1,51 +1,52 @@
-//! A running mean of the network's weights.
+//! The exponential moving average (EMA) of the network's weights.
 
 use pfc_model::{Backbone, ModelError};
 use tch::{Kind, Tensor};
 
 use crate::config::Config;
 
-/// A running mean of the weights (EMA): after each step `mean = ema·mean + (1 - ema)·weights`.
+/// The exponential moving average of the weights: after each step
+/// `mean = decay·mean + (1 - decay)·weights`.
 ///
-/// Running statistics of normalisations are averaged like weights; counters are taken over.
+/// Running statistics of normalisations are averaged like weights; counters are copied.
 #[derive(Debug)]
-pub struct Average {
+pub struct Ema {
     backbone: Backbone,
-    ema: f64,
+    decay: f64,
 }
 
-impl Average {
-    /// A mean that begins with the weights of `backbone`; `None` if the configuration wants none.
+impl Ema {
+    /// An average that begins with the weights of `backbone`; `None` if the configuration wants none.
     ///
     /// # Errors
     ///
     /// [`ModelError`] if memory runs out.
-    pub fn new(backbone: &Backbone, config: &Config) -> Result<Option<Average>, ModelError> {
-        let ema = config.optim.ema;
-        if ema == 0.0 {
+    pub fn new(backbone: &Backbone, config: &Config) -> Result<Option<Ema>, ModelError> {
+        let decay = config.optim.ema;
+        if decay == 0.0 {
             return Ok(None);
         }
         let spec = config.model.spec();
         let state = backbone.state_dict();
         let mut mean = Backbone::from_state_dict(&spec, backbone.device(), "the network", &state)?;
         mean.set_precision(backbone.precision());
-        Ok(Some(Average { backbone: mean, ema }))
+        Ok(Some(Ema { backbone: mean, decay }))
     }
 
-    /// The network with the mean weights.
+    /// The network with the averaged weights.
     pub fn backbone(&self) -> &Backbone {
         &self.backbone
     }
 
-    /// Takes in the weights of `backbone` after a step.
-    pub fn take_in(&mut self, backbone: &Backbone) {
+    /// Moves the average towards the weights of `backbone`. Called once after each step.
+    pub fn update(&mut self, backbone: &Backbone) {
         let pairs = self.backbone.state_dict().into_iter().zip(backbone.state_dict());
         tch::no_grad(|| {
             for ((_, mut mean), (_, newest)) in pairs {
                 if mean.kind() == Kind::Int64 {
                     mean.copy_(&newest);
                 } else {
-                    let _ = mean.lerp_(&newest, 1.0 - self.ema);
+                    let _ = mean.lerp_(&newest, 1.0 - self.decay);
                 }
             }
         });
@@ -82,11 +83,11 @@ mod tests {
     #[test]
     fn the_mean_moves_by_its_share_towards_the_weights() {
         let (first, second) = (network(1), network(2));
-        assert!(Average::new(&first, &config(0.0)).unwrap().is_none());
-        let mut average = Average::new(&first, &config(0.75)).unwrap().unwrap();
-        average.take_in(&second);
+        assert!(Ema::new(&first, &config(0.0)).unwrap().is_none());
+        let mut ema = Ema::new(&first, &config(0.75)).unwrap().unwrap();
+        ema.update(&second);
         let weight = |net: &Backbone| net.state_dict()[0].1.copy();
         let expected = weight(&first) * 0.75 + weight(&second) * 0.25;
-        assert!(weight(average.backbone()).allclose(&expected, 1e-6, 1e-7, false));
+        assert!(weight(ema.backbone()).allclose(&expected, 1e-6, 1e-7, false));
     }
 }

@@ -47,13 +47,13 @@ impl LossScale {
         self.state
     }
 
-    /// Takes over what a checkpoint kept.
-    pub fn recall(&mut self, state: ScaleState) {
+    /// Restores what a checkpoint kept.
+    pub fn restore(&mut self, state: ScaleState) {
         self.state = state;
     }
 
-    /// Told of a step whose gradients were finite.
-    pub fn fitted(&mut self) {
+    /// Records a step whose gradients were finite; after enough of them the scale doubles.
+    pub fn record_finite(&mut self) {
         self.state.n_steps += 1;
         if self.state.n_steps >= self.growth_steps && self.state.scale < LOSS_SCALE_MAX {
             self.state =
@@ -61,9 +61,9 @@ impl LossScale {
         }
     }
 
-    /// Told of one whose gradients were not. Whether a smaller scale may help: at 1 gradients are
-    /// not multiplied, and overflow by themselves.
-    pub fn overflowed(&mut self) -> bool {
+    /// Records a step whose gradients overflowed and halves the scale. Returns whether a smaller scale
+    /// may help: at 1 gradients are not multiplied, and overflow by themselves.
+    pub fn record_overflow(&mut self) -> bool {
         if self.state.scale <= 1.0 {
             return false;
         }
@@ -93,38 +93,38 @@ mod tests {
     #[test]
     fn it_is_halved_by_an_overflow_and_doubled_after_so_many_steps_without() {
         let mut scale = scale(1024.0, 3);
-        assert!(scale.overflowed());
+        assert!(scale.record_overflow());
         assert_eq!(scale.factor(), 512.0);
-        (0..2).for_each(|_| scale.fitted());
+        (0..2).for_each(|_| scale.record_finite());
         assert_eq!(scale.factor(), 512.0);
-        assert!(scale.overflowed());
+        assert!(scale.record_overflow());
         // The count began again.
-        (0..2).for_each(|_| scale.fitted());
+        (0..2).for_each(|_| scale.record_finite());
         assert_eq!(scale.factor(), 256.0);
-        scale.fitted();
+        scale.record_finite();
         assert_eq!(scale.factor(), 512.0);
     }
 
     #[test]
     fn it_stays_within_its_bounds() {
         let mut scale = scale(LOSS_SCALE_MAX, 1);
-        scale.fitted();
+        scale.record_finite();
         assert_eq!(scale.factor(), LOSS_SCALE_MAX);
         for _ in 0..32 {
-            assert!(scale.overflowed());
+            assert!(scale.record_overflow());
         }
         assert_eq!(scale.factor(), 1.0);
-        assert!(!scale.overflowed());
+        assert!(!scale.record_overflow());
     }
 
     #[test]
     fn it_goes_on_from_what_was_kept() {
         let mut before = scale(1024.0, 5);
-        assert!(before.overflowed());
-        (0..4).for_each(|_| before.fitted());
+        assert!(before.record_overflow());
+        (0..4).for_each(|_| before.record_finite());
         let mut after = scale(65536.0, 5);
-        after.recall(before.state());
-        after.fitted();
+        after.restore(before.state());
+        after.record_finite();
         assert_eq!(after.factor(), 1024.0);
     }
 }

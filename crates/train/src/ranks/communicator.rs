@@ -1,4 +1,4 @@
-//! The head's exchanges over a process group.
+//! The head's collectives over a process group.
 
 // G = global batch, all ranks' rows in rank order; B = this rank's rows; L = rows of the rank that
 // has most; W = ranks; D = embedding.

@@ -19,9 +19,9 @@ pub struct Ranks {
     group: Option<Arc<ProcessGroup>>,
 }
 
-/// Questions that all ranks are being asked at once.
+/// A collective that is under way: which flags are set on any rank.
 #[must_use]
-pub struct Vote<'a, const N: usize> {
+pub struct PendingFlags<'a, const N: usize> {
     own: [bool; N],
     pending: Option<Pending<'a>>,
 }
@@ -36,7 +36,7 @@ impl Ranks {
     /// Meets the other ranks of `place`, which may be the only one of its group; without a place this
     /// process is alone.
     ///
-    /// * `device`: what this rank computes on; tensors of GPUs are exchanged by NCCL
+    /// * `device`: what this rank computes on; NCCL carries out the collectives of a GPU
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl Ranks {
         self.rank() == 0
     }
 
-    /// What the head exchanges by.
+    /// The collectives that the head uses.
     #[must_use]
     pub fn communicator(&self) -> Box<dyn Communicator> {
         match &self.group {
@@ -103,20 +103,23 @@ impl Ranks {
         }
     }
 
-    /// Begins to ask which of `own` are true on any rank.
+    /// Starts a collective that finds out which of `own` are true on any rank.
     ///
     /// # Errors
     ///
     /// [`C10dError`] if a rank is gone or has given up, here and below.
-    pub fn ask<const N: usize>(&self, own: [bool; N]) -> Result<Vote<'_, N>, C10dError> {
+    pub fn start_any<const N: usize>(
+        &self,
+        own: [bool; N],
+    ) -> Result<PendingFlags<'_, N>, C10dError> {
         let pending = match &self.group {
             Some(group) => {
-                let ballot = Tensor::from_slice(&own.map(i64::from));
-                Some(group.start_all_reduce(ballot, Reduce::Max)?)
+                let flags = Tensor::from_slice(&own.map(i64::from));
+                Some(group.start_all_reduce(flags, Reduce::Max)?)
             }
             None => None,
         };
-        Ok(Vote { own, pending })
+        Ok(PendingFlags { own, pending })
     }
 
     /// Whether `own` is true on any rank.
@@ -125,7 +128,7 @@ impl Ranks {
     ///
     /// As above.
     pub fn any(&self, own: bool) -> Result<bool, C10dError> {
-        let [any] = self.ask([own])?.count()?;
+        let [any] = self.start_any([own])?.wait()?;
         Ok(any)
     }
 
@@ -206,17 +209,17 @@ impl Ranks {
     }
 }
 
-impl<const N: usize> Vote<'_, N> {
-    /// Waits for all ranks' answers: whether any was yes.
+impl<const N: usize> PendingFlags<'_, N> {
+    /// Waits for the collective: for each flag, whether it is true on any rank.
     ///
     /// # Errors
     ///
     /// [`C10dError`] if a rank is gone or has given up.
-    pub fn count(self) -> Result<[bool; N], C10dError> {
+    pub fn wait(self) -> Result<[bool; N], C10dError> {
         match self.pending {
             Some(pending) => {
-                let answers = pending.wait()?;
-                Ok(std::array::from_fn(|i| answers.int64_value(&[i as i64]) != 0))
+                let flags = pending.wait()?;
+                Ok(std::array::from_fn(|i| flags.int64_value(&[i as i64]) != 0))
             }
             None => Ok(self.own),
         }

@@ -1,4 +1,4 @@
-//! Verification on the way: how well the embeddings tell strangers from namesakes.
+//! Verification during training: how well the embeddings tell two people apart.
 
 use pfc_cli::Progress;
 use pfc_model::{Backbone, MirroredEmbeddings};

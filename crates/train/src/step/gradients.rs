@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use pfc_c10d::{C10dError, Reducer};
-use pfc_model::{Backbone, ModelError, Spared};
+use pfc_model::{Backbone, CheckpointedForward, ModelError};
 use tch::Tensor;
 
 use crate::{TrainError, ranks::Ranks};
@@ -17,38 +17,38 @@ pub struct Gradients {
     names: Vec<String>,
     /// Sums the gradients over the ranks while the backward pass runs; `None` for one process alone.
     reducer: Option<Reducer>,
-    /// The sum of the parts of a step so far.
-    parts: Option<Vec<Tensor>>,
-    /// Whether a part of a step is in the parameters' `grad`.
+    /// The sum over the micro-batches of a step so far (gradient accumulation).
+    accumulated: Option<Vec<Tensor>>,
+    /// Whether a micro-batch of this step is in the parameters' `grad`.
     begun: bool,
 }
 
 /// A recorded forward pass of the backbone.
 #[derive(Debug)]
-pub enum Passed {
-    /// Everything that the backward pass needs is kept: the embeddings `[B, D]` with their history.
-    Kept(Tensor),
-    /// Most of it is computed again (activation checkpointing).
-    Spared(Spared),
+pub enum RecordedForward {
+    /// All activations are kept: the embeddings `[B, D]` with their history.
+    Whole(Tensor),
+    /// Most activations are computed again in the backward pass (activation checkpointing).
+    Checkpointed(CheckpointedForward),
 }
 
-impl Passed {
+impl RecordedForward {
     /// `[B, D]`, without their history.
     pub fn embeddings(&self) -> Tensor {
         match self {
-            Passed::Kept(embeddings_bd) => embeddings_bd.detach(),
-            Passed::Spared(spared) => spared.embeddings().shallow_clone(),
+            RecordedForward::Whole(embeddings_bd) => embeddings_bd.detach(),
+            RecordedForward::Checkpointed(forward) => forward.embeddings().shallow_clone(),
         }
     }
 }
 
 /// What one backward pass starts from.
 #[derive(Debug)]
-pub struct Way<'a> {
+pub struct BackwardInput<'a> {
     /// The network.
     pub backbone: &'a Backbone,
     /// Its recorded forward pass.
-    pub passed: Passed,
+    pub forward: RecordedForward,
     /// `[B, D]`, the gradient of the loss by the embeddings.
     pub grad_bd: &'a Tensor,
 }
@@ -56,7 +56,7 @@ pub struct Way<'a> {
 impl Gradients {
     /// Prepares for the gradients of `parameters`, each with its name. Every rank calls it.
     ///
-    /// * `bucket_bytes`: gradients that the ranks exchange at a time
+    /// * `bucket_bytes`: gradients that one collective sums at a time
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Gradients {
             Some(group) => Some(Reducer::new(Arc::clone(group), parameters, bucket_bytes)?),
             None => None,
         };
-        Ok(Gradients { names, reducer, parts: None, begun: false })
+        Ok(Gradients { names, reducer, accumulated: None, begun: false })
     }
 
     /// The gradient of the global loss by each of `parameters`, the same on every rank.
@@ -80,46 +80,53 @@ impl Gradients {
     ///
     /// [`TrainError::Model`] if the pass fails, [`TrainError::Ranks`] if a rank is gone or a parameter
     /// got no gradient.
-    pub fn of(&mut self, way: Way<'_>, parameters: &[&Tensor]) -> Result<Vec<Tensor>, TrainError> {
-        Ok(self.add(way, parameters, true)?.unwrap_or_default())
+    pub fn of(
+        &mut self,
+        input: BackwardInput<'_>,
+        parameters: &[&Tensor],
+    ) -> Result<Vec<Tensor>, TrainError> {
+        Ok(self.add(input, parameters, true)?.unwrap_or_default())
     }
 
-    /// Adds the gradients of one part of a step (gradient accumulation). With the last part they are
-    /// summed over the ranks and returned.
+    /// Adds the gradients of one micro-batch (gradient accumulation). With the last one of a step they
+    /// are summed over the ranks and returned.
     ///
     /// # Errors
     ///
     /// As above.
     pub fn add(
         &mut self,
-        way: Way<'_>,
+        input: BackwardInput<'_>,
         parameters: &[&Tensor],
         is_last: bool,
     ) -> Result<Option<Vec<Tensor>>, TrainError> {
-        match (&mut self.reducer, way) {
-            (None, Way { passed: Passed::Kept(embeddings_bd), grad_bd, .. }) => {
+        match (&mut self.reducer, input) {
+            (
+                None,
+                BackwardInput { forward: RecordedForward::Whole(embeddings_bd), grad_bd, .. },
+            ) => {
                 let sum = alone(&objective(&embeddings_bd, grad_bd), parameters)?;
                 Ok(self.added(self.complete(sum)?, is_last))
             }
-            (_, way) => self.add_in_place(way, parameters, is_last),
+            (_, input) => self.add_in_place(input, parameters, is_last),
         }
     }
 
     fn added(&mut self, mut sum: Vec<Tensor>, is_last: bool) -> Option<Vec<Tensor>> {
-        for (sum, part) in sum.iter_mut().zip(self.parts.take().unwrap_or_default()) {
-            *sum += part;
+        for (sum, before) in sum.iter_mut().zip(self.accumulated.take().unwrap_or_default()) {
+            *sum += before;
         }
         if is_last {
             return Some(sum);
         }
-        self.parts = Some(sum);
+        self.accumulated = Some(sum);
         None
     }
 
     /// As [`add`](Gradients::add), where the sum is in the parameters' `grad`.
     fn add_in_place(
         &mut self,
-        Way { backbone, passed, grad_bd }: Way<'_>,
+        BackwardInput { backbone, forward, grad_bd }: BackwardInput<'_>,
         parameters: &[&Tensor],
         is_last: bool,
     ) -> Result<Option<Vec<Tensor>>, TrainError> {
@@ -138,9 +145,9 @@ impl Gradients {
                 None => Ok(objective.f_backward().map_err(failed)?),
             }
         };
-        match passed {
-            Passed::Kept(embeddings_bd) => run(&embeddings_bd, grad_bd)?,
-            Passed::Spared(spared) => spared.backward(backbone, grad_bd, run)?,
+        match forward {
+            RecordedForward::Whole(embeddings_bd) => run(&embeddings_bd, grad_bd)?,
+            RecordedForward::Checkpointed(forward) => forward.backward(backbone, grad_bd, run)?,
         }
         if let Some(reducer) = &mut reducer {
             reducer.finish()?;
@@ -167,7 +174,7 @@ fn objective(output: &Tensor, gradient: &Tensor) -> Tensor {
     (output * gradient).sum(output.kind())
 }
 
-/// Gradients are zeroed and never replaced: they are views of what is exchanged.
+/// Gradients are zeroed and never replaced: they are views of the buckets that are all-reduced.
 fn zero(parameters: &[&Tensor]) {
     for parameter in parameters {
         let mut grad = parameter.grad();

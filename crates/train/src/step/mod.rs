@@ -10,16 +10,21 @@ use pfc_head::{Head, Parts};
 use pfc_model::{Backbone, ModelError};
 use tch::{Device, Kind, Tensor};
 
-use self::gradients::{Gradients, Passed, Way};
+use self::gradients::{BackwardInput, Gradients, RecordedForward};
 use crate::{
     TrainError,
     config::Config,
-    data::loader::Batch,
-    data::plan::{Plan, mix},
-    optim::ema::{Average, running},
-    optim::loss_scale::LossScale,
-    optim::lr::Schedule,
-    optim::{Optimizer, clip, global_norm},
+    data::{
+        loader::Batch,
+        plan::{StepPlan, mix},
+    },
+    optim::{
+        BackboneOptimizer, clip,
+        ema::{Ema, running},
+        global_norm,
+        loss_scale::LossScale,
+        lr::Schedule,
+    },
     ranks::Ranks,
 };
 
@@ -30,9 +35,9 @@ pub struct Trainer {
     /// The class centres.
     pub head: Head,
     /// What moves the network.
-    pub optimizer: Optimizer,
-    /// The running mean of its weights, if one is kept.
-    pub average: Option<Average>,
+    pub optimizer: BackboneOptimizer,
+    /// The exponential moving average (EMA) of its weights, if one is kept.
+    pub ema: Option<Ema>,
     /// What keeps f16 gradients in range.
     pub loss_scale: Option<LossScale>,
     gradients: Gradients,
@@ -41,11 +46,11 @@ pub struct Trainer {
     pub left_out: LeftOut,
     clip_norm: f64,
     head_lr_factor: f64,
-    /// Parts that a step is computed in.
-    n_parts: usize,
-    /// Blocks that are computed again together; 0 keeps what they compute.
+    /// Micro-batches that a step is computed in (gradient accumulation).
+    n_micro_batches: usize,
+    /// Activation checkpointing: blocks whose activations are computed again together; 0 keeps them all.
     recompute: usize,
-    /// Of the noise that stochastic layers draw: every rank draws its own.
+    /// Base seed of drop-path and token masks, mixed with step, rank and micro-batch.
     noise_seed: u64,
     ranks: Ranks,
     device: Device,
@@ -55,7 +60,7 @@ pub struct Trainer {
     pub n_done: u64,
 }
 
-/// What one step tells.
+/// The figures of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StepFigures {
     /// Mean loss of the batch.
@@ -75,7 +80,7 @@ pub struct StepFigures {
     pub lr: f64,
     /// Milliseconds that the head took.
     pub head_ms: f64,
-    /// The part of it that went into exchanges between ranks.
+    /// The part of it that went into collectives.
     pub comm_ms: f64,
 }
 
@@ -88,7 +93,7 @@ pub struct NotFinite {
     pub in_a_row: u64,
 }
 
-/// What the head tells of a step.
+/// The head's figures of one step.
 struct HeadFigures {
     loss: f64,
     cavg: f64,
@@ -97,9 +102,9 @@ struct HeadFigures {
 }
 
 impl Trainer {
-    /// The network that is measured and exported: the running mean where one is kept.
+    /// The network that is measured and exported: the EMA where one is kept.
     pub fn measured(&self) -> &Backbone {
-        self.average.as_ref().map_or(&self.backbone, Average::backbone)
+        self.ema.as_ref().map_or(&self.backbone, Ema::backbone)
     }
 
     /// Everything at its first value.
@@ -110,7 +115,7 @@ impl Trainer {
     /// [`TrainError::Ranks`].
     pub fn new(
         config: &Config,
-        plan: &Plan,
+        plan: &StepPlan,
         n_identities: u32,
         ranks: &Ranks,
     ) -> Result<Trainer, TrainError> {
@@ -118,8 +123,8 @@ impl Trainer {
         let seed = config.train.seed;
         let mut backbone = Backbone::new(&config.model.spec(), device, seed)?;
         backbone.set_precision(config.model.precision.or_default());
-        let optimizer = Optimizer::new(backbone.named_parameters(), &config.optim);
-        let average = Average::new(&backbone, config)?;
+        let optimizer = BackboneOptimizer::new(backbone.named_parameters(), &config.optim);
+        let ema = Ema::new(&backbone, config)?;
         let bucket_bytes = config.train.bucket_mib << 20;
         let gradients = Gradients::new(ranks, &optimizer.named_parameters(), bucket_bytes)?;
         let head_config = config.head_config(n_identities);
@@ -131,14 +136,14 @@ impl Trainer {
             backbone,
             head,
             optimizer,
-            average,
+            ema,
             loss_scale: LossScale::new(config),
             gradients,
             schedule,
             left_out: LeftOut::new(config.optim.skip_nonfinite),
             clip_norm,
             head_lr_factor: config.head.lr_factor,
-            n_parts: config.train.accumulate,
+            n_micro_batches: config.train.accumulate,
             recompute: config.train.recompute,
             noise_seed: seed,
             ranks: ranks.clone(),
@@ -148,7 +153,7 @@ impl Trainer {
         })
     }
 
-    /// One step on one batch, of which every rank has its part: loss, gradients, weights.
+    /// One step on one batch, of which every rank has its share: loss, gradients, weights.
     ///
     /// Where f16 gradients overflow, on whichever rank, the backbone is left alone on all of them and
     /// the loss scale is lowered. The centres, whose gradients are f32, have moved then.
@@ -189,10 +194,10 @@ impl Trainer {
     fn take_step(&mut self, batch: &Batch) -> Result<StepFigures, TrainError> {
         let lr = self.schedule.at(self.n_done);
         let images = self.images(batch)?;
-        let (head, mut gradients) = if self.n_parts == 1 {
+        let (head, mut gradients) = if self.n_micro_batches == 1 {
             self.pass(&images, &batch.labels, lr)?
         } else {
-            self.pass_in_parts(&images, &batch.labels, lr)?
+            self.pass_accumulated(&images, &batch.labels, lr)?
         };
         let HeadFigures { loss, cavg, head_ms, comm_ms } = head;
         let loss_scale = self.loss_scale.map(|scale| scale.factor());
@@ -201,7 +206,7 @@ impl Trainer {
         }
         let grad_norm = global_norm(&gradients);
         if !self.all_finite(grad_norm)? {
-            if !self.loss_scale.as_mut().is_some_and(LossScale::overflowed) {
+            if !self.loss_scale.as_mut().is_some_and(LossScale::record_overflow) {
                 return Err(self.not_finite(&gradients, loss));
             }
             self.n_done += 1;
@@ -219,14 +224,14 @@ impl Trainer {
             });
         }
         if let Some(scale) = &mut self.loss_scale {
-            scale.fitted();
+            scale.record_finite();
         }
         if self.clip_norm > 0.0 {
             clip(&mut gradients, grad_norm, self.clip_norm);
         }
         self.optimizer.step(&mut gradients, lr)?;
-        if let Some(average) = &mut self.average {
-            average.take_in(&self.backbone);
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.backbone);
         }
         self.n_done += 1;
         Ok(StepFigures {
@@ -242,70 +247,74 @@ impl Trainer {
         })
     }
 
-    /// Forward, head and backward of the whole batch at once.
+    /// Forward pass, head and backward pass of the whole batch at once.
     fn pass(
         &mut self,
         images: &Tensor,
         labels: &[i64],
         lr: f64,
     ) -> Result<(HeadFigures, Vec<Tensor>), TrainError> {
-        let passed = self.forward(images, 0);
-        let (figures, grad_bd) = self.step_head(&passed.embeddings(), labels, lr)?;
-        let way = Way { backbone: &self.backbone, passed, grad_bd: &grad_bd };
-        let gradients = self.gradients.of(way, &self.optimizer.parameters())?;
+        let forward = self.forward(images, 0);
+        let (figures, grad_bd) = self.step_head(&forward.embeddings(), labels, lr)?;
+        let input = BackwardInput { backbone: &self.backbone, forward, grad_bd: &grad_bd };
+        let gradients = self.gradients.of(input, &self.optimizer.parameters())?;
         Ok((figures, gradients))
     }
 
-    /// The same in parts, of which one at a time is in memory. The head needs all embeddings at once,
-    /// so every part passes forwards twice: first without what a pass backwards needs.
-    fn pass_in_parts(
+    /// The same by gradient accumulation, with the activations of one micro-batch at a time in memory.
+    /// The head needs all embeddings at once, so every micro-batch has two forward passes: the first
+    /// records nothing for a backward pass.
+    fn pass_accumulated(
         &mut self,
         images: &Tensor,
         labels: &[i64],
         lr: f64,
     ) -> Result<(HeadFigures, Vec<Tensor>), TrainError> {
-        let n_parts = self.n_parts;
-        let labels_of = |part| labels.iter().copied().skip(part).step_by(n_parts);
-        let labels: Vec<i64> = (0..n_parts).flat_map(labels_of).collect();
-        let embeddings: Vec<Tensor> = (0..n_parts)
-            .map(|part| {
-                self.seed_noise(part);
+        let n_micro_batches = self.n_micro_batches;
+        let labels_of = |micro| labels.iter().copied().skip(micro).step_by(n_micro_batches);
+        let labels: Vec<i64> = (0..n_micro_batches).flat_map(labels_of).collect();
+        let embeddings: Vec<Tensor> = (0..n_micro_batches)
+            .map(|micro| {
+                self.seed_noise(micro);
                 // The second pass moves the running statistics.
-                self.backbone.forward_unseen(&self.part_of(images, part))
+                self.backbone.forward_unrecorded(&self.micro_batch(images, micro))
             })
             .collect();
         let (figures, grad_bd) = self.step_head(&Tensor::cat(&embeddings, 0), &labels, lr)?;
         let (mut gradients, mut start) = (None, 0);
-        for (part, embeddings_bd) in embeddings.iter().enumerate() {
-            let passed = self.forward(&self.part_of(images, part), part);
+        for (micro, embeddings_bd) in embeddings.iter().enumerate() {
+            let forward = self.forward(&self.micro_batch(images, micro), micro);
             let n_images = embeddings_bd.size()[0];
             let grad_bd = grad_bd.narrow(0, start, n_images);
             start += n_images;
-            let way = Way { backbone: &self.backbone, passed, grad_bd: &grad_bd };
-            let (parameters, is_last) = (self.optimizer.parameters(), part + 1 == n_parts);
-            gradients = self.gradients.add(way, &parameters, is_last)?;
+            let input = BackwardInput { backbone: &self.backbone, forward, grad_bd: &grad_bd };
+            let (parameters, is_last) = (self.optimizer.parameters(), micro + 1 == n_micro_batches);
+            gradients = self.gradients.add(input, &parameters, is_last)?;
         }
         Ok((figures, gradients.unwrap_or_default()))
     }
 
-    /// The images of one part: every `n_parts`-th. As ranks share a step in the same way, R ranks with
-    /// A parts normalise over the same images as any other R and A of the same product.
-    fn part_of(&self, images: &Tensor, part: usize) -> Tensor {
-        images.slice(0, part as i64, None, self.n_parts as i64)
+    /// The images of one micro-batch: every `n_micro_batches`-th. As ranks share a step in the same way,
+    /// R ranks with A micro-batches normalise over the same images as any other R and A of the same
+    /// product.
+    fn micro_batch(&self, images: &Tensor, micro: usize) -> Tensor {
+        images.slice(0, micro as i64, None, self.n_micro_batches as i64)
     }
 
-    /// The pass forwards of one part of a step; the same whenever it is called for that part.
-    fn forward(&mut self, images: &Tensor, part: usize) -> Passed {
-        self.seed_noise(part);
+    /// The forward pass of one micro-batch; the same whenever it is called for that one.
+    fn forward(&mut self, images: &Tensor, micro: usize) -> RecordedForward {
+        self.seed_noise(micro);
         match self.recompute {
-            0 => Passed::Kept(self.backbone.forward(images, true)),
-            n_blocks => Passed::Spared(self.backbone.forward_sparing(images, n_blocks)),
+            0 => RecordedForward::Whole(self.backbone.forward(images, true)),
+            n_blocks => {
+                RecordedForward::Checkpointed(self.backbone.forward_checkpointed(images, n_blocks))
+            }
         }
     }
 
-    fn seed_noise(&mut self, part: usize) {
+    fn seed_noise(&mut self, micro: usize) {
         let [rank, world] = [self.ranks.rank(), self.ranks.world()].map(|n| n as u64);
-        let share = rank + world * part as u64;
+        let share = rank + world * micro as u64;
         self.backbone.seed_noise(mix(self.noise_seed ^ mix(self.n_done)) ^ share);
     }
 
@@ -427,7 +436,7 @@ impl Before {
     }
 }
 
-fn schedule(config: &Config, plan: &Plan) -> Schedule {
+fn schedule(config: &Config, plan: &StepPlan) -> Schedule {
     let optim = &config.optim;
     Schedule {
         kind: optim.schedule,

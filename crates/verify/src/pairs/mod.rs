@@ -70,7 +70,7 @@ impl PairList {
     ///
     /// # Errors
     ///
-    /// [`VerifyError::Io`], and [`VerifyError::Line`] for the first line that breaks the layout.
+    /// [`VerifyError::Durable`], and [`VerifyError::Line`] for the first line that breaks the layout.
     pub fn read(path: &Path) -> Result<PairList, VerifyError> {
         PairList::parse(path, &read_regular_file(path, LIST_BYTES_MAX)?)
     }

@@ -63,7 +63,7 @@ impl FaceList {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::Line`] for the first line that breaks the layout.
+    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout.
     pub fn read(landmarks: &Path, faces: &Path) -> Result<FaceList, EvalError> {
         FaceList::parse(
             (landmarks, &read_regular_file(landmarks, LIST_BYTES_MAX)?),

@@ -25,7 +25,7 @@ impl SearchList {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Io`], and [`EvalError::Line`] for the first line that breaks the layout, names a
+    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout, names a
     /// template without faces, or gives a template a second person.
     pub fn read(path: &Path, index: &TemplateIndex) -> Result<SearchList, EvalError> {
         SearchList::parse(path, &read_regular_file(path, LIST_BYTES_MAX)?, index)

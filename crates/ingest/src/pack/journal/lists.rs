@@ -11,10 +11,7 @@ use pfc_shard::{Checksum, IdentityNames, hash::HashingWriter};
 use pfc_sources::Source;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
-    IngestError,
-    pack::{PackError, quarantine::Line},
-};
+use crate::{IngestError, PackError, pack::quarantine::Line};
 
 /// Size and checksum of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

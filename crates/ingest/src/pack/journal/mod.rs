@@ -23,11 +23,15 @@ use std::{
 };
 
 use pfc_durable::{Access, DurableError, remove_ours, sync_dir};
-use pfc_shard::{Checksum, SHARDS_DIR};
+use pfc_shard::{
+    Checksum, SHARDS_DIR,
+    sealed::{self, SealedError},
+};
 use pfc_sources::Source;
+use serde::de::DeserializeOwned;
 
-use super::{PackError, output, quarantine, sealed, summary::Summary, worker::Worker};
-use crate::IngestError;
+use super::{quarantine, summary::Summary, worker::Worker};
+use crate::{IngestError, PackError};
 pub use record::{Done, JobRecord, ShardFile, ShardRecord, WorkerRecord};
 
 /// Name of the folder in that of a data set being packed.
@@ -69,7 +73,7 @@ impl Journal {
     ) -> Result<Journal, IngestError> {
         let mut journal = Journal::begin(out, job)?;
         let path = journal.dir.join(JOB_FILE);
-        match sealed::read::<JobRecord>(&path)? {
+        match read_sealed::<JobRecord>(&path)? {
             Some(found) if found == journal.job => {}
             Some(found) => {
                 let (out, differences) = (out.into(), journal.job.differences(&found));
@@ -88,7 +92,7 @@ impl Journal {
     pub fn open_like(part: &Journal, out: &Path) -> Result<Journal, IngestError> {
         let journal = Journal::begin(out, part.job.clone())?;
         let path = journal.dir.join(JOB_FILE);
-        match sealed::read::<JobRecord>(&path)? {
+        match read_sealed::<JobRecord>(&path)? {
             Some(found) if found != journal.job => {
                 let (part, first) = (out.into(), part.out.clone());
                 let differences = found.differences(&journal.job);
@@ -109,10 +113,10 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`PackError::NotAPart`] if there is none, [`PackError::DamagedJournal`], [`IngestError::Io`].
+    /// [`PackError::NotAPart`] if there is none, [`PackError::DamagedJournal`], [`IngestError::Durable`].
     pub fn read(out: &Path) -> Result<Journal, IngestError> {
         let dir = out.join(DIR);
-        let job: Option<JobRecord> = sealed::read(&dir.join(JOB_FILE))?;
+        let job: Option<JobRecord> = read_sealed(&dir.join(JOB_FILE))?;
         let job = job.ok_or_else(|| PackError::NotAPart { path: out.into() })?;
         // Whoever merges holds something of each shard and identity in memory, and the journal may be
         // from elsewhere. A label takes a line.
@@ -152,7 +156,7 @@ impl Journal {
     /// good as none: what it says is found again by packing.
     pub fn shard(&self, index: u64) -> Option<ShardRecord> {
         let path = self.shard_path(index);
-        match sealed::read::<ShardRecord>(&path) {
+        match read_sealed::<ShardRecord>(&path) {
             Ok(record) => record.filter(|record| record.job == self.id && record.index == index),
             Err(error) => {
                 tracing::warn!("{error}: shard {index} counts as not done");
@@ -168,7 +172,7 @@ impl Journal {
     /// [`IngestError::Durable`].
     pub fn add(&self, mut record: ShardRecord) -> Result<(), IngestError> {
         record.job = self.id;
-        sealed::write(&self.shard_path(record.index), &record)
+        Ok(sealed::write(&self.shard_path(record.index), &record)?)
     }
 
     fn shard_path(&self, index: u64) -> PathBuf {
@@ -183,7 +187,7 @@ impl Journal {
     pub fn add_worker(&self, worker: Worker, shards: &Range<u64>) -> Result<(), IngestError> {
         let path = self.dir.join(format!("{}.json", worker.file_stem()));
         let Range { start, end } = *shards;
-        sealed::write(&path, &WorkerRecord { worker: worker.to_string(), start, end })
+        Ok(sealed::write(&path, &WorkerRecord { worker: worker.to_string(), start, end })?)
     }
 
     /// The workers that began here, by first shard.
@@ -197,7 +201,7 @@ impl Journal {
             let entry = entry.map_err(IngestError::at("list", &self.dir))?;
             let name = entry.file_name();
             if name.to_string_lossy().starts_with("worker-") {
-                workers.extend(sealed::read::<WorkerRecord>(&entry.path())?);
+                workers.extend(read_sealed::<WorkerRecord>(&entry.path())?);
             }
         }
         workers.sort_by_key(|worker| (worker.start, worker.end));
@@ -221,7 +225,7 @@ impl Journal {
     /// [`IngestError::Durable`].
     pub fn set_done(&self, summary: &Summary) -> Result<(), IngestError> {
         let done = Done { job: self.id, summary: summary.clone() };
-        sealed::write(&self.dir.join(DONE_FILE), &done)
+        Ok(sealed::write(&self.dir.join(DONE_FILE), &done)?)
     }
 
     fn write_list(
@@ -263,7 +267,7 @@ pub fn is_file_name(name: &str) -> bool {
             },
         )
     };
-    let is_record = |name: &str| output::is_number(name) || is_worker(name);
+    let is_record = |name: &str| is_number(name) || is_worker(name);
     [JOB_FILE, LABELS_FILE, LEFT_OUT_FILE, DONE_FILE, LOCK_FILE].contains(&name)
         || name.strip_suffix(".json").is_some_and(is_record)
 }
@@ -274,7 +278,7 @@ pub fn is_file_name(name: &str) -> bool {
 ///
 /// [`IngestError`] if the journal cannot be read.
 pub fn finished(out: &Path, job: &JobRecord) -> Result<Option<Summary>, IngestError> {
-    let done: Option<Done> = sealed::read(&out.join(DIR).join(DONE_FILE))?;
+    let done: Option<Done> = read_sealed(&out.join(DIR).join(DONE_FILE))?;
     Ok(done.filter(|done| done.job == job.id()).map(|done| done.summary))
 }
 
@@ -284,7 +288,7 @@ pub fn finished(out: &Path, job: &JobRecord) -> Result<Option<Summary>, IngestEr
 ///
 /// [`IngestError`] if the journal cannot be read.
 pub fn finished_any(out: &Path) -> Result<Option<Summary>, IngestError> {
-    let done: Option<Done> = sealed::read(&out.join(DIR).join(DONE_FILE))?;
+    let done: Option<Done> = read_sealed(&out.join(DIR).join(DONE_FILE))?;
     Ok(done.map(|done| done.summary))
 }
 
@@ -327,8 +331,9 @@ pub fn remove(out: &Path) -> Result<(), IngestError> {
 ///
 /// [`IngestError`] if it cannot be removed.
 pub fn restart(out: &Path) -> Result<(), IngestError> {
-    let is_shard = |name: &str| output::is_shard_name(name);
-    remove_ours(&out.join(SHARDS_DIR), |e| e.is_temporary() || (e.is_file && is_shard(e.path)))?;
+    remove_ours(&out.join(SHARDS_DIR), |e| {
+        e.is_temporary() || (e.is_file && is_shard_name(e.path))
+    })?;
     remove_ours(out, |e| {
         let lists = [pfc_shard::IDENTITIES_FILE, quarantine::FILE];
         e.is_temporary() || (e.is_file && lists.contains(&e.path))
@@ -341,4 +346,26 @@ pub fn restart(out: &Path) -> Result<(), IngestError> {
 /// Whether an entry of a journal's folder is one of it.
 fn is_record(entry: pfc_durable::Entry<'_>) -> bool {
     entry.is_temporary() || (entry.is_file && is_file_name(entry.path))
+}
+
+/// Reads a file of a journal; nothing where there is none.
+///
+/// # Errors
+///
+/// [`PackError::DamagedJournal`] if the file is not what was written, [`IngestError::Durable`].
+fn read_sealed<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, IngestError> {
+    sealed::read(path).map_err(|error| match error {
+        SealedError::Io(source) => IngestError::at("read", path)(source),
+        SealedError::Damaged => PackError::DamagedJournal { path: path.into() }.into(),
+    })
+}
+
+/// `00000.arrow`, with five digits or more.
+pub fn is_shard_name(name: &str) -> bool {
+    name.strip_suffix(".arrow").is_some_and(is_number)
+}
+
+/// Five digits or more.
+fn is_number(text: &str) -> bool {
+    text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -1,14 +1,12 @@
 //! What the files of a journal say.
 
+use pfc_cli::units::count;
 use pfc_image::Tally;
 use pfc_shard::{Checksum, DatasetSpec, ImageSize, ShardEntry, hash::content_hash, shard_file};
 use serde::{Deserialize, Serialize};
 
 use super::lists::ListSeal;
-use crate::{
-    pack::{quarantine::Line, summary::Summary},
-    units::count,
-};
+use crate::pack::{quarantine::Line, summary::Summary};
 
 /// What is packed and how. Two packs with the same record write the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +136,16 @@ impl ShardRecord {
             changes: Tally::default(),
             quarantine: Vec::new(),
         }
+    }
+
+    /// Counts its rows in `summary`.
+    pub fn count_in(&self, summary: &mut Summary) {
+        summary.images += self.passed_through + self.re_encoded;
+        summary.passed_through += self.passed_through;
+        summary.re_encoded += self.re_encoded;
+        summary.changes.merge(&self.changes);
+        summary.shards += u64::from(self.file.is_some());
+        summary.bytes += self.file.map_or(0, |file| file.bytes);
     }
 
     /// As the manifest lists it.

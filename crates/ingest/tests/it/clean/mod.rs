@@ -54,6 +54,61 @@ fn decisions(bench: &Bench, how: &str) -> Vec<serde_json::Value> {
     all.as_array().unwrap().clone()
 }
 
+/// Writes the picture in `from` to `to`, encoded anew.
+fn encoded_again(bench: &Bench, from: &str, to: &str, quality: u8, is_mirrored: bool) {
+    let mut picture = image::open(bench.path(from)).unwrap();
+    if is_mirrored {
+        picture = picture.fliph();
+    }
+    let mut jpeg = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, quality);
+    picture.write_with_encoder(encoder).unwrap();
+    bench.write(to, &jpeg);
+}
+
+#[test]
+fn mirrored_copies_are_found() {
+    let bench = Bench::new();
+    bench.run("synth faces --identities 4 --images-per-identity 4").success();
+    let of = "faces/Person_000001/Person_000001_0002.jpg";
+    encoded_again(&bench, of, "faces/Person_000001/mirrored.jpg", 80, true);
+    bench.run("pack faces data").success();
+    let text = stderr(&bench.run("clean data --pass near").success());
+    assert!(!text.contains("not compared"), "{text}");
+    let found = decisions(&bench, "");
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (&found[0]["reason"], &found[0]["action"]),
+        (&"near_duplicate".into(), &"drop".into())
+    );
+    let pair = [&found[0]["source"], &found[0]["partner_source"]].map(|s| s.as_str().unwrap());
+    let expected =
+        ["Person_000001/Person_000001_0002.jpg", "Person_000001/mirrored.jpg"].map(str::to_owned);
+    assert!(expected.iter().all(|source| pair.contains(&source.as_str())), "{pair:?}");
+}
+
+#[test]
+fn a_picture_under_many_names_is_asked_about_once_for_each_further_name() {
+    let bench = Bench::new();
+    bench.run("synth faces --identities 2 --images-per-identity 3").success();
+    let of = "faces/Person_000000/Person_000000_0001.jpg";
+    for i in 0..9 {
+        encoded_again(&bench, of, &format!("faces/name{i}/copy.jpg"), 60 + 4 * i, false);
+    }
+    bench.run("pack faces data").success();
+    bench.run("clean data --pass near").success();
+    let found = decisions(&bench, "");
+    assert_eq!(found.len(), 9, "{found:?}");
+    assert!(found.iter().all(|d| d["reason"] == "one_picture_two_names"), "{found:?}");
+    // All of them are compared with one image that stays, the sharpest.
+    let partners: BTreeSet<&str> =
+        found.iter().map(|d| d["partner_source"].as_str().unwrap()).collect();
+    assert_eq!(partners.len(), 1, "{partners:?}");
+    // The same again is known.
+    bench.run("clean data --pass near").success();
+    assert_eq!(decisions(&bench, "").len(), 9);
+}
+
 #[test]
 fn copies_and_re_encoded_copies_are_found_and_nothing_else() {
     let bench = packed("--noise duplicated=0.1");

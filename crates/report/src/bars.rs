@@ -1,0 +1,106 @@
+//! Bars for numbers, as SVG.
+
+use std::fmt::Write;
+
+use crate::html::escape;
+
+const WIDTH: f64 = 320.0;
+const HEIGHT: f64 = 150.0;
+const BASE: f64 = 128.0;
+const TOP: f64 = 14.0;
+
+/// How often values fall into each of some ranges of equal width.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Histogram {
+    /// Where the first range begins.
+    pub start: f64,
+    /// Width of a range.
+    pub step: f64,
+    /// Values in each range.
+    pub counts: Vec<u64>,
+}
+
+impl Histogram {
+    /// `n` ranges from `start` on; values beyond either end count at that end, NaN not at all.
+    pub fn of(values: impl Iterator<Item = f64>, start: f64, step: f64, n: usize) -> Histogram {
+        let mut counts = vec![0; n];
+        for value in values.filter(|value| !value.is_nan()) {
+            // Casting saturates at both ends.
+            counts[(((value - start) / step) as usize).min(n - 1)] += 1;
+        }
+        Histogram { start, step, counts }
+    }
+
+    /// Start and step of `n` ranges up to about the 99th of 100 of `values`.
+    pub fn scale(values: &mut [f32], n: usize) -> (f64, f64) {
+        values.sort_by(f32::total_cmp);
+        let known = values.partition_point(|value| !value.is_nan());
+        let at = |share: f64| values.get(((known.max(1) - 1) as f64 * share) as usize);
+        let (low, high) = (at(0.0), at(0.99));
+        let (low, high) = (f64::from(*low.unwrap_or(&0.0)), f64::from(*high.unwrap_or(&1.0)));
+        let start = if low < high / 4.0 { 0.0 } else { low };
+        (start, ((high - start) / n as f64).max(1e-6))
+    }
+}
+
+/// Two histograms of the same ranges in one picture: what was, pale, and what is, before it.
+pub fn draw(title: &str, unit: &str, before: &Histogram, after: &Histogram) -> String {
+    let n = before.counts.len().max(1);
+    let most = before.counts.iter().chain(&after.counts).copied().max().unwrap_or(0).max(1);
+    let width = WIDTH / n as f64;
+    let mut svg = format!(
+        "<figure><figcaption><b>{0}</b></figcaption>\n\
+         <svg class=\"bars\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\">\n",
+        escape(title)
+    );
+    for (class, histogram) in [("before", before), ("after", after)] {
+        for (i, &count) in histogram.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let height = (count as f64 / most as f64 * (BASE - TOP)).max(1.0);
+            let (x, y) = (i as f64 * width, BASE - height);
+            let bar = width * 0.86;
+            let from = number(before.start + i as f64 * before.step);
+            let _ = writeln!(
+                svg,
+                "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{bar:.1}\" \
+                 height=\"{height:.1}\"><title>from {from}: {count} {class}</title></rect>"
+            );
+        }
+    }
+    let end = number(before.start + n as f64 * before.step);
+    let _ = writeln!(
+        svg,
+        "<text x=\"0\" y=\"10\">{most}</text><text x=\"0\" y=\"144\">{}</text>\
+         <text x=\"{WIDTH}\" y=\"144\" text-anchor=\"end\">{end} {} and more</text></svg></figure>",
+        number(before.start),
+        escape(unit)
+    );
+    svg
+}
+
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
+        size if size >= 1.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_beyond_the_ends_count_at_the_ends() {
+        let values = [-1.0, 0.5, 1.0, 99.0, f64::NAN];
+        assert_eq!(Histogram::of(values.into_iter(), 0.0, 1.0, 3).counts, [2, 1, 1]);
+    }
+
+    #[test]
+    fn the_scale_leaves_a_stray_value_out() {
+        let mut values: Vec<f32> = (0..1000).map(|i| i as f32 / 10.0).collect();
+        values.push(1e9);
+        let (start, step) = Histogram::scale(&mut values, 10);
+        assert_eq!(start, 0.0);
+        assert!((step - 9.9).abs() < 0.02, "{step}");
+    }
+}

@@ -1,0 +1,112 @@
+//! The frame of a page: head, style, headings.
+
+use std::fmt::Write;
+
+use crate::html::escape;
+
+/// Colours follow the reader's setting, the layout fits a phone, tables scroll on their own, and there is
+/// no script.
+const STYLE: &str = "
+:root{color-scheme:light dark;--paper:#fff;--ink:#1b1b1f;--pale:#5c5f66;--line:#d9dbe0;
+--card:#f4f5f7;--before:#9aa4b5;--after:#2f6fde;--mark:#0072b2;--bad:#b3261e}
+@media(prefers-color-scheme:dark){:root{--paper:#16171a;--ink:#e8e9ec;--pale:#a2a6ae;
+--line:#34363c;--card:#1f2125;--before:#5d6675;--after:#7aa7ff;--mark:#56b4e9;--bad:#ff8a80}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:80rem;padding:1rem;background:var(--paper);color:var(--ink);
+font:1rem/1.5 system-ui,sans-serif}
+h1{font-size:1.5rem;margin:.5rem 0}h3{font-size:1.05rem;margin:1.5rem 0 .3rem}
+h2{font-size:1.25rem;margin:2rem 0 .5rem;border-top:1px solid var(--line);padding-top:1rem}
+h2 small{color:var(--pale);font-weight:normal}
+p{margin:.5rem 0;overflow-wrap:anywhere}.pale{color:var(--pale)}
+.note{font-size:.9rem;color:var(--pale);max-width:45rem}
+.warning{color:var(--bad);font-weight:600}
+nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem}a{color:var(--mark)}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}
+th,td{padding:.35rem .5rem;text-align:right;border-bottom:1px solid var(--line);
+vertical-align:top;white-space:nowrap}
+th.text,td.text{text-align:left;white-space:normal}
+tbody th,thead th:first-child{text-align:left;font-weight:600;position:sticky;left:0;
+background:var(--paper)}
+tbody th{min-width:7rem;max-width:14rem;white-space:normal;overflow-wrap:break-word}
+td small{display:block;color:var(--pale);white-space:normal}td .interval{white-space:nowrap}
+.whisker{width:120px;height:12px;display:block;margin-left:auto}
+.whisker line{stroke:var(--mark);stroke-width:2}.whisker circle{fill:var(--mark)}
+.charts{display:grid;gap:1rem;margin:1rem 0;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr))}
+figure{margin:0;padding:.75rem;background:var(--card);border-radius:.5rem}
+figcaption{font-size:.85rem;color:var(--pale);overflow-wrap:anywhere}
+figcaption b{color:var(--ink)}
+.charts svg{width:100%;height:auto;display:block}
+.bars text{fill:var(--pale);font-size:11px;font-family:inherit}
+.before{fill:var(--before)}.after{fill:var(--after)}
+details{margin:.5rem 0;background:var(--card);border-radius:.5rem;padding:.5rem .8rem}
+summary{cursor:pointer;font-weight:600}
+.cases{display:grid;gap:.75rem;margin:.8rem 0;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,15.5rem),1fr))}
+.cases figure{border:1px solid var(--line);background:var(--paper)}
+.cases figure.wrong{border-color:var(--bad);border-width:2px}
+.pair{display:flex;gap:.25rem}
+.pair img,.gone{width:50%;aspect-ratio:1;border-radius:.25rem}
+.pair img.small{max-width:112px;height:auto;aspect-ratio:auto}
+.gone{display:grid;place-items:center;background:var(--card);font-size:.75rem;padding:.3rem;
+overflow-wrap:anywhere;text-align:center}
+.action{display:inline-block;padding:0 .4rem;border-radius:.5rem;border:1px solid currentColor}
+.drop,.relabel,.merge{color:var(--bad)}
+@media(max-width:40rem){tbody th{max-width:8rem;overflow-wrap:anywhere}}
+";
+
+/// A page being written.
+#[derive(Debug)]
+pub struct Page {
+    html: String,
+}
+
+impl Page {
+    /// Begins a page with its title.
+    pub fn new(title: &str) -> Page {
+        let title = escape(title);
+        let html = format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
+             <title>{title}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n"
+        );
+        Page { html }
+    }
+
+    /// Adds HTML as it is.
+    pub fn push(&mut self, html: &str) {
+        self.html.push_str(html);
+    }
+
+    /// A heading that links can lead to.
+    pub fn heading(&mut self, id: &str, text: &str, small: &str) {
+        let (id, text, small) = (escape(id), escape(text), escape(small));
+        let _ = writeln!(self.html, "<h2 id=\"{id}\">{text} <small>{small}</small></h2>");
+    }
+
+    /// A paragraph of text.
+    pub fn paragraph(&mut self, text: &str) {
+        let _ = writeln!(self.html, "<p class=\"pale\">{}</p>", escape(text));
+    }
+
+    /// The whole page.
+    pub fn finish(mut self) -> String {
+        self.html.push_str("</body></html>\n");
+        self.html
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_become_markup() {
+        let mut page = Page::new("</title><script>");
+        page.heading("<b>", "<b>", "<i>");
+        page.paragraph("<i>");
+        let html = page.finish();
+        assert!(!html.contains("<script>") && !html.contains("<b>") && !html.contains("<i>"));
+    }
+}
