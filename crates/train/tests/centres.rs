@@ -216,9 +216,14 @@ fn a_damaged_newest_checkpoint_of_centres_in_files_leaves_the_one_before() {
 #[test]
 fn a_run_that_no_machine_has_room_for_is_refused_with_the_number_before_it_begins() {
     let setup = setup();
-    // 4 billion centres of 4 KiB, of which a step draws half.
-    let synthetic = "data.synthetic={ identities = 4000000000, images = 4000000000 }";
-    let own = ["head.sample_rate=0.5", synthetic, "model.embedding=512", "train.steps=9"];
+    // 400 million centres of 8 KiB, half of which a step draws.
+    let own = [
+        "data.synthetic={ identities = 400000000, images = 400000000 }",
+        "head.sample_rate=0.5",
+        "model.embedding=1024",
+        "train.steps=9",
+        "optim.warmup_epochs=0",
+    ];
     let more = sets(&own);
     let said = refused(setup.command(&setup.out("run"), &as_strs(&more)));
     assert!(said.contains("the run takes ") && said.contains(" GiB for centres"), "{said}");
