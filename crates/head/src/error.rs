@@ -165,12 +165,12 @@ pub enum HeadError {
     /// The head is gone before a save had all of its rows.
     #[error("the run ended before its centres were saved")]
     SaveAbandoned,
-    /// An exchange between ranks failed.
+    /// A collective among the ranks failed.
     #[error("step {step}: the ranks cannot exchange {what}")]
     Comm {
         /// Training step.
         step: u64,
-        /// What was exchanged.
+        /// The values that it was to combine.
         what: &'static str,
         /// Which rank, and why.
         #[source]
@@ -193,7 +193,7 @@ impl HeadError {
         move |source| HeadError::Torch { op, source }
     }
 
-    /// Turns a failed exchange into one that names the step; for `map_err`.
+    /// Turns a failed collective into one that names the step; for `map_err`.
     pub(super) fn comm(step: u64, what: &'static str) -> impl FnOnce(CommError) -> HeadError {
         move |source| HeadError::Comm { step, what, source }
     }

@@ -78,7 +78,7 @@ fn touched(config: &HeadConfig, n_rows: u64, n_steps: u64, batch: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Optimizer, Storage, Update};
+    use crate::config::{CentreOptimizer, Storage, Update};
 
     fn all(config: &HeadConfig, n_steps: u64) -> Footprint {
         Footprint::of(config, ClassRange::of_rank(config.classes, 0, 1), n_steps, 128)
@@ -99,7 +99,7 @@ mod tests {
         let row_wise = HeadConfig {
             weights: Storage::Bf16,
             update: Update::Sparse,
-            optimizer: Optimizer::RowAdagrad { eps: 1e-8 },
+            optimizer: CentreOptimizer::RowAdagrad { eps: 1e-8 },
             ..f32.clone()
         };
         assert_eq!(all(&row_wise, 100_000).memory, 1_124_000_000);

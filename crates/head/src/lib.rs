@@ -7,7 +7,7 @@
 //!
 //! The pieces stand behind traits and know nothing of each other: which rows ([`Sampler`]), what
 //! cosines become ([`Loss`]), how rows move ([`UpdateRule`]), where they live
-//! ([`CentreStore`]) and what ranks exchange ([`Communicator`]). With `s` the scale, `N` the global
+//! ([`CentreStore`]) and the collectives among ranks ([`Communicator`]). With `s` the scale, `N` the global
 //! batch and `p` the softmax over the drawn rows of all ranks:
 //!
 //! ```text
@@ -49,19 +49,21 @@ use snapshot::Saving;
 use tch::{Device, Tensor};
 
 pub use centres::{
-    CentreStore, CentreTile, DeviceStore, DurableCentres, FileRecord, Pull, RowLayout, RowStore,
+    CentreStore, CentreTile, DeviceStore, FileRecord, PositiveGradient, RowLayout, RowStore,
     TileGradient,
 };
 pub use comm::{CommError, Communicator, Solo};
 pub use config::{
-    ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Storage, Update,
+    ArcfaceGradient, CentreOptimizer, HeadConfig, Margin, Placement, ProductPrecision, Storage,
+    Update,
 };
 pub use error::HeadError;
 pub use footprint::Footprint;
 pub use local_group::LocalMember;
 pub use loss::{Loss, Negatives, ParameterStep, SampleLoss, Shaped, Target, TileCosines};
 pub use optim::{
-    AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UpdateRule, rule,
+    AdamW, Dense, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UpdateHistory, UpdateMap,
+    UpdateRule, rule,
 };
 pub use range::ClassRange;
 pub use sampling::{Draw, Pprn, Sampler};

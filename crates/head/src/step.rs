@@ -15,7 +15,7 @@ use super::{
     config::HeadConfig,
     loss::{Loss, ParameterStep, SampleLoss},
     sampling::{Draw, SampledRows, centres_of},
-    softmax::{Derivatives, LaneSums, TiledSoftmax},
+    softmax::{Derivatives, PartialSums, TiledSoftmax},
     timings::{Timings, timed},
 };
 
@@ -157,7 +157,7 @@ fn cosines_of_all(
 
 /// What one rank knows of every sample.
 struct OfRank<'a> {
-    negatives: &'a LaneSums,
+    negatives: &'a PartialSums,
     positives: &'a Positives,
     /// `[G]`; `None` for 0.
     offsets_g: Option<&'a [f64]>,
@@ -183,7 +183,7 @@ struct Forward {
 }
 
 impl Forward {
-    /// Joins the ranks' parts in one exchange.
+    /// Joins the ranks' parts in one collective.
     ///
     /// # Errors
     ///

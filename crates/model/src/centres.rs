@@ -14,7 +14,7 @@ use std::{
 };
 
 use pfc_durable::{AtomicFile, DurableError};
-use pfc_torchfile::{Dtype, Part, StateFile, StateWriter, TensorSpec, TorchFileError};
+use pfc_torchfile::{Dtype, Part, StateEntry, StateFile, StateWriter, TorchFileError};
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -225,7 +225,7 @@ impl CentreWriter {
     /// [`ModelError::Durable`] and [`ModelError::TorchFile`], here and below.
     pub fn torch(path: &Path, n_rows: u64, dim: usize) -> Result<CentreWriter, ModelError> {
         let shape = vec![n_rows, dim as u64];
-        let spec = TensorSpec { key: WEIGHT.to_owned(), dtype: Dtype::F32, shape };
+        let spec = StateEntry { key: WEIGHT.to_owned(), dtype: Dtype::F32, shape };
         let writer =
             StateWriter::new(AtomicFile::create(path)?, vec![spec]).map_err(failed(path))?;
         Ok(CentreWriter { path: path.to_path_buf(), out: Out::Torch(Box::new(writer)) })

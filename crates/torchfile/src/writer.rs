@@ -14,7 +14,7 @@ const ROOT: &str = "archive";
 
 /// Name, type and shape of a tensor to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorSpec {
+pub struct StateEntry {
     /// State-dict key.
     pub key: String,
     /// What an element is.
@@ -23,7 +23,7 @@ pub struct TensorSpec {
     pub shape: Vec<u64>,
 }
 
-impl TensorSpec {
+impl StateEntry {
     fn n_elements(&self) -> u64 {
         self.shape.iter().product()
     }
@@ -32,7 +32,7 @@ impl TensorSpec {
 /// An archive whose tensors arrive one after another, in the order of their specs.
 pub struct StateWriter<W: Write + Seek> {
     zip: ZipWriter<UntilItFails<W>>,
-    specs: Vec<TensorSpec>,
+    specs: Vec<StateEntry>,
     /// Tensors that were begun.
     n_begun: usize,
     /// Bytes of the last of them that are missing.
@@ -45,7 +45,7 @@ impl<W: Write + Seek> StateWriter<W> {
     /// # Errors
     ///
     /// [`TorchFileError::Io`].
-    pub fn new(out: W, specs: Vec<TensorSpec>) -> Result<StateWriter<W>, TorchFileError> {
+    pub fn new(out: W, specs: Vec<StateEntry>) -> Result<StateWriter<W>, TorchFileError> {
         let zip = ZipWriter::new(UntilItFails::new(out));
         let mut writer = StateWriter { zip, specs, n_begun: 0, n_missing: 0 };
         let pickle = pickle(&writer.specs);
@@ -195,7 +195,7 @@ fn failed(error: ZipError) -> TorchFileError {
 }
 
 /// The object graph of `OrderedDict([(key, tensor), …])`, as `torch.save` pickles it.
-fn pickle(specs: &[TensorSpec]) -> Vec<u8> {
+fn pickle(specs: &[StateEntry]) -> Vec<u8> {
     let mut out = vec![op::PROTO, 2];
     global(&mut out, "collections", "OrderedDict");
     out.extend([op::EMPTY_TUPLE, op::REDUCE, op::MARK]);
@@ -270,11 +270,11 @@ mod tests {
         state_dict::{self, Part},
     };
 
-    fn spec(key: &str, dtype: Dtype, shape: &[u64]) -> TensorSpec {
-        TensorSpec { key: key.to_owned(), dtype, shape: shape.to_vec() }
+    fn spec(key: &str, dtype: Dtype, shape: &[u64]) -> StateEntry {
+        StateEntry { key: key.to_owned(), dtype, shape: shape.to_vec() }
     }
 
-    fn archive(specs: &[TensorSpec]) -> Vec<u8> {
+    fn archive(specs: &[StateEntry]) -> Vec<u8> {
         let mut writer = StateWriter::new(Cursor::new(Vec::new()), specs.to_vec()).unwrap();
         for (i, spec) in specs.iter().enumerate() {
             let n = spec.n_elements() as usize * spec.dtype.size();
@@ -283,7 +283,7 @@ mod tests {
         writer.finish().unwrap().into_inner()
     }
 
-    fn sample() -> Vec<TensorSpec> {
+    fn sample() -> Vec<StateEntry> {
         vec![
             spec("conv.weight", Dtype::F32, &[2, 3]),
             spec("n", Dtype::I64, &[]),

@@ -8,7 +8,7 @@ pub(crate) mod host;
 mod memory;
 pub(crate) mod row;
 
-use std::{ops::Range, path::Path};
+use std::ops::Range;
 
 use tch::{Device, TchError, Tensor};
 
@@ -136,49 +136,10 @@ pub trait CentreStore: Send {
         stamps: &[Stamp],
     ) -> Result<(), HeadError>;
 
-    /// The store itself, if what it holds outlives the process.
-    fn durable(&mut self) -> Option<&mut dyn DurableCentres> {
+    /// The store itself, if its rows are in files and outlive the process.
+    fn in_files(&mut self) -> Option<&mut RowStore> {
         None
     }
-}
-
-/// A store on disk. It keeps the rows as they were at the last two times at which they were
-/// protected, beside what has moved since.
-pub trait DurableCentres {
-    /// The folder of the files.
-    fn folder(&self) -> &Path;
-
-    /// Makes everything up to the time `now` survive a crash; returns what a checkpoint must hold to
-    /// go back to it. What was protected before still is.
-    ///
-    /// `None` if the rank has no classes.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError`] if the disk refuses, here and below.
-    fn flush(&mut self, now: Stamp) -> Result<Option<FileRecord>, HeadError>;
-
-    /// Protects what was flushed at `now` beside what was protected before, instead of anything
-    /// older.
-    ///
-    /// # Errors
-    ///
-    /// As above.
-    fn protect(&mut self, now: Stamp) -> Result<(), HeadError>;
-
-    /// Puts every row where it was at `now`, in the files that `record` describes, which hold the
-    /// classes of this rank.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held,
-    /// [`HeadError::CentresDamaged`] if a file is lost or is not what the checkpoint had.
-    fn restore(
-        &mut self,
-        record: &FileRecord,
-        now: Stamp,
-        rule: &dyn UpdateRule,
-    ) -> Result<(), HeadError>;
 }
 
 /// A few of a store's rows, in the hands of one thread.
@@ -226,14 +187,14 @@ pub struct TileGradient<'a> {
     /// `[T, D]`, f32 or bf16: by the unit rows, from their part as negatives.
     pub as_negatives_td: &'a Tensor,
     /// Their part as positives, in the order of the tile's rows.
-    pub as_positives: &'a [Pull],
+    pub as_positives: &'a [PositiveGradient],
     /// `[G, D]` f32, the unit embeddings that the pulls name.
     pub unit_embeddings_gd: &'a Tensor,
 }
 
 /// What one sample adds to the gradient of its own centre: `slope` times its unit embedding.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pull {
+pub struct PositiveGradient {
     /// Position of the centre in the tile.
     pub row: usize,
     /// Row of the global batch.

@@ -17,9 +17,9 @@ use super::{
         file::holds_centres,
         row::{self, RowLayout},
     },
-    config::{HeadConfig, Optimizer},
+    config::{CentreOptimizer, HeadConfig},
     elements::{with_elements, with_elements_mut},
-    optim::{Dense, FIRST, Flow, Memory, Stamp, UNTOUCHED, UpdateRule},
+    optim::{Dense, FIRST, Stamp, UNTOUCHED, UpdateHistory, UpdateMap, UpdateRule},
 };
 pub use saved::CentreReader;
 use saved::Source;
@@ -35,7 +35,7 @@ const FIRST_CLASS: &str = "centres.first_class";
 const SEED: &str = "centres.seed";
 /// `[1]` i64, 1 + the number of steps that the head has taken.
 const STEPS: &str = "centres.steps";
-/// `[K, 4]` f64, row k: what the last k + 1 steps do to weight and momentum, as [`Flow`] has it.
+/// `[K, 4]` f64, row k: what the last k + 1 steps do to weight and momentum, as [`UpdateMap`] has it.
 const MISSED: &str = "centres.missed";
 /// `[1, 4]` f64, what the steps before those do; for rows that were never touched alone.
 const BEFORE: &str = "centres.missed_before";
@@ -48,11 +48,11 @@ const FILE: &str = "centres.file";
 const BLOCKS: &str = "centres.blocks";
 
 /// The optimizer's state, `[.., n]`.
-fn state_name(optimizer: Optimizer) -> &'static str {
+fn state_name(optimizer: CentreOptimizer) -> &'static str {
     match optimizer {
-        Optimizer::Sgd => "centres.momentum",
-        Optimizer::Adamw { .. } => "centres.moments",
-        Optimizer::RowAdagrad { .. } => "centres.squares",
+        CentreOptimizer::Sgd => "centres.momentum",
+        CentreOptimizer::Adamw { .. } => "centres.moments",
+        CentreOptimizer::RowAdagrad { .. } => "centres.squares",
     }
 }
 
@@ -112,7 +112,7 @@ impl Head {
     /// [`HeadError`] if the rows cannot be reached or the disk refuses.
     pub fn begin_save(&mut self, catch_up: bool) -> Result<Snapshot, HeadError> {
         self.finish_save()?;
-        let is_in_files = self.parts.store.durable().is_some();
+        let is_in_files = self.parts.store.in_files().is_some();
         if catch_up && !is_in_files {
             self.catch_up()?;
         }
@@ -124,7 +124,7 @@ impl Head {
         ];
         push_memory(&mut tensors, &memory);
         let mut rows = None;
-        if let Some(centres) = self.parts.store.durable() {
+        if let Some(centres) = self.parts.store.in_files() {
             tensors.push(numbers(IN_PLACE, &[memory.now.into()]));
             if let Some(record) = centres.flush(memory.now)? {
                 let (name, n_used) = (&record.name, record.n_used as i64);
@@ -163,7 +163,7 @@ impl Head {
     /// [`HeadError`] if the disk refuses.
     pub fn checkpointed(&mut self) -> Result<(), HeadError> {
         let now = self.parts.rule.stamp();
-        self.parts.store.durable().map_or(Ok(()), |centres| centres.protect(now))
+        self.parts.store.in_files().map_or(Ok(()), |centres| centres.protect(now))
     }
 
     /// Has a save that has just begun hand over so many rows at a time, and copy as many.
@@ -225,7 +225,7 @@ impl Head {
             let [weight_cd, state_cn] = &mut state[..2] else { unreachable!("two were pushed") };
             make_up(rule, &stamps, &mut weight_cd.1, &mut state_cn.1);
         }
-        push_memory(&mut state, &Memory::at(memory.now));
+        push_memory(&mut state, &UpdateHistory::at(memory.now));
         Ok(state)
     }
 
@@ -301,7 +301,7 @@ impl Head {
         self.finish_save()?;
         let memory = memory_of(pieces)?;
         let own = self.centres();
-        let own_folder = self.parts.store.durable().map(|centres| centres.folder().to_path_buf());
+        let own_folder = self.parts.store.in_files().map(|centres| centres.folder().to_path_buf());
         // A folder that was moved is where the head has it now.
         let folder = own_folder.as_deref().filter(|own| holds_centres(own)).or(folder);
         let mut sources =
@@ -309,7 +309,7 @@ impl Head {
         Source::check_cover(&sources, own.ids())?;
         let (store, rule) = (self.parts.store.as_mut(), self.parts.rule.as_mut());
         let remembers = rule.remember(&memory);
-        let in_place = match (&sources[..], store.durable()) {
+        let in_place = match (&sources[..], store.in_files()) {
             ([source], Some(centres)) => source.in_place(centres, own),
             _ => None,
         };
@@ -318,7 +318,7 @@ impl Head {
                 let problem = "needs `update = \"dense\"`, as rows have updates to catch up with";
                 return Err(refused(MISSED, problem.to_owned()));
             }
-            let centres = store.durable().expect("it was just there");
+            let centres = store.in_files().expect("it was just there");
             return centres.restore(&record, memory.now, rule);
         }
         let own_folder =
@@ -428,8 +428,8 @@ fn make_up(rule: &dyn UpdateRule, stamps: &[Stamp], weight_cd: &mut Tensor, stat
     });
 }
 
-fn push_memory(state: &mut Named, memory: &Memory) {
-    let flows = |flows: &[Flow]| {
+fn push_memory(state: &mut Named, memory: &UpdateHistory) {
+    let flows = |flows: &[UpdateMap]| {
         let values: Vec<f64> = flows.iter().flat_map(|f| [f.ww, f.wv, f.vw, f.vv]).collect();
         Tensor::from_slice(&values).view([-1, 4])
     };
@@ -437,7 +437,7 @@ fn push_memory(state: &mut Named, memory: &Memory) {
     if !memory.missed.is_empty() {
         state.push((MISSED.to_owned(), flows(&memory.missed)));
     }
-    if memory.before != Flow::IDENTITY {
+    if memory.before != UpdateMap::IDENTITY {
         state.push((BEFORE.to_owned(), flows(&[memory.before])));
     }
 }
@@ -484,7 +484,7 @@ impl SavedTensors for &[(String, Tensor)] {
 }
 
 /// The updates that saved rows may have yet to take, which every rank has saved.
-fn memory_of(pieces: &mut [Box<dyn SavedTensors + '_>]) -> Result<Memory, HeadError> {
+fn memory_of(pieces: &mut [Box<dyn SavedTensors + '_>]) -> Result<UpdateHistory, HeadError> {
     let mut first = None;
     for piece in pieces {
         let memory = memory_of_piece(piece.as_mut())?;
@@ -503,9 +503,9 @@ fn memory_of(pieces: &mut [Box<dyn SavedTensors + '_>]) -> Result<Memory, HeadEr
     first.ok_or_else(|| refused(WEIGHT, "is missing".to_owned()))
 }
 
-fn memory_of_piece(piece: &mut dyn SavedTensors) -> Result<Memory, HeadError> {
+fn memory_of_piece(piece: &mut dyn SavedTensors) -> Result<UpdateHistory, HeadError> {
     let missed = flows_of(piece, MISSED)?;
-    let before = flows_of(piece, BEFORE)?.first().copied().unwrap_or(Flow::IDENTITY);
+    let before = flows_of(piece, BEFORE)?.first().copied().unwrap_or(UpdateMap::IDENTITY);
     let least = FIRST + missed.len() as Stamp;
     // States of before there was this tensor begin to count at the earliest step they know of.
     let now = match integers(piece, STEPS, 1)? {
@@ -516,10 +516,10 @@ fn memory_of_piece(piece: &mut dyn SavedTensors) -> Result<Memory, HeadError> {
         let n_missed = missed.len();
         return Err(refused(STEPS, format!("is {now}, but {n_missed} steps are in {MISSED}")));
     }
-    Ok(Memory { now, missed, before })
+    Ok(UpdateHistory { now, missed, before })
 }
 
-fn flows_of(piece: &mut dyn SavedTensors, name: &str) -> Result<Vec<Flow>, HeadError> {
+fn flows_of(piece: &mut dyn SavedTensors, name: &str) -> Result<Vec<UpdateMap>, HeadError> {
     let Some((size, kind)) = piece.spec(name)? else { return Ok(Vec::new()) };
     // No head remembers more steps than fit into its clock.
     if kind != Kind::Double
@@ -529,7 +529,7 @@ fn flows_of(piece: &mut dyn SavedTensors, name: &str) -> Result<Vec<Flow>, HeadE
     }
     let tensor = piece.read(name)?;
     Ok(with_elements(&tensor, |values: &[f64]| {
-        values.as_chunks().0.iter().map(|&[ww, wv, vw, vv]| Flow { ww, wv, vw, vv }).collect()
+        values.as_chunks().0.iter().map(|&[ww, wv, vw, vv]| UpdateMap { ww, wv, vw, vv }).collect()
     }))
 }
 

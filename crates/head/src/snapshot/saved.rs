@@ -16,14 +16,13 @@ use super::{
 use crate::{
     HeadError,
     centres::{
-        DurableCentres,
         file::{COPIES, FileName, FileRecord, Segment, damaged_row, open_saved},
-        host::Frame,
+        host::{Frame, RowStore},
         row::{self, RowLayout},
     },
     config::HeadConfig,
     elements::with_elements,
-    optim::{Dense, Flow, Memory, Stamp, UNTOUCHED, UpdateRule},
+    optim::{Dense, Stamp, UNTOUCHED, UpdateHistory, UpdateMap, UpdateRule},
     range::ClassRange,
 };
 
@@ -68,7 +67,7 @@ impl Source {
     pub fn find(
         pieces: &mut Pieces<'_>,
         config: &HeadConfig,
-        memory: &Memory,
+        memory: &UpdateHistory,
         folder: Option<&Path>,
     ) -> Result<Vec<Source>, HeadError> {
         let of_piece = |(piece, tensors): (usize, &mut Box<dyn SavedTensors + '_>)| {
@@ -106,7 +105,7 @@ impl Source {
     }
 
     /// The record of the files that the rank of `range` may go on in.
-    pub fn in_place(&self, centres: &dyn DurableCentres, range: ClassRange) -> Option<FileRecord> {
+    pub fn in_place(&self, centres: &RowStore, range: ClassRange) -> Option<FileRecord> {
         match &self.kind {
             SourceKind::Files { folder, record, .. }
                 if record.name.classes == range.ids() && is_same(folder, centres.folder()) =>
@@ -129,7 +128,7 @@ impl Source {
         pieces: &mut Pieces<'_>,
         wanted: Range<u64>,
         config: &HeadConfig,
-        memory: &Memory,
+        memory: &UpdateHistory,
         take: &mut dyn FnMut(LoadedRows) -> Result<(), HeadError>,
     ) -> Result<(), HeadError> {
         let first = wanted.start;
@@ -165,7 +164,7 @@ impl Opened {
         folder: &Path,
         record: &FileRecord,
         config: &HeadConfig,
-        memory: &Memory,
+        memory: &UpdateHistory,
     ) -> Result<Opened, HeadError> {
         let stride = COPIES * RowLayout::of_config(config).size_bytes();
         let segment = open_saved(folder, config, stride, record, memory.now)?;
@@ -198,7 +197,7 @@ fn files(
     tensors: &mut dyn SavedTensors,
     now: i64,
     config: &HeadConfig,
-    memory: &Memory,
+    memory: &UpdateHistory,
     folder: Option<&Path>,
 ) -> Result<(Range<u64>, SourceKind), HeadError> {
     check_seed(tensors, config)?;
@@ -328,7 +327,7 @@ struct Import<'a> {
     first: u64,
     wanted: Range<u64>,
     config: &'a HeadConfig,
-    memory: &'a Memory,
+    memory: &'a UpdateHistory,
     take: &'a mut dyn FnMut(LoadedRows) -> Result<(), HeadError>,
 }
 
@@ -470,7 +469,7 @@ pub struct CentreReader<'a> {
     pieces: Vec<Box<dyn SavedTensors + 'a>>,
     sources: Vec<Source>,
     config: HeadConfig,
-    memory: Memory,
+    memory: UpdateHistory,
 }
 
 impl<'a> CentreReader<'a> {
@@ -544,11 +543,11 @@ impl<'a> CentreReader<'a> {
 }
 
 /// The least and the greatest time that a moved row can have.
-fn times_of(memory: &Memory) -> (Stamp, Stamp) {
+fn times_of(memory: &UpdateHistory) -> (Stamp, Stamp) {
     // A row that misses nothing by not moving may be of any step.
     let oldest = memory.now - memory.missed.len() as Stamp;
     (
-        if memory.missed.is_empty() && memory.before == Flow::IDENTITY { 1 } else { oldest },
+        if memory.missed.is_empty() && memory.before == UpdateMap::IDENTITY { 1 } else { oldest },
         memory.now,
     )
 }

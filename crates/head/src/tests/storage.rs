@@ -87,10 +87,10 @@ fn any_number_of_ranks_takes_the_same_steps_in_every_storage() {
 #[test]
 fn a_head_killed_after_a_checkpoint_goes_on_bit_for_bit_in_every_storage() {
     let dense = HeadConfig { sample_rate: 0.2, ..HeadConfig::new(90, 12) };
-    let adamw = Optimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
-    let row_wise = Optimizer::RowAdagrad { eps: 1e-8 };
+    let adamw = CentreOptimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+    let row_wise = CentreOptimizer::RowAdagrad { eps: 1e-8 };
     let sparse = |optimizer| HeadConfig { update: Update::Sparse, optimizer, ..dense.clone() };
-    let plain = [dense.clone(), sparse(Optimizer::Sgd), sparse(adamw), sparse(row_wise)];
+    let plain = [dense.clone(), sparse(CentreOptimizer::Sgd), sparse(adamw), sparse(row_wise)];
     for (config, _folder) in plain.iter().flat_map(in_every_storage) {
         let run = |head: &mut Head, steps: std::ops::Range<u64>| -> Vec<f64> {
             let step = |step| {

@@ -22,10 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    config::{BadValue, Config, EvalConfig},
-    data::plan::Plan,
-    log::Score,
-    log::tally::Tally,
+    config::Config,
+    data::plan::StepPlan,
+    log::{Score, tally::Tally},
     optim::loss_scale::ScaleState,
     ranks::Ranks,
     run_folder::RunFolder,
@@ -40,49 +39,10 @@ const TRAINED: &str = "trained.safetensors";
 /// What the optimizer remembers of the backbone's parameters.
 const OPTIMIZER: &str = "optimizer.safetensors";
 
-/// Section `[checkpoint]`: when the run is saved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CheckpointConfig {
-    /// Steps between checkpoints; 0 saves after every epoch. The end, and Ctrl-C, always save.
-    pub every_steps: u64,
-    /// Checkpoints to keep, the newest ones; at least 1. With 2 or more, one may be damaged. Where
-    /// centres are in files, the newest two can be gone back to, however many are kept.
-    pub keep: usize,
-    /// The set of `[eval]` by whose accuracy one more checkpoint is kept, and `best.ckpt` points at
-    /// it; empty keeps none. Only measured steps that are saved count.
-    pub best: String,
-    /// Whether the run goes on while a checkpoint is written. Network and optimizer are copied first;
-    /// of the centres, those that a step is about to move, up to a sixteenth of all: a step that moves
-    /// more waits for the writing. Where a CPU computes, writing slows the step beside it. Centres in
-    /// files are flushed on the spot in any case.
-    pub in_background: bool,
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> CheckpointConfig {
-        CheckpointConfig { every_steps: 0, keep: 3, best: String::new(), in_background: true }
-    }
-}
-
-impl CheckpointConfig {
-    /// Refuses to keep none, and a best of a set that there is not.
-    ///
-    /// # Errors
-    ///
-    /// [`BadValue`].
-    pub fn validate(&self, eval: &EvalConfig) -> Result<(), BadValue> {
-        BadValue::unless(self.keep > 0, "checkpoint.keep", 0, "1 or more")?;
-        let is_known = self.best.is_empty() || eval.sets.iter().any(|set| set.name == self.best);
-        let bound = "empty or the name of one of eval.sets";
-        BadValue::unless(is_known, "checkpoint.best", format!("`{}`", self.best), bound)
-    }
-}
-
 /// What the trainer itself has to remember, beside tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Memory {
+struct TrainerState {
     tally: Tally,
     config: Config,
     /// Of the loss function, which few have.
@@ -102,10 +62,10 @@ fn is_zero(n: &u64) -> bool {
 
 /// Saves and restores one run. Every rank has one and calls the same methods.
 #[derive(Debug)]
-pub struct Keeper<'a> {
+pub struct Checkpointer<'a> {
     folder: &'a RunFolder,
     config: &'a Config,
-    plan: &'a Plan,
+    plan: &'a StepPlan,
     ranks: &'a Ranks,
     data: DataIdentity,
     under_way: UnderWay,
@@ -130,7 +90,7 @@ enum UnderWay {
 }
 
 /// Refuses a rank that was started with another configuration than rank 0: it would train something
-/// else. Every rank calls it, before they exchange anything that depends on the configuration.
+/// else. Every rank calls it, before any collective that depends on the configuration.
 ///
 /// # Errors
 ///
@@ -146,8 +106,8 @@ pub fn check_same_config(config: &Config, ranks: &Ranks) -> Result<(), TrainErro
     }
 }
 
-impl<'a> Keeper<'a> {
-    /// A keeper of the run in `folder` on `data`.
+impl<'a> Checkpointer<'a> {
+    /// A checkpointer of the run in `folder` on `data`.
     ///
     /// # Errors
     ///
@@ -155,15 +115,16 @@ impl<'a> Keeper<'a> {
     pub fn new(
         folder: &'a RunFolder,
         config: &'a Config,
-        plan: &'a Plan,
+        plan: &'a StepPlan,
         data: DataIdentity,
         ranks: &'a Ranks,
-    ) -> Result<Keeper<'a>, TrainError> {
+    ) -> Result<Checkpointer<'a>, TrainError> {
         let under_way = UnderWay::Nothing;
         let (scores, unfinished) = (Vec::new(), None);
-        let keeper = Keeper { folder, config, plan, ranks, data, under_way, scores, unfinished };
-        keeper.check_same_everywhere()?;
-        Ok(keeper)
+        let checkpointer =
+            Checkpointer { folder, config, plan, ranks, data, under_way, scores, unfinished };
+        checkpointer.check_same_everywhere()?;
+        Ok(checkpointer)
     }
 
     /// Ranks that were started on different data would train something else.
@@ -341,7 +302,7 @@ impl<'a> Keeper<'a> {
         let loss_scale = trainer.loss_scale.map(|scale| scale.state());
         let left_out_in_a_row = trainer.left_out.in_a_row();
         let config = self.config.clone();
-        let memory = Memory { tally: *tally, config, loss, loss_scale, left_out_in_a_row };
+        let memory = TrainerState { tally: *tally, config, loss, loss_scale, left_out_in_a_row };
         Progress {
             step,
             epoch: self.plan.epoch_of(step),
@@ -353,7 +314,7 @@ impl<'a> Keeper<'a> {
     }
 }
 
-impl Drop for Keeper<'_> {
+impl Drop for Checkpointer<'_> {
     /// Nobody writes into the folder once it is let go. The head is gone by then, so that a thread
     /// that waits for its rows ends.
     fn drop(&mut self) {

@@ -12,7 +12,7 @@ use pfc_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Keeper, Memory, OPTIMIZER, TRAINED, changes::changes};
+use super::{Checkpointer, OPTIMIZER, TRAINED, TrainerState, changes::changes};
 use crate::{TrainError, config::Config, log::tally::Tally, step::Trainer};
 
 /// What a run goes on from.
@@ -34,11 +34,11 @@ enum Found {
     Unknown(String),
 }
 
-impl Keeper<'_> {
+impl Checkpointer<'_> {
     /// Puts `trainer` where the newest whole checkpoint has it; `None` for a run that has saved none.
     ///
     /// A damaged checkpoint is passed over, with a warning handed to `warn`. Call
-    /// [`set_aside`](Keeper::set_aside) once the run is sure to go on. A checkpoint that a rank cannot
+    /// [`set_aside`](Checkpointer::set_aside) once the run is sure to go on. A checkpoint that a rank cannot
     /// look at, for want of memory, of open files, or because a disk does not answer, ends the run: the
     /// same command may find it whole.
     ///
@@ -110,7 +110,7 @@ impl Keeper<'_> {
         }
     }
 
-    /// Moves what [`resume`](Keeper::resume) found damaged out of the way, without losing what a person
+    /// Moves what [`resume`](Checkpointer::resume) found damaged out of the way, without losing what a person
     /// might still want of it. For every rank to call once all have restored.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ impl Keeper<'_> {
     ) -> Result<Checkpoint, TrainError> {
         let checkpoint = Checkpoint::open(path)?;
         let progress = checkpoint.manifest().progress.as_ref();
-        let memory = progress.and_then(|p| Memory::deserialize(&p.trainer).ok());
+        let memory = progress.and_then(|p| TrainerState::deserialize(&p.trainer).ok());
         let (Some(progress), Some(memory)) = (progress, memory) else {
             return Err(inconsistent(path, "its manifest does not say how far a run was"));
         };
@@ -187,7 +187,7 @@ impl Keeper<'_> {
         warn: &mut dyn FnMut(String),
     ) -> Result<Tally, TrainError> {
         let progress = checkpoint.manifest().progress.as_ref();
-        let memory = progress.and_then(|p| Memory::deserialize(&p.trainer).ok());
+        let memory = progress.and_then(|p| TrainerState::deserialize(&p.trainer).ok());
         let (Some(progress), Some(memory)) = (progress, memory) else {
             return Err(inconsistent(path, "its manifest does not say how far a run was"));
         };

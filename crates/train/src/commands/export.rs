@@ -88,7 +88,7 @@ pub struct ExportArgs {
 
 /// What was written.
 #[derive(Debug, Serialize)]
-struct Report {
+struct ExportResult {
     file: String,
     bytes: u64,
     network: Option<String>,
@@ -119,7 +119,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     write(args, &out, loaded).with_context(context)?;
     let found = embeddings_of(args, &out, &faces)?;
     let found = found.as_deref();
-    let report = Report {
+    let report = ExportResult {
         file: out.display().to_string(),
         bytes: size(&out)?,
         network: network.map(|network| network.to_string()),
@@ -309,7 +309,7 @@ fn size(out: &Path) -> Result<u64, ModelError> {
     Ok(file.metadata().map_err(read)?.len())
 }
 
-fn print(args: &ExportArgs, report: &Report) -> anyhow::Result<()> {
+fn print(args: &ExportArgs, report: &ExportResult) -> anyhow::Result<()> {
     if args.format.json {
         print_json(report)?;
         return Ok(());

@@ -1,8 +1,10 @@
 //! A run's configuration: the sections of the TOML file, their checks, and how a file becomes one.
 
+mod checkpoint;
 mod data;
 mod eval;
 mod head;
+mod init;
 mod load;
 mod log;
 mod optim;
@@ -15,15 +17,16 @@ use pfc_model::{BackboneSpec, Choice, Network, Precision};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
+pub use checkpoint::CheckpointConfig;
 pub use data::{DataConfig, OnError, Synthetic};
 pub use eval::{EvalConfig, EvalSet};
 pub use head::HeadSection;
+pub use init::InitConfig;
 pub use load::{ConfigError, Override, load, parse};
 pub use log::LogConfig;
 pub use optim::{LOSS_SCALE_MAX, OptimConfig, OptimizerKind, ScheduleKind};
 pub use value::BadValue;
-
-use crate::{checkpoint::CheckpointConfig, run::init::InitConfig};
+pub(crate) use value::is_given;
 
 /// Everything that decides how a run goes, one field per section of the file.
 ///

@@ -46,7 +46,7 @@ pub enum TrainError {
     /// A verification set cannot be read or judged.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// The ranks cannot meet or exchange something.
+    /// The ranks cannot meet, or a collective failed.
     #[error(transparent)]
     Ranks(#[from] C10dError),
     /// The same, while the run goes on.

@@ -11,23 +11,23 @@ use pfc_cli::{Progress, tell};
 
 use crate::{
     TrainError,
-    data::loader::Replaced,
-    data::plan::Plan,
-    log::Score,
-    log::metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
-    log::tally::Tally,
-    log::tensorboard::EventFile,
-    ranks::Ranks,
-    ranks::launch,
+    data::{loader::Replaced, plan::StepPlan},
+    log::{
+        Score,
+        metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
+        tally::Tally,
+        tensorboard::EventFile,
+    },
+    ranks::{Ranks, launch},
     run_folder::RunFolder,
     step::{NotFinite, StepFigures},
 };
 
 /// How a run is reported.
 #[derive(Debug, Clone, Copy)]
-pub struct ReportSpec {
+pub struct RunLogSpec {
     /// What the run consists of.
-    pub plan: Plan,
+    pub plan: StepPlan,
     /// Steps finished before this start.
     pub n_done: u64,
     /// Steps between two lines.
@@ -40,8 +40,8 @@ pub struct ReportSpec {
 
 /// The reporter of one start of a run.
 #[derive(Debug)]
-pub struct Report {
-    spec: ReportSpec,
+pub struct RunLog {
+    spec: RunLogSpec,
     /// On the first rank only; the others write nothing.
     metrics: Option<MetricsFile>,
     events: Option<EventFile>,
@@ -69,13 +69,13 @@ struct Clock {
     saved: Duration,
 }
 
-impl Report {
+impl RunLog {
     /// Opens the files of the run in `folder`; what they hold of steps after `n_done` is dropped.
     ///
     /// # Errors
     ///
     /// [`TrainError::Io`] and [`TrainError::Durable`].
-    pub fn open(folder: &RunFolder, spec: ReportSpec, tally: Tally) -> Result<Report, TrainError> {
+    pub fn open(folder: &RunFolder, spec: RunLogSpec, tally: Tally) -> Result<RunLog, TrainError> {
         let (metrics, kept) = MetricsFile::open(&folder.metrics(), spec.n_done)?;
         let scores = kept.into_iter().filter_map(|record| match record {
             Record::Eval(EvalRecord { step, score, .. }) => Some((step, vec![score])),
@@ -94,7 +94,7 @@ impl Report {
         progress.add(spec.n_done);
         let clock = Clock::default();
         let metrics = Some(metrics);
-        Ok(Report {
+        Ok(RunLog {
             spec,
             metrics,
             events,
@@ -110,9 +110,9 @@ impl Report {
 
     /// The log of the other ranks, which counts and prints nothing.
     #[must_use]
-    pub fn silent(spec: ReportSpec, tally: Tally) -> Report {
-        Report {
-            spec: ReportSpec { quiet: true, ..spec },
+    pub fn silent(spec: RunLogSpec, tally: Tally) -> RunLog {
+        RunLog {
+            spec: RunLogSpec { quiet: true, ..spec },
             metrics: None,
             events: None,
             events_dir: PathBuf::new(),

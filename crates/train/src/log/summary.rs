@@ -6,8 +6,10 @@ use serde::Serialize;
 
 use crate::{
     TrainError,
-    log::Score,
-    log::metrics::{self, Record},
+    log::{
+        Score,
+        metrics::{self, Record},
+    },
 };
 
 /// What a run has come to.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     TrainError,
     config::{Config, OptimizerKind},
-    data::plan::Plan,
+    data::plan::StepPlan,
     error::in_units,
     ranks::Ranks,
     run_folder::RunFolder,
@@ -26,12 +26,12 @@ use crate::{
 struct Claim {
     /// The same for all ranks of a machine.
     machine: String,
-    memory: Memory,
-    disks: Vec<Disk>,
+    memory: MemoryClaim,
+    disks: Vec<DiskClaim>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Memory {
+struct MemoryClaim {
     /// Centres and their state, network, its optimizer and gradients.
     rows: u64,
     network: u64,
@@ -42,7 +42,7 @@ struct Memory {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Disk {
+struct DiskClaim {
     /// The same for all folders of a file system.
     device: u64,
     path: PathBuf,
@@ -61,7 +61,7 @@ struct Disk {
 /// [`TrainError::NoMemory`], [`TrainError::NoDisk`], [`TrainError::Ranks`].
 pub(crate) fn check(
     config: &Config,
-    plan: &Plan,
+    plan: &StepPlan,
     n_identities: u32,
     folder: &RunFolder,
     ranks: &Ranks,
@@ -75,7 +75,7 @@ pub(crate) fn check(
 }
 
 /// What the centres of a run on one rank take, for people.
-pub(crate) fn describe(config: &Config, plan: &Plan, n_identities: u32) -> String {
+pub(crate) fn describe(config: &Config, plan: &StepPlan, n_identities: u32) -> String {
     let all = ClassRange::of_rank(n_identities.into(), 0, 1);
     let head = config.head_config(n_identities);
     let found = Footprint::of(&head, all, plan.n_steps(), plan.batch_size);
@@ -99,7 +99,7 @@ pub(crate) fn describe(config: &Config, plan: &Plan, n_identities: u32) -> Strin
 impl Claim {
     fn of(
         config: &Config,
-        plan: &Plan,
+        plan: &StepPlan,
         n_identities: u32,
         folder: &RunFolder,
         ranks: &Ranks,
@@ -109,7 +109,7 @@ impl Claim {
         let footprint = Footprint::of(&head, range, plan.n_steps(), plan.batch_size);
         let on_host = !config.train.device(ranks.local_rank())?.is_cuda();
         let network = Network::of(config)?;
-        let memory = Memory {
+        let memory = MemoryClaim {
             rows: footprint.memory,
             network: if on_host { network.training } else { 0 },
             save: footprint.save + network.copies,
@@ -118,7 +118,7 @@ impl Claim {
         let mut disks = Vec::new();
         if let Placement::File(path) = &head.centres {
             let own = format!("-{}-{}-", range.first(), range.ids().end);
-            disks.extend(Disk::of(path, footprint.files, |name| name.contains(&own)));
+            disks.extend(DiskClaim::of(path, footprint.files, |name| name.contains(&own)));
         }
         // Those that are kept, the best, and the one that is being written before an old one goes.
         let best = usize::from(!config.checkpoint.best.is_empty());
@@ -126,7 +126,7 @@ impl Claim {
         let whole = if ranks.is_first() { network.saved } else { 0 };
         let needed = n_checkpoints.saturating_mul(footprint.checkpoint + whole);
         let is_own = |_: &str| ranks.is_first();
-        disks.extend(Disk::of(&folder.checkpoints(), needed, is_own));
+        disks.extend(DiskClaim::of(&folder.checkpoints(), needed, is_own));
         Ok(Claim { machine: machine(), memory, disks })
     }
 }
@@ -156,18 +156,18 @@ impl Network {
     }
 }
 
-impl Disk {
+impl DiskClaim {
     /// What a folder still needs of its file system; `None` if the system does not tell.
     ///
     /// * `is_own`: which files in it are counted in `needed`
-    fn of(folder: &Path, needed: u64, is_own: impl Fn(&str) -> bool) -> Option<Disk> {
+    fn of(folder: &Path, needed: u64, is_own: impl Fn(&str) -> bool) -> Option<DiskClaim> {
         let there = allocated(folder, &is_own);
         // A folder that is not there yet will be made in one that is.
         let parent =
             folder.ancestors().find(|path| path.is_dir() || path.as_os_str().is_empty())?;
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         let stat = statvfs(parent).ok()?;
-        Some(Disk {
+        Some(DiskClaim {
             device: device_of(parent)?,
             path: folder.to_path_buf(),
             needed: needed.saturating_sub(there),
@@ -258,7 +258,8 @@ fn decide(claims: &[Claim]) -> Result<(), TrainError> {
         machines.entry(&claim.machine).or_default().push(claim);
     }
     for claims in machines.into_values() {
-        let of = |part: fn(&Memory) -> u64| claims.iter().map(|claim| part(&claim.memory)).sum();
+        let of =
+            |part: fn(&MemoryClaim) -> u64| claims.iter().map(|claim| part(&claim.memory)).sum();
         let (rows, network, save): (u64, u64, u64) =
             (of(|memory| memory.rows), of(|memory| memory.network), of(|memory| memory.save));
         let free = claims.iter().filter_map(|claim| claim.memory.free).min();
@@ -266,7 +267,7 @@ fn decide(claims: &[Claim]) -> Result<(), TrainError> {
             let n_ranks = claims.len();
             return Err(TrainError::NoMemory { n_ranks, rows, network, save, free });
         }
-        let mut disks: BTreeMap<u64, (u64, &Disk)> = BTreeMap::new();
+        let mut disks: BTreeMap<u64, (u64, &DiskClaim)> = BTreeMap::new();
         for disk in claims.iter().flat_map(|claim| &claim.disks) {
             let (needed, largest) = disks.entry(disk.device).or_insert((0, disk));
             *needed += disk.needed;
@@ -275,7 +276,7 @@ fn decide(claims: &[Claim]) -> Result<(), TrainError> {
             }
         }
         let full = disks.into_values().find(|(needed, disk)| *needed > disk.free);
-        if let Some((needed, Disk { path, free, .. })) = full {
+        if let Some((needed, DiskClaim { path, free, .. })) = full {
             return Err(TrainError::NoDisk { path: path.clone(), needed, free: *free });
         }
     }
@@ -289,7 +290,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn claim(machine: &str, rows: u64, free: u64) -> Claim {
-        let memory = Memory { rows, network: GIB, save: GIB / 2, free: Some(free) };
+        let memory = MemoryClaim { rows, network: GIB, save: GIB / 2, free: Some(free) };
         Claim { machine: machine.to_owned(), memory, disks: Vec::new() }
     }
 
@@ -311,8 +312,12 @@ mod tests {
 
     #[test]
     fn folders_of_one_disk_share_its_room() {
-        let disk =
-            |device, path: &str, needed| Disk { device, path: path.into(), needed, free: 10 * GIB };
+        let disk = |device, path: &str, needed| DiskClaim {
+            device,
+            path: path.into(),
+            needed,
+            free: 10 * GIB,
+        };
         let mut claim = claim("a", 0, 100 * GIB);
         claim.disks = vec![disk(1, "run", 4 * GIB), disk(2, "centres", 7 * GIB)];
         decide(std::slice::from_ref(&claim)).unwrap();
@@ -342,7 +347,8 @@ mod tests {
     fn what_is_in_a_folder_already_is_not_asked_for_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("centres");
-        let needed = |is_own: fn(&str) -> bool| Disk::of(&path, 1 << 20, is_own).unwrap().needed;
+        let needed =
+            |is_own: fn(&str) -> bool| DiskClaim::of(&path, 1 << 20, is_own).unwrap().needed;
         assert_eq!(needed(|_| true), 1 << 20, "the folder is not there yet");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("rows-0-9-1"), vec![1; 1 << 16]).unwrap();

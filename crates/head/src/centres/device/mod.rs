@@ -20,7 +20,7 @@ use crate::{
     config::HeadConfig,
     elements::with_elements,
     loss::{Negatives, TileCosines},
-    optim::{Flow, Stamp, UNTOUCHED, UpdateRule},
+    optim::{Stamp, UNTOUCHED, UpdateMap, UpdateRule},
     range::ClassRange,
 };
 use tensor_ops::{RowKeys, RowOps, RowSteps, Rows, TensorOps};
@@ -269,7 +269,7 @@ impl DeviceTile<'_> {
             return None;
         }
         let numbers = |row| {
-            let Flow { ww, wv, vw, vv } = flow(row).unwrap_or(Flow::IDENTITY);
+            let UpdateMap { ww, wv, vw, vv } = flow(row).unwrap_or(UpdateMap::IDENTITY);
             [ww, wv, vw, vv].map(|number| number as f32)
         };
         Some(self.rows.iter().flat_map(numbers).collect())

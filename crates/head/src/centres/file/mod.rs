@@ -24,7 +24,7 @@ use crate::{
 };
 use segment::BLOCK_PLACES;
 pub(crate) use segment::Segment;
-pub(crate) use segment::{Place, cut};
+pub(crate) use segment::{PlacedRow, cut};
 use segment_file::{Access, SegmentFile};
 pub(crate) use segment_file::{COPIES, ENTRY_BYTES, Entry, FileName, Prefetch, damaged_row};
 #[cfg(test)]

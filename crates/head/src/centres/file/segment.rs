@@ -14,7 +14,7 @@ use crate::{HeadError, centres::memory::Memory, optim::Stamp};
 pub(super) const BLOCK_PLACES: usize = 4096;
 
 /// A row's memory, in the hands of one thread.
-pub(crate) struct Place<'a> {
+pub(crate) struct PlacedRow<'a> {
     pub entry: &'a mut Entry,
     /// All copies of the row, side by side.
     pub bytes: &'a mut [u8],
@@ -23,7 +23,7 @@ pub(crate) struct Place<'a> {
     pub number: u32,
 }
 
-impl Place<'_> {
+impl PlacedRow<'_> {
     /// Enters that `copy`, which `range` of the bytes holds, was written at `stamp`.
     #[inline(always)]
     pub fn written(&mut self, copy: usize, range: Range<usize>, stamp: Stamp) {
@@ -192,7 +192,7 @@ impl Segment {
     }
 
     /// All places in use, block by block.
-    pub fn blocks_mut(&mut self) -> impl IndexedParallelIterator<Item = Vec<Place<'_>>> {
+    pub fn blocks_mut(&mut self) -> impl IndexedParallelIterator<Item = Vec<PlacedRow<'_>>> {
         let (n_used, stride) = (self.n_used, self.stride);
         let entries = &mut self.entries.as_mut_slice::<Entry>()[..n_used];
         let bytes = &mut self.rows.as_mut_slice::<u8>()[..n_used * stride];
@@ -203,14 +203,17 @@ impl Segment {
             let places = entries.iter_mut().zip(bytes.chunks_mut(stride)).enumerate();
             let place = |(at, (entry, bytes))| {
                 let number = (i * BLOCK_PLACES + at) as u32;
-                Place { entry, bytes, block: blocks.get(i), number }
+                PlacedRow { entry, bytes, block: blocks.get(i), number }
             };
             places.map(place).collect()
         })
     }
 
     /// Gives out different places, in the order in which they are asked for.
-    pub fn hand_out<'a>(&'a mut self, places: &[u32]) -> impl Iterator<Item = Place<'a>> + use<'a> {
+    pub fn hand_out<'a>(
+        &'a mut self,
+        places: &[u32],
+    ) -> impl Iterator<Item = PlacedRow<'a>> + use<'a> {
         // Each is split off from the memory behind the one before it, so they must be in order.
         let key = |(at, &place): (usize, &u32)| u64::from(place) << 32 | at as u64;
         let mut order: Vec<u64> = places.iter().enumerate().map(key).collect();
@@ -218,7 +221,7 @@ impl Segment {
         let (n_used, stride) = (self.n_used, self.stride);
         let mut entries = &mut self.entries.as_mut_slice::<Entry>()[..n_used];
         let mut bytes = &mut self.rows.as_mut_slice::<u8>()[..n_used * stride];
-        let mut handed: Vec<Option<Place<'_>>> = places.iter().map(|_| None).collect();
+        let mut handed: Vec<Option<PlacedRow<'_>>> = places.iter().map(|_| None).collect();
         let mut next = 0;
         for key in order {
             let (number, at) = ((key >> 32) as u32, key as u32 as usize);
@@ -227,7 +230,7 @@ impl Segment {
             let bytes = cut(&mut bytes, skipped * stride, stride);
             let entry = &mut cut(&mut entries, skipped, 1)[0];
             let block = self.blocks.get(number as usize / BLOCK_PLACES);
-            handed[at] = Some(Place { entry, bytes, block, number });
+            handed[at] = Some(PlacedRow { entry, bytes, block, number });
         }
         handed.into_iter().flatten()
     }

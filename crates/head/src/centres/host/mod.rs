@@ -12,8 +12,8 @@ use rayon::prelude::*;
 use tch::{Device, Tensor};
 
 use super::{
-    CentreStore, CentreTile, DurableCentres,
-    file::{COPIES, CentreFolder, Entry, Place, Prefetch, Segment, damaged_row},
+    CentreStore, CentreTile,
+    file::{COPIES, CentreFolder, Entry, PlacedRow, Prefetch, Segment, damaged_row},
     row::{self, RowLayout},
 };
 use crate::{
@@ -126,7 +126,7 @@ impl RowStore {
     }
 
     /// Different places of rows that have one, in the order of `rows`.
-    fn hand_out<'a>(&'a mut self, rows: &[u32]) -> impl Iterator<Item = Place<'a>> + use<'a> {
+    fn hand_out<'a>(&'a mut self, rows: &[u32]) -> impl Iterator<Item = PlacedRow<'a>> + use<'a> {
         let place = |&row: &u32| self.places.of(row as usize).expect("rows are told of before");
         let places: Vec<u32> = rows.iter().map(place).collect();
         self.segment.as_mut().into_iter().flat_map(move |segment| segment.hand_out(&places))
@@ -176,7 +176,7 @@ impl CentreStore for RowStore {
             // A copy of this stamp would stand in for the one that the checkpoint has.
             return Ok(false);
         }
-        let catch_up = |scratch: &mut Scratch, mut place: Place<'_>| {
+        let catch_up = |scratch: &mut Scratch, mut place: PlacedRow<'_>| {
             let Some(class) = place.entry.class() else { return Ok(()) };
             let (_, stamp) = place.entry.newest();
             let missed = rule.missed(stamp).filter(|_| stamp != UNTOUCHED);
@@ -278,7 +278,7 @@ impl CentreStore for RowStore {
         Ok(())
     }
 
-    fn durable(&mut self) -> Option<&mut dyn DurableCentres> {
-        self.folder.is_some().then_some(self as &mut dyn DurableCentres)
+    fn in_files(&mut self) -> Option<&mut RowStore> {
+        self.folder.is_some().then_some(self)
     }
 }

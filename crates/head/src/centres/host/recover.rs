@@ -5,17 +5,28 @@ use std::path::Path;
 use super::{Places, RowStore, Segment};
 use crate::{
     HeadError,
-    centres::{DurableCentres, file::FileRecord},
+    centres::file::FileRecord,
     optim::{Stamp, UpdateRule},
     range::ClassRange,
 };
 
-impl DurableCentres for RowStore {
-    fn folder(&self) -> &Path {
+/// A store in files keeps the rows as they were at the last two times at which they were protected,
+/// beside what has moved since.
+impl RowStore {
+    /// The folder of the files.
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.as_ref().map_or(Path::new(""), |folder| folder.path())
     }
 
-    fn flush(&mut self, now: Stamp) -> Result<Option<FileRecord>, HeadError> {
+    /// Makes everything up to the time `now` survive a crash; returns what a checkpoint must hold to
+    /// go back to it. What was protected before still is.
+    ///
+    /// `None` if the rank has no classes.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the disk refuses.
+    pub(crate) fn flush(&mut self, now: Stamp) -> Result<Option<FileRecord>, HeadError> {
         self.begin()?;
         let Some(segment) = &self.segment else { return Ok(None) };
         let Some(file) = segment.file() else { return Ok(None) };
@@ -27,7 +38,13 @@ impl DurableCentres for RowStore {
         Ok(Some(FileRecord { name, n_used, blocks: segment.block_sums() }))
     }
 
-    fn protect(&mut self, now: Stamp) -> Result<(), HeadError> {
+    /// Protects what was flushed at `now` beside what was protected before, instead of anything
+    /// older.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the disk refuses.
+    pub(crate) fn protect(&mut self, now: Stamp) -> Result<(), HeadError> {
         if let Some(folder) = &mut self.folder {
             folder.protect(now)?;
             self.frame.protected = folder.protected();
@@ -35,7 +52,14 @@ impl DurableCentres for RowStore {
         Ok(())
     }
 
-    fn restore(
+    /// Puts every row where it was at `now`, in the files that `record` describes, which hold the
+    /// classes of this rank.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held,
+    /// [`HeadError::CentresDamaged`] if a file is lost or is not what the checkpoint had.
+    pub(crate) fn restore(
         &mut self,
         record: &FileRecord,
         now: Stamp,

@@ -11,7 +11,7 @@ use crate::{
     HeadError,
     centres::{
         CentreTile, TileGradient,
-        file::{COPIES, Entry, Place, damaged_row},
+        file::{COPIES, Entry, PlacedRow, damaged_row},
         row::{self, Rounding, RowLayout},
     },
     config::Storage,
@@ -148,7 +148,7 @@ impl Frame {
 
     /// Writes a copy whose stamp is `stamp`: first the numbers, then the stamp that vouches for them.
     #[inline(always)]
-    pub(super) fn write(&self, row: usize, from: &Scratch, stamp: Stamp, to: &mut Place<'_>) {
+    pub(super) fn write(&self, row: usize, from: &Scratch, stamp: Stamp, to: &mut PlacedRow<'_>) {
         let copy = self.next_copy(to.entry);
         let rounding = Rounding::Stochastic(self.rounding_key(row, stamp));
         let bytes = &mut to.bytes[self.copy_at(copy)];
@@ -157,7 +157,7 @@ impl Frame {
     }
 
     /// Writes a copy whose numbers are as they were saved: rounded to the nearest, if at all.
-    pub fn put_back(&self, weight: &[f32], state: &[f32], stamp: Stamp, to: &mut Place<'_>) {
+    pub fn put_back(&self, weight: &[f32], state: &[f32], stamp: Stamp, to: &mut PlacedRow<'_>) {
         let copy = self.next_copy(to.entry);
         self.layout.write(weight, state, Rounding::Nearest, &mut to.bytes[self.copy_at(copy)]);
         to.written(copy, self.copy_at(copy), stamp);
@@ -178,7 +178,7 @@ pub(super) struct RowTile<'a> {
     /// Rows of the store, strictly ascending.
     pub rows: &'a [u32],
     /// One for each.
-    pub places: Vec<Place<'a>>,
+    pub places: Vec<PlacedRow<'a>>,
 }
 
 impl RowTile<'_> {
@@ -221,7 +221,7 @@ impl RowTile<'_> {
         with_state: bool,
         to: &mut Scratch,
     ) -> Result<(), DamagedRow> {
-        let Place { entry, bytes, .. } = &self.places[i];
+        let PlacedRow { entry, bytes, .. } = &self.places[i];
         let missed = rule.missed(entry.newest().1);
         let with_state = with_state || missed.is_some();
         self.frame.read(self.rows[i] as usize, (entry, bytes), with_state, to)?;

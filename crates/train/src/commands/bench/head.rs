@@ -12,8 +12,8 @@ use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, Progress, print_json};
 use pfc_durable::AtomicDir;
 use pfc_head::{
-    Communicator, Head, HeadConfig, HeadError, LocalMember, Optimizer, Parts, Placement, Precision,
-    RowLayout, Solo, Storage, Timings, Update, shards,
+    CentreOptimizer, Communicator, Head, HeadConfig, HeadError, LocalMember, Parts, Placement,
+    ProductPrecision, RowLayout, Solo, Storage, Timings, Update, shards,
 };
 use pfc_model::tensors::TensorFile;
 use serde::Serialize;
@@ -156,17 +156,19 @@ impl HeadArgs {
                 ((rows.0 as f64 + 0.5) / self.identities.0 as f64).min(1.0)
             }),
             precision: match self.precision {
-                Number::F32 => Precision::F32,
-                Number::Bf16 => Precision::Bf16,
+                Number::F32 => ProductPrecision::F32,
+                Number::Bf16 => ProductPrecision::Bf16,
             },
             update: match self.update {
                 Rule::Dense => Update::Dense,
                 Rule::Sparse => Update::Sparse,
             },
             optimizer: match self.optimizer {
-                OptimizerName::Sgd => Optimizer::Sgd,
-                OptimizerName::Adamw => Optimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
-                OptimizerName::RowAdagrad => Optimizer::RowAdagrad { eps: 1e-8 },
+                OptimizerName::Sgd => CentreOptimizer::Sgd,
+                OptimizerName::Adamw => {
+                    CentreOptimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 }
+                }
+                OptimizerName::RowAdagrad => CentreOptimizer::RowAdagrad { eps: 1e-8 },
             },
             weights: self.weights.into(),
             state: self.state.into(),
@@ -179,7 +181,7 @@ impl HeadArgs {
 
 /// The result of `--json`.
 #[derive(Debug, Serialize)]
-struct Report {
+struct HeadBench {
     config: HeadConfig,
     rows_per_step: u64,
     batch: usize,
@@ -413,7 +415,7 @@ fn report(
     args: &HeadArgs,
     config: HeadConfig,
     mut of_ranks: Vec<Seen>,
-) -> Result<Report, TrainError> {
+) -> Result<HeadBench, TrainError> {
     of_ranks.sort_by(|a, b| a.timings.total_ms().total_cmp(&b.timings.total_ms()));
     let Seen {
         first_step,
@@ -439,7 +441,7 @@ fn report(
             source,
         })
     });
-    Ok(Report {
+    Ok(HeadBench {
         rows_per_step,
         batch: args.batch,
         ranks: args.ranks,
@@ -461,7 +463,7 @@ fn report(
     })
 }
 
-fn print(report: &Report) -> std::io::Result<()> {
+fn print(report: &HeadBench) -> std::io::Result<()> {
     let mut table = pfc_cli::table(["phase", "ms a step", "share"]);
     let Timings { sample_ms, gather_ms, product_ms, softmax_ms, update_ms, communication_ms } =
         report.phases_ms;

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     centres::TileGradient,
     config::{Storage, Update},
-    optim::{Flow, Motion, Sgd, rule},
+    optim::{Motion, Sgd, UpdateMap, rule},
     rng::{fill_normal, scramble},
 };
 
@@ -147,7 +147,7 @@ fn a_row_first_used_late_has_missed_every_step_before() {
         rule(&HeadConfig { momentum: 0.5, weight_decay: 0.25, ..HeadConfig::new(2, DIM) });
     let (before, _) = exported(&store);
     rule.finish_step(1.0);
-    assert_eq!(rule.missed(UNTOUCHED), Some(Flow { ww: 0.75, wv: -0.5, vw: 0.25, vv: 0.5 }));
+    assert_eq!(rule.missed(UNTOUCHED), Some(UpdateMap { ww: 0.75, wv: -0.5, vw: 0.25, vv: 0.5 }));
     // Catching up does not give it memory.
     store.catch_up(rule.as_ref()).unwrap();
     rule.caught_up();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     centres::file::{FULL_AT, FileRecord},
-    optim::Memory,
+    optim::UpdateHistory,
 };
 
 /// What stays in memory and what stays on disk, as tests compare them.
@@ -30,7 +30,7 @@ fn rows_on_disk_are_those_in_memory_bit_for_bit() {
 /// A checkpoint: what the trainer's would hold of the centres.
 pub(super) struct Saved {
     pub record: FileRecord,
-    pub memory: Memory,
+    pub memory: UpdateHistory,
     pub rows: (Vec<f32>, Vec<f32>),
 }
 
