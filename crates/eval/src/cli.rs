@@ -86,7 +86,6 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of(e, pfc_verify::VerifyError::hint),
     |e| hint_of(e, pfc_model::ModelError::hint),
     |e| hint_of(e, pfc_model::OnnxError::hint),
-    |e| hint_of(e, pfc_recordio::RecordError::hint),
     |e| hint_of(e, pfc_shard::ShardError::hint),
     |e| hint_of(e, pfc_metrics::MetricError::hint),
     |e| hint_of(e, pfc_durable::DurableError::hint),

@@ -46,8 +46,8 @@ impl Checkpointer<'_> {
     ///
     /// [`TrainError::Model`] for such a checkpoint and one of a newer format,
     /// [`TrainError::NoWholeCheckpoint`], [`TrainError::CheckpointsGone`] for a run that has lost all
-    /// it had saved, and [`TrainError::OtherRun`] if the checkpoint belongs to other data, another
-    /// network or another order of images.
+    /// it had saved, and [`TrainError::OtherData`] or [`TrainError::OtherRun`] if the checkpoint belongs
+    /// to other data, another network or another order of images.
     pub fn resume(
         &self,
         trainer: &mut Trainer,
@@ -239,7 +239,13 @@ impl Checkpointer<'_> {
                 let DataIdentity { n_images, n_identities, checksum, .. } = data;
                 format!("{n_images} images of {n_identities} identities, checksum {checksum}")
             };
-            return Err(other_run(path, "data.path with", text(then), text(now)));
+            return Err(TrainError::OtherData {
+                path: path.to_path_buf(),
+                data: self.config.data.path.clone(),
+                before: config.data.path.clone(),
+                found: text(then),
+                expected: text(now),
+            });
         }
         for ((key, then), (_, now)) in config.fixed().into_iter().zip(self.config.fixed()) {
             if then != now {

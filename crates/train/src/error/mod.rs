@@ -162,6 +162,23 @@ pub enum TrainError {
         /// In this run.
         expected: String,
     },
+    /// The checkpoint was written by a run on another data set.
+    #[error(
+        "{}: was written by a run on {found}, but data.path is {}, which holds {expected}",
+        path.display(), data.display()
+    )]
+    OtherData {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The data set of this run.
+        data: PathBuf,
+        /// Where that of the checkpoint was.
+        before: PathBuf,
+        /// What the checkpoint says of its data set.
+        found: String,
+        /// What this run's holds.
+        expected: String,
+    },
     /// The machine does not have the memory that the run is going to take.
     #[error(
         "{}{} for centres, {} for the network and {} for a save, {} in all, but {} of memory are \
@@ -347,6 +364,16 @@ impl TrainError {
                  data.as_packed as it was, or start another run with `--out`"
                     .to_owned(),
             ),
+            TrainError::OtherData { data, before, .. } if data == before => Some(
+                "the data set there was replaced since the run began: put the former one back, or start \
+                 another run with `--out`"
+                    .to_owned(),
+            ),
+            TrainError::OtherData { before, .. } => Some(format!(
+                "set data.path to the data set that the run began with, which was `{}`, or start another \
+                 run with `--out`",
+                before.display()
+            )),
             TrainError::CheckpointsGone { path, .. } => Some(format!(
                 "put the checkpoints back into `{0}/checkpoints` (a name that ends in `.damaged-1` \
                  without that ending), or begin another run with `--out`",
