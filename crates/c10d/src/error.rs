@@ -1,8 +1,8 @@
-//! Why ranks could not meet or exchange something.
+//! Why ranks could not meet, or a collective failed.
 
 use std::time::Duration;
 
-/// Why ranks could not meet or exchange something.
+/// Why ranks could not meet, or a collective failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum C10dError {
     /// The environment contradicts itself.

@@ -36,7 +36,7 @@ impl Reducer {
     /// Makes a reducer of `parameters`, each with its name. Every rank calls it, with equally many
     /// parameters of equal shapes.
     ///
-    /// * `bucket_bytes`: size of a bucket; the first one to be exchanged is at most 1 MiB
+    /// * `bucket_bytes`: size of a bucket; the first one to be all-reduced has at most 1 MiB
     ///
     /// # Errors
     ///

@@ -13,6 +13,18 @@ pub enum CleanError {
         /// Pairs there are.
         pairs: u64,
     },
+    /// Embeddings that say nothing about the data set's identities.
+    #[error(
+        "by these embeddings the images of an identity are no more alike than those of different ones: \
+         the median image has cosine {own:.3} with its own centre, and a tenth of all others have {other:.3} \
+         or more"
+    )]
+    OtherRows {
+        /// Median cosine of an image with the centre of the others of its identity.
+        own: f32,
+        /// What a tenth of the scores of different identities exceed.
+        other: f32,
+    },
     /// Decisions that cannot be applied: a fault of this program, or a damaged log.
     #[error("decisions contradict those before them: {what}")]
     Contradiction {
@@ -57,6 +69,10 @@ impl CleanError {
         let hint = match self {
             CleanError::TooFewPairs { .. } => {
                 "state the thresholds with --same-person, --label-match and --stranger"
+            }
+            CleanError::OtherRows { .. } => {
+                "are the rows in the order of the data set, and of its images? `pfc-eval embed DATASET \
+                 FILE.arrow --model MODEL` writes rows with names, which are matched whatever their order"
             }
             CleanError::Contradiction { .. } => {
                 "`pfc-ingest decisions undo` takes the last run back"

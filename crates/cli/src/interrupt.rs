@@ -56,6 +56,8 @@ static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static CAME: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 /// Whether the answer to a signal is left to another process.
 static SILENT: AtomicBool = AtomicBool::new(false);
+/// Whether the first signal ends the process.
+static AT_ONCE: AtomicBool = AtomicBool::new(false);
 
 /// Starts listening: the first signal sets the flag and is answered by a line on standard error, a
 /// second one ends the process at once.
@@ -88,6 +90,9 @@ fn answer(mut signals: Signals) -> std::io::Result<()> {
     let thread = std::thread::Builder::new().name("signals".to_owned());
     let work = move || {
         let Some(signal) = signals.forever().next() else { return };
+        if AT_ONCE.load(Ordering::SeqCst) {
+            std::process::exit(Signal(signal).exit_code().into());
+        }
         if !SILENT.load(Ordering::SeqCst) {
             progress::line(&format!(
                 "{}: stopping once what is being written is whole; a second one stops at once",
@@ -107,6 +112,14 @@ pub fn requested() -> bool {
 pub fn signal() -> Option<Signal> {
     let number = CAME.get()?.load(Ordering::SeqCst);
     Signal::from_number(i32::try_from(number).ok()?)
+}
+
+/// From now on the first signal ends the process, with the signal's exit code.
+///
+/// For commands that only read: nothing has to be made whole before they end. A signal that came
+/// before this call is answered by the flag alone.
+pub fn end_at_once() {
+    AT_ONCE.store(true, Ordering::SeqCst);
 }
 
 /// Leaves the answer to a signal to another process, such as the one that started this one, or out

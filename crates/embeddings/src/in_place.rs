@@ -66,6 +66,21 @@ impl FeatureFile {
         self.view(layout)
     }
 
+    /// Warns of rows of this file that are all zeros.
+    ///
+    /// A pipeline writes such a row where its detector found no face. It is scored as it is: its cosine
+    /// similarity with every face is 0.
+    pub fn note_zeros(&self, rows: Rows<'_>) {
+        let (mut zeros, path) = (rows.zeros(), self.path.display());
+        let Some(first) = zeros.next() else { return };
+        let n = 1 + zeros.count();
+        tracing::warn!(
+            "{path}: {n} of {} embeddings are all zeros, the first in row {first}, as where no face was \
+             found; their similarity with every face counts as 0",
+            rows.len()
+        );
+    }
+
     /// The array called `name`, if the file has it beside others.
     ///
     /// # Errors

@@ -83,9 +83,9 @@ impl Cli {
 /// Where the ways out are found.
 pub const HINTS: &[HintFinder] = &[
     |e| hint_of(e, EvalError::hint),
+    |e| hint_of(e, pfc_verify::VerifyError::hint),
     |e| hint_of(e, pfc_model::ModelError::hint),
     |e| hint_of(e, pfc_model::OnnxError::hint),
-    |e| hint_of(e, pfc_recordio::RecordError::hint),
     |e| hint_of(e, pfc_shard::ShardError::hint),
     |e| hint_of(e, pfc_metrics::MetricError::hint),
     |e| hint_of(e, pfc_durable::DurableError::hint),

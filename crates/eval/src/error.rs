@@ -11,7 +11,6 @@ use pfc_embeddings::EmbeddingError;
 use pfc_image::{ImageError, align::AlignError};
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
-use pfc_recordio::RecordError;
 use pfc_report::ReportError;
 use pfc_shard::ShardError;
 use pfc_verify::VerifyError;
@@ -57,6 +56,12 @@ pub enum EvalError {
         /// The folder.
         data: PathBuf,
     },
+    /// A folder of images without the list that names them.
+    #[error("{}: a folder, and no list of its images is given", images.display())]
+    NoImageList {
+        /// The folder.
+        images: PathBuf,
+    },
     /// A set of pairs that cannot be read or judged.
     #[error(transparent)]
     Verify(#[from] VerifyError),
@@ -69,9 +74,6 @@ pub enum EvalError {
     /// The decisions beside a data set cannot be applied.
     #[error(transparent)]
     Findings(#[from] pfc_findings::FindingsError),
-    /// A RecordIO file that cannot be read.
-    #[error(transparent)]
-    Record(#[from] RecordError),
     /// A collection of images that cannot be listed.
     #[error(transparent)]
     Source(#[from] pfc_sources::SourceError),
@@ -88,6 +90,14 @@ pub enum EvalError {
         image: String,
         /// What the decoder says.
         reason: ImageError,
+    },
+    /// An image whose bytes cannot be had.
+    #[error("{image}: {reject}")]
+    Unread {
+        /// Where the image is.
+        image: String,
+        /// Why not.
+        reject: pfc_sources::Reject,
     },
     /// The network cannot be opened or run.
     #[error(transparent)]
@@ -219,9 +229,7 @@ impl EvalError {
             {
                 Ok(format!("cannot {}: {}", error.op, error.source))
             }
-            EvalError::Record(error) if !matches!(error, RecordError::Durable(_)) => {
-                Ok(error.to_string())
-            }
+            EvalError::Unread { reject, .. } => Ok(reject.to_string()),
             EvalError::Landmarks { source, .. } => Ok(source.to_string()),
             EvalError::NotPacked { .. } => Ok(self.to_string()),
             error => Err(error),
@@ -253,15 +261,18 @@ impl EvalError {
             EvalError::NoList { .. } => {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }
+            EvalError::NoImageList { images } => Some(format!(
+                "name the images below {} with --list: one path a line, or the devkit's JSON",
+                images.display()
+            )),
             EvalError::Verify(error) => error.hint(),
             EvalError::Pack(error) => error.hint(),
             EvalError::Shard(error) => error.hint(),
             EvalError::Findings(error) => error.hint(),
-            EvalError::Record(error) => error.hint(),
             EvalError::Source(error) => error.hint(),
             EvalError::NoImages { .. } => Some(
-                "a folder is searched for images at any depth, told by name or content; other \
-                 inputs are a data set, a .rec file or a list of paths"
+                "the decisions beside the data set may leave all of it out: --as-packed reads it \
+                 without them"
                     .to_owned(),
             ),
             EvalError::FeatureRows { .. } => Some(

@@ -1,4 +1,4 @@
-//! Images to embed, from wherever they are: a folder, a list, a data set, a RecordIO file, a pack.
+//! Images to embed, from wherever they are: a data set, or any input that `pfc-ingest pack` reads.
 
 use std::{
     ops::Range,
@@ -9,102 +9,107 @@ use std::{
 use pfc_embeddings::cache::LeftOut;
 use pfc_findings::{Reading, View};
 use pfc_image::Tally;
-use pfc_recordio::{RecordFile, RecordPaths};
 use pfc_shard::{MANIFEST_FILE, hash::content_hash};
-use pfc_sources::Listing;
+use pfc_sources::{
+    InOrder, InputOptions, LeftOut as NotListed, ReadError, Root, open_images, read_file,
+};
 use rayon::prelude::*;
 
 use crate::{
     EvalError,
-    faces::{Decoded, FACE_BYTES, IMAGE_BYTES_MAX, decode},
-    files::read_regular_file,
-    megaface::Gallery,
-    pack::Pack,
+    faces::{Decoded, FACE_BYTES, decode},
 };
 
 /// Images in a fixed order, read from many threads.
 #[derive(Debug)]
 pub struct Images {
     path: PathBuf,
-    source: Source,
+    inside: Inside,
     /// What was done to the images decoded so far.
     changes: Mutex<Tally>,
 }
 
 #[derive(Debug)]
-enum Source {
-    /// Paths below a folder, and how they are called.
-    Files {
-        root: PathBuf,
-        names: Vec<String>,
-    },
+enum Inside {
     Dataset(Box<View>),
-    Records(Box<RecordFile>),
-    Pack(Pack),
+    Input(InOrder),
+}
+
+/// How images are opened.
+#[derive(Debug, Clone)]
+pub struct Opening<'a> {
+    /// How an input that is no data set is read.
+    pub input: &'a InputOptions,
+    /// How a data set is read.
+    pub reading: Reading,
+    /// A folder on whose disk images of compressed inputs are unpacked to a temporary file.
+    pub scratch: &'a Path,
+    /// Whether no progress is shown.
+    pub quiet: bool,
 }
 
 impl Images {
-    /// Finds out what `path` is: a folder with a manifest is a data set, one with `train.rec` is
-    /// RecordIO, any other is searched for images, in the order of their paths. A file is RecordIO
-    /// (`.rec`), a pack (`.bin`), or a list: one path a line, or the devkit's JSON.
-    ///
-    /// * `root`: where the paths of a list start from, by default its own folder
+    /// Opens `path`: a folder with a manifest is a data set, whose rows keep their order. Anything else
+    /// is what `pfc-ingest pack` takes it for, its images in its own order: those of a folder by their
+    /// paths, wherever they lie in it; a list may hold paths alone, and each image of a verification
+    /// pack counts.
     ///
     /// # Errors
     ///
-    /// [`EvalError::NoImages`], and what reading each kind gives.
-    pub fn open(path: &Path, root: Option<&Path>) -> Result<Images, EvalError> {
-        Images::open_as(path, root, Reading::Decided)
+    /// [`EvalError::Source`] if there is no image, and what reading each kind gives.
+    pub fn open(path: &Path, opening: &Opening<'_>) -> Result<Images, EvalError> {
+        let inside = if path.join(MANIFEST_FILE).is_file() {
+            let view = View::open(path, opening.reading)?;
+            view.dataset().preload()?;
+            if view.is_empty() {
+                return Err(EvalError::NoImages { path: path.to_owned() });
+            }
+            Inside::Dataset(Box::new(view))
+        } else {
+            Inside::Input(open_images(path, opening.input, opening.scratch, opening.quiet)?)
+        };
+        let images = Images { path: path.to_owned(), inside, changes: Mutex::default() };
+        images.count_skipped();
+        Ok(images)
     }
 
-    /// As [`open`](Images::open); a data set is read as `reading` says.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Images::open).
-    pub fn open_as(
-        path: &Path,
-        root: Option<&Path>,
-        reading: Reading,
-    ) -> Result<Images, EvalError> {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        let source = if path.join(MANIFEST_FILE).is_file() {
-            let view = View::open(path, reading)?;
-            view.dataset().preload()?;
-            Source::Dataset(Box::new(view))
-        } else if let Some(paths) = RecordPaths::find(path) {
-            Source::Records(Box::new(paths.open()?))
-        } else if path.is_dir() {
-            Source::Files { root: path.to_owned(), names: find(path)? }
-        } else if extension == Some("bin") {
-            Source::Pack(Pack::read(path)?)
-        } else {
-            let own = path.parent().unwrap_or(Path::new(""));
-            let names = Gallery::read(path)?.paths;
-            Source::Files { root: root.unwrap_or(own).to_owned(), names }
-        };
-        let images = Images { path: path.to_owned(), source, changes: Mutex::default() };
-        if images.is_empty() {
-            return Err(EvalError::NoImages { path: path.to_owned() });
+    /// Says how many files were never meant as images of someone: nothing that is in an input is missing
+    /// without a word.
+    fn count_skipped(&self) {
+        let Inside::Input(input) = &self.inside else { return };
+        let n = input.source().left_out().iter().filter(|l| l.reject.is_skip()).count();
+        if n > 0 {
+            tracing::warn!(
+                "{}: {n} files or folders are no images, or the system's own, and are passed over",
+                self.path.display()
+            );
         }
-        Ok(images)
     }
 
     /// What decisions change in a data set, and the switch that turns them off; see [`View::notice`].
     pub fn notice(&self, switch: &str) -> Option<String> {
-        match &self.source {
-            Source::Dataset(view) => view.notice(switch),
-            _ => None,
+        match &self.inside {
+            Inside::Dataset(view) => view.notice(switch),
+            Inside::Input(_) => None,
+        }
+    }
+
+    /// Images that were met in the input and have no number here, since they cannot be read or named:
+    /// each by its place, with the reason. What was never meant as an image is not among them.
+    pub fn not_listed(&self) -> Vec<&NotListed> {
+        match &self.inside {
+            Inside::Dataset(_) => Vec::new(),
+            Inside::Input(input) => {
+                input.source().left_out().iter().filter(|l| !l.reject.is_skip()).collect()
+            }
         }
     }
 
     /// Number of images.
     pub fn len(&self) -> usize {
-        match &self.source {
-            Source::Files { names, .. } => names.len(),
-            Source::Dataset(dataset) => dataset.len() as usize,
-            Source::Records(file) => file.n_images() as usize,
-            Source::Pack(pack) => pack.images.len(),
+        match &self.inside {
+            Inside::Dataset(dataset) => dataset.len() as usize,
+            Inside::Input(input) => input.len(),
         }
     }
 
@@ -113,38 +118,32 @@ impl Images {
         self.len() == 0
     }
 
-    /// What image `i` is called: its path, the key of its record, or its number.
+    /// What image `i` is called: as in the column `source` of the data set that it would be packed to.
     ///
     /// # Errors
     ///
     /// What reading gives.
     pub fn name(&self, i: usize) -> Result<String, EvalError> {
-        Ok(match &self.source {
-            Source::Files { names, .. } => names[i].clone(),
-            Source::Dataset(dataset) => dataset.get(i as u64)?.source.to_owned(),
-            Source::Records(file) => match file.image_entry(i as u64) {
-                Some(entry) => entry.key.to_string(),
-                None => i.to_string(),
-            },
-            Source::Pack(_) => i.to_string(),
+        Ok(match &self.inside {
+            Inside::Dataset(dataset) => dataset.get(i as u64)?.source.to_owned(),
+            Inside::Input(input) => input.source().path(input.entry(i)),
         })
     }
 
-    /// Who is on image `i`, where the source has labels.
+    /// Who is on image `i`, where that is known: the label that it would be packed with.
     ///
     /// # Errors
     ///
     /// What reading gives.
     pub fn label(&self, i: usize) -> Result<Option<u64>, EvalError> {
-        Ok(match &self.source {
-            Source::Files { .. } | Source::Pack(_) => None,
-            Source::Dataset(dataset) => Some(u64::from(dataset.get(i as u64)?.label)),
-            Source::Records(file) => Some(file.image(i as u64)?.label),
+        Ok(match &self.inside {
+            Inside::Dataset(dataset) => Some(u64::from(dataset.get(i as u64)?.label)),
+            Inside::Input(input) => input.source().index().who(input.entry(i)).map(u64::from),
         })
     }
 
-    /// What identifies each image: of a file its name and size, of a row its source and the hash of its
-    /// bytes, of a record its key, place and the file's size, of an image of a pack its bytes.
+    /// What identifies each image: of a row its source and the hash of its bytes, else what the source
+    /// knows without reading it.
     ///
     /// A file that is not there has a stamp too: reading it will say so.
     ///
@@ -152,26 +151,18 @@ impl Images {
     ///
     /// What reading gives.
     pub fn stamps(&self) -> Result<Vec<u128>, EvalError> {
-        let of = |text: String| content_hash(text.as_bytes());
-        match &self.source {
-            Source::Files { root, names } => {
-                let size = |name: &str| root.join(name).metadata().map_or(0, |found| found.len());
-                Ok(names.par_iter().map(|name| of(format!("{name}\0{}", size(name)))).collect())
-            }
-            Source::Dataset(dataset) => {
+        match &self.inside {
+            Inside::Dataset(dataset) => {
                 let stamp = |row| {
                     let face = dataset.get(row)?;
-                    Ok(of(format!("{}\0{:032x}", face.source, face.hash)))
+                    Ok(content_hash(format!("{}\0{:032x}", face.source, face.hash).as_bytes()))
                 };
                 (0..dataset.len()).map(stamp).collect()
             }
-            Source::Records(file) => {
-                let path = file.path();
-                let size = path.metadata().map_err(EvalError::io("open", path))?.len();
-                let place = |i| file.image_entry(i).map_or((i, 0), |e| (e.key, e.offset));
-                Ok((0..file.n_images()).map(|i| of(format!("{:?}\0{size}", place(i)))).collect())
+            Inside::Input(input) => {
+                let stamp = |i| input.source().stamp(input.entry(i));
+                Ok((0..input.len()).into_par_iter().map(stamp).collect())
             }
-            Source::Pack(pack) => Ok(pack.images.iter().map(|image| content_hash(image)).collect()),
         }
     }
 
@@ -219,48 +210,58 @@ impl Images {
     }
 
     fn face(&self, i: usize) -> Result<Decoded, EvalError> {
-        let decoded = match &self.source {
-            Source::Files { root, names } => {
-                decode(&read_regular_file(&root.join(&names[i]), IMAGE_BYTES_MAX)?)
-            }
-            Source::Dataset(dataset) => decode(dataset.get(i as u64)?.image),
-            Source::Records(file) => decode(&file.image(i as u64)?.image),
-            Source::Pack(pack) => decode(&pack.images[i]),
+        let decoded = match &self.inside {
+            Inside::Dataset(dataset) => decode(dataset.get(i as u64)?.image),
+            Inside::Input(input) => match input.source().read(input.entry(i)) {
+                Ok(bytes) => decode(&bytes),
+                Err(ReadError::Fault(error)) => return Err(error.into()),
+                Err(ReadError::Reject(reject)) => {
+                    return Err(EvalError::Unread { image: self.place(i)?, reject });
+                }
+            },
         };
         match decoded {
             Ok(decoded) => Ok(decoded),
-            Err(reason) => {
-                let image = format!("{}: {}", self.path.display(), self.name(i)?);
-                Err(EvalError::Image { image, reason })
-            }
+            Err(reason) => Err(EvalError::Image { image: self.place(i)?, reason }),
         }
+    }
+
+    /// Where an image is, for a message.
+    fn place(&self, i: usize) -> Result<String, EvalError> {
+        Ok(format!("{}: {}", self.path.display(), self.name(i)?))
     }
 }
 
-/// Images anywhere below `root`, those of a folder before those of the folders in it. Those that are
-/// passed over are counted: nothing that is in the folder is missing without a word.
-fn find(root: &Path) -> Result<Vec<String>, EvalError> {
-    let listing = Listing::of(root)?;
-    for left_out in listing.left_out.iter().filter(|left_out| !left_out.reject.is_skip()) {
-        let pfc_sources::LeftOut { source, reject } = left_out;
-        tracing::warn!("{}: {source} is left out: {reject}", root.display());
-    }
-    let n_skipped = listing.left_out.iter().filter(|left_out| left_out.reject.is_skip()).count();
-    if n_skipped > 0 {
-        tracing::warn!(
-            "{}: {n_skipped} files or folders are no images, or the system's own, and are passed over",
-            root.display()
-        );
-    }
-    let mut paths: Vec<String> = (0..listing.len()).map(|i| listing.path(i)).collect();
-    // A folder's files come before its folders in the listing.
-    paths.sort_by(|a, b| Path::new(a).cmp(Path::new(b)));
-    Ok(paths)
+/// The bytes of the image `name` below the folder `root`, whose loss is told from that of one file.
+///
+/// # Errors
+///
+/// [`EvalError::Unread`] for what is a fact about this image, else a fault of the system.
+pub(crate) fn read_below(root: &Root, name: &str) -> Result<Vec<u8>, EvalError> {
+    let path = root.path().join(name);
+    read_file(&path, root).map_err(|error| match error {
+        ReadError::Fault(error) => error.into(),
+        ReadError::Reject(reject) => {
+            EvalError::Unread { image: path.display().to_string(), reject }
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Opened as the command does without options.
+    fn open(path: &Path) -> Result<Images, EvalError> {
+        let input = InputOptions::default();
+        let scratch = &std::env::temp_dir();
+        let reading = Reading::Decided;
+        Images::open(path, &Opening { input: &input, reading, scratch, quiet: true })
+    }
+
+    fn names(images: &Images) -> Vec<String> {
+        (0..images.len()).map(|i| images.name(i).unwrap()).collect()
+    }
 
     fn png(path: &Path, grey: u8) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -274,14 +275,13 @@ mod tests {
             png(&dir.path().join(name), grey);
         }
         std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
-        let images = Images::open(dir.path(), None).unwrap();
-        let names: Vec<String> = (0..images.len()).map(|i| images.name(i).unwrap()).collect();
-        assert_eq!(names, ["a.PNG", "b/1.png", "b/2.png"]);
+        let images = open(dir.path()).unwrap();
+        assert_eq!(names(&images), ["a.PNG", "b/1.png", "b/2.png"]);
         let (pixels, left_out) = images.rgb(1..3).unwrap();
         assert_eq!((pixels[0], pixels[FACE_BYTES], left_out), (2, 3, vec![]));
         let before = images.stamps().unwrap();
         png(&dir.path().join("c.png"), 4);
-        let after = Images::open(dir.path(), None).unwrap().stamps().unwrap();
+        let after = open(dir.path()).unwrap().stamps().unwrap();
         assert_eq!((&after[..3], after.len()), (&before[..], 4));
     }
 
@@ -294,11 +294,61 @@ mod tests {
             png(&dir.path().join(name), grey);
         }
         std::fs::rename(dir.path().join("a/1.png"), dir.path().join("a/1")).unwrap();
-        let images = Images::open(dir.path(), None).unwrap();
-        let names: Vec<String> = (0..images.len()).map(|i| images.name(i).unwrap()).collect();
-        assert_eq!(names, ["a/1"]);
+        let images = open(dir.path()).unwrap();
+        assert_eq!(names(&images), ["a/1"]);
         let Some(case) = pfc_testing::case("eval-folder-skips") else { return };
-        assert_eq!(Images::open(&case.join("tree"), None).unwrap().len(), 6);
+        assert_eq!(open(&case.join("tree")).unwrap().len(), 6);
+    }
+
+    #[test]
+    fn rows_follow_the_input_and_carry_the_labels_of_pack() {
+        let dir = tempfile::tempdir().unwrap();
+        let face = dir.path().join("face.png");
+        png(&face, 7);
+        let bytes = std::fs::read(&face).unwrap();
+        let classes = [20, 0, 20, 10];
+        let mut records = pfc_recordio::RecordWriter::create(&dir.path().join("rec")).unwrap();
+        let mut list = String::new();
+        for (key, class) in (0..).zip(classes) {
+            let header = pfc_recordio::Header::scalar(class as f32, key);
+            records.write(key, &header, &bytes).unwrap();
+            std::fs::copy(&face, dir.path().join(format!("{key}.png"))).unwrap();
+            list += &format!("{key}.png\t{class}\n");
+        }
+        records.finish(None).unwrap();
+        std::fs::write(dir.path().join("list.tsv"), list).unwrap();
+        let expected = [
+            ("rec", ["id_20/0", "id_0/1", "id_20/2", "id_10/3"]),
+            ("list.tsv", ["0.png", "1.png", "2.png", "3.png"]),
+        ];
+        for (input, expected) in expected {
+            let images = open(&dir.path().join(input)).unwrap();
+            assert_eq!(names(&images), expected);
+            let labels: Vec<_> = (0..4).map(|i| images.label(i).unwrap()).collect();
+            // The gaps between the classes are closed.
+            assert_eq!(labels, [Some(2), Some(0), Some(2), Some(1)], "{input}");
+            let stamps = images.stamps().unwrap();
+            assert!((0..4).all(|i| !stamps[..i].contains(&stamps[i])), "{input}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_vanishes_is_no_fault_of_its_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let faces = dir.path().join("faces");
+        for i in 0..3 {
+            png(&faces.join(format!("a/{i}.png")), i);
+        }
+        let images = open(&faces).unwrap();
+        std::fs::rename(&faces, dir.path().join("gone")).unwrap();
+        let error = images.rgb(0..3).unwrap_err();
+        assert!(
+            error.to_string().ends_with("the folder that the images lie in is gone"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("run the same command again"));
+        std::fs::rename(dir.path().join("gone"), &faces).unwrap();
+        assert_eq!(images.rgb(0..3).unwrap().1, vec![]);
     }
 
     #[test]
@@ -307,26 +357,28 @@ mod tests {
         png(&dir.path().join("faces/x.png"), 9);
         std::fs::write(dir.path().join("faces/own.txt"), "x.png\n").unwrap();
         std::fs::write(dir.path().join("other.txt"), "x.png\n").unwrap();
-        let own = Images::open(&dir.path().join("faces/own.txt"), None).unwrap();
+        let own = open(&dir.path().join("faces/own.txt")).unwrap();
         assert_eq!(own.rgb(0..1).unwrap().0[0], 9);
-        let root = dir.path().join("faces");
-        let other = Images::open(&dir.path().join("other.txt"), Some(&root)).unwrap();
+        let input = InputOptions::default().with_root(dir.path().join("faces"));
+        let reading = Reading::Decided;
+        let opening = Opening { input: &input, reading, scratch: dir.path(), quiet: true };
+        let other = Images::open(&dir.path().join("other.txt"), &opening).unwrap();
         assert_eq!(other.rgb(0..1).unwrap().0[0], 9);
     }
 
     #[test]
     fn a_damaged_image_is_left_out_with_its_reason_and_an_empty_folder_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let error = Images::open(dir.path(), None).unwrap_err();
+        let error = open(dir.path()).unwrap_err();
         assert!(error.to_string().ends_with("no image is in it"), "{error}");
         std::fs::write(dir.path().join("x.jpg"), b"\xff\xd8\xff").unwrap();
         png(&dir.path().join("y.png"), 5);
         std::fs::write(dir.path().join("list.txt"), "x.jpg\nmissing.png\ny.png\n").unwrap();
-        let images = Images::open(&dir.path().join("list.txt"), None).unwrap();
+        let images = open(&dir.path().join("list.txt")).unwrap();
         let (pixels, left_out) = images.rgb(0..3).unwrap();
         assert_eq!((pixels.len(), pixels[0]), (FACE_BYTES, 5));
         assert_eq!(left_out.iter().map(|image| image.index).collect::<Vec<_>>(), [0, 1]);
-        assert!(left_out[1].reason.starts_with("cannot open: No such file"), "{left_out:?}");
+        assert!(left_out[1].reason.starts_with("there is no such file"), "{left_out:?}");
         assert!(!images.is_readable(0) && images.is_readable(2));
     }
 }

@@ -88,9 +88,9 @@ fn a_list_a_data_set_a_record_file_and_a_pack_give_the_same_rows() {
     assert_ne!(listed[..32], listed[32..64]);
     for (images, called) in [
         ("packed", faces.join("\n") + "\n"),
-        ("rec", "0\n1\n2\n3\n".to_owned()),
-        ("rec/train.rec", "0\n1\n2\n3\n".to_owned()),
-        ("pairs.bin", "0\n1\n2\n3\n".to_owned()),
+        ("rec", "id_0/0\nid_1/1\nid_2/2\nid_3/3\n".to_owned()),
+        ("rec/train.rec", "id_0/0\nid_1/1\nid_2/2\nid_3/3\n".to_owned()),
+        ("pairs.bin", "pairs.bin/0\npairs.bin/1\npairs.bin/2\npairs.bin/3\n".to_owned()),
     ] {
         let (found, names) = embed(images);
         assert_eq!(found, listed, "{images}");
@@ -128,6 +128,29 @@ fn an_interrupted_run_goes_on_and_another_model_is_not_mixed_in() {
     embed("c.npy").assert().code(2);
     let error = stderr_of_failure(embed("c.npy").args(["--mirror", "none"]));
     assert!(error.contains("kept from another run"), "{error}");
+}
+
+#[test]
+fn two_commands_into_one_output_are_told_apart_and_the_first_goes_on() {
+    let set = LfwLike::new();
+    set.model();
+    std::fs::write(set.path("list.txt"), "P00/P00_0001.png\n").unwrap();
+    let megaface = ["megaface", "embed", "--images", "faces", "--list", "list.txt", "--out", "a"];
+    let embed = ["embed", "faces/P00", "a.npy", "--model", "run.ckpt"];
+    let features = [&megaface[..], &["--suffix", "_x.bin", "--model", "run.ckpt"]].concat();
+    for (args, lock, folder) in
+        [(&embed[..], ".a.npy.parts.lock", "a.npy.parts"), (&features, ".a.lock", "a")]
+    {
+        let path = set.path(lock);
+        let held = std::fs::File::options().append(true).create(true).open(&path).unwrap();
+        held.lock().unwrap();
+        let error = stderr_of_failure(pfc_eval(set.dir.path()).args(args));
+        let expected = format!("{folder}: another command is writing there");
+        assert!(error.contains(&expected) && error.contains("\nhint: "), "{error}");
+        drop(held);
+        pfc_eval(set.dir.path()).args(args).assert().success();
+        assert!(!path.exists());
+    }
 }
 
 #[test]

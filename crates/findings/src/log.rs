@@ -144,7 +144,10 @@ impl DecisionLog {
             let what = format!("{RUNS_MAX} runs are the most: compact the data set");
             return Err(FindingsError::BadRun { path, what });
         }
-        pfc_durable::create_dir_all(&self.dir.join(DECISIONS_DIR))?;
+        let folder = self.dir.join(DECISIONS_DIR);
+        pfc_durable::create_dir_all(&folder)?;
+        // What a killed command was writing.
+        pfc_durable::sweep_all(&folder)?;
         file::write(&path, info, decisions)?;
         self.n_runs += 1;
         Ok(number)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use super::HeadError;
 
@@ -39,7 +40,7 @@ pub struct HeadConfig {
     pub update: Update,
     /// What moves a row, given its gradient.
     #[serde(default)]
-    pub optimizer: Optimizer,
+    pub optimizer: CentreOptimizer,
     /// Momentum of the centres under SGD, in `[0, 1)`.
     #[serde(default = "default_momentum")]
     pub momentum: f64,
@@ -48,7 +49,7 @@ pub struct HeadConfig {
     pub weight_decay: f64,
     /// Number format of the three matrix products; everything else is f32 or f64.
     #[serde(default)]
-    pub precision: Precision,
+    pub precision: ProductPrecision,
     /// Where the centres live.
     #[serde(default)]
     pub centres: Placement,
@@ -195,7 +196,7 @@ pub enum Update {
 /// What moves a row of centres.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Optimizer {
+pub enum CentreOptimizer {
     /// SGD with momentum: a number of state for each of the weight.
     #[default]
     Sgd,
@@ -247,6 +248,15 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// The kind of a tensor of such numbers.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Storage::F32 => Kind::Float,
+            Storage::Bf16 => Kind::BFloat16,
+        }
+    }
+
     /// Bytes of one number.
     #[must_use]
     pub fn size_bytes(self) -> usize {
@@ -260,7 +270,7 @@ impl Storage {
 /// Number format of the operands of the matrix products; sums are f32 in either.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Precision {
+pub enum ProductPrecision {
     /// Single precision.
     #[default]
     F32,
@@ -281,10 +291,10 @@ impl HeadConfig {
             interclass_filter: 0.0,
             log_q: false,
             update: Update::default(),
-            optimizer: Optimizer::default(),
+            optimizer: CentreOptimizer::default(),
             momentum: default_momentum(),
             weight_decay: default_weight_decay(),
-            precision: Precision::default(),
+            precision: ProductPrecision::default(),
             centres: Placement::default(),
             weights: Storage::default(),
             state: Storage::default(),
@@ -317,7 +327,7 @@ impl HeadConfig {
             return Err(HeadError::FilteredSubCentres);
         }
         require("classes", self.classes as f64, 1.0..=(classes_max / k as f64).floor())?;
-        if self.update == Update::Dense && self.optimizer != Optimizer::Sgd {
+        if self.update == Update::Dense && self.optimizer != CentreOptimizer::Sgd {
             return Err(HeadError::DenseOptimizer);
         }
         Ok(())
@@ -330,17 +340,19 @@ impl HeadConfig {
     }
 }
 
-impl Optimizer {
+impl CentreOptimizer {
     fn validate(&self) -> Result<(), HeadError> {
         let below_one = 0.0..=1.0 - f64::EPSILON;
         match *self {
-            Optimizer::Sgd => Ok(()),
-            Optimizer::Adamw { beta1, beta2, eps } => {
+            CentreOptimizer::Sgd => Ok(()),
+            CentreOptimizer::Adamw { beta1, beta2, eps } => {
                 require("optimizer.beta1", beta1, below_one.clone())?;
                 require("optimizer.beta2", beta2, below_one)?;
                 require("optimizer.eps", eps, f64::MIN_POSITIVE..=1.0)
             }
-            Optimizer::RowAdagrad { eps } => require("optimizer.eps", eps, f64::MIN_POSITIVE..=1.0),
+            CentreOptimizer::RowAdagrad { eps } => {
+                require("optimizer.eps", eps, f64::MIN_POSITIVE..=1.0)
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_model::ModelError;
 use tch::TchError;
 
 use super::comm::CommError;
@@ -37,6 +38,14 @@ pub enum HeadError {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of the centres is lost, or does not hold what was written to it.
+    #[error("{}: {problem}", path.display())]
+    CentresDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
         problem: String,
     },
     /// The folder of the centres belongs to a process that is still there.
@@ -150,12 +159,18 @@ pub enum HeadError {
         /// What is wrong with it.
         problem: String,
     },
-    /// An exchange between ranks failed.
+    /// A file of saved centres cannot be read or written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The head is gone before a save had all of its rows.
+    #[error("the run ended before its centres were saved")]
+    SaveAbandoned,
+    /// A collective among the ranks failed.
     #[error("step {step}: the ranks cannot exchange {what}")]
     Comm {
         /// Training step.
         step: u64,
-        /// What was exchanged.
+        /// The values that it was to combine.
         what: &'static str,
         /// Which rank, and why.
         #[source]
@@ -178,7 +193,7 @@ impl HeadError {
         move |source| HeadError::Torch { op, source }
     }
 
-    /// Turns a failed exchange into one that names the step; for `map_err`.
+    /// Turns a failed collective into one that names the step; for `map_err`.
     pub(super) fn comm(step: u64, what: &'static str) -> impl FnOnce(CommError) -> HeadError {
         move |source| HeadError::Comm { step, what, source }
     }
@@ -199,13 +214,22 @@ impl HeadError {
             HeadError::DenseOptimizer => Some(
                 "set `update = \"sparse\"`, or `optimizer = { name = \"sgd\" }`".to_owned(),
             ),
+            HeadError::Model(error) => error.hint(),
             HeadError::FilteredSubCentres => Some(
                 "set `interclass_filter = 0`: an image with a wrong label finds a sub-centre of its \
                  own, which is what both are for"
                     .to_owned(),
             ),
             HeadError::CentreFile { .. } => Some(
-                "resume from the newest checkpoint, or remove the folder to begin afresh".to_owned(),
+                "the folder goes with the newest two checkpoints of its run: `--resume` that run, or \
+                 name another folder for the centres"
+                    .to_owned(),
+            ),
+            HeadError::CentresDamaged { .. } => Some(
+                "bring the file back, if a copy of the folder was made at that checkpoint or another \
+                 machine has it; or move the newest checkpoint away and `--resume`: the one before \
+                 it needs other copies of all rows that have moved since"
+                    .to_owned(),
             ),
             HeadError::CentresInUse { .. } => Some(
                 "wait until it has ended; one that was killed takes some seconds to let go of its \
@@ -226,9 +250,14 @@ impl HeadError {
                  warm-up or gradient clipping"
                     .to_owned(),
             ),
+            HeadError::State { name, .. } if name == "centres.in_place" => Some(
+                "keep `head.centres = { file = … }` as it was; `pfc-train export CHECKPOINT --centres \
+                 --to safetensors` copies centres out of it"
+                    .to_owned(),
+            ),
             HeadError::State { .. } => Some(
-                "the checkpoint was written by a head of another size: check `classes` and the \
-                 embedding's width"
+                "the checkpoint was written by a head of another size or kind: check the number of \
+                 identities, `model.embedding` and `head.optimizer`"
                     .to_owned(),
             ),
             HeadError::Memory { rows, row_bytes } => Some(format!(
@@ -246,6 +275,7 @@ impl HeadError {
             HeadError::BatchShape { .. }
             | HeadError::Sample { .. }
             | HeadError::Comm { .. }
+            | HeadError::SaveAbandoned
             | HeadError::Io { .. } => None,
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! The pieces stand behind traits and know nothing of each other: which rows ([`Sampler`]), what
 //! cosines become ([`Loss`]), how rows move ([`UpdateRule`]), where they live
-//! ([`CentreStore`]) and what ranks exchange ([`Communicator`]). With `s` the scale, `N` the global
+//! ([`CentreStore`]) and the collectives among ranks ([`Communicator`]). With `s` the scale, `N` the global
 //! batch and `p` the softmax over the drawn rows of all ranks:
 //!
 //! ```text
@@ -28,6 +28,7 @@ mod comm;
 mod config;
 mod elements;
 mod error;
+mod footprint;
 mod local_group;
 mod loss;
 mod optim;
@@ -44,25 +45,29 @@ mod timings;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
+use snapshot::Saving;
 use tch::{Device, Tensor};
 
 pub use centres::{
-    CentreStore, CentreTile, DeviceStore, DurableCentres, Pull, RowLayout, RowStore, TileGradient,
+    CentreStore, CentreTile, DeviceStore, FileRecord, PositiveGradient, RowLayout, RowStore,
+    TileGradient,
 };
 pub use comm::{CommError, Communicator, Solo};
 pub use config::{
-    ArcfaceGradient, HeadConfig, Margin, Optimizer, Placement, Precision, Storage, Update,
+    ArcfaceGradient, CentreOptimizer, HeadConfig, Margin, Placement, ProductPrecision, Storage,
+    Update,
 };
 pub use error::HeadError;
+pub use footprint::Footprint;
 pub use local_group::LocalMember;
 pub use loss::{Loss, Negatives, ParameterStep, SampleLoss, Shaped, Target, TileCosines};
 pub use optim::{
-    AdamW, Dense, Flow, Memory, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UntouchedRows,
+    AdamW, Dense, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UpdateHistory, UpdateMap,
     UpdateRule, rule,
 };
 pub use range::ClassRange;
 pub use sampling::{Draw, Pprn, Sampler};
-pub use snapshot::shards;
+pub use snapshot::{CentreReader, Column, RowPiece, RowPieces, SavedTensors, Snapshot, shards};
 pub use timings::Timings;
 
 /// Class centres with their momentum, and all that turns a batch of embeddings into a loss.
@@ -70,6 +75,8 @@ pub struct Head {
     config: HeadConfig,
     range: ClassRange,
     parts: Parts,
+    /// The save that is under way.
+    saving: Option<Saving>,
     workers: Arc<ThreadPool>,
 }
 
@@ -166,7 +173,7 @@ impl Head {
         let n_centres = range.len() * config.margin.sub_centres();
         assert_eq!(parts.store.n_rows(), n_centres, "the store is not this rank's");
         let workers = Arc::new(step::workers()?);
-        Ok(Head { config: config.clone(), range, parts, workers })
+        Ok(Head { config: config.clone(), range, parts, saving: None, workers })
     }
 
     /// The configuration it was made with.

@@ -20,7 +20,7 @@ struct Group {
     changed: Condvar,
 }
 
-/// One exchange: every rank puts something down, then every rank takes all of it.
+/// One collective: every rank puts something down, then every rank takes all of it.
 struct State {
     given: Vec<Option<Deposit>>,
     taken_by: Vec<bool>,
@@ -45,7 +45,7 @@ impl LocalMember {
 
     /// Gives `deposit` and takes everyone's, in rank order.
     fn exchange(&self, deposit: Deposit) -> Result<Vec<Deposit>, CommError> {
-        // The exchange before this one is over when all have taken from it.
+        // The collective before this one is over when all have taken from it.
         let mut state = self.wait_until(|state| state.given[self.rank].is_none())?;
         state.given[self.rank] = Some(deposit);
         drop(state);

@@ -8,8 +8,8 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::{
     HeadError,
     batch::Positives,
-    centres::{CentreTile, Centres, Pull, TileGradient},
-    config::{HeadConfig, Precision},
+    centres::{CentreTile, Centres, PositiveGradient, TileGradient},
+    config::{HeadConfig, ProductPrecision},
     elements::to_f64,
     loss::{Loss, Negatives, TileCosines},
     optim::UpdateRule,
@@ -19,13 +19,13 @@ use super::{
 /// The largest logit plus ln C whose exponentials can be summed in f32 as they are.
 const EXPONENT_MAX: f64 = 88.0;
 
-/// Lanes of a step: how many threads can share the work. The number is fixed and their sums are
+/// Groups of a step: how many threads can share the work. The number is fixed and their sums are
 /// added in order, so that results do not depend on the number of threads.
-const LANES: usize = 32;
+const GROUPS: usize = 32;
 
 /// One step's rows in tiles, and the slopes that are kept between the two passes.
 pub(super) struct TiledSoftmax<'a> {
-    lanes: Vec<Lane<'a>>,
+    groups: Vec<TileGroup<'a>>,
     /// `[G, D]` f32, on the device of the centres.
     unit_embeddings_gd: Tensor,
 }
@@ -49,8 +49,8 @@ impl<'a> TiledSoftmax<'a> {
         let tile_rows = (config.tile_rows / k).max(1) * k;
         let n_tiles = rows.len().div_ceil(tile_rows);
         // Another device works on one tile after the other, on all of its own threads.
-        let n_lanes = n_tiles.min(if device == Device::Cpu { LANES } else { 1 });
-        let new_lane = |_| Lane {
+        let n_groups = n_tiles.min(if device == Device::Cpu { GROUPS } else { 1 });
+        let new_group = |_| TileGroup {
             config,
             loss,
             rule,
@@ -60,15 +60,15 @@ impl<'a> TiledSoftmax<'a> {
             offsets_g: None,
             timings: Timings::default(),
         };
-        let mut lanes: Vec<Lane<'a>> = (0..n_lanes).map(new_lane).collect();
+        let mut groups: Vec<TileGroup<'a>> = (0..n_groups).map(new_group).collect();
         let n_samples = unit_embeddings_gd.size()[0] as usize;
         let tile_bytes = tile_rows * n_samples * operand_gd.kind().elt_size_in_bytes();
         let n_kept = (config.cache_mib << 20) / tile_bytes.max(1);
         for (t, rows) in store.tiles(rows, tile_rows).into_iter().enumerate() {
             let tile = new_tile(rows, t * tile_rows, positives, t < n_kept);
-            lanes[t * n_lanes / n_tiles].tiles.push(tile);
+            groups[t * n_groups / n_tiles].tiles.push(tile);
         }
-        TiledSoftmax { lanes, unit_embeddings_gd }
+        TiledSoftmax { groups, unit_embeddings_gd }
     }
 
     /// Whether exponentials might overflow, so that each sample's largest logit is needed first.
@@ -86,9 +86,9 @@ impl<'a> TiledSoftmax<'a> {
     /// [`HeadError`] if rows cannot be reached or memory runs out, here and below.
     pub fn largest_logits(&mut self) -> Result<Vec<f64>, HeadError> {
         let mut largest_g = vec![f64::NEG_INFINITY; self.unit_embeddings_gd.size()[0] as usize];
-        let lanes = self.lanes.par_iter_mut().with_max_len(1).map(Lane::largest_logits);
-        for lane_g in lanes.collect::<Result<Vec<_>, _>>()? {
-            for (largest, logit) in largest_g.iter_mut().zip(lane_g) {
+        let groups = self.groups.par_iter_mut().with_max_len(1).map(TileGroup::largest_logits);
+        for group_g in groups.collect::<Result<Vec<_>, _>>()? {
+            for (largest, logit) in largest_g.iter_mut().zip(group_g) {
                 *largest = largest.max(logit);
             }
         }
@@ -102,21 +102,21 @@ impl<'a> TiledSoftmax<'a> {
     /// # Errors
     ///
     /// As above.
-    pub fn forward(&mut self, offsets_g: Option<&[f64]>) -> Result<LaneSums, HeadError> {
+    pub fn forward(&mut self, offsets_g: Option<&[f64]>) -> Result<PartialSums, HeadError> {
         if let Some(offsets_g) = offsets_g {
             let offsets_g = Tensor::from_slice(offsets_g)
                 .to_kind(Kind::Float)
                 .to_device(self.unit_embeddings_gd.device());
-            for lane in &mut self.lanes {
-                lane.offsets_g = Some(offsets_g.shallow_clone());
+            for group in &mut self.groups {
+                group.offsets_g = Some(offsets_g.shallow_clone());
             }
         }
-        let mut sums = LaneSums::zeros(&self.unit_embeddings_gd);
-        let lanes = self.lanes.par_iter_mut().with_max_len(1).map(Lane::forward);
-        for lane in lanes.collect::<Result<Vec<_>, _>>()? {
-            add(&mut sums.sums_g, &lane.sums_g);
-            add(&mut sums.parameter_sums_g, &lane.parameter_sums_g);
-            sums.weighted_rows_gd += lane.weighted_rows_gd;
+        let mut sums = PartialSums::zeros(&self.unit_embeddings_gd);
+        let groups = self.groups.par_iter_mut().with_max_len(1).map(TileGroup::forward);
+        for group in groups.collect::<Result<Vec<_>, _>>()? {
+            add(&mut sums.sums_g, &group.sums_g);
+            add(&mut sums.parameter_sums_g, &group.parameter_sums_g);
+            sums.weighted_rows_gd += group.weighted_rows_gd;
         }
         sums.weighted_rows_gd = sums.weighted_rows_gd.to_device(Device::Cpu);
         Ok(sums)
@@ -133,15 +133,15 @@ impl<'a> TiledSoftmax<'a> {
         let factors_g1 = by_cosine.factors_g1.to_device(self.unit_embeddings_gd.device());
         let weighted_gd = &self.unit_embeddings_gd * factors_g1;
         let handles: Vec<Tensor> =
-            self.lanes.iter().map(|lane| weighted_gd.to_kind(kind(lane.config))).collect();
+            self.groups.iter().map(|group| weighted_gd.to_kind(kind(group.config))).collect();
         let slopes = &by_cosine.slopes[..];
-        let lanes = self.lanes.par_iter_mut().zip(handles).with_max_len(1);
-        lanes
-            .map(|(lane, weighted_gd)| lane.backward(&weighted_gd, slopes, lr))
+        let groups = self.groups.par_iter_mut().zip(handles).with_max_len(1);
+        groups
+            .map(|(group, weighted_gd)| group.backward(&weighted_gd, slopes, lr))
             .collect::<Result<(), _>>()?;
         let mut timings = Timings::default();
-        for lane in &self.lanes {
-            timings += lane.timings;
+        for group in &self.groups {
+            timings += group.timings;
         }
         Ok(timings)
     }
@@ -187,8 +187,8 @@ impl Derivatives {
     }
 }
 
-/// Tiles, and this lane's handles of the tensors that all lanes read.
-struct Lane<'a> {
+/// Tiles, and this group's handles of the tensors that all groups read.
+struct TileGroup<'a> {
     pub config: &'a HeadConfig,
     pub loss: &'a dyn Loss,
     pub rule: &'a dyn UpdateRule,
@@ -215,8 +215,8 @@ struct Tile<'a> {
     pub slopes_tg: Option<Tensor>,
 }
 
-/// What the pass forwards finds in a lane.
-pub(super) struct LaneSums {
+/// What the pass forwards finds in a group.
+pub(super) struct PartialSums {
     /// `[G]`, see [`Negatives::sums_g`].
     pub sums_g: Vec<f64>,
     /// `[G]`, see [`Negatives::parameter_sums_g`]; zeros if the loss has no parameter.
@@ -225,12 +225,12 @@ pub(super) struct LaneSums {
     pub weighted_rows_gd: Tensor,
 }
 
-impl LaneSums {
+impl PartialSums {
     /// * `unit_embeddings_gd`: `[G, D]`, whose shape and device the sum of rows has
-    fn zeros(unit_embeddings_gd: &Tensor) -> LaneSums {
+    fn zeros(unit_embeddings_gd: &Tensor) -> PartialSums {
         let zeros_g = vec![0.0; unit_embeddings_gd.size()[0] as usize];
         let weighted_rows_gd = unit_embeddings_gd.zeros_like();
-        LaneSums { sums_g: zeros_g.clone(), parameter_sums_g: zeros_g, weighted_rows_gd }
+        PartialSums { sums_g: zeros_g.clone(), parameter_sums_g: zeros_g, weighted_rows_gd }
     }
 }
 
@@ -244,12 +244,12 @@ fn add(sums: &mut [f64], others: &[f64]) {
 /// The number format of the products.
 fn kind(config: &HeadConfig) -> Kind {
     match config.precision {
-        Precision::F32 => Kind::Float,
-        Precision::Bf16 => Kind::BFloat16,
+        ProductPrecision::F32 => Kind::Float,
+        ProductPrecision::Bf16 => Kind::BFloat16,
     }
 }
 
-impl Lane<'_> {
+impl TileGroup<'_> {
     /// The largest logit of each sample, `[G]`.
     pub fn largest_logits(&mut self) -> Result<Vec<f64>, HeadError> {
         let mut largest_g = vec![f64::NEG_INFINITY; self.n_samples()];
@@ -274,8 +274,8 @@ impl Lane<'_> {
     }
 
     /// What the negatives add to each sample, and rows weighted by their slopes.
-    pub fn forward(&mut self) -> Result<LaneSums, HeadError> {
-        let mut sums = LaneSums::zeros(&self.unit_embeddings_gd);
+    pub fn forward(&mut self) -> Result<PartialSums, HeadError> {
+        let mut sums = PartialSums::zeros(&self.unit_embeddings_gd);
         let mut buffer_td = self.buffer()?;
         for t in 0..self.tiles.len() {
             let (unit_td, negatives) = self.negatives(t, &mut buffer_td)?;
@@ -384,9 +384,9 @@ impl Lane<'_> {
 
 impl Tile<'_> {
     /// What its positives add to the gradient.
-    fn pulls(&self, slopes: &[f64]) -> Vec<Pull> {
+    fn pulls(&self, slopes: &[f64]) -> Vec<PositiveGradient> {
         let slopes = &slopes[self.first_positive..][..self.own.len()];
-        let pull = |(&(row, sample), &slope): (&(usize, usize), &f64)| Pull {
+        let pull = |(&(row, sample), &slope): (&(usize, usize), &f64)| PositiveGradient {
             row,
             sample,
             slope: slope as f32,

@@ -15,7 +15,7 @@ use super::{
     config::HeadConfig,
     loss::{Loss, ParameterStep, SampleLoss},
     sampling::{Draw, SampledRows, centres_of},
-    softmax::{Derivatives, LaneSums, TiledSoftmax},
+    softmax::{Derivatives, PartialSums, TiledSoftmax},
     timings::{Timings, timed},
 };
 
@@ -65,6 +65,11 @@ impl Head {
         });
         let classes = SampledRows::check(classes, range.len(), step)?;
         let rows = classes.centres(k);
+        if let Some(saving) = &mut self.saving
+            && saving.before_step(&rows, store.as_ref())?
+        {
+            self.saving = None;
+        }
         store.prepare(&rows)?;
         let mut centres = Centres { store: store.as_mut(), rule: rule.as_ref() };
         let positives = timed(&mut timings.gather_ms, || {
@@ -152,7 +157,7 @@ fn cosines_of_all(
 
 /// What one rank knows of every sample.
 struct OfRank<'a> {
-    negatives: &'a LaneSums,
+    negatives: &'a PartialSums,
     positives: &'a Positives,
     /// `[G]`; `None` for 0.
     offsets_g: Option<&'a [f64]>,
@@ -178,7 +183,7 @@ struct Forward {
 }
 
 impl Forward {
-    /// Joins the ranks' parts in one exchange.
+    /// Joins the ranks' parts in one collective.
     ///
     /// # Errors
     ///

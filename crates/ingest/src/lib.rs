@@ -28,7 +28,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use pfc_cli::{HintFinder, Outcome, hint_of};
+use pfc_cli::{HintFinder, Outcome, hint_of, interrupt};
 use pfc_durable::DurableError;
 use pfc_findings::FindingsError;
 use pfc_shard::ShardError;
@@ -82,6 +82,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let on_all_cores = |run: &(dyn Fn() -> anyhow::Result<Outcome> + Sync)| {
         threads::Threads::default().pool()?.install(run)
     };
+    if matches!(cli.command, Command::Verify(_) | Command::Inspect(_)) {
+        interrupt::end_at_once();
+    }
     match cli.command {
         Command::Synth(args) => synth::run(&args, quiet),
         Command::Pack(args) => pack::run(&args, quiet),

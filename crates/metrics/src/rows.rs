@@ -48,6 +48,13 @@ impl<'a> Rows<'a> {
         &self.data[index * self.dim..(index + 1) * self.dim]
     }
 
+    /// Indices of the rows whose numbers are all zero, which have no direction: a failed detection,
+    /// as a rule. Their cosine similarity with any row counts as 0.
+    pub fn zeros(&self) -> impl Iterator<Item = usize> + 'a {
+        let rows = self.data.chunks_exact(self.dim).enumerate();
+        rows.filter(|(_, row)| row.iter().all(|&v| v == 0.0)).map(|(index, _)| index)
+    }
+
     /// Refuses the first number that is NaN or infinite.
     ///
     /// # Errors
@@ -64,5 +71,17 @@ impl<'a> Rows<'a> {
                 Err(MetricError::NotFinite { what, index, value })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_zeros_are_found_whatever_their_sign() {
+        let data = [0.0, -0.0, 1.0, 0.0, 0.0, f32::NAN, 0.0, 0.0, f32::MIN_POSITIVE, 0.0];
+        let rows = Rows::new(&data, 2).unwrap();
+        assert_eq!(rows.zeros().collect::<Vec<_>>(), [0, 3]);
     }
 }

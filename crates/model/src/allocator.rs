@@ -1,20 +1,16 @@
-//! Keeps freed memory for the next step instead of giving it back to the system.
+//! What glibc's allocator does with freed memory: settings of a whole process, for programs to choose.
 #![allow(unsafe_code)]
 
-use std::sync::Once;
-
-/// Tells glibc's allocator never to return memory, once per process.
+/// Tells glibc's allocator not to return memory by itself.
 ///
 /// A training step frees and takes the same activations again and again. By default glibc maps
 /// each large one afresh, and the kernel clears its pages: a quarter of the CPU time of a
-/// MobileFaceNet step of 128 images. The process keeps the memory of its largest step.
-pub(crate) fn keep_freed_memory() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(set);
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn set() {
+/// MobileFaceNet step of 128 images. The process keeps the memory of its largest step until
+/// [`give_back_freed_memory`].
+///
+/// It holds for the whole process, so programs call it as they start, and no library does.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt takes two integers, locks the allocator itself and may be called at any time.
     // Its result is not needed: where a setting is refused, the default remains.
     unsafe {
@@ -23,5 +19,12 @@ fn set() {
     }
 }
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn set() {}
+/// Returns to the system what is free now, for instance after a checkpoint's copies were written.
+pub fn give_back_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim takes a number of bytes to keep, locks the allocator itself and touches no
+    // memory that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -12,7 +12,6 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, ModelError, Precision,
     activation_checkpointing::CheckpointedForward,
-    allocator::keep_freed_memory,
     graph::Graph,
     init::Stream,
     layers::Pass,
@@ -144,7 +143,6 @@ impl Backbone {
             return Err(ModelError::EmbeddingSize { value: embedding });
         }
         check_device(device)?;
-        keep_freed_memory();
         let mut state = State::new(device, start);
         let net = Net::new(&mut state, architecture, embedding);
         Ok(Backbone {

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     Backbone, BackboneSpec, ModelError,
-    tensors::{self, FileSum, TensorFile, TensorSpec, TensorWriter},
+    tensors::{self, FileSum, TensorFile},
 };
 
 /// The version of the folder's layout that is written, and the only one read.
@@ -149,22 +149,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Starts a file of tensors too large for memory; hand its sum to [`add`](Writer::add).
-    ///
-    /// # Errors
-    ///
-    /// As [`TensorWriter::create`].
-    pub fn start(&self, name: &str, specs: Vec<TensorSpec>) -> Result<TensorWriter, ModelError> {
-        TensorWriter::create(&self.dir.path().join(name), specs)
-    }
-
     /// Where the files are until the checkpoint is finished: other processes may write there too.
     pub fn folder(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Lists a file that was written by [`start`](Writer::start), or into [`folder`](Writer::folder)
-    /// by another process.
+    /// Lists a file that was written into [`folder`](Writer::folder), by this process or another.
     pub fn add(&mut self, name: &str, sum: FileSum) {
         self.files.push(FileEntry::new(name, sum));
     }

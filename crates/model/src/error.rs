@@ -54,6 +54,14 @@ pub enum ModelError {
         /// What is missing or wrong.
         reason: String,
     },
+    /// Files that do not hold the class centres of a head.
+    #[error("{}: not class centres: {reason}", path.display())]
+    NotCentres {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is missing or wrong.
+        reason: String,
+    },
     /// A manifest that is no JSON, or lacks a field.
     #[error("{}: not a readable manifest", path.display())]
     Manifest {

@@ -5,7 +5,9 @@
 //! one on disk, [`weights`] come from the files of other programs, [`export`] writes such files, and
 //! an [`Embedder`] runs any of them over images, whatever it was made from.
 
+pub mod allocator;
 pub mod bytes;
+pub mod centres;
 pub mod checkpoint;
 pub mod export;
 pub mod libtorch;
@@ -13,7 +15,6 @@ pub mod tensors;
 pub mod weights;
 
 mod activation_checkpointing;
-mod allocator;
 mod backbone;
 mod conv;
 mod embed;

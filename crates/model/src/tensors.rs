@@ -3,9 +3,11 @@
 //! The same files hold a backbone, an optimizer's state or class centres. Neither reading nor writing
 //! needs memory beyond the tensors themselves.
 
+mod columns;
 mod reader;
 mod writer;
 
+pub use columns::ColumnWriter;
 pub use reader::TensorFile;
 pub use writer::{TensorSpec, TensorWriter};
 

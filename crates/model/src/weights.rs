@@ -243,7 +243,7 @@ fn read_all(path: &Path, file: &mut TorchFile) -> Result<Vec<(String, Tensor)>, 
     Ok(tensors)
 }
 
-fn kind(dtype: Dtype) -> Kind {
+pub(crate) fn kind(dtype: Dtype) -> Kind {
     match dtype {
         Dtype::F64 => Kind::Double,
         Dtype::F32 => Kind::Float,

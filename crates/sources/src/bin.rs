@@ -8,10 +8,12 @@ use std::{
 
 use pfc_binpack::Pack;
 use pfc_cli::units;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    catalogue::{Catalogue, Sealed},
+    catalogue::{Catalogue, People, Sealed},
     error::SourceError,
+    identities,
     index::Index,
     label::Who,
     reject::ReadError,
@@ -20,10 +22,12 @@ use crate::{
 
 /// The different images of a pack.
 ///
-/// Images of equal bytes are one image: packs repeat an image for every pair that it is in. The
+/// Images of equal bytes are one image: packs repeat an image for every pair that it is in. Where
+/// identities are optional, each counts as often as it is there, two images a pair. The
 /// identities are the connected components of the pairs that show one person, `id_N` after the
 /// number N of their first image in the pack, and in that order; an image that is in no such pair is
-/// an identity of its own.
+/// an identity of its own. A table `PACK.identities.tsv` beside the pack says who is who instead, if it
+/// agrees with the pairs.
 ///
 /// Memory: the pack, twice while it is read.
 pub struct BinSource {
@@ -40,11 +44,13 @@ impl BinSource {
     /// # Errors
     ///
     /// [`SourceError`] if it cannot be read or is none.
-    pub fn open(path: &Path) -> Result<BinSource, SourceError> {
+    pub fn open(path: &Path, people: People) -> Result<BinSource, SourceError> {
         let Pack { images, same } = Pack::read(path)?;
         let firsts = firsts(&images);
-        let mut people = People::of(&firsts, &same);
-        let n_contradictions = people.n_contradictions(&firsts, &same);
+        let named = identities::of_pack(path, images.len());
+        let named = named.filter(|named| agree(path, named, &firsts, &same));
+        let mut groups = Groups::of(&firsts, &same);
+        let n_contradictions = groups.n_contradictions(&firsts, &same);
         if n_contradictions > 0 {
             let path = path.display();
             let pairs = units::of(n_contradictions, "pair");
@@ -55,9 +61,12 @@ impl BinSource {
         let mut catalogue = Catalogue::default();
         let name = path.display().to_string();
         for (i, first) in firsts.iter().enumerate() {
-            let who = if *first == i {
-                let person = people.root(i);
-                Ok(Who::Both(person as u64, format!("id_{person}").into()))
+            let who = if *first == i || people == People::Optional {
+                let person = groups.root(*first);
+                Ok(match named.as_ref().and_then(|named| named.get(i)) {
+                    Some((label, name)) => Who::Both(*label, name.clone()),
+                    None => Who::Both(person as u64, format!("id_{person}").into()),
+                })
             } else {
                 Err(String::new())
             };
@@ -83,6 +92,14 @@ impl Source for BinSource {
         format!("{name}/{}", self.numbers[entry as usize])
     }
 
+    fn place(&self, entry: u64) -> u64 {
+        self.numbers[entry as usize] as u64
+    }
+
+    fn stamp(&self, entry: u64) -> u128 {
+        xxh3_128(&self.images[self.numbers[entry as usize]])
+    }
+
     fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
         write_paths(self, |entry| self.images[self.numbers[entry as usize]].len() as u64, out)
     }
@@ -96,6 +113,19 @@ impl Source for BinSource {
     }
 }
 
+/// Whether names give images of equal bytes one person, and pairs what they say of them.
+fn agree(path: &Path, named: &[(u64, Box<str>)], firsts: &[usize], same: &[bool]) -> bool {
+    let label = |i: usize| named[i].0;
+    let is_one = (0..firsts.len()).all(|i| label(i) == label(firsts[i]));
+    let pairs = (0..firsts.len()).step_by(2).zip(same);
+    let agree = is_one && pairs.into_iter().all(|(i, same)| (label(i) == label(i + 1)) == *same);
+    if !agree {
+        let table = identities::beside_pack(path);
+        tracing::warn!("{}: contradicts the pairs of the pack, so it is not used", table.display());
+    }
+    agree
+}
+
 /// For each image the number of the first one with the same bytes.
 fn firsts(images: &[Vec<u8>]) -> Vec<usize> {
     let mut seen: HashMap<&[u8], usize> = HashMap::with_capacity(images.len());
@@ -107,18 +137,18 @@ fn firsts(images: &[Vec<u8>]) -> Vec<usize> {
 }
 
 /// Sets of images that show one person, each with its lowest number as its root.
-struct People {
+struct Groups {
     above: Vec<usize>,
 }
 
-impl People {
-    fn of(firsts: &[usize], same: &[bool]) -> People {
-        let mut people = People { above: (0..firsts.len()).collect() };
+impl Groups {
+    fn of(firsts: &[usize], same: &[bool]) -> Groups {
+        let mut groups = Groups { above: (0..firsts.len()).collect() };
         for (pair, _) in firsts.chunks_exact(2).zip(same).filter(|(_, same)| **same) {
-            let (a, b) = (people.root(pair[0]), people.root(pair[1]));
-            people.above[a.max(b)] = a.min(b);
+            let (a, b) = (groups.root(pair[0]), groups.root(pair[1]));
+            groups.above[a.max(b)] = a.min(b);
         }
-        people
+        groups
     }
 
     fn root(&mut self, mut i: usize) -> usize {
@@ -150,10 +180,10 @@ mod tests {
         let firsts = firsts(&images);
         assert_eq!(firsts, [0, 1, 2, 3, 0, 5, 3, 7]);
         let same = [true, false, true, true];
-        let mut people = People::of(&firsts, &same);
-        let roots: Vec<usize> = firsts.iter().map(|first| people.root(*first)).collect();
+        let mut groups = Groups::of(&firsts, &same);
+        let roots: Vec<usize> = firsts.iter().map(|first| groups.root(*first)).collect();
         assert_eq!(roots, [0, 0, 2, 3, 0, 0, 3, 3]);
-        assert_eq!(people.n_contradictions(&firsts, &same), 0);
+        assert_eq!(groups.n_contradictions(&firsts, &same), 0);
     }
 
     #[test]
@@ -161,6 +191,6 @@ mod tests {
         let images: Vec<Vec<u8>> = [1, 2, 2, 3, 3, 1].into_iter().map(|byte| vec![byte]).collect();
         let firsts = firsts(&images);
         let same = [true, true, false];
-        assert_eq!(People::of(&firsts, &same).n_contradictions(&firsts, &same), 1);
+        assert_eq!(Groups::of(&firsts, &same).n_contradictions(&firsts, &same), 1);
     }
 }

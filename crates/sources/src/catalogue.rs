@@ -10,6 +10,16 @@ use crate::{error::SourceError, index::Index, label::Who};
 /// In place of the identity of an item that has none.
 const NOBODY: u32 = u32::MAX;
 
+/// What becomes of an image whose identity is not stated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum People {
+    /// It is left out with the reason: a data set is made of identities.
+    #[default]
+    Needed,
+    /// It is taken as it is, after those of all identities: the images alone are wanted.
+    Optional,
+}
+
 /// Items in the order in which they are found, each with its identity: images, or folders of some.
 ///
 /// Two spellings of one name in Unicode, composed (NFC) and decomposed (NFD, as macOS writes file
@@ -27,6 +37,7 @@ pub struct Catalogue {
     /// A name that is spelled in two ways, and how many there are.
     respelled: Option<(String, u64)>,
     n_left_out: u64,
+    people: People,
 }
 
 #[derive(Debug)]
@@ -66,6 +77,11 @@ pub struct Sealed {
 }
 
 impl Catalogue {
+    /// A catalogue of items whose identities are needed or optional.
+    pub fn of(people: People) -> Catalogue {
+        Catalogue { people, ..Catalogue::default() }
+    }
+
     /// Adds the next item.
     ///
     /// # Errors
@@ -92,7 +108,8 @@ impl Catalogue {
         self.count(id)
     }
 
-    /// Adds an item that is left out, so that the numbers of the others stay right.
+    /// Adds an item without an identity, which is left out where one is needed; the numbers of the
+    /// others stay right.
     ///
     /// # Errors
     ///
@@ -103,7 +120,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Adds the next item, or leaves it out; why, if it was.
+    /// Adds the next item, or leaves it out; why, if it was. Where identities are optional no item is.
     ///
     /// # Errors
     ///
@@ -120,7 +137,7 @@ impl Catalogue {
         };
         match self.push_nobody() {
             Err(Refused::Full(what) | Refused::Contradiction(what)) => Err(full(source, what)),
-            Ok(()) => Ok(Some(problem)),
+            Ok(()) => Ok(Some(problem).filter(|_| self.people == People::Needed)),
         }
     }
 
@@ -131,7 +148,8 @@ impl Catalogue {
 
     /// Whether all items are left out.
     pub fn is_nobody(&self) -> bool {
-        self.whose.len() as u64 == self.n_left_out
+        let all_are_left_out = self.whose.len() as u64 == self.n_left_out;
+        self.whose.is_empty() || all_are_left_out && self.people == People::Needed
     }
 
     fn count(&mut self, id: u32) -> Result<(), Refused> {
@@ -241,7 +259,7 @@ impl Catalogue {
     pub fn seal_quietly(mut self, n_images: impl Fn(usize) -> u64) -> Sealed {
         self.settle_exponents();
         let by_label = by_label(&self.identities);
-        let Catalogue { whose, identities, .. } = self;
+        let Catalogue { whose, identities, people, .. } = self;
         // By identity: items and images.
         let mut counts = vec![(0_u32, 0_u64); identities.len()];
         for (item, id) in whose.iter().enumerate().filter(|(_, id)| **id != NOBODY) {
@@ -260,10 +278,15 @@ impl Catalogue {
             index.push(identities[id as usize].name(), images);
         }
         let mut order = vec![0; total as usize];
-        for (item, id) in (0..).zip(whose).filter(|(_, id)| *id != NOBODY) {
-            let place = &mut next[id as usize];
+        for (item, id) in (0..).zip(&whose).filter(|(_, id)| **id != NOBODY) {
+            let place = &mut next[*id as usize];
             order[*place as usize] = item;
             *place += 1;
+        }
+        if people == People::Optional {
+            let unknown = (0..).zip(&whose).filter(|(_, id)| **id == NOBODY).map(|(item, _)| item);
+            order
+                .extend(unknown.inspect(|item: &u32| index.push_unknown(n_images(*item as usize))));
         }
         Sealed { index, order }
     }
@@ -359,6 +382,23 @@ mod tests {
         let (names, order) = sealed(&["10", "2", "b", "", "2", "-1"]);
         assert_eq!(names, ["10", "2", "b"]);
         assert_eq!(order, [0, 1, 4, 2]);
+    }
+
+    #[test]
+    fn images_without_an_identity_come_last_where_identities_are_optional() {
+        let mut catalogue = Catalogue::of(People::Optional);
+        for label in ["7", "", "3", "nan", "7"] {
+            let problem = catalogue.push_or_leave_out("list", Who::parse(Some(label), None));
+            assert_eq!(problem.unwrap(), None);
+        }
+        let Sealed { index, order } = catalogue.seal("list", |_| 1);
+        assert_eq!(order, [2, 0, 4, 1, 3]);
+        let who: Vec<Option<u32>> = (0..5).map(|entry| index.who(entry)).collect();
+        assert_eq!(who, [Some(0), Some(1), Some(1), None, None]);
+        let mut nobody = Catalogue::of(People::Optional);
+        assert!(nobody.is_nobody());
+        nobody.push_nobody().unwrap();
+        assert!(!nobody.is_nobody());
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     bin::BinSource,
+    catalogue::People,
     columns::ColumnChoice,
     error::SourceError,
     folder::{FolderSource, Parts},
+    in_order::InOrder,
     kind::InputKind,
     list::{ListSource, is_stdin},
     look::{self, Look, by_content, by_name},
@@ -56,6 +58,11 @@ pub struct InputOptions {
 }
 
 impl InputOptions {
+    /// The same options with another folder that the paths of a list start from.
+    pub fn with_root(self, root: PathBuf) -> InputOptions {
+        InputOptions { root: Some(root), ..self }
+    }
+
     /// The arguments that decide what an input holds, for the manifest.
     pub fn content_arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
@@ -104,19 +111,53 @@ pub fn open(
     scratch: &Path,
     quiet: bool,
 ) -> Result<Box<dyn Source + Send>, SourceError> {
-    let Look { path, kind } = decide(raw, options.from)?;
+    open_look(decide(raw, options.from)?, options, scratch, quiet, People::Needed)
+}
+
+/// Opens `raw` for its images alone, in its own order: as [`open`] does, but images may lie anywhere
+/// in a folder, a list may hold paths and no labels, and every image of a verification pack counts.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_images(
+    raw: &Path,
+    options: &InputOptions,
+    scratch: &Path,
+    quiet: bool,
+) -> Result<InOrder, SourceError> {
+    let look = match decide(raw, options.from) {
+        // Lists of benchmarks have any name.
+        Err(SourceError::Unknown { path }) if look::is_text(&path) => {
+            Look { path, kind: InputKind::List }
+        }
+        look => look?,
+    };
+    let kind = look.kind;
+    Ok(InOrder::of(open_look(look, options, scratch, quiet, People::Optional)?, kind))
+}
+
+fn open_look(
+    Look { path, kind }: Look,
+    options: &InputOptions,
+    scratch: &Path,
+    quiet: bool,
+    people: People,
+) -> Result<Box<dyn Source + Send>, SourceError> {
     options.check(kind)?;
     tracing::info!("{} is read as {}", path.display(), kind.describe());
     let damaged = if options.salvage { Damaged::Salvage } else { Damaged::Refuse };
     let parts = if options.join_parts { Parts::Joined } else { Parts::Apart };
     let columns = options.columns.clone().unwrap_or_default();
     Ok(match kind {
-        InputKind::Folder => Box::new(FolderSource::open(&path, parts)?),
+        InputKind::Folder => Box::new(FolderSource::open(&path, parts, people)?),
         InputKind::Recordio => Box::new(RecordSource::open(&path, damaged, quiet)?),
-        InputKind::List => Box::new(ListSource::open(&path, options.root.as_deref(), &columns)?),
+        InputKind::List => {
+            Box::new(ListSource::open(&path, options.root.as_deref(), &columns, people)?)
+        }
         InputKind::Tar => Box::new(TarSource::open(&path, scratch, damaged, quiet)?),
         InputKind::Parquet => Box::new(TableSource::open(&path, scratch, &columns, quiet)?),
-        InputKind::Bin => Box::new(BinSource::open(&path)?),
+        InputKind::Bin => Box::new(BinSource::open(&path, people)?),
     })
 }
 

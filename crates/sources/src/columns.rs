@@ -55,6 +55,11 @@ const IDENTITIES: &[&str] = &[
     "id",
 ];
 
+/// Whether a column of this name holds images or their paths.
+pub fn is_image_column(name: &str) -> bool {
+    IMAGES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// The user's word on columns: their names or, where a list has no header, their numbers from 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColumnChoice {

@@ -102,6 +102,12 @@ pub enum SourceError {
         /// The source.
         path: String,
     },
+    /// A folder below which there is no image.
+    #[error("{}: no image is in it", path.display())]
+    NoImagesBelow {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Not one image of a source could be used.
     #[error("{path}: none of its {n} images can be read")]
     NothingUsable {
@@ -279,6 +285,11 @@ impl SourceError {
             }
             SourceError::Table { problem, .. } => table_hint(problem),
             SourceError::NoImages { .. } => "is it the right file, and is the copy complete?".into(),
+            SourceError::NoImagesBelow { .. } => {
+                "a folder is searched for images at any depth, told by name or content; other inputs \
+                 are a data set, .rec, .tar, .parquet, .arrow and .bin files, and lists of paths"
+                    .into()
+            }
             SourceError::Interrupted { .. } => {
                 "run the same command again; no data set was left behind".into()
             }

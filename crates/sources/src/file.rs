@@ -95,6 +95,11 @@ fn read(path: &Path) -> io::Result<Result<Vec<u8>, Reject>> {
     Ok(Ok(bytes))
 }
 
+/// The size of a file, or 0 where it cannot be had: reading it will say why.
+pub(crate) fn file_size(path: &Path) -> u64 {
+    path.metadata().map_or(0, |meta| meta.len())
+}
+
 /// Refuses sizes that no image has.
 ///
 /// # Errors

@@ -9,14 +9,15 @@ use std::{
 use pfc_cli::units;
 
 use crate::{
-    catalogue::{Catalogue, Sealed},
+    catalogue::{Catalogue, People, Sealed},
     error::SourceError,
-    file::{Root, read_file},
+    file::{Root, file_size, read_file},
+    identities,
     index::Index,
     label::Who,
     reject::{ReadError, Reject},
-    source::{LeftOut, Source, write_paths},
-    walk::{Dir, Listing},
+    source::{LeftOut, Source, nothing, stamp, write_paths},
+    walk::{Dir, Listing, is_system},
 };
 
 /// A folder of identity folders, indexed.
@@ -44,35 +45,47 @@ impl FolderSource {
     /// opened to see whether they are one. A folder's name is read as any label is: whole numbers
     /// give the order, and the images of `-1` are nobody's.
     ///
+    /// Where identities are optional, images may lie directly in `root`, and a folder of images inside
+    /// another.
+    ///
     /// # Errors
     ///
     /// [`SourceError`] if there is no identity, one lies inside another, or a folder cannot be listed
     /// or never ends.
-    pub fn open(root: &Path, parts: Parts) -> Result<FolderSource, SourceError> {
+    pub fn open(root: &Path, parts: Parts, people: People) -> Result<FolderSource, SourceError> {
         let mut listing = Listing::of(root)?;
-        check_nesting(&listing.dirs)?;
-        if parts == Parts::Apart {
-            warn_of_parts(root, &listing.dirs);
+        if people == People::Needed {
+            check_nesting(&listing.dirs)?;
+            if parts == Parts::Apart {
+                warn_of_parts(root, &listing.dirs);
+            }
         }
         let name = root.display().to_string();
-        let mut catalogue = Catalogue::default();
+        let mut catalogue = Catalogue::of(people);
         for i in 0..listing.dirs.len() {
             let path = &listing.dirs[i].path;
-            if path.is_empty() {
-                catalogue.push_or_leave_out(&name, Err(String::new()))?;
-                listing.leave_out(i, &Reject::NoIdentity);
-                continue;
-            }
-            let who = who(path, parts);
-            if let Some(problem) = catalogue.push_or_leave_out(&name, who)? {
-                listing.leave_out(i, &Reject::NoLabel(problem));
+            let (who, is_loose) = match path.is_empty() {
+                true => (Err(String::new()), true),
+                false => (who(path, parts), false),
+            };
+            match catalogue.push_or_leave_out(&name, who)? {
+                None => {}
+                Some(_) if is_loose => listing.leave_out(i, &Reject::NoIdentity),
+                Some(problem) => listing.leave_out(i, &Reject::NoLabel(problem)),
             }
         }
         if catalogue.is_nobody() {
-            return Err(no_identities(root, &listing.left_out));
+            return Err(match people {
+                People::Needed => no_identities(root, &listing.left_out),
+                People::Optional => no_images(root, &listing.left_out),
+            });
         }
         let n_images = |dir: usize| listing.dirs[dir].images.len() as u64;
-        let Sealed { index, order } = catalogue.seal(&name, n_images);
+        let Sealed { mut index, order } = match people {
+            People::Needed => catalogue.seal(&name, n_images),
+            People::Optional => catalogue.seal_quietly(n_images),
+        };
+        identities::rename_folders(&mut index, root);
         let mut next = 0;
         let with_first = |dir: u32| {
             let first = next;
@@ -84,7 +97,7 @@ impl FolderSource {
     }
 
     /// The number of an image in the listing.
-    fn place(&self, entry: u64) -> usize {
+    fn listed(&self, entry: u64) -> usize {
         let (dir, first) = self.order[self.order.partition_point(|(_, first)| *first <= entry) - 1];
         self.listing.dirs[dir as usize].images.start + (entry - first) as usize
     }
@@ -100,7 +113,16 @@ impl Source for FolderSource {
     }
 
     fn path(&self, entry: u64) -> String {
-        self.listing.path(self.place(entry))
+        self.listing.path(self.listed(entry))
+    }
+
+    fn place(&self, entry: u64) -> u64 {
+        self.listed(entry) as u64
+    }
+
+    fn stamp(&self, entry: u64) -> u128 {
+        let path = self.path(entry);
+        stamp(&path, &[file_size(&self.root.path().join(&path))])
     }
 
     fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -115,6 +137,14 @@ impl Source for FolderSource {
     fn left_out(&self) -> &[LeftOut] {
         &self.listing.left_out
     }
+}
+
+/// Whether a folder at this path below the input is read as the identity of this very name: no part of
+/// it is a name that systems use, and it stands neither for nobody nor for a number that is spelled in
+/// another way.
+pub fn is_read_as_named(path: &str) -> bool {
+    let is_system = path.split('/').any(|part| part.is_empty() || is_system(part.as_ref()));
+    !is_system && who(path, Parts::Apart).is_ok_and(|who| &*who.into_name() == path)
 }
 
 /// Whom the images of a folder show.
@@ -139,6 +169,15 @@ fn no_identities(root: &Path, left_out: &[LeftOut]) -> SourceError {
             example: format!("{source}: {reject}"),
         },
         None => SourceError::NoIdentities { path: root.to_path_buf(), n_loose },
+    }
+}
+
+/// What to say of a folder without an image.
+fn no_images(root: &Path, left_out: &[LeftOut]) -> SourceError {
+    let lost: Vec<LeftOut> = left_out.iter().filter(|l| !l.reject.is_skip()).cloned().collect();
+    match lost.is_empty() {
+        true => SourceError::NoImagesBelow { path: root.to_path_buf() },
+        false => nothing(&root.display().to_string(), &lost),
     }
 }
 
@@ -209,7 +248,7 @@ mod tests {
     #[track_caller]
     fn check(paths: &[&str], parts: Parts, expected: &[(u32, &str, &str)]) {
         let dir = tree(paths);
-        let source = FolderSource::open(dir.path(), parts).unwrap();
+        let source = FolderSource::open(dir.path(), parts, People::Needed).unwrap();
         let expected: Vec<_> = expected.iter().map(|&(l, n, p)| (l, n, p.to_owned())).collect();
         assert_eq!(rows(&source), expected);
     }
@@ -258,7 +297,7 @@ mod tests {
             ],
         );
         let dir = tree(&paths);
-        let source = FolderSource::open(dir.path(), Parts::Apart).unwrap();
+        let source = FolderSource::open(dir.path(), Parts::Apart, People::Needed).unwrap();
         let names: Vec<&str> = source.index().identities().collect();
         assert_eq!(names, ["testing/p1", "train/p0", "train/p1", "val/p0"]);
     }
@@ -266,7 +305,7 @@ mod tests {
     #[test]
     fn spellings_of_a_name_in_unicode_are_one_identity() {
         let dir = tree(&["Jos\u{e9}/1.jpg", "Jose\u{301}/2.jpg", "Jose/3.jpg"]);
-        let source = FolderSource::open(dir.path(), Parts::Apart).unwrap();
+        let source = FolderSource::open(dir.path(), Parts::Apart, People::Needed).unwrap();
         let labels: Vec<u32> = (0..3).map(|entry| source.index().label(entry)).collect();
         assert_eq!((source.index().n_identities(), labels), (2, vec![0, 1, 1]));
         rows(&source);
@@ -275,21 +314,44 @@ mod tests {
     #[test]
     fn the_images_of_a_folder_that_stands_for_nobody_are_left_out() {
         let dir = tree(&["0/1.jpg", "-1/1.jpg", "-1/2.jpg", "train/nan/3.jpg", "loose.jpg"]);
-        let source = FolderSource::open(dir.path(), Parts::Apart).unwrap();
+        let source = FolderSource::open(dir.path(), Parts::Apart, People::Needed).unwrap();
         assert_eq!(rows(&source), [(0, "0", "0/1.jpg".to_owned())]);
         let mut reasons: Vec<&str> = source.left_out().iter().map(|l| l.reject.reason()).collect();
         reasons.sort_unstable();
         assert_eq!(reasons, ["no_identity", "no_label", "no_label", "no_label"]);
         let dir = tree(&["-1/1.jpg"]);
-        let error = FolderSource::open(dir.path(), Parts::Apart).err().unwrap();
+        let error = FolderSource::open(dir.path(), Parts::Apart, People::Needed).err().unwrap();
         assert!(matches!(error, SourceError::NothingUsable { n: 1, .. }), "{error}");
     }
 
     #[test]
     fn an_identity_inside_another_is_an_error() {
         let dir = tree(&["a/1.jpg", "a/b/c/1.jpg", "b/1.jpg"]);
-        let error = FolderSource::open(dir.path(), Parts::Apart).err().unwrap();
+        let error = FolderSource::open(dir.path(), Parts::Apart, People::Needed).err().unwrap();
         let expected = "`a/b/c` lies inside `a`, and both hold images: whose are they?";
         assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn images_anywhere_are_taken_where_identities_are_optional() {
+        let dir = tree(&["a/1.jpg", "a/b/2.jpg", "loose.jpg", "-1/3.jpg", "train/a/4.jpg"]);
+        let source = FolderSource::open(dir.path(), Parts::Apart, People::Optional).unwrap();
+        let rows: Vec<(Option<u32>, String)> = (0..source.index().len())
+            .map(|entry| (source.index().who(entry), source.path(entry)))
+            .collect();
+        let row = |who, path: &str| (who, path.to_owned());
+        assert_eq!(
+            rows,
+            [
+                row(Some(0), "a/1.jpg"),
+                row(Some(1), "a/b/2.jpg"),
+                row(Some(2), "train/a/4.jpg"),
+                row(None, "loose.jpg"),
+                row(None, "-1/3.jpg"),
+            ]
+        );
+        assert!(source.left_out().is_empty());
+        let error = FolderSource::open(tree(&["notes.txt"]).path(), Parts::Apart, People::Optional);
+        assert!(matches!(error, Err(SourceError::NoImagesBelow { .. })));
     }
 }

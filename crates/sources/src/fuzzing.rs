@@ -4,7 +4,8 @@
 use std::{fs, path::Path};
 
 use crate::{
-    columns::ColumnChoice, list::Lines, recordio::Damaged, spool::Spool, table::Table, tar::samples,
+    catalogue::People, columns::ColumnChoice, list::Lines, recordio::Damaged, spool::Spool,
+    table::Table, tar::samples,
 };
 
 /// Any bytes as a tar file: samples or an error, and every image lies within the bytes.
@@ -24,14 +25,16 @@ pub fn tar(bytes: &[u8]) {
 
 /// Any bytes as a list: images or an error, one a line at most.
 pub fn list(bytes: &[u8]) {
-    let mut lines = Lines::new(bytes, ColumnChoice::default());
-    let mut n_rows = 0;
-    while let Ok(true) = lines.advance() {
-        if let Ok(row) = lines.row() {
-            assert!(!row.path.is_empty());
+    for people in [People::Needed, People::Optional] {
+        let mut lines = Lines::new(bytes, ColumnChoice::default(), people);
+        let mut n_rows = 0;
+        while let Ok(true) = lines.advance() {
+            if let Ok(row) = lines.row() {
+                assert!(!row.path.is_empty());
+            }
+            n_rows += 1;
+            assert!(n_rows <= lines.line());
         }
-        n_rows += 1;
-        assert!(n_rows <= lines.line());
     }
 }
 

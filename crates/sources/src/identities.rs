@@ -1,18 +1,23 @@
-//! `identities.tsv`: what the labels of an exported list or RecordIO file are called.
+//! Tables of names that `pfc-ingest export` writes beside what cannot hold them all.
 //!
-//! A line is `label<TAB>name`; `pfc-ingest export` writes it beside formats that hold numbers alone.
+//! `identities.tsv` has lines `label<TAB>name` beside a list or RecordIO, whose labels are numbers, and
+//! lines `folder<TAB>name` in a folder of identities some of which have names that no folder can have.
+//! `PACK.identities.tsv` beside a verification pack has lines `image<TAB>label<TAB>name`.
 
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::index::Index;
 
 /// Name of the table in the folder of what it is about.
 pub const FILE: &str = "identities.tsv";
+
+/// First line of the table beside a verification pack.
+pub const PACK_HEADER: &str = "image\tlabel\tidentity";
 
 /// As many names of 100 bytes as there are labels.
 const BYTES_MAX: u64 = 1 << 30;
@@ -23,18 +28,76 @@ const BYTES_MAX: u64 = 1 << 30;
 /// * `prefix`: what stands before the number in the names that the identities have
 pub fn rename(index: &mut Index, folder: &Path, prefix: &str) {
     let path = folder.join(FILE);
-    let Ok(file) = File::open(&path) else { return };
-    let path = path.display();
-    let mut text = String::new();
-    if let Err(e) = file.take(BYTES_MAX).read_to_string(&mut text) {
-        tracing::warn!("{path}: cannot be read, so that identities keep their numbers: {e}");
-        return;
-    }
+    let Some(text) = read(&path) else { return };
     let table: HashMap<u64, &str> = text.lines().filter_map(entry).collect();
     let name = |own: &str| {
         let number = own.strip_prefix(prefix)?.parse().ok()?;
         table.get(&number).copied()
     };
+    give(index, &path, name);
+}
+
+/// Gives identities that are called as their folders below `root` the names that a table there has for
+/// the folders.
+pub fn rename_folders(index: &mut Index, root: &Path) {
+    let path = root.join(FILE);
+    let Some(text) = read(&path) else { return };
+    let table: HashMap<&str, &str> = text.lines().filter_map(|l| l.split_once('\t')).collect();
+    give(index, &path, |own| table.get(own).copied());
+}
+
+/// Who is on each image of the verification pack at `pack`, by the table beside it: label and name.
+/// None without a table, or if it is not about each of the `n` images, or gives a label two names or a
+/// name two labels; it is then of another pack, and says so.
+pub fn of_pack(pack: &Path, n: usize) -> Option<Vec<(u64, Box<str>)>> {
+    let path = beside_pack(pack);
+    let text = read(&path)?;
+    let mut lines = text.lines();
+    let mut people = Vec::with_capacity(n);
+    let (mut names, mut labels) = (HashMap::new(), HashMap::new());
+    let is_whole = lines.next() == Some(PACK_HEADER)
+        && lines.enumerate().all(|(i, line)| {
+            let mut fields = line.splitn(3, '\t');
+            let image = fields.next().and_then(|field| field.parse().ok());
+            let label = fields.next().and_then(|field| field.parse::<u64>().ok());
+            let (Some(label), Some(name)) = (label, fields.next()) else { return false };
+            people.push((label, Box::from(name)));
+            image == Some(i)
+                && *names.entry(label).or_insert(name) == name
+                && *labels.entry(name).or_insert(label) == label
+        });
+    if is_whole && people.len() == n {
+        tracing::warn!("the names of identities are those of {}", path.display());
+        return Some(people);
+    }
+    let path = path.display();
+    tracing::warn!("{path}: does not say who is on each image of this pack, so it is not used");
+    None
+}
+
+/// The table beside a verification pack: `PACK.identities.tsv`.
+pub fn beside_pack(pack: &Path) -> PathBuf {
+    let mut path = pack.as_os_str().to_owned();
+    path.push(".");
+    path.push(FILE);
+    PathBuf::from(path)
+}
+
+/// The text of a table, if there is one.
+fn read(path: &Path) -> Option<String> {
+    let file = File::open(path).ok().filter(|_| path.is_file())?;
+    let mut text = String::new();
+    if let Err(e) = file.take(BYTES_MAX).read_to_string(&mut text) {
+        let path = path.display();
+        tracing::warn!("{path}: cannot be read, so that identities keep their names: {e}");
+        return None;
+    }
+    Some(text)
+}
+
+/// Gives all identities of `index` the names that `name` has for them, if it has one of its own for each.
+fn give<'a>(index: &mut Index, path: &Path, name: impl Fn(&str) -> Option<&'a str>) {
+    let path = path.display();
     let mut taken = HashSet::new();
     let is_about_all =
         index.identities().all(|own| name(own).is_some_and(|name| taken.insert(name)));
@@ -43,7 +106,7 @@ pub fn rename(index: &mut Index, folder: &Path, prefix: &str) {
         return;
     }
     index.rename(|own| name(own).map(str::to_owned));
-    tracing::info!("the names of identities are those of {path}");
+    tracing::warn!("the names of identities are those of {path}");
 }
 
 fn entry(line: &str) -> Option<(u64, &str)> {

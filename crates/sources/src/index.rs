@@ -8,6 +8,8 @@ use std::io::{self, Write};
 #[derive(Debug, Default)]
 pub struct Index {
     groups: Vec<Group>,
+    /// Entries that belong to a group; those of nobody follow.
+    n_known: u64,
     len: u64,
 }
 
@@ -22,6 +24,12 @@ impl Index {
     /// Adds the identity of the next label with its number of images.
     pub(crate) fn push(&mut self, identity: String, n_images: u64) {
         self.groups.push(Group { name: identity, first_entry: self.len });
+        self.len += n_images;
+        self.n_known = self.len;
+    }
+
+    /// Adds the images whose identity is not known, after all identities.
+    pub(crate) fn push_unknown(&mut self, n_images: u64) {
         self.len += n_images;
     }
 
@@ -40,7 +48,7 @@ impl Index {
     ///
     /// That of `out`.
     pub fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
-        let ends = self.groups.iter().skip(1).map(|next| next.first_entry).chain([self.len]);
+        let ends = self.groups.iter().skip(1).map(|next| next.first_entry).chain([self.n_known]);
         for (group, end) in self.groups.iter().zip(ends) {
             out.write_all(&(group.name.len() as u64).to_le_bytes())?;
             out.write_all(group.name.as_bytes())?;
@@ -69,7 +77,18 @@ impl Index {
         self.groups.iter().map(|group| group.name.as_str())
     }
 
-    /// The label of image `entry`. O(log identities).
+    /// The label of image `entry`, or `None` where its identity is not known, which occurs only in
+    /// inputs that are opened for their images alone. O(log identities).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such image.
+    pub fn who(&self, entry: u64) -> Option<u32> {
+        assert!(entry < self.len, "image {entry} of {}", self.len);
+        (entry < self.n_known).then(|| self.label(entry))
+    }
+
+    /// The label of image `entry`, whose identity is known. O(log identities).
     ///
     /// # Panics
     ///
@@ -102,5 +121,8 @@ mod tests {
         let labels: Vec<u32> = (0..3).map(|entry| index.label(entry)).collect();
         assert_eq!(labels, [0, 0, 1]);
         assert_eq!([index.identity(1), index.identity(2)], ["b", "a"]);
+        index.push_unknown(1);
+        assert_eq!((index.len(), index.n_identities()), (4, 2));
+        assert_eq!([2, 3].map(|entry| index.who(entry)), [Some(1), None]);
     }
 }

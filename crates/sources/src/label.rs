@@ -80,6 +80,12 @@ const ZEROS: &[u32] = &[
 /// No class has more digits; a longer text is a name.
 const DIGITS_MAX: usize = 64;
 
+/// Whether a name that stands in a table or a sample is read as it is: it neither stands for nobody nor
+/// is a number that is spelled in another way.
+pub fn is_read_as_it_is(name: &str) -> bool {
+    Who::parse(None, Some(name)).is_ok_and(|who| &*who.into_name() == name)
+}
+
 impl Who {
     /// Reads what a label, an identity or both say: the label then gives the place, the identity the
     /// name.
@@ -113,7 +119,7 @@ impl Who {
     }
 
     /// What the identity is called.
-    fn into_name(self) -> Box<str> {
+    pub(crate) fn into_name(self) -> Box<str> {
         match self {
             Who::Number(number) => number.to_string().into(),
             Who::Exponent(_, name) | Who::Name(name) | Who::Both(_, name) => name,

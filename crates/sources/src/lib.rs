@@ -15,6 +15,7 @@ mod file;
 mod folder;
 pub mod fuzzing;
 mod identities;
+mod in_order;
 mod index;
 mod kind;
 mod label;
@@ -31,12 +32,19 @@ mod tar;
 mod walk;
 
 pub use arrow_file::ArrowFile;
-pub use choose::{InputOptions, open};
+pub use choose::{InputOptions, open, open_images};
 pub use error::SourceError;
 pub use file::{Root, read_file};
+pub use folder::is_read_as_named;
+pub use identities::{
+    FILE as IDENTITIES_FILE, PACK_HEADER as IDENTITIES_OF_PACK_HEADER,
+    beside_pack as identities_of_pack,
+};
+pub use in_order::InOrder;
 pub use index::Index;
 pub use kind::InputKind;
+pub use label::is_read_as_it_is;
 pub use recordio::{Damaged, RecordSource};
 pub use reject::{ReadError, Reject};
 pub use source::{Landmarks, LeftOut, Source};
-pub use walk::{Dir, Listing};
+pub use walk::{Dir, Listing, is_system};

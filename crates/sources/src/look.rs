@@ -310,6 +310,15 @@ pub fn by_content(path: &Path) -> io::Result<Option<InputKind>> {
     })
 }
 
+/// Whether a file begins as UTF-8 text.
+pub fn is_text(path: &Path) -> bool {
+    let Ok(head) = head(path) else { return false };
+    let is_cut = |error: std::str::Utf8Error| error.error_len().is_none();
+    !head.is_empty()
+        && !head.contains(&0)
+        && std::str::from_utf8(&head).map_or_else(is_cut, |_| true)
+}
+
 fn head(path: &Path) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(512);
     File::open(path)?.take(512).read_to_end(&mut head)?;

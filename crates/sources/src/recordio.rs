@@ -13,12 +13,13 @@ use rayon::prelude::*;
 use crate::{
     catalogue::warn_of_gaps,
     error::SourceError,
+    file::file_size,
     identities,
     index::Index,
     label::{Value, Who},
     reject::{ReadError, Reject},
     shards::files,
-    source::{LeftOut, Source, nothing, write_paths},
+    source::{LeftOut, Source, nothing, stamp, write_paths},
 };
 
 /// Images read between two looks at whether the user has had enough, and before their pages are
@@ -135,7 +136,7 @@ impl RecordSource {
     }
 
     /// The file that an entry is in, and its position there.
-    fn place(&self, entry: u64) -> (usize, u64) {
+    fn located(&self, entry: u64) -> (usize, u64) {
         let position = self.entries[entry as usize].1.into();
         let file = self.firsts.partition_point(|first| *first <= position) - 1;
         (file, position - self.firsts[file])
@@ -153,8 +154,18 @@ impl Source for RecordSource {
 
     fn path(&self, entry: u64) -> String {
         let class = self.entries[entry as usize].0;
-        let (file, position) = self.place(entry);
+        let (file, position) = self.located(entry);
         format!("id_{class}/{}", key(&self.files[file], position, self.files.len() > 1))
+    }
+
+    fn place(&self, entry: u64) -> u64 {
+        self.entries[entry as usize].1.into()
+    }
+
+    fn stamp(&self, entry: u64) -> u128 {
+        let (file, position) = self.located(entry);
+        let offset = self.files[file].image_entry(position).map_or(position, |entry| entry.offset);
+        stamp(&self.path(entry), &[offset, file_size(self.files[file].path())])
     }
 
     fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -162,7 +173,7 @@ impl Source for RecordSource {
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
-        let (file, position) = self.place(entry);
+        let (file, position) = self.located(entry);
         // The images of a pack are all over the files, which may be larger than memory.
         if self.n_read.fetch_add(1, Relaxed) % CHUNK_IMAGES == CHUNK_IMAGES - 1 {
             self.files.iter().for_each(RecordFile::release_pages);

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use crate::{
     error::SourceError,
     index::Index,
@@ -21,6 +23,15 @@ pub trait Source: Sync {
 
     /// What image `entry` is called in messages and in the data set.
     fn path(&self, entry: u64) -> String;
+
+    /// Where image `entry` comes in the input's own order, in which identities may be mixed. No two
+    /// images are at one place, and there are gaps where something is left out.
+    fn place(&self, entry: u64) -> u64;
+
+    /// What tells image `entry` from another one that may lie there at another time, as far as that is
+    /// known without reading it: what it is called, and the size of its file or where that is not at
+    /// hand, of the file that it lies in.
+    fn stamp(&self, entry: u64) -> u128;
 
     /// The five points of image `entry`, where the source states them: x and y of the left eye, the
     /// right eye, the nose and the corners of the mouth, in pixels.
@@ -62,6 +73,14 @@ pub fn write_paths(
         out.write_all(&n_bytes(entry).to_le_bytes())?;
     }
     Ok(())
+}
+
+/// The stamp of an image by what it is called, and what else is known of it.
+pub fn stamp(path: &str, facts: &[u64]) -> u128 {
+    let mut bytes = path.as_bytes().to_vec();
+    bytes.push(0);
+    facts.iter().for_each(|fact| bytes.extend(fact.to_le_bytes()));
+    xxh3_128(&bytes)
 }
 
 /// The error of a source called `name` without a usable entry.

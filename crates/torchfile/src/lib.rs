@@ -21,5 +21,6 @@ mod writer;
 
 pub use dtype::Dtype;
 pub use error::TorchFileError;
+pub use state_dict::Part;
 pub use state_file::{StateFile, TensorInfo, is_torchscript};
-pub use writer::{StateWriter, TensorSpec};
+pub use writer::{StateEntry, StateWriter};

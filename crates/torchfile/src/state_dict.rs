@@ -9,6 +9,20 @@ use crate::{
     value::{Pickle, TensorRef, Value},
 };
 
+/// What is wanted of a file that holds more than one state dict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The weights of the network.
+    Backbone,
+    /// The class centres, under the key `weight`: what `arcface_torch` keeps in
+    /// `softmax_fc_gpu_0.pt`, as `state_dict_softmax_fc` in `checkpoint_gpu_0.pt`, and, until 2021, as a
+    /// single tensor in `rank_0_softmax_weight.pt`.
+    Centres,
+}
+
+/// Under which name `arcface_torch` keeps the centres beside other things.
+const CENTRES: &str = "state_dict_softmax_fc";
+
 /// Under which names trainers keep the backbone beside other things: `arcface_torch` first.
 const NESTED: [&str; 7] = [
     "state_dict_backbone",
@@ -26,8 +40,12 @@ const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "backbone."];
 /// The tensors of the state dict in `pickle`, in order, without the prefix that all share.
 pub(crate) fn tensors<'p, 'a>(
     pickle: &'p Pickle<'a>,
+    part: Part,
 ) -> Result<Vec<(String, &'p TensorRef<'a>)>, TorchFileError> {
-    let mut named = collect(pickle, find(pickle)?)?;
+    if let (Value::Tensor(tensor), Part::Centres) = (pickle.root(), part) {
+        return Ok(vec![("weight".to_owned(), tensor)]);
+    }
+    let mut named = collect(pickle, find(pickle, part)?)?;
     while let Some(prefix) = PREFIXES.iter().find(|p| named.iter().all(|(k, _)| k.starts_with(*p)))
     {
         for (key, _) in &mut named {
@@ -39,7 +57,7 @@ pub(crate) fn tensors<'p, 'a>(
 
 type Dict = [(Id, Id)];
 
-fn find<'p>(pickle: &'p Pickle<'_>) -> Result<&'p Dict, TorchFileError> {
+fn find<'p>(pickle: &'p Pickle<'_>, part: Part) -> Result<&'p Dict, TorchFileError> {
     let no_state_dict = |reason: String| TorchFileError::NoStateDict { reason };
     let Value::Dict(root) = pickle.root() else {
         let is_tensor = matches!(pickle.root(), Value::Tensor(_));
@@ -53,7 +71,11 @@ fn find<'p>(pickle: &'p Pickle<'_>) -> Result<&'p Dict, TorchFileError> {
     if holds_tensors(root) {
         return Ok(root);
     }
-    for name in NESTED {
+    let names: &[&str] = match part {
+        Part::Backbone => &NESTED,
+        Part::Centres => &[CENTRES],
+    };
+    for name in names {
         if let Some(Value::Dict(dict)) = pickle.item(root, name)
             && holds_tensors(dict)
         {

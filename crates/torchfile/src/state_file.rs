@@ -3,12 +3,14 @@
 use std::{
     collections::HashMap,
     io::{Read, Seek, SeekFrom},
+    ops::Range,
 };
 
 use crate::{
     Dtype, TorchFileError, archive,
     layout::gather,
-    legacy, machine, state_dict,
+    legacy, machine,
+    state_dict::{self, Part},
     value::{TensorRef, Value},
 };
 
@@ -59,7 +61,16 @@ impl<R: Read + Seek> StateFile<R> {
     ///
     /// [`TorchFileError`] for anything that is no state dict, for tensors that take many times the file
     /// because they share storages, and for I/O.
-    pub fn parse(mut reader: R) -> Result<StateFile<R>, TorchFileError> {
+    pub fn parse(reader: R) -> Result<StateFile<R>, TorchFileError> {
+        StateFile::parse_part(reader, Part::Backbone)
+    }
+
+    /// The same for another part of such a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](StateFile::parse).
+    pub fn parse_part(mut reader: R, part: Part) -> Result<StateFile<R>, TorchFileError> {
         let mut magic = Vec::new();
         reader.seek(SeekFrom::Start(0))?;
         reader.by_ref().take(4).read_to_end(&mut magic)?;
@@ -67,7 +78,7 @@ impl<R: Read + Seek> StateFile<R> {
             let archive = archive::open(&mut reader)?;
             let pickle = machine::parse(&archive.pickle)
                 .map_err(|source| TorchFileError::Pickle { name: "data.pkl", source })?;
-            locate(state_dict::tensors(&pickle)?, &archive.storages)?
+            locate(state_dict::tensors(&pickle, part)?, &archive.storages)?
         } else {
             let head = legacy::head(&mut reader)?;
             let (pickle, start) = legacy::object(&head)?;
@@ -80,7 +91,7 @@ impl<R: Read + Seek> StateFile<R> {
                 })
                 .collect();
             let storages = legacy::storages(&mut reader, &head, start, &element_bytes)?;
-            locate(state_dict::tensors(&pickle)?, &storages)?
+            locate(state_dict::tensors(&pickle, part)?, &storages)?
         };
         let mut file = StateFile { reader, tensors };
         file.check_ends()?;
@@ -113,6 +124,43 @@ impl<R: Read + Seek> StateFile<R> {
         self.reader.read_exact(&mut span)?;
         gather(&span, &info.shape, strides, info.dtype.size(), out);
         Ok(())
+    }
+
+    /// Reads some rows of tensor `i` alone, if its elements lie in order; else it reads all of them and
+    /// gives those that are wanted.
+    ///
+    /// * `rows`: of the first axis
+    ///
+    /// # Errors
+    ///
+    /// [`TorchFileError::Io`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no tensor `i`, it has no such rows, or `out` has another size than they.
+    pub fn read_rows(
+        &mut self,
+        i: usize,
+        rows: Range<u64>,
+        out: &mut [u8],
+    ) -> Result<(), TorchFileError> {
+        let info = &self.tensors[i];
+        let n_rows = info.shape.first().copied().unwrap_or(0);
+        assert!(rows.start <= rows.end && rows.end <= n_rows, "rows {rows:?} of {n_rows}");
+        let row_bytes = info.n_bytes / (n_rows as usize).max(1);
+        let (first, n_bytes) = (rows.start as usize * row_bytes, out.len());
+        assert_eq!(n_bytes as u64, (rows.end - rows.start) * row_bytes as u64, "rows {rows:?}");
+        if out.is_empty() {
+            return Ok(());
+        }
+        if info.strides.is_some() {
+            let mut all = vec![0; info.n_bytes];
+            self.read(i, &mut all)?;
+            out.copy_from_slice(&all[first..first + n_bytes]);
+            return Ok(());
+        }
+        self.reader.seek(SeekFrom::Start(info.start + first as u64))?;
+        Ok(self.reader.read_exact(out)?)
     }
 
     /// A directory may claim what the file does not have.

@@ -14,7 +14,7 @@ const ROOT: &str = "archive";
 
 /// Name, type and shape of a tensor to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorSpec {
+pub struct StateEntry {
     /// State-dict key.
     pub key: String,
     /// What an element is.
@@ -23,7 +23,7 @@ pub struct TensorSpec {
     pub shape: Vec<u64>,
 }
 
-impl TensorSpec {
+impl StateEntry {
     fn n_elements(&self) -> u64 {
         self.shape.iter().product()
     }
@@ -32,8 +32,11 @@ impl TensorSpec {
 /// An archive whose tensors arrive one after another, in the order of their specs.
 pub struct StateWriter<W: Write + Seek> {
     zip: ZipWriter<UntilItFails<W>>,
-    specs: Vec<TensorSpec>,
-    n_written: usize,
+    specs: Vec<StateEntry>,
+    /// Tensors that were begun.
+    n_begun: usize,
+    /// Bytes of the last of them that are missing.
+    n_missing: u64,
 }
 
 impl<W: Write + Seek> StateWriter<W> {
@@ -42,9 +45,9 @@ impl<W: Write + Seek> StateWriter<W> {
     /// # Errors
     ///
     /// [`TorchFileError::Io`].
-    pub fn new(out: W, specs: Vec<TensorSpec>) -> Result<StateWriter<W>, TorchFileError> {
-        let mut writer =
-            StateWriter { zip: ZipWriter::new(UntilItFails::new(out)), specs, n_written: 0 };
+    pub fn new(out: W, specs: Vec<StateEntry>) -> Result<StateWriter<W>, TorchFileError> {
+        let zip = ZipWriter::new(UntilItFails::new(out));
+        let mut writer = StateWriter { zip, specs, n_begun: 0, n_missing: 0 };
         let pickle = pickle(&writer.specs);
         writer.member("data.pkl", &pickle)?;
         writer.member("byteorder", b"little")?;
@@ -61,12 +64,38 @@ impl<W: Write + Seek> StateWriter<W> {
     ///
     /// If there is no further spec, or `bytes` does not have its size.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), TorchFileError> {
-        let spec = &self.specs[self.n_written];
-        let expected = spec.n_elements() * spec.dtype.size() as u64;
-        assert_eq!(bytes.len() as u64, expected, "`{}` has another size", spec.key);
-        let name = format!("data/{}", self.n_written);
-        self.n_written += 1;
-        self.member(&name, bytes)
+        assert_eq!(self.n_missing, 0, "the tensor before is not complete");
+        self.begin_tensor()?;
+        assert_eq!(bytes.len() as u64, self.n_missing, "the tensor has another size");
+        self.append(bytes)
+    }
+
+    /// Appends some elements of the next tensor, or the next elements of one that is not complete, so
+    /// that a tensor need not be in memory as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`TorchFileError::Io`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no further spec, or `bytes` are more than what is missing of the tensor.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), TorchFileError> {
+        if self.n_missing == 0 && !bytes.is_empty() {
+            self.begin_tensor()?;
+        }
+        let left = self.n_missing.checked_sub(bytes.len() as u64);
+        self.n_missing = left.expect("no more bytes than the tensor has");
+        Ok(self.zip.write_all(bytes)?)
+    }
+
+    fn begin_tensor(&mut self) -> Result<(), TorchFileError> {
+        let spec = &self.specs[self.n_begun];
+        let n_bytes = spec.n_elements() * spec.dtype.size() as u64;
+        let name = format!("data/{}", self.n_begun);
+        self.begin_member(&name, n_bytes)?;
+        (self.n_begun, self.n_missing) = (self.n_begun + 1, n_bytes);
+        Ok(())
     }
 
     /// Writes the directory and hands the file back.
@@ -79,21 +108,26 @@ impl<W: Write + Seek> StateWriter<W> {
     ///
     /// If tensors are missing.
     pub fn finish(mut self) -> Result<W, TorchFileError> {
-        assert_eq!(self.n_written, self.specs.len(), "tensors are missing");
+        assert_eq!((self.n_begun, self.n_missing), (self.specs.len(), 0), "tensors are missing");
         self.member("version", b"3\n")?;
         Ok(self.zip.finish().map_err(failed)?.out)
     }
 
     fn member(&mut self, name: &str, bytes: &[u8]) -> Result<(), TorchFileError> {
+        self.begin_member(name, bytes.len() as u64)?;
+        Ok(self.zip.write_all(bytes)?)
+    }
+
+    fn begin_member(&mut self, name: &str, n_bytes: u64) -> Result<(), TorchFileError> {
         // A fixed date: the same weights make the same file.
         let options = FileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .last_modified_time(DateTime::default())
-            .large_file(u32::try_from(bytes.len()).is_err());
+            .large_file(u32::try_from(n_bytes).is_err());
         self.zip
             .start_file_aligned(format!("{ROOT}/{name}"), options, ALIGNMENT)
             .map_err(failed)?;
-        Ok(self.zip.write_all(bytes)?)
+        Ok(())
     }
 }
 
@@ -149,7 +183,7 @@ impl<W: Seek> Seek for UntilItFails<W> {
 
 impl<W: Write + Seek> std::fmt::Debug for StateWriter<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StateWriter").field("n_written", &self.n_written).finish_non_exhaustive()
+        f.debug_struct("StateWriter").field("n_begun", &self.n_begun).finish_non_exhaustive()
     }
 }
 
@@ -161,7 +195,7 @@ fn failed(error: ZipError) -> TorchFileError {
 }
 
 /// The object graph of `OrderedDict([(key, tensor), …])`, as `torch.save` pickles it.
-fn pickle(specs: &[TensorSpec]) -> Vec<u8> {
+fn pickle(specs: &[StateEntry]) -> Vec<u8> {
     let mut out = vec![op::PROTO, 2];
     global(&mut out, "collections", "OrderedDict");
     out.extend([op::EMPTY_TUPLE, op::REDUCE, op::MARK]);
@@ -231,13 +265,16 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::{StateFile, machine, state_dict};
+    use crate::{
+        StateFile, machine,
+        state_dict::{self, Part},
+    };
 
-    fn spec(key: &str, dtype: Dtype, shape: &[u64]) -> TensorSpec {
-        TensorSpec { key: key.to_owned(), dtype, shape: shape.to_vec() }
+    fn spec(key: &str, dtype: Dtype, shape: &[u64]) -> StateEntry {
+        StateEntry { key: key.to_owned(), dtype, shape: shape.to_vec() }
     }
 
-    fn archive(specs: &[TensorSpec]) -> Vec<u8> {
+    fn archive(specs: &[StateEntry]) -> Vec<u8> {
         let mut writer = StateWriter::new(Cursor::new(Vec::new()), specs.to_vec()).unwrap();
         for (i, spec) in specs.iter().enumerate() {
             let n = spec.n_elements() as usize * spec.dtype.size();
@@ -246,7 +283,7 @@ mod tests {
         writer.finish().unwrap().into_inner()
     }
 
-    fn sample() -> Vec<TensorSpec> {
+    fn sample() -> Vec<StateEntry> {
         vec![
             spec("conv.weight", Dtype::F32, &[2, 3]),
             spec("n", Dtype::I64, &[]),
@@ -265,6 +302,20 @@ mod tests {
             file.read(i, &mut bytes).unwrap();
             assert!(bytes.iter().all(|byte| *byte == i as u8 + 1));
         }
+    }
+
+    #[test]
+    fn a_tensor_written_in_parts_makes_the_same_file() {
+        let mut writer = StateWriter::new(Cursor::new(Vec::new()), sample()).unwrap();
+        for part in [&[1; 5][..], &[1; 19]] {
+            writer.append(part).unwrap();
+        }
+        writer.append(&[2; 8]).unwrap();
+        writer.push(&[]).unwrap();
+        for part in [&[4; 1][..], &[], &[4; 5]] {
+            writer.append(part).unwrap();
+        }
+        assert_eq!(writer.finish().unwrap().into_inner(), archive(&sample()));
     }
 
     #[test]
@@ -338,7 +389,7 @@ mod tests {
             let specs: Vec<_> = keys.iter().map(|key| spec(key, Dtype::U8, &[1])).collect();
             let pickle = pickle(&specs);
             let parsed = machine::parse(&pickle).unwrap();
-            let tensors = state_dict::tensors(&parsed).unwrap();
+            let tensors = state_dict::tensors(&parsed, Part::Backbone).unwrap();
             tensors.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
         };
         assert_eq!(keys(&["module.a", "module.b"]), ["a", "b"]);

@@ -1,7 +1,7 @@
 //! The command line.
 
 use pfc_c10d::C10dError;
-use pfc_cli::{HintFinder, Outcome, Verbosity, completions::CompletionsArgs, hint_of};
+use pfc_cli::{HintFinder, Outcome, Verbosity, completions::CompletionsArgs, hint_of, interrupt};
 use pfc_model::libtorch::guarded;
 
 use crate::{
@@ -79,6 +79,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
 }
 
 fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
+    if matches!(cli.command, Command::Check(_) | Command::Plan(_)) {
+        interrupt::end_at_once();
+    }
     match cli.command {
         Command::Run(args) => run::run(&args, cli.verbosity.is_quiet()),
         Command::Check(args) => check::check(&args, cli.verbosity.is_quiet()),

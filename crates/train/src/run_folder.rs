@@ -5,7 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::FolderError;
+
 use crate::TrainError;
+
+/// Held locked by the process that trains in the folder; empty.
+const LOCK: &str = "run.lock";
 
 /// What the file says that a run without checkpoints has.
 const UNSAVED_TEXT: &str = "This run has not saved a checkpoint yet: `--resume` begins it again.\n";
@@ -38,8 +43,9 @@ impl RunFolder {
     /// [`TrainError::RunInUse`] if another process trains in it, [`TrainError::Io`].
     pub fn open(path: &Path, start: Start) -> Result<RunFolder, TrainError> {
         fs::create_dir_all(path).map_err(TrainError::io("create", path))?;
-        let lock_path = path.join("run.lock");
-        let lock = File::create(&lock_path).map_err(TrainError::io("create", &lock_path))?;
+        let lock_path = path.join(LOCK);
+        let lock = File::options().append(true).create(true).open(&lock_path);
+        let lock = lock.map_err(TrainError::io("create", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -53,7 +59,33 @@ impl RunFolder {
         if start == Start::Fresh && folder.holds_a_run()? {
             return Err(TrainError::RunExists { path: path.to_path_buf() });
         }
+        if start == Start::Fresh {
+            folder.check_ours()?;
+        }
         Ok(folder)
+    }
+
+    /// Refuses a folder in which a new run would write over files of others. Files of other names may
+    /// lie there, and are left alone.
+    fn check_ours(&self) -> Result<(), TrainError> {
+        // A run that was killed before its first checkpoint is begun again.
+        if self.unsaved().exists() {
+            return Ok(());
+        }
+        let named = [self.config(), self.unreadable()].into_iter().filter(|path| path.exists());
+        let mut names: Vec<PathBuf> = named.collect();
+        for folder in [self.tensorboard(), self.checkpoints()] {
+            names.extend(entries(&folder)?);
+        }
+        let lock = self.path.join(LOCK);
+        names.extend(lock.metadata().is_ok_and(|meta| meta.len() > 0).then_some(lock));
+        if names.is_empty() {
+            return Ok(());
+        }
+        names.sort();
+        let below = |path: &PathBuf| path.strip_prefix(&self.path).unwrap_or(path).to_path_buf();
+        let names = names.iter().map(below).collect();
+        Err(FolderError::Foreign { folder: self.path.clone(), names }.into())
     }
 
     /// Makes the folder that of this run, once it is known to be: removes what a killed process was
@@ -215,19 +247,29 @@ impl RunFolder {
         Ok(has_some || self.trace_of_lost_checkpoints()?.is_some())
     }
 
-    /// What a killed process was writing. Nobody else writes here while the lock is held.
+    /// Removes what a killed process was writing, by its names alone. Nobody else writes here while the
+    /// lock is held.
     fn remove_litter(&self) -> Result<(), TrainError> {
-        for dir in [self.path.clone(), self.checkpoints()] {
-            for path in entries(&dir)? {
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
-                // A checkpoint being written has a folder of its own name, and a lock.
-                let endings = [".tmp", ".ckpt.lock"];
-                if name.starts_with('.') && endings.iter().any(|ending| name.ends_with(ending)) {
-                    let is_dir = path.is_dir() && !path.is_symlink();
-                    let removed =
-                        if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                    removed.map_err(TrainError::io("remove", &path))?;
-                }
+        pfc_durable::sweep_all(&self.path)?;
+        for name in [".last.ckpt.tmp", ".best.ckpt.tmp"] {
+            let link = self.path.join(name);
+            if link.is_symlink() {
+                fs::remove_file(&link).map_err(TrainError::io("remove", &link))?;
+            }
+        }
+        for path in entries(&self.checkpoints())? {
+            // A checkpoint being written has a folder of its own name, and a lock.
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+            let step = name.strip_prefix(".step-").and_then(|name| name.split_once('.'));
+            let is_ours = step.is_some_and(|(step, ending)| {
+                step.bytes().all(|byte| byte.is_ascii_digit())
+                    && ["ckpt.tmp", "ckpt.lock"].contains(&ending)
+            });
+            if is_ours {
+                let is_dir = path.is_dir() && !path.is_symlink();
+                let removed =
+                    if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(TrainError::io("remove", &path))?;
             }
         }
         Ok(())
@@ -287,6 +329,32 @@ mod tests {
     }
 
     #[test]
+    fn files_of_others_are_neither_written_over_nor_removed() {
+        for name in
+            ["config.toml", "run.lock", "tensorboard/a", "checkpoints/a", "unreadable.jsonl"]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "mine").unwrap();
+            let error = RunFolder::open(dir.path(), Start::Fresh).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("holds files of somebody else: {name}")), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), b"mine");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+        fs::write(dir.path().join(".thesis.tmp"), "mine").unwrap();
+        let folder = RunFolder::open(dir.path(), Start::Fresh).unwrap();
+        folder.begin("", false).unwrap();
+        for name in ["notes.txt", ".thesis.tmp"] {
+            assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"mine");
+        }
+        // One that was killed before its first checkpoint is begun again.
+        drop(folder);
+        RunFolder::open(dir.path(), Start::Fresh).unwrap().begin("", false).unwrap();
+    }
+
+    #[test]
     fn two_runs_cannot_share_a_folder() {
         let dir = tempfile::tempdir().unwrap();
         let _held = RunFolder::open(dir.path(), Start::Fresh).unwrap();
@@ -298,16 +366,25 @@ mod tests {
     fn checkpoints_are_listed_newest_first_and_litter_is_swept() {
         let dir = tempfile::tempdir().unwrap();
         let checkpoints = dir.path().join("checkpoints");
-        for name in ["step-00000009.ckpt", "step-00000010.ckpt", ".abc.tmp", "step-x.ckpt"] {
+        let litter = ".step-00000011.ckpt.tmp";
+        let foreign = [".abc.tmp", ".step-x.ckpt.tmp"];
+        for name in ["step-00000009.ckpt", "step-00000010.ckpt", litter, "step-x.ckpt"] {
             fs::create_dir_all(checkpoints.join(name)).unwrap();
         }
+        for name in foreign {
+            fs::create_dir_all(checkpoints.join(name)).unwrap();
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
         let folder = RunFolder::open(dir.path(), Start::Resume).unwrap();
-        assert!(checkpoints.join(".abc.tmp").exists(), "removed before the run was known");
+        assert!(checkpoints.join(litter).exists(), "removed before the run was known");
         folder.begin("", true).unwrap();
         let steps: Vec<u64> =
             folder.list_checkpoints().unwrap().into_iter().map(|(step, _)| step).collect();
         assert_eq!(steps, [10, 9]);
-        assert!(!checkpoints.join(".abc.tmp").exists());
+        assert!(!checkpoints.join(litter).exists());
+        for name in foreign {
+            assert!(checkpoints.join(name).exists() && dir.path().join(name).exists(), "{name}");
+        }
         folder.point_last_at(9).unwrap();
         folder.point_last_at(10).unwrap();
         let last = fs::canonicalize(dir.path().join("last.ckpt")).unwrap();

@@ -118,7 +118,12 @@ fn check_prints_a_configuration_that_the_program_takes_again() {
     let dir = setup();
     let (code, out, err) = pfc_train(&["check", "tiny.toml", "--set", "optim.lr=0.25"], dir.path());
     assert_eq!(code, Some(0), "{err}");
-    assert_eq!(err, "6 images of 3 identities; 3 epochs of 1 steps of 4 images\n");
+    assert_eq!(
+        err,
+        "6 images of 3 identities; 3 epochs of 1 steps of 4 images\n\
+         3 of 3 centres are going to be used; they take 1 KiB of memory, a save 2 KiB more, and 1 KiB \
+         in a checkpoint\n"
+    );
     assert!(out.contains("\nlr = 0.25\n"), "{out}");
     fs::write(dir.path().join("again.toml"), &out).unwrap();
     let (code, again, _) = pfc_train(&["check", "again.toml"], dir.path());
@@ -219,4 +224,27 @@ fn a_benchmark_of_ranks_takes_the_same_steps_as_of_one() {
     for (one, three) in losses("1").iter().zip(losses("3")) {
         assert!((one - three).abs() <= 1e-5 * one, "{three} for {one}");
     }
+}
+
+#[test]
+fn a_batch_that_memory_does_not_hold_is_an_error_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "[data]\nsynthetic = { identities = 2, images = 8192 }\n\n\
+                  [model]\nnetwork = \"mbf\"\nprecision = \"f32\"\n\n\
+                  [train]\nbatch_size = 8192\nsteps = 1\nthreads = 1\n";
+    fs::write(dir.path().join("large.toml"), config).unwrap();
+    // The program and its libraries map about one gigabyte; the first layer's result takes 6.6 GB.
+    let limited = "ulimit -v 5000000; exec \"$@\"";
+    let program = assert_cmd::cargo::cargo_bin!("pfc-train");
+    let output = std::process::Command::new("sh")
+        .current_dir(dir.path())
+        .args(["-c", limited, "sh"])
+        .arg(program)
+        .args(["run", "large.toml", "--out", "run"])
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.contains("no memory") && !err.contains("panicked"), "{err}");
+    assert!(err.contains("train.batch_size"), "{err}");
 }

@@ -10,8 +10,10 @@ use pfc_findings::{Reading, View};
 use pfc_train::{
     TrainError,
     config::{self, Config, OnError},
-    data::loader::{Batch, Loader, LoaderSpec, Replaced},
-    data::plan::Plan,
+    data::{
+        loader::{Batch, Loader, LoaderSpec, Replaced},
+        plan::StepPlan,
+    },
     log::metrics::Record,
     ranks::Ranks,
     step::{NotFinite, Trainer},
@@ -28,7 +30,7 @@ fn trainer(setup: &Setup, change: impl FnOnce(&mut Config)) -> (Trainer, Loader)
     change(&mut config);
     tch::set_num_threads(1);
     let dataset = Arc::new(View::open(&config.data.path, Reading::Decided).unwrap());
-    let plan = Plan { n_images: dataset.len(), batch_size: 4, epochs: 3, steps: 0, seed: 1 };
+    let plan = StepPlan { n_images: dataset.len(), batch_size: 4, epochs: 3, steps: 0, seed: 1 };
     let ranks = Ranks::solo();
     let trainer = Trainer::new(&config, &plan, dataset.n_identities(), &ranks).unwrap();
     let spec = LoaderSpec {
@@ -180,7 +182,7 @@ fn unreadable_images_are_replaced_counted_and_listed_the_same_on_any_number_of_r
     let setup = damaged();
     let more = sets(&["data.on_error=skip", "eval.sets=[]"]);
     // What the order of the images says, whoever takes them.
-    let plan = Plan { n_images: 18, batch_size: 4, epochs: 3, steps: 0, seed: 2048 };
+    let plan = StepPlan { n_images: 18, batch_size: 4, epochs: 3, steps: 0, seed: 2048 };
     let expected: Vec<u64> = (0..12)
         .map(|step| plan.places(step).filter(|place| DAMAGED.contains(&place.row)).count() as u64)
         .collect();

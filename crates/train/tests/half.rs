@@ -10,8 +10,10 @@ use pfc_findings::{Reading, View};
 use pfc_model::{Choice, Precision};
 use pfc_train::{
     config::{self, Config, OnError},
-    data::loader::{Loader, LoaderSpec},
-    data::plan::Plan,
+    data::{
+        loader::{Loader, LoaderSpec},
+        plan::StepPlan,
+    },
     log::metrics::Record,
     ranks::Ranks,
     step::Trainer,
@@ -99,7 +101,7 @@ fn trainer(setup: &Setup, change: impl FnOnce(&mut Config)) -> (Trainer, Loader)
     change(&mut config);
     tch::set_num_threads(1);
     let dataset = Arc::new(View::open(&config.data.path, Reading::Decided).unwrap());
-    let plan = Plan { n_images: dataset.len(), batch_size: 4, epochs: 3, steps: 0, seed: 1 };
+    let plan = StepPlan { n_images: dataset.len(), batch_size: 4, epochs: 3, steps: 0, seed: 1 };
     let ranks = Ranks::solo();
     let trainer = Trainer::new(&config, &plan, dataset.n_identities(), &ranks).unwrap();
     let spec = LoaderSpec {

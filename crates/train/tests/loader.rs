@@ -11,8 +11,10 @@ use pfc_image::{ImageSize, decode_rgb, normalise};
 use pfc_train::{
     LoadError,
     config::OnError,
-    data::loader::{Batch, Loader, LoaderSpec},
-    data::plan::Plan,
+    data::{
+        loader::{Batch, Loader, LoaderSpec},
+        plan::StepPlan,
+    },
 };
 use tch::Device;
 
@@ -24,7 +26,7 @@ fn dataset() -> (tempfile::TempDir, Arc<View>) {
 }
 
 fn spec(n_threads: usize, n_ahead: usize, first_step: u64) -> LoaderSpec {
-    let plan = Plan { n_images: 25, batch_size: 4, epochs: 2, steps: 0, seed: 3 };
+    let plan = StepPlan { n_images: 25, batch_size: 4, epochs: 2, steps: 0, seed: 3 };
     LoaderSpec {
         plan,
         rank: 0,

@@ -85,8 +85,13 @@ mod table {
         /// Centres and table in a folder, as a checkpoint has them.
         pub fn save(&mut self, folder: &Path) {
             let place = (self.ranks.rank(), self.ranks.world());
-            let state = self.head.state_as_it_is().unwrap();
-            let written = pfc_head::shards::write(folder, place, &state).unwrap();
+            let centres = self.head.begin_save(false).unwrap();
+            let written = std::thread::scope(|scope| {
+                let write = || pfc_head::shards::write(folder, place, centres).unwrap();
+                let written = scope.spawn(write);
+                self.head.finish_save().unwrap();
+                written.join().unwrap()
+            });
             let all = self.ranks.gather(written).unwrap();
             if self.ranks.is_first() {
                 let spec = pfc_model::BackboneSpec {
@@ -110,9 +115,9 @@ mod table {
             let path = folder.join("saved.ckpt");
             let checkpoint = pfc_model::checkpoint::Checkpoint::open(&path).unwrap();
             let range = self.head.range();
-            let state =
-                pfc_head::shards::read(|name| checkpoint.file(name), &range, world_then).unwrap();
-            self.head.load_state(&state).unwrap();
+            let mut pieces =
+                pfc_head::shards::open(|name| checkpoint.file(name), &range, world_then).unwrap();
+            self.head.load(&mut pieces, None).unwrap();
             self.images_nd = checkpoint.tensors("table.safetensors").unwrap().remove(0).1;
             self.n_done = n_done;
         }

@@ -409,7 +409,7 @@ fn a_run_of_other_data_or_another_network_is_not_continued() {
     let other = setup.out("other");
     support::write_dataset(&other, 6, 4);
     let said = refused(&["--resume", "--set", &format!("data.path={}", other.display())]);
-    assert!(said.contains("was written with data.path with 18 images of 6 identities"), "{said}");
+    assert!(said.contains("was written by a run on 18 images of 6 identities"), "{said}");
 
     let said = refused(&[]);
     assert!(said.contains("already holds a run"), "{said}");

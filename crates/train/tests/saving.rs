@@ -11,18 +11,28 @@ use support::run::{Setup, as_strs, check_same, checkpoint, last_step, program, r
 #[test]
 fn a_run_that_is_saved_in_the_background_leaves_what_one_saved_on_the_spot_does() {
     let setup = Setup::new(3);
-    let [behind, at_once] = ["behind", "at-once"].map(|name| setup.out(name));
-    for (out, in_background) in [(&behind, "true"), (&at_once, "false")] {
-        let more = sets(&[
-            "checkpoint.every_steps=1",
-            "checkpoint.keep=4",
-            "optim.ema=0.9",
-            &format!("checkpoint.in_background={in_background}"),
-        ]);
-        setup.finish(out, &as_strs(&more));
+    // Also those on a device, which here is the processor.
+    for centres in ["host", "device"] {
+        let [behind, at_once] =
+            ["behind", "at-once"].map(|name| setup.out(&format!("{name}-{centres}")));
+        for (out, in_background) in [(&behind, "true"), (&at_once, "false")] {
+            let more = sets(&[
+                "checkpoint.every_steps=1",
+                "checkpoint.keep=4",
+                "optim.ema=0.9",
+                &format!("head.centres={centres}"),
+                &format!("checkpoint.in_background={in_background}"),
+            ]);
+            setup.finish(out, &as_strs(&more));
+        }
+        check_same_saves(&behind, &at_once);
     }
-    check_same(&behind, &at_once);
-    for out in [&behind, &at_once] {
+}
+
+/// Compares two finished runs, and the last four checkpoints of both.
+fn check_same_saves(behind: &Path, at_once: &Path) {
+    check_same(behind, at_once);
+    for out in [behind, at_once] {
         let mut left: Vec<String> = fs::read_dir(out.join("checkpoints"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -37,7 +47,7 @@ fn a_run_that_is_saved_in_the_background_leaves_what_one_saved_on_the_spot_does(
                 fs::read(checkpoint(out, step).join(format!("{name}.safetensors"))).unwrap()
             })
         };
-        assert!(files(&behind) == files(&at_once), "step {step}");
+        assert!(files(behind) == files(at_once), "step {step}");
     }
 }
 

@@ -239,7 +239,12 @@ fn find_image(root: &Path, image: &ImageName) -> Option<PathBuf> {
     if !image.any_extension {
         return path.is_file().then_some(path);
     }
-    let with = |extension: &&str| PathBuf::from(format!("{}.{extension}", path.display()));
+    // The folder's own name need not be UTF-8.
+    let with = |extension: &&str| {
+        let mut path = path.clone().into_os_string();
+        path.push(format!(".{extension}"));
+        PathBuf::from(path)
+    };
     EXTENSIONS.iter().map(with).find(|path| path.is_file())
 }
 

@@ -1,4 +1,4 @@
-//! A group of ranks and the exchanges between them.
+//! A group of ranks and the collectives among them.
 
 #![allow(unsafe_code)]
 
@@ -43,7 +43,7 @@ const FILES: u64 = 24;
 pub struct GroupOptions {
     /// How long ranks wait for each other, in the beginning and in every operation.
     pub timeout: Duration,
-    /// Whether tensors on CUDA devices can be exchanged too.
+    /// Whether collectives take tensors on CUDA devices too.
     pub nccl: bool,
 }
 
@@ -85,7 +85,7 @@ pub fn device_id(index: usize) -> Result<String, String> {
 
 /// One rank's membership of a group, which may be its only one.
 ///
-/// Tensors are exchanged by the backend of their device. Shapes and types have to be equal on all
+/// The backend of a tensor's device carries out its collectives. Shapes and types have to be equal on all
 /// ranks unless something else is said.
 #[derive(Debug)]
 pub struct ProcessGroup {

@@ -1,7 +1,7 @@
 //! Who is still there: a connection between every rank and rank 0, over which ranks meet and which
 //! tells at once of a rank that ends.
 //!
-//! libtorch notices a lost rank in the operations that the two exchange something in, and nowhere else:
+//! libtorch notices a lost rank in the collectives that the two take part in, and nowhere else:
 //! neither while ranks meet nor for a third rank. So every rank keeps one connection to rank 0. When
 //! one closes without a word, or a rank says why it gives up, rank 0 tells all the others.
 //!

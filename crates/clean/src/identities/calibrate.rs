@@ -68,9 +68,10 @@ impl Tail {
 ///
 /// # Errors
 ///
-/// [`CleanError`] if embeddings cannot be read or are too few.
+/// [`CleanError`] if embeddings cannot be read, are too few, or say nothing about these identities.
 pub fn image_to_centre(centres: &Centres, embeddings: &Embeddings) -> Result<Tail, CleanError> {
     let first = image_to_sure_centre(centres, embeddings, -1.0)?;
+    check_rows(centres, &first)?;
     image_to_sure_centre(centres, embeddings, first.at(SURE_RATE))
 }
 
@@ -105,9 +106,11 @@ fn image_to_sure_centre(
 ///
 /// # Errors
 ///
-/// [`CleanError::TooFewPairs`].
+/// [`CleanError::TooFewPairs`]; [`CleanError::OtherRows`] if the embeddings say nothing about these
+/// identities.
 pub fn centre_to_centre(centres: &Centres, single: bool) -> Result<Tail, CleanError> {
     let first = centre_to_sure_centre(centres, single, -1.0)?;
+    check_rows(centres, &first)?;
     centre_to_sure_centre(centres, single, first.at(SURE_RATE))
 }
 
@@ -126,6 +129,16 @@ fn centre_to_sure_centre(centres: &Centres, single: bool, least: f32) -> Result<
         scores.extend(others.map(|b| cosine(centres.centre(a), centres.centre(b))));
     }
     Tail::of(scores)
+}
+
+/// Refuses embeddings by which images are hardly nearer to their own identity than to others, as those
+/// of another data set are, or rows in another order: every bound told from them would be nonsense.
+fn check_rows(centres: &Centres, impostors: &Tail) -> Result<(), CleanError> {
+    let (Some(own), other) = (centres.typical_own(), impostors.scores[0]) else { return Ok(()) };
+    match own <= other {
+        true => Err(CleanError::OtherRows { own, other }),
+        false => Ok(()),
+    }
 }
 
 /// Impostor scores of probes with centres.

@@ -113,6 +113,13 @@ impl Centres {
         rows.iter().copied().zip(own.iter().copied())
     }
 
+    /// The median cosine of an image with the centre of the others of its identity; none if all
+    /// identities have a single image.
+    pub fn typical_own(&self) -> Option<f32> {
+        let own: Vec<f32> = self.own.iter().copied().filter(|score| !score.is_nan()).collect();
+        (!own.is_empty()).then(|| median(&own))
+    }
+
     /// Images of the identity at `place`.
     pub fn n_images(&self, place: usize) -> usize {
         self.groups.rows(place).len()

@@ -112,6 +112,8 @@ impl Limits {
                 let single = calibrate::centre_to_centre(centres, true);
                 let (single, several) = match (single, several) {
                     (Ok(single), Ok(several)) => (single, several),
+                    (Err(error @ CleanError::OtherRows { .. }), _)
+                    | (_, Err(error @ CleanError::OtherRows { .. })) => return Err(error),
                     (Err(_), Ok(one)) | (Ok(one), Err(_)) => (one, one),
                     (Err(error), Err(_)) => return Err(error),
                 };

@@ -14,10 +14,15 @@ use pfc_embeddings::{
 };
 use pfc_findings::Reading;
 use pfc_model::{Embed, Embedder};
+use pfc_sources::InputOptions;
 use serde::Serialize;
 
 use super::{model::ModelArgs, protocol::asked_to_stop};
-use crate::{EvalError, faces::warn_of_changes, images::Images};
+use crate::{
+    EvalError,
+    faces::warn_of_changes,
+    images::{Images, Opening},
+};
 
 /// Images between two looks at the clock and at Ctrl-C.
 const BATCH: usize = 128;
@@ -36,9 +41,11 @@ enum Mirror {
     None,
 }
 
-/// Embed images: a folder, a list, a data set, a .rec or a .bin
+/// Embed images: a data set, or anything that `pfc-ingest pack` reads
 ///
-/// Rows are in the order of the input, not normalised. An image that cannot be read has no row: it is
+/// Rows are in the order of the input, those of a folder by their paths, not normalised. Images are
+/// found, named and labelled as by `pfc-ingest pack`, but identities are not needed: images may lie
+/// anywhere in a folder, and a list may hold one path a line. An image that cannot be read has no row: it is
 /// counted, listed with its reason in OUT.left-out.tsv, and the exit code is 1; --names lists the
 /// images that have rows. Finished parts are kept in OUT.parts until the file is whole, so that an
 /// interrupted run goes on where it stopped, also where files were added, removed or repaired since.
@@ -49,15 +56,14 @@ enum Mirror {
   pfc-eval embed train.rec faces.safetensors --model model.pt --mirror keep
   pfc-eval embed list.txt faces.npy --root photos --model run.ckpt --names faces.txt")]
 pub struct EmbedArgs {
-    /// Folder of images, data set, .rec, .bin, or list of image paths
+    /// Data set, folder of images, list of image paths, .rec, .bin, .tar, .parquet or .arrow
     input: PathBuf,
     /// File to write: .npy, .arrow (with names and labels) or .safetensors (`embs`, `embs_f`)
     out: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
-    /// Folder that the paths of a list start from [default: that of the list]
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
+    #[command(flatten)]
+    images: InputOptions,
     /// What becomes of the embedding of each mirrored image
     #[arg(long, value_enum, default_value = "sum")]
     mirror: Mirror,
@@ -98,8 +104,8 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     }
     let context = || format!("cannot embed `{}`", args.input.display());
     let reading = Reading::from_switch(args.as_packed);
-    let images =
-        Images::open_as(&args.input, args.root.as_deref(), reading).with_context(context)?;
+    let opening = Opening { input: &args.images, reading, scratch: folder_of(&args.out), quiet };
+    let images = Images::open(&args.input, &opening).with_context(context)?;
     if let Some(notice) = images.notice("--as-packed") {
         tracing::warn!("{}: {notice}", args.input.display());
     }
@@ -126,15 +132,23 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         pfc_durable::write(path, text.as_bytes())?;
     }
     let list = left_out_path(&args.out);
-    job.list_left_out(&list, &left_out)?;
-    report(args, &job, n_kept, left_out.len())?;
+    let n_left_out = job.list_left_out(&list, &left_out)?;
+    report(args, &job, n_kept, n_left_out)?;
     job.cache.remove()?;
     warn_of_changes("embed", &images.changes());
-    if left_out.is_empty() {
+    if n_left_out == 0 {
         return Ok(Outcome::Clean);
     }
-    tracing::warn!("{} images cannot be read and have no row: {}", left_out.len(), list.display());
+    tracing::warn!("{n_left_out} images cannot be read and have no row: {}", list.display());
     Ok(Outcome::Findings)
+}
+
+/// The folder that a file lies in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// What a list of images without rows begins with.
@@ -242,21 +256,30 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Writes the list of images without rows, or removes that of an earlier run where there are none.
-    fn list_left_out(&self, path: &Path, left_out: &[LeftOut]) -> Result<(), EvalError> {
-        if left_out.is_empty() {
+    /// Writes the list of images without rows, or removes that of an earlier run where there are none;
+    /// how many they are, with those that could not even be listed.
+    fn list_left_out(&self, path: &Path, left_out: &[LeftOut]) -> Result<usize, EvalError> {
+        let not_listed = self.images.not_listed();
+        if left_out.is_empty() && not_listed.is_empty() {
             let found = std::fs::read_to_string(path).unwrap_or_default();
             if found.starts_with(LEFT_OUT_HEADER) {
                 std::fs::remove_file(path).map_err(EvalError::io("remove", path))?;
             }
-            return Ok(());
+            return Ok(0);
         }
         let mut text = LEFT_OUT_HEADER.to_owned();
-        for LeftOut { index, reason } in left_out {
+        let mut add = |name: &str, reason: &str| {
             let plain = |text: &str| text.replace(char::is_control, " ");
-            text += &format!("{}\t{}\n", plain(&self.images.name(*index)?), plain(reason));
+            text += &format!("{}\t{}\n", plain(name), plain(reason));
+        };
+        for LeftOut { index, reason } in left_out {
+            add(&self.images.name(*index)?, reason);
         }
-        Ok(pfc_durable::write(path, text.as_bytes())?)
+        for image in &not_listed {
+            add(&image.source, &image.reject.to_string());
+        }
+        pfc_durable::write(path, text.as_bytes())?;
+        Ok(left_out.len() + not_listed.len())
     }
 
     fn rows(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, EvalError> {

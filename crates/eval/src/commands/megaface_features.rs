@@ -6,17 +6,19 @@ use std::{
 };
 
 use pfc_cli::{Outcome, Progress};
+use pfc_durable::{Access, OwnedDir};
 use pfc_findings::{Reading, View};
 use pfc_image::Tally;
 use pfc_metrics::verification::fuse_mirrored;
 use pfc_model::Embed;
+use pfc_sources::Root;
 use rayon::prelude::*;
 
 use super::{megaface_set::SetArgs, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
-    faces::{Decoded, IMAGE_BYTES_MAX, decode, warn_of_changes},
-    files::read_regular_file,
+    faces::{Decoded, decode, warn_of_changes},
+    images::read_below,
     megaface::{Gallery, Store, is_dataset},
 };
 
@@ -60,14 +62,14 @@ pub(super) struct CleanArgs {
 
 /// Encoded images by name.
 enum Images {
-    Folder(PathBuf),
+    Folder(Root),
     Dataset { dataset: Box<View>, rows: HashMap<String, u64>, path: PathBuf },
 }
 
 impl Images {
     fn open(path: &Path, reading: Reading) -> Result<Images, EvalError> {
         if !is_dataset(path) {
-            return Ok(Images::Folder(path.to_owned()));
+            return Ok(Images::Folder(Root::of(path)));
         }
         let dataset = View::open(path, reading)?;
         if let Some(notice) = dataset.notice("--as-packed") {
@@ -82,7 +84,7 @@ impl Images {
 
     fn read(&self, name: &str) -> Result<Vec<u8>, EvalError> {
         match self {
-            Images::Folder(folder) => Ok(read_regular_file(&folder.join(name), IMAGE_BYTES_MAX)?),
+            Images::Folder(folder) => read_below(folder, name),
             Images::Dataset { dataset, rows, path } => {
                 let missing =
                     || EvalError::NotPacked { path: path.clone(), image: name.to_owned() };
@@ -93,7 +95,7 @@ impl Images {
 
     fn place(&self, name: &str) -> String {
         match self {
-            Images::Folder(folder) => folder.join(name).display().to_string(),
+            Images::Folder(folder) => folder.path().join(name).display().to_string(),
             Images::Dataset { path, .. } => format!("{}: {name}", path.display()),
         }
     }
@@ -105,12 +107,14 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let names = match &args.list {
         Some(list) => Gallery::read(list)?.paths,
         None if is_dataset(&args.images) => Gallery::of_dataset(&args.images, reading)?.paths,
-        None => return Err(EvalError::NoList { data: args.images.clone() }.into()),
+        None => return Err(EvalError::NoImageList { images: args.images.clone() }.into()),
     };
     let images = Images::open(&args.images, reading)?;
     let embedder = args.model.open()?;
     let dim = embedder.embedding();
-    let store = Store { root: args.out.clone(), suffix: args.suffix.clone() };
+    let owned = OwnedDir::claim(&args.out, Access::Alone).map_err(EvalError::from)?;
+    let store = Store { root: owned.path().to_owned(), suffix: args.suffix.clone() };
+    store.sweep(&names)?;
     let progress = Progress::new("embed", "images", names.len() as u64, quiet);
     let mut n_left_out = 0;
     let mut changes = Tally::default();
@@ -172,13 +176,18 @@ fn decode_all<'a>(
 pub(super) fn clean(args: &CleanArgs, quiet: bool) -> anyhow::Result<()> {
     let set = args.set.open()?;
     let noises = set.noises.clone().unwrap_or_default();
+    let _owned = OwnedDir::claim(&args.out, Access::Alone).map_err(EvalError::from)?;
     let out = |name| Store { root: args.out.join(name), suffix: args.set.suffix.clone() };
+    out("facescrub").sweep(&set.probes.paths)?;
     let (values, dim) = set.probe_store.read(&set.probes.paths, None)?;
     let cleaned = noises.clean_probes(&set.probes, &values, dim);
     write_missing(&out("facescrub"), &set.probes.paths, &cleaned, dim + 1)?;
     let n_distractors: usize = set.galleries.iter().map(|gallery| gallery.paths.len()).sum();
     let progress = Progress::new("clean", "distractors", n_distractors as u64, quiet);
     // Galleries share images: what one has written the next finds.
+    for gallery in &set.galleries {
+        out("megaface").sweep(&gallery.paths)?;
+    }
     for paths in set.galleries.iter().flat_map(|gallery| gallery.paths.chunks(PIECE)) {
         let (values, _) = set.distractor_store.read(paths, Some(dim))?;
         let cleaned = noises.clean_distractors(paths, &values, dim);

@@ -66,6 +66,7 @@ pub struct NnArgs {
 pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let features = FeatureFile::open(&args.features)?;
     let rows = features.rows(&["embs", "embeddings", "features"])?;
+    features.note_zeros(rows);
     let labels = Labels::read(&args.labels)?;
     if labels.identity.len() != rows.len() {
         let (n_rows, n_faces) = (rows.len(), labels.identity.len());

@@ -73,6 +73,7 @@ impl Source {
             }
             Source::Files { features, mirrored } => {
                 let original = features.rows(&["embs", "embeddings", "features"])?;
+                features.note_zeros(original);
                 let mirrored = match mirrored {
                     Some(file) => Some(file.rows(&["embs_f", "embs", "embeddings", "features"])?),
                     None => features.optional_rows("embs_f")?,

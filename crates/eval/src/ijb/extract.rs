@@ -5,14 +5,11 @@ use std::{collections::HashSet, ops::Range, path::Path};
 use pfc_embeddings::cache::{Cache, Key, LeftOut, embed_in_parts};
 use pfc_image::{ImageSize, Limits, align};
 use pfc_model::{Embed, MirroredEmbeddings};
+use pfc_sources::Root;
 use rayon::prelude::*;
 
 use super::{FaceList, IjbSet};
-use crate::{
-    EvalError,
-    faces::{FACE_BYTES, IMAGE_BYTES_MAX},
-    files::read_regular_file,
-};
+use crate::{EvalError, faces::FACE_BYTES, images::read_below};
 
 /// Faces that are decoded before the network runs: 19 MB of pixels.
 const BATCH: usize = 512;
@@ -38,6 +35,7 @@ pub fn embed<E: Embed + ?Sized>(
 ) -> Result<Embeddings, EvalError> {
     let images = set.images();
     check_images(set, &images)?;
+    let root = Root::of(&images);
     let cache = match cache {
         None => None,
         Some((dir, model)) => Some(Cache::open(dir, Key::new(model, embedder.embedding()))?),
@@ -51,7 +49,7 @@ pub fn embed<E: Embed + ?Sized>(
             for start in range.clone().step_by(BATCH) {
                 let batch = start..(start + BATCH).min(range.end);
                 let n = batch.len();
-                let (pixels, left_out) = crops(set, &images, batch)?;
+                let (pixels, left_out) = crops(set, &root, batch)?;
                 if left_out.len() < n {
                     let embeddings = embedder.embed_with_mirror(&pixels, n - left_out.len())?;
                     original.extend(embeddings.original);
@@ -62,7 +60,7 @@ pub fn embed<E: Embed + ?Sized>(
             }
             Ok::<_, EvalError>(([original, mirrored], all_left_out))
         },
-        |i| crop(set, &images, i).is_ok(),
+        |i| crop(set, &root, i).is_ok(),
         |n_kept| {
             // An error will come back with the next batch.
             let _ = on_faces(n_kept);
@@ -75,7 +73,7 @@ pub fn embed<E: Embed + ?Sized>(
 /// Aligned faces, `[faces, 112, 112, 3]`, of those of `range` that can be used, and the others.
 fn crops(
     set: &IjbSet,
-    images: &Path,
+    images: &Root,
     range: Range<usize>,
 ) -> Result<(Vec<u8>, Vec<LeftOut>), EvalError> {
     let crops: Vec<Result<Vec<u8>, EvalError>> =
@@ -91,12 +89,13 @@ fn crops(
     Ok((pixels, left_out))
 }
 
-fn crop(set: &IjbSet, images: &Path, index: usize) -> Result<Vec<u8>, EvalError> {
-    let path = images.join(&set.faces.names[index]);
+fn crop(set: &IjbSet, images: &Root, index: usize) -> Result<Vec<u8>, EvalError> {
+    let name = &set.faces.names[index];
     let landmarks = set.faces.landmarks[index].as_chunks::<2>().0;
     let points = [landmarks[0], landmarks[1], landmarks[2], landmarks[3], landmarks[4]];
-    let bytes = read_regular_file(&path, IMAGE_BYTES_MAX)?;
-    let broken = |reason| EvalError::Image { image: path.display().to_string(), reason };
+    let bytes = read_below(images, name)?;
+    let image = || images.path().join(name).display().to_string();
+    let broken = |reason| EvalError::Image { image: image(), reason };
     let image = pfc_image::decode(&bytes, Limits::DEFAULT).map_err(broken)?;
     // Every face of the protocol counts, however its landmarks lie, so they are not judged.
     let crop =

@@ -86,6 +86,17 @@ impl Store {
         Ok(pfc_durable::write(&path, &feature::encode(values))?)
     }
 
+    /// Removes what a killed command was writing in the folders of these images.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Durable`] if such a file cannot be removed.
+    pub fn sweep(&self, images: &[String]) -> Result<(), EvalError> {
+        let folders = images.iter().filter_map(|image| Some(self.path(image).parent()?.to_owned()));
+        let folders: HashSet<PathBuf> = folders.collect();
+        folders.iter().try_for_each(|folder| Ok(pfc_durable::sweep_all(folder)?))
+    }
+
     /// Whether the image has a feature of `dim` numbers.
     pub fn has(&self, image: &str, dim: usize) -> bool {
         self.read_one(image).is_ok_and(|values| values.len() == dim)

@@ -37,6 +37,9 @@ pub struct Options {
 pub struct NnReport {
     /// One row per group, if there are any, then all faces, pairs across groups included.
     pub groups: Vec<GroupRow>,
+    /// Faces whose embedding is all zeros; their similarity with every face counts as 0.
+    #[serde(default)]
+    pub n_zero: u64,
 }
 
 /// One group.
@@ -191,7 +194,7 @@ fn report(
         })
     };
     let groups = groups(labels.groups.len() as u32).map(row).collect::<Result<_, EvalError>>()?;
-    Ok(NnReport { groups })
+    Ok(NnReport { groups, n_zero: features.zeros().count() as u64 })
 }
 
 fn histogram(

@@ -54,6 +54,16 @@ impl Memory {
         Ok(Memory { map, n_bytes })
     }
 
+    /// The first bytes of a file that has them, to be read: what is written stays in memory.
+    pub fn of_file_apart(file: &File, n_bytes: usize) -> io::Result<Memory> {
+        if file.metadata()?.len() < n_bytes as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: as above; a process that writes to the file meanwhile changes plain numbers.
+        let map = unsafe { MmapOptions::new().len(n_bytes.max(1)).map_copy(file)? };
+        Ok(Memory { map, n_bytes })
+    }
+
     /// All of it, as numbers.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
         bytemuck::cast_slice(&self.map[..self.n_bytes])

@@ -3,8 +3,8 @@
 // T = rows of one tile, D = embedding, G = global batch.
 
 mod device;
-mod file;
-mod host;
+pub(crate) mod file;
+pub(crate) mod host;
 mod memory;
 pub(crate) mod row;
 
@@ -15,9 +15,10 @@ use tch::{Device, TchError, Tensor};
 use super::{
     HeadError,
     loss::{Negatives, TileCosines},
-    optim::{Stamp, UntouchedRows, UpdateRule},
+    optim::{Stamp, UpdateRule},
 };
 pub use device::DeviceStore;
+pub use file::FileRecord;
 pub use host::RowStore;
 pub use row::RowLayout;
 
@@ -63,17 +64,24 @@ pub trait CentreStore: Send {
         false
     }
 
-    /// Gives every row what it has missed, except perhaps those never touched.
+    /// Gives every row that a step has moved what it has missed. Rows that were never touched go on
+    /// missing everything, and cost nothing.
+    ///
+    /// Returns false, and does nothing, where the rows as they are belong to a checkpoint of this
+    /// very time.
     ///
     /// # Errors
     ///
     /// As above.
-    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<UntouchedRows, HeadError>;
+    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<bool, HeadError>;
 
-    /// The stamp of every row.
-    fn stamps(&self) -> Vec<Stamp>;
+    /// The stamp of a row.
+    fn stamp(&self, row: usize) -> Stamp;
 
-    /// Copies out weights and optimizer state of `rows`, as of each row's own stamp.
+    /// The stamps of `rows`.
+    fn stamps(&self, rows: Range<usize>) -> Vec<Stamp>;
+
+    /// Copies out weights and optimizer state of `rows` in f32, as of each row's own stamp.
     ///
     /// * `weight`: `rows.len() * D`
     /// * `state`: as many numbers a row as the optimizer keeps
@@ -88,49 +96,50 @@ pub trait CentreStore: Send {
         state: &mut [f32],
     ) -> Result<(), HeadError>;
 
-    /// Puts back what [`CentreStore::export`] gave; the rows then carry `stamps`, one each.
+    /// Copies out touched rows in the formats that the store keeps them in.
+    ///
+    /// * `rows`: strictly ascending
+    ///
+    /// Returns `[rows, D]` and `[rows, n]`, f32 or bf16, on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn copy_out(&self, rows: &[u32]) -> Result<(Tensor, Tensor), HeadError>;
+
+    /// Makes the store ready to [`import`](CentreStore::import) rows of a checkpoint of the time
+    /// `now`.
+    ///
+    /// * `own_folder`: whether these come from the folder that the store has
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn begin_import(&mut self, now: Stamp, own_folder: bool) -> Result<(), HeadError> {
+        let _ = (now, own_folder);
+        Ok(())
+    }
+
+    /// Puts rows in their place, rounded to the nearest where the store's formats are shorter; they
+    /// then carry `stamps`, one each and none of them [`UNTOUCHED`](super::UNTOUCHED).
+    ///
+    /// * `rows`: strictly ascending
     ///
     /// # Errors
     ///
     /// As above.
     fn import(
         &mut self,
-        rows: Range<usize>,
+        rows: &[u32],
         weight: &[f32],
         state: &[f32],
         stamps: &[Stamp],
     ) -> Result<(), HeadError>;
 
-    /// The store itself, if what it holds outlives the process.
-    fn durable(&mut self) -> Option<&mut dyn DurableCentres> {
+    /// The store itself, if its rows are in files and outlive the process.
+    fn in_files(&mut self) -> Option<&mut RowStore> {
         None
     }
-}
-
-/// A store on disk. It keeps the rows as they were when they were last protected, beside what has
-/// moved since.
-pub trait DurableCentres {
-    /// Makes everything up to the time `now` survive a crash. What was protected before still does.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError`] if the disk refuses, here and below.
-    fn flush(&mut self, now: Stamp) -> Result<(), HeadError>;
-
-    /// Protects what was flushed at `now`, instead of anything older, until the next call.
-    ///
-    /// # Errors
-    ///
-    /// As above.
-    fn protect(&mut self, now: Stamp) -> Result<(), HeadError>;
-
-    /// Puts every row where it was at `now`.
-    ///
-    /// # Errors
-    ///
-    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held, or if a row's stamp is one
-    /// that `rule` does not know.
-    fn restore(&mut self, now: Stamp, rule: &dyn UpdateRule) -> Result<(), HeadError>;
 }
 
 /// A few of a store's rows, in the hands of one thread.
@@ -178,14 +187,14 @@ pub struct TileGradient<'a> {
     /// `[T, D]`, f32 or bf16: by the unit rows, from their part as negatives.
     pub as_negatives_td: &'a Tensor,
     /// Their part as positives, in the order of the tile's rows.
-    pub as_positives: &'a [Pull],
+    pub as_positives: &'a [PositiveGradient],
     /// `[G, D]` f32, the unit embeddings that the pulls name.
     pub unit_embeddings_gd: &'a Tensor,
 }
 
 /// What one sample adds to the gradient of its own centre: `slope` times its unit embedding.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pull {
+pub struct PositiveGradient {
     /// Position of the centre in the tile.
     pub row: usize,
     /// Row of the global batch.

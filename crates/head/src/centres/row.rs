@@ -7,9 +7,9 @@ use bytemuck::cast_slice;
 use half::bf16;
 
 use crate::{
-    config::{HeadConfig, Optimizer, Storage},
+    config::{CentreOptimizer, HeadConfig, Storage},
     elements::Number,
-    optim::{AdamW, Flow, Motion, RowAdagrad, Sgd},
+    optim::{AdamW, Motion, RowAdagrad, Sgd, UpdateMap},
 };
 
 /// Rows start at a cache line.
@@ -38,9 +38,9 @@ impl RowLayout {
     #[must_use]
     pub fn of_config(config: &HeadConfig) -> RowLayout {
         let n_state = match config.optimizer {
-            Optimizer::Sgd => config.dim,
-            Optimizer::Adamw { .. } => 2 * config.dim,
-            Optimizer::RowAdagrad { .. } => 1,
+            CentreOptimizer::Sgd => config.dim,
+            CentreOptimizer::Adamw { .. } => 2 * config.dim,
+            CentreOptimizer::RowAdagrad { .. } => 1,
         };
         // One number of a row is no memory to save.
         let state = if n_state == 1 { Storage::F32 } else { config.state };
@@ -95,13 +95,29 @@ impl RowLayout {
         self.weight_bytes().next_multiple_of(4)
     }
 
+    /// Bytes of the state.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        self.n_state * self.state.size_bytes()
+    }
+
+    /// The bytes of a row that are its weight.
+    pub(crate) fn weight_of<'a>(&self, row: &'a [u8]) -> &'a [u8] {
+        &row[..self.weight_bytes()]
+    }
+
+    /// The bytes of a row that are its state.
+    pub(crate) fn state_of<'a>(&self, row: &'a [u8]) -> &'a [u8] {
+        &row[self.state_at()..][..self.state_bytes()]
+    }
+
     #[inline(always)]
-    pub(super) fn read_weight(&self, row: &[u8], weight: &mut [f32]) {
+    pub(crate) fn read_weight(&self, row: &[u8], weight: &mut [f32]) {
         read_numbers(self.weight, &row[..self.weight_bytes()], weight);
     }
 
     #[inline(always)]
-    pub(super) fn read_state(&self, row: &[u8], state: &mut [f32]) {
+    pub(crate) fn read_state(&self, row: &[u8], state: &mut [f32]) {
         let at = self.state_at();
         read_numbers(self.state, &row[at..at + self.n_state * self.state.size_bytes()], state);
     }
@@ -216,7 +232,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// Applies `flow` to a row in place.
 #[inline(always)]
-pub(crate) fn advance(flow: &Flow, weight: &mut [f32], momentum: &mut [f32]) {
+pub(crate) fn advance(flow: &UpdateMap, weight: &mut [f32], momentum: &mut [f32]) {
     let [ww, wv, vw, vv] = [flow.ww, flow.wv, flow.vw, flow.vv].map(|c| c as f32);
     for (w, v) in weight.iter_mut().zip(momentum) {
         (*w, *v) = (ww * *w + wv * *v, vw * *w + vv * *v);
@@ -462,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_flow_moves_weight_and_momentum_at_once() {
-        let flow = Flow { ww: 0.5, wv: -0.25, vw: 0.125, vv: 2.0 };
+        let flow = UpdateMap { ww: 0.5, wv: -0.25, vw: 0.125, vv: 2.0 };
         let (mut w, mut v) = ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]);
         advance(&flow, &mut w, &mut v);
         assert_eq!((w, v), ([-0.5, -0.25, 0.0], [8.125, 10.25, 12.375]));

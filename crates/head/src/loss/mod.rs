@@ -75,7 +75,7 @@ pub trait Loss: Send + Sync {
         let _ = lengths_g;
     }
 
-    /// Whether [`Loss::see_cosines`] is called, which costs the ranks one more exchange of G numbers.
+    /// Whether [`Loss::see_cosines`] is called, which costs one more collective of G numbers.
     fn wants_cosines(&self) -> bool {
         false
     }

@@ -1,6 +1,6 @@
 //! The rule of `arcface_torch` since 2022, where every row moves in every step, made lazy.
 
-use super::{FIRST, Flow, Memory, Motion, Sgd, Stamp, UNTOUCHED, UntouchedRows, UpdateRule};
+use super::{FIRST, Motion, Sgd, Stamp, UNTOUCHED, UpdateHistory, UpdateMap, UpdateRule};
 
 /// Every row takes momentum and decay in every step, though only when it is next touched.
 ///
@@ -11,7 +11,7 @@ use super::{FIRST, Flow, Memory, Motion, Sgd, Stamp, UNTOUCHED, UntouchedRows, U
 /// formed in f64, so a row is rounded once for k steps where step by step it is rounded k times.
 ///
 /// The list grows by one a step and is cleared whenever all rows are caught up, at the latest after
-/// 65,536 steps: 2 MiB, and 0.2 ms a step. Rows that were never touched may be left out of that: one
+/// 65,536 steps: 2 MiB, and 0.2 ms a step. Rows that were never touched are left out of that: one
 /// more product holds what they have missed before.
 #[derive(Debug, Clone)]
 pub struct Dense {
@@ -20,27 +20,27 @@ pub struct Dense {
     /// The stamp that goes with no product.
     first: Stamp,
     /// `products[k - 1]`: the last k steps.
-    products: Vec<Flow>,
+    products: Vec<UpdateMap>,
     /// What untouched rows have missed before `first`.
-    before: Flow,
+    before: UpdateMap,
 }
 
 const STEPS_MAX: usize = 1 << 16;
 
 impl Dense {
     pub(super) fn new(momentum: f64, weight_decay: f64) -> Dense {
-        let (products, before) = (Vec::new(), Flow::IDENTITY);
+        let (products, before) = (Vec::new(), UpdateMap::IDENTITY);
         Dense { momentum, weight_decay, first: FIRST, products, before }
     }
 
     /// A rule that makes up for what `memory` holds and goes no further.
-    pub(crate) fn of_memory(memory: &Memory) -> Dense {
+    pub(crate) fn of_memory(memory: &UpdateHistory) -> Dense {
         let mut rule = Dense::new(0.0, 0.0);
         rule.take_up(memory);
         rule
     }
 
-    fn take_up(&mut self, memory: &Memory) {
+    fn take_up(&mut self, memory: &UpdateHistory) {
         self.first = memory.now - memory.missed.len() as Stamp;
         self.products.clone_from(&memory.missed);
         self.before = memory.before;
@@ -56,10 +56,10 @@ impl UpdateRule for Dense {
         Motion::Sgd(self.sgd(lr))
     }
 
-    fn missed(&self, stamp: Stamp) -> Option<Flow> {
+    fn missed(&self, stamp: Stamp) -> Option<UpdateMap> {
         if stamp == UNTOUCHED {
             let all = self.products.last().map_or(self.before, |all| all.after(&self.before));
-            return (all != Flow::IDENTITY).then_some(all);
+            return (all != UpdateMap::IDENTITY).then_some(all);
         }
         // A stamp that is not known is refused when rows are read in.
         let n_missed = self.stamp().checked_sub(stamp)? as usize;
@@ -77,7 +77,7 @@ impl UpdateRule for Dense {
     fn finish_step(&mut self, lr: f64) {
         let step = self.sgd(lr).flow();
         // From far to near: what were the last k steps becomes the last k + 1.
-        self.products.insert(0, Flow::IDENTITY);
+        self.products.insert(0, UpdateMap::IDENTITY);
         for product in &mut self.products {
             *product = step.after(product);
         }
@@ -87,20 +87,17 @@ impl UpdateRule for Dense {
         self.products.len() >= STEPS_MAX
     }
 
-    fn caught_up(&mut self, untouched: UntouchedRows) {
-        self.before = match untouched {
-            UntouchedRows::CaughtUp => Flow::IDENTITY,
-            UntouchedRows::LeftAlone => self.missed(UNTOUCHED).unwrap_or(Flow::IDENTITY),
-        };
+    fn caught_up(&mut self) {
+        self.before = self.missed(UNTOUCHED).unwrap_or(UpdateMap::IDENTITY);
         self.first = self.stamp();
         self.products.clear();
     }
 
-    fn memory(&self) -> Memory {
-        Memory { now: self.stamp(), missed: self.products.clone(), before: self.before }
+    fn memory(&self) -> UpdateHistory {
+        UpdateHistory { now: self.stamp(), missed: self.products.clone(), before: self.before }
     }
 
-    fn remember(&mut self, memory: &Memory) -> bool {
+    fn remember(&mut self, memory: &UpdateHistory) -> bool {
         self.take_up(memory);
         true
     }
@@ -110,7 +107,7 @@ impl UpdateRule for Dense {
 mod tests {
     use super::*;
 
-    fn apply(flow: &Flow, (w, v): (f64, f64)) -> (f64, f64) {
+    fn apply(flow: &UpdateMap, (w, v): (f64, f64)) -> (f64, f64) {
         (flow.ww * w + flow.wv * v, flow.vw * w + flow.vv * v)
     }
 
@@ -161,11 +158,11 @@ mod tests {
     #[test]
     fn the_memory_of_missed_steps_is_bounded() {
         let mut dense = Dense::new(0.9, 5e-4);
-        dense.products = vec![Flow::IDENTITY; STEPS_MAX - 1];
+        dense.products = vec![UpdateMap::IDENTITY; STEPS_MAX - 1];
         assert!(!dense.must_catch_up());
         dense.finish_step(0.1);
         assert!(dense.must_catch_up());
-        dense.caught_up(UntouchedRows::CaughtUp);
+        dense.caught_up();
         assert!(!dense.must_catch_up());
         assert_eq!(dense.missed(dense.stamp()), None);
     }
@@ -177,7 +174,7 @@ mod tests {
             once.finish_step(lr);
             twice.finish_step(lr);
         }
-        twice.caught_up(UntouchedRows::LeftAlone);
+        twice.caught_up();
         assert_eq!(twice.missed(UNTOUCHED), once.missed(UNTOUCHED));
         assert_eq!(twice.missed(twice.stamp()), None);
         once.finish_step(0.03);

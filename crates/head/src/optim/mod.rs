@@ -2,13 +2,13 @@
 
 mod lazy;
 
-use super::config::{HeadConfig, Optimizer, Update};
+use super::config::{CentreOptimizer, HeadConfig, Update};
 pub use lazy::Dense;
 
 /// A linear map of a row's weight and momentum, the same for each of its elements:
 /// `w' = ww * w + wv * v` and `v' = vw * w + vv * v`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Flow {
+pub struct UpdateMap {
     /// Weight to weight.
     pub ww: f64,
     /// Momentum to weight.
@@ -19,14 +19,14 @@ pub struct Flow {
     pub vv: f64,
 }
 
-impl Flow {
+impl UpdateMap {
     /// The map that changes nothing.
-    pub const IDENTITY: Flow = Flow { ww: 1.0, wv: 0.0, vw: 0.0, vv: 1.0 };
+    pub const IDENTITY: UpdateMap = UpdateMap { ww: 1.0, wv: 0.0, vw: 0.0, vv: 1.0 };
 
     /// This map applied to the outcome of `earlier`.
     #[must_use]
-    pub fn after(&self, earlier: &Flow) -> Flow {
-        Flow {
+    pub fn after(&self, earlier: &UpdateMap) -> UpdateMap {
+        UpdateMap {
             ww: self.ww * earlier.ww + self.wv * earlier.vw,
             wv: self.ww * earlier.wv + self.wv * earlier.vv,
             vw: self.vw * earlier.ww + self.vv * earlier.vw,
@@ -49,8 +49,8 @@ pub struct Sgd {
 impl Sgd {
     /// What a step without gradient does to a row.
     #[must_use]
-    pub fn flow(&self) -> Flow {
-        Flow {
+    pub fn flow(&self) -> UpdateMap {
+        UpdateMap {
             ww: 1.0 - self.lr * self.weight_decay,
             wv: -self.lr * self.momentum,
             vw: self.weight_decay,
@@ -119,7 +119,7 @@ pub trait UpdateRule: Send + Sync {
 
     /// The updates that a row with this stamp has missed before the current step; `None` if it is up to
     /// date.
-    fn missed(&self, stamp: Stamp) -> Option<Flow>;
+    fn missed(&self, stamp: Stamp) -> Option<UpdateMap>;
 
     /// The stamp of a row that has missed nothing before the current step.
     fn stamp(&self) -> Stamp;
@@ -140,51 +140,41 @@ pub trait UpdateRule: Send + Sync {
     /// Whether all rows must be brought up to date now, because the history has grown as long as it may.
     fn must_catch_up(&self) -> bool;
 
-    /// Called after every row was given what it had missed, so that the history may be dropped.
-    ///
-    /// * `untouched`: what became of the rows that no step has used
-    fn caught_up(&mut self, untouched: UntouchedRows);
+    /// Called when every row but those never touched has had all steps: what these have missed goes
+    /// on being remembered.
+    fn caught_up(&mut self);
 
     /// The history of updates that rows may have missed, for a checkpoint.
-    fn memory(&self) -> Memory;
+    fn memory(&self) -> UpdateHistory;
 
     /// Restores the history that was saved in a checkpoint, whose stamps the rows carry. Returns false
     /// if this rule keeps none; the caller must then apply the saved history to the rows itself.
     #[must_use]
-    fn remember(&mut self, memory: &Memory) -> bool;
-}
-
-/// What happened to the rows that no step has used when all others were brought up to date.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UntouchedRows {
-    /// They were brought up to date too, and count as used now.
-    CaughtUp,
-    /// They were left out, and still have missed every step.
-    LeftAlone,
+    fn remember(&mut self, memory: &UpdateHistory) -> bool;
 }
 
 /// The history of updates that rows may have missed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Memory {
+pub struct UpdateHistory {
     /// The stamp of a row that has missed none.
     pub now: Stamp,
     /// The k-th, from 0: the last k + 1 steps together.
-    pub missed: Vec<Flow>,
+    pub missed: Vec<UpdateMap>,
     /// What untouched rows have missed before the earliest of them.
-    pub before: Flow,
+    pub before: UpdateMap,
 }
 
-impl Memory {
+impl UpdateHistory {
     /// An empty history at this time.
     #[must_use]
-    pub fn at(now: Stamp) -> Memory {
-        Memory { now, missed: Vec::new(), before: Flow::IDENTITY }
+    pub fn at(now: Stamp) -> UpdateHistory {
+        UpdateHistory { now, missed: Vec::new(), before: UpdateMap::IDENTITY }
     }
 
     /// Whether no row can have missed anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.missed.is_empty() && self.before == Flow::IDENTITY
+        self.missed.is_empty() && self.before == UpdateMap::IDENTITY
     }
 }
 
@@ -200,7 +190,7 @@ pub fn rule(config: &HeadConfig) -> Box<dyn UpdateRule> {
 /// An optimizer under which rows that are not sampled stay as they are.
 #[derive(Debug, Clone)]
 pub struct Sparse {
-    optimizer: Optimizer,
+    optimizer: CentreOptimizer,
     momentum: f64,
     weight_decay: f64,
     now: Stamp,
@@ -217,8 +207,8 @@ impl UpdateRule for Sparse {
     fn motion(&self, lr: f64) -> Motion {
         let weight_decay = self.weight_decay;
         match self.optimizer {
-            Optimizer::Sgd => Motion::Sgd(Sgd { lr, momentum: self.momentum, weight_decay }),
-            Optimizer::Adamw { beta1, beta2, eps } => {
+            CentreOptimizer::Sgd => Motion::Sgd(Sgd { lr, momentum: self.momentum, weight_decay }),
+            CentreOptimizer::Adamw { beta1, beta2, eps } => {
                 // The number of this step, from 1, which is the stamp before it.
                 let correction = |beta: f64| 1.0 - beta.powf(f64::from(self.now));
                 let (correction1, correction2) = (correction(beta1), correction(beta2));
@@ -232,13 +222,13 @@ impl UpdateRule for Sparse {
                     correction2,
                 })
             }
-            Optimizer::RowAdagrad { eps } => {
+            CentreOptimizer::RowAdagrad { eps } => {
                 Motion::RowAdagrad(RowAdagrad { lr, eps, weight_decay })
             }
         }
     }
 
-    fn missed(&self, _: Stamp) -> Option<Flow> {
+    fn missed(&self, _: Stamp) -> Option<UpdateMap> {
         None
     }
 
@@ -254,13 +244,13 @@ impl UpdateRule for Sparse {
         false
     }
 
-    fn caught_up(&mut self, _: UntouchedRows) {}
+    fn caught_up(&mut self) {}
 
-    fn memory(&self) -> Memory {
-        Memory::at(self.now)
+    fn memory(&self) -> UpdateHistory {
+        UpdateHistory::at(self.now)
     }
 
-    fn remember(&mut self, memory: &Memory) -> bool {
+    fn remember(&mut self, memory: &UpdateHistory) -> bool {
         self.now = memory.now;
         memory.is_empty()
     }
@@ -290,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_bias_correction_of_the_first_two_steps_is_torchs() {
-        let optimizer = Optimizer::Adamw { beta1: 0.9, beta2: 0.75, eps: 1e-8 };
+        let optimizer = CentreOptimizer::Adamw { beta1: 0.9, beta2: 0.75, eps: 1e-8 };
         let mut sparse = Sparse::new(&HeadConfig { optimizer, ..HeadConfig::new(2, 2) });
         let corrections = |rule: &Sparse| match rule.motion(0.1) {
             Motion::AdamW(adam) => [adam.correction1, adam.correction2],

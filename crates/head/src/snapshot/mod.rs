@@ -1,98 +1,210 @@
-//! Saving and restoring the centres.
+//! What a checkpoint holds of the centres, and how they are put back.
 
-// C = classes of this rank, K = steps that rows may have missed.
+// C = classes of this rank, D = embedding, N = touched rows, K = steps that rows may have missed.
 
+mod saved;
+mod saving;
 pub mod shards;
 
-use std::ops::Range;
+use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    ClassRange, Head, HeadError,
-    centres::row,
-    config::{HeadConfig, Optimizer},
+    ClassRange, Head, HeadError, Parts,
+    centres::{
+        CentreStore,
+        file::holds_centres,
+        row::{self, RowLayout},
+    },
+    config::{CentreOptimizer, HeadConfig},
     elements::{with_elements, with_elements_mut},
-    optim::{Dense, FIRST, Flow, Memory, Stamp, UNTOUCHED, UpdateRule},
+    optim::{Dense, FIRST, Stamp, UNTOUCHED, UpdateHistory, UpdateMap, UpdateRule},
 };
+pub use saved::CentreReader;
+use saved::Source;
+pub use saving::{Column, RowPiece, RowPieces, Snapshot};
+use saving::{STAMP, WEIGHT};
+pub(crate) use saving::{Saving, save_bytes_max};
 
-/// `[C, D]` f32, the centres, not normalised.
-const WEIGHT: &str = "centres.weight";
-/// `[1]` i64, global id of the class in the first row; the others follow one by one.
+/// `[2]` i64, the rank's first class and the one after its last, global ids.
+const RANGE: &str = "centres.range";
+/// `[1]` i64, global id of the class in the first row of tensors that have one for each class.
 const FIRST_CLASS: &str = "centres.first_class";
+/// `[1]` i64, the seed that untouched rows follow from.
+const SEED: &str = "centres.seed";
 /// `[1]` i64, 1 + the number of steps that the head has taken.
 const STEPS: &str = "centres.steps";
-/// `[C]` i32, the same as of when a row last moved; 0 if it is still initial.
-const STAMP: &str = "centres.stamp";
-/// `[K, 4]` f64, row k: what the last k + 1 steps do to weight and momentum, as [`Flow`] has it.
+/// `[K, 4]` f64, row k: what the last k + 1 steps do to weight and momentum, as [`UpdateMap`] has it.
 const MISSED: &str = "centres.missed";
-/// `[1, 4]` f64, what the steps before those do; for rows of stamp 0 alone.
+/// `[1, 4]` f64, what the steps before those do; for rows that were never touched alone.
 const BEFORE: &str = "centres.missed_before";
-/// `[1]` i64: the rows are in the folder of the centres, as of this number of steps plus 1.
+/// `[1]` i64: the rows are in files, as of this number of steps plus 1.
 const IN_PLACE: &str = "centres.in_place";
+/// `[4]` i64: first class, class after the last, and time of birth in the names of these files, and
+/// their places in use.
+const FILE: &str = "centres.file";
+/// i64, the sum of each block of 4,096 of these places, see `FORMAT.md`.
+const BLOCKS: &str = "centres.blocks";
 
-/// The optimizer's state, `[C, n]` f32.
-fn state_name(optimizer: Optimizer) -> &'static str {
+/// The optimizer's state, `[.., n]`.
+fn state_name(optimizer: CentreOptimizer) -> &'static str {
     match optimizer {
-        Optimizer::Sgd => "centres.momentum",
-        Optimizer::Adamw { .. } => "centres.moments",
-        Optimizer::RowAdagrad { .. } => "centres.squares",
+        CentreOptimizer::Sgd => "centres.momentum",
+        CentreOptimizer::Adamw { .. } => "centres.moments",
+        CentreOptimizer::RowAdagrad { .. } => "centres.squares",
     }
 }
 
+type Named = Vec<(String, Tensor)>;
+
+fn numbers(name: &str, values: &[i64]) -> (String, Tensor) {
+    (name.to_owned(), Tensor::from_slice(values))
+}
+
 impl Head {
-    /// Gives every row the updates that were put off until it is next sampled. O(C), but for rows of
-    /// a file that were never touched, which may go on waiting.
+    /// Gives every row that a step has moved the updates that were put off until it is next sampled.
+    /// O(C) to find them.
     ///
     /// Rows are rounded when they are caught up, so a run that is to be repeated bit for bit must
-    /// do it at the same steps; [`Head::state_as_it_is`] saves at any other.
+    /// do it at the same steps.
     ///
     /// # Errors
     ///
     /// [`HeadError`] if the rows cannot be reached.
     pub fn catch_up(&mut self) -> Result<(), HeadError> {
+        self.finish_save()?;
         let (store, rule) = (&mut self.parts.store, &mut self.parts.rule);
-        let untouched = store.catch_up(rule.as_ref())?;
-        rule.caught_up(untouched);
+        if store.catch_up(rule.as_ref())? {
+            rule.caught_up();
+        }
         Ok(())
     }
 
-    /// What a checkpoint of this rank must hold so that [`Head::load_state`] can go on from it.
-    ///
-    /// Centres in memory are copied out, caught up or as they are. Centres on disk stay there: they
-    /// are flushed, and a few numbers say which time to go back to. Once the checkpoint is safe, and
-    /// before the next step, [`Head::checkpointed`] must be called.
+    /// Gives every centre memory of its own, as all have after a long run. O(C).
     ///
     /// # Errors
     ///
-    /// [`HeadError`] if the rows cannot be reached, memory runs out or the disk refuses.
-    pub fn checkpoint(&mut self, catch_up: bool) -> Result<Vec<(String, Tensor)>, HeadError> {
-        let memory = self.parts.rule.memory();
-        let Some(centres) = self.parts.store.durable() else {
-            return if catch_up { self.state() } else { self.state_as_it_is() };
-        };
-        centres.flush(memory.now)?;
-        let number = |n: i64| Tensor::from_slice(&[n]);
-        let mut state = vec![
-            (IN_PLACE.to_owned(), number(memory.now.into())),
-            (FIRST_CLASS.to_owned(), number(self.centres().first() as i64)),
-        ];
-        push_memory(&mut state, &memory);
-        Ok(state)
+    /// [`HeadError`] if there is no room for them.
+    pub fn touch_all(&mut self) -> Result<(), HeadError> {
+        self.finish_save()?;
+        let Parts { store, rule, .. } = &mut self.parts;
+        touch_all(store.as_mut(), rule.as_ref(), &self.config)
     }
 
-    /// Told that what [`Head::checkpoint`] gave is safe: from now on the centres on disk as of then
-    /// are kept, and no longer those of the checkpoint before.
+    /// Begins to save this rank's centres as they are now, or caught up.
+    ///
+    /// Centres in files stay there: they are flushed, and a few numbers say what to go back to. Rows
+    /// in memory, those that a step has moved alone, are handed over while [`Head::step`] goes on;
+    /// [`Head::finish_save`] hands over what is left. Beside what [`RowPieces`] has of each row,
+    /// the tensors are `centres.range`, `centres.seed`, `centres.steps`, and where updates are put
+    /// off `centres.missed`, `[K, 4]` f64: with `n` in `centres.steps`, a row of stamp s has missed
+    /// the last n − s steps, and row n − s − 1 of `missed` is `ww, wv, vw, vv` of the map that makes
+    /// up for them, `w' = ww·w + wv·v`, `v' = vw·w + vv·v`. A row that is not in the checkpoint was
+    /// never touched: it has missed all K, and before them what `centres.missed_before`, `[1, 4]` f64,
+    /// has, if it is there.
+    ///
+    /// Once the checkpoint is safe, and before the next step if centres are in files,
+    /// [`Head::checkpointed`] must be called.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached or the disk refuses.
+    pub fn begin_save(&mut self, catch_up: bool) -> Result<Snapshot, HeadError> {
+        self.finish_save()?;
+        let is_in_files = self.parts.store.in_files().is_some();
+        if catch_up && !is_in_files {
+            self.catch_up()?;
+        }
+        let memory = self.parts.rule.memory();
+        let range = self.centres().ids();
+        let mut tensors = vec![
+            numbers(RANGE, &[range.start as i64, range.end as i64]),
+            numbers(SEED, &[self.config.seed as i64]),
+        ];
+        push_memory(&mut tensors, &memory);
+        let mut rows = None;
+        if let Some(centres) = self.parts.store.in_files() {
+            tensors.push(numbers(IN_PLACE, &[memory.now.into()]));
+            if let Some(record) = centres.flush(memory.now)? {
+                let (name, n_used) = (&record.name, record.n_used as i64);
+                let (start, end) = (name.classes.start as i64, name.classes.end as i64);
+                tensors.push(numbers(FILE, &[start, end, name.born.into(), n_used]));
+                let blocks: Vec<i64> = record.blocks.iter().map(|&sum| sum as i64).collect();
+                tensors.push(numbers(BLOCKS, &blocks));
+            }
+        } else {
+            let (layout, name) =
+                (RowLayout::of_config(&self.config), state_name(self.config.optimizer));
+            let store = self.parts.store.as_ref();
+            let (saving, pieces) = Saving::begin(store, layout, name, range.start);
+            (self.saving, rows) = (Some(saving), Some(pieces));
+        }
+        Ok(Snapshot { tensors, rows })
+    }
+
+    /// Hands over all rows of the save that is under way, waiting for whoever writes them.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached.
+    pub fn finish_save(&mut self) -> Result<(), HeadError> {
+        match self.saving.take() {
+            Some(mut saving) => saving.finish(self.parts.store.as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    /// Told that what [`Head::begin_save`] began is safe: from now on the centres on disk as of then
+    /// are kept, and as of the checkpoint before.
     ///
     /// # Errors
     ///
     /// [`HeadError`] if the disk refuses.
     pub fn checkpointed(&mut self) -> Result<(), HeadError> {
         let now = self.parts.rule.stamp();
-        self.parts.store.durable().map_or(Ok(()), |centres| centres.protect(now))
+        self.parts.store.in_files().map_or(Ok(()), |centres| centres.protect(now))
     }
 
-    /// Catches up, then copies out this rank's centres and the state of their optimizer.
+    /// Has a save that has just begun hand over so many rows at a time, and copy as many.
+    #[cfg(test)]
+    pub(crate) fn shrink_save(&mut self, n_rows: usize) {
+        self.saving.as_mut().expect("a save has begun").shrink(n_rows);
+    }
+
+    /// Puts centres in their place that come from another head, with nothing to remember: as if the
+    /// rank began with them.
+    ///
+    /// * `rows`: of this rank, strictly ascending
+    /// * `weight`: `[rows, D]`, row by row
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the rows cannot be reached, or there is no room for them.
+    pub fn set_centres(&mut self, rows: &[u32], weight: &[f32]) -> Result<(), HeadError> {
+        let state = vec![0.0; rows.len() * RowLayout::of_config(&self.config).n_state()];
+        let stamps = vec![self.parts.rule.stamp(); rows.len()];
+        self.parts.store.import(rows, weight, &state, &stamps)
+    }
+
+    /// A save in memory: what a checkpoint of this rank holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Head::begin_save`].
+    pub fn checkpoint(&mut self, catch_up: bool) -> Result<Named, HeadError> {
+        let Snapshot { mut tensors, rows } = self.begin_save(catch_up)?;
+        let Some(rows) = rows else { return Ok(tensors) };
+        tensors.extend(std::thread::scope(|scope| {
+            let collected = scope.spawn(move || collect(rows));
+            self.finish_save()?;
+            collected.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?);
+        Ok(tensors)
+    }
+
+    /// Catches up, then copies out this rank's centres and the state of their optimizer, a row for
+    /// every class, touched or not.
     ///
     /// The tensors are `centres.weight`, `[C, D]` f32, then `centres.momentum`, `[C, D]` f32, under
     /// SGD (`centres.moments`, `[C, 2 D]`, under `AdamW`; `centres.squares`, `[C, 1]`, under
@@ -102,36 +214,35 @@ impl Head {
     /// # Errors
     ///
     /// [`HeadError`] if the rows cannot be reached or memory runs out.
-    pub fn state(&mut self) -> Result<Vec<(String, Tensor)>, HeadError> {
+    pub fn state(&mut self) -> Result<Named, HeadError> {
         self.catch_up()?;
         let mut state = self.rows()?;
         let rule = self.parts.rule.as_ref();
-        if rule.missed(UNTOUCHED).is_some() {
+        let memory = rule.memory();
+        if !memory.is_empty() {
             // Rows that a catch-up leaves alone.
-            let stamps = self.parts.store.stamps();
+            let stamps = self.parts.store.stamps(0..self.centres().len());
             let [weight_cd, state_cn] = &mut state[..2] else { unreachable!("two were pushed") };
             make_up(rule, &stamps, &mut weight_cd.1, &mut state_cn.1);
         }
-        push_memory(&mut state, &Memory::at(rule.stamp()));
+        push_memory(&mut state, &UpdateHistory::at(memory.now));
         Ok(state)
     }
 
-    /// Copies out the rows without catching them up, so that saving changes nothing of the run.
+    /// The same without catching up, so that nothing of the run changes.
     ///
-    /// Where updates are put off, `centres.stamp`, `[C]` i32, and `centres.missed`, `[K, 4]` f64,
-    /// come beside the tensors of [`Head::state`]: with `n` in `centres.steps`, a row of stamp s ≥ 1
-    /// has missed the last n − s steps, and row n − s − 1 of `missed` is `ww, wv, vw, vv` of the map
-    /// that makes up for them, `w' = ww·w + wv·v`, `v' = vw·w + vv·v`. A row of stamp 0 has missed
-    /// all K, and before them what `centres.missed_before`, `[1, 4]` f64, has, if it is there.
+    /// Where updates are put off, `centres.stamp`, `[C]` i32, and `centres.missed` come beside the
+    /// tensors of [`Head::state`], as in [`Head::begin_save`]; the stamp of an untouched row is 0.
     ///
     /// # Errors
     ///
     /// As [`Head::state`].
-    pub fn state_as_it_is(&self) -> Result<Vec<(String, Tensor)>, HeadError> {
+    pub fn state_as_it_is(&self) -> Result<Named, HeadError> {
         let mut state = self.rows()?;
         let memory = self.parts.rule.memory();
         if !memory.is_empty() {
-            let stamps: Vec<i32> = self.parts.store.stamps().iter().map(|&s| s as i32).collect();
+            let stamps = self.parts.store.stamps(0..self.centres().len());
+            let stamps: Vec<i32> = stamps.iter().map(|&stamp| stamp as i32).collect();
             state.push((STAMP.to_owned(), Tensor::from_slice(&stamps)));
         }
         push_memory(&mut state, &memory);
@@ -143,8 +254,8 @@ impl Head {
         self.range.of_centres(self.config.margin.sub_centres())
     }
 
-    fn rows(&self) -> Result<Vec<(String, Tensor)>, HeadError> {
-        let n_state = row::RowLayout::of_config(&self.config).n_state();
+    fn rows(&self) -> Result<Named, HeadError> {
+        let n_state = RowLayout::of_config(&self.config).n_state();
         let empty = |width: usize| {
             Tensor::f_empty([self.centres().len() as i64, width as i64], (Kind::Float, Device::Cpu))
                 .map_err(HeadError::torch("copy the centres"))
@@ -154,11 +265,10 @@ impl Head {
         with_elements_mut(&mut weight_cd, |weight| {
             with_elements_mut(&mut state_cn, |state| store.export(0..store.n_rows(), weight, state))
         })?;
-        let first_class = Tensor::from_slice(&[self.centres().first() as i64]);
         Ok(vec![
             (WEIGHT.to_owned(), weight_cd),
             (state_name(self.config.optimizer).to_owned(), state_cn),
-            (FIRST_CLASS.to_owned(), first_class),
+            numbers(FIRST_CLASS, &[self.centres().first() as i64]),
         ])
     }
 
@@ -168,46 +278,139 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// [`HeadError::State`] if a tensor is missing, of another shape or does not cover the rank's
-    /// classes; the head is then unchanged. [`HeadError::CentreFile`] if the folder does not hold what
-    /// the checkpoint needs.
+    /// As [`Head::load`].
     pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<(), HeadError> {
-        let memory = memory_of(state)?;
-        let own = self.centres().ids();
-        let (store, rule) = (&mut self.parts.store, &mut self.parts.rule);
-        if state.iter().any(|(name, _)| name == IN_PLACE) {
-            let problem = || "names centres on disk, but the head has them in memory".to_owned();
-            let centres = store.durable().ok_or_else(|| refused(IN_PLACE, problem()))?;
-            let now = integer(state, IN_PLACE)?;
-            if now != memory.now {
-                return Err(refused(IN_PLACE, format!("is {now}, but {STEPS} is {}", memory.now)));
-            }
-            if !rule.remember(&memory) {
+        self.load(&mut [Box::new(state)], None)
+    }
+
+    /// Puts back the centres of a checkpoint.
+    ///
+    /// * `pieces`: what ranks wrote whose classes cover this rank's, in the order of their classes
+    /// * `folder`: where the centres were in files, if they were
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::State`] if a tensor is missing, of another shape or does not cover the rank's
+    /// classes; [`HeadError::CentreFile`] and [`HeadError::CentresDamaged`] if files do not hold what
+    /// the checkpoint needs. The head is then not to be used, but for another load.
+    pub fn load(
+        &mut self,
+        pieces: &mut [Box<dyn SavedTensors + '_>],
+        folder: Option<&Path>,
+    ) -> Result<(), HeadError> {
+        self.finish_save()?;
+        let memory = memory_of(pieces)?;
+        let own = self.centres();
+        let own_folder = self.parts.store.in_files().map(|centres| centres.folder().to_path_buf());
+        // A folder that was moved is where the head has it now.
+        let folder = own_folder.as_deref().filter(|own| holds_centres(own)).or(folder);
+        let mut sources =
+            Source::find(pieces, &self.config, &memory, folder.or(own_folder.as_deref()))?;
+        Source::check_cover(&sources, own.ids())?;
+        let (store, rule) = (self.parts.store.as_mut(), self.parts.rule.as_mut());
+        let remembers = rule.remember(&memory);
+        let in_place = match (&sources[..], store.in_files()) {
+            ([source], Some(centres)) => source.in_place(centres, own),
+            _ => None,
+        };
+        if let Some(record) = in_place {
+            if !remembers {
                 let problem = "needs `update = \"dense\"`, as rows have updates to catch up with";
                 return Err(refused(MISSED, problem.to_owned()));
             }
-            return centres.restore(now, rule.as_ref());
+            let centres = store.in_files().expect("it was just there");
+            return centres.restore(&record, memory.now, rule);
         }
-        let piece = Piece::of_state(state, &self.config)?;
-        let stamps = stamps_of(state, piece.weight_cd.size()[0], &memory)?;
-        let rows = piece.rows_of(own)?;
-        let own = |tensor: &Tensor| tensor.narrow(0, rows.start as i64, rows.len() as i64);
-        let (mut weight_cd, mut state_cn) = (own(piece.weight_cd), own(piece.state_cn));
-        let mut stamps = match stamps {
-            Some(stamps) => stamps[rows].to_vec(),
-            None => vec![memory.now; rows.len()],
-        };
-        if !rule.remember(&memory) {
-            (weight_cd, state_cn) = (weight_cd.copy(), state_cn.copy());
-            make_up(&Dense::of_memory(&memory), &stamps, &mut weight_cd, &mut state_cn);
-            stamps.fill(memory.now);
+        let own_folder =
+            own_folder.is_some_and(|own| sources.iter().any(|source| source.is_in(&own)));
+        let owed = (!remembers).then(|| Dense::of_memory(&memory));
+        store.begin_import(memory.now, own_folder)?;
+        for source in &mut sources {
+            source.import(pieces, own.ids(), &self.config, &memory, &mut |mut rows| {
+                if let Some(owed) = &owed {
+                    rows.make_up(owed);
+                }
+                // Where nothing is missed, a row of any time is up to date.
+                rows.stamps.iter_mut().filter(|s| !rule.knows(**s)).for_each(|s| *s = memory.now);
+                store.import(&rows.rows, &rows.weight, &rows.state, &rows.stamps)
+            })?;
         }
-        with_elements(&weight_cd, |weight| {
-            with_elements(&state_cn, |state| {
-                store.import(0..store.n_rows(), weight, state, &stamps)
-            })
-        })
+        match owed {
+            Some(owed) if owed.missed(UNTOUCHED).is_some() => touch_all(store, &owed, &self.config),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Rows of a checkpoint on their way to a store, whose row numbers they have.
+struct LoadedRows {
+    pub rows: Vec<u32>,
+    pub weight: Vec<f32>,
+    pub state: Vec<f32>,
+    pub stamps: Vec<Stamp>,
+}
+
+impl LoadedRows {
+    /// Gives every row what it has missed.
+    pub fn make_up(&mut self, rule: &dyn UpdateRule) {
+        let LoadedRows { rows, weight, state, stamps } = self;
+        let n_rows = rows.len().max(1);
+        let (dim, n_state) = (weight.len() / n_rows, state.len() / n_rows);
+        let numbers = weight.chunks_mut(dim.max(1)).zip(state.chunks_mut(n_state.max(1)));
+        for ((weight, state), stamp) in numbers.zip(stamps) {
+            if let Some(flow) = rule.missed(*stamp) {
+                row::advance(&flow, weight, state);
+            }
+            *stamp = rule.stamp();
+        }
+    }
+}
+
+/// Gives the untouched rows of a store what they have missed, and with it a place.
+fn touch_all(
+    store: &mut dyn CentreStore,
+    rule: &dyn UpdateRule,
+    config: &HeadConfig,
+) -> Result<(), HeadError> {
+    const ROWS: usize = 1 << 14;
+    let (dim, n_state) = (config.dim, RowLayout::of_config(config).n_state());
+    for start in (0..store.n_rows()).step_by(ROWS) {
+        let range = start..(start + ROWS).min(store.n_rows());
+        let mut weight = vec![0.0; range.len() * dim];
+        let mut state = vec![0.0; range.len() * n_state];
+        store.export(range.clone(), &mut weight, &mut state)?;
+        let stamps = store.stamps(range);
+        let untouched = |&i: &usize| stamps[i] == UNTOUCHED;
+        let indices: Vec<usize> = (0..stamps.len()).filter(untouched).collect();
+        let of = |values: &[f32], width: usize| -> Vec<f32> {
+            indices.iter().flat_map(|i| &values[i * width..][..width]).copied().collect()
+        };
+        let mut rows = LoadedRows {
+            rows: indices.iter().map(|i| (start + i) as u32).collect(),
+            weight: of(&weight, dim),
+            state: of(&state, n_state),
+            stamps: vec![UNTOUCHED; indices.len()],
+        };
+        rows.make_up(rule);
+        store.import(&rows.rows, &rows.weight, &rows.state, &rows.stamps)?;
+    }
+    Ok(())
+}
+
+/// The rows that a head hands over, whole.
+pub(crate) fn collect(mut rows: RowPieces) -> Result<Named, HeadError> {
+    let mut parts: Vec<Vec<Tensor>> = rows.columns.iter().map(|_| Vec::new()).collect();
+    while let Some(piece) = rows.next_piece()? {
+        parts.iter_mut().zip(piece.columns).for_each(|(parts, column)| parts.push(column));
+    }
+    let joined = rows.columns.iter().zip(parts).map(|(column, parts)| {
+        let shape: Vec<i64> = [0].into_iter().chain(column.width).collect();
+        let empty = Tensor::zeros(shape, (column.kind, Device::Cpu));
+        let parts: Vec<Tensor> = [empty].into_iter().chain(parts).collect();
+        let all = Tensor::f_cat(&parts, 0).map_err(HeadError::torch("copy the centres"))?;
+        Ok((column.name.clone(), all))
+    });
+    joined.collect()
 }
 
 /// Gives rows of `[C, D]` weights and momenta what they have missed.
@@ -225,8 +428,8 @@ fn make_up(rule: &dyn UpdateRule, stamps: &[Stamp], weight_cd: &mut Tensor, stat
     });
 }
 
-fn push_memory(state: &mut Vec<(String, Tensor)>, memory: &Memory) {
-    let flows = |flows: &[Flow]| {
+fn push_memory(state: &mut Named, memory: &UpdateHistory) {
+    let flows = |flows: &[UpdateMap]| {
         let values: Vec<f64> = flows.iter().flat_map(|f| [f.ww, f.wv, f.vw, f.vv]).collect();
         Tensor::from_slice(&values).view([-1, 4])
     };
@@ -234,136 +437,124 @@ fn push_memory(state: &mut Vec<(String, Tensor)>, memory: &Memory) {
     if !memory.missed.is_empty() {
         state.push((MISSED.to_owned(), flows(&memory.missed)));
     }
-    if memory.before != Flow::IDENTITY {
+    if memory.before != UpdateMap::IDENTITY {
         state.push((BEFORE.to_owned(), flows(&[memory.before])));
     }
 }
 
-/// The updates that saved rows may have yet to take.
-fn memory_of(state: &[(String, Tensor)]) -> Result<Memory, HeadError> {
-    let has = |name: &str| state.iter().any(|(found, _)| found == name);
-    let missed = if has(MISSED) { flows_of(find(state, MISSED)?, MISSED)? } else { Vec::new() };
-    let before = if has(BEFORE) { flows_of(find(state, BEFORE)?, BEFORE)? } else { Vec::new() };
-    let before = before.first().copied().unwrap_or(Flow::IDENTITY);
-    let least = FIRST + missed.len() as Stamp;
-    // States of before there was this tensor begin to count at the earliest step they know of.
-    let now = if has(STEPS) { integer(state, STEPS)? } else { least };
-    if now < least {
-        return Err(refused(
-            STEPS,
-            format!("is {now}, but {} steps are in {MISSED}", missed.len()),
-        ));
-    }
-    Ok(Memory { now, missed, before })
+/// Tensors of a checkpoint, of one of the ranks that wrote it.
+pub trait SavedTensors {
+    /// Shape and kind of a tensor; `None` if there is none of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Model`] if the file is not one that can be read, here and below.
+    fn spec(&self, name: &str) -> Result<Option<(Vec<i64>, Kind)>, HeadError>;
+
+    /// A whole tensor, which is there, on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn read(&mut self, name: &str) -> Result<Tensor, HeadError>;
+
+    /// Some of its rows.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn read_rows(&mut self, name: &str, rows: std::ops::Range<i64>) -> Result<Tensor, HeadError>;
 }
 
-fn flows_of(tensor: &Tensor, name: &str) -> Result<Vec<Flow>, HeadError> {
-    let (size, kind) = (tensor.size(), tensor.kind());
-    if kind != Kind::Double || !matches!(size[..], [_, 4]) {
+impl SavedTensors for &[(String, Tensor)] {
+    fn spec(&self, name: &str) -> Result<Option<(Vec<i64>, Kind)>, HeadError> {
+        let found = self.iter().find(|(found, _)| found == name);
+        Ok(found.map(|(_, tensor)| (tensor.size(), tensor.kind())))
+    }
+
+    fn read(&mut self, name: &str) -> Result<Tensor, HeadError> {
+        let found = self.iter().find(|(found, _)| found == name);
+        let missing = || refused(name, "is missing".to_owned());
+        found.map(|(_, tensor)| tensor.shallow_clone()).ok_or_else(missing)
+    }
+
+    fn read_rows(&mut self, name: &str, rows: std::ops::Range<i64>) -> Result<Tensor, HeadError> {
+        Ok(self.read(name)?.narrow(0, rows.start, rows.end - rows.start))
+    }
+}
+
+/// The updates that saved rows may have yet to take, which every rank has saved.
+fn memory_of(pieces: &mut [Box<dyn SavedTensors + '_>]) -> Result<UpdateHistory, HeadError> {
+    let mut first = None;
+    for piece in pieces {
+        let memory = memory_of_piece(piece.as_mut())?;
+        match &first {
+            None => first = Some(memory),
+            Some(first) if *first == memory => {}
+            Some(first) => {
+                let problem = format!(
+                    "is {} of one rank and {} of another, or {MISSED} differs",
+                    first.now, memory.now
+                );
+                return Err(refused(STEPS, problem));
+            }
+        }
+    }
+    first.ok_or_else(|| refused(WEIGHT, "is missing".to_owned()))
+}
+
+fn memory_of_piece(piece: &mut dyn SavedTensors) -> Result<UpdateHistory, HeadError> {
+    let missed = flows_of(piece, MISSED)?;
+    let before = flows_of(piece, BEFORE)?.first().copied().unwrap_or(UpdateMap::IDENTITY);
+    let least = FIRST + missed.len() as Stamp;
+    // States of before there was this tensor begin to count at the earliest step they know of.
+    let now = match integers(piece, STEPS, 1)? {
+        Some(values) => stamp(STEPS, values[0])?,
+        None => least,
+    };
+    if now < least {
+        let n_missed = missed.len();
+        return Err(refused(STEPS, format!("is {now}, but {n_missed} steps are in {MISSED}")));
+    }
+    Ok(UpdateHistory { now, missed, before })
+}
+
+fn flows_of(piece: &mut dyn SavedTensors, name: &str) -> Result<Vec<UpdateMap>, HeadError> {
+    let Some((size, kind)) = piece.spec(name)? else { return Ok(Vec::new()) };
+    // No head remembers more steps than fit into its clock.
+    if kind != Kind::Double
+        || !matches!(size[..], [n, 4] if (0..i64::from(Stamp::MAX)).contains(&n))
+    {
         return Err(refused(name, format!("is {size:?} {kind:?}, not [steps, 4] Double")));
     }
-    Ok(with_elements(tensor, |values: &[f64]| {
-        values.as_chunks().0.iter().map(|&[ww, wv, vw, vv]| Flow { ww, wv, vw, vv }).collect()
+    let tensor = piece.read(name)?;
+    Ok(with_elements(&tensor, |values: &[f64]| {
+        values.as_chunks().0.iter().map(|&[ww, wv, vw, vv]| UpdateMap { ww, wv, vw, vv }).collect()
     }))
 }
 
-/// `None` if the rows had been caught up.
-fn stamps_of(
-    state: &[(String, Tensor)],
-    n_classes: i64,
-    memory: &Memory,
-) -> Result<Option<Vec<Stamp>>, HeadError> {
-    let Ok(stamp_c) = find(state, STAMP) else { return Ok(None) };
-    if stamp_c.size() != [n_classes] || stamp_c.kind() != Kind::Int {
-        let (size, kind) = (stamp_c.size(), stamp_c.kind());
-        return Err(refused(STAMP, format!("is {size:?} {kind:?}, not [{n_classes}] Int")));
+/// A tensor of `len` whole numbers, if it is there.
+fn integers(
+    piece: &mut dyn SavedTensors,
+    name: &str,
+    len: usize,
+) -> Result<Option<Vec<i64>>, HeadError> {
+    let Some((size, kind)) = piece.spec(name)? else { return Ok(None) };
+    if kind != Kind::Int64 || size.iter().product::<i64>() != len as i64 {
+        let one =
+            if len == 1 { "one 64-bit integer" } else { "as many 64-bit integers as belong in it" };
+        return Err(refused(name, format!("is not {one}")));
     }
-    let stamps = with_elements(stamp_c, |stamps: &[i32]| stamps.to_vec());
-    let (oldest, newest) = (memory.now - memory.missed.len() as Stamp, memory.now);
-    let known = |stamp: i32| {
-        Stamp::try_from(stamp).is_ok_and(|s| s == UNTOUCHED || (oldest..=newest).contains(&s))
-    };
-    if let Some(stamp) = stamps.iter().find(|&&stamp| !known(stamp)) {
-        let least = if oldest == FIRST { "0".to_owned() } else { format!("0 or {oldest}") };
-        return Err(refused(STAMP, format!("holds {stamp}, not {least} to {newest}")));
-    }
-    Ok(Some(stamps.into_iter().map(|s| s as Stamp).collect()))
+    let tensor = piece.read(name)?.contiguous();
+    Ok(Some(with_elements(&tensor, |values: &[i64]| values.to_vec())))
 }
 
-/// A checked stretch of classes.
-struct Piece<'a> {
-    weight_cd: &'a Tensor,
-    state_cn: &'a Tensor,
-    ids: Range<u64>,
-}
-
-impl<'a> Piece<'a> {
-    fn of_state(
-        state: &'a [(String, Tensor)],
-        config: &HeadConfig,
-    ) -> Result<Piece<'a>, HeadError> {
-        let (dim, n_state) =
-            (config.dim as i64, row::RowLayout::of_config(config).n_state() as i64);
-        let state_name = state_name(config.optimizer);
-        let weight_cd = find(state, WEIGHT)?;
-        let state_cn = find(state, state_name)?;
-        let first_class = find(state, FIRST_CLASS)?;
-        let n_classes = match weight_cd.size()[..] {
-            [n_classes, width] if width == dim => n_classes,
-            _ => {
-                let problem = format!("is {:?}, not [classes, {dim}]", weight_cd.size());
-                return Err(refused(WEIGHT, problem));
-            }
-        };
-        let (found, expected) = (state_cn.size(), [n_classes, n_state]);
-        if found != expected {
-            return Err(refused(state_name, format!("is {found:?}, not {expected:?}")));
-        }
-        for (name, tensor) in [(WEIGHT, weight_cd), (state_name, state_cn)] {
-            if tensor.kind() != Kind::Float {
-                return Err(refused(name, format!("is {:?}, not Float", tensor.kind())));
-            }
-        }
-        if first_class.numel() != 1 || first_class.kind() != Kind::Int64 {
-            return Err(refused(FIRST_CLASS, "is not one 64-bit integer".to_owned()));
-        }
-        let first = first_class.reshape([1]).int64_value(&[0]);
-        let ids = u64::try_from(first)
-            .ok()
-            .and_then(|first| Some(first..first.checked_add(n_classes as u64)?));
-        let ids = ids.ok_or_else(|| refused(FIRST_CLASS, format!("is {first}")))?;
-        Ok(Piece { weight_cd, state_cn, ids })
-    }
-
-    /// The rows of the piece that hold `wanted`.
-    fn rows_of(&self, wanted: Range<u64>) -> Result<Range<usize>, HeadError> {
-        let Range { start, end } = self.ids;
-        if wanted.start < start || wanted.end > end {
-            let problem = format!(
-                "holds classes {start} to {end} (exclusive), but {} to {} are needed",
-                wanted.start, wanted.end
-            );
-            return Err(refused(WEIGHT, problem));
-        }
-        Ok((wanted.start - start) as usize..(wanted.end - start) as usize)
-    }
-}
-
-fn find<'a>(state: &'a [(String, Tensor)], name: &str) -> Result<&'a Tensor, HeadError> {
-    let found = state.iter().find(|(found, _)| found == name);
-    found.map(|(_, tensor)| tensor).ok_or_else(|| refused(name, "is missing".to_owned()))
-}
-
-/// A tensor that holds one time.
-fn integer(state: &[(String, Tensor)], name: &str) -> Result<Stamp, HeadError> {
-    let tensor = find(state, name)?;
-    if tensor.numel() != 1 || tensor.kind() != Kind::Int64 {
-        return Err(refused(name, "is not one 64-bit integer".to_owned()));
-    }
-    let value = tensor.reshape([1]).int64_value(&[0]);
+/// A time that a checkpoint states.
+fn stamp(name: &str, value: i64) -> Result<Stamp, HeadError> {
     Stamp::try_from(value).map_err(|_| refused(name, format!("is {value}")))
 }
 
+/// The error of a tensor that cannot be used.
 fn refused(name: &str, problem: String) -> HeadError {
     HeadError::State { name: name.to_owned(), problem }
 }

@@ -4,18 +4,12 @@ use std::{ops::Range, path::Path};
 
 use pfc_model::{
     ModelError,
-    tensors::{self, FileSum, TensorFile},
+    tensors::{ColumnWriter, FileSum, TensorFile, TensorSpec},
 };
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use crate::ClassRange;
-
-/// Tensors that are the same on every rank; all others have a row per class.
-const SHARED: [&str; 4] =
-    ["centres.missed", "centres.missed_before", "centres.steps", "centres.in_place"];
-/// Global id of the class in the first row, different in every file.
-const FIRST_CLASS: &str = "centres.first_class";
+use crate::{ClassRange, HeadError, SavedTensors, Snapshot};
 
 /// A file that a rank has written for the first rank to list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,18 +28,41 @@ pub fn name_of(rank: usize, world: usize) -> String {
     }
 }
 
-/// Writes this rank's centres into `folder`, that of a checkpoint being written.
+/// Writes this rank's centres into `folder`, that of a checkpoint being written, as the head hands
+/// them over.
 ///
 /// # Errors
 ///
-/// As [`tensors::write`].
+/// [`HeadError::Model`] if the file cannot be written, [`HeadError::SaveAbandoned`] if the head is gone
+/// before it has handed over all.
 pub fn write(
     folder: &Path,
     (rank, world): (usize, usize),
-    state: &[(String, Tensor)],
-) -> Result<Written, ModelError> {
+    snapshot: Snapshot,
+) -> Result<Written, HeadError> {
     let name = name_of(rank, world);
-    let FileSum { size, xxh3 } = tensors::write(&folder.join(&name), state)?;
+    let Snapshot { tensors, mut rows } = snapshot;
+    let mut specs: Vec<TensorSpec> =
+        tensors.iter().map(|(name, tensor)| TensorSpec::of(name, tensor)).collect();
+    if let Some(rows) = &rows {
+        specs.extend(rows.columns.iter().map(|column| TensorSpec {
+            name: column.name.clone(),
+            kind: column.kind,
+            shape: [rows.n_rows].into_iter().chain(column.width).collect(),
+        }));
+    }
+    let mut writer = ColumnWriter::create(&folder.join(&name), specs)?;
+    for (name, tensor) in &tensors {
+        writer.put(name, 0, tensor)?;
+    }
+    if let Some(rows) = &mut rows {
+        while let Some(piece) = rows.next_piece()? {
+            for (column, tensor) in rows.columns.iter().zip(&piece.columns) {
+                writer.put(&column.name, piece.first, tensor)?;
+            }
+        }
+    }
+    let FileSum { size, xxh3 } = writer.finish()?;
     Ok(Written { name, size, xxh3: [(xxh3 >> 64) as u64, xxh3 as u64] })
 }
 
@@ -64,100 +81,75 @@ impl Written {
     }
 }
 
-/// One file of those that hold the classes of a rank.
-struct Piece {
-    name: String,
-    /// The classes in the file.
-    held: Range<u64>,
-    /// Those of them that are wanted.
-    wanted: Range<u64>,
-}
-
-/// The names of the files that hold the classes of `range`.
+/// The names of the files that hold the classes of `range`, in the order of these.
 #[must_use]
 pub fn names_for(range: &ClassRange, world_then: usize) -> Vec<String> {
-    pieces(range, world_then).into_iter().map(|piece| piece.name).collect()
+    ranks_then(range, world_then).map(|rank| name_of(rank, world_then)).collect()
 }
 
-/// What [`Head::load_state`](crate::Head::load_state) takes for the classes of `range`, out of
-/// the files that `world_then` ranks wrote. Reads those classes alone.
-///
-/// * `open`: opens a file of the checkpoint by its name
+/// The ranks of then that held classes of `range`; one of them for a rank without classes.
+fn ranks_then(range: &ClassRange, world_then: usize) -> Range<usize> {
+    let (own, classes) = (range.ids(), range.classes());
+    if range.is_empty() {
+        return 0..1;
+    }
+    let owner_of = |class| ClassRange::owner_of(class, classes, world_then);
+    owner_of(own.start)..owner_of(own.end - 1) + 1
+}
+
+/// What [`Head::load`](crate::head::Head::load) takes for the classes of `range`, out of the files
+/// that `world_then` ranks wrote. Rows are read as they are asked for.
 ///
 /// # Errors
 ///
-/// [`ModelError`] if a file is missing, damaged, or holds other classes than its name says.
-pub fn read(
-    open: impl Fn(&str) -> Result<TensorFile, ModelError>,
+/// [`HeadError::Model`] if a file is missing or damaged.
+pub fn open(
+    mut file: impl FnMut(&str) -> Result<TensorFile, ModelError>,
     range: &ClassRange,
     world_then: usize,
-) -> Result<Vec<(String, Tensor)>, ModelError> {
-    let mut parts: Vec<(String, Vec<Tensor>)> = Vec::new();
-    for Piece { name: file_name, held, wanted } in pieces(range, world_then) {
-        let mut file = open(&file_name)?;
-        let first = file.read(FIRST_CLASS)?;
-        if first.numel() != 1 || first.reshape([1]).int64_value(&[0]) != held.start as i64 {
-            let found = first.numel().to_string();
-            return Err(ModelError::TensorShape {
-                origin: file_name,
-                key: format!("{FIRST_CLASS} ({found} numbers, not {})", held.start),
-                found: first.size(),
-                expected: vec![1],
-            });
-        }
-        let rows = (wanted.start - held.start) as i64..(wanted.end - held.start) as i64;
-        let names: Vec<String> = file.names().map(str::to_owned).collect();
-        for name in names.into_iter().filter(|name| name != FIRST_CLASS) {
-            let is_shared = SHARED.contains(&name.as_str());
-            let tensor =
-                if is_shared { file.read(&name)? } else { file.read_rows(&name, rows.clone())? };
-            match parts.iter_mut().find(|(known, _)| *known == name) {
-                Some(_) if is_shared => {}
-                Some((_, tensors)) => tensors.push(tensor),
-                None => parts.push((name, vec![tensor])),
-            }
-        }
+) -> Result<Vec<Box<dyn SavedTensors>>, HeadError> {
+    let mut pieces: Vec<Box<dyn SavedTensors>> = Vec::new();
+    for name in names_for(range, world_then) {
+        pieces.push(Box::new(Saved(file(&name)?)));
     }
-    let joined = parts.into_iter().map(|(name, mut tensors)| {
-        let tensor = if tensors.len() == 1 { tensors.remove(0) } else { Tensor::cat(&tensors, 0) };
-        (name, tensor)
-    });
-    let first = Tensor::from_slice(&[range.first() as i64]);
-    Ok(joined.chain([(FIRST_CLASS.to_owned(), first)]).collect())
+    Ok(pieces)
 }
 
-fn pieces(range: &ClassRange, world_then: usize) -> Vec<Piece> {
-    let (own, classes) = (range.ids(), range.classes());
-    let piece = |rank: usize| {
-        let held = ClassRange::of_rank(classes, rank, world_then).ids();
-        let wanted = held.start.max(own.start)..held.end.min(own.end);
-        Piece { name: name_of(rank, world_then), held, wanted }
-    };
-    if range.is_empty() {
-        // A rank without classes still needs tensors without rows.
-        let Piece { name, held, .. } = piece(0);
-        return vec![Piece { name, wanted: held.start..held.start, held }];
+/// A file of a checkpoint, as the head reads it.
+#[derive(Debug)]
+pub struct Saved(pub TensorFile);
+
+impl SavedTensors for Saved {
+    fn spec(&self, name: &str) -> Result<Option<(Vec<i64>, Kind)>, HeadError> {
+        if !self.0.names().any(|found| found == name) {
+            return Ok(None);
+        }
+        let spec = self.0.spec(name)?;
+        Ok(Some((spec.shape, spec.kind)))
     }
-    let owner_of = |class| ClassRange::owner_of(class, classes, world_then);
-    (owner_of(own.start)..=owner_of(own.end - 1)).map(piece).collect()
+
+    fn read(&mut self, name: &str) -> Result<Tensor, HeadError> {
+        Ok(self.0.read(name)?)
+    }
+
+    fn read_rows(&mut self, name: &str, rows: Range<i64>) -> Result<Tensor, HeadError> {
+        Ok(self.0.read_rows(name, rows)?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn wanted(rank: usize, world: usize, world_then: usize) -> Vec<(String, Range<u64>)> {
-        let range = ClassRange::of_rank(10, rank, world);
-        pieces(&range, world_then).into_iter().map(|p| (p.name, p.wanted)).collect()
-    }
-
     #[test]
     fn a_rank_takes_its_classes_from_the_files_that_hold_them() {
+        let names = |rank, world| names_for(&ClassRange::of_rank(10, rank, world), 4);
         let file = |rank| name_of(rank, 4);
         // Four ranks held 0..3, 3..6, 6..8 and 8..10.
-        assert_eq!(wanted(0, 2, 4), [(file(0), 0..3), (file(1), 3..5)]);
-        assert_eq!(wanted(1, 2, 4), [(file(1), 5..6), (file(2), 6..8), (file(3), 8..10)]);
-        assert_eq!(wanted(1, 2, 1), [("centres.safetensors".to_owned(), 5..10)]);
-        assert_eq!(wanted(11, 12, 4), [(file(0), 0..0)]);
+        assert_eq!(names(0, 2), [file(0), file(1)]);
+        assert_eq!(names(1, 2), [file(1), file(2), file(3)]);
+        assert_eq!(names(11, 12), [file(0)]);
+        let alone = names_for(&ClassRange::of_rank(10, 1, 2), 1);
+        assert_eq!(alone, ["centres.safetensors"]);
     }
 }

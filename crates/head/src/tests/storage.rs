@@ -87,10 +87,10 @@ fn any_number_of_ranks_takes_the_same_steps_in_every_storage() {
 #[test]
 fn a_head_killed_after_a_checkpoint_goes_on_bit_for_bit_in_every_storage() {
     let dense = HeadConfig { sample_rate: 0.2, ..HeadConfig::new(90, 12) };
-    let adamw = Optimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
-    let row_wise = Optimizer::RowAdagrad { eps: 1e-8 };
+    let adamw = CentreOptimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+    let row_wise = CentreOptimizer::RowAdagrad { eps: 1e-8 };
     let sparse = |optimizer| HeadConfig { update: Update::Sparse, optimizer, ..dense.clone() };
-    let plain = [dense.clone(), sparse(Optimizer::Sgd), sparse(adamw), sparse(row_wise)];
+    let plain = [dense.clone(), sparse(CentreOptimizer::Sgd), sparse(adamw), sparse(row_wise)];
     for (config, _folder) in plain.iter().flat_map(in_every_storage) {
         let run = |head: &mut Head, steps: std::ops::Range<u64>| -> Vec<f64> {
             let step = |step| {
@@ -114,66 +114,233 @@ fn a_head_killed_after_a_checkpoint_goes_on_bit_for_bit_in_every_storage() {
     }
 }
 
-#[test]
-fn a_file_of_centres_saved_on_some_ranks_resumes_on_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = HeadConfig {
-        sample_rate: 0.2,
-        centres: Placement::File(folder.path().join("centres")),
-        ..HeadConfig::new(103, 16)
+/// Some steps of heads of one world, each rank with its share of the batch; the losses, and what each
+/// rank's checkpoint holds in the end.
+fn run_ranks(
+    config: &HeadConfig,
+    world: usize,
+    from: Option<&[Vec<(String, Tensor)>]>,
+    steps: std::ops::Range<u64>,
+) -> (Vec<f64>, Vec<Vec<(String, Tensor)>>) {
+    let work = |member: LocalMember, then: Vec<Vec<(String, Tensor)>>| {
+        let rank = member.rank();
+        let parts = Parts::of_config(config, Box::new(member)).unwrap();
+        let mut head = Head::with_parts(config, parts).unwrap();
+        let own = head.range().ids();
+        // The trainer gives a rank the files of those that had its classes.
+        let holds = |state: &&Vec<(String, Tensor)>| {
+            let range = &state.iter().find(|(name, _)| name == "centres.range").unwrap().1;
+            let [start, end] = [0, 1].map(|i| range.int64_value(&[i]) as u64);
+            start < own.end && own.start < end
+        };
+        let mut pieces: Vec<Box<dyn SavedTensors + '_>> = Vec::new();
+        for state in then.iter().filter(holds) {
+            pieces.push(Box::new(&state[..]));
+        }
+        if !pieces.is_empty() {
+            head.load(&mut pieces, None).unwrap();
+        }
+        let mut losses = Vec::new();
+        for step in steps.clone() {
+            let (embeddings_gd, labels) = batch(config, 12, step);
+            let share = ClassRange::of_rank(12, rank, world);
+            let first = share.first() as usize;
+            let own_bd = embeddings_gd.narrow(0, first as i64, share.len() as i64);
+            let labels = &labels[first..first + share.len()];
+            losses.push(head.step(&own_bd, labels, step, 0.05).unwrap().loss);
+        }
+        let state = head.checkpoint(false).unwrap();
+        // No rank goes on before all have flushed, as the trainer sees to.
+        head.parts.comm.all_gather(&[]).unwrap();
+        head.checkpointed().unwrap();
+        // Lost by a kill.
+        let (embeddings_gd, labels) = batch(config, 12, 1000);
+        head.step(&embeddings_gd, &labels, 1000, 0.05).unwrap();
+        (losses, state)
     };
-    let heads = |world: usize| -> Vec<Head> {
-        let ranks = LocalMember::group(world).into_iter();
-        let head = |member| Parts::of_config(&config, Box::new(member)).unwrap();
-        ranks.map(|member| Head::with_parts(&config, head(member)).unwrap()).collect()
+    let copies = |state: &Vec<(String, Tensor)>| -> Vec<(String, Tensor)> {
+        state.iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect()
     };
-    let (losses, _) = std::thread::scope(|scope| {
-        let ranks: Vec<_> = heads(4)
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let ranks: Vec<_> = LocalMember::group(world)
             .into_iter()
-            .map(|mut head| {
-                let config = &config;
-                scope.spawn(move || {
-                    let share = ClassRange::of_rank(12, head.parts.comm.rank(), 4);
-                    let own = share.first() as usize..share.first() as usize + share.len();
-                    let step = |head: &mut Head, step| {
-                        let (embeddings_gd, labels) = batch(config, 12, step);
-                        let own_bd = embeddings_gd.narrow(0, own.start as i64, own.len() as i64);
-                        head.step(&own_bd, &labels[own.clone()], step, 0.05).unwrap().loss
-                    };
-                    let _: Vec<f64> = (0..3).map(|s| step(&mut head, s)).collect();
-                    let state = head.checkpoint(false).unwrap();
-                    // No rank goes on before all have flushed, as the trainer sees to.
-                    head.parts.comm.all_gather(&[]).unwrap();
-                    head.checkpointed().unwrap();
-                    ((3..6).map(|s| step(&mut head, s)).collect::<Vec<_>>(), state)
-                })
+            .map(|member| {
+                let then = from.unwrap_or_default().iter().map(copies).collect();
+                scope.spawn(|| work(member, then))
             })
             .collect();
-        ranks.into_iter().map(|rank| rank.join().unwrap()).next().unwrap()
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     });
-    let folder_state = {
-        let mut head = Head::new(&config).unwrap();
-        let number = |name: &str, n: i64| (name.to_owned(), Tensor::from_slice(&[n]));
-        // What rank 0 saved holds for all ranks: times and missed steps, no rows.
-        let mut once =
-            Head::new(&HeadConfig { centres: Placement::Host, ..config.clone() }).unwrap();
-        for step in 0..3 {
-            let (embeddings_gd, labels) = batch(&config, 12, step);
-            once.step(&embeddings_gd, &labels, step, 0.05).unwrap();
+    let (losses, states): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
+    (losses.into_iter().next().unwrap(), states)
+}
+
+#[test]
+fn centres_saved_on_some_ranks_resume_on_others_in_memory_and_in_files() {
+    let plain = HeadConfig { sample_rate: 0.2, ..HeadConfig::new(103, 16) };
+    for (config, _folder) in in_every_storage(&plain) {
+        let bound = if config.weights == Storage::Bf16 { 1.0 / 256.0 } else { 1e-5 };
+        let one = HeadConfig { centres: Placement::Host, ..config.clone() };
+        let (expected, _) = run_ranks(&one, 1, None, 0..12);
+        let (mut found, mut saved): (Vec<f64>, Option<Vec<_>>) = (Vec::new(), None);
+        for (world, steps) in [(4, 0..3), (1, 3..5), (3, 5..8), (3, 8..10), (2, 10..12)] {
+            let (losses, states) = run_ranks(&config, world, saved.as_deref(), steps);
+            found.extend(losses);
+            saved = Some(states);
         }
-        let mut state = once.state_as_it_is().unwrap();
-        state.retain(|(name, _)| name.ends_with("steps") || name.ends_with("missed"));
-        state.push(number("centres.in_place", 4));
-        head.load_state(&state).unwrap();
-        (3..6)
-            .map(|step| {
-                let (embeddings_gd, labels) = batch(&config, 12, step);
-                head.step(&embeddings_gd, &labels, step, 0.05).unwrap().loss
-            })
-            .collect::<Vec<_>>()
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() <= bound * expected, "{found}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn files_that_no_checkpoint_needs_any_more_are_removed_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = HeadConfig {
+        sample_rate: 0.5,
+        centres: Placement::File(folder.path().join("centres")),
+        ..HeadConfig::new(30, 8)
     };
-    for (one, four) in folder_state.iter().zip(&losses) {
-        assert!((one - four).abs() <= 1e-5 * four, "{one} on one rank, {four} on four");
+    let rows = || {
+        let names = std::fs::read_dir(folder.path().join("centres")).unwrap();
+        let mut names: Vec<String> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name.starts_with("rows-"));
+        names.sort();
+        names
+    };
+    let (_, two) = run_ranks(&config, 2, None, 0..3);
+    assert_eq!(rows(), ["rows-0-15-1", "rows-15-30-1"]);
+    let (_, one) = run_ranks(&config, 1, Some(&two), 3..6);
+    assert_eq!(rows(), ["rows-0-15-1", "rows-0-30-4", "rows-15-30-1"]);
+    // The checkpoint before, of two ranks, can still be gone back to.
+    run_ranks(&config, 2, Some(&two), 3..3);
+    let (_, one) = run_ranks(&config, 1, Some(&one), 6..9);
+    assert_eq!(rows(), ["rows-0-30-4"]);
+    run_ranks(&config, 1, Some(&one), 9..10);
+}
+
+#[test]
+fn centres_move_between_files_memory_and_a_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = HeadConfig { sample_rate: 0.2, ..HeadConfig::new(90, 12) };
+    let file =
+        HeadConfig { centres: Placement::File(folder.path().join("centres")), ..host.clone() };
+    let device = HeadConfig { centres: Placement::Device, ..host.clone() };
+    let steps = |head: &mut Head, steps: std::ops::Range<u64>| {
+        for step in steps {
+            let (embeddings_gd, labels) = batch(&host, 8, step);
+            head.step(&embeddings_gd, &labels, step, 0.05).unwrap();
+        }
+    };
+    let mut undisturbed = Head::new(&host).unwrap();
+    steps(&mut undisturbed, 0..9);
+    let expected = undisturbed.state_as_it_is().unwrap().swap_remove(0).1;
+
+    let mut in_file = Head::new(&file).unwrap();
+    steps(&mut in_file, 0..3);
+    let saved = in_file.checkpoint(false).unwrap();
+    in_file.checkpointed().unwrap();
+    drop(in_file);
+    let path = folder.path().join("centres");
+    let mut in_memory = Head::new(&host).unwrap();
+    in_memory.load(&mut [Box::new(&saved[..])], Some(&path)).unwrap();
+    steps(&mut in_memory, 3..6);
+    let saved = in_memory.checkpoint(false).unwrap();
+    let mut on_device = Head::new(&device).unwrap();
+    on_device.load_state(&saved).unwrap();
+    steps(&mut on_device, 6..9);
+    let found = on_device.state_as_it_is().unwrap().swap_remove(0).1;
+    assert!(relative_error(&found, &expected) < 1e-5);
+    // And back into another folder.
+    let saved = on_device.checkpoint(false).unwrap();
+    let other =
+        HeadConfig { centres: Placement::File(folder.path().join("other")), ..host.clone() };
+    let mut in_file = Head::new(&other).unwrap();
+    in_file.load_state(&saved).unwrap();
+    let back = in_file.state_as_it_is().unwrap().swap_remove(0).1;
+    assert_eq!(back, found);
+    // One that holds a run is not taken over.
+    drop(in_file);
+    let mut taken = Head::new(&file).unwrap();
+    let error = taken.load_state(&saved).unwrap_err().to_string();
+    assert!(error.contains("holds the centres of a run that has saved"), "{error}");
+}
+
+#[test]
+fn steps_during_a_save_change_nothing_of_what_is_saved() {
+    for storage in [Storage::F32, Storage::Bf16] {
+        for centres in [Placement::Host, Placement::Device] {
+            let config = HeadConfig {
+                sample_rate: 0.3,
+                weights: storage,
+                state: storage,
+                centres,
+                ..HeadConfig::new(500, 16)
+            };
+            let steps = |head: &mut Head, steps: std::ops::Range<u64>| {
+                for step in steps {
+                    let (embeddings_gd, labels) = batch(&config, 8, step);
+                    head.step(&embeddings_gd, &labels, step, 0.05).unwrap();
+                }
+            };
+            let mut head = Head::new(&config).unwrap();
+            steps(&mut head, 0..4);
+            let expected = head.checkpoint(false).unwrap();
+            let snapshot = head.begin_save(false).unwrap();
+            let rows = snapshot.rows.unwrap();
+            head.shrink_save(7);
+            let found = std::thread::scope(|scope| {
+                let found = scope.spawn(move || snapshot::collect(rows).unwrap());
+                steps(&mut head, 4..12);
+                head.finish_save().unwrap();
+                found.join().unwrap()
+            });
+            assert_eq!(found.len(), 4);
+            for (name, tensor) in &found {
+                let saved = &expected.iter().find(|(other, _)| other == name).unwrap().1;
+                assert_eq!(tensor, saved, "{name}");
+                assert!(tensor.size()[0] < 500, "untouched rows are not saved");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_writer_whose_head_is_gone_is_told() {
+    let config = HeadConfig { sample_rate: 0.5, ..HeadConfig::new(40, 8) };
+    let mut head = Head::new(&config).unwrap();
+    let (embeddings_gd, labels) = batch(&config, 8, 0);
+    head.step(&embeddings_gd, &labels, 0, 0.05).unwrap();
+    let rows = head.begin_save(false).unwrap().rows.unwrap();
+    drop(head);
+    let error = snapshot::collect(rows).unwrap_err();
+    assert!(matches!(error, HeadError::SaveAbandoned), "{error}");
+}
+
+#[test]
+fn a_reader_finds_every_centre_as_the_head_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("centres");
+    let host = HeadConfig { sample_rate: 0.2, ..HeadConfig::new(90, 12) };
+    for centres in [Placement::Host, Placement::File(path.clone())] {
+        let config = HeadConfig { centres, ..host.clone() };
+        let mut head = Head::new(&config).unwrap();
+        for step in 0..4 {
+            let (embeddings_gd, labels) = batch(&config, 8, step);
+            head.step(&embeddings_gd, &labels, step, 0.05).unwrap();
+        }
+        let saved = head.checkpoint(false).unwrap();
+        head.checkpointed().unwrap();
+        let expected = head.state().unwrap().swap_remove(0).1;
+        let pieces: Vec<Box<dyn SavedTensors + '_>> = vec![Box::new(&saved[..])];
+        let mut reader = CentreReader::open(pieces, &config, Some(&path)).unwrap();
+        let mut found = Vec::new();
+        for classes in [0..40, 40..41, 41..90] {
+            found.extend(reader.read(classes).unwrap());
+        }
+        assert_eq!(Tensor::from_slice(&found).view([90, 12]), expected);
     }
 }
 

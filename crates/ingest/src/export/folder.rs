@@ -67,6 +67,9 @@ pub fn write(feed: &Feed<'_>, dir: AtomicDir, list: List) -> Result<Written, Exp
     if let Some(list) = list {
         list.commit()?;
         identities::write(&identities, dir.path(), dir.target().path())?;
+    } else if folders.n_renamed > 0 {
+        let folder = |label| folders.folder(label);
+        identities::write_folders(&identities, folder, dir.path(), dir.target().path())?;
     }
     dir.commit()?;
     written.renamed_files = files.n_renamed;

@@ -21,6 +21,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json, units};
 use pfc_durable::{FolderError, OwnedDir};
+use pfc_sources::is_read_as_it_is;
 
 use crate::{IngestError, output, reading::ReadArgs, threads::Threads};
 
@@ -43,12 +44,16 @@ use summary::{Summary, Written};
 
 Images that decisions leave out stay behind, and labels are those of the decisions, unless
 --as-packed is given. Images leave byte for byte as they were packed; every shard is held against
-its checksum before it is used, and every image against its hash. OUT appears once it is complete, and nothing that exists is overwritten. Labels number the selected
-identities from 0 in the order of the data set, so that without a selection they stay the same.
+its checksum before it is used, and every image against its hash. OUT appears once it is complete,
+and nothing that exists is overwritten. Labels number the selected identities from 0 in the order of
+the data set, so that without a selection they stay the same.
 
 The slashes of an identity's name become folders. So that no name leads out of OUT, `.`, `..`
 and empty parts get a `_` in front, control characters and backslashes become `_`, and parts of
 more than 200 bytes are cut and end in their hash; of two files of one name the second gets `-2`.
+Names that `pack` would pass over or read otherwise, as `.x`, `nan` or `3.0`, get a `_` in front as
+well, and a folder inside that of another identity gets `_` for `/`; identities.tsv in OUT then says
+what all of them are called. All that is written can be packed again (docs/inputs.md).
 
 The same data set and options give the same bytes, whatever the number of threads. Memory: 8
 bytes per selected image and 21 per identity, for folders and lists 250 per identity.")]
@@ -87,7 +92,8 @@ enum Target {
     Webdataset,
     /// OUT/data/train-00000-of-00001.parquet … as Hugging Face `datasets` reads images.
     Parquet,
-    /// OUT is InsightFace's verification pack: pairs of images, and whether each is of one person.
+    /// OUT is InsightFace's verification pack: pairs of images, and whether each is of one person; the
+    /// names, for which it has no place, are in OUT.identities.tsv.
     Bin,
 }
 
@@ -125,6 +131,9 @@ fn export(args: &ExportArgs, quiet: bool) -> Result<Summary, ExportError> {
         let view = args.reading.open(&args.dataset)?.checked();
         let selection = Selection::new(&view, &args.select, options.order)?;
         let feed = Feed::new(&view, &selection, quiet);
+        if matches!(args.to, Target::Webdataset | Target::Parquet) {
+            warn_of_names(&feed);
+        }
         let begin = || Ok::<_, ExportError>(owned.begin().map_err(IngestError::from)?);
         let written = match args.to {
             Target::Folder => folder::write(&feed, begin()?, folder::List::Without),
@@ -149,6 +158,18 @@ fn claim(args: &ExportArgs) -> Result<OwnedDir, IngestError> {
         pfc_durable::sweep(&args.out)?;
     }
     Ok(owned)
+}
+
+/// Says which names are read otherwise by `pack`, and by most that read tables, than they are written.
+fn warn_of_names(feed: &Feed<'_>) {
+    let mut names = feed.identities().map(|(_, name)| name).filter(|name| !is_read_as_it_is(name));
+    let Some(first) = names.next() else { return };
+    tracing::warn!(
+        "names of identities that are read as a number or as nobody's from what is written, such as \
+         `{}`: {}; --to folder, list and recordio keep them",
+        first.escape_debug(),
+        1 + names.count()
+    );
 }
 
 fn warn(summary: &Summary) {

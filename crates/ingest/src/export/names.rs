@@ -5,7 +5,10 @@
 //!
 //! * `/` parts an identity's name into folders; each part, and each file name, is made safe alone;
 //! * control characters and backslashes become `_`;
-//! * empty parts, `.` and `..` get a `_` in front;
+//! * empty parts, `.` and `..` get a `_` in front, and so do names that systems use, such as hidden ones,
+//!   which `pack` passes over;
+//! * a folder that `pack` would read as another identity or as nobody's, as `3.0`, `-1` or `nan`, gets a
+//!   `_` in front, and one inside another or around it has its slashes turned into `_`;
 //! * a part of more than 200 bytes is cut and ends in its hash, and so is a path of more than 1,024
 //!   bytes or 32 parts, whose slashes then become `_`;
 //! * of two names that would be the same, one gets `-2`, `-3`, … appended, never one that was as it
@@ -14,9 +17,11 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
+    ffi::OsStr,
 };
 
 use pfc_shard::hash::content_hash;
+use pfc_sources::{IDENTITIES_FILE, is_read_as_named, is_system};
 
 /// Every file system takes 255 bytes; what is left is for endings and numbers.
 const PART_BYTES_MAX: usize = 200;
@@ -34,7 +39,7 @@ pub fn safe_part(part: &str) -> Cow<'_, str> {
     if part.contains(is_bad) {
         safe = Cow::Owned(part.replace(is_bad, "_"));
     }
-    if matches!(&*safe, "" | "." | "..") {
+    if matches!(&*safe, "" | "." | "..") || is_system(OsStr::new(&*safe)) {
         safe = Cow::Owned(format!("_{safe}"));
     }
     if safe.len() > PART_BYTES_MAX {
@@ -64,14 +69,38 @@ fn safe_path(name: &str) -> Cow<'_, str> {
     Cow::Owned(name.split('/').map(safe_part).collect::<Vec<_>>().join("/"))
 }
 
+/// The folder for an identity whose name no folder can have.
+fn renamed(name: &str, above: &HashSet<String>, taken: &HashSet<String>) -> String {
+    let mut safe = safe_path(name).into_owned();
+    if above.contains(&safe) || lies_inside(&safe, taken) {
+        safe = safe.replace('/', "_");
+    }
+    if !is_read_as_named(&safe) {
+        safe.insert(0, '_');
+    }
+    safe
+}
+
+/// Whether a folder above this one is among `folders`.
+fn lies_inside(folder: &str, folders: &HashSet<String>) -> bool {
+    folder.match_indices('/').any(|(end, _)| folders.contains(&folder[..end]))
+}
+
+/// Adds all folders above this one.
+fn add_above(folder: &str, above: &mut HashSet<String>) {
+    for (end, _) in folder.match_indices('/') {
+        if !above.contains(&folder[..end]) {
+            above.insert(folder[..end].to_owned());
+        }
+    }
+}
+
 /// The folders of identities by their labels.
 ///
 /// Memory: about 250 bytes per identity.
 #[derive(Debug, Default)]
 pub struct Folders {
     by_label: HashMap<u32, String>,
-    /// All of them, and the folders they lie in.
-    all: HashSet<String>,
     /// Identities whose folder is not called as they are.
     pub n_renamed: u64,
 }
@@ -80,45 +109,39 @@ impl Folders {
     /// Gives each of `identities`, label and name, a folder of its own.
     pub fn new<'a>(identities: impl Iterator<Item = (u32, &'a str)> + Clone) -> Folders {
         let mut folders = Folders::default();
-        let mut taken = HashSet::new();
+        // The name of the table of names is taken.
+        let mut taken = HashSet::from([IDENTITIES_FILE.to_owned()]);
+        let mut above = HashSet::new();
         let mut unsafe_ones = Vec::new();
         for (label, name) in identities {
-            let is_own =
-                matches!(safe_path(name), Cow::Borrowed(_)) && taken.insert(name.to_owned());
-            match is_own {
-                true => folders.add(label, name.to_owned()),
-                false => unsafe_ones.push((label, name)),
+            let is_own = matches!(safe_path(name), Cow::Borrowed(_))
+                && is_read_as_named(name)
+                && !above.contains(name)
+                && !lies_inside(name, &taken)
+                && taken.insert(name.to_owned());
+            if is_own {
+                add_above(name, &mut above);
+                folders.by_label.insert(label, name.to_owned());
+            } else {
+                unsafe_ones.push((label, name));
             }
         }
         folders.n_renamed = unsafe_ones.len() as u64;
         let mut numbers = HashMap::new();
         for (label, name) in unsafe_ones {
-            let safe = safe_path(name).into_owned();
-            let folder = first_free(&safe, "", &mut numbers, |folder| !taken.contains(folder));
+            let safe = renamed(name, &above, &taken);
+            let is_free = |folder: &str| !taken.contains(folder) && !above.contains(folder);
+            let folder = first_free(&safe, "", &mut numbers, is_free);
             taken.insert(folder.clone());
-            folders.add(label, folder);
+            add_above(&folder, &mut above);
+            folders.by_label.insert(label, folder);
         }
         folders
-    }
-
-    fn add(&mut self, label: u32, folder: String) {
-        for (end, _) in folder.match_indices('/') {
-            if !self.all.contains(&folder[..end]) {
-                self.all.insert(folder[..end].to_owned());
-            }
-        }
-        self.all.insert(folder.clone());
-        self.by_label.insert(label, folder);
     }
 
     /// The folder of a label given to [`new`](Folders::new).
     pub fn folder(&self, label: u32) -> &str {
         self.by_label.get(&label).map_or("", String::as_str)
-    }
-
-    /// Whether there is a folder of that path, so that no file can be.
-    fn is_folder(&self, path: &str) -> bool {
-        self.all.contains(path)
     }
 }
 
@@ -144,8 +167,8 @@ impl Files {
         let (stem, extension) = stem_and_extension(source);
         let safe = safe_part(stem);
         let taken = &self.taken;
-        let is_free =
-            |name: &str| !taken.contains(name) && !folders.is_folder(&format!("{folder}/{name}"));
+        // No folder of another identity lies here.
+        let is_free = |name: &str| !taken.contains(name);
         let name = first_free(&safe, extension, &mut self.numbers, is_free);
         self.n_renamed += u64::from(name.strip_suffix(extension) != Some(stem));
         let path = format!("{folder}/{name}");
@@ -204,7 +227,7 @@ mod tests {
 
     #[test]
     fn usual_names_and_their_nesting_stay_as_they_are() {
-        let names = ["Aaron_Eckhart", "part 1/Zoë", "part 1/Anna", "id_7", ".hidden", "a.b", "李"];
+        let names = ["Aaron_Eckhart", "part 1/Zoë", "part 1/Anna", "id_7", "a.b", "李"];
         check_folders(&names, &names);
     }
 
@@ -217,13 +240,23 @@ mod tests {
                 "_/etc/passwd",
                 "a/_../_../b",
                 "_.",
-                "_..",
-                "_",
+                // As they are, they would hold the folders of others.
+                "_..-2",
+                "_-2",
                 "a/_/b",
                 "a_b",
                 "c_.._d",
             ],
         );
+    }
+
+    #[test]
+    fn names_that_pack_would_pass_over_or_read_otherwise_are_changed() {
+        check_folders(
+            &[".hidden", "x/Thumbs.db", "nan", "-1", "3.0", "007", "1e3", "identities.tsv"],
+            &["_.hidden", "x/_Thumbs.db", "_nan", "_-1", "_3.0", "007", "1e3", "identities.tsv-2"],
+        );
+        check_folders(&["a/b/c", "a", "a/b", "d", "d/e"], &["a/b/c", "a-2", "a_b", "d", "d_e"]);
     }
 
     #[test]
@@ -271,16 +304,16 @@ mod tests {
                 "a/_-2.jpg",
                 "a/w.jpg",
                 "a/n_.jpg",
-                "a/.jpg.jpg",
+                "a/_.jpg.jpg",
             ],
         );
     }
 
     #[test]
-    fn two_images_of_one_name_and_a_folder_of_that_name_do_not_meet() {
+    fn two_images_of_one_name_do_not_meet() {
         check_files(
             &["1.jpg", "x/1.jpg", "1.png", "1-2.jpg", "b.jpg"],
-            &["a/1.jpg", "a/1-2.jpg", "a/1-3.jpg", "a/1-2-2.jpg", "a/b-2.jpg"],
+            &["a/1.jpg", "a/1-2.jpg", "a/1-3.jpg", "a/1-2-2.jpg", "a/b.jpg"],
         );
     }
 

@@ -30,11 +30,12 @@ RAW is one of
 
 - a verification pack of InsightFace, such as lfw.bin. It states pairs, not people: images of equal \
   bytes are packed once, and an identity is all images that pairs of one person connect, named id_N \
-  after the number of its first image in the pack; an image in no such pair is one of its own
+  after the number of its first image in the pack; an image in no such pair is one of its own. \
+  FILE.identities.tsv beside it, which `pfc-ingest export` writes, names them instead
 
 Several files are also a pattern in quotes: 'train-{0000..0127}.tar', 'part_{0..2}.rec' or \
-'{train,val}.parquet'. What `pfc-ingest export` writes can be packed again, with the names of its \
-identities where it holds an identities.tsv.
+'{train,val}.parquet'. What `pfc-ingest export` writes can be packed again with the names of its \
+identities, which are in identities.tsv where the format cannot hold them.
 
 A damaged .rec or tar file is an error; --salvage packs what is whole in it, and lists the damage.
 

@@ -9,7 +9,8 @@ use crate::{
 
 /// Paths below `out` and the number of the image in each.
 fn files(bench: &Bench, out: &str) -> Vec<(String, u8)> {
-    let files = bench.tree(out).into_iter();
+    // The table of names has a test of its own.
+    let files = bench.tree(out).into_iter().filter(|(path, _)| !path.ends_with("identities.tsv"));
     let file = files.map(|(path, bytes)| {
         let number = *bytes.last().unwrap();
         assert_eq!(bytes, numbered(number), "{}", path.display());
@@ -61,7 +62,7 @@ fn no_name_leads_out_of_the_folder() {
     let run = bench.run("export data box/out --to folder --json").success();
     let expected = [
         ("_../_../escaped/1.jpg", 0),
-        ("_../1.jpg", 3),
+        ("_..-2/1.jpg", 3),
         ("_/tmp/escaped/1.jpg", 1),
         ("nul_name/1.jpg", 2),
         ("ok/_...jpg", 7),
@@ -78,7 +79,7 @@ fn no_name_leads_out_of_the_folder() {
     assert_eq!(renamed, (&4.into(), &4.into()));
     assert!(stderr(&run).contains("4 files got another name"), "{}", stderr(&run));
     // Nothing but the two folders lies in the bench.
-    assert_eq!(bench.tree("").len(), before.len() + expected.len());
+    assert_eq!(bench.tree("").len(), before.len() + expected.len() + 1);
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn images_of_one_name_are_all_kept() {
 fn an_identity_inside_another_meets_none_of_its_files() {
     let bench = made(&["a", "a/1.jpg"], &[(0, "1.jpg"), (1, "1.jpg")]);
     bench.run("export data out --to folder").success();
-    assert_eq!(files(&bench, "out"), owned(&[("a/1-2.jpg", 0), ("a/1.jpg/1.jpg", 1)]));
+    assert_eq!(files(&bench, "out"), owned(&[("a/1.jpg", 0), ("a_1.jpg/1.jpg", 1)]));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! `pfc-ingest verify`.
 
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use crate::common::{Bench, stderr, stdout};
 
@@ -53,4 +56,27 @@ fn a_folder_that_is_no_data_set_cannot_be_examined() {
 
     hint: give the folder that `pfc-ingest pack` wrote; it writes dataset.json last, so if data comes from an interrupted pack, run that again
     ");
+}
+
+#[test]
+fn the_first_signal_ends_a_verification_at_once() {
+    let bench = packed();
+    // A pipe in place of a file: `verify` waits in it for bytes that never come.
+    let pipe = bench.path("data/decisions/00000.arrow");
+    fs::create_dir(pipe.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("pfc-ingest"))
+            .args(["verify", "data"])
+            .current_dir(bench.path(""))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Opening the pipe waits until the program has opened it.
+        let held = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+        let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+        drop(held);
+    }
 }

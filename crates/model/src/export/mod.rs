@@ -9,7 +9,7 @@ pub use torchscript::torchscript;
 use std::path::Path;
 
 use pfc_durable::{AtomicFile, DurableError};
-use pfc_torchfile::{Dtype, StateWriter, TensorSpec, TorchFileError};
+use pfc_torchfile::{Dtype, StateEntry, StateWriter, TorchFileError};
 use tch::{Kind, Tensor};
 
 use crate::{Backbone, ModelError, bytes, tensors};
@@ -27,7 +27,7 @@ pub fn pth(path: &Path, backbone: &Backbone, half: bool) -> Result<(), ModelErro
         TorchFileError::Io(source) => DurableError::at("write", path)(source).into(),
         source => ModelError::TorchFile { path: path.to_owned(), source },
     };
-    let specs = tensors.iter().map(|(key, tensor)| TensorSpec {
+    let specs = tensors.iter().map(|(key, tensor)| StateEntry {
         key: key.clone(),
         dtype: match tensor.kind() {
             Kind::Half => Dtype::F16,

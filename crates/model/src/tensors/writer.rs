@@ -26,7 +26,7 @@ impl TensorSpec {
         TensorSpec { name: name.to_owned(), kind: tensor.kind(), shape: tensor.size() }
     }
 
-    fn n_bytes(&self) -> u64 {
+    pub(super) fn n_bytes(&self) -> u64 {
         self.shape.iter().product::<i64>() as u64 * self.kind.elt_size_in_bytes() as u64
     }
 }
@@ -133,7 +133,7 @@ impl std::fmt::Debug for TensorWriter {
     }
 }
 
-fn header(path: &Path, specs: &[TensorSpec]) -> Result<String, ModelError> {
+pub(super) fn header(path: &Path, specs: &[TensorSpec]) -> Result<String, ModelError> {
     let refuse = |reason| ModelError::TensorFile { path: path.to_path_buf(), reason };
     let mut seen = std::collections::BTreeSet::new();
     let (mut text, mut offset) = (String::from("{"), 0);

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use pfc_image::has_image_extension;
 
-use crate::columns::{ColumnChoice, Found};
+use crate::{
+    catalogue::People,
+    columns::{ColumnChoice, Found, is_image_column},
+};
 
 pub const POINT_COLUMNS: [&str; 10] = ["x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4", "x5", "y5"];
 
@@ -19,6 +22,8 @@ pub enum Split {
     BeforeLast,
     /// At the first white space: a label and a path.
     AfterFirst,
+    /// Nowhere: the line is a path.
+    Whole,
 }
 
 /// Where a line has what.
@@ -43,6 +48,7 @@ const DELIMITERS: [u8; 4] = *b"\t,;|";
 impl Layout {
     /// The layout of a list that begins with `line`.
     ///
+    /// * `people`: where they are optional, a line may be a path and no more
     /// * `fields`: cuts the line
     ///
     /// # Errors
@@ -50,8 +56,15 @@ impl Layout {
     /// That it is of none, or lacks what was asked for.
     pub fn of(
         choice: &ColumnChoice,
+        people: People,
         mut fields: impl FnMut(Split) -> Result<Vec<String>, String>,
     ) -> Result<Layout, String> {
+        if people == People::Optional && choice.is_empty() {
+            let line = fields(Split::Whole)?.concat();
+            if let Some(layout) = Layout::of_path(&line) {
+                return Ok(layout);
+            }
+        }
         let mut problem = None;
         let splits = DELIMITERS.map(Split::At).into_iter().chain([Split::Blanks]);
         let mut cut = Vec::new();
@@ -86,6 +99,26 @@ impl Layout {
                 format!("it is not clear which of the {} fields is what", fields.len())
             }),
             None => "neither `path<TAB>label` nor a header with the columns path and label".into(),
+        })
+    }
+
+    /// Lines that are a path and no more: one word, or several that end as the name of an image does
+    /// and do not begin with a number, which would be a label.
+    fn of_path(line: &str) -> Option<Layout> {
+        let mut words = line.split_whitespace();
+        let first = words.next()?;
+        let is_one = words.next().is_none();
+        let is_path = !line.contains(DELIMITERS.map(char::from))
+            && (is_one || has_image_extension(Path::new(line)) && first.parse::<f64>().is_err());
+        is_path.then(|| Layout {
+            split: Split::Whole,
+            n: Some(1),
+            path: 0,
+            label: None,
+            identity: None,
+            points: None,
+            has_header: is_image_column(line),
+            guess: None,
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use super::layout::{Layout, POINT_COLUMNS, Split};
-use crate::{columns::ColumnChoice, label::Who, source::Landmarks};
+use crate::{catalogue::People, columns::ColumnChoice, label::Who, source::Landmarks};
 
 /// A path has 4,096 bytes at most, and a line little else.
 const LINE_BYTES_MAX: u64 = 1 << 16;
@@ -30,6 +30,7 @@ pub struct Row<'a> {
 pub struct Lines<R> {
     input: R,
     choice: ColumnChoice,
+    people: People,
     /// Lines read, the current one included.
     line: u64,
     text: Vec<u8>,
@@ -41,10 +42,10 @@ pub struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// The lines of `input`.
-    pub fn new(input: R, choice: ColumnChoice) -> Lines<R> {
+    /// The lines of `input`, which may be paths alone where `people` are optional.
+    pub fn new(input: R, choice: ColumnChoice, people: People) -> Lines<R> {
         let (text, fields) = (Vec::new(), Fields::new(b','));
-        Lines { input, choice, line: 0, text, is_too_long: false, fields, layout: None }
+        Lines { input, choice, people, line: 0, text, is_too_long: false, fields, layout: None }
     }
 
     /// Number of the line last read, from 1.
@@ -114,7 +115,7 @@ impl<R: BufRead> Lines<R> {
         if self.is_too_long {
             return Err(format!("the line has more than {LINE_BYTES_MAX} bytes"));
         }
-        let layout = Layout::of(&self.choice, |split| {
+        let layout = Layout::of(&self.choice, self.people, |split| {
             let fields = self.fields.split(&self.text, split)?;
             Ok(fields.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect())
         })?;
@@ -212,6 +213,7 @@ impl Fields {
                 }
                 return self.split_at(line);
             }
+            Split::Whole => vec![line_trimmed],
             Split::BeforeLast => at(line_trimmed.iter().rposition(is_blank)),
             Split::AfterFirst => at(line_trimmed.iter().position(is_blank)),
             Split::Blanks => {
@@ -284,7 +286,7 @@ mod tests {
     /// Of every line.
     fn rows_of(text: &[u8], choice: &str) -> Result<Vec<Listed>, String> {
         let choice = if choice.is_empty() { Default::default() } else { choice.parse().unwrap() };
-        let mut lines = Lines::new(text, choice);
+        let mut lines = Lines::new(text, choice, People::Needed);
         let mut rows = Vec::new();
         loop {
             match lines.advance() {

@@ -17,15 +17,15 @@ use xxhash_rust::xxh3::xxh3_64;
 pub use lines::{Lines, Row};
 
 use crate::{
-    catalogue::{Catalogue, Sealed},
+    catalogue::{Catalogue, People, Sealed},
     columns::ColumnChoice,
     error::SourceError,
-    file::{Root, read_file},
+    file::{Root, file_size, read_file},
     identities,
     index::Index,
     names::Names,
     reject::{ReadError, Reject},
-    source::{Landmarks, LeftOut, Source, nothing, write_paths},
+    source::{Landmarks, LeftOut, Source, nothing, stamp, write_paths},
 };
 
 /// How the names of lists end.
@@ -36,6 +36,9 @@ const CHUNK_LINES: u64 = 1 << 16;
 
 /// A list of so many lines without one that can be used is of another kind.
 const BAD_LINES_MAX: usize = 10_000;
+
+/// The list of a million distractors takes 40 MB.
+const JSON_BYTES_MAX: u64 = 1 << 30;
 
 /// The file of `-`.
 pub fn is_stdin(raw: &Path) -> bool {
@@ -55,9 +58,14 @@ struct Listed {
 }
 
 impl Listed {
-    fn read(name: &str, input: impl BufRead, choice: &ColumnChoice) -> Result<Listed, SourceError> {
-        let mut lines = Lines::new(input, choice.clone());
-        let mut listed = Listed::default();
+    fn read(
+        name: &str,
+        input: impl BufRead,
+        choice: &ColumnChoice,
+        people: People,
+    ) -> Result<Listed, SourceError> {
+        let mut lines = Lines::new(input, choice.clone(), people);
+        let mut listed = Listed { catalogue: Catalogue::of(people), ..Listed::default() };
         let mut n_turned = 0_u64;
         loop {
             let more = lines.advance();
@@ -136,7 +144,8 @@ pub struct ListSource {
 impl ListSource {
     /// Reads the list at `path`, `-` being standard input. Relative paths start at `root`, or else
     /// at the list's folder; those of standard input and of pipes at the current folder. A line that
-    /// is wrong costs its own image.
+    /// is wrong costs its own image. Where identities are optional, the list may hold paths alone,
+    /// one a line, or be the JSON of MegaFace's devkit, `{"path": […]}`.
     ///
     /// # Errors
     ///
@@ -146,34 +155,45 @@ impl ListSource {
         path: &Path,
         root: Option<&Path>,
         choice: &ColumnChoice,
+        people: People,
     ) -> Result<ListSource, SourceError> {
-        let (name, input, root) = opened(path, root)?;
-        let mut source = ListSource::read(name, input, root, choice)?;
+        let (name, mut input, root) = opened(path, root)?;
+        let first = input.fill_buf().map_err(SourceError::at("read", path))?.trim_ascii_start();
+        let listed = match people {
+            People::Optional if first.starts_with(b"{") => devkit(&name, input)?,
+            _ => Listed::read(&name, input, choice, people)?,
+        };
+        let mut source = ListSource::of(name, root, listed, people)?;
         if let Some(folder) = path.parent().filter(|_| path.is_file()) {
             identities::rename(&mut source.index, folder, "");
         }
         Ok(source)
     }
 
-    fn read(
+    fn of(
         name: String,
-        input: impl BufRead,
         root: PathBuf,
-        choice: &ColumnChoice,
+        listed: Listed,
+        people: People,
     ) -> Result<ListSource, SourceError> {
-        let Listed { paths, landmarks, catalogue, left_out } = Listed::read(&name, input, choice)?;
+        let Listed { paths, landmarks, catalogue, left_out } = listed;
         if catalogue.is_nobody() {
             return Err(nothing(&name, &left_out));
         }
-        let Sealed { index, order } = catalogue.seal(&name, |_| 1);
+        let Sealed { index, order } = match people {
+            People::Needed => catalogue.seal(&name, |_| 1),
+            People::Optional => catalogue.seal_quietly(|_| 1),
+        };
         let listed = order.iter().map(|place| paths.get(*place as usize));
         let common = Root::of(&root.join(common_folder(listed)));
         let source = ListSource { name, root, common, paths, landmarks, index, order, left_out };
-        source.warn_of_doubles();
+        if people == People::Needed {
+            source.warn_of_doubles();
+        }
         Ok(source)
     }
 
-    fn place(&self, entry: u64) -> usize {
+    fn line(&self, entry: u64) -> usize {
         self.order[entry as usize] as usize
     }
 
@@ -181,7 +201,7 @@ impl ListSource {
     ///
     /// Memory: 8 bytes per image for a while.
     fn warn_of_doubles(&self) {
-        let path = |entry: u32| self.paths.get(self.place(entry.into()));
+        let path = |entry: u32| self.paths.get(self.line(entry.into()));
         // The upper half of a hash, and the entry; equal halves are looked at.
         let key = |entry: u32| xxh3_64(path(entry).as_bytes()) >> 32 << 32 | u64::from(entry);
         let n = u32::try_from(self.index.len()).unwrap_or(u32::MAX);
@@ -229,7 +249,16 @@ impl Source for ListSource {
     }
 
     fn path(&self, entry: u64) -> String {
-        self.paths.get(self.place(entry)).to_owned()
+        self.paths.get(self.line(entry)).to_owned()
+    }
+
+    fn place(&self, entry: u64) -> u64 {
+        self.order[entry as usize].into()
+    }
+
+    fn stamp(&self, entry: u64) -> u128 {
+        let path = self.paths.get(self.line(entry));
+        stamp(path, &[file_size(&self.root.join(path))])
     }
 
     fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -240,7 +269,7 @@ impl Source for ListSource {
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
-        read_file(&self.root.join(self.paths.get(self.place(entry))), &self.common)
+        read_file(&self.root.join(self.paths.get(self.line(entry))), &self.common)
     }
 
     fn left_out(&self) -> &[LeftOut] {
@@ -248,9 +277,29 @@ impl Source for ListSource {
     }
 
     fn landmarks(&self, entry: u64) -> Option<Landmarks> {
-        let points = *self.landmarks.get(self.place(entry))?;
+        let points = *self.landmarks.get(self.line(entry))?;
         points.iter().all(|value| value.is_finite()).then_some(points)
     }
+}
+
+/// A list of MegaFace's devkit: JSON with the paths of images.
+fn devkit(name: &str, input: impl BufRead) -> Result<Listed, SourceError> {
+    #[derive(serde::Deserialize)]
+    struct Json {
+        path: Vec<String>,
+    }
+    let wrong = |error: serde_json::Error| SourceError::Line {
+        path: name.to_owned(),
+        line: error.line() as u64,
+        problem: format!("no list in the devkit's JSON: {error}"),
+    };
+    let Json { path } = serde_json::from_reader(input.take(JSON_BYTES_MAX)).map_err(wrong)?;
+    let mut listed = Listed { catalogue: Catalogue::of(People::Optional), ..Listed::default() };
+    for path in path {
+        listed.paths.push(&path);
+        listed.catalogue.push_or_leave_out(name, Err(String::new()))?;
+    }
+    Ok(listed)
 }
 
 /// The longest folder that all paths begin with; empty if there is none.
@@ -273,6 +322,48 @@ fn common_folder<'a>(mut paths: impl Iterator<Item = &'a str>) -> &'a str {
 mod tests {
     use super::*;
 
+    fn listed(name: &str, text: &str, root: &str) -> Result<ListSource, SourceError> {
+        let people = People::Needed;
+        let listed = Listed::read(name, text.as_bytes(), &ColumnChoice::default(), people)?;
+        ListSource::of(name.into(), root.into(), listed, people)
+    }
+
+    /// Paths and labels in the order of a list that is opened for its images alone.
+    #[track_caller]
+    fn check_images(text: &str, expected: &[(&str, Option<u32>)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list.txt");
+        std::fs::write(&path, text).unwrap();
+        let choice = ColumnChoice::default();
+        let list = ListSource::open(&path, None, &choice, People::Optional).unwrap();
+        let mut entries: Vec<u64> = (0..list.index().len()).collect();
+        entries.sort_by_key(|entry| list.place(*entry));
+        let rows: Vec<_> =
+            entries.into_iter().map(|e| (list.path(e), list.index().who(e))).collect();
+        let expected: Vec<_> = expected.iter().map(|(p, who)| ((*p).to_owned(), *who)).collect();
+        assert_eq!(rows, expected, "{text:?}");
+    }
+
+    #[test]
+    fn a_list_of_images_alone_may_lack_labels() {
+        check_images(
+            "b.jpg\na.jpg\n\n b.jpg \n",
+            &[("b.jpg", None), ("a.jpg", None), ("b.jpg", None)],
+        );
+        check_images("my face 1.jpg\nx/2.png\n", &[("my face 1.jpg", None), ("x/2.png", None)]);
+        check_images("ann/1\nbob/2\n", &[("ann/1", None), ("bob/2", None)]);
+        check_images("path\na.jpg\n", &[("a.jpg", None)]);
+        check_images(
+            "b.jpg\t7\na.jpg\tnan\nc.jpg\t3\n",
+            &[("b.jpg", Some(1)), ("a.jpg", None), ("c.jpg", Some(0))],
+        );
+        check_images("0 b.jpg\n1 a.jpg\n", &[("b.jpg", Some(0)), ("a.jpg", Some(1))]);
+        check_images(
+            " {\"path\": [\"b/1.jpg\", \"a.jpg\"], \"id\": [1, 2]}",
+            &[("b/1.jpg", None), ("a.jpg", None)],
+        );
+    }
+
     #[test]
     fn the_folder_of_all_images_is_the_longest_that_they_share() {
         #[track_caller]
@@ -292,14 +383,13 @@ mod tests {
     #[test]
     fn bad_lines_and_nobodys_images_are_left_out_alone() {
         let text = "path,label\na.jpg,0.0\nb.jpg,-1\nc.jpg\nd.jpg,nan\ne.jpg,10.0\nf.jpg,2.0\n";
-        let choice = ColumnChoice::default();
-        let list = ListSource::read("l".into(), text.as_bytes(), "".into(), &choice).unwrap();
+        let list = listed("l", text, "").unwrap();
         assert_eq!(list.index().identities().collect::<Vec<_>>(), ["0", "2", "10"]);
         let left_out: Vec<_> =
             list.left_out().iter().map(|l| (l.source.as_str(), l.reject.reason())).collect();
         assert_eq!(left_out, [("b.jpg", "no_label"), ("l:4", "bad_line"), ("d.jpg", "no_label")]);
         let bad = "path,label\n,1\n".to_owned() + &"x\n".repeat(20_000);
-        let error = ListSource::read("l".into(), bad.as_bytes(), "".into(), &choice).err().unwrap();
+        let error = listed("l", &bad, "").err().unwrap();
         assert!(matches!(error, SourceError::NothingUsable { n: 10_000, .. }), "{error}");
     }
 
@@ -308,14 +398,11 @@ mod tests {
         let text = "path,label,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\n\
                     b.jpg,1,1,2,3,4,5,6,7,8,9,10.5\n\
                     a.jpg,0,,,,,,,,,,\n";
-        let choice = ColumnChoice::default();
-        let list =
-            ListSource::read("list".into(), text.as_bytes(), "root".into(), &choice).unwrap();
+        let list = listed("list", text, "root").unwrap();
         assert_eq!([list.path(0), list.path(1)], ["a.jpg", "b.jpg"]);
         assert_eq!(list.landmarks(0), None);
         assert_eq!(list.landmarks(1), Some([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.5]));
-        let plain =
-            ListSource::read("list".into(), &b"a.jpg\t0\n"[..], "root".into(), &choice).unwrap();
+        let plain = listed("list", "a.jpg\t0\n", "root").unwrap();
         assert_eq!(plain.landmarks(0), None);
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     index::Index,
     reject::{ReadError, Reject},
     shards::files,
-    source::{LeftOut, Source, nothing, write_paths},
+    source::{LeftOut, Source, nothing, stamp, write_paths},
     spool::Spool,
 };
 
@@ -166,6 +166,14 @@ impl Source for TableSource {
         let row = self.row(entry) as u64;
         let file = self.firsts.partition_point(|first| *first <= row).saturating_sub(1);
         format!("{}/{}", self.file_name(file), row - self.firsts[file])
+    }
+
+    fn place(&self, entry: u64) -> u64 {
+        self.order[entry as usize].into()
+    }
+
+    fn stamp(&self, entry: u64) -> u128 {
+        stamp(&self.path(entry), &[self.places[self.row(entry)].1.into()])
     }
 
     fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {

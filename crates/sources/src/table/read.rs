@@ -227,7 +227,7 @@ fn say(error: ArrowError) -> String {
     error.to_string()
 }
 
-/// Runs a decoder on foreign bytes; a panic of it is a fault of the file.
+/// Runs a decoder on foreign bytes; a panic of it is a fault of the file, and is not printed.
 fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     pfc_durable::faults::catch(run).map_err(|panic| panic.to_string())
 }

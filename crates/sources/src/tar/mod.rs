@@ -25,7 +25,7 @@ use crate::{
     recordio::Damaged,
     reject::{ReadError, Reject},
     shards::files,
-    source::{LeftOut, Source, nothing, write_paths},
+    source::{LeftOut, Source, nothing, stamp, write_paths},
     spool::Spool,
 };
 
@@ -166,6 +166,14 @@ impl Source for TarSource {
         let shard = &self.shards[self.places[item].shard as usize];
         let shard = shard.file_name().unwrap_or_default().to_string_lossy();
         format!("{shard}/{}", self.names.get(item))
+    }
+
+    fn place(&self, entry: u64) -> u64 {
+        self.order[entry as usize].into()
+    }
+
+    fn stamp(&self, entry: u64) -> u128 {
+        stamp(&self.path(entry), &[self.places[self.item(entry)].n_bytes.into()])
     }
 
     fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {

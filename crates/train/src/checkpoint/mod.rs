@@ -1,9 +1,11 @@
 //! Saving a run whole, while it goes on.
 //!
-//! A save has three parts. Every rank copies what it has to write, which holds the step up; a thread
-//! of every rank writes it; and once all have, which the ranks ask each other along with the steps, a
-//! thread of the first rank makes the checkpoint visible.
+//! A save has three parts. Every rank copies the network and its optimizer, and marks the centres that
+//! it has to write; a thread of every rank writes them, while the head copies those that a step is about
+//! to move; and once all have, which the ranks ask each other along with the steps, a thread of the
+//! first rank makes the checkpoint visible.
 
+pub(crate) mod centres;
 mod changes;
 mod publish;
 mod resume;
@@ -11,16 +13,18 @@ mod snapshot;
 
 use std::thread::JoinHandle;
 
-use pfc_head::Placement;
-use pfc_model::checkpoint::{DataIdentity, Progress, Writer};
+use pfc_head::{Head, Placement};
+use pfc_model::{
+    allocator,
+    checkpoint::{DataIdentity, Progress, Writer},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    config::{BadValue, Config, EvalConfig},
-    data::plan::Plan,
-    log::Score,
-    log::tally::Tally,
+    config::Config,
+    data::plan::StepPlan,
+    log::{Score, tally::Tally},
     optim::loss_scale::ScaleState,
     ranks::Ranks,
     run_folder::RunFolder,
@@ -35,47 +39,10 @@ const TRAINED: &str = "trained.safetensors";
 /// What the optimizer remembers of the backbone's parameters.
 const OPTIMIZER: &str = "optimizer.safetensors";
 
-/// Section `[checkpoint]`: when the run is saved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CheckpointConfig {
-    /// Steps between checkpoints; 0 saves after every epoch. The end, and Ctrl-C, always save.
-    pub every_steps: u64,
-    /// Checkpoints to keep, the newest ones; at least 1. With 2 or more, one may be damaged.
-    pub keep: usize,
-    /// The set of `[eval]` by whose accuracy one more checkpoint is kept, and `best.ckpt` points at
-    /// it; empty keeps none. Only measured steps that are saved count.
-    pub best: String,
-    /// Whether the run goes on while a checkpoint is written: a step is held up only for the copy in
-    /// memory, which takes as much as centres, network and optimizer do. Where a CPU computes, writing
-    /// slows the step beside it. Centres that are kept in a file are saved on the spot in any case.
-    pub in_background: bool,
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> CheckpointConfig {
-        CheckpointConfig { every_steps: 0, keep: 3, best: String::new(), in_background: true }
-    }
-}
-
-impl CheckpointConfig {
-    /// Refuses to keep none, and a best of a set that there is not.
-    ///
-    /// # Errors
-    ///
-    /// [`BadValue`].
-    pub fn validate(&self, eval: &EvalConfig) -> Result<(), BadValue> {
-        BadValue::unless(self.keep > 0, "checkpoint.keep", 0, "1 or more")?;
-        let is_known = self.best.is_empty() || eval.sets.iter().any(|set| set.name == self.best);
-        let bound = "empty or the name of one of eval.sets";
-        BadValue::unless(is_known, "checkpoint.best", format!("`{}`", self.best), bound)
-    }
-}
-
 /// What the trainer itself has to remember, beside tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Memory {
+struct TrainerState {
     tally: Tally,
     config: Config,
     /// Of the loss function, which few have.
@@ -95,10 +62,10 @@ fn is_zero(n: &u64) -> bool {
 
 /// Saves and restores one run. Every rank has one and calls the same methods.
 #[derive(Debug)]
-pub struct Keeper<'a> {
+pub struct Checkpointer<'a> {
     folder: &'a RunFolder,
     config: &'a Config,
-    plan: &'a Plan,
+    plan: &'a StepPlan,
     ranks: &'a Ranks,
     data: DataIdentity,
     under_way: UnderWay,
@@ -123,7 +90,7 @@ enum UnderWay {
 }
 
 /// Refuses a rank that was started with another configuration than rank 0: it would train something
-/// else. Every rank calls it, before they exchange anything that depends on the configuration.
+/// else. Every rank calls it, before any collective that depends on the configuration.
 ///
 /// # Errors
 ///
@@ -139,8 +106,8 @@ pub fn check_same_config(config: &Config, ranks: &Ranks) -> Result<(), TrainErro
     }
 }
 
-impl<'a> Keeper<'a> {
-    /// A keeper of the run in `folder` on `data`.
+impl<'a> Checkpointer<'a> {
+    /// A checkpointer of the run in `folder` on `data`.
     ///
     /// # Errors
     ///
@@ -148,15 +115,16 @@ impl<'a> Keeper<'a> {
     pub fn new(
         folder: &'a RunFolder,
         config: &'a Config,
-        plan: &'a Plan,
+        plan: &'a StepPlan,
         data: DataIdentity,
         ranks: &'a Ranks,
-    ) -> Result<Keeper<'a>, TrainError> {
+    ) -> Result<Checkpointer<'a>, TrainError> {
         let under_way = UnderWay::Nothing;
         let (scores, unfinished) = (Vec::new(), None);
-        let keeper = Keeper { folder, config, plan, ranks, data, under_way, scores, unfinished };
-        keeper.check_same_everywhere()?;
-        Ok(keeper)
+        let checkpointer =
+            Checkpointer { folder, config, plan, ranks, data, under_way, scores, unfinished };
+        checkpointer.check_same_everywhere()?;
+        Ok(checkpointer)
     }
 
     /// Ranks that were started on different data would train something else.
@@ -182,7 +150,7 @@ impl<'a> Keeper<'a> {
     ///
     /// A `scheduled` one catches the centres up, as every run does at that step; any other saves
     /// them as they are, so that the run goes on as if it had not been saved. Centres that are kept
-    /// in a file stay there, and only the newest checkpoint can be gone back to.
+    /// in a file stay there, and the newest two checkpoints can be gone back to.
     ///
     /// # Errors
     ///
@@ -194,16 +162,15 @@ impl<'a> Keeper<'a> {
         tally: &Tally,
         scheduled: bool,
     ) -> Result<(), TrainError> {
-        self.settle()?;
+        self.settle(&mut trainer.head)?;
         let writer = self.begin(trainer.n_done)?;
         let folder = writer.as_ref().map(|writer| writer.folder().to_path_buf());
         let Some(folder) = self.ranks.of_first(folder)? else {
             return Ok(());
         };
-        // Centres on a GPU have been copied to the host by then.
-        let in_a_file = matches!(self.config.head.centres, Placement::File(_));
-        let apart = !in_a_file && self.config.checkpoint.in_background;
-        let centres = trainer.head.checkpoint(scheduled)?;
+        let in_files = matches!(self.config.head.centres, Placement::File(_));
+        let apart = !in_files && self.config.checkpoint.in_background;
+        let centres = trainer.head.begin_save(scheduled)?;
         let whole = writer.map(|writer| Whole {
             writer,
             files: files_of(trainer, apart),
@@ -211,12 +178,11 @@ impl<'a> Keeper<'a> {
         });
         let place = (self.ranks.rank(), self.ranks.world());
         let snapshot = Snapshot { folder, place, centres, whole };
+        self.under_way = UnderWay::Writing(in_thread(move || snapshot.write())?);
         if apart {
-            self.under_way = UnderWay::Writing(in_thread(move || snapshot.write())?);
             return Ok(());
         }
-        self.under_way = self.written(snapshot.write())?;
-        self.settle()?;
+        self.settle(&mut trainer.head)?;
         // Only what is safe may replace what was.
         self.ranks.meet()?;
         Ok(trainer.head.checkpointed()?)
@@ -270,9 +236,15 @@ impl<'a> Keeper<'a> {
     /// # Errors
     ///
     /// Why it failed.
-    pub fn settle(&mut self) -> Result<(), TrainError> {
+    pub fn settle(&mut self, head: &mut Head) -> Result<(), TrainError> {
         self.under_way = match std::mem::take(&mut self.under_way) {
-            UnderWay::Writing(thread) => self.written(join(thread))?,
+            UnderWay::Writing(thread) => {
+                // The thread waits for what is left of the centres.
+                let handed_over = head.finish_save();
+                let written = self.written(join(thread));
+                handed_over?;
+                written?
+            }
             other => other,
         };
         self.publish()?;
@@ -284,16 +256,20 @@ impl<'a> Keeper<'a> {
 
     /// Completes what can be completed of a save before the run ends with `error`: all of it, unless
     /// other ranks are at another place.
-    pub fn rescue(&mut self, error: &TrainError) {
+    pub fn rescue(&mut self, error: &TrainError, head: &mut Head) {
         if self.ranks.world() == 1 || error.is_on_every_rank() {
             // The error that is already there is the one to be read.
-            let _ = self.settle();
+            let _ = self.settle(head);
         }
     }
 
     fn written(&mut self, files: Result<Files, Box<Failed>>) -> Result<UnderWay, TrainError> {
         match files {
-            Ok(files) => Ok(UnderWay::Written(Box::new(files))),
+            Ok(files) => {
+                // The copies of network, optimizer and rows are written and gone.
+                allocator::give_back_freed_memory();
+                Ok(UnderWay::Written(Box::new(files)))
+            }
             Err(failed) => {
                 let Failed { error, writer } = *failed;
                 self.unfinished = writer;
@@ -326,7 +302,7 @@ impl<'a> Keeper<'a> {
         let loss_scale = trainer.loss_scale.map(|scale| scale.state());
         let left_out_in_a_row = trainer.left_out.in_a_row();
         let config = self.config.clone();
-        let memory = Memory { tally: *tally, config, loss, loss_scale, left_out_in_a_row };
+        let memory = TrainerState { tally: *tally, config, loss, loss_scale, left_out_in_a_row };
         Progress {
             step,
             epoch: self.plan.epoch_of(step),
@@ -338,8 +314,9 @@ impl<'a> Keeper<'a> {
     }
 }
 
-impl Drop for Keeper<'_> {
-    /// Nobody writes into the folder once it is let go.
+impl Drop for Checkpointer<'_> {
+    /// Nobody writes into the folder once it is let go. The head is gone by then, so that a thread
+    /// that waits for its rows ends.
     fn drop(&mut self) {
         match std::mem::take(&mut self.under_way) {
             UnderWay::Writing(thread) => drop(thread.join()),

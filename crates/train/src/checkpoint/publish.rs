@@ -8,8 +8,7 @@ use pfc_model::{
     checkpoint::{Progress, Writer},
 };
 
-use super::CheckpointConfig;
-use crate::{TrainError, log::metrics, run_folder::RunFolder};
+use crate::{TrainError, config::CheckpointConfig, log::metrics, run_folder::RunFolder};
 
 /// What the first rank has to do once every rank has written its files.
 #[derive(Debug)]

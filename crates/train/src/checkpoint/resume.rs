@@ -5,14 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_head::shards;
+use pfc_head::{Placement, shards};
 use pfc_model::{
     ModelError,
     checkpoint::{BACKBONE, Checkpoint, DataIdentity, Progress},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Keeper, Memory, OPTIMIZER, TRAINED, changes::changes};
+use super::{Checkpointer, OPTIMIZER, TRAINED, TrainerState, changes::changes};
 use crate::{TrainError, config::Config, log::tally::Tally, step::Trainer};
 
 /// What a run goes on from.
@@ -34,11 +34,11 @@ enum Found {
     Unknown(String),
 }
 
-impl Keeper<'_> {
+impl Checkpointer<'_> {
     /// Puts `trainer` where the newest whole checkpoint has it; `None` for a run that has saved none.
     ///
     /// A damaged checkpoint is passed over, with a warning handed to `warn`. Call
-    /// [`set_aside`](Keeper::set_aside) once the run is sure to go on. A checkpoint that a rank cannot
+    /// [`set_aside`](Checkpointer::set_aside) once the run is sure to go on. A checkpoint that a rank cannot
     /// look at, for want of memory, of open files, or because a disk does not answer, ends the run: the
     /// same command may find it whole.
     ///
@@ -46,8 +46,8 @@ impl Keeper<'_> {
     ///
     /// [`TrainError::Model`] for such a checkpoint and one of a newer format,
     /// [`TrainError::NoWholeCheckpoint`], [`TrainError::CheckpointsGone`] for a run that has lost all
-    /// it had saved, and [`TrainError::OtherRun`] if the checkpoint belongs to other data, another
-    /// network or another order of images.
+    /// it had saved, and [`TrainError::OtherData`] or [`TrainError::OtherRun`] if the checkpoint belongs
+    /// to other data, another network or another order of images.
     pub fn resume(
         &self,
         trainer: &mut Trainer,
@@ -110,7 +110,7 @@ impl Keeper<'_> {
         }
     }
 
-    /// Moves what [`resume`](Keeper::resume) found damaged out of the way, without losing what a person
+    /// Moves what [`resume`](Checkpointer::resume) found damaged out of the way, without losing what a person
     /// might still want of it. For every rank to call once all have restored.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ impl Keeper<'_> {
     ) -> Result<Checkpoint, TrainError> {
         let checkpoint = Checkpoint::open(path)?;
         let progress = checkpoint.manifest().progress.as_ref();
-        let memory = progress.and_then(|p| Memory::deserialize(&p.trainer).ok());
+        let memory = progress.and_then(|p| TrainerState::deserialize(&p.trainer).ok());
         let (Some(progress), Some(memory)) = (progress, memory) else {
             return Err(inconsistent(path, "its manifest does not say how far a run was"));
         };
@@ -187,7 +187,7 @@ impl Keeper<'_> {
         warn: &mut dyn FnMut(String),
     ) -> Result<Tally, TrainError> {
         let progress = checkpoint.manifest().progress.as_ref();
-        let memory = progress.and_then(|p| Memory::deserialize(&p.trainer).ok());
+        let memory = progress.and_then(|p| TrainerState::deserialize(&p.trainer).ok());
         let (Some(progress), Some(memory)) = (progress, memory) else {
             return Err(inconsistent(path, "its manifest does not say how far a run was"));
         };
@@ -206,9 +206,13 @@ impl Keeper<'_> {
             scale.restore(state);
         }
         trainer.left_out.recall(memory.left_out_in_a_row);
-        let centres =
-            shards::read(|name| checkpoint.file(name), &trainer.head.range(), world_of(progress))?;
-        trainer.head.load_state(&centres)?;
+        let mut centres =
+            shards::open(|name| checkpoint.file(name), &trainer.head.range(), world_of(progress))?;
+        let folder = match &memory.config.head.centres {
+            Placement::File(folder) => Some(folder.as_path()),
+            Placement::Host | Placement::Device => None,
+        };
+        trainer.head.load(&mut centres, folder)?;
         trainer.n_done = progress.step;
         Ok(memory.tally)
     }
@@ -235,7 +239,13 @@ impl Keeper<'_> {
                 let DataIdentity { n_images, n_identities, checksum, .. } = data;
                 format!("{n_images} images of {n_identities} identities, checksum {checksum}")
             };
-            return Err(other_run(path, "data.path with", text(then), text(now)));
+            return Err(TrainError::OtherData {
+                path: path.to_path_buf(),
+                data: self.config.data.path.clone(),
+                before: config.data.path.clone(),
+                found: text(then),
+                expected: text(now),
+            });
         }
         for ((key, then), (_, now)) in config.fixed().into_iter().zip(self.config.fixed()) {
             if then != now {

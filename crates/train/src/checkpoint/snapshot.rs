@@ -1,8 +1,11 @@
 //! The state of a run after one step, apart from what goes on with it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use pfc_head::shards::{self, Written};
+use pfc_head::{
+    self as head,
+    shards::{self, Written},
+};
 use pfc_model::checkpoint::{BACKBONE, Progress, Writer};
 use tch::{Device, Tensor};
 
@@ -18,7 +21,7 @@ pub(super) struct Snapshot {
     pub(super) folder: PathBuf,
     /// This rank, and how many there are.
     pub(super) place: (usize, usize),
-    pub(super) centres: Named,
+    pub(super) centres: head::Snapshot,
     /// Of the first rank.
     pub(super) whole: Option<Whole>,
 }
@@ -77,9 +80,10 @@ impl Snapshot {
     /// # Errors
     ///
     /// [`Failed`].
-    pub(super) fn write(mut self) -> Result<Files, Box<Failed>> {
-        let written = self.write_files();
-        let (writer, progress) = match self.whole {
+    pub(super) fn write(self) -> Result<Files, Box<Failed>> {
+        let Snapshot { folder, place, centres, mut whole } = self;
+        let written = write_files(&folder, place, centres, whole.as_mut());
+        let (writer, progress) = match whole {
             Some(Whole { writer, progress, .. }) => (Some(writer), Some(progress)),
             None => (None, None),
         };
@@ -88,14 +92,20 @@ impl Snapshot {
             Err(error) => Err(Box::new(Failed { error, writer })),
         }
     }
+}
 
-    fn write_files(&mut self) -> Result<Written, TrainError> {
-        let written = shards::write(&self.folder, self.place, &self.centres)?;
-        if let Some(Whole { writer, files, .. }) = &mut self.whole {
-            for (name, tensors) in files {
-                writer.tensors(name, tensors)?;
-            }
+fn write_files(
+    folder: &Path,
+    place: (usize, usize),
+    centres: head::Snapshot,
+    whole: Option<&mut Whole>,
+) -> Result<Written, TrainError> {
+    // First, as a step may wait for it.
+    let written = shards::write(folder, place, centres)?;
+    if let Some(Whole { writer, files, .. }) = whole {
+        for (name, tensors) in files {
+            writer.tensors(name, tensors)?;
         }
-        Ok(written)
     }
+    Ok(written)
 }

@@ -28,6 +28,7 @@ pub(crate) fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
             plan.batch_size
         ));
         notes.iter().for_each(|note| tell(note));
+        tell(&run::room::describe(&config, &plan, source.n_identities()));
     }
     print_text(config.to_toml())?;
     Ok(Outcome::Clean)

@@ -1,14 +1,22 @@
 //! `pfc-train export`: a model for other programs, checked before it is handed over.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use pfc_cli::{Format, Hinted, Outcome, print_json, print_table, table};
+use pfc_durable::AtomicDir;
+use pfc_head::ClassRange;
 use pfc_model::{
-    Backbone, Embed, Embedder, EmbedderOptions, ModelError, OnnxError, checkpoint, export, weights,
+    Backbone, Embed, Embedder, EmbedderOptions, ModelError, OnnxError, centres::CentreWriter,
+    checkpoint, export, weights,
 };
 use serde::Serialize;
 use tch::Device;
+
+use crate::{TrainError, checkpoint::centres::Centres};
 
 /// Faces on which an exported model is compared with its original.
 const N_FACES: usize = 4;
@@ -41,7 +49,9 @@ pub enum To {
   pfc-train export runs/a/last.ckpt --to onnx
   pfc-train export runs/a/last.ckpt --to onnx --embed-preprocessing --fp16 --out small.onnx
   pfc-train export runs/a/last.ckpt --to pth --out model.pt
-  pfc-train export glint360k_r50/backbone.pth --to ckpt --out r50.ckpt")]
+  pfc-train export glint360k_r50/backbone.pth --to ckpt --out r50.ckpt
+  pfc-train export runs/a/last.ckpt --centres --to safetensors --out centres.safetensors
+  pfc-train export runs/a/last.ckpt --centres --to pth --ranks 8 --out centres")]
 pub struct ExportArgs {
     /// Checkpoint, or weights as .pth, .pt or .safetensors
     #[arg(value_name = "MODEL")]
@@ -61,13 +71,24 @@ pub struct ExportArgs {
     /// Attention heads of a transformer that is none of the named ones
     #[arg(long, value_name = "N")]
     heads: Option<i64>,
+    /// Write the class centres instead, not normalised: a matrix `centres.weight` as safetensors, or as
+    /// pth a folder with the `softmax_fc_gpu_0.pt` of each of `arcface_torch`'s ranks
+    #[arg(long, conflicts_with_all = ["embed_preprocessing", "fp16", "heads"])]
+    centres: bool,
+    /// Ranks of `arcface_torch` that the centres are for
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "centres")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
+    ranks: u16,
+    /// Where the run's `head.centres = { file = … }` is now, if it was moved
+    #[arg(long, value_name = "DIR", requires = "centres")]
+    centres_in: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
 }
 
 /// What was written.
 #[derive(Debug, Serialize)]
-struct Report {
+struct ExportResult {
     file: String,
     bytes: u64,
     network: Option<String>,
@@ -85,6 +106,9 @@ struct Report {
 /// [`ModelError`] with context.
 pub fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     check_options(args)?;
+    if args.centres {
+        return export_centres(args);
+    }
     let context = || format!("cannot export `{}`", args.model.display());
     let loaded = weights::open(&args.model, Device::Cpu, args.heads).with_context(context)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.model, args.to));
@@ -95,7 +119,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     write(args, &out, loaded).with_context(context)?;
     let found = embeddings_of(args, &out, &faces)?;
     let found = found.as_deref();
-    let report = Report {
+    let report = ExportResult {
         file: out.display().to_string(),
         bytes: size(&out)?,
         network: network.map(|network| network.to_string()),
@@ -108,6 +132,14 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
 }
 
 fn check_options(args: &ExportArgs) -> anyhow::Result<()> {
+    if args.centres && !matches!(args.to, To::Pth | To::Safetensors) {
+        let hint = "use --to safetensors, or --to pth for arcface_torch";
+        return Err(Hinted::new("centres are a matrix, not a network", hint).into());
+    }
+    if args.ranks > 1 && args.to != To::Pth {
+        let hint = "leave it out, or write the files of arcface_torch with --to pth";
+        return Err(Hinted::new("--ranks belongs to --centres --to pth", hint).into());
+    }
     if args.embed_preprocessing && args.to != To::Onnx {
         return Err(Hinted::new(
             "--embed-preprocessing belongs to --to onnx",
@@ -123,6 +155,71 @@ fn check_options(args: &ExportArgs) -> anyhow::Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// Centres that are in memory at a time.
+const CHUNK_ROWS: u64 = 1 << 13;
+
+/// What was written of the centres.
+#[derive(Debug, Serialize)]
+struct CentresReport {
+    /// The file, or the folder of the files.
+    path: String,
+    files: usize,
+    centres: u64,
+    embedding: usize,
+}
+
+fn export_centres(args: &ExportArgs) -> anyhow::Result<Outcome> {
+    let context = || format!("cannot export the centres of `{}`", args.model.display());
+    let report = write_centres(args).with_context(context)?;
+    if args.format.json {
+        print_json(&report)?;
+        return Ok(Outcome::Clean);
+    }
+    let mut out = table(["path", "files", "centres", "embedding"]);
+    out.add_row([
+        report.path.clone(),
+        report.files.to_string(),
+        report.centres.to_string(),
+        report.embedding.to_string(),
+    ]);
+    print_table(&out)?;
+    Ok(Outcome::Clean)
+}
+
+fn write_centres(args: &ExportArgs) -> Result<CentresReport, TrainError> {
+    let mut centres = Centres::open(&args.model, args.centres_in.as_deref())?;
+    let (n_rows, dim) = (centres.n_rows(), centres.dim());
+    let mut copy = |mut writer: CentreWriter, rows: Range<u64>| -> Result<(), TrainError> {
+        for first in rows.clone().step_by(CHUNK_ROWS as usize) {
+            let some = centres.read(first..(first + CHUNK_ROWS).min(rows.end))?;
+            writer.append(&some, dim)?;
+        }
+        Ok(writer.finish()?)
+    };
+    let world = usize::from(args.ranks);
+    let path = match args.to {
+        To::Pth => {
+            let path = args.out.clone().unwrap_or_else(|| args.model.with_extension("centres"));
+            let folder = AtomicDir::create(&path)?;
+            for rank in 0..world {
+                let own = ClassRange::of_rank(n_rows, rank, world).ids();
+                let file = folder.path().join(format!("softmax_fc_gpu_{rank}.pt"));
+                copy(CentreWriter::torch(&file, own.end - own.start, dim)?, own)?;
+            }
+            folder.commit()?;
+            path
+        }
+        _ => {
+            let default = || args.model.with_extension("centres.safetensors");
+            let path = args.out.clone().unwrap_or_else(default);
+            copy(CentreWriter::safetensors(&path, n_rows, dim)?, 0..n_rows)?;
+            path
+        }
+    };
+    let path = path.display().to_string();
+    Ok(CentresReport { path, files: world, centres: n_rows, embedding: dim })
 }
 
 fn default_out(model: &Path, to: To) -> PathBuf {
@@ -212,7 +309,7 @@ fn size(out: &Path) -> Result<u64, ModelError> {
     Ok(file.metadata().map_err(read)?.len())
 }
 
-fn print(args: &ExportArgs, report: &Report) -> anyhow::Result<()> {
+fn print(args: &ExportArgs, report: &ExportResult) -> anyhow::Result<()> {
     if args.format.json {
         print_json(report)?;
         return Ok(());

@@ -4,7 +4,9 @@ use pfc_model::Choice;
 use serde::{Deserialize, Serialize};
 
 use super::{BadValue, Config};
-use pfc_head::{HeadConfig, HeadError, Margin, Optimizer, Placement, Precision, Storage, Update};
+use pfc_head::{
+    CentreOptimizer, HeadConfig, HeadError, Margin, Placement, ProductPrecision, Storage, Update,
+};
 
 /// Section `[head]`. Momentum is that of `[optim]`, the seed that of `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +31,7 @@ pub struct HeadSection {
     pub update: Update,
     /// What moves the centres: `{ name = "sgd" }`, with sparse updates also `{ name = "adamw" }` and
     /// `{ name = "row_adagrad" }`.
-    pub optimizer: Optimizer,
+    pub optimizer: CentreOptimizer,
     /// Where the centres live: "host" memory, the "device" that the rank computes on, or
     /// `{ file = "FOLDER" }`, files there.
     pub centres: Placement,
@@ -39,7 +41,7 @@ pub struct HeadSection {
     pub state: Storage,
     /// What the matrix products compute in: f32, bf16, or auto, which is bf16 where the device has
     /// instructions for it and f32 elsewhere.
-    pub precision: Choice<Precision>,
+    pub precision: Choice<ProductPrecision>,
     /// Centres worked on at a time.
     pub tile_rows: usize,
     /// Memory for exponentials kept between the two passes, in MiB.

@@ -230,7 +230,7 @@ mod tests {
     fn an_override_at_fault_is_named_itself() {
         insta::assert_snapshot!(complaint("", &["optim.lr=0.2", "train.epoch=3"]), @r#"
         --set train.epoch=3: unknown key `train.epoch`
-        hint: did you mean `train.epochs`? The keys here are train.batch_size, train.accumulate, train.recompute, train.epochs, train.seed, train.threads, train.device, train.timeout_s, train.bucket_mib
+        hint: did you mean `train.epochs`? The keys here are train.batch_size, train.accumulate, train.recompute, train.epochs, train.steps, train.deterministic, train.seed, train.threads, train.device, train.timeout_s, train.bucket_mib, train.check_room
         "#);
         insta::assert_snapshot!(complaint("", &["train.epochs=many"]), @r#"
         --set train.epochs=many: invalid type: string "many", expected u64

@@ -1,8 +1,10 @@
 //! A run's configuration: the sections of the TOML file, their checks, and how a file becomes one.
 
+mod checkpoint;
 mod data;
 mod eval;
 mod head;
+mod init;
 mod load;
 mod log;
 mod optim;
@@ -15,15 +17,16 @@ use pfc_model::{BackboneSpec, Choice, Network, Precision};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
+pub use checkpoint::CheckpointConfig;
 pub use data::{DataConfig, OnError, Synthetic};
 pub use eval::{EvalConfig, EvalSet};
 pub use head::HeadSection;
+pub use init::InitConfig;
 pub use load::{ConfigError, Override, load, parse};
 pub use log::LogConfig;
 pub use optim::{LOSS_SCALE_MAX, OptimConfig, OptimizerKind, ScheduleKind};
 pub use value::BadValue;
-
-use crate::{checkpoint::CheckpointConfig, run::init::InitConfig};
+pub(crate) use value::is_given;
 
 /// Everything that decides how a run goes, one field per section of the file.
 ///
@@ -119,6 +122,9 @@ pub struct TrainConfig {
     pub timeout_s: f64,
     /// MiB of gradients that one collective sums at a time, while the backward pass computes the others.
     pub bucket_mib: usize,
+    /// Whether a run is refused that memory or disks have no room for: centres that its steps are going
+    /// to use, the network, checkpoints and centres in files. Activations are not counted.
+    pub check_room: bool,
 }
 
 impl Default for TrainConfig {
@@ -136,6 +142,7 @@ impl Default for TrainConfig {
             device,
             timeout_s: 600.0,
             bucket_mib: 25,
+            check_room: true,
         }
     }
 }
@@ -222,7 +229,7 @@ impl Config {
         self.init.validate()?;
         self.head.validate()?;
         let carries = self.init.carries_centres() && self.head.margin.sub_centres() > 1;
-        let bound = "a loss with one centre an identity where `init.data` is set, as centres are carried \
+        let bound = "a loss with one centre an identity where `init.data` or `init.centres` is set, as centres are carried \
                      over one by one";
         BadValue::unless(!carries, "head.margin", "a loss with sub-centres", bound)?;
         self.train.validate()?;

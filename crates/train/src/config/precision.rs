@@ -37,16 +37,16 @@ impl Config {
         self.head.precision = Choice::Given(match self.head.precision {
             Choice::Auto => {
                 let (chosen, name) = match bf16.is_native() {
-                    true => (head::Precision::Bf16, Precision::Bf16),
-                    false => (head::Precision::F32, Precision::F32),
+                    true => (head::ProductPrecision::Bf16, Precision::Bf16),
+                    false => (head::ProductPrecision::F32, Precision::F32),
                 };
                 notes.push(chosen_note("head.precision", name, &bf16));
                 chosen
             }
             Choice::Given(given) => {
                 let name = match given {
-                    head::Precision::F32 => Precision::F32,
-                    head::Precision::Bf16 => Precision::Bf16,
+                    head::ProductPrecision::F32 => Precision::F32,
+                    head::ProductPrecision::Bf16 => Precision::Bf16,
                 };
                 notes.extend(cost_note("head.precision", name, &bf16, Work::Product, device));
                 given
@@ -111,10 +111,10 @@ mod tests {
     fn a_format_that_is_given_stays_and_costs_a_warning_only_where_it_is_emulated() {
         let mut config = Config::default();
         config.model.precision = Choice::Given(Precision::Bf16);
-        config.head.precision = Choice::Given(head::Precision::F32);
+        config.head.precision = Choice::Given(head::ProductPrecision::F32);
         let notes = config.settle_precision(Device::Cpu);
         assert_eq!(config.model.precision, Choice::Given(Precision::Bf16));
-        assert_eq!(config.head.precision, Choice::Given(head::Precision::F32));
+        assert_eq!(config.head.precision, Choice::Given(head::ProductPrecision::F32));
         let expected = usize::from(!Bf16::of(Device::Cpu).is_native());
         assert_eq!(notes.len(), expected, "{notes:?}");
         assert!(notes.iter().all(|note| note.starts_with("warning: model.precision is bf16")));

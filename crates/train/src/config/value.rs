@@ -43,7 +43,12 @@ impl BadValue {
     }
 }
 
+/// Whether a key that holds a path was set.
+pub(crate) fn is_given(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
 /// Refuses a path that was left empty.
 pub(crate) fn require_path(key: &'static str, path: &Path) -> Result<(), BadValue> {
-    BadValue::unless(!path.as_os_str().is_empty(), key, "not set", "the path of a folder or file")
+    BadValue::unless(is_given(path), key, "not set", "the path of a folder or file")
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    plan::{Plan, mix},
+    plan::{StepPlan, mix},
     source::Source,
 };
 use crate::{config::OnError, error::LoadError};
@@ -52,7 +52,7 @@ pub struct Replaced {
 }
 
 impl Batch {
-    /// One that is yet to be filled.
+    /// An empty batch, which a loader thread fills.
     fn empty(spec: &LoaderSpec) -> Result<Batch, LoadError> {
         let n_images = spec.plan.images_of_rank(spec.rank, spec.world);
         let ImageSize { width, height } = ImageSize::FACE;
@@ -72,7 +72,7 @@ impl Batch {
 #[derive(Debug, Clone, Copy)]
 pub struct LoaderSpec {
     /// What each step holds.
-    pub plan: Plan,
+    pub plan: StepPlan,
     /// This rank.
     pub rank: usize,
     /// Number of ranks, which share the images of a step.

@@ -6,7 +6,7 @@ pub use pfc_shard::mix;
 
 /// The steps of a run, a function of (images, batch, epochs, seed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct StepPlan {
     /// Images of the data set, at least `batch_size`.
     pub n_images: u64,
     /// Images per step, at least 1.
@@ -19,7 +19,7 @@ pub struct Plan {
     pub seed: u64,
 }
 
-impl Plan {
+impl StepPlan {
     /// Whole batches in an epoch.
     pub fn steps_per_epoch(&self) -> u64 {
         self.n_images / self.batch_size
@@ -95,7 +95,8 @@ mod tests {
 
     use super::*;
 
-    const PLAN: Plan = Plan { n_images: 1003, batch_size: 100, epochs: 3, steps: 0, seed: 7 };
+    const PLAN: StepPlan =
+        StepPlan { n_images: 1003, batch_size: 100, epochs: 3, steps: 0, seed: 7 };
 
     #[test]
     fn steps_epochs_and_positions_count_whole_batches() {
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_number_of_steps_takes_the_place_of_the_epochs() {
-        let plan = Plan { steps: 25, ..PLAN };
+        let plan = StepPlan { steps: 25, ..PLAN };
         assert_eq!((plan.n_steps(), plan.n_epochs()), (25, 2.5));
         assert_eq!((plan.steps_per_epoch(), PLAN.n_epochs()), (10, 3.0));
     }

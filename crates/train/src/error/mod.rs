@@ -46,7 +46,7 @@ pub enum TrainError {
     /// A verification set cannot be read or judged.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// The ranks cannot meet or exchange something.
+    /// The ranks cannot meet, or a collective failed.
     #[error(transparent)]
     Ranks(#[from] C10dError),
     /// The same, while the run goes on.
@@ -162,6 +162,59 @@ pub enum TrainError {
         /// In this run.
         expected: String,
     },
+    /// The checkpoint was written by a run on another data set.
+    #[error(
+        "{}: was written by a run on {found}, but data.path is {}, which holds {expected}",
+        path.display(), data.display()
+    )]
+    OtherData {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The data set of this run.
+        data: PathBuf,
+        /// Where that of the checkpoint was.
+        before: PathBuf,
+        /// What the checkpoint says of its data set.
+        found: String,
+        /// What this run's holds.
+        expected: String,
+    },
+    /// The machine does not have the memory that the run is going to take.
+    #[error(
+        "{}{} for centres, {} for the network and {} for a save, {} in all, but {} of memory are \
+         available",
+        if *n_ranks == 1 {
+            "the run takes ".to_owned()
+        } else {
+            format!("{n_ranks} ranks of one machine take ")
+        },
+        in_units(*rows), in_units(*network), in_units(*save), in_units(rows + network + save), in_units(*free)
+    )]
+    NoMemory {
+        /// Ranks on the machine.
+        n_ranks: usize,
+        /// Bytes of centres and their optimizer state.
+        rows: u64,
+        /// Bytes of the network, its gradients and its optimizer.
+        network: u64,
+        /// Bytes that a save takes beside them.
+        save: u64,
+        /// Bytes that the machine has.
+        free: u64,
+    },
+    /// A disk does not have the room that the run is going to take.
+    #[error(
+        "{}: the run needs {} more of this disk, of which {} are free",
+        path.display(), in_units(*needed), in_units(*free)
+    )]
+    NoDisk {
+        /// The folder that takes most of it.
+        path: PathBuf,
+        /// Bytes that are still needed.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// libtorch does not compute as `train.deterministic` and `model.tf32` have it.
     #[error("libtorch cannot compute as `train.deterministic` and `model.tf32` have it: {0}")]
     Compute(String),
@@ -175,12 +228,6 @@ pub enum TrainError {
         rank: usize,
         /// What differs, and how.
         difference: String,
-    },
-    /// The centres to begin with have updates that were put off.
-    #[error("{}: was saved between two scheduled checkpoints, with centres to catch up", path.display())]
-    UnfinishedCentres {
-        /// The checkpoint.
-        path: PathBuf,
     },
     /// Batch normalisation would see fewer than two images of a micro-batch.
     #[error(
@@ -284,6 +331,17 @@ impl TrainError {
             | TrainError::Thread(_)
             | TrainError::Compute(_)
             | TrainError::TooFewIdentities { .. } => None,
+            TrainError::NoMemory { .. } => Some(
+                "keep the centres in files with `head.centres = { file = \"FOLDER\" }`, halve them \
+                 with `head.weights = \"bf16\"` and `head.state = \"bf16\"`, or spread them over \
+                 more machines; `--set train.check_room=false` starts the run all the same"
+                    .to_owned(),
+            ),
+            TrainError::NoDisk { .. } => Some(
+                "free space, choose another disk with `--out` or `head.centres`, or lower \
+                 `checkpoint.keep`; `--set train.check_room=false` starts the run all the same"
+                    .to_owned(),
+            ),
             TrainError::ImageSize { .. } => Some(
                 "`pfc-ingest pack` without another size makes images of the size taken".to_owned(),
             ),
@@ -306,6 +364,16 @@ impl TrainError {
                  data.as_packed as it was, or start another run with `--out`"
                     .to_owned(),
             ),
+            TrainError::OtherData { data, before, .. } if data == before => Some(
+                "the data set there was replaced since the run began: put the former one back, or start \
+                 another run with `--out`"
+                    .to_owned(),
+            ),
+            TrainError::OtherData { before, .. } => Some(format!(
+                "set data.path to the data set that the run began with, which was `{}`, or start another \
+                 run with `--out`",
+                before.display()
+            )),
             TrainError::CheckpointsGone { path, .. } => Some(format!(
                 "put the checkpoints back into `{0}/checkpoints` (a name that ends in `.damaged-1` \
                  without that ending), or begin another run with `--out`",
@@ -326,10 +394,6 @@ impl TrainError {
             TrainError::RanksDiffer { .. } => {
                 Some("start every rank with the same arguments on the same data set".to_owned())
             }
-            TrainError::UnfinishedCentres { .. } => Some(
-                "begin with a checkpoint that was saved on schedule, or at the end of a run"
-                    .to_owned(),
-            ),
             TrainError::TooManyMicroBatches { world, n_micro_batches, .. } => Some(format!(
                 "raise `train.batch_size` to at least {}",
                 2 * world.saturating_mul(*n_micro_batches)
@@ -342,5 +406,14 @@ impl TrainError {
                     .to_owned(),
             ),
         }
+    }
+}
+
+/// `7 KiB`, `12 MiB` or `3.4 GiB`, for a number of bytes.
+pub(crate) fn in_units(bytes: u64) -> String {
+    match bytes as f64 / 1024.0 {
+        kib if kib < 1024.0 => format!("{kib:.0} KiB"),
+        kib if kib < 1_048_576.0 => format!("{:.0} MiB", kib / 1024.0),
+        kib => format!("{:.1} GiB", kib / 1_048_576.0),
     }
 }

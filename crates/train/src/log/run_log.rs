@@ -11,23 +11,23 @@ use pfc_cli::{Progress, tell};
 
 use crate::{
     TrainError,
-    data::loader::Replaced,
-    data::plan::Plan,
-    log::Score,
-    log::metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
-    log::tally::Tally,
-    log::tensorboard::EventFile,
-    ranks::Ranks,
-    ranks::launch,
+    data::{loader::Replaced, plan::StepPlan},
+    log::{
+        Score,
+        metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
+        tally::Tally,
+        tensorboard::EventFile,
+    },
+    ranks::{Ranks, launch},
     run_folder::RunFolder,
     step::{NotFinite, StepFigures},
 };
 
-/// How a run is reported.
+/// How a run is logged.
 #[derive(Debug, Clone, Copy)]
-pub struct ReportSpec {
-    /// What the run consists of.
-    pub plan: Plan,
+pub struct RunLogSpec {
+    /// Which images make up which step.
+    pub plan: StepPlan,
     /// Steps finished before this start.
     pub n_done: u64,
     /// Steps between two lines.
@@ -38,10 +38,10 @@ pub struct ReportSpec {
     pub quiet: bool,
 }
 
-/// The reporter of one start of a run.
+/// The log of one start of a run.
 #[derive(Debug)]
-pub struct Report {
-    spec: ReportSpec,
+pub struct RunLog {
+    spec: RunLogSpec,
     /// On the first rank only; the others write nothing.
     metrics: Option<MetricsFile>,
     events: Option<EventFile>,
@@ -54,7 +54,7 @@ pub struct Report {
     evaluated: Option<u64>,
     /// What was measured before this start, with the steps finished by then.
     kept_scores: Vec<(u64, Vec<Score>)>,
-    /// Images that could not be loaded. Of the first rank.
+    /// Images that could not be loaded; on the first rank only.
     unreadable: Option<Unreadable>,
 }
 
@@ -69,13 +69,13 @@ struct Clock {
     saved: Duration,
 }
 
-impl Report {
+impl RunLog {
     /// Opens the files of the run in `folder`; what they hold of steps after `n_done` is dropped.
     ///
     /// # Errors
     ///
     /// [`TrainError::Io`] and [`TrainError::Durable`].
-    pub fn open(folder: &RunFolder, spec: ReportSpec, tally: Tally) -> Result<Report, TrainError> {
+    pub fn open(folder: &RunFolder, spec: RunLogSpec, tally: Tally) -> Result<RunLog, TrainError> {
         let (metrics, kept) = MetricsFile::open(&folder.metrics(), spec.n_done)?;
         let scores = kept.into_iter().filter_map(|record| match record {
             Record::Eval(EvalRecord { step, score, .. }) => Some((step, vec![score])),
@@ -94,7 +94,7 @@ impl Report {
         progress.add(spec.n_done);
         let clock = Clock::default();
         let metrics = Some(metrics);
-        Ok(Report {
+        Ok(RunLog {
             spec,
             metrics,
             events,
@@ -110,9 +110,9 @@ impl Report {
 
     /// The log of the other ranks, which counts and prints nothing.
     #[must_use]
-    pub fn silent(spec: ReportSpec, tally: Tally) -> Report {
-        Report {
-            spec: ReportSpec { quiet: true, ..spec },
+    pub fn silent(spec: RunLogSpec, tally: Tally) -> RunLog {
+        RunLog {
+            spec: RunLogSpec { quiet: true, ..spec },
             metrics: None,
             events: None,
             events_dir: PathBuf::new(),
@@ -150,7 +150,7 @@ impl Report {
         self.evaluated == Some(step)
     }
 
-    /// A sentence for whoever watches.
+    /// Prints a sentence to standard error, unless the log is quiet.
     pub fn say(&self, text: &str) {
         say(self.spec.quiet, &self.progress, text);
     }
@@ -302,7 +302,7 @@ struct Unreadable {
 }
 
 impl Unreadable {
-    /// Goes on with the list that is there.
+    /// Opens the list, and keeps what an earlier start of the run wrote to it.
     fn open(path: &Path) -> Result<Unreadable, TrainError> {
         let text = match std::fs::read(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -313,7 +313,7 @@ impl Unreadable {
         Ok(Unreadable { path: path.to_owned(), rows: lines.filter_map(row).collect() })
     }
 
-    /// Adds an image; whether it is new.
+    /// Adds an image. Returns whether it is new.
     fn add(&mut self, image: &Replaced) -> Result<bool, TrainError> {
         if !self.rows.insert(image.row) {
             return Ok(false);
@@ -327,7 +327,7 @@ impl Unreadable {
     }
 }
 
-/// What TensorBoard draws of it, by tag.
+/// The scalars of a record for TensorBoard, by tag.
 fn scalars_of(record: &TrainRecord) -> Vec<(String, f64)> {
     let always = [
         ("train/loss", record.loss),

@@ -6,11 +6,13 @@ use serde::Serialize;
 
 use crate::{
     TrainError,
-    log::Score,
-    log::metrics::{self, Record},
+    log::{
+        Score,
+        metrics::{self, Record},
+    },
 };
 
-/// What a run has come to.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// The run's folder.

@@ -16,7 +16,7 @@ pub struct LossScale {
     state: ScaleState,
 }
 
-/// What a checkpoint keeps of it.
+/// The part of the loss scale that a checkpoint keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScaleState {
@@ -26,7 +26,7 @@ pub struct ScaleState {
 }
 
 impl LossScale {
-    /// The first one; `None` where the network does not compute in f16.
+    /// The scale at the start of a run; `None` where the network does not compute in f16.
     #[must_use]
     pub fn new(config: &Config) -> Option<LossScale> {
         let state = ScaleState { scale: config.optim.loss_scale, n_steps: 0 };
@@ -41,7 +41,7 @@ impl LossScale {
         self.state.scale
     }
 
-    /// For a checkpoint.
+    /// The state that a checkpoint keeps.
     #[must_use]
     pub fn state(&self) -> ScaleState {
         self.state

@@ -8,7 +8,7 @@ mod rules;
 
 use tch::Tensor;
 
-pub use rules::Optimizer;
+pub use rules::BackboneOptimizer;
 
 /// L2 norm over all elements of all of `tensors` together, `NaN` or infinite if any element is.
 pub fn global_norm(tensors: &[Tensor]) -> f64 {

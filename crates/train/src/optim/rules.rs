@@ -18,7 +18,7 @@ const STEPS: &str = "adamw.steps";
 ///        w -= lr / (1 - β1^t) · m / (sqrt(v / (1 - β2^t)) + eps)
 /// ```
 #[derive(Debug)]
-pub struct Optimizer {
+pub struct BackboneOptimizer {
     rule: Rule,
     weight_decay: f64,
     slots: Vec<Slot>,
@@ -41,9 +41,9 @@ struct Slot {
     state: Vec<(&'static str, Tensor)>,
 }
 
-impl Optimizer {
+impl BackboneOptimizer {
     /// An optimizer at rest for `parameters`, whose storage it will change in place.
-    pub fn new(parameters: Vec<(String, Tensor)>, config: &OptimConfig) -> Optimizer {
+    pub fn new(parameters: Vec<(String, Tensor)>, config: &OptimConfig) -> BackboneOptimizer {
         let (rule, suffixes): (Rule, &[&'static str]) = match config.optimizer {
             OptimizerKind::Sgd => (Rule::Sgd { momentum: config.momentum }, &[""]),
             OptimizerKind::Adamw => {
@@ -58,10 +58,10 @@ impl Optimizer {
             weight,
         };
         let slots = parameters.into_iter().map(slot).collect();
-        Optimizer { rule, weight_decay: config.weight_decay, slots, n_steps: 0 }
+        BackboneOptimizer { rule, weight_decay: config.weight_decay, slots, n_steps: 0 }
     }
 
-    /// The parameters, in the order that [`step`](Optimizer::step) takes gradients in.
+    /// The parameters, in the order that [`step`](BackboneOptimizer::step) takes gradients in.
     pub fn parameters(&self) -> Vec<&Tensor> {
         self.slots.iter().map(|slot| &slot.weight).collect()
     }
@@ -150,7 +150,7 @@ impl Optimizer {
         state
     }
 
-    /// Takes over what [`state`](Optimizer::state) gave; `origin` names its source in errors.
+    /// Takes over what [`state`](BackboneOptimizer::state) gave; `origin` names its source in errors.
     ///
     /// # Errors
     ///
@@ -205,9 +205,9 @@ mod tests {
         assert!(near && found.len() == expected.len(), "{found:?}, expected {expected:?}");
     }
 
-    fn optimizer(config: &OptimConfig) -> (Tensor, Optimizer) {
+    fn optimizer(config: &OptimConfig) -> (Tensor, BackboneOptimizer) {
         let weight = Tensor::from_slice(&[1.0_f32, -2.0]).set_requires_grad(true);
-        (weight.shallow_clone(), Optimizer::new(vec![("w".to_owned(), weight)], config))
+        (weight.shallow_clone(), BackboneOptimizer::new(vec![("w".to_owned(), weight)], config))
     }
 
     fn sgd(momentum: f64, weight_decay: f64) -> OptimConfig {
@@ -254,7 +254,7 @@ mod tests {
         for config in [sgd(0.0, 0.5), adamw(0.5)] {
             let config = OptimConfig { decay_all: false, ..config };
             let copies = parameters.iter().map(|(name, w)| (name.clone(), w.copy())).collect();
-            let mut optimizer = Optimizer::new(copies, &config);
+            let mut optimizer = BackboneOptimizer::new(copies, &config);
             let mut zeros: Vec<Tensor> = parameters.iter().map(|(_, w)| w.zeros_like()).collect();
             optimizer.step(&mut zeros, 0.1).unwrap();
             let after = optimizer.parameters();

@@ -36,7 +36,7 @@ impl Ranks {
     /// Meets the other ranks of `place`, which may be the only one of its group; without a place this
     /// process is alone.
     ///
-    /// * `device`: what this rank computes on; tensors of GPUs are exchanged by NCCL
+    /// * `device`: what this rank computes on; NCCL carries out the collectives of a GPU
     ///
     /// # Errors
     ///

@@ -1,58 +1,27 @@
 //! Fine-tuning: where the first weights come from, and centres carried over by identity.
 
-// C = classes of a file, D = embedding, N = carried classes.
-
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use pfc_findings::{People, Reading, View};
-use pfc_head::{ClassRange, Head, shards};
+use pfc_head::{ClassRange, Head};
 use pfc_model::{
     ModelError,
     checkpoint::{Checkpoint, Progress},
     weights,
 };
 use pfc_shard::{MANIFEST_FILE, hash::content_hash};
-use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::Device;
 
-use crate::{TrainError, config::BadValue, data::source::Source, step::Trainer};
+use crate::{
+    TrainError,
+    checkpoint::centres::Centres,
+    config::{BadValue, InitConfig, is_given},
+    data::source::Source,
+    step::Trainer,
+};
 
-const WEIGHT: &str = "centres.weight";
-const STAMP: &str = "centres.stamp";
-
-/// Section `[init]`: what a run begins with. A run that is resumed has no use for it.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct InitConfig {
-    /// Weights of the backbone: a checkpoint, a state dict of PyTorch or safetensors; empty draws
-    /// them.
-    pub model: PathBuf,
-    /// The data set that the checkpoint `model` was trained on. If it is given, the centres of
-    /// identities that have a name in common come over; those of new identities are drawn, and those
-    /// of identities that are gone are left out.
-    pub data: PathBuf,
-}
-
-impl InitConfig {
-    /// Refuses centres without a model.
-    ///
-    /// # Errors
-    ///
-    /// [`BadValue`].
-    pub fn validate(&self) -> Result<(), BadValue> {
-        let fits = self.carries_centres() <= !self.model.as_os_str().is_empty();
-        let bound = "left out if there is no init.model";
-        BadValue::unless(fits, "init.data", self.data.display(), bound)
-    }
-
-    /// Whether centres of another run are taken over.
-    pub fn carries_centres(&self) -> bool {
-        !self.data.as_os_str().is_empty()
-    }
-}
+/// Classes of the old data set whose centres are read at a time.
+const CHUNK_CLASSES: u64 = 1 << 13;
 
 /// Puts the weights in their place, and says what was done; `None` if nothing was to be.
 ///
@@ -60,42 +29,96 @@ impl InitConfig {
 ///
 /// [`TrainError::Model`] if the file cannot be read or is of another network,
 /// [`TrainError::Shard`] for the old data set, [`TrainError::OtherRun`] if the checkpoint was not
-/// trained on it, [`TrainError::UnfinishedCentres`].
+/// trained on it, [`TrainError::Value`] if there is not a centre for each of its identities,
+/// [`TrainError::Head`] if the centres cannot be read.
 pub fn begin(
     config: &InitConfig,
     trainer: &mut Trainer,
     source: &Source,
 ) -> Result<Option<String>, TrainError> {
-    if config.model.as_os_str().is_empty() {
-        return Ok(None);
-    }
     let origin = config.model.display().to_string();
-    let loaded = weights::open(&config.model, Device::Cpu, None)?;
-    let state = loaded.backbone.state_dict();
-    trainer.backbone.load_state_dict(&origin, &state)?;
-    if let Some(ema) = &trainer.ema {
-        ema.backbone().load_state_dict(&origin, &state)?;
+    if is_given(&config.model) {
+        let loaded = weights::open(&config.model, Device::Cpu, None)?;
+        let state = loaded.backbone.state_dict();
+        trainer.backbone.load_state_dict(&origin, &state)?;
+        if let Some(ema) = &trainer.ema {
+            ema.backbone().load_state_dict(&origin, &state)?;
+        }
     }
     if !config.carries_centres() {
-        return Ok(Some(format!("the backbone begins with the weights of {origin}")));
+        let done = || format!("the backbone begins with the weights of {origin}");
+        return Ok(is_given(&config.model).then(done));
+    }
+    let range = trainer.head.range();
+    let (mut centres, labels) = centres_and_labels(config, &range, source)?;
+    let path = if is_given(&config.centres) { &config.centres } else { &config.model };
+    let n_carried = carry(&mut centres, &labels, &mut trainer.head, path)?;
+    let carried = format!("{n_carried} of {} centres of the first rank", range.len());
+    let from = path.display();
+    Ok(Some(match (is_given(&config.model), is_given(&config.centres)) {
+        (true, false) => format!("backbone and {carried} begin with those of {from}"),
+        (true, true) => {
+            format!(
+                "the backbone begins with the weights of {origin}, {carried} with those of {from}"
+            )
+        }
+        (false, _) => format!("{carried} begin with those of {from}"),
+    }))
+}
+
+/// The centres of then, and for each class of `range` the label that it had, if it was there.
+fn centres_and_labels(
+    config: &InitConfig,
+    range: &ClassRange,
+    source: &Source,
+) -> Result<(Centres, Vec<Option<u32>>), TrainError> {
+    let new_file = is_given(&config.centres);
+    if !is_given(&config.data) {
+        let centres = Centres::open(&config.centres, None)?;
+        check_count(&centres, config, u64::from(source.n_identities()), "this data set has")?;
+        return Ok((centres, range.ids().map(|class| Some(class as u32)).collect()));
     }
     let Some(dataset) = source.dataset() else {
         let bound = "left out with data.synthetic, whose people have no names";
         return Err(BadValue::new("init.data", config.data.display(), bound).into());
     };
-    let checkpoint = Checkpoint::open(&config.model)?;
-    let progress = checkpoint.manifest().progress.as_ref();
-    // As the checkpoint was trained on it.
-    let as_packed = progress.is_some_and(|progress| progress.data.decisions.is_none());
+    let checkpoint = match new_file {
+        true => None,
+        false => Some(Checkpoint::open(&config.model)?),
+    };
+    let progress =
+        checkpoint.as_ref().and_then(|checkpoint| checkpoint.manifest().progress.as_ref());
+    // As the checkpoint was trained on it; other files are of data as it was packed.
+    let as_packed = new_file || progress.is_some_and(|progress| progress.data.decisions.is_none());
     let old = View::open(&config.data, Reading::from_switch(as_packed))?;
-    let progress = progress_on(&checkpoint, &config.model, &config.data, &old)?;
-    let range = trainer.head.range();
-    let labels = old_labels(&range, dataset.people(), old.people());
-    let n_carried = carry(&checkpoint, progress, &labels, &mut trainer.head, &config.model)?;
-    Ok(Some(format!(
-        "backbone and {n_carried} of {} centres of the first rank begin with those of {origin}",
-        range.len()
-    )))
+    let labels = old_labels(range, dataset.people(), old.people());
+    let centres = match &checkpoint {
+        Some(checkpoint) => {
+            let progress = progress_on(checkpoint, &config.model, &config.data, &old)?;
+            Centres::of_checkpoint(checkpoint, progress, &config.model, None)?
+        }
+        None => Centres::open(&config.centres, None)?,
+    };
+    if new_file {
+        check_count(&centres, config, u64::from(old.n_identities()), "init.data has")?;
+    }
+    Ok((centres, labels))
+}
+
+/// Refuses centres that are not one for each identity.
+fn check_count(
+    centres: &Centres,
+    config: &InitConfig,
+    n_identities: u64,
+    who: &str,
+) -> Result<(), BadValue> {
+    let n_rows = centres.n_rows();
+    let value = format!("{} with {n_rows} centres", config.centres.display());
+    let bound = format!(
+        "centres of {n_identities} identities, as {who}; init.data names the data set \
+                         that they were trained on"
+    );
+    BadValue::unless(n_rows == n_identities, "init.centres", value, bound)
 }
 
 /// The progress of a checkpoint that was trained on the data set at `data`.
@@ -138,53 +161,47 @@ fn old_labels(range: &ClassRange, new: People<'_>, old: People<'_>) -> Vec<Optio
     range.ids().map(|class| new.names(class as u32).find_map(|name| old.label_of(name))).collect()
 }
 
-/// Copies the rows of known classes, a file of the checkpoint at a time. Returns how many.
+/// Copies the centres of known classes, some thousand classes of then at a time. Returns how many.
 fn carry(
-    checkpoint: &Checkpoint,
-    progress: &Progress,
+    centres: &mut Centres,
     labels: &[Option<u32>],
     head: &mut Head,
     path: &Path,
 ) -> Result<usize, TrainError> {
-    let mut state = head.state()?;
-    let weight_cd = &mut state.iter_mut().find(|(name, _)| name == WEIGHT).expect("it is state").1;
-    let (classes, world) = (progress.data.n_identities, progress.world_size.max(1) as usize);
-    // Rows of the head and labels of then, by the rank that held these.
-    let mut rows_of_rank: BTreeMap<usize, Vec<(i64, u64)>> = BTreeMap::new();
-    for (row, label) in labels.iter().enumerate() {
-        if let Some(label) = label.map(u64::from).filter(|&label| label < classes) {
-            let rank = ClassRange::owner_of(label, classes, world);
-            rows_of_rank.entry(rank).or_default().push((row as i64, label));
-        }
+    let (n_rows, dim) = (centres.n_rows(), head.config().dim);
+    if centres.dim() != dim {
+        return Err(misfit(path, centres.dim(), dim).into());
     }
-    let mut n_carried = 0;
-    for (rank, rows) in rows_of_rank {
-        let held = ClassRange::of_rank(classes, rank, world).ids();
-        let mut file = checkpoint.file(&shards::name_of(rank, world))?;
-        if file.names().any(|name| name == STAMP) {
-            return Err(TrainError::UnfinishedCentres { path: path.to_path_buf() });
-        }
-        let from = |(row, label)| (row, (label - held.start) as i64);
-        let (to, from): (Vec<i64>, Vec<i64>) = rows.into_iter().map(from).unzip();
-        let found_cd = file.read(WEIGHT)?;
-        let expected = [(held.end - held.start) as i64, weight_cd.size()[1]];
-        if found_cd.size() != expected || found_cd.kind() != weight_cd.kind() {
-            return Err(misfit(path, &found_cd, &expected).into());
-        }
-        let found_nd = found_cd.index_select(0, &Tensor::from_slice(&from));
-        let _ = weight_cd.index_copy_(0, &Tensor::from_slice(&to), &found_nd);
-        n_carried += to.len();
+    // Labels of then and rows of the head, by the former.
+    let mut known: Vec<(u64, u32)> = labels
+        .iter()
+        .enumerate()
+        .filter_map(|(row, label)| Some((u64::from((*label)?), row as u32)))
+        .filter(|(label, _)| *label < n_rows)
+        .collect();
+    known.sort_unstable();
+    let chunks = known.chunk_by(|(a, _), (b, _)| a / CHUNK_CLASSES == b / CHUNK_CLASSES);
+    for chunk in chunks {
+        let (first, last) = (chunk[0].0, chunk[chunk.len() - 1].0);
+        let found = centres.read(first..last + 1)?;
+        let mut rows: Vec<(u32, &[f32])> = chunk
+            .iter()
+            .map(|(label, row)| (*row, &found[(label - first) as usize * dim..][..dim]))
+            .collect();
+        rows.sort_unstable_by_key(|(row, _)| *row);
+        let weight: Vec<f32> = rows.iter().flat_map(|(_, weight)| *weight).copied().collect();
+        let rows: Vec<u32> = rows.into_iter().map(|(row, _)| row).collect();
+        head.set_centres(&rows, &weight)?;
     }
-    head.load_state(&state)?;
-    Ok(n_carried)
+    Ok(known.len())
 }
 
-/// That centres are of another shape or kind than the checkpoint's own manifest has it.
-fn misfit(path: &Path, found: &Tensor, expected: &[i64]) -> ModelError {
+/// That centres are of another width than the head's.
+fn misfit(path: &Path, found: usize, expected: usize) -> ModelError {
     ModelError::TensorShape {
         origin: path.display().to_string(),
-        key: format!("{WEIGHT} ({:?})", found.kind()),
-        found: found.size(),
-        expected: expected.to_vec(),
+        key: "centres.weight".to_owned(),
+        found: vec![found as i64],
+        expected: vec![expected as i64],
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod evaluate;
 pub mod init;
+pub(crate) mod room;
 
 use std::{path::Path, time::Instant};
 
@@ -18,12 +19,14 @@ use tch::Device;
 use self::evaluate::Verifier;
 use crate::{
     TrainError,
-    checkpoint::{Keeper, check_same_config},
+    checkpoint::{Checkpointer, check_same_config},
     config::{BadValue, Config, TrainConfig},
-    data::loader::{Loader, LoaderSpec},
-    data::plan::Plan,
-    data::source::Source,
-    log::run_log::{Report, ReportSpec, resume_command},
+    data::{
+        loader::{Loader, LoaderSpec},
+        plan::StepPlan,
+        source::Source,
+    },
+    log::run_log::{RunLog, RunLogSpec, resume_command},
     ranks::Ranks,
     run_folder::{RunFolder, Start},
     step::Trainer,
@@ -44,7 +47,7 @@ pub struct Checked {
     /// Its images.
     pub source: Source,
     /// Its steps.
-    pub plan: Plan,
+    pub plan: StepPlan,
 }
 
 /// Opens the data set and refuses what cannot be trained, before anything large is allocated.
@@ -67,7 +70,7 @@ pub fn check(config: &Config) -> Result<Checked, TrainError> {
     }
     config.head_config(n_identities).validate()?;
     let TrainConfig { epochs, steps, seed, .. } = config.train;
-    let plan = Plan { n_images, batch_size, epochs, steps, seed };
+    let plan = StepPlan { n_images, batch_size, epochs, steps, seed };
     let warmup = config.optim.warmup_epochs;
     let bound = format!("from 0 to the {} epochs that train.steps makes", plan.n_epochs());
     BadValue::unless(warmup <= plan.n_epochs(), "optim.warmup_epochs", warmup, bound)?;
@@ -112,9 +115,10 @@ fn train_unguarded(
         compute.set().map_err(TrainError::Compute)?;
     }
 
+    room::check(config, &plan, source.n_identities(), &folder, ranks)?;
     let mut trainer = Trainer::new(config, &plan, source.n_identities(), ranks)?;
     let data = source.identity(&config.data)?;
-    let mut keeper = Keeper::new(&folder, config, &plan, data, ranks)?;
+    let mut checkpointer = Checkpointer::new(&folder, config, &plan, data, ranks)?;
     let mut warn = |text: String| {
         if ranks.is_first() {
             tell(&format!("warning: {text}"));
@@ -122,7 +126,7 @@ fn train_unguarded(
     };
     let resumed = match start {
         Start::Fresh => None,
-        Start::Resume => keeper.resume(&mut trainer, &mut warn)?,
+        Start::Resume => checkpointer.resume(&mut trainer, &mut warn)?,
     };
     let begun = match resumed {
         Some(_) => None,
@@ -130,40 +134,40 @@ fn train_unguarded(
     };
     // From here on the folder is known to be that of this run, and is written to.
     match &resumed {
-        Some(resumed) => keeper.set_aside(resumed, &mut warn)?,
+        Some(resumed) => checkpointer.set_aside(resumed, &mut warn)?,
         None => ranks.meet()?,
     }
     if ranks.is_first() {
         folder.begin(&config.to_toml(), resumed.is_some())?;
     }
     let tally = resumed.map(|resumed| resumed.tally).unwrap_or_default();
-    let spec = report_spec(config, plan, trainer.n_done, quiet);
-    let mut report = if ranks.is_first() {
-        Report::open(&folder, spec, tally)?
+    let spec = log_spec(config, plan, trainer.n_done, quiet);
+    let mut log = if ranks.is_first() {
+        RunLog::open(&folder, spec, tally)?
     } else {
-        Report::silent(spec, tally)
+        RunLog::silent(spec, tally)
     };
-    report.kept_scores().iter().for_each(|(step, score)| keeper.measured(*step, score));
-    report.agree(ranks)?;
+    log.kept_scores().iter().for_each(|(step, score)| checkpointer.measured(*step, score));
+    log.agree(ranks)?;
     let notice = source.dataset().and_then(|view| view.notice("data.as_packed = true"));
     if let Some(notice) = notice {
-        report.say(&format!("{}: {notice}", config.data.path.display()));
+        log.say(&format!("{}: {notice}", config.data.path.display()));
     }
-    report.say(&opening(config, &source, &plan, ranks, trainer.n_done));
+    log.say(&opening(config, &source, &plan, ranks, trainer.n_done));
     if let Some(begun) = begun {
-        report.say(&begun);
+        log.say(&begun);
     }
     let spec = loader_spec(config, plan, ranks, trainer.n_done);
     let loader = Loader::start(source, spec)?;
     let measure = Measure { config, plan: &plan, verifier: &verifier, ranks };
-    let mut run = Run { measure, trainer, keeper, report };
+    let mut run = Run { measure, trainer, checkpointer, log };
     // What libtorch throws in a step, no memory above all, ends this rank as any error does.
     if let Err(error) = guarded("take a step", || run.steps(loader)) {
-        run.report.finish();
-        run.keeper.rescue(&error);
+        run.log.finish();
+        run.checkpointer.rescue(&error, &mut run.trainer.head);
         return Err(error.after(run.trainer.n_done));
     }
-    run.report.finish();
+    run.log.finish();
     // One rank may have heard the signal alone. Also, the first rank, where the others look for news
     // of failures, must not be gone before them.
     let signals = ranks.gather(interrupt::signal().map(Signal::number))?;
@@ -177,26 +181,28 @@ fn train_unguarded(
     Ok(Ended::Stopped(signal.unwrap_or(Signal::INTERRUPT)))
 }
 
-/// The parts of a run that its steps move.
+/// The parts of a run that its steps move. The trainer is dropped before the checkpointer, which waits for
+/// threads that wait for the trainer.
 struct Run<'a> {
     measure: Measure<'a>,
     trainer: Trainer,
-    keeper: Keeper<'a>,
-    report: Report,
+    checkpointer: Checkpointer<'a>,
+    log: RunLog,
 }
 
 impl Run<'_> {
     /// Every step that is left, until the last or until any rank is asked to stop.
     fn steps(&mut self, mut loader: Loader) -> Result<(), TrainError> {
-        let Run { measure, trainer, keeper, report } = self;
+        let Run { measure, trainer, checkpointer, log } = self;
         let Measure { config, plan, ranks, .. } = *measure;
-        let mut stop = measure.if_due(trainer, keeper, report)?;
+        let mut stop = measure.if_due(trainer, checkpointer, log)?;
         while trainer.n_done < plan.n_steps() && !stop {
             let started = Instant::now();
             // The ranks must agree on the last step, and on when all have written their part of a
             // checkpoint; the answers come while the step is computed.
             let mut batch = loader.next_batch()?;
-            let own = [interrupt::requested(), keeper.is_writing()?, !batch.replaced.is_empty()];
+            let own =
+                [interrupt::requested(), checkpointer.is_writing()?, !batch.replaced.is_empty()];
             let flags = ranks.start_any(own)?;
             let figures = trainer.step(&batch)?;
             let replaced = std::mem::take(&mut batch.replaced);
@@ -204,26 +210,26 @@ impl Run<'_> {
             let [asked_to_stop, any_writes, any_replaced] = flags.wait()?;
             stop = asked_to_stop;
             if any_replaced {
-                report.replaced(&ranks.gather(replaced)?.concat())?;
+                log.replaced(&ranks.gather(replaced)?.concat())?;
             }
 
             let n_done = trainer.n_done;
-            report.step(n_done, &figures, started.elapsed(), loader.take_waited())?;
+            log.step(n_done, &figures, started.elapsed(), loader.take_waited())?;
             if plan.completes_epoch(n_done) {
-                report.epoch(n_done)?;
+                log.epoch(n_done)?;
             }
-            stop = stop || measure.if_due(trainer, keeper, report)?;
+            stop = stop || measure.if_due(trainer, checkpointer, log)?;
             let started = Instant::now();
             if !any_writes {
-                keeper.publish()?;
+                checkpointer.publish()?;
             }
             let scheduled = is_due(config.checkpoint.every_steps, plan, n_done);
             if scheduled || stop {
-                keeper.save(trainer, &report.tally, scheduled)?;
+                checkpointer.save(trainer, &log.tally, scheduled)?;
             }
-            report.saved(started.elapsed());
+            log.saved(started.elapsed());
         }
-        keeper.settle()
+        checkpointer.settle(&mut trainer.head)
     }
 }
 
@@ -242,7 +248,7 @@ fn check_labels(dataset: &View) -> Result<(), TrainError> {
 }
 
 /// Normalisation needs two images in every micro-batch of every rank.
-fn check_ranks(plan: &Plan, n_micro_batches: usize, ranks: &Ranks) -> Result<(), TrainError> {
+fn check_ranks(plan: &StepPlan, n_micro_batches: usize, ranks: &Ranks) -> Result<(), TrainError> {
     let (world, batch_size) = (ranks.world(), plan.batch_size);
     if plan.images_of_rank(world - 1, world) / n_micro_batches < 2 {
         return Err(TrainError::TooManyMicroBatches { world, n_micro_batches, batch_size });
@@ -261,7 +267,7 @@ fn open_folder(path: &Path, start: Start, ranks: &Ranks) -> Result<RunFolder, Tr
 }
 
 /// Whether something done every so many steps, 0 for every epoch, is due after `n_done` of them.
-fn is_due(every_steps: u64, plan: &Plan, n_done: u64) -> bool {
+fn is_due(every_steps: u64, plan: &StepPlan, n_done: u64) -> bool {
     let is_last = n_done == plan.n_steps();
     is_last
         || match every_steps {
@@ -274,7 +280,7 @@ fn is_due(every_steps: u64, plan: &Plan, n_done: u64) -> bool {
 #[derive(Clone, Copy)]
 struct Measure<'a> {
     config: &'a Config,
-    plan: &'a Plan,
+    plan: &'a StepPlan,
     verifier: &'a Verifier,
     ranks: &'a Ranks,
 }
@@ -285,18 +291,18 @@ impl Measure<'_> {
     fn if_due(
         &self,
         trainer: &Trainer,
-        keeper: &mut Keeper<'_>,
-        report: &mut Report,
+        checkpointer: &mut Checkpointer<'_>,
+        log: &mut RunLog,
     ) -> Result<bool, TrainError> {
         let n_done = trainer.n_done;
         let due = n_done == 0 || is_due(self.config.eval.every_steps, self.plan, n_done);
-        if !due || self.verifier.is_empty() || report.has_evaluated(n_done) {
+        if !due || self.verifier.is_empty() || log.has_evaluated(n_done) {
             return Ok(false);
         }
-        match self.verifier.run(trainer.measured(), self.ranks, report.is_quiet()) {
+        match self.verifier.run(trainer.measured(), self.ranks, log.is_quiet()) {
             Ok(Some(scores)) => {
-                keeper.measured(n_done, &scores);
-                report.eval(n_done, scores).map(|()| false)
+                checkpointer.measured(n_done, &scores);
+                log.eval(n_done, scores).map(|()| false)
             }
             // The run is saved next, and measured when it is resumed.
             Ok(None) => Ok(true),
@@ -311,12 +317,12 @@ fn set_threads(n: usize) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
 }
 
-fn report_spec(config: &Config, plan: Plan, n_done: u64, quiet: bool) -> ReportSpec {
+fn log_spec(config: &Config, plan: StepPlan, n_done: u64, quiet: bool) -> RunLogSpec {
     let every_steps = config.log.every_steps;
-    ReportSpec { plan, n_done, every_steps, tensorboard: config.log.tensorboard, quiet }
+    RunLogSpec { plan, n_done, every_steps, tensorboard: config.log.tensorboard, quiet }
 }
 
-fn loader_spec(config: &Config, plan: Plan, ranks: &Ranks, first_step: u64) -> LoaderSpec {
+fn loader_spec(config: &Config, plan: StepPlan, ranks: &Ranks, first_step: u64) -> LoaderSpec {
     let device = config.train.device(ranks.local_rank()).unwrap_or(Device::Cpu);
     let n_threads = config.data.n_threads(device.is_cuda());
     LoaderSpec {
@@ -332,7 +338,13 @@ fn loader_spec(config: &Config, plan: Plan, ranks: &Ranks, first_step: u64) -> L
     }
 }
 
-fn opening(config: &Config, source: &Source, plan: &Plan, ranks: &Ranks, n_done: u64) -> String {
+fn opening(
+    config: &Config,
+    source: &Source,
+    plan: &StepPlan,
+    ranks: &Ranks,
+    n_done: u64,
+) -> String {
     let head = config.head_config(source.n_identities());
     let made_up = if source.dataset().is_none() { "made-up " } else { "" };
     let resumed =
@@ -354,7 +366,7 @@ fn opening(config: &Config, source: &Source, plan: &Plan, ranks: &Ranks, n_done:
     )
 }
 
-fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &Plan) -> String {
+fn stopped(folder: &RunFolder, trainer: &Trainer, plan: &StepPlan) -> String {
     let (n_done, n_steps) = (trainer.n_done, plan.n_steps());
     let command = resume_command(folder.path());
     format!("stopped after step {n_done} of {n_steps}; to go on:\n  {command}")

@@ -14,12 +14,17 @@ use self::gradients::{BackwardInput, Gradients, RecordedForward};
 use crate::{
     TrainError,
     config::Config,
-    data::loader::Batch,
-    data::plan::{Plan, mix},
-    optim::ema::{Ema, running},
-    optim::loss_scale::LossScale,
-    optim::lr::Schedule,
-    optim::{Optimizer, clip, global_norm},
+    data::{
+        loader::Batch,
+        plan::{StepPlan, mix},
+    },
+    optim::{
+        BackboneOptimizer, clip,
+        ema::{Ema, running},
+        global_norm,
+        loss_scale::LossScale,
+        lr::Schedule,
+    },
     ranks::Ranks,
 };
 
@@ -30,7 +35,7 @@ pub struct Trainer {
     /// The class centres.
     pub head: Head,
     /// What moves the network.
-    pub optimizer: Optimizer,
+    pub optimizer: BackboneOptimizer,
     /// The exponential moving average (EMA) of its weights, if one is kept.
     pub ema: Option<Ema>,
     /// What keeps f16 gradients in range.
@@ -102,7 +107,8 @@ impl Trainer {
         self.ema.as_ref().map_or(&self.backbone, Ema::backbone)
     }
 
-    /// Everything at its first value.
+    /// A trainer before its first step: drawn weights, an optimizer at rest, centres that no step has
+    /// moved.
     ///
     /// # Errors
     ///
@@ -110,7 +116,7 @@ impl Trainer {
     /// [`TrainError::Ranks`].
     pub fn new(
         config: &Config,
-        plan: &Plan,
+        plan: &StepPlan,
         n_identities: u32,
         ranks: &Ranks,
     ) -> Result<Trainer, TrainError> {
@@ -118,7 +124,7 @@ impl Trainer {
         let seed = config.train.seed;
         let mut backbone = Backbone::new(&config.model.spec(), device, seed)?;
         backbone.set_precision(config.model.precision.or_default());
-        let optimizer = Optimizer::new(backbone.named_parameters(), &config.optim);
+        let optimizer = BackboneOptimizer::new(backbone.named_parameters(), &config.optim);
         let ema = Ema::new(&backbone, config)?;
         let bucket_bytes = config.train.bucket_mib << 20;
         let gradients = Gradients::new(ranks, &optimizer.named_parameters(), bucket_bytes)?;
@@ -431,7 +437,7 @@ impl Before {
     }
 }
 
-fn schedule(config: &Config, plan: &Plan) -> Schedule {
+fn schedule(config: &Config, plan: &StepPlan) -> Schedule {
     let optim = &config.optim;
     Schedule {
         kind: optim.schedule,

@@ -47,16 +47,16 @@ __device__ __forceinline__ float block_sum(float value, float *scratch) {
 }
 
 // Maps of weight and momentum that stand for the steps that a row has missed.
-struct Flow {
+struct UpdateMap {
     float ww, wv, vw, vv;
 };
 
 template <typename W, typename S>
 __device__ __forceinline__ float weight_now(const W *weight_cd, const S *state_cn, i64 at,
-                                            const Flow *missed_t) {
+                                            const UpdateMap *missed_t) {
     const float w = load(weight_cd, at);
     if (missed_t == nullptr) return w;
-    const Flow flow = missed_t[blockIdx.x];
+    const UpdateMap flow = missed_t[blockIdx.x];
     return flow.ww * w + flow.wv * load(state_cn, at);
 }
 
@@ -66,7 +66,7 @@ extern __shared__ float shared[];
 
 template <typename W, typename S, typename O>
 __device__ void unit_rows(const W *weight_cd, const S *state_cn, const i64 *rows_t,
-                          const Flow *missed_t, int dim, O *unit_td) {
+                          const UpdateMap *missed_t, int dim, O *unit_td) {
     const i64 from = rows_t[blockIdx.x] * dim, to = static_cast<i64>(blockIdx.x) * dim;
     float squares = 0;
     for (int i = threadIdx.x; i < dim; i += blockDim.x) {
@@ -118,7 +118,7 @@ struct Pulls {
 };
 
 template <typename W, typename S, typename O>
-__device__ void update(W *weight_cd, S *state_cn, const i64 *rows_t, const Flow *missed_t, int dim,
+__device__ void update(W *weight_cd, S *state_cn, const i64 *rows_t, const UpdateMap *missed_t, int dim,
                        int n_state, const O *negatives_td, Pulls pulls, const u64 *keys_t, int optimizer,
                        Motion motion) {
     float *scratch = shared, *w = scratch + blockDim.x, *g = w + dim;
@@ -160,7 +160,7 @@ __device__ void update(W *weight_cd, S *state_cn, const i64 *rows_t, const Flow 
         if (optimizer == SGD) {
             float v = load(state_cn, at_s + i);
             if (missed_t != nullptr) {
-                const Flow flow = missed_t[blockIdx.x];
+                const UpdateMap flow = missed_t[blockIdx.x];
                 v = flow.vw * load(weight_cd, at_w + i) + flow.vv * v;
             }
             v = m[1] * v + gradient + m[2] * w[i];
@@ -183,13 +183,13 @@ __device__ void update(W *weight_cd, S *state_cn, const i64 *rows_t, const Flow 
 // A function for each number format of weights, state and products: f is f32, h is bf16.
 #define UNIT_ROWS(name, W, S, O)                                                                     \
     extern "C" __global__ void unit_rows_##name(const W *weight_cd, const S *state_cn,               \
-                                                const i64 *rows_t, const Flow *missed_t, int dim,    \
+                                                const i64 *rows_t, const UpdateMap *missed_t, int dim,    \
                                                 O *unit_td) {                                        \
         unit_rows(weight_cd, state_cn, rows_t, missed_t, dim, unit_td);                              \
     }
 #define UPDATE(name, W, S, O)                                                                        \
     extern "C" __global__ void update_##name(                                                        \
-        W *weight_cd, S *state_cn, const i64 *rows_t, const Flow *missed_t, int dim, int n_state,    \
+        W *weight_cd, S *state_cn, const i64 *rows_t, const UpdateMap *missed_t, int dim, int n_state,    \
         const O *negatives_td, const int *begin_t, const int *samples_o, const float *slopes_o,      \
         const float *unit_embeddings_gd, const u64 *keys_t, int optimizer, float m0, float m1,       \
         float m2, float m3, float m4, float m5) {                                                    \

@@ -14,17 +14,13 @@ use std::{ops::Range, sync::Arc};
 use rayon::prelude::*;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{
-    CentreStore, CentreTile, TileGradient,
-    host::{Frame, cut},
-    row::RowLayout,
-};
+use super::{CentreStore, CentreTile, TileGradient, file::cut, host::Frame, row::RowLayout};
 use crate::{
     HeadError,
-    config::{HeadConfig, Storage},
-    elements::{with_elements, with_elements_mut},
+    config::HeadConfig,
+    elements::with_elements,
     loss::{Negatives, TileCosines},
-    optim::{Flow, Stamp, UNTOUCHED, UntouchedRows, UpdateRule},
+    optim::{Stamp, UNTOUCHED, UpdateMap, UpdateRule},
     range::ClassRange,
 };
 use tensor_ops::{RowKeys, RowOps, RowSteps, Rows, TensorOps};
@@ -73,13 +69,6 @@ fn ops_of(device: Device, dim: usize) -> Arc<dyn RowOps> {
     Arc::new(TensorOps)
 }
 
-fn kind(storage: Storage) -> Kind {
-    match storage {
-        Storage::F32 => Kind::Float,
-        Storage::Bf16 => Kind::BFloat16,
-    }
-}
-
 impl DeviceStore {
     /// The centres of the classes of `range` at their initial values. O(C): the device's memory is filled.
     ///
@@ -98,7 +87,7 @@ impl DeviceStore {
             seed: config.seed,
             first_class: range.first(),
             n_copies: 1,
-            floor: UNTOUCHED,
+            protected: [UNTOUCHED; 2],
         };
         let n_rows = range.len();
         let table = Table::new(&frame, n_rows, device)
@@ -117,8 +106,8 @@ impl Table {
     fn new(frame: &Frame, n_rows: usize, device: Device) -> Result<Table, TchError> {
         let (dim, n_state) = (frame.layout.dim(), frame.layout.n_state());
         let shape = |width: usize| [n_rows as i64, width as i64];
-        let weight_cd = Tensor::f_empty(shape(dim), (kind(frame.layout.weights()), device))?;
-        let state_cn = Tensor::f_zeros(shape(n_state), (kind(frame.layout.states()), device))?;
+        let weight_cd = Tensor::f_empty(shape(dim), (frame.layout.weights().kind(), device))?;
+        let state_cn = Tensor::f_zeros(shape(n_state), (frame.layout.states().kind(), device))?;
         let mut piece = vec![0f32; PIECE_ROWS.min(n_rows) * dim];
         for start in (0..n_rows).step_by(PIECE_ROWS) {
             let len = PIECE_ROWS.min(n_rows - start);
@@ -157,26 +146,34 @@ impl CentreStore for DeviceStore {
         rows.chunks(tile_rows).map(tile).collect()
     }
 
-    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<UntouchedRows, HeadError> {
-        let rows: Vec<u32> = (0..self.stamps.len() as u32).collect();
+    fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<bool, HeadError> {
         for piece in self.pieces() {
             let first = piece.start;
+            let touched = |&row: &usize| self.stamps[row] != UNTOUCHED;
+            let rows: Vec<u32> = piece.clone().filter(touched).map(|row| row as u32).collect();
+            if rows.is_empty() {
+                continue;
+            }
             DeviceTile {
                 frame: self.frame,
                 table: self.table.handle(),
                 ops: Arc::clone(&self.ops),
                 first,
-                rows: &rows[piece.clone()],
+                rows: &rows,
                 stamps: &mut self.stamps[piece],
             }
             .catch_up(rule)
             .map_err(HeadError::torch("catch the centres up"))?;
         }
-        Ok(UntouchedRows::CaughtUp)
+        Ok(true)
     }
 
-    fn stamps(&self) -> Vec<Stamp> {
-        self.stamps.clone()
+    fn stamp(&self, row: usize) -> Stamp {
+        self.stamps[row]
+    }
+
+    fn stamps(&self, rows: Range<usize>) -> Vec<Stamp> {
+        self.stamps[rows].to_vec()
     }
 
     fn export(
@@ -201,30 +198,39 @@ impl CentreStore for DeviceStore {
             .map_err(HeadError::torch("copy the centres from the device"))
     }
 
+    fn copy_out(&self, rows: &[u32]) -> Result<(Tensor, Tensor), HeadError> {
+        let copy = |from: &Tensor| -> Result<Tensor, TchError> {
+            let rows: Vec<i64> = rows.iter().map(|&row| row.into()).collect();
+            let rows_t = Tensor::f_from_slice(&rows)?.f_to_device(from.device())?;
+            from.f_index_select(0, &rows_t)?.f_to_device(Device::Cpu)
+        };
+        copy(&self.table.weight_cd)
+            .and_then(|weight_rd| Ok((weight_rd, copy(&self.table.state_cn)?)))
+            .map_err(HeadError::torch("copy the centres from the device"))
+    }
+
     fn import(
         &mut self,
-        rows: Range<usize>,
+        rows: &[u32],
         weight: &[f32],
         state: &[f32],
         stamps: &[Stamp],
     ) -> Result<(), HeadError> {
         let copy = |from: &[f32], to: &Tensor| -> Result<(), TchError> {
+            let mut to = to.shallow_clone();
             let width = to.size()[1];
-            for (i, from) in from.chunks(PIECE_ROWS * width as usize).enumerate() {
-                let mut piece = Tensor::f_empty(
-                    [from.len() as i64 / width, width],
-                    (Kind::Float, Device::Cpu),
-                )?;
-                with_elements_mut(&mut piece, |values: &mut [f32]| values.copy_from_slice(from));
-                let start = rows.start + i * PIECE_ROWS;
-                to.narrow(0, start as i64, piece.size()[0]).f_copy_(&piece)?;
-            }
-            Ok(())
+            let rows: Vec<i64> = rows.iter().map(|&row| row.into()).collect();
+            let rows_t = Tensor::f_from_slice(&rows)?.f_to_device(to.device())?;
+            let values = Tensor::f_from_slice(from)?.f_view([rows.len() as i64, width])?;
+            let values = values.f_to_device(to.device())?.f_to_kind(to.kind())?;
+            to.f_index_copy_(0, &rows_t, &values).map(drop)
         };
         copy(weight, &self.table.weight_cd)
             .and_then(|()| copy(state, &self.table.state_cn))
             .map_err(HeadError::torch("copy the centres to the device"))?;
-        self.stamps[rows].copy_from_slice(stamps);
+        for (&row, &stamp) in rows.iter().zip(stamps) {
+            self.stamps[row as usize] = stamp;
+        }
         Ok(())
     }
 }
@@ -263,7 +269,7 @@ impl DeviceTile<'_> {
             return None;
         }
         let numbers = |row| {
-            let Flow { ww, wv, vw, vv } = flow(row).unwrap_or(Flow::IDENTITY);
+            let UpdateMap { ww, wv, vw, vv } = flow(row).unwrap_or(UpdateMap::IDENTITY);
             [ww, wv, vw, vv].map(|number| number as f32)
         };
         Some(self.rows.iter().flat_map(numbers).collect())

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::{
-    Head, Optimizer, Parts, Placement, Precision, RowStore, Solo, Update,
+    CentreOptimizer, Head, Parts, Placement, ProductPrecision, RowStore, Solo, Storage, Update,
     centres::row,
     rng::{Purpose, fill_normal, key, scramble},
 };
@@ -96,10 +96,10 @@ fn steps_on_a_device_are_those_in_memory_for_every_optimizer() {
     // At a scale of 64 the end is 2e-5 off, from sums in another order alone.
     let dense =
         HeadConfig { sample_rate: 0.2, tile_rows: 7, scale: 16.0, ..HeadConfig::new(130, 24) };
-    let adamw = Optimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
-    let row_wise = Optimizer::RowAdagrad { eps: 1e-8 };
+    let adamw = CentreOptimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+    let row_wise = CentreOptimizer::RowAdagrad { eps: 1e-8 };
     check_equal(&dense, 1e-5);
-    for optimizer in [Optimizer::Sgd, adamw, row_wise] {
+    for optimizer in [CentreOptimizer::Sgd, adamw, row_wise] {
         check_equal(&HeadConfig { update: Update::Sparse, optimizer, ..dense.clone() }, 1e-5);
     }
 }
@@ -114,5 +114,5 @@ fn steps_on_a_device_are_those_in_memory_with_filter_offsets_and_bf16() {
     // A last bit that differs may be rounded to the other neighbour, 1/256 away.
     let short = HeadConfig { weights: Storage::Bf16, state: Storage::Bf16, ..plain };
     check_equal(&short, 1.0 / 256.0);
-    check_equal(&HeadConfig { precision: Precision::Bf16, ..short }, 3e-2);
+    check_equal(&HeadConfig { precision: ProductPrecision::Bf16, ..short }, 3e-2);
 }

@@ -1,101 +1,103 @@
 //! What becomes of a folder of centres at a checkpoint and after a crash.
 
-use super::{Places, RowStore, Segment, Segments};
+use std::path::Path;
+
+use super::{Places, RowStore, Segment};
 use crate::{
     HeadError,
-    centres::{DurableCentres, file::Entry},
-    optim::{Stamp, UNTOUCHED, UpdateRule},
+    centres::file::FileRecord,
+    optim::{Stamp, UpdateRule},
     range::ClassRange,
 };
 
-impl DurableCentres for RowStore {
-    fn flush(&mut self, now: Stamp) -> Result<(), HeadError> {
-        self.begin()?;
-        for file in self.segments.iter().filter_map(Segment::file) {
-            file.sync()?;
-        }
-        self.folder.as_mut().map_or(Ok(()), |folder| folder.flushed(now))
+/// A store in files keeps the rows as they were at the last two times at which they were protected,
+/// beside what has moved since.
+impl RowStore {
+    /// The folder of the files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.as_ref().map_or(Path::new(""), |folder| folder.path())
     }
 
-    fn protect(&mut self, now: Stamp) -> Result<(), HeadError> {
+    /// Makes everything up to the time `now` survive a crash; returns what a checkpoint must hold to
+    /// go back to it. What was protected before still is.
+    ///
+    /// `None` if the rank has no classes.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the disk refuses.
+    pub(crate) fn flush(&mut self, now: Stamp) -> Result<Option<FileRecord>, HeadError> {
+        self.begin()?;
+        let Some(segment) = &self.segment else { return Ok(None) };
+        let Some(file) = segment.file() else { return Ok(None) };
+        file.sync()?;
+        if let Some(folder) = &mut self.folder {
+            folder.flushed(now)?;
+        }
+        let (name, n_used) = (file.name().clone(), segment.n_used());
+        Ok(Some(FileRecord { name, n_used, blocks: segment.block_sums() }))
+    }
+
+    /// Protects what was flushed at `now` beside what was protected before, instead of anything
+    /// older.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if the disk refuses.
+    pub(crate) fn protect(&mut self, now: Stamp) -> Result<(), HeadError> {
         if let Some(folder) = &mut self.folder {
             folder.protect(now)?;
-            self.frame.floor = now;
+            self.frame.protected = folder.protected();
         }
         Ok(())
     }
 
-    fn restore(&mut self, now: Stamp, rule: &dyn UpdateRule) -> Result<(), HeadError> {
+    /// Puts every row where it was at `now`, in the files that `record` describes, which hold the
+    /// classes of this rank.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held,
+    /// [`HeadError::CentresDamaged`] if a file is lost or is not what the checkpoint had.
+    pub(crate) fn restore(
+        &mut self,
+        record: &FileRecord,
+        now: Stamp,
+        rule: &dyn UpdateRule,
+    ) -> Result<(), HeadError> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
-        let mut stock = Stock {
-            now,
-            rule,
-            range: self.range,
-            places: Places::new(self.range.len())?,
-            first: 0,
-        };
-        let mut segments = Vec::new();
-        for file in folder.restore(now)? {
-            let mut segment = Segment::of_file(file, self.frame.stride())?;
-            stock.take(&mut segment)?;
-            segments.push(segment);
-        }
-        (self.places, self.segments) = (stock.places, Segments::new(segments));
-        self.frame.floor = now;
+        let segment = folder.restore(record, now)?;
+        self.frame.protected = folder.protected();
+        self.places = places_of(&segment, self.range, rule)?;
+        self.take(Some(segment));
         Ok(())
     }
 }
 
-/// Finds the rows of a rank in files, as they were at a time.
-struct Stock<'a> {
-    now: Stamp,
-    rule: &'a dyn UpdateRule,
+/// The place of every row of a rank in its files.
+fn places_of(
+    segment: &Segment,
     range: ClassRange,
-    /// Where the rows found so far lie.
-    places: Places,
-    /// Number of the next segment's first place.
-    first: usize,
-}
-
-impl Stock<'_> {
-    fn take(&mut self, segment: &mut Segment) -> Result<(), HeadError> {
-        let Some(file) = segment.file() else { return Ok(()) };
-        let (stretches, classes) = (file.stretches(), file.classes().clone());
-        let (mut n_used, mut holes) = (0, Vec::new());
-        for place in stretches.into_iter().flatten() {
-            let entry = &mut segment.entries_mut()[place];
-            let Some(class) = entry.class() else { continue };
-            holes.extend((n_used < place).then_some(n_used..place));
-            n_used = place + 1;
-            let taken = if classes.contains(&class) {
-                self.take_entry(entry, class, place)
-            } else {
-                Err(format!("holds class {class}, which has no place in this file"))
-            };
-            if let (Err(problem), Some(file)) = (taken, segment.file()) {
-                return Err(file.damaged(place, &problem));
-            }
-        }
-        self.first += n_used;
-        segment.set_used(n_used, holes);
-        Ok(())
-    }
-
-    fn take_entry(&mut self, entry: &mut Entry, class: u64, place: usize) -> Result<(), String> {
-        // A row of another rank is that one's.
-        let Some(row) = self.range.row_of(class) else { return Ok(()) };
-        // What a run left that was killed after that time.
-        entry.stamps.iter_mut().filter(|stamp| **stamp > self.now).for_each(|s| *s = UNTOUCHED);
+    rule: &dyn UpdateRule,
+) -> Result<Places, HeadError> {
+    let mut places = Places::new(range.len())?;
+    for (place, entry) in segment.used().iter().enumerate() {
         let (_, stamp) = entry.newest();
-        if !self.rule.knows(stamp) {
-            return Err(format!("holds class {class} as of step {stamp}, which no row can be"));
-        }
-        if self.places.of(row as usize).is_some() {
-            return Err(format!("holds class {class}, which another place holds already"));
-        }
-        let number = u32::try_from(self.first + place).ok().filter(|&number| number < u32::MAX);
-        let number = number.ok_or_else(|| "is one more than can be counted".to_owned())?;
-        self.places.set(row as usize, number);
-        Ok(())
+        let problem = match entry.class().and_then(|class| Some((class, range.row_of(class)?))) {
+            None => "holds a class that has no place in this file".to_owned(),
+            Some((class, _)) if !rule.knows(stamp) => {
+                format!("holds class {class} as of step {stamp}, which no row can be")
+            }
+            Some((class, row)) if places.of(row as usize).is_some() => {
+                format!("holds class {class}, which another place holds already")
+            }
+            Some((_, row)) => {
+                places.set(row as usize, place as u32);
+                continue;
+            }
+        };
+        let file = segment.file().expect("only files are restored");
+        return Err(file.damaged_entry(place, &problem));
     }
+    Ok(places)
 }

@@ -2,17 +2,16 @@
 
 // T = rows of the tile, D = embedding.
 
-use std::ops::Range;
+use std::{ops::Range, path::Path, sync::Arc};
 
 use half::bf16;
 use tch::{Kind, Tensor};
 
-use super::segments::Place;
 use crate::{
     HeadError,
     centres::{
         CentreTile, TileGradient,
-        file::Entry,
+        file::{COPIES, Entry, PlacedRow, damaged_row},
         row::{self, Rounding, RowLayout},
     },
     config::Storage,
@@ -29,16 +28,24 @@ const TOUCH_ROWS: usize = 8;
 
 /// What the rows of a store have in common.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::centres) struct Frame {
+pub(crate) struct Frame {
     pub layout: RowLayout,
     pub seed: u64,
     /// Class of row 0.
     pub first_class: u64,
-    /// Copies of a row that there is room for: 1, or 2 where the older one must outlive the newer.
+    /// Copies of a row that there is room for: 1 in memory, [`COPIES`] in a file, where each has a
+    /// checksum.
     pub n_copies: usize,
-    /// Copies that are as old as this, or older, may be needed again; of 2, the newest of them is
-    /// not written over.
-    pub floor: Stamp,
+    /// The times of two checkpoints, the older one first. The newest copy that is no newer than
+    /// either is not written over.
+    pub protected: [Stamp; 2],
+}
+
+/// A row whose bytes are not those that were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DamagedRow {
+    /// The store's row.
+    pub row: usize,
 }
 
 /// A row on its way through the processor, in f32.
@@ -66,11 +73,13 @@ impl Frame {
     #[inline(always)]
     fn next_copy(&self, entry: &Entry) -> usize {
         let (newest, stamp) = entry.newest();
-        if self.n_copies == 2 && stamp != UNTOUCHED && stamp <= self.floor {
-            1 - newest
-        } else {
-            newest
+        let [_, newer] = self.protected;
+        if self.n_copies == 1 || stamp == UNTOUCHED || stamp > newer {
+            return newest;
         }
+        let kept = self.protected.map(|time| entry.newest_at(time).map(|(copy, _)| copy));
+        let free = |copy: &usize| !kept.contains(&Some(*copy));
+        (0..COPIES).find(free).expect("two copies of three are kept at most")
     }
 
     /// The bytes of one copy of those of all.
@@ -104,30 +113,54 @@ impl Frame {
     pub(super) fn read(
         &self,
         row: usize,
-        (entry, bytes): (&Entry, &[u8]),
+        place: (&Entry, &[u8]),
         with_state: bool,
         to: &mut Scratch,
-    ) {
-        let (copy, stamp) = entry.newest();
-        if stamp == UNTOUCHED {
+    ) -> Result<(), DamagedRow> {
+        let Some(bytes) = self.newest_copy(row, place)? else {
             self.read_initial(row, to);
-            return;
-        }
-        let bytes = &bytes[self.copy_at(copy)];
+            return Ok(());
+        };
         self.layout.read_weight(bytes, &mut to.weight);
         if with_state {
             self.layout.read_state(bytes, &mut to.state);
         }
+        Ok(())
+    }
+
+    /// The bytes of a row's newest copy; `None` if no step has moved it.
+    #[inline(always)]
+    pub fn newest_copy<'a>(
+        &self,
+        row: usize,
+        (entry, bytes): (&Entry, &'a [u8]),
+    ) -> Result<Option<&'a [u8]>, DamagedRow> {
+        let (copy, stamp) = entry.newest();
+        if stamp == UNTOUCHED {
+            return Ok(None);
+        }
+        let bytes = &bytes[self.copy_at(copy)];
+        if self.n_copies > 1 && !entry.vouches_for(copy, bytes) {
+            return Err(DamagedRow { row });
+        }
+        Ok(Some(bytes))
     }
 
     /// Writes a copy whose stamp is `stamp`: first the numbers, then the stamp that vouches for them.
     #[inline(always)]
-    pub(super) fn write(&self, row: usize, from: &Scratch, stamp: Stamp, to: &mut Place<'_>) {
+    pub(super) fn write(&self, row: usize, from: &Scratch, stamp: Stamp, to: &mut PlacedRow<'_>) {
         let copy = self.next_copy(to.entry);
         let rounding = Rounding::Stochastic(self.rounding_key(row, stamp));
         let bytes = &mut to.bytes[self.copy_at(copy)];
         self.layout.write(&from.weight, &from.state, rounding, bytes);
-        to.entry.stamps[copy] = stamp;
+        to.written(copy, self.copy_at(copy), stamp);
+    }
+
+    /// Writes a copy whose numbers are as they were saved: rounded to the nearest, if at all.
+    pub fn put_back(&self, weight: &[f32], state: &[f32], stamp: Stamp, to: &mut PlacedRow<'_>) {
+        let copy = self.next_copy(to.entry);
+        self.layout.write(weight, state, Rounding::Nearest, &mut to.bytes[self.copy_at(copy)]);
+        to.written(copy, self.copy_at(copy), stamp);
     }
 
     #[inline(always)]
@@ -140,10 +173,12 @@ impl Frame {
 /// Some rows, and where they lie.
 pub(super) struct RowTile<'a> {
     pub frame: Frame,
+    /// Where the rows are, for errors.
+    pub origin: Arc<Path>,
     /// Rows of the store, strictly ascending.
     pub rows: &'a [u32],
     /// One for each.
-    pub places: Vec<Place<'a>>,
+    pub places: Vec<PlacedRow<'a>>,
 }
 
 impl RowTile<'_> {
@@ -179,31 +214,43 @@ impl RowTile<'_> {
     /// Reads the `i`-th row as it is after the steps that it has missed; the state only where it is
     /// asked for or has a part in that.
     #[inline(always)]
-    fn read(&self, i: usize, rule: &dyn UpdateRule, with_state: bool, to: &mut Scratch) {
-        let Place { entry, bytes } = &self.places[i];
+    fn read(
+        &self,
+        i: usize,
+        rule: &dyn UpdateRule,
+        with_state: bool,
+        to: &mut Scratch,
+    ) -> Result<(), DamagedRow> {
+        let PlacedRow { entry, bytes, .. } = &self.places[i];
         let missed = rule.missed(entry.newest().1);
         let with_state = with_state || missed.is_some();
-        self.frame.read(self.rows[i] as usize, (entry, bytes), with_state, to);
+        self.frame.read(self.rows[i] as usize, (entry, bytes), with_state, to)?;
         if let Some(flow) = missed {
             row::advance(&flow, &mut to.weight, &mut to.state);
         }
+        Ok(())
     }
 
     #[inline(always)]
-    fn write_units<T: Number>(&self, rule: &dyn UpdateRule, out: &mut [T]) {
+    fn write_units<T: Number>(
+        &self,
+        rule: &dyn UpdateRule,
+        out: &mut [T],
+    ) -> Result<(), DamagedRow> {
         let dim = self.frame.layout.dim();
         let mut scratch = Scratch::new(&self.frame.layout);
         let any_missed = rule.missed(UNTOUCHED).is_some();
         for batch in self.batches() {
             self.touch(batch.clone(), any_missed);
             for i in batch {
-                self.read(i, rule, false, &mut scratch);
+                self.read(i, rule, false, &mut scratch)?;
                 let inverse_length = row::inverse_length(&scratch.weight);
                 for (out, w) in out[i * dim..][..dim].iter_mut().zip(&scratch.weight) {
                     *out = T::of_f32(w * inverse_length);
                 }
             }
         }
+        Ok(())
     }
 
     #[inline(always)]
@@ -214,14 +261,14 @@ impl RowTile<'_> {
         negatives: &[T],
         gradient: &TileGradient<'_>,
         unit_embeddings: &[f32],
-    ) {
+    ) -> Result<(), DamagedRow> {
         let (frame, dim) = (self.frame, self.frame.layout.dim());
         let mut scratch = Scratch::new(&frame.layout);
         let mut pulls = gradient.as_positives.iter().peekable();
         for batch in self.batches() {
             self.touch(batch.clone(), true);
             for i in batch {
-                self.read(i, rule, true, &mut scratch);
+                self.read(i, rule, true, &mut scratch)?;
                 let Scratch { weight, state, gradient } = &mut scratch;
                 for (out, value) in gradient.iter_mut().zip(&negatives[i * dim..][..dim]) {
                     *out = value.to_f32();
@@ -236,6 +283,7 @@ impl RowTile<'_> {
                 frame.write(row, &scratch, rule.stamp_after(), &mut self.places[i]);
             }
         }
+        Ok(())
     }
 
     fn move_rows_in_vectors<T: Number>(
@@ -243,15 +291,21 @@ impl RowTile<'_> {
         rule: &dyn UpdateRule,
         gradient: &TileGradient<'_>,
         lr: f64,
-    ) {
+    ) -> Result<(), DamagedRow> {
         let motion = rule.motion(lr);
         with_elements(gradient.as_negatives_td, |negatives: &[T]| {
             with_elements(gradient.unit_embeddings_gd, |unit_embeddings: &[f32]| {
                 pulp::Arch::new().dispatch(|| {
-                    self.move_rows(rule, &motion, negatives, gradient, unit_embeddings);
-                });
-            });
-        });
+                    self.move_rows(rule, &motion, negatives, gradient, unit_embeddings)
+                })
+            })
+        })
+    }
+
+    fn damaged(&self, DamagedRow { row }: DamagedRow) -> HeadError {
+        let at = self.rows.binary_search(&(row as u32));
+        let place = at.map_or(0, |at| self.places[at].number);
+        damaged_row(&self.origin, place as usize, self.frame.first_class + row as u64)
     }
 }
 
@@ -262,15 +316,15 @@ impl CentreTile for RowTile<'_> {
 
     fn unit_rows(&mut self, rule: &dyn UpdateRule, unit_td: &mut Tensor) -> Result<(), HeadError> {
         let arch = pulp::Arch::new();
-        match unit_td.kind() {
+        let written = match unit_td.kind() {
             Kind::BFloat16 => with_elements_mut(unit_td, |out| {
-                arch.dispatch(|| self.write_units::<bf16>(rule, out));
+                arch.dispatch(|| self.write_units::<bf16>(rule, out))
             }),
             _ => with_elements_mut(unit_td, |out| {
-                arch.dispatch(|| self.write_units::<f32>(rule, out));
+                arch.dispatch(|| self.write_units::<f32>(rule, out))
             }),
-        }
-        Ok(())
+        };
+        written.map_err(|damaged| self.damaged(damaged))
     }
 
     fn update(
@@ -279,10 +333,10 @@ impl CentreTile for RowTile<'_> {
         gradient: &TileGradient<'_>,
         lr: f64,
     ) -> Result<(), HeadError> {
-        match gradient.as_negatives_td.kind() {
+        let moved = match gradient.as_negatives_td.kind() {
             Kind::BFloat16 => self.move_rows_in_vectors::<bf16>(rule, gradient, lr),
             _ => self.move_rows_in_vectors::<f32>(rule, gradient, lr),
-        }
-        Ok(())
+        };
+        moved.map_err(|damaged| self.damaged(damaged))
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{decisions, embeddings, npy, packed, person};
-use crate::common::Bench;
+use crate::common::{Bench, stderr};
 
 /// In identity 2 images 1 to 3 show somebody else, and image 1 of identity 5 nobody in particular.
 fn with_a_second_person(source: &str) -> usize {
@@ -34,6 +34,24 @@ fn about(bench: &Bench, reason: &str) -> Vec<(String, String)> {
 fn of_the_second_person(action: &str) -> Vec<(String, String)> {
     let source = |image: u32| format!("Person_000002/Person_000002_{image:04}.jpg");
     (1..=3).map(|image| (source(image), action.to_owned())).collect()
+}
+
+#[test]
+fn embeddings_in_another_order_are_refused_with_what_was_seen() {
+    let bench = packed("");
+    // The rows of other images: of somebody, but not of the person whose image is there.
+    let other = |source: &str| source.bytes().map(usize::from).sum::<usize>() * 7 % 12;
+    bench.write("other.npy", &embeddings(&bench, "data", other));
+    for pass in ["outliers", "labels"] {
+        let run = bench.run(&format!("clean data --pass {pass} --embeddings other.npy"));
+        let text = stderr(&run.code(2));
+        assert!(text.contains("the images of an identity are no more alike than those"), "{text}");
+        assert!(text.contains("hint: are the rows in the order of the data set"), "{text}");
+        assert!(!bench.path("data/decisions").exists());
+    }
+    // The same rows in the right order are a calibration.
+    bench.write("own.npy", &embeddings(&bench, "data", person));
+    bench.run("clean data --pass outliers,labels --embeddings own.npy").success();
 }
 
 #[test]

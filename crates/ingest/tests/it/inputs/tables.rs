@@ -14,7 +14,7 @@ use parquet::{
 };
 
 use super::{check_rows, face, rows};
-use crate::common::Bench;
+use crate::common::{Bench, stderr};
 
 const FEATURES: &str = r#"{"info": {"features": {"image": {"_type": "Image"},
     "label": {"names": ["Zoe", "Ann", "Bob"], "_type": "ClassLabel"}}}}"#;
@@ -158,5 +158,51 @@ fn damaged_tables_are_errors_and_never_panics() {
         let run = bench.run("pack flipped.parquet out --from parquet --force");
         assert_ne!(run.get_output().status.code(), Some(101), "a flip at {at}");
         assert!(run.get_output().status.code().is_some(), "a flip at {at}");
+    }
+}
+
+/// A bit here and a gigantic length there: whatever the bytes are, they are packed or an error that
+/// names the file, and nothing of a reader's panic is printed.
+#[test]
+fn hostile_arrow_bytes_end_in_a_plain_error() {
+    let batch = faces_and_labels(0..3, |i| (i % 2).into());
+    let mut stream = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    stream.write(&batch).unwrap();
+    stream.finish().unwrap();
+    let mut file = FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    file.write(&batch).unwrap();
+    file.finish().unwrap();
+    let bench = Bench::new();
+    let check = |name: &str, what: &str| {
+        let run = bench.run(&format!("pack {name} out --force --max-left-out 100"));
+        let (text, code) = (stderr(&run), run.get_output().status.code());
+        assert!(!text.contains("panicked") && !text.contains("RUST_BACKTRACE"), "{what}: {text}");
+        assert!(matches!(code, Some(0..=2)), "{what}: {code:?} {text}");
+        assert!(
+            code != Some(2) || text.contains(name) && text.contains("hint: "),
+            "{what}: {text}"
+        );
+    };
+    for (name, bytes) in
+        [("stream.arrow", stream.into_inner().unwrap()), ("file.arrow", file.into_inner().unwrap())]
+    {
+        // What describes the batches lies before the images and behind them.
+        let n = bytes.len();
+        let places = (8..1400).step_by(36).chain((n - 1200..n - 8).step_by(52));
+        for at in places {
+            for wrong in [&[0xff, 0xff, 0xff, 0x7f][..], &[1, 0, 0, 0], &[0, 0, 0, 0x80]] {
+                let mut damaged = bytes.clone();
+                damaged[at..at + 4].copy_from_slice(wrong);
+                bench.write(name, &damaged);
+                check(name, &format!("{name}, {wrong:?} at {at}"));
+            }
+        }
+    }
+    let Some(case) = pfc_testing::case("rel-arrow-panic") else { return };
+    for name in ["stream.arrow", "file.arrow"] {
+        bench.write(name, &std::fs::read(case.join(name)).unwrap());
+        check(name, "the kept case");
+        let run = bench.run(&format!("pack {name} out2")).code(2);
+        assert!(stderr(&run).contains("damaged"), "{}", stderr(&run));
     }
 }

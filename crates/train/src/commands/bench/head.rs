@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     str::FromStr,
+    thread::JoinHandle,
     time::Instant,
 };
 
@@ -11,9 +12,10 @@ use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, Progress, print_json};
 use pfc_durable::AtomicDir;
 use pfc_head::{
-    Communicator, Head, HeadConfig, HeadError, LocalMember, Optimizer, Parts, Placement, Precision,
-    RowLayout, Solo, Storage, Timings, Update,
+    CentreOptimizer, Communicator, Head, HeadConfig, HeadError, LocalMember, Parts, Placement,
+    ProductPrecision, RowLayout, Solo, Storage, Timings, Update, shards,
 };
+use pfc_model::tensors::TensorFile;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -73,15 +75,18 @@ pub struct HeadArgs {
     /// Steps before that: the first use of a row costs more, as it also gets its initial value
     #[arg(long, value_name = "N", default_value_t = 3)]
     warm_up: u64,
-    /// Touch every centre before the timed steps, as a long run has: in memory, with dense updates
-    #[arg(long, conflicts_with_all = ["file", "resume"])]
+    /// Touch every centre before the timed steps, as a long run has
+    #[arg(long, conflicts_with = "resume")]
     touch_all: bool,
     /// Rows of centres worked on at a time
     #[arg(long, value_name = "N", default_value_t = HeadConfig::new(1, 1).tile_rows)]
     tile_rows: usize,
-    /// Save after every so many steps, the warm-up counted; needs --file and one rank
-    #[arg(long, value_name = "N", requires = "file")]
+    /// Save after every so many steps, the warm-up counted; needs one rank
+    #[arg(long, value_name = "N")]
     checkpoint_every: Option<u64>,
+    /// Folder to save in [default: that of --file, or a temporary one]
+    #[arg(long, value_name = "DIR", requires = "checkpoint_every")]
+    save_to: Option<PathBuf>,
     /// Go on from the last save, as after a crash
     #[arg(long, requires = "checkpoint_every")]
     resume: bool,
@@ -151,17 +156,19 @@ impl HeadArgs {
                 ((rows.0 as f64 + 0.5) / self.identities.0 as f64).min(1.0)
             }),
             precision: match self.precision {
-                Number::F32 => Precision::F32,
-                Number::Bf16 => Precision::Bf16,
+                Number::F32 => ProductPrecision::F32,
+                Number::Bf16 => ProductPrecision::Bf16,
             },
             update: match self.update {
                 Rule::Dense => Update::Dense,
                 Rule::Sparse => Update::Sparse,
             },
             optimizer: match self.optimizer {
-                OptimizerName::Sgd => Optimizer::Sgd,
-                OptimizerName::Adamw => Optimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
-                OptimizerName::RowAdagrad => Optimizer::RowAdagrad { eps: 1e-8 },
+                OptimizerName::Sgd => CentreOptimizer::Sgd,
+                OptimizerName::Adamw => {
+                    CentreOptimizer::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 }
+                }
+                OptimizerName::RowAdagrad => CentreOptimizer::RowAdagrad { eps: 1e-8 },
             },
             weights: self.weights.into(),
             state: self.state.into(),
@@ -174,7 +181,7 @@ impl HeadArgs {
 
 /// The result of `--json`.
 #[derive(Debug, Serialize)]
-struct Report {
+struct HeadBench {
     config: HeadConfig,
     rows_per_step: u64,
     batch: usize,
@@ -193,6 +200,8 @@ struct Report {
     save_ms: Vec<f64>,
     /// Bytes that a centre and its optimizer state take.
     centre_bytes: usize,
+    /// The most that was in memory before the first save.
+    peak_before_save_mib: Option<f64>,
     /// The most that was in memory at a time; of a file on disk, the part in use counts.
     peak_mib: Option<f64>,
     /// What is in memory now and in no file.
@@ -209,6 +218,7 @@ struct Seen {
     losses: Vec<f64>,
     timings: Timings,
     save_ms: Vec<f64>,
+    peak_before_save_mib: Option<f64>,
     anonymous_mib: Option<f64>,
 }
 
@@ -218,10 +228,6 @@ pub(super) fn run(args: &HeadArgs, quiet: bool) -> anyhow::Result<Outcome> {
     if args.checkpoint_every.is_some() && args.ranks > 1 {
         let hint = "leave out `--ranks`; `pfc-train run` saves any number of them";
         return Err(pfc_cli::Hinted::new("only one rank can be saved here", hint).into());
-    }
-    if args.touch_all && (config.update != Update::Dense || args.warm_up == 0) {
-        let hint = "use `--update dense` and a step or more of `--warm-up`";
-        return Err(pfc_cli::Hinted::new("`--touch-all` has nothing to catch up with", hint).into());
     }
     let pool = Pool::new(args);
     let progress = Progress::new("head", "steps", args.warm_up + args.steps, quiet);
@@ -292,16 +298,16 @@ fn run_rank(
     let started = Instant::now();
     let place = (comm.rank(), comm.world());
     let mut head = Head::with_parts(config, Parts::of_config(config, comm)?)?;
-    let save_path = args.file.as_deref().map(|folder| folder.join("bench.ckpt"));
-    let mut step = match &save_path {
-        Some(path) if args.resume => load(&mut head, path)?,
+    let mut saver = Saver::new(args)?;
+    let mut step = match &saver {
+        Some(saver) if args.resume => load(&mut head, args.file.as_deref(), &saver.path)?,
         _ => 0,
     };
     let mut seen = Seen { start_ms: elapsed_ms(started), ..Seen::default() };
     seen.first_step = step.max(args.warm_up);
     while step < args.warm_up + args.steps {
         if args.touch_all && step == seen.first_step {
-            head.catch_up()?;
+            head.touch_all()?;
         }
         let (embeddings_bd, labels) = pool.batch(step, place);
         let started = Instant::now();
@@ -316,11 +322,16 @@ fn run_rank(
             progress.add(1);
         }
         let due = args.checkpoint_every.is_some_and(|every| step.is_multiple_of(every.max(1)));
-        if let Some(path) = save_path.as_deref().filter(|_| due) {
+        if let Some(saver) = saver.as_mut().filter(|_| due) {
             let started = Instant::now();
-            save(&mut head, step, path)?;
+            saver.settle(&mut head)?;
+            seen.peak_before_save_mib = seen.peak_before_save_mib.or_else(|| status_mib("VmHWM"));
+            saver.begin(&mut head, step)?;
             seen.save_ms.push(elapsed_ms(started));
         }
+    }
+    if let Some(saver) = &mut saver {
+        saver.settle(&mut head)?;
     }
     // While the head is still there.
     seen.anonymous_mib = status_mib("RssAnon");
@@ -328,29 +339,72 @@ fn run_rank(
 }
 
 const STEP: &str = "bench.step";
-const CENTRES: &str = "centres.safetensors";
 
-fn save(head: &mut Head, step: u64, path: &Path) -> Result<(), TrainError> {
-    let mut state = head.checkpoint(false)?;
-    state.push((STEP.to_owned(), Tensor::from_slice(&[step as i64])));
-    let folder = AtomicDir::create(path)?;
-    let named: Vec<(&str, &Tensor)> = state.iter().map(|(name, t)| (name.as_str(), t)).collect();
-    Tensor::write_safetensors(&named, folder.path().join(CENTRES))
-        .map_err(|source| HeadError::Torch { op: "write the checkpoint", source })?;
-    if path.exists() {
-        folder.commit_over(|entry| entry.path == CENTRES)?;
-    } else {
-        folder.commit()?;
-    }
-    Ok(head.checkpointed()?)
+/// Saves as a run does: while the steps go on, or on the spot where centres are in files.
+struct Saver {
+    path: PathBuf,
+    writing: Option<JoinHandle<Result<(), TrainError>>>,
+    /// Goes when dropped.
+    _folder: Option<tempfile::TempDir>,
 }
 
-fn load(head: &mut Head, path: &Path) -> Result<u64, TrainError> {
-    let state = Tensor::read_safetensors(path.join(CENTRES))
-        .map_err(|source| HeadError::Torch { op: "read the checkpoint", source })?;
-    head.load_state(&state)?;
-    let step = state.iter().find(|(name, _)| name == STEP);
-    Ok(step.map_or(0, |(_, step)| step.int64_value(&[0]) as u64))
+impl Saver {
+    /// `None` if nothing is to be saved.
+    fn new(args: &HeadArgs) -> Result<Option<Saver>, TrainError> {
+        if args.checkpoint_every.is_none() {
+            return Ok(None);
+        }
+        let named = args.save_to.as_ref().or(args.file.as_ref());
+        let temporary = match named {
+            Some(_) => None,
+            None => {
+                let folder = tempfile::tempdir();
+                Some(folder.map_err(TrainError::io("create a folder in", &std::env::temp_dir()))?)
+            }
+        };
+        let folder = named.map(PathBuf::as_path).or(temporary.as_ref().map(|folder| folder.path()));
+        let path = folder.unwrap_or(Path::new("")).join("bench.ckpt");
+        Ok(Some(Saver { path, writing: None, _folder: temporary }))
+    }
+
+    fn begin(&mut self, head: &mut Head, step: u64) -> Result<(), TrainError> {
+        let mut centres = head.begin_save(false)?;
+        centres.tensors.push((STEP.to_owned(), Tensor::from_slice(&[step as i64])));
+        let in_files = centres.rows.is_none();
+        let path = self.path.clone();
+        let write = move || {
+            let folder = AtomicDir::create(&path)?;
+            shards::write(folder.path(), (0, 1), centres)?;
+            let name = shards::name_of(0, 1);
+            if path.exists() {
+                folder.commit_over(|entry| entry.path == name)?;
+            } else {
+                folder.commit()?;
+            }
+            Ok(())
+        };
+        self.writing = Some(std::thread::spawn(write));
+        if in_files {
+            self.settle(head)?;
+            head.checkpointed()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the save that is under way.
+    fn settle(&mut self, head: &mut Head) -> Result<(), TrainError> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let handed_over = head.finish_save();
+        writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(handed_over?)
+    }
+}
+
+fn load(head: &mut Head, folder: Option<&Path>, path: &Path) -> Result<u64, TrainError> {
+    let mut file = TensorFile::open(&path.join(shards::name_of(0, 1)))?;
+    let step = file.read(STEP)?;
+    head.load(&mut [Box::new(shards::Saved(file))], folder)?;
+    Ok(step.int64_value(&[0]) as u64)
 }
 
 fn elapsed_ms(since: Instant) -> f64 {
@@ -361,10 +415,18 @@ fn report(
     args: &HeadArgs,
     config: HeadConfig,
     mut of_ranks: Vec<Seen>,
-) -> Result<Report, TrainError> {
+) -> Result<HeadBench, TrainError> {
     of_ranks.sort_by(|a, b| a.timings.total_ms().total_cmp(&b.timings.total_ms()));
-    let Seen { first_step, start_ms, step_ms, losses, timings, save_ms, anonymous_mib } =
-        of_ranks.pop().unwrap_or_default();
+    let Seen {
+        first_step,
+        start_ms,
+        step_ms,
+        losses,
+        timings,
+        save_ms,
+        peak_before_save_mib,
+        anonymous_mib,
+    } = of_ranks.pop().unwrap_or_default();
     let mut phases_ms = timings;
     phases_ms /= step_ms.len().max(1) as f64;
     let mut sorted = step_ms.clone();
@@ -379,7 +441,7 @@ fn report(
             source,
         })
     });
-    Ok(Report {
+    Ok(HeadBench {
         rows_per_step,
         batch: args.batch,
         ranks: args.ranks,
@@ -394,13 +456,14 @@ fn report(
         save_ms,
         centre_bytes: RowLayout::of_config(&config).size_bytes(),
         config,
+        peak_before_save_mib,
         peak_mib: status_mib("VmHWM"),
         anonymous_mib,
         disk_mib: disk_mib.transpose()?,
     })
 }
 
-fn print(report: &Report) -> std::io::Result<()> {
+fn print(report: &HeadBench) -> std::io::Result<()> {
     let mut table = pfc_cli::table(["phase", "ms a step", "share"]);
     let Timings { sample_ms, gather_ms, product_ms, softmax_ms, update_ms, communication_ms } =
         report.phases_ms;
@@ -427,11 +490,19 @@ fn print(report: &Report) -> std::io::Result<()> {
         ("bytes of a centre", report.centre_bytes.to_string()),
         ("products, GFLOP/s", format!("{:.0}", report.product_gflops)),
         ("start, ms", format!("{:.1}", report.start_ms)),
+        ("memory before the first save, at its peak, MiB", mib(report.peak_before_save_mib)),
         ("memory at its peak, MiB", mib(report.peak_mib)),
         ("of it in no file, at the end, MiB", mib(report.anonymous_mib)),
         ("disk, MiB", mib(report.disk_mib)),
     ] {
-        facts.add_row([name.to_owned(), value]);
+        if value != "?" {
+            facts.add_row([name.to_owned(), value]);
+        }
+    }
+    if !report.save_ms.is_empty() {
+        let longest = report.save_ms.iter().copied().fold(0.0, f64::max);
+        let value = format!("{} of up to {longest:.0} ms", report.save_ms.len());
+        facts.add_row(["steps held up by saves".to_owned(), value]);
     }
     pfc_cli::print_table(&facts)
 }

@@ -80,6 +80,13 @@ struct Estimate {
     identities_max: f64,
     /// With these identities; `None` if no number up to a million is enough.
     gpus_min: Option<u32>,
+    /// Of the host, beside the rows, while a rank saves; `None` for the programs of others, here and
+    /// below.
+    save_mib: Option<f64>,
+    /// Centres of all ranks in a checkpoint, once all were used.
+    checkpoint_gib: Option<f64>,
+    /// The same in files, all copies.
+    files_gib: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -156,6 +163,9 @@ impl PlanArgs {
             head_ms: sizes.head_seconds(scheme, &card) * 1e3,
             identities_max: sizes.identities_max(scheme, room),
             gpus_min: least(1_000_000, fits_on),
+            save_mib: sizes.save_bytes(scheme).map(|bytes| bytes / MIB),
+            checkpoint_gib: sizes.checkpoint_bytes(scheme).map(|bytes| bytes / GIB),
+            files_gib: sizes.files_bytes(scheme).map(|bytes| bytes / GIB),
         }
     }
 }
@@ -216,6 +226,19 @@ fn print_plan(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
         args.gpus,
         args.gpu_memory
     )?;
+    for estimate in &plan.estimates {
+        let Estimate { save_mib: Some(save), checkpoint_gib: Some(checkpoint), .. } = estimate
+        else {
+            continue;
+        };
+        writeln!(
+            out,
+            "{}: {checkpoint:.1} GiB of centres in a checkpoint, {:.1} GiB where they are in files; a \
+             save takes {save:.0} MiB more of each rank's host",
+            estimate.scheme.name(),
+            estimate.files_gib.unwrap_or_default(),
+        )?;
+    }
     match plan.cheapest {
         Some(Estimate { scheme, gpus_min: Some(gpus), .. }) => {
             writeln!(out, "cheapest: {} on {gpus}", scheme.name())

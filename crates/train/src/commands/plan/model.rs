@@ -70,7 +70,15 @@ impl Scheme {
 
     /// Whether this program runs it.
     pub fn is_ours(self) -> bool {
-        matches!(self, Scheme::Pfc(_))
+        self.own_rows().is_some()
+    }
+
+    /// What this program keeps of a row under it.
+    fn own_rows(self) -> Option<Rows> {
+        match self {
+            Scheme::Pfc(rows) => Some(rows),
+            _ => None,
+        }
     }
 }
 
@@ -118,8 +126,16 @@ const MEMORY_SHARE: f64 = 0.33;
 
 const F32: f64 = 4.0;
 const HALF: f64 = 2.0;
-/// Where a row lies in memory, which class it is of and when it last moved.
-const PLACE: f64 = 20.0;
+/// Which class a row is of and when it last moved.
+const ENTRY: f64 = 32.0;
+/// That, and where it lies in memory.
+const PLACE: f64 = ENTRY + 4.0;
+/// Class and time of a row in a checkpoint.
+const SAVED_ENTRY: f64 = 12.0;
+/// What a save copies at a time: a share of the rows, within bounds.
+const SAVE_SHARE: f64 = 16.0;
+const SAVE_BYTES_LEAST: f64 = 16.0 * 1_048_576.0;
+const SAVE_BYTES_MOST: f64 = 512.0 * 1_048_576.0;
 /// What a step keeps of each row that it uses: the row and its place, in several orders.
 const SAMPLED: f64 = 64.0;
 
@@ -165,12 +181,15 @@ impl Sizes {
 
     /// Bytes of a row of this program, a multiple of 64.
     fn own_row_bytes(&self, rows: Rows) -> f64 {
-        let bytes = match rows {
+        (self.unpadded_row_bytes(rows) / 64.0).ceil() * 64.0
+    }
+
+    fn unpadded_row_bytes(&self, rows: Rows) -> f64 {
+        match rows {
             Rows::F32 => 2.0 * F32 * self.dim,
             Rows::Bf16 => 2.0 * HALF * self.dim,
             Rows::RowWise => HALF * self.dim + F32,
-        };
-        (bytes / 64.0).ceil() * 64.0
+        }
     }
 
     /// Bytes of the head on one rank at its peak.
@@ -183,6 +202,30 @@ impl Sizes {
             bytes += kept.min(OWN_CACHE_BYTES) + OWN_TILE_BYTES;
         }
         bytes
+    }
+
+    /// Bytes of the host's memory that a save of one rank takes beside its rows; `None` for the programs
+    /// of others.
+    pub fn save_bytes(&self, scheme: Scheme) -> Option<f64> {
+        let rows = scheme.own_rows()?;
+        let local = self.local(scheme);
+        let held = local * self.own_row_bytes(rows);
+        let copied = (held / SAVE_SHARE).clamp(SAVE_BYTES_LEAST, SAVE_BYTES_MOST);
+        // And a bit a row.
+        Some(copied.min(2.0 * held) + local / 8.0)
+    }
+
+    /// Bytes of the centres of all ranks in a checkpoint, where every one has been used.
+    pub fn checkpoint_bytes(&self, scheme: Scheme) -> Option<f64> {
+        let rows = scheme.own_rows()?;
+        Some(self.identities * (self.unpadded_row_bytes(rows) + SAVED_ENTRY))
+    }
+
+    /// Bytes of the centres of all ranks in files, where every one has been used: three copies of each,
+    /// and what is known of them.
+    pub fn files_bytes(&self, scheme: Scheme) -> Option<f64> {
+        let rows = scheme.own_rows()?;
+        Some(self.identities * (3.0 * self.own_row_bytes(rows) + ENTRY))
     }
 
     /// The most identities whose head fits into `bytes` a rank.
@@ -268,8 +311,35 @@ mod tests {
         // Weight and momentum 4096; of a tenth: three rows of 2048 and eight times 1024 logits.
         check(Scheme::PfcV1, 4096.0 + 614.4 + 3276.8);
         check(Scheme::ModelParallel, 4096.0 + 6144.0 + 32768.0);
-        check(Scheme::Pfc(Rows::Bf16), 2048.0 + 20.0 + 6.4);
-        check(Scheme::Pfc(Rows::RowWise), 1088.0 + 20.0 + 6.4);
+        check(Scheme::Pfc(Rows::Bf16), 2048.0 + 36.0 + 6.4);
+        check(Scheme::Pfc(Rows::RowWise), 1088.0 + 36.0 + 6.4);
+    }
+
+    #[test]
+    fn a_save_and_what_it_leaves_are_those_that_the_head_counts() {
+        use pfc_head::{ClassRange, Footprint, HeadConfig, Placement, Storage};
+        for storage in [Storage::F32, Storage::Bf16] {
+            let config = HeadConfig {
+                sample_rate: 0.1,
+                weights: storage,
+                state: storage,
+                ..HeadConfig::new(8_000_000, 512)
+            };
+            let scheme = match storage {
+                Storage::F32 => Scheme::Pfc(Rows::F32),
+                Storage::Bf16 => Scheme::Pfc(Rows::Bf16),
+            };
+            let of = |config: &HeadConfig| {
+                Footprint::of(config, ClassRange::of_rank(8_000_000, 0, 8), 1_000_000, 1024)
+            };
+            let in_memory = of(&config);
+            assert_eq!(SIZES.save_bytes(scheme), Some(in_memory.save as f64));
+            assert_eq!(SIZES.checkpoint_bytes(scheme), Some(8.0 * in_memory.checkpoint as f64));
+            let centres = Placement::File("centres".into());
+            let in_files = of(&HeadConfig { centres, ..config });
+            assert_eq!(SIZES.files_bytes(scheme), Some(8.0 * in_files.files as f64));
+        }
+        assert_eq!(SIZES.save_bytes(Scheme::PfcV2), None);
     }
 
     #[test]

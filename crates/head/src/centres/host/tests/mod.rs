@@ -1,6 +1,8 @@
 //! Rows in memory, against SGD in every step.
 
+mod damage;
 mod on_disk;
+mod power_cut;
 
 use tch::{Device, Kind, Tensor};
 
@@ -8,7 +10,7 @@ use super::*;
 use crate::{
     centres::TileGradient,
     config::{Storage, Update},
-    optim::{Flow, Motion, Sgd, rule},
+    optim::{Motion, Sgd, UpdateMap, rule},
     rng::{fill_normal, scramble},
 };
 
@@ -145,11 +147,25 @@ fn a_row_first_used_late_has_missed_every_step_before() {
         rule(&HeadConfig { momentum: 0.5, weight_decay: 0.25, ..HeadConfig::new(2, DIM) });
     let (before, _) = exported(&store);
     rule.finish_step(1.0);
-    assert_eq!(rule.missed(UNTOUCHED), Some(Flow { ww: 0.75, wv: -0.5, vw: 0.25, vv: 0.5 }));
+    assert_eq!(rule.missed(UNTOUCHED), Some(UpdateMap { ww: 0.75, wv: -0.5, vw: 0.25, vv: 0.5 }));
+    // Catching up does not give it memory.
     store.catch_up(rule.as_ref()).unwrap();
+    rule.caught_up();
+    assert_eq!((exported(&store).0, store.stamp(0)), (before.clone(), UNTOUCHED));
+    let zeros = Tensor::zeros([2, DIM as i64], (Kind::Float, Device::Cpu));
+    let gradient = TileGradient {
+        as_negatives_td: &zeros,
+        as_positives: &[],
+        unit_embeddings_gd: &zeros.narrow(0, 0, 0),
+    };
+    store.prepare(&[0, 1]).unwrap();
+    for mut tile in store.tiles(&[0, 1], 2) {
+        tile.update(rule.as_ref(), &gradient, 0.0).unwrap();
+    }
     let (weight, momentum) = exported(&store);
     for ((w, v), start) in weight.iter().zip(&momentum).zip(&before) {
-        assert_eq!((*w, *v), (0.75 * start, 0.25 * start));
+        // After the missed step w is 3/4 and v 1/4 of the start; this one takes decay into v alone.
+        assert_eq!((*w, *v), (0.75 * start, 0.5 * (0.25 * start) + 0.25 * (0.75 * start)));
     }
 }
 

@@ -1,0 +1,257 @@
+//! Class centres of runs: in files beside the run, damaged there, taken out and put into other runs.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use pfc_model::centres::{CentreFiles, CentreWriter};
+use support::run::{Setup, as_strs, check_same, checkpoint, finish, program, refused, sets};
+
+/// 18 images make 4 batches of 4 an epoch, 12 steps in all, saved after every third.
+fn setup() -> Setup {
+    Setup::new(3)
+}
+
+fn in_files(folder: &Path) -> Vec<String> {
+    sets(&[&format!("head.centres={{ file = \"{}\" }}", folder.display())])
+}
+
+fn export(model: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.arg("export").arg(model).arg("--centres").args(more);
+    command
+}
+
+/// All centres of an exported matrix.
+fn matrix(path: &Path) -> Vec<f32> {
+    let mut files = CentreFiles::open(path).unwrap();
+    let n_rows = files.n_rows();
+    files.read(0..n_rows).unwrap()
+}
+
+/// The centres of a run's last checkpoint, by way of `export`.
+fn exported(setup: &Setup, run: &Path, name: &str) -> Vec<f32> {
+    let file = setup.out(name);
+    let more = ["--to", "safetensors", "--out", file.to_str().unwrap()];
+    finish(export(&run.join("last.ckpt"), &more));
+    matrix(&file)
+}
+
+fn check_close(found: &[f32], expected: &[f32], bound: f32) {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
+    let error = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(error <= bound * largest, "{error} of {largest}");
+}
+
+#[test]
+fn centres_in_files_are_exported_as_those_in_memory_are_for_any_number_of_ranks() {
+    let setup = setup();
+    let [memory, files] = ["memory", "files"].map(|name| setup.out(name));
+    setup.finish(&memory, &[]);
+    setup.finish(&files, &as_strs(&in_files(&setup.out("kept"))));
+    let expected = exported(&setup, &memory, "memory.safetensors");
+    assert_eq!(expected.len(), 6 * 32);
+    let found = exported(&setup, &files, "files.safetensors");
+    // Updates that were put off are made up for at other steps, which rounds otherwise, and training
+    // makes more of it, as `check_same_course` says.
+    check_close(&found, &expected, 2e-3);
+
+    for ranks in ["1", "4"] {
+        let folder = setup.out(&format!("torch-{ranks}"));
+        let more = ["--to", "pth", "--ranks", ranks, "--out", folder.to_str().unwrap()];
+        finish(export(&files.join("last.ckpt"), &more));
+        assert_eq!(matrix(&folder), found, "{ranks} ranks");
+        let names = fs::read_dir(&folder).unwrap().count();
+        assert_eq!(names.to_string(), ranks);
+    }
+    // Six centres on four ranks: 2, 2, 1 and 1, as arcface_torch spreads them.
+    let second = setup.out("torch-4/softmax_fc_gpu_1.pt");
+    assert_eq!(matrix(&second), found[2 * 32..4 * 32]);
+
+    // The folder was moved.
+    let moved = setup.out("moved");
+    fs::rename(setup.out("kept"), &moved).unwrap();
+    let out = setup.out("again.safetensors");
+    let more = ["--to", "safetensors", "--out", out.to_str().unwrap()];
+    let said = refused(export(&files.join("last.ckpt"), &more));
+    assert!(said.contains("kept/centres.json: is missing, but the checkpoint needs it"), "{said}");
+    let more = [&more[..], &["--centres-in", moved.to_str().unwrap()]].concat();
+    finish(export(&files.join("last.ckpt"), &more));
+    assert_eq!(matrix(&out), found);
+}
+
+#[test]
+fn a_run_begins_with_centres_of_files_whoever_wrote_them() {
+    let setup = setup();
+    let files = setup.out("files");
+    setup.finish(&files, &as_strs(&in_files(&setup.out("kept"))));
+    let expected = exported(&setup, &files, "files.safetensors");
+    let torch = setup.out("torch");
+    let more = ["--to", "pth", "--ranks", "2", "--out", torch.to_str().unwrap()];
+    finish(export(&files.join("last.ckpt"), &more));
+    // Nothing moves them from where they begin.
+    let still = ["train.epochs=1", "head.weight_decay=0", "optim.lr=1e-12", "optim.momentum=0"];
+    let begins = |name: &str, sets_of_it: &[String]| -> Vec<f32> {
+        let out = setup.out(name);
+        let still = still.iter().map(|set| format!("--set={set}"));
+        let sets: Vec<String> =
+            sets_of_it.iter().map(|set| format!("--set={set}")).chain(still).collect();
+        let said = setup.finish(&out, &as_strs(&sets));
+        assert!(said.contains("6 of 6 centres of the first rank"), "{said}");
+        exported(&setup, &out, &format!("{name}.safetensors"))
+    };
+    let last = files.join("last.ckpt").display().to_string();
+    let data = format!("init.data={}", setup.out("data").display());
+    let by_name = [format!("init.model={last}"), data.clone()];
+    let of_torch = [format!("init.centres={}", torch.display())];
+    let of_torch_by_name = [of_torch[0].clone(), data];
+    let of_matrix = [format!("init.centres={}", setup.out("files.safetensors").display())];
+    let of_run = [format!("init.centres={last}")];
+    let all: [(&str, &[String]); 5] = [
+        ("by-name", &by_name),
+        ("of-torch", &of_torch),
+        ("of-torch-by-name", &of_torch_by_name),
+        ("of-matrix", &of_matrix),
+        ("of-run", &of_run),
+    ];
+    for (name, sets) in all {
+        check_close(&begins(name, sets), &expected, 1e-5);
+    }
+    // Of five people, and this data set has six.
+    let mut writer = CentreWriter::safetensors(&setup.out("five.safetensors"), 5, 32).unwrap();
+    writer.append(&[0.5; 5 * 32], 32).unwrap();
+    writer.finish().unwrap();
+    let set = format!("--set=init.centres={}", setup.out("five.safetensors").display());
+    let said = refused(setup.command(&setup.out("five"), &[&set]));
+    assert!(said.contains("five.safetensors with 5 centres"), "{said}");
+    assert!(said.contains("centres of 6 identities, as this data set has"), "{said}");
+}
+
+/// Every file of a folder with its bytes.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_damaged_file_of_centres_ends_the_run_by_name_and_the_checkpoint_before_goes_on() {
+    let setup = setup();
+    let [whole, out, kept] = ["whole", "run", "kept"].map(|name| setup.out(name));
+    let more = |folder: &Path, more: &[&str]| -> Vec<String> {
+        in_files(folder).into_iter().chain(more.iter().map(|&word| word.to_owned())).collect()
+    };
+    setup.finish(&whole, &as_strs(&more(&setup.out("of-whole"), &[])));
+    setup.finish(&out, &as_strs(&more(&kept, &[])));
+    let resume = more(&kept, &["--resume"]);
+    let sound = contents(&kept);
+    let restore = || {
+        for (path, bytes) in &sound {
+            fs::write(path, bytes).unwrap();
+        }
+    };
+    // The newest checkpoint has its centres here, whatever becomes of the file.
+    let name = |kind: &str| kept.join(format!("{kind}-0-6-1"));
+    type Damage<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let damages: [Damage<'_>; 4] = [
+        ("rows", Box::new(|| fs::remove_file(name("rows")).unwrap())),
+        ("places", Box::new(|| fs::remove_file(name("places")).unwrap())),
+        ("times", Box::new(|| fs::write(name("times"), "{}").unwrap())),
+        (
+            "places",
+            Box::new(|| {
+                let mut bytes = fs::read(name("places")).unwrap();
+                bytes[1] ^= 1;
+                fs::write(name("places"), bytes).unwrap();
+            }),
+        ),
+    ];
+    for (kind, damage) in &damages {
+        damage();
+        let said = refused(setup.command(&out, &as_strs(&resume)));
+        assert!(said.contains(&name(kind).display().to_string()), "{said}");
+        assert!(checkpoint(&out, 12).is_dir(), "it was set aside");
+        restore();
+    }
+    // As the hint has it: the checkpoint before needs other copies.
+    fs::rename(checkpoint(&out, 12), setup.out("aside")).unwrap();
+    let said = setup.finish(&out, &as_strs(&resume));
+    assert!(said.contains(", going on after step 9"), "{said}");
+    check_same_but_for_the_folder(&setup, &out, &whole);
+}
+
+/// Checkpoints of centres in files name sums that do not depend on the folder.
+fn check_same_but_for_the_folder(setup: &Setup, out: &Path, whole: &Path) {
+    check_same(out, whole);
+    let found = exported(setup, out, "found.safetensors");
+    assert_eq!(found, exported(setup, whole, "expected.safetensors"));
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_of_centres_in_files_leaves_the_one_before() {
+    let setup = setup();
+    let [whole, out] = ["whole", "run"].map(|name| setup.out(name));
+    setup.finish(&whole, &as_strs(&in_files(&setup.out("of-whole"))));
+    let mut more = in_files(&setup.out("kept"));
+    setup.finish(&out, &as_strs(&more));
+    let backbone = checkpoint(&out, 12).join("backbone.safetensors");
+    let mut bytes = fs::read(&backbone).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&backbone, bytes).unwrap();
+    more.push("--resume".to_owned());
+    let said = setup.finish(&out, &as_strs(&more));
+    assert!(said.contains("step-00000012.ckpt is damaged, trying the one before: "), "{said}");
+    assert!(said.contains(", going on after step 9"), "{said}");
+    check_same_but_for_the_folder(&setup, &out, &whole);
+}
+
+#[test]
+fn a_run_that_no_machine_has_room_for_is_refused_with_the_number_before_it_begins() {
+    let setup = setup();
+    // 400 million centres of 8 KiB, half of which a step draws.
+    let own = [
+        "data.synthetic={ identities = 400000000, images = 400000000 }",
+        "head.sample_rate=0.5",
+        "model.embedding=1024",
+        "train.steps=9",
+        "optim.warmup_epochs=0",
+    ];
+    let more = sets(&own);
+    let said = refused(setup.command(&setup.out("run"), &as_strs(&more)));
+    assert!(said.contains("the run takes ") && said.contains(" GiB for centres"), "{said}");
+    assert!(said.contains(" of memory are available"), "{said}");
+    assert!(said.contains("--set train.check_room=false"), "{said}");
+    assert!(!setup.out("run/config.toml").exists());
+    // In files they fit into memory, and into no disk.
+    let more = [more, in_files(&setup.out("kept"))].concat();
+    let said = refused(setup.command(&setup.out("files"), &as_strs(&more)));
+    assert!(said.contains("kept: the run needs ") && said.contains(" GiB are free"), "{said}");
+}
+
+#[test]
+fn a_save_takes_little_memory_beside_the_centres() {
+    let bench = |more: &[&str]| -> serde_json::Value {
+        let mut command = Command::new(program());
+        let own = ["bench", "head", "--json", "-q", "--identities", "60K", "--rows", "3K"];
+        command.args(own).args(["--dim", "512", "--batch", "16", "--touch-all"]).args(more);
+        let output = command.args(["--checkpoint-every", "5", "--steps", "9"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    // Every centre is touched after three steps of warm-up; saves come after five and ten.
+    for more in [&[][..], &["--weights", "bf16", "--state", "bf16"]] {
+        let report = bench(more);
+        let [before, peak] =
+            ["peak_before_save_mib", "peak_mib"].map(|key| report[key].as_f64().unwrap());
+        assert!(before > 100.0 && peak <= 1.1 * before, "{before} MiB, then {peak} MiB: {more:?}");
+    }
+}
