@@ -9,7 +9,8 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 #[error("{}: cannot {op}", path.display())]
 pub struct DurableError {
-    /// What was being done: `open`, `read`, `list`, `create`, `write`, `sync`, `rename`, `remove`.
+    /// What was being done: `open`, `read`, `list`, `create`, `write`, `sync`, `rename`, `remove`, alone or
+    /// with what it was done to, such as `open the folder`.
     pub op: &'static str,
     /// The file or folder it was done to.
     pub path: PathBuf,
@@ -27,7 +28,7 @@ impl DurableError {
 
     /// Whether something was to be read, not written.
     pub fn is_read(&self) -> bool {
-        matches!(self.op, "open" | "read" | "map" | "list" | "look at")
+        matches!(self.op.split(' ').next(), Some("open" | "read" | "map" | "list" | "look"))
     }
 
     /// The way out, for the causes that have a common one.

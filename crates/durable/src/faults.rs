@@ -48,7 +48,7 @@ pub struct Panic {
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Panic { message, place } = self;
-        write!(f, "its reader gave up at {place}: {message}")
+        write!(f, "it is damaged: its reader gave up at {place}: {message}")
     }
 }
 

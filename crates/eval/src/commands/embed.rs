@@ -133,7 +133,8 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     }
     let list = left_out_path(&args.out);
     let n_left_out = job.list_left_out(&list, &left_out)?;
-    report(args, &job, n_kept, n_left_out)?;
+    let done = Done { rows: images.len() - left_out.len(), left_out: n_left_out, resumed: n_kept };
+    report(args, &job, &done)?;
     job.cache.remove()?;
     warn_of_changes("embed", &images.changes());
     if n_left_out == 0 {
@@ -326,15 +327,24 @@ impl<'a> Job<'a> {
     }
 }
 
-fn report(args: &EmbedArgs, job: &Job<'_>, resumed: usize, left_out: usize) -> anyhow::Result<()> {
+/// What came of the images.
+struct Done {
+    rows: usize,
+    /// Images without a row, among them those that have no number because they could not be listed.
+    left_out: usize,
+    /// Images of parts that an interrupted run had made.
+    resumed: usize,
+}
+
+fn report(args: &EmbedArgs, job: &Job<'_>, done: &Done) -> anyhow::Result<()> {
     let report = Report {
         out: args.out.display().to_string(),
         model: args.model.model.display().to_string(),
-        images: job.images.len() - left_out,
+        images: done.rows,
         dim: job.embedder.embedding(),
         mirror: format!("{:?}", job.mirror).to_lowercase(),
-        left_out,
-        resumed,
+        left_out: done.left_out,
+        resumed: done.resumed,
     };
     if args.format.json {
         pfc_cli::print_json(&report)?;

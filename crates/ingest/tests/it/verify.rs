@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::OpenOptionsExt,
     process::{Command, Stdio},
 };
 
@@ -58,11 +59,14 @@ fn a_folder_that_is_no_data_set_cannot_be_examined() {
     ");
 }
 
+/// Linux' flag of `open` not to wait for the other end of a pipe.
+const O_NONBLOCK: i32 = 0o4000;
+
 #[test]
 fn the_first_signal_ends_a_verification_at_once() {
     let bench = packed();
     // A pipe in place of a file: `verify` waits in it for bytes that never come.
-    let pipe = bench.path("data/decisions/00000.arrow");
+    let pipe = bench.path("data/decisions/000.arrow");
     fs::create_dir(pipe.parent().unwrap()).unwrap();
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
@@ -72,8 +76,14 @@ fn the_first_signal_ends_a_verification_at_once() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // Opening the pipe waits until the program has opened it.
-        let held = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+        let held = loop {
+            // Refused until the program has opened the other end.
+            match fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&pipe) {
+                Ok(held) => break held,
+                Err(_) => assert_eq!(child.try_wait().unwrap(), None, "{signal}"),
+            }
+            std::thread::yield_now();
+        };
         let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
         assert!(kill.unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
