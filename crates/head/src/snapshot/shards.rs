@@ -97,7 +97,7 @@ fn ranks_then(range: &ClassRange, world_then: usize) -> Range<usize> {
     owner_of(own.start)..owner_of(own.end - 1) + 1
 }
 
-/// What [`Head::load`](crate::head::Head::load) takes for the classes of `range`, out of the files
+/// What [`Head::load`](crate::Head::load) takes for the classes of `range`, out of the files
 /// that `world_then` ranks wrote. Rows are read as they are asked for.
 ///
 /// # Errors
