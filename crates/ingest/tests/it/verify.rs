@@ -65,9 +65,9 @@ const O_NONBLOCK: i32 = 0o4000;
 #[test]
 fn the_first_signal_ends_a_verification_at_once() {
     let bench = packed();
-    // A pipe in place of a file: `verify` waits in it for bytes that never come.
-    let pipe = bench.path("data/decisions/000.arrow");
-    fs::create_dir(pipe.parent().unwrap()).unwrap();
+    // A pipe in place of the checksum of kept embeddings: `verify` waits for bytes that never come.
+    bench.write("data/embeddings/kept.npy", b"");
+    let pipe = bench.path("data/embeddings/kept.sum");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin!("pfc-ingest"))
