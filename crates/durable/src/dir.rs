@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::{
-    Access, DurableError, Entry, FolderError, OwnedDir, check_ours, parent, remove_ours, sync_dir,
+    Access, DurableError, Entry, FolderError, OwnedDir, check_ours, in_synced_dir, parent,
+    remove_ours,
 };
 
 /// The folder `.NAME.tmp`, being filled beside a folder that is to be called NAME.
@@ -72,9 +73,11 @@ impl AtomicDir {
     pub fn commit(mut self) -> Result<(), DurableError> {
         let target = self.owned.path();
         sync_tree(&self.temporary)?;
-        fs::rename(&self.temporary, target).map_err(DurableError::at("rename", target))?;
-        self.stays = true;
-        sync_dir(parent(self.owned.path()))
+        in_synced_dir(parent(target), || {
+            fs::rename(&self.temporary, target).map_err(DurableError::at("rename", target))?;
+            self.stays = true;
+            Ok(())
+        })
     }
 
     /// As [`commit`](AtomicDir::commit), in the place of a folder that has the final name now, of
@@ -91,10 +94,12 @@ impl AtomicDir {
         let target = self.owned.path();
         sync_tree(&self.temporary)?;
         check_ours(target, &is_ours)?;
-        exchange(&self.temporary, target).map_err(DurableError::at("replace", target))?;
-        // What had the name has the temporary one now.
-        self.stays = true;
-        sync_dir(parent(target))?;
+        in_synced_dir(parent(target), || {
+            exchange(&self.temporary, target).map_err(DurableError::at("replace", target))?;
+            // What had the name has the temporary one now.
+            self.stays = true;
+            Ok(())
+        })?;
         remove_ours(&self.temporary, &is_ours)?;
         match fs::remove_dir(&self.temporary) {
             // Somebody put a file there at the last moment.

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::{NamedTempFile, PersistError};
 
-use crate::{DurableError, hidden, lock::is_at, parent, sync_dir};
+use crate::{DurableError, hidden, in_synced_dir, lock::is_at, parent};
 
 /// A file being written as `.NAME.XXXXXX.tmp` beside a file that is to be called NAME.
 ///
@@ -87,8 +87,10 @@ impl AtomicFile {
         let temporary =
             out.into_inner().map_err(|e| DurableError::at("write", &path)(e.into_error()))?;
         temporary.as_file().sync_all().map_err(DurableError::at("sync", &path))?;
-        rename(temporary, &path).map_err(|e| DurableError::at("rename", &path)(e.error))?;
-        sync_dir(parent(&path))
+        in_synced_dir(parent(&path), || {
+            rename(temporary, &path).map_err(|e| DurableError::at("rename", &path)(e.error))?;
+            Ok(())
+        })
     }
 }
 

@@ -31,8 +31,22 @@ use std::{
 ///
 /// [`DurableError`] if the folder cannot be opened or synced.
 pub fn sync_dir(dir: &Path) -> Result<(), DurableError> {
+    in_synced_dir(dir, || Ok(()))
+}
+
+/// Runs `change`, which gives something in `dir` a name, and makes the name survive a power cut.
+///
+/// The folder is opened first: where that fails, as for a process without file descriptors, nothing
+/// has appeared, and the caller may say so.
+fn in_synced_dir<R>(
+    dir: &Path,
+    change: impl FnOnce() -> Result<R, DurableError>,
+) -> Result<R, DurableError> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir).and_then(|f| f.sync_all()).map_err(DurableError::at("sync", dir))
+    let opened = File::open(dir).map_err(DurableError::at("sync", dir))?;
+    let result = change()?;
+    opened.sync_all().map_err(DurableError::at("sync", dir))?;
+    Ok(result)
 }
 
 /// Makes the folder `dir` and those above it, whose names then survive a power cut.
@@ -52,9 +66,9 @@ pub fn create_dir_all(dir: &Path) -> Result<(), DurableError> {
 ///
 /// [`DurableError`] if it cannot be renamed or a folder not be synced.
 pub fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
-    fs::rename(from, to).map_err(DurableError::at("rename", from))?;
-    sync_dir(parent(to))?;
-    sync_dir(parent(from))
+    in_synced_dir(parent(from), || {
+        in_synced_dir(parent(to), || fs::rename(from, to).map_err(DurableError::at("rename", from)))
+    })
 }
 
 /// The folder that holds `path`.

@@ -1,106 +1,102 @@
 //! JSON manifests that carry the checksum of their own text.
 //!
 //! A manifest lists the checksums of other files, but a flipped digit in the manifest itself would
-//! often still be valid JSON. [`seal`] therefore appends a last field, `"checksum"`, which covers every
-//! byte before it; [`check`] finds any changed byte. The file stays plain JSON for every other reader.
+//! often still be valid JSON. [`seal`] therefore makes the last field, `"checksum"`, of all text before
+//! it; [`check`] finds any byte that was changed, added or removed since. The file stays plain JSON for
+//! every other reader.
 
-use std::borrow::Cow;
-
+use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Name of the field that [`seal`] appends; a manifest has no other field of this name at its top level.
-pub const FIELD: &str = "checksum";
-
-/// What precedes the 32 hexadecimal digits of the checksum, and what follows them.
-const BEFORE: &str = ",\n  \"checksum\": \"";
-const AFTER: &str = "\"\n}\n";
-const DIGITS: usize = 32;
+/// Begins the last field of a sealed manifest.
+const SEAL_START: &str = ",\n  \"checksum\": \"xxh3-128:";
+const SEAL_END: &str = "\"\n}\n";
+/// Bytes in which the end of a file may differ from its seal and still be taken for a damaged one.
+const DAMAGE_MAX: usize = 8;
 
 /// What [`check`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seal {
-    /// The checksum covers the text and matches it.
+    /// The text carries its checksum, and it is right.
     Whole,
-    /// There is none: an older version, or another program, wrote the text.
+    /// The text carries none, as earlier versions wrote it.
     Absent,
-    /// A byte changed after the text was sealed, or the text was cut short.
+    /// A byte was changed, added or removed after the text was sealed, or it is no JSON object.
     Broken,
 }
 
-/// The text of a manifest file: `json` with the checksum as its last field.
-///
-/// * `json`: an object with at least one field, indented, as `serde_json::to_string_pretty` gives it
+/// A JSON object as text for people whose last field, `checksum`, is XXH3-128 of all text before it.
 ///
 /// # Panics
 ///
-/// If `json` does not end in a closing brace after at least one field.
-pub fn seal(json: &str) -> String {
-    let body = json.trim_end().strip_suffix('}').map(str::trim_end);
-    let body = body.filter(|body| body.len() > 1).expect("a manifest is an object with fields");
-    let sum = xxh3_128(body.as_bytes());
-    format!("{body}{BEFORE}{sum:032x}{AFTER}")
+/// If `value` does not become a JSON object with a field, or has one called `checksum` itself.
+pub fn seal<T: Serialize>(value: &T) -> Vec<u8> {
+    let json = serde_json::to_string_pretty(value).expect("strings and numbers become JSON");
+    let body = json.strip_suffix("\n}").expect("an object with fields ends so");
+    assert!(!body.contains("\n  \"checksum\": "), "the field is the seal's");
+    [body.as_bytes(), &seal_of(body.as_bytes())].concat()
 }
 
-/// Whether `text` is what [`seal`] gave.
+/// Holds a text that [`seal`] may have made against the checksum that it carries.
 pub fn check(text: &[u8]) -> Seal {
-    let tail_len = BEFORE.len() + DIGITS + AFTER.len();
-    let Some(at) = text.len().checked_sub(tail_len) else { return absent_unless_named(text) };
-    let (body, tail) = text.split_at(at);
-    let digits =
-        tail.strip_prefix(BEFORE.as_bytes()).and_then(|tail| tail.strip_suffix(AFTER.as_bytes()));
-    match digits {
-        Some(digits) if digits == format!("{:032x}", xxh3_128(body)).as_bytes() => Seal::Whole,
-        Some(_) => Seal::Broken,
-        None => absent_unless_named(text),
-    }
-}
-
-/// The JSON that [`seal`] was given, without the checksum; text without a seal is given back as it is.
-/// `None` for a broken seal.
-pub fn unseal(text: &[u8]) -> Option<Cow<'_, [u8]>> {
-    match check(text) {
-        Seal::Whole => {
-            let body = &text[..text.len() - BEFORE.len() - DIGITS - AFTER.len()];
-            Some(Cow::Owned([body, b"\n}\n"].concat()))
+    let (body, end) = text.split_at(text.len().saturating_sub(seal_of(b"").len()));
+    let expected = seal_of(body);
+    if expected.len() == end.len() {
+        match expected.iter().zip(end).filter(|(a, b)| a != b).count() {
+            0 => return Seal::Whole,
+            1..=DAMAGE_MAX => return Seal::Broken,
+            // The checksum is another one, or there is none.
+            _ => {}
         }
-        Seal::Absent => Some(Cow::Borrowed(text)),
-        Seal::Broken => None,
     }
+    #[derive(serde::Deserialize)]
+    struct Sealed {
+        checksum: Option<serde::de::IgnoredAny>,
+    }
+    // Text that was edited still has the field, or its value.
+    let has_field = serde_json::from_slice::<Sealed>(text).map_or(true, |s| s.checksum.is_some());
+    let has_value = String::from_utf8_lossy(text).lines().any(|line| {
+        let field = line.strip_prefix("  \"").and_then(|field| field.split_once("\": \""));
+        field.is_some_and(|(_, value)| value.starts_with("xxh3-128:"))
+    });
+    if has_field || has_value { Seal::Broken } else { Seal::Absent }
 }
 
-/// A field of the right name without the right form around it was sealed once and changed since.
-fn absent_unless_named(text: &[u8]) -> Seal {
-    let name = b"\n  \"checksum\"";
-    if text.windows(name.len()).any(|window| window == name) { Seal::Broken } else { Seal::Absent }
+fn seal_of(body: &[u8]) -> Vec<u8> {
+    format!("{SEAL_START}{:032x}{SEAL_END}", xxh3_128(body)).into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const JSON: &str = "{\n  \"format\": 1,\n  \"data\": {\n    \"checksum\": \"ab\"\n  }\n}";
-
     #[test]
-    fn a_sealed_manifest_is_whole_and_one_without_a_seal_is_told_apart() {
-        let text = seal(JSON);
-        assert_eq!(check(text.as_bytes()), Seal::Whole);
-        assert_eq!(unseal(text.as_bytes()).unwrap().trim_ascii_end(), JSON.as_bytes());
-        assert_eq!(unseal(text.replace("1", "2").as_bytes()), None);
-        for other in [JSON, "{}", "", "{\n  \"format\": 1\n}\n"] {
-            assert_eq!(check(other.as_bytes()), Seal::Absent, "{other}");
+    fn a_manifest_carries_a_checksum_that_any_change_breaks() {
+        let text = seal(&serde_json::json!({"format": 1, "names": ["a", "b"]}));
+        assert_eq!(check(&text), Seal::Whole);
+        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert!(json["format"] == 1 && json["checksum"].is_string());
+        for at in 0..text.len() {
+            for bit in 0..8 {
+                let mut bytes = text.clone();
+                bytes[at] ^= 1 << bit;
+                assert_eq!(check(&bytes), Seal::Broken, "byte {at}, bit {bit}");
+            }
+            assert_eq!(check(&text[..at]), Seal::Broken, "cut at {at}");
+            for bytes in
+                [[&text[..at], b" ", &text[at..]].concat(), [&text[..at], &text[at + 1..]].concat()]
+            {
+                assert!(bytes == text || check(&bytes) == Seal::Broken, "edit at {at}");
+            }
         }
     }
 
     #[test]
-    fn no_changed_byte_leaves_a_manifest_whole() {
-        let text = seal(JSON).into_bytes();
-        for at in 0..text.len() {
-            for flip in [0x01, 0x02, 0x04, 0x10, 0x20, 0x80] {
-                let mut bytes = text.clone();
-                bytes[at] ^= flip;
-                assert_ne!(check(&bytes), Seal::Whole, "byte {at} ^ {flip}");
-            }
-            assert_ne!(check(&text[..at]), Seal::Whole, "cut at {at}");
-        }
+    fn a_manifest_of_an_earlier_version_has_no_seal() {
+        let old = b"{\n  \"format\": 1,\n  \"tool\": \"pfc-ingest 0.1.0, long enough for a seal of its own\"\n}\n";
+        assert_eq!(check(old), Seal::Absent);
+        assert_eq!(check(b"{}"), Seal::Absent);
+        let nested = b"{\n  \"format\": 1,\n  \"data\": {\n    \"checksum\": \"ab\"\n  }\n}\n";
+        assert_eq!(check(nested), Seal::Absent);
     }
 }

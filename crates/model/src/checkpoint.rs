@@ -103,7 +103,6 @@ impl FileEntry {
 #[derive(Debug)]
 pub struct Writer {
     dir: AtomicDir,
-    path: PathBuf,
     files: Vec<FileEntry>,
 }
 
@@ -122,7 +121,7 @@ impl Writer {
         let owned = OwnedDir::claim(path, Access::Alone)?;
         owned.check_free()?;
         let dir = owned.begin()?;
-        Ok(Writer { dir, path: path.to_path_buf(), files: Vec::new() })
+        Ok(Writer { dir, files: Vec::new() })
     }
 
     /// Adds the network's state dict as [`BACKBONE`].
@@ -172,10 +171,7 @@ impl Writer {
         self.files.sort_by(|a, b| a.name.cmp(&b.name));
         let tool = concat!("pfc ", env!("CARGO_PKG_VERSION")).to_owned();
         let manifest = Manifest { format: FORMAT, tool, backbone, progress, files: self.files };
-        let text = serde_json::to_string_pretty(&manifest)
-            .map_err(|source| ModelError::Manifest { path: self.path.clone(), source })?;
-        let sealed = manifest::seal(&text);
-        pfc_durable::write(&self.dir.path().join(MANIFEST), sealed.as_bytes())?;
+        pfc_durable::write(&self.dir.path().join(MANIFEST), &manifest::seal(&manifest))?;
         self.dir.commit()?;
         Ok(manifest)
     }
@@ -346,10 +342,10 @@ fn read_manifest(dir: &Path) -> Result<Manifest, ModelError> {
     if format != FORMAT {
         return Err(ModelError::Format { path, found: format, supported: FORMAT });
     }
-    let Some(json) = manifest::unseal(&text) else {
+    if manifest::check(&text) == manifest::Seal::Broken {
         return Err(ModelError::ManifestDamaged { path });
-    };
-    let manifest: Manifest = serde_json::from_slice(&json).map_err(broken)?;
+    }
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(broken)?;
     match manifest.files.iter().find(|entry| !is_plain_name(&entry.name)) {
         Some(entry) => Err(not_a_checkpoint(format!("its manifest lists `{}`", entry.name))),
         None => Ok(manifest),

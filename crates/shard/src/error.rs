@@ -221,6 +221,12 @@ pub enum ShardError {
 }
 
 impl ShardError {
+    /// Whether the system failed, and not the data set: it may be read later (see
+    /// [`pfc_durable::faults`]).
+    pub fn is_of_system(&self) -> bool {
+        matches!(self, ShardError::Durable(source) if pfc_durable::faults::is_of_system(&source.source))
+    }
+
     /// The way out, where there is one.
     pub fn hint(&self) -> Option<String> {
         use ShardError::*;

@@ -7,7 +7,10 @@ use std::{
     path::{Component, Path},
 };
 
-use pfc_durable::DurableError;
+use pfc_durable::{
+    DurableError,
+    manifest::{self, Seal},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,11 +18,10 @@ use crate::{
     format::{FORMAT, MANIFEST_FILE, SHARDS_DIR},
     hash::{Checksum, file_checksum},
     mmap::check_size,
-    sealed::{self, check_manifest},
 };
 
 /// The content of `dataset.json`, whose last field is the checksum of all text before it (see
-/// [`sealed::manifest`]); data sets of earlier versions have none.
+/// [`manifest::seal`]); data sets of earlier versions have none.
 ///
 /// Fields that this version does not know are ignored: whatever a reader must know raises
 /// [`FORMAT`].
@@ -158,7 +160,7 @@ impl Manifest {
             return Err(ShardError::UnsupportedFormat { path, found: format.to_string() });
         }
         let manifest: Manifest = serde_json::from_slice(&text).map_err(syntax)?;
-        if check_manifest(&text).is_err() {
+        if manifest::check(&text) == Seal::Broken {
             return Err(ShardError::ManifestDamaged { path });
         }
         manifest.check().map_err(|what| ShardError::BadManifest { path, what })?;
@@ -168,12 +170,12 @@ impl Manifest {
     /// Whether the manifest in `dir` carries its own checksum, as those of earlier versions do not.
     pub fn is_sealed(&self, dir: &Path) -> bool {
         let text = fs::read(dir.join(MANIFEST_FILE)).unwrap_or_default();
-        check_manifest(&text).is_ok_and(|seal| seal == sealed::Seal::Whole)
+        manifest::check(&text) == Seal::Whole
     }
 
     /// Makes the manifest visible in `dir`: the last step of writing a data set.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), ShardError> {
-        Ok(pfc_durable::write(&dir.join(MANIFEST_FILE), &sealed::manifest(self))?)
+        Ok(pfc_durable::write(&dir.join(MANIFEST_FILE), &manifest::seal(self))?)
     }
 
     /// Bytes of all files that the manifest lists.

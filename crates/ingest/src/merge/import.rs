@@ -29,7 +29,7 @@ pub fn import(parts: &Parts, journal: &Journal, quiet: bool) -> Result<(), Inges
         }
         let owner = parts.owner(index);
         if owner.out() != journal.out() {
-            let Some(record) = owner.shard(index) else {
+            let Some(record) = owner.shard(index)? else {
                 let path = owner.out().into();
                 return Err(PackError::NotAPart { path }.into());
             };

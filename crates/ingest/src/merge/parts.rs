@@ -73,7 +73,7 @@ impl Parts {
             let mut doubled_with = 0;
             for (index, owner) in (0..).zip(&mut owners) {
                 match owner {
-                    _ if journal.shard(index).is_none() => {}
+                    _ if journal.shard(index)?.is_none() => {}
                     None => *owner = Some(part),
                     // What an interrupted merge brought there already.
                     Some(0) if has_out => {}

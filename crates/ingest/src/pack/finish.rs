@@ -68,8 +68,7 @@ pub fn summarize(journal: &Journal, shards: std::ops::Range<u64>) -> Result<Summ
 }
 
 fn record(journal: &Journal, index: u64) -> Result<ShardRecord, IngestError> {
-    let record = journal.shard(index);
-    record.ok_or_else(|| {
+    journal.shard(index)?.ok_or_else(|| {
         let path = journal.out().join(journal::DIR).join(format!("{index:05}.json"));
         super::PackError::DamagedJournal { path }.into()
     })

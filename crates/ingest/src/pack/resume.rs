@@ -29,7 +29,7 @@ pub struct Standing {
 ///
 /// # Errors
 ///
-/// [`PackError::Interrupted`].
+/// [`PackError::Interrupted`], or [`IngestError`] for a fault of the system.
 pub fn stand(
     journal: &Journal,
     shards: &[u64],
@@ -39,19 +39,22 @@ pub fn stand(
     let progress = Progress::new("check", "shards", shards.len() as u64, quiet);
     // Records are read here and dropped, since they hold the quarantine of their shards.
     let examine = |index: &u64| {
-        let record = if interrupt::requested() { None } else { journal.shard(*index) };
+        let record = if interrupt::requested() { None } else { journal.shard(*index)? };
         let whole = record.as_ref().map(|record| check(journal, record, n_images));
         progress.add(1);
-        (*index, matches!(whole, Some(Ok(()))), whole.and_then(Result::err))
+        match whole {
+            Some(Err(error)) if error.is_of_system() => Err(error.into()),
+            whole => Ok((*index, matches!(whole, Some(Ok(()))), whole.and_then(Result::err))),
+        }
     };
-    let examined: Vec<_> = shards.par_iter().map(examine).collect();
+    let examined: Result<Vec<_>, IngestError> = shards.par_iter().map(examine).collect();
     progress.finish();
     if interrupt::requested() {
         let (done, total, shards) = (0, journal.job().images, 0);
         return Err(PackError::Interrupted { done, total, shards }.into());
     }
     let mut standing = Standing::default();
-    for (index, is_done, fault) in examined {
+    for (index, is_done, fault) in examined? {
         if is_done {
             let places = journal.job().places(index);
             standing.images_done += places.end - places.start;

@@ -38,9 +38,10 @@ pub struct Space {
 }
 
 impl Space {
-    /// Of a pack under way.
+    /// Of a pack under way. A record that cannot be read counts as none.
     pub fn of(journal: &Journal) -> Space {
-        let done = (0..journal.n_shards()).filter(|index| journal.shard(*index).is_some()).count();
+        let is_done = |index: &u64| journal.shard(*index).is_ok_and(|record| record.is_some());
+        let done = (0..journal.n_shards()).filter(is_done).count();
         let job = journal.job();
         let images_done = (done as u64).saturating_mul(job.shard_images).min(job.images);
         Space {

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     common::{Bench, stderr},
-    resume::{OPTIONS, grey},
+    resume::{OPTIONS, faces, grey},
 };
 
 /// Runs until `is_far` says so, then moves `from` to `gone`; exit code and what was said.
@@ -118,4 +118,60 @@ fn npy(rows: u64) -> Vec<u8> {
         npy.extend(((row as f32).cos()).to_le_bytes());
     }
     npy
+}
+
+/// Runs with at most `n` open files; exit code and what was said.
+#[cfg(unix)]
+fn with_files(bench: &Bench, n: u32, line: &str) -> (Option<i32>, String) {
+    let program = assert_cmd::cargo::cargo_bin!("pfc-ingest");
+    let output = Command::new("sh")
+        .current_dir(bench.path(""))
+        .arg("-c")
+        .arg(format!("ulimit -n {n} && exec '{}' {line}", program.display()))
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_process_without_file_descriptors_makes_no_half_of_anything() {
+    let bench = faces();
+    for worker in 0..2 {
+        bench.run(&format!("pack raw part{worker} {OPTIONS} --worker {worker}/2")).success();
+    }
+    bench.run(&format!("pack raw data {OPTIONS}")).success();
+    for (i, command) in [
+        format!("pack raw OUT {OPTIONS}"),
+        "merge OUT part0 part1".into(),
+        "compact data OUT".into(),
+        "export data OUT --to folder".into(),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let whole = format!("whole{i}");
+        bench.run(&command.replace("OUT", &whole)).success();
+        let mut n_failed = 0;
+        for n in 4..40 {
+            let out = format!("out{i}-{n}");
+            let line = command.replace("OUT", &out);
+            let (code, text) = with_files(&bench, n, &line);
+            let is_done = code == Some(0);
+            // 127: the loader found no descriptor to open a library with.
+            assert!(is_done || matches!(code, Some(2 | 127)), "{line} of {n}: {code:?} {text}");
+            assert!(!text.contains("panicked") && !text.contains("counts as not done"), "{text}");
+            let is_finished = match command.starts_with("pack") || command.starts_with("merge") {
+                true => bench.path(&format!("{out}/dataset.json")).exists(),
+                false => bench.path(&out).exists(),
+            };
+            assert_eq!(is_finished, is_done, "{line} of {n}: {text}");
+            if !is_done {
+                n_failed += 1;
+                bench.run(&line).success();
+            }
+            assert!(bench.tree(&out) == bench.tree(&whole), "{line} of {n}");
+        }
+        assert!((3..36).contains(&n_failed), "{command}: {n_failed} of 36 failed");
+    }
 }

@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_durable::{Access, DurableError, remove_ours, sync_dir};
+use pfc_durable::{Access, DurableError, faults, remove_ours, sync_dir};
 use pfc_shard::{
     Checksum, SHARDS_DIR,
     sealed::{self, SealedError},
@@ -154,13 +154,22 @@ impl Journal {
 
     /// The record of a finished shard; nothing if there is none of this job. A damaged one is as
     /// good as none: what it says is found again by packing.
-    pub fn shard(&self, index: u64) -> Option<ShardRecord> {
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Durable`] for a fault of the system, which says nothing about the shard.
+    pub fn shard(&self, index: u64) -> Result<Option<ShardRecord>, IngestError> {
         let path = self.shard_path(index);
-        match read_sealed::<ShardRecord>(&path) {
-            Ok(record) => record.filter(|record| record.job == self.id && record.index == index),
+        match sealed::read::<ShardRecord>(&path) {
+            Ok(record) => {
+                Ok(record.filter(|record| record.job == self.id && record.index == index))
+            }
+            Err(SealedError::Io(source)) if faults::is_of_system(&source) => {
+                Err(IngestError::at("read", &path)(source))
+            }
             Err(error) => {
-                tracing::warn!("{error}: shard {index} counts as not done");
-                None
+                tracing::warn!("{} {error}: shard {index} counts as not done", path.display());
+                Ok(None)
             }
         }
     }
