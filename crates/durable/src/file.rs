@@ -122,6 +122,17 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     file.commit()
 }
 
+/// As [`write`], of a file that a person named: what killed commands left of it is removed first. Reads
+/// the folder's list of names, so files that are written by the thousand are [swept](sweep_all) at once.
+///
+/// # Errors
+///
+/// As [`write`] and [`sweep`].
+pub fn write_output(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    sweep(path)?;
+    write(path, bytes)
+}
+
 /// Removes what killed processes left of `path`: files that an [`AtomicFile`] for it was writing.
 ///
 /// Long commands call this before they begin; a file that is still being written stays.
@@ -228,6 +239,9 @@ mod tests {
         sweep_all(dir.path()).unwrap();
         assert_eq!(names(dir.path()).len(), 3);
         sweep(&dir.path().join("no/a")).unwrap();
+        fs::write(dir.path().join(".a.abcdef.tmp"), "half").unwrap();
+        write_output(&path, b"other").unwrap();
+        assert_eq!((names(dir.path()).len(), fs::read(&path).unwrap()), (3, b"other".to_vec()));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Footprint {
     pub touched: u64,
     /// Memory of the host for the centres, their optimizer state and where they lie.
     pub memory: u64,
+    /// Memory of the device, if they live there: all of them, from the start.
+    pub device: u64,
     /// Memory of the host that a save takes beside it.
     pub save: u64,
     /// Room on disk for the folder of the centres, all copies; 0 if they are not in files.
@@ -48,17 +50,21 @@ impl Footprint {
         let in_memory = |memory: u64| Footprint {
             touched,
             memory,
+            device: 0,
             save,
             files: 0,
             checkpoint: touched * saved,
         };
         match config.centres {
             Placement::Host => in_memory(touched * (row + ENTRY_BYTES) + table),
-            // The rows are on the device, and libtorch refuses what does not fit there.
-            Placement::Device => in_memory(0),
+            Placement::Device => Footprint {
+                device: n_rows * (layout.weight_bytes() + layout.state_bytes()) as u64,
+                ..in_memory(0)
+            },
             Placement::File(_) => Footprint {
                 touched,
                 memory: table,
+                device: 0,
                 save: 0,
                 files: touched * (COPIES as u64 * row + ENTRY_BYTES),
                 checkpoint: 0,

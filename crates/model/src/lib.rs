@@ -17,6 +17,7 @@ pub mod weights;
 mod activation_checkpointing;
 mod backbone;
 mod conv;
+mod device;
 mod embed;
 mod embedder;
 mod error;
@@ -39,6 +40,7 @@ mod vit;
 
 pub use activation_checkpointing::CheckpointedForward;
 pub use backbone::Backbone;
+pub use device::free_memory;
 pub use embed::{Embed, MirroredEmbeddings};
 pub use embedder::{Embedder, EmbedderOptions};
 pub use error::ModelError;

@@ -227,6 +227,28 @@ fn a_benchmark_of_ranks_takes_the_same_steps_as_of_one() {
 }
 
 #[test]
+fn a_benchmark_on_a_device_takes_the_steps_of_one_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = |more: &[&str]| {
+        let args = ["bench", "head", "--json", "--identities", "2K", "--rows", "300"];
+        json(&[&args[..], &["--dim", "16", "--batch", "8"], more].concat(), dir.path())
+    };
+    let losses = |report: &serde_json::Value| -> Vec<f64> {
+        report["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect()
+    };
+    let (host, device) = (bench(&[]), bench(&["--device", "cpu"]));
+    assert_eq!(
+        (&host["config"]["centres"], &device["config"]["centres"]),
+        (&"host".into(), &"device".into())
+    );
+    for (host, device) in losses(&host).iter().zip(losses(&device)) {
+        assert!((host - device).abs() <= 1e-5 * host, "{device} for {host}");
+    }
+    let said = complaint(&["bench", "head", "--device", "gpu"], dir.path());
+    assert!(said.contains("not cpu, cuda or cuda:N"), "{said}");
+}
+
+#[test]
 fn a_batch_that_memory_does_not_hold_is_an_error_with_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
     let config = "[data]\nsynthetic = { identities = 2, images = 8192 }\n\n\

@@ -174,7 +174,7 @@ fn run(
     }
     draw(args, &results)?;
     if let Some(path) = &args.scores {
-        pfc_durable::write(path, csv.as_bytes())?;
+        pfc_durable::write_output(path, csv.as_bytes())?;
     }
     if args.format.json {
         let findings = Findings::Pairs { results };

@@ -31,6 +31,6 @@ pub fn report(args: &ReportArgs) -> anyhow::Result<Outcome> {
     let documents =
         args.results.iter().map(|path| Document::read(path)).collect::<Result<Vec<_>, _>>()?;
     let page = report::page(&documents)?;
-    pfc_durable::write(&args.out, page.as_bytes())?;
+    pfc_durable::write_output(&args.out, page.as_bytes())?;
     Ok(Outcome::Clean)
 }

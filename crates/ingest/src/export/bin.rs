@@ -46,7 +46,7 @@ pub fn write(feed: &Feed<'_>, out: &Path, pairs: &Pairs) -> Result<Written, Expo
     writer.finish().map_err(at())?;
     let n_bytes = bytes.n_bytes;
     // A killed export leaves at most a table without a pack, which the next one replaces.
-    pfc_durable::write(&table_path, table.as_bytes())?;
+    pfc_durable::write_output(&table_path, table.as_bytes())?;
     file.commit_new()?;
     Ok(Written {
         images: 2 * pairs.len() as u64,

@@ -13,7 +13,7 @@ mod snapshot;
 
 use std::thread::JoinHandle;
 
-use pfc_head::{Head, Placement};
+use pfc_head::Head;
 use pfc_model::{
     allocator,
     checkpoint::{DataIdentity, Progress, Writer},
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    config::Config,
+    config::{CentrePlace, Config},
     data::plan::StepPlan,
     log::{Score, tally::Tally},
     optim::loss_scale::ScaleState,
@@ -168,7 +168,7 @@ impl<'a> Checkpointer<'a> {
         let Some(folder) = self.ranks.of_first(folder)? else {
             return Ok(());
         };
-        let in_files = matches!(self.config.head.centres, Placement::File(_));
+        let in_files = matches!(self.config.head.centres, CentrePlace::File(_));
         let apart = !in_files && self.config.checkpoint.in_background;
         let centres = trainer.head.begin_save(scheduled)?;
         let whole = writer.map(|writer| Whole {

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_head::{Placement, shards};
+use pfc_head::shards;
 use pfc_model::{
     ModelError,
     checkpoint::{BACKBONE, Checkpoint, DataIdentity, Progress},
@@ -13,7 +13,12 @@ use pfc_model::{
 use serde::{Deserialize, Serialize};
 
 use super::{Checkpointer, OPTIMIZER, TRAINED, TrainerState, changes::changes};
-use crate::{TrainError, config::Config, log::tally::Tally, step::Trainer};
+use crate::{
+    TrainError,
+    config::{CentrePlace, Config},
+    log::tally::Tally,
+    step::Trainer,
+};
 
 /// What a run goes on from.
 #[derive(Debug)]
@@ -209,8 +214,8 @@ impl Checkpointer<'_> {
         let mut centres =
             shards::open(|name| checkpoint.file(name), &trainer.head.range(), world_of(progress))?;
         let folder = match &memory.config.head.centres {
-            Placement::File(folder) => Some(folder.as_path()),
-            Placement::Host | Placement::Device => None,
+            CentrePlace::File(folder) => Some(folder.as_path()),
+            CentrePlace::Auto | CentrePlace::Host | CentrePlace::Device => None,
         };
         trainer.head.load(&mut centres, folder)?;
         trainer.n_done = progress.step;

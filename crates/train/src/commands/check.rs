@@ -4,7 +4,10 @@ use anyhow::Context;
 use pfc_cli::{Outcome, print_text, tell};
 
 use super::ConfigArgs;
-use crate::run::{self, Checked};
+use crate::{
+    ranks::Ranks,
+    run::{self, Checked},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
@@ -14,10 +17,11 @@ pub(crate) struct CheckArgs {
 
 /// Runs `pfc-train check`.
 pub(crate) fn check(args: &CheckArgs, quiet: bool) -> anyhow::Result<Outcome> {
-    let mut config = args.config.load(1)?;
-    let notes = config.settle_precision(config.train.device(0)?);
-    let Checked { source, plan } = run::check(&config)
-        .with_context(|| format!("`{}` cannot be trained", args.config.config.display()))?;
+    let config = args.config.load(1)?;
+    let context = || format!("`{}` cannot be trained", args.config.config.display());
+    let Checked { source, plan } = run::check(&config).with_context(context)?;
+    let (config, notes) =
+        run::settle(&config, source.n_identities(), &Ranks::solo()).with_context(context)?;
     if !quiet {
         tell(&format!(
             "{} images of {} identities; {} epochs of {} steps of {} images",

@@ -86,14 +86,10 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
         interrupt::answer_silently();
     }
     let place = Rendezvous::from_env()?;
-    let mut config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
+    let config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
     let device = config.train.device(place.as_ref().map_or(0, |place| place.local_rank))?;
-    let notes = config.settle_precision(device);
     let ranks = Ranks::join(place.as_ref(), config.train.timeout(), device);
     let ranks = ranks.with_context(context)?;
-    if ranks.is_first() && !quiet {
-        notes.iter().for_each(|note| tell(note));
-    }
     let start = if args.resume { Start::Resume } else { Start::Fresh };
     let ended = match run::train(&config, &folder, start, &ranks, quiet) {
         Ok(ended) => ended,

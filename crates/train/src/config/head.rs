@@ -3,10 +3,8 @@
 use pfc_model::Choice;
 use serde::{Deserialize, Serialize};
 
-use super::{BadValue, Config};
-use pfc_head::{
-    CentreOptimizer, HeadConfig, HeadError, Margin, Placement, ProductPrecision, Storage, Update,
-};
+use super::{BadValue, CentrePlace, Config};
+use pfc_head::{CentreOptimizer, HeadConfig, HeadError, Margin, ProductPrecision, Storage, Update};
 
 /// Section `[head]`. Momentum is that of `[optim]`, the seed that of `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,9 +30,10 @@ pub struct HeadSection {
     /// What moves the centres: `{ name = "sgd" }`, with sparse updates also `{ name = "adamw" }` and
     /// `{ name = "row_adagrad" }`.
     pub optimizer: CentreOptimizer,
-    /// Where the centres live: "host" memory, the "device" that the rank computes on, or
-    /// `{ file = "FOLDER" }`, files there.
-    pub centres: Placement,
+    /// Where the centres live: "host" memory, the "device" that the rank computes on,
+    /// `{ file = "FOLDER" }`, files there, or auto, which is the device where it is a GPU and half of its
+    /// free memory holds them, and the host elsewhere.
+    pub centres: CentrePlace,
     /// What the centres are kept in: f32 or bf16.
     pub weights: Storage,
     /// What the state of their optimizer is kept in: f32 or bf16.
@@ -60,7 +59,6 @@ impl Default for HeadSection {
             log_q,
             update,
             optimizer,
-            centres,
             weights,
             state,
             tile_rows,
@@ -77,7 +75,7 @@ impl Default for HeadSection {
             weight_decay: None,
             update,
             optimizer,
-            centres,
+            centres: CentrePlace::Auto,
             weights,
             state,
             precision: Choice::Auto,
@@ -122,7 +120,7 @@ impl HeadSection {
             weight_decay: self.weight_decay.unwrap_or_default(),
             update: self.update,
             optimizer: self.optimizer,
-            centres: self.centres.clone(),
+            centres: self.centres.placement(),
             weights: self.weights,
             state: self.state,
             precision: self.precision.or_default(),

@@ -8,6 +8,7 @@ mod init;
 mod load;
 mod log;
 mod optim;
+mod placement;
 mod precision;
 mod value;
 
@@ -25,6 +26,8 @@ pub use init::InitConfig;
 pub use load::{ConfigError, Override, load, parse};
 pub use log::LogConfig;
 pub use optim::{LOSS_SCALE_MAX, OptimConfig, OptimizerKind, ScheduleKind};
+pub use placement::CentrePlace;
+pub(crate) use placement::DeviceRoom;
 pub use value::BadValue;
 pub(crate) use value::is_given;
 

@@ -7,7 +7,7 @@ use tch::Device;
 use super::Config;
 
 impl Config {
-    /// Puts a format in the place of each `auto`: bf16 where `device` has instructions for it, else
+    /// Puts a format in the place of each `auto`, once it is settled where the centres live: bf16 where `device` has instructions for it, else
     /// f32. Training follows from it, so a run's folder keeps the format and not `auto`.
     ///
     /// Returns a sentence for each of the keys `model.precision` and `head.precision` that was `auto`,
@@ -29,7 +29,7 @@ impl Config {
         });
         // The head's products are computed where its centres live: on the host, unless they are on
         // the device.
-        let device = match self.head.centres {
+        let device = match self.head.centres.placement() {
             head::Placement::Device => device,
             head::Placement::Host | head::Placement::File(_) => Device::Cpu,
         };

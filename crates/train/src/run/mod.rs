@@ -3,6 +3,7 @@
 pub mod evaluate;
 pub mod init;
 pub(crate) mod room;
+mod settle;
 
 use std::{path::Path, time::Instant};
 
@@ -17,6 +18,7 @@ use pfc_shard::ShardError;
 use tch::Device;
 
 use self::evaluate::Verifier;
+pub(crate) use self::settle::settle;
 use crate::{
     TrainError,
     checkpoint::{Checkpointer, check_same_config},
@@ -102,6 +104,11 @@ fn train_unguarded(
 ) -> Result<Ended, TrainError> {
     check_same_config(config, ranks)?;
     let Checked { source, plan } = check(config)?;
+    let (config, notes) = settle(config, source.n_identities(), ranks)?;
+    let config = &config;
+    if ranks.is_first() && !quiet {
+        notes.iter().for_each(|note| tell(note));
+    }
     if let Some(view) = source.dataset().filter(|_| ranks.is_first()) {
         check_labels(view)?;
     }

@@ -79,11 +79,12 @@ pub(crate) fn describe(config: &Config, plan: &StepPlan, n_identities: u32) -> S
     let all = ClassRange::of_rank(n_identities.into(), 0, 1);
     let head = config.head_config(n_identities);
     let found = Footprint::of(&head, all, plan.n_steps(), plan.batch_size);
-    let Footprint { touched, memory, save, files, checkpoint } = found;
+    let Footprint { touched, memory, device, save, files, checkpoint } = found;
     let held = match &head.centres {
         Placement::File(folder) => format!("{} in files in {}", in_units(files), folder.display()),
         Placement::Device => {
-            format!("the device's memory, {} of the host's for a save", in_units(save))
+            let (device, save) = (in_units(device), in_units(save));
+            format!("{device} of the device's memory, {save} of the host's for a save")
         }
         Placement::Host => {
             format!("{} of memory, a save {} more", in_units(memory), in_units(save))

@@ -29,7 +29,8 @@ Examples:
   pfc-train bench head --identities 20M --rows 100K --weights bf16 --state bf16
   pfc-train bench head --identities 100M --rows 100K --weights bf16 --state bf16 \\
       --file /data/centres --checkpoint-every 5 --steps 20
-  pfc-train bench head … --file /data/centres --checkpoint-every 5 --steps 20 --resume";
+  pfc-train bench head … --file /data/centres --checkpoint-every 5 --steps 20 --resume
+  pfc-train bench head --identities 1M --device cuda --precision bf16";
 
 #[derive(Debug, clap::Args)]
 pub struct HeadArgs {
@@ -66,6 +67,9 @@ pub struct HeadArgs {
     /// Keep the centres in files in this folder instead of memory
     #[arg(long, value_name = "DIR")]
     file: Option<PathBuf>,
+    /// Keep the centres on a device and compute there: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", conflicts_with = "file", value_parser = device)]
+    device: Option<Device>,
     /// Ranks, each a thread of this process
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     ranks: u16,
@@ -112,6 +116,18 @@ impl FromStr for Count {
         match count {
             Some(n) if (1.0..=9e15).contains(&n) && n.fract() == 0.0 => Ok(Count(n as u64)),
             _ => Err("not a whole number of 1 or more, such as 360232, 100K or 2.5M".to_owned()),
+        }
+    }
+}
+
+/// A device by name. A card that is not there is said by libtorch when the head is made.
+fn device(name: &str) -> Result<Device, String> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => Ok(Device::Cuda(0)),
+        other => {
+            let index = other.strip_prefix("cuda:").and_then(|index| index.parse().ok());
+            index.map(Device::Cuda).ok_or_else(|| "not cpu, cuda or cuda:N".to_owned())
         }
     }
 }
@@ -172,7 +188,11 @@ impl HeadArgs {
             },
             weights: self.weights.into(),
             state: self.state.into(),
-            centres: self.file.clone().map_or(Placement::Host, Placement::File),
+            centres: match (&self.file, self.device) {
+                (Some(folder), _) => Placement::File(folder.clone()),
+                (None, Some(_)) => Placement::Device,
+                (None, None) => Placement::Host,
+            },
             tile_rows: self.tile_rows,
             ..plain
         }
@@ -297,7 +317,8 @@ fn run_rank(
 ) -> Result<Seen, TrainError> {
     let started = Instant::now();
     let place = (comm.rank(), comm.world());
-    let mut head = Head::with_parts(config, Parts::of_config(config, comm)?)?;
+    let device = args.device.unwrap_or(Device::Cpu);
+    let mut head = Head::with_parts(config, Parts::on_device(config, comm, device)?)?;
     let mut saver = Saver::new(args)?;
     let mut step = match &saver {
         Some(saver) if args.resume => load(&mut head, args.file.as_deref(), &saver.path)?,
@@ -310,6 +331,7 @@ fn run_rank(
             head.touch_all()?;
         }
         let (embeddings_bd, labels) = pool.batch(step, place);
+        let embeddings_bd = embeddings_bd.to_device(device);
         let started = Instant::now();
         let output = head.step(&embeddings_bd, &labels, step, 0.1)?;
         if step >= seen.first_step {
