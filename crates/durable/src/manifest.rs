@@ -8,6 +8,9 @@
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
+/// Name of the last field of a sealed manifest, which is the seal and none of what was sealed.
+pub const FIELD: &str = "checksum";
+
 /// Begins the last field of a sealed manifest.
 const SEAL_START: &str = ",\n  \"checksum\": \"xxh3-128:";
 const SEAL_END: &str = "\"\n}\n";
