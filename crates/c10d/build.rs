@@ -15,15 +15,15 @@ fn main() {
     build
         .cpp(true)
         .std("c++20")
-        // The compiler has little to do here: the work is libtorch's.
-        .opt_level(1)
+        // There is nothing to optimise here: the work is libtorch's.
+        .opt_level(0)
         .define("USE_DISTRIBUTED", None)
         .define("USE_C10D_GLOO", None)
         .include("cpp")
         // As system headers, so that their warnings stay theirs.
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
-        .files(["cpp/compute.cpp", "cpp/group.cpp", "cpp/reducer.cpp"]);
+        .file("cpp/bridge.cpp");
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
         build.define("USE_C10D_NCCL", None);
     }

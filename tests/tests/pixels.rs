@@ -9,8 +9,11 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 use clap::Parser;
 use pfc_eval::images::{Images, Opening};
 use pfc_findings::{Reading, View};
-use pfc_image::{Fit, ImageSize, Limits, Recipe, decode, encode_jpeg, encode_png, resize};
-use pfc_sources::InputOptions;
+use pfc_image::{
+    Fit, ImageSize, Limits, Pixels, Recipe, align::TEMPLATE, decode, encode_jpeg, encode_png,
+    resize,
+};
+use pfc_sources::{AlignOptions, InputOptions};
 use pfc_train::data::source::Source;
 
 /// Pixels by name; none of a picture that is refused.
@@ -98,9 +101,14 @@ fn write(root: &Path, pictures: &BTreeMap<String, Vec<u8>>) {
 
 /// What `pfc-eval embed` gives its network.
 fn embedded(input: &Path, scratch: &Path) -> Seen {
-    let options = InputOptions::default();
-    let opening = Opening { input: &options, reading: Reading::Decided, scratch, quiet: true };
-    let images = Images::open(input, &opening).unwrap();
+    embedded_by(input, &AlignOptions::default(), scratch)
+}
+
+/// The same of faces that are cut out by their landmarks.
+fn embedded_by(path: &Path, align: &AlignOptions, scratch: &Path) -> Seen {
+    let (input, reading) = (&InputOptions::default(), Reading::Decided);
+    let opening = Opening { input, align, reading, scratch, quiet: true };
+    let images = Images::open(path, &opening).unwrap();
     let (pixels, left_out) = images.rgb(0..images.len()).unwrap();
     let mut faces = pixels.chunks_exact(ImageSize::FACE.rgb_bytes());
     let mut seen = Seen::new();
@@ -192,4 +200,137 @@ fn what_is_packed_is_what_was_seen_and_what_the_loader_and_the_network_see() {
         expected.iter().filter(|(_, p)| p.is_some()).map(|(n, _)| n).collect();
     assert_eq!(packed.iter().collect::<Vec<_>>(), sound);
     assert_eq!(n_kept, 2, "face.jpg, and the one whose EXIF says that it is upright");
+}
+
+/// A line of options that say how faces are cut out.
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    align: AlignOptions,
+}
+
+/// Where the template's points lie in a picture of `width` by `height` pixels whose face is turned a
+/// little: numbers with more digits than single precision has.
+fn landmarks(width: u32, height: u32) -> [[f64; 2]; 5] {
+    let scale = f64::from(width.min(height)) / 112.0 * 0.83;
+    let (sin, cos) = 0.17_f64.sin_cos();
+    let middle = [f64::from(width) / 2.0, f64::from(height) / 2.0];
+    TEMPLATE.map(|[x, y]| {
+        let (x, y) = ((x - 56.0) * scale, (y - 56.0) * scale);
+        [cos * x - sin * y + middle[0] + 1.0 / 3.0, sin * x + cos * y + middle[1] - 1.0 / 7.0]
+    })
+}
+
+/// The line of a list of landmarks: the five points, or 68 of which those stand for the five.
+fn line(name: &str, five: &[[f64; 2]; 5], n_points: usize) -> String {
+    let mut points = vec![[9.0, 9.0]; n_points];
+    match n_points {
+        5 => points.copy_from_slice(five),
+        _ => {
+            // The corners of each eye around its middle.
+            for (eye, [left, right]) in [(0, [36, 39]), (1, [42, 45])] {
+                points[left] = [five[eye][0] - 2.7, five[eye][1] + 0.9];
+                points[right] = [five[eye][0] + 2.7, five[eye][1] - 0.9];
+            }
+            for (i, place) in [(2, 30), (3, 48), (4, 54)] {
+                points[place] = five[i];
+            }
+        }
+    }
+    let numbers: Vec<String> = points.as_flattened().iter().map(f64::to_string).collect();
+    format!("{name}\t{}\n", numbers.join("\t"))
+}
+
+/// The stored images of a data set by their sources, without extensions.
+fn stored(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let view = View::open(dir, Reading::Decided).unwrap();
+    let row = |row| {
+        let face = view.get(row).unwrap();
+        (stem(face.source), face.image.to_vec())
+    };
+    (0..view.len()).map(row).collect()
+}
+
+fn stem(path: &str) -> String {
+    path.rsplit_once('.').unwrap().0.to_owned()
+}
+
+/// The files of a folder of crops by their paths, without extensions.
+fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for folder in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
+        for file in fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+            let name = text(file.strip_prefix(root).unwrap()).to_owned();
+            found.insert(stem(&name), fs::read(file).unwrap());
+        }
+    }
+    found
+}
+
+/// One face of every picture that can be read, cut out by a list of landmarks: `align`, `pack` of its
+/// crops, `pack` with the list, `pack` of a list that states them beside its paths, and `pfc-eval` have
+/// the same pixels, and those that store JPEGs the same bytes.
+#[track_caller]
+fn check_aligned(n_points: usize, quality: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let columns = "path,label,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\n";
+    let (mut pictures, mut marks, mut beside) =
+        (BTreeMap::new(), String::new(), columns.to_owned());
+    for (i, (name, bytes)) in self::pictures().into_iter().enumerate() {
+        let Ok(pixels) = decode(&bytes, Limits::DEFAULT) else { continue };
+        let (folder, file) = name.split_once('/').unwrap();
+        // Crops of pictures that differ in their extensions alone would have one name.
+        let name = format!("{folder}/{i:02}-{file}");
+        let points = landmarks(pixels.width, pixels.height);
+        marks += &line(&name, &points, n_points);
+        let numbers: Vec<String> = points.as_flattened().iter().map(f64::to_string).collect();
+        beside += &format!("{name},{folder},{}\n", numbers.join(","));
+        pictures.insert(name, bytes);
+    }
+    write(&at("raw"), &pictures);
+    fs::write(at("marks.txt"), marks).unwrap();
+    fs::write(at("raw/beside.csv"), beside).unwrap();
+    let (raw, list) = (at("raw"), at("marks.txt"));
+    let (raw, list) = (text(&raw), text(&list));
+    let by = ["--quality", quality];
+    let ingest = |args: &[&str]| ingest(&[args, &by].concat());
+
+    ingest(&["pack", raw, text(&at("data")), "--from", "folder", "--landmarks", list]);
+    let expected = stored(&at("data"));
+    assert_eq!(expected.len(), pictures.len());
+    ingest(&["align", list, text(&at("jpg")), "--root", raw]);
+    assert!(files(&at("jpg")) == expected, "align writes other bytes than pack");
+    ingest(&["pack", text(&at("jpg")), text(&at("of-jpg"))]);
+    assert!(stored(&at("of-jpg")) == expected, "a pack of the crops has other bytes");
+    ingest(&["align", list, text(&at("png")), "--root", raw, "--format", "png"]);
+    ingest(&["pack", text(&at("png")), text(&at("of-png"))]);
+    assert!(stored(&at("of-png")) == expected, "a pack of the crops as PNG has other bytes");
+    if n_points == 5 {
+        ingest(&["pack", text(&at("raw/beside.csv")), text(&at("beside")), "--align"]);
+        assert!(stored(&at("beside")) == expected, "landmarks beside the paths give other bytes");
+    }
+
+    // What the network sees of each.
+    let by_stem = |seen: Seen| -> Seen {
+        seen.into_iter().map(|(name, pixels)| (stem(&name), pixels)).collect()
+    };
+    fs::remove_file(at("raw/beside.csv")).unwrap();
+    let align = Line::parse_from(["", "--landmarks", list]).align;
+    let of_list = by_stem(embedded_by(&at("raw"), &align, dir.path()));
+    let of_png = by_stem(embedded(&at("png"), dir.path()));
+    check_alike("crops", &of_png, &of_list);
+    let of_data = by_stem(embedded(&at("data"), dir.path()));
+    check_alike("JPEG crops", &by_stem(embedded(&at("jpg"), dir.path())), &of_data);
+    let decoded = |image: &Vec<u8>| decode(image, Limits::DEFAULT).ok().map(Pixels::into_rgb);
+    let pixels: Seen =
+        expected.iter().map(|(name, image)| (name.clone(), decoded(image))).collect();
+    check_alike("data set", &of_data, &pixels);
+}
+
+#[test]
+fn a_face_cut_out_by_landmarks_is_the_same_wherever_it_is_cut_out() {
+    check_aligned(5, "95");
+    check_aligned(68, "95");
+    check_aligned(5, "71");
 }

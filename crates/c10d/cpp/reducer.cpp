@@ -54,6 +54,8 @@ class NoteReceived : public torch::autograd::FunctionPostHook {
   size_t index_;
 };
 
+} // namespace
+
 // `Reducer` only checks that a pass has reached every parameter before it rebuilds its buckets, which
 // happens once. A pass that leaves one out would end with some buckets not summed, and not waited for.
 class CheckedReducer : public c10d::Reducer {
@@ -87,8 +89,6 @@ class CheckedReducer : public c10d::Reducer {
  private:
   Received received_;
 };
-
-} // namespace
 
 struct PfcReducer {
   // The reducer uses it until it is gone.

@@ -112,6 +112,14 @@ pub enum C10dError {
         /// Why it cannot be read.
         cause: String,
     },
+    /// The program was asked to stop while it waited for other ranks.
+    #[error("rank {rank} was asked to stop while it waited in {operation}")]
+    Stopped {
+        /// This rank.
+        rank: usize,
+        /// What it waited in.
+        operation: &'static str,
+    },
     /// Another rank gave up.
     #[error("rank {by} stopped: {reason}")]
     Aborted {
@@ -178,8 +186,8 @@ impl C10dError {
             C10dError::Foreign { .. } => {
                 Some("start the same version of this program on all machines".to_owned())
             }
-            // The rank that gave up says it.
-            C10dError::Aborted { .. } => None,
+            // The rank that gave up says it; whoever asked to stop knows why.
+            C10dError::Aborted { .. } | C10dError::Stopped { .. } => None,
         }
     }
 }

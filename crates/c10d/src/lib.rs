@@ -10,6 +10,10 @@
 //! ranks still meet. A rank that hangs fails them after the group's timeout and is named; a rank whose
 //! machine loses power fails them after a minute. Any such failure is final for the group.
 //!
+//! A wait in which ranks still meet ends within a second when the program is asked to stop
+//! ([`GroupOptions::asked_to_stop`]), and the others are told. So does every other wait until
+//! [`ProcessGroup::stop_between_operations`] is called.
+//!
 //! Modules import downwards only: `group` and `reducer` use `liveness`, which uses `rendezvous`.
 
 mod compute;
@@ -17,6 +21,7 @@ mod error;
 mod ffi;
 mod group;
 mod liveness;
+mod patience;
 mod reducer;
 mod rendezvous;
 

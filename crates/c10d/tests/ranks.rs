@@ -12,7 +12,8 @@ use std::{
 use pfc_c10d::{C10dError, GroupOptions, Node, ProcessGroup, Reduce, Reducer, Rendezvous, spawn};
 use tch::{Device, Kind, Tensor};
 
-const OPTIONS: GroupOptions = GroupOptions { timeout: Duration::from_secs(60), nccl: false };
+const OPTIONS: GroupOptions =
+    GroupOptions { timeout: Duration::from_secs(60), nccl: false, asked_to_stop: || false };
 
 /// What the tensors of exchanges are on: `PFC_TEST_DEVICE`, `cpu` by default or `cuda`.
 fn device() -> Device {
@@ -375,7 +376,11 @@ fn has_thread(name: &str) -> bool {
 fn a_rank_that_never_comes_is_an_error_after_the_timeout() {
     let outputs = on_ranks("a_rank_that_never_comes_is_an_error_after_the_timeout", 1, |place| {
         let place = Rendezvous { world: 2, ..place.clone() };
-        let options = GroupOptions { timeout: Duration::from_millis(300), nccl: false };
+        let options = GroupOptions {
+            timeout: Duration::from_millis(300),
+            nccl: false,
+            asked_to_stop: || false,
+        };
         report(&ProcessGroup::join(&place, options).unwrap_err());
     });
     let said = said(&outputs[0]);
@@ -412,7 +417,11 @@ fn a_rank_that_hangs_is_named_after_the_timeout() {
         let (name, variant) = ("a_rank_that_hangs_is_named_after_the_timeout", hanging.to_string());
         let outputs = on_ranks_with(name, 3, &variant, |place| {
             let hanging: usize = std::env::var("PFC_VARIANT").unwrap().parse().unwrap();
-            let options = GroupOptions { timeout: Duration::from_millis(1500), nccl: false };
+            let options = GroupOptions {
+                timeout: Duration::from_millis(1500),
+                nccl: false,
+                asked_to_stop: || false,
+            };
             let group = ProcessGroup::join(place, options).unwrap();
             group.barrier().unwrap();
             if place.rank == hanging {
@@ -447,7 +456,11 @@ fn a_first_rank_that_is_stopped_is_an_error_after_the_timeout() {
     let started = Instant::now();
     let outputs = on_ranks(name, 2, |place| {
         use rustix::process::{Pid, Signal, getpid, kill_process};
-        let options = GroupOptions { timeout: Duration::from_millis(1500), nccl: false };
+        let options = GroupOptions {
+            timeout: Duration::from_millis(1500),
+            nccl: false,
+            asked_to_stop: || false,
+        };
         let group = ProcessGroup::join(place, options).unwrap();
         let own = i64::from(getpid().as_raw_nonzero().get());
         let pids = numbers(&group.all_gather(&Tensor::from_slice(&[own])).unwrap());
@@ -461,4 +474,73 @@ fn a_first_rank_that_is_stopped_is_an_error_after_the_timeout() {
     let expected = "all-reduce on rank 1 did not end within 1.5 s: rank 0 has not come to it";
     assert_eq!(said(&outputs[1]), expected);
     assert!(started.elapsed() < SOON);
+}
+
+#[test]
+fn a_rank_that_cannot_take_part_says_why_to_those_that_wait_for_it() {
+    for quitter in [0, 2] {
+        let started = Instant::now();
+        let (name, variant) = (
+            "a_rank_that_cannot_take_part_says_why_to_those_that_wait_for_it",
+            quitter.to_string(),
+        );
+        let outputs = on_ranks_with(name, 3, &variant, |place| {
+            let quitter: usize = std::env::var("PFC_VARIANT").unwrap().parse().unwrap();
+            if place.rank == quitter {
+                let first = ProcessGroup::decline(place, OPTIONS, "no network is called r51");
+                assert_eq!(first, quitter);
+                return;
+            }
+            report(&ProcessGroup::join(place, OPTIONS).unwrap_err());
+        });
+        for (rank, output) in outputs.iter().enumerate().filter(|(rank, _)| *rank != quitter) {
+            let expected = format!("rank {quitter} stopped: no network is called r51");
+            assert_eq!(said(output), expected, "{rank}");
+        }
+        assert!(outputs[quitter].status.success(), "{:?}", outputs[quitter]);
+        assert!(started.elapsed() < SOON);
+    }
+}
+
+#[test]
+fn a_wait_ends_when_the_program_is_asked_to_stop_unless_it_does_so_between_operations() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    let name = "a_wait_ends_when_the_program_is_asked_to_stop_unless_it_does_so_between_operations";
+    for variant in ["at once", "between"] {
+        let outputs = on_ranks_with(name, 2, variant, |place| {
+            let options = GroupOptions {
+                timeout: Duration::from_millis(1500),
+                nccl: false,
+                asked_to_stop: || ASKED.load(Ordering::SeqCst),
+            };
+            let group = ProcessGroup::join(place, options).unwrap();
+            if std::env::var("PFC_VARIANT").unwrap() == "between" {
+                group.stop_between_operations();
+            }
+            group.barrier().unwrap();
+            if place.rank == 1 {
+                // Comes to no other operation, and ends once rank 0 has given up.
+                while !over(place).exists() {
+                    std::thread::yield_now();
+                }
+                std::fs::remove_file(over(place)).unwrap();
+                return;
+            }
+            ASKED.store(true, Ordering::SeqCst);
+            report(&group.barrier().unwrap_err());
+            std::fs::write(over(place), "").unwrap();
+        });
+        let expected = match variant {
+            "at once" => "rank 0 was asked to stop while it waited in barrier",
+            _ => "barrier on rank 0 did not end within 1.5 s: rank 1 has not come to it",
+        };
+        assert_eq!(said(&outputs[0]), expected);
+    }
+}
+
+/// A file that is there once one of the ranks of a test has come to its end.
+fn over(place: &Rendezvous) -> std::path::PathBuf {
+    let parent = std::os::unix::process::parent_id();
+    std::env::temp_dir().join(format!("pfc-over-{parent}-{}", place.port))
 }

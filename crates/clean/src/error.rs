@@ -1,7 +1,6 @@
 //! Why a pass finds nothing.
 
 use pfc_embeddings::EmbeddingError;
-use pfc_image::ImageError;
 use pfc_shard::ShardError;
 
 /// A data set that a pass cannot be run on.
@@ -30,17 +29,6 @@ pub enum CleanError {
     Contradiction {
         /// Which.
         what: String,
-    },
-    /// A row whose image cannot be decoded.
-    #[error("row {row} of the data set, `{face}`, cannot be decoded")]
-    BadRow {
-        /// The row.
-        row: u64,
-        /// Where the image came from.
-        face: String,
-        /// Why.
-        #[source]
-        source: ImageError,
     },
     /// The user stopped it.
     #[error("interrupted after {done} of {total} {unit}")]
@@ -76,11 +64,6 @@ impl CleanError {
             }
             CleanError::Contradiction { .. } => {
                 "`pfc-ingest decisions undo` takes the last run back"
-            }
-            CleanError::BadRow { source, .. } if source.is_of_system() => return source.hint(),
-            CleanError::BadRow { .. } => {
-                "`pfc-ingest clean` leaves images out that cannot be decoded; `pfc-ingest verify \
-                 --decode` lists them"
             }
             CleanError::Interrupted { .. } => {
                 "run the same command again; nothing half-written was left behind"

@@ -12,6 +12,7 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     flag,
     iterator::Signals,
+    low_level,
 };
 
 use crate::progress;
@@ -45,7 +46,7 @@ impl Signal {
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(signal_hook::low_level::signal_name(self.0).unwrap_or("a signal"))
+        f.write_str(low_level::signal_name(self.0).unwrap_or("a signal"))
     }
 }
 
@@ -91,7 +92,8 @@ fn answer(mut signals: Signals) -> std::io::Result<()> {
     let work = move || {
         let Some(signal) = signals.forever().next() else { return };
         if AT_ONCE.load(Ordering::SeqCst) {
-            std::process::exit(Signal(signal).exit_code().into());
+            // Other threads may be busy with what a process that ends in order would tear down.
+            low_level::exit(Signal(signal).exit_code().into());
         }
         if !SILENT.load(Ordering::SeqCst) {
             progress::line(&format!(

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{filter::Targets, fmt, prelude::*};
 
 /// How much to say; flatten it into a program's top-level parser.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
@@ -32,16 +32,18 @@ pub fn init_log(verbosity: Verbosity) {
         (_, 1) => "info",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_env("PFC_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let own = std::env::var("PFC_LOG").ok();
+    // Of what is not named, errors are said.
+    let own = own.and_then(|targets| format!("error,{targets}").parse::<Targets>().ok());
+    let filter = own.or_else(|| level.parse().ok()).unwrap_or_default();
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(colour_is_wanted())
         .with_target(false)
         .without_time()
         // A standard error that is full or closed is nobody's loss; complaining about it there panics.
-        .log_internal_errors(false)
-        .try_init();
+        .log_internal_errors(false);
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
 
 /// Escape codes in a log file help nobody; `NO_COLOR` is how users say that they want none.

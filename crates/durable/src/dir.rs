@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
-    Access, DurableError, Entry, FolderError, OwnedDir, check_ours, in_synced_dir, parent,
+    Access, DurableError, Entry, FolderError, OwnedDir, beside, check_ours, in_synced_dir, parent,
     remove_ours,
+    watch::{Done, tell},
 };
 
 /// The folder `.NAME.tmp`, being filled beside a folder that is to be called NAME.
@@ -76,6 +77,7 @@ impl AtomicDir {
         in_synced_dir(parent(target), || {
             fs::rename(&self.temporary, target).map_err(DurableError::at("rename", target))?;
             self.stays = true;
+            tell(Done::Changed(target));
             Ok(())
         })
     }
@@ -84,7 +86,8 @@ impl AtomicDir {
     /// which all `is_ours`; that is then removed.
     ///
     /// Linux exchanges the two names at once. Elsewhere, and on file systems that cannot, the
-    /// folder is moved aside first, and for an instant nothing has the name.
+    /// folder is moved aside first, and for an instant nothing has the name. If the process is killed
+    /// in that instant, [`OwnedDir::claim`] gives the folder its name again.
     ///
     /// # Errors
     ///
@@ -96,6 +99,7 @@ impl AtomicDir {
         check_ours(target, &is_ours)?;
         in_synced_dir(parent(target), || {
             exchange(&self.temporary, target).map_err(DurableError::at("replace", target))?;
+            tell(Done::Changed(target));
             // What had the name has the temporary one now.
             self.stays = true;
             Ok(())
@@ -164,16 +168,18 @@ fn exchange(a: &Path, b: &Path) -> io::Result<()> {
     exchange_by_three_renames(a, b)
 }
 
+/// What `.NAME.old` is called while NAME is replaced: whoever next claims NAME finds it there.
+pub(crate) const ASIDE: &str = "old";
+
 /// Leaves both as they were if the second rename fails.
 fn exchange_by_three_renames(a: &Path, b: &Path) -> io::Result<()> {
-    let aside = tempfile::Builder::new().prefix(".").suffix(".tmp").tempdir_in(parent(b))?;
-    let kept = aside.path().join("old");
-    fs::rename(b, &kept)?;
+    let aside = beside(b, ASIDE);
+    fs::rename(b, &aside)?;
     if let Err(error) = fs::rename(a, b) {
-        fs::rename(&kept, b)?;
+        fs::rename(&aside, b)?;
         return Err(error);
     }
-    fs::rename(&kept, a)
+    fs::rename(&aside, a)
 }
 
 /// Files and folders that are synced one by one. Of more than these Linux is asked to sync all that
@@ -258,7 +264,9 @@ fn sync_files(files: &[PathBuf]) -> Result<(), DurableError> {
 
 fn sync(path: &PathBuf) -> Result<(), DurableError> {
     let file = fs::File::open(path).map_err(DurableError::at("open", path))?;
-    file.sync_all().map_err(DurableError::at("sync", path))
+    file.sync_all().map_err(DurableError::at("sync", path))?;
+    tell(if path.is_dir() { Done::NamesSynced(path) } else { Done::Synced(path) });
+    Ok(())
 }
 
 #[cfg(test)]
@@ -379,6 +387,37 @@ mod tests {
             assert!(exchange(&a, &parent.path().join("missing")).is_err());
             assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 2);
         }
+    }
+
+    /// A kill between any two of the three renames.
+    #[test]
+    fn a_folder_that_was_moved_aside_by_a_killed_process_gets_its_name_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("a");
+        let claim = || OwnedDir::claim(&target, Access::Alone).unwrap();
+        let [aside, temporary] = ["old", "tmp"].map(|ending| beside(&target, ending));
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("old"), "").unwrap();
+        let dir = claim().resume().unwrap();
+        fs::write(dir.path().join("new"), "").unwrap();
+        drop(dir);
+        // After the first: the old one is back, and the new one still there.
+        fs::rename(&target, &aside).unwrap();
+        let owned = claim();
+        assert!(target.join("old").exists() && temporary.join("new").exists() && !aside.exists());
+        drop(owned);
+        // After the second: the new one has the name, and the old one is what the next removes.
+        let lock = fs::read(beside(&target, "lock")).unwrap();
+        fs::rename(&target, &aside).unwrap();
+        fs::rename(&temporary, &target).unwrap();
+        fs::write(beside(&target, "lock"), lock).unwrap();
+        claim().begin().unwrap().discard().unwrap();
+        assert!(target.join("new").exists() && !aside.exists() && !temporary.exists());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        // A folder of somebody else that is called so stays.
+        fs::create_dir(&aside).unwrap();
+        drop(claim());
+        assert!(aside.exists());
     }
 
     #[test]

@@ -28,38 +28,60 @@ impl DurableError {
 
     /// Whether something was to be read, not written.
     pub fn is_read(&self) -> bool {
-        matches!(self.op.split(' ').next(), Some("open" | "read" | "map" | "list" | "look"))
+        is_read(self.op)
     }
 
     /// The way out, for the causes that have a common one.
     pub fn hint(&self) -> Option<String> {
-        let path = self.path.display();
-        if let Some(limit) = limit(&self.source) {
-            return Some(limit.into());
+        hint_of(self.op, &self.path, &self.source)
+    }
+}
+
+fn is_read(op: &str) -> bool {
+    matches!(op.split(' ').next(), Some("open" | "read" | "map" | "list" | "look"))
+}
+
+/// The way out of what the operating system refused, for the causes that have a common one.
+///
+/// * `op`: what was being done, as in [`DurableError`]
+pub fn hint_of(op: &str, path: &Path, source: &io::Error) -> Option<String> {
+    let path = path.display();
+    if let Some(limit) = limit(source) {
+        return Some(limit.into());
+    }
+    match source.kind() {
+        io::ErrorKind::StorageFull => Some(format!(
+            "the disk that holds {path} is full: free space and run the same command again; nothing \
+             half-written was left under its final name"
+        )),
+        io::ErrorKind::QuotaExceeded => Some(format!(
+            "this user's quota on the disk that holds {path} is used up: free space, have it raised \
+             (`quota` shows it), or use another disk, and run the same command again; nothing \
+             half-written was left under its final name"
+        )),
+        io::ErrorKind::FileTooLarge => Some(format!(
+            "files like {path} may not grow so large here: raise the limit (`ulimit -f`) or use \
+             another file system, and run the same command again"
+        )),
+        io::ErrorKind::PermissionDenied if is_read(op) => {
+            Some(format!("{path} is not readable for this user"))
         }
-        match self.source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(format!(
-                "the disk that holds {path} is full: free space and run the same command again; \
-                 nothing half-written was left under its final name"
-            )),
-            io::ErrorKind::FileTooLarge => Some(format!(
-                "files like {path} may not grow so large here: raise the limit (`ulimit -f`) or use \
-                 another file system, and run the same command again"
-            )),
-            io::ErrorKind::PermissionDenied if self.is_read() => {
-                Some(format!("{path} is not readable for this user"))
-            }
-            io::ErrorKind::PermissionDenied => {
-                Some(format!("{path} is not writable for this user"))
-            }
-            io::ErrorKind::NotFound if self.is_read() => {
-                Some(format!("there is no `{path}`: is the path right?"))
-            }
-            io::ErrorKind::ReadOnlyFilesystem => {
-                Some(format!("{path} is on a file system mounted read-only"))
-            }
-            _ => None,
+        io::ErrorKind::PermissionDenied => Some(format!("{path} is not writable for this user")),
+        io::ErrorKind::NotFound if is_read(op) => {
+            Some(format!("there is no `{path}`: is the path right?"))
         }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some(format!("{path} is on a file system mounted read-only"))
+        }
+        io::ErrorKind::DirectoryNotEmpty => Some(format!(
+            "another program put files into {path} meanwhile: move them to another place, or choose \
+             another name, and run the same command again"
+        )),
+        _ if is_failing(source) => Some(format!(
+            "the disk or the network that holds {path} fails, which says nothing about its content: \
+             the system's log (`dmesg`) may tell why; then run the same command again"
+        )),
+        _ => None,
     }
 }
 
@@ -74,6 +96,20 @@ pub fn limit(source: &io::Error) -> Option<&'static str> {
             Some("the whole system has too many open files: close some programs, and run again")
         }
     }
+}
+
+/// Whether a device or a network failed to give or take what it holds.
+#[cfg(target_os = "linux")]
+fn is_failing(source: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let failures =
+        [Errno::IO, Errno::STALE, Errno::TIMEDOUT, Errno::NOTCONN, Errno::NODEV, Errno::NXIO];
+    Errno::from_io_error(source).is_some_and(|errno| failures.contains(&errno))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_failing(_: &io::Error) -> bool {
+    false
 }
 
 enum Errno {
@@ -123,6 +159,14 @@ pub enum FolderError {
         /// The folder to be written.
         folder: PathBuf,
     },
+    /// A link leads to a folder that is not empty.
+    #[error("{}: is a link to {}, which is not empty", link.display(), folder.display())]
+    TakenByLink {
+        /// The link, which was to be written.
+        link: PathBuf,
+        /// Where it leads.
+        folder: PathBuf,
+    },
     /// The folder holds what no command of this project wrote.
     #[error("{}: holds files of somebody else: {}", folder.display(), some(names))]
     Foreign {
@@ -168,6 +212,9 @@ impl FolderError {
             FolderError::Taken { folder } => {
                 format!("choose another folder, or remove {} first", folder.display())
             }
+            FolderError::TakenByLink { link, .. } => {
+                format!("choose another folder, or remove the link {} first", link.display())
+            }
             FolderError::Foreign { folder, .. } => format!(
                 "move them out of {} or choose another folder: only what pfc wrote is ever removed",
                 folder.display()
@@ -194,4 +241,27 @@ fn some(names: &[PathBuf]) -> String {
         text.push(format!("and {} more", names.len() - NAMES_MAX));
     }
     text.join(", ")
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::{DurableError, FolderError, Path};
+
+    #[test]
+    fn what_the_system_refuses_has_a_way_out() {
+        let hint = |errno: Errno| {
+            let error = DurableError::at("read", Path::new("a/b"))(errno.into());
+            error.hint().unwrap()
+        };
+        for errno in [Errno::IO, Errno::STALE, Errno::TIMEDOUT] {
+            assert!(hint(errno).starts_with("the disk or the network that holds a/b fails"));
+        }
+        assert!(hint(Errno::NOTEMPTY).starts_with("another program put files into a/b"));
+        assert!(hint(Errno::MFILE).contains("ulimit -n"));
+        let error = FolderError::TakenByLink { link: "l".into(), folder: "d".into() };
+        assert_eq!(error.to_string(), "l: is a link to d, which is not empty");
+        assert_eq!(error.hint().unwrap(), "choose another folder, or remove the link l first");
+    }
 }

@@ -9,7 +9,12 @@ use std::{
 
 use tempfile::{NamedTempFile, PersistError};
 
-use crate::{DurableError, hidden, in_synced_dir, lock::is_at, parent};
+use crate::{
+    DurableError, hidden, in_synced_dir,
+    lock::is_at,
+    parent,
+    watch::{Done, tell},
+};
 
 /// A file being written as `.NAME.XXXXXX.tmp` beside a file that is to be called NAME.
 ///
@@ -87,8 +92,10 @@ impl AtomicFile {
         let temporary =
             out.into_inner().map_err(|e| DurableError::at("write", &path)(e.into_error()))?;
         temporary.as_file().sync_all().map_err(DurableError::at("sync", &path))?;
+        tell(Done::Synced(temporary.path()));
         in_synced_dir(parent(&path), || {
             rename(temporary, &path).map_err(|e| DurableError::at("rename", &path)(e.error))?;
+            tell(Done::Changed(&path));
             Ok(())
         })
     }
@@ -122,12 +129,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     file.commit()
 }
 
-/// As [`write`], of a file that a person named: what killed commands left of it is removed first. Reads
+/// As [`write()`], of a file that a person named: what killed commands left of it is removed first. Reads
 /// the folder's list of names, so files that are written by the thousand are [swept](sweep_all) at once.
 ///
 /// # Errors
 ///
-/// As [`write`] and [`sweep`].
+/// As [`write()`] and [`sweep`].
 pub fn write_output(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     sweep(path)?;
     write(path, bytes)

@@ -12,12 +12,15 @@ mod file;
 mod lock;
 pub mod manifest;
 mod owned;
+pub mod watch;
 
 pub use dir::AtomicDir;
-pub use error::{DurableError, FolderError, limit};
+pub use error::{DurableError, FolderError, hint_of, limit};
 pub use file::{AtomicFile, sweep, sweep_all, write, write_output};
 pub use lock::Access;
 pub use owned::{Entry, OwnedDir, check_apart, check_ours, is_temporary_name, remove_ours};
+
+use watch::{Done, tell};
 
 use std::{
     ffi::OsString,
@@ -46,6 +49,7 @@ fn in_synced_dir<R>(
     let opened = File::open(dir).map_err(DurableError::at("sync", dir))?;
     let result = change()?;
     opened.sync_all().map_err(DurableError::at("sync", dir))?;
+    tell(Done::NamesSynced(dir));
     Ok(result)
 }
 
@@ -67,7 +71,11 @@ pub fn create_dir_all(dir: &Path) -> Result<(), DurableError> {
 /// [`DurableError`] if it cannot be renamed or a folder not be synced.
 pub fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
     in_synced_dir(parent(from), || {
-        in_synced_dir(parent(to), || fs::rename(from, to).map_err(DurableError::at("rename", from)))
+        in_synced_dir(parent(to), || {
+            fs::rename(from, to).map_err(DurableError::at("rename", from))?;
+            tell(Done::Changed(to));
+            Ok(())
+        })
     })
 }
 

@@ -5,11 +5,8 @@
 //! it; [`check`] finds any byte that was changed, added or removed since. The file stays plain JSON for
 //! every other reader.
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::xxh3_128;
-
-/// Name of the last field of a sealed manifest, which is the seal and none of what was sealed.
-pub const FIELD: &str = "checksum";
 
 /// Begins the last field of a sealed manifest.
 const SEAL_START: &str = ",\n  \"checksum\": \"xxh3-128:";
@@ -65,6 +62,18 @@ pub fn check(text: &[u8]) -> Seal {
     if has_field || has_value { Seal::Broken } else { Seal::Absent }
 }
 
+/// What [`seal`] was given, also out of a text without a seal. The seal itself is no field of `T`, which may
+/// refuse fields that it does not know.
+///
+/// # Errors
+///
+/// The text is no JSON object, or not that of a `T`.
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text)?;
+    fields.remove("checksum");
+    T::deserialize(serde_json::Value::Object(fields))
+}
+
 fn seal_of(body: &[u8]) -> Vec<u8> {
     format!("{SEAL_START}{:032x}{SEAL_END}", xxh3_128(body)).into_bytes()
 }
@@ -92,6 +101,21 @@ mod tests {
                 assert!(bytes == text || check(&bytes) == Seal::Broken, "edit at {at}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_sealed_comes_back_also_where_unknown_fields_are_refused() {
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Strict {
+            format: u64,
+            share: f64,
+        }
+        let value = Strict { format: u64::MAX, share: 0.1 + 0.2 };
+        assert_eq!(parse::<Strict>(&seal(&value)).unwrap(), value);
+        assert_eq!(parse::<Strict>(&serde_json::to_vec(&value).unwrap()).unwrap(), value);
+        assert!(parse::<Strict>(b"{\"format\": 1, \"share\": 1, \"other\": 1}").is_err());
+        assert!(parse::<Strict>(b"[1]").is_err());
     }
 
     #[test]

@@ -9,12 +9,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Access, DurableError, FolderError, beside, create_dir_all, lock::Lock, parent};
+use crate::{
+    Access, DurableError, FolderError, beside, create_dir_all, dir::ASIDE, lock::Lock, parent,
+};
 
 /// A folder that this process, alone or with workers of the same job, may write until this is dropped.
 #[derive(Debug)]
 pub struct OwnedDir {
     path: PathBuf,
+    /// The link that led there, if one did.
+    link: Option<PathBuf>,
     /// Released before the folders above are removed again.
     lock: Option<Lock>,
     /// Folders above that were missing, the deepest first.
@@ -31,16 +35,33 @@ impl OwnedDir {
     /// file system refuses locks, [`FolderError::Foreign`] if somebody else's file has the lock's
     /// name, or [`FolderError::Durable`].
     pub fn claim(path: &Path, access: Access) -> Result<OwnedDir, FolderError> {
+        let link = path.is_symlink().then(|| path.to_path_buf());
         let path = real(path)?;
         let missing = path
             .ancestors()
             .skip(1)
             .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
         let mut owned =
-            OwnedDir { made: missing.map(Path::to_path_buf).collect(), lock: None, path };
+            OwnedDir { made: missing.map(Path::to_path_buf).collect(), lock: None, link, path };
         create_dir_all(parent(&owned.path))?;
         owned.lock = Some(Lock::take(&owned.path, access)?);
+        owned.put_back()?;
         Ok(owned)
+    }
+
+    /// Gives the folder its name again where a process was killed while it replaced it, and the name of
+    /// what is to be removed where the new one has its place already.
+    fn put_back(&self) -> Result<(), DurableError> {
+        let aside = beside(&self.path, ASIDE);
+        let is_ours = self.lock.as_ref().is_some_and(Lock::fills);
+        let place = match self.path.symlink_metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.path.clone(),
+            _ => beside(&self.path, "tmp"),
+        };
+        if !is_ours || !aside.is_dir() || place.exists() {
+            return Ok(());
+        }
+        crate::rename(&aside, &place)
     }
 
     /// The folder.
@@ -76,7 +97,16 @@ impl OwnedDir {
     pub fn check_free(&self) -> Result<(), FolderError> {
         match self.is_free()? {
             true => Ok(()),
-            false => Err(FolderError::Taken { folder: self.path.clone() }),
+            false => Err(self.taken()),
+        }
+    }
+
+    /// That the folder is not empty.
+    pub fn taken(&self) -> FolderError {
+        let folder = self.path.clone();
+        match self.link.clone() {
+            Some(link) => FolderError::TakenByLink { link, folder },
+            None => FolderError::Taken { folder },
         }
     }
 

@@ -10,7 +10,7 @@ use arrow_array::{
     StringArray,
 };
 use pfc_durable::faults::catch;
-use pfc_sources::ArrowFile;
+use pfc_sources::{ArrowFile, Unread};
 
 use crate::{
     layout::{Layout, Number},
@@ -19,21 +19,22 @@ use crate::{
 
 /// Copies the column to a file of f32 rows without a name. A reader that panics counts as one that
 /// failed: the library slices by lengths that the file states.
-pub fn open(file: &File) -> Result<Parts, String> {
-    catch(|| copy(file)).unwrap_or_else(|panic| Err(format!("it is damaged: {panic}")))
+pub fn open(file: &File) -> Result<Parts, Unread> {
+    catch(|| copy(file)).unwrap_or_else(|panic| Err(format!("it is damaged: {panic}").into()))
 }
 
-fn copy(file: &File) -> Result<Parts, String> {
-    let io = |e: io::Error| format!("cannot be unpacked: {e}");
-    let reader = ArrowFile::new(file.try_clone().map_err(io)?).map_err(|e| e.to_string())?;
+fn copy(file: &File) -> Result<Parts, Unread> {
+    let io = |e: io::Error| Unread::from(e).within("cannot be unpacked: ");
+    let reader = ArrowFile::new(file.try_clone().map_err(io)?)?;
     let mut out = io::BufWriter::new(tempfile::tempfile().map_err(io)?);
     let (mut rows, mut dim) = (0u64, None);
     let mut names: Option<Vec<String>> = None;
     for batch in reader {
-        let batch = batch.map_err(|e| e.to_string())?;
+        let batch = batch?;
         let (values, width) = numbers(&batch)?;
-        if *dim.get_or_insert(width) != width {
-            return Err(format!("rows of {width} numbers after such of {}", dim.unwrap_or(0)));
+        let first = *dim.get_or_insert(width);
+        if first != width {
+            return Err(format!("rows of {width} numbers after such of {first}").into());
         }
         values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes())).map_err(io)?;
         rows += batch.num_rows() as u64;

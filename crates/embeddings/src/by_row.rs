@@ -9,6 +9,7 @@ use pfc_durable::DurableError;
 use pfc_findings::State;
 use pfc_mmap::Map;
 use pfc_shard::Dataset;
+use pfc_sources::Unread;
 
 use crate::{
     EmbeddingError, arrow, kept,
@@ -42,12 +43,15 @@ impl Embeddings {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         let found = match ending {
             "npy" => npy::open(&file).map(|layout| (layout, None, None)),
-            "safetensors" => safetensors(&Map::open(path)?).map(|layout| (layout, None, None)),
+            "safetensors" => {
+                let layout = safetensors(&Map::open(path)?);
+                layout.map(|layout| (layout, None, None)).map_err(Unread::from)
+            }
             "npz" => npz::open(&file),
             "arrow" | "feather" => arrow::open(&file),
             _ => Err("its name ends in none of .npy, .npz, .arrow, .safetensors".into()),
         };
-        let (layout, names, spooled) = found.map_err(bad)?;
+        let (layout, names, spooled) = found.map_err(|unread| unread.at(path, bad))?;
         let file = spooled.unwrap_or(file);
         let embeddings = Embeddings { path: path.to_path_buf(), file, layout, order: None };
         Ok(Opened { embeddings, names })

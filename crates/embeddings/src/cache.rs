@@ -161,8 +161,29 @@ impl Cache {
     }
 
     /// What was kept of a part under these names; `None` if it is absent or not whole.
-    pub fn get<const N: usize>(&self, part: &Part, names: [&str; N]) -> Option<Kept<N>> {
-        let file = FeatureFile::open(&self.path(part)).ok()?;
+    ///
+    /// # Errors
+    ///
+    /// A fault of the system, which says nothing of what was kept.
+    pub fn get<const N: usize>(
+        &self,
+        part: &Part,
+        names: [&str; N],
+    ) -> Result<Option<Kept<N>>, EmbeddingError> {
+        match FeatureFile::open(&self.path(part)) {
+            Ok(file) => Ok(self.whole(&file, part, names)),
+            Err(error) if error.is_of_system() => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// What a file holds of a part, if it is whole.
+    fn whole<const N: usize>(
+        &self,
+        file: &FeatureFile,
+        part: &Part,
+        names: [&str; N],
+    ) -> Option<Kept<N>> {
         let left_out = file.note(LEFT_OUT)?;
         let parsed: Vec<LeftOut> = serde_json::from_str(&left_out).ok()?;
         let n_rows = part.range.len().checked_sub(parsed.len())?;
@@ -227,15 +248,23 @@ fn difference(found: &Key, wanted: &Key) -> Option<String> {
 /// What is kept of a part and still right: not where an image that was left out can be read by now.
 ///
 /// * `is_readable`: whether image `i` of all can be read
-pub fn kept<const N: usize>(
+///
+/// # Errors
+///
+/// Those of `is_readable`, and of [`Cache::get`].
+pub fn kept<const N: usize, E: From<EmbeddingError>>(
     cache: &Cache,
     part: &Part,
     names: [&str; N],
-    is_readable: impl Fn(usize) -> bool,
-) -> Option<Kept<N>> {
-    let kept = cache.get(part, names)?;
-    let is_repaired = kept.left_out.iter().any(|image| is_readable(part.range.start + image.index));
-    (!is_repaired).then_some(kept)
+    is_readable: impl Fn(usize) -> Result<bool, E>,
+) -> Result<Option<Kept<N>>, E> {
+    let Some(kept) = cache.get(part, names)? else { return Ok(None) };
+    for image in &kept.left_out {
+        if is_readable(part.range.start + image.index)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(kept))
 }
 
 /// Embeddings of images and of their mirror images, with a row for each image but those left out.
@@ -250,12 +279,12 @@ pub type Embedded = ([Vec<f32>; 2], Vec<LeftOut>);
 ///
 /// # Errors
 ///
-/// Those of `embed`, and of writing to the cache.
+/// Those of `embed` and `is_readable`, and of the cache.
 pub fn embed_in_parts<E: From<EmbeddingError>>(
     stamps: &[u128],
     cache: Option<&Cache>,
     mut embed: impl FnMut(Range<usize>) -> Result<Embedded, E>,
-    is_readable: impl Fn(usize) -> bool,
+    is_readable: impl Fn(usize) -> Result<bool, E>,
     mut on_kept: impl FnMut(usize),
 ) -> Result<Embedded, E> {
     const NAMES: [&str; 2] = ["embs", "embs_f"];
@@ -263,7 +292,8 @@ pub fn embed_in_parts<E: From<EmbeddingError>>(
     let mut all_left_out = Vec::new();
     for part in divide(stamps) {
         let start = part.range.start;
-        let found = cache.and_then(|cache| kept(cache, &part, NAMES, &is_readable));
+        let found = cache.map(|cache| kept(cache, &part, NAMES, &is_readable)).transpose()?;
+        let found = found.flatten();
         let Kept { arrays, left_out } = match found {
             Some(found) => {
                 on_kept(part.range.len());
@@ -350,7 +380,7 @@ mod tests {
         let kept = |dir: &Path| {
             let cache = Cache::open(dir, key()).unwrap();
             let embed = |range| Ok::<_, EmbeddingError>(rows(range, &[]));
-            embed_in_parts(&stamps, Some(&cache), embed, |_| true, |_| ()).unwrap();
+            embed_in_parts(&stamps, Some(&cache), embed, |_| Ok(true), |_| ()).unwrap();
             cache
         };
         kept(&path).remove().unwrap();
@@ -372,7 +402,7 @@ mod tests {
             false => Ok(rows(range, &[7, 30_000])),
         };
         let cache = Cache::open(&dir, key()).unwrap();
-        assert!(embed_in_parts(&all, Some(&cache), stop, |_| false, |_| ()).is_err());
+        assert!(embed_in_parts(&all, Some(&cache), stop, |_| Ok(false), |_| ()).is_err());
         drop(cache);
         // How many images a further run embeds, and what it gives.
         let run = |stamps: &[u128], is_readable: fn(usize) -> bool| {
@@ -385,6 +415,7 @@ mod tests {
                     if is_readable(7) { &[30_000] } else { &[7, 30_000] },
                 ))
             };
+            let is_readable = |i| Ok(is_readable(i));
             let all = embed_in_parts(stamps, Some(&cache), embed, is_readable, |_| ()).unwrap();
             (n_new.into_inner(), all)
         };
@@ -408,7 +439,7 @@ mod tests {
         let run = || {
             let mut n_kept = 0;
             let embed = |range| Ok::<_, EmbeddingError>(rows(range, &[3]));
-            let all = embed_in_parts(&stamps, Some(&cache), embed, |_| false, |n| n_kept += n);
+            let all = embed_in_parts(&stamps, Some(&cache), embed, |_| Ok(false), |n| n_kept += n);
             assert_eq!(all.unwrap(), rows(0..10, &[3]));
             n_kept
         };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_durable::{DurableError, FolderError};
+use pfc_durable::{DurableError, FolderError, faults::is_of_system};
 use pfc_image::ImageError;
 use pfc_onnx::OnnxError;
 use pfc_shard::ShardError;
@@ -80,6 +80,15 @@ pub enum EmbeddingError {
 }
 
 impl EmbeddingError {
+    /// Whether the system failed, which says nothing of any file.
+    pub fn is_of_system(&self) -> bool {
+        match self {
+            EmbeddingError::Durable(error) => is_of_system(&error.source),
+            EmbeddingError::Shard(error) => error.is_of_system(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn rows(path: &Path, what: impl Into<String>) -> EmbeddingError {
         EmbeddingError::Rows { path: path.to_path_buf(), what: what.into() }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pfc_metrics::Rows;
 use pfc_mmap::Map;
+use pfc_sources::Unread;
 
 use crate::{
     EmbeddingError,
@@ -35,10 +36,11 @@ impl FeatureFile {
         let map = Map::open(path)?;
         let arrays = match path.extension().and_then(|e| e.to_str()) {
             Some("npy") => npy(&map).map(|array| vec![array]),
-            Some("safetensors") => safetensors(&map),
-            _ => Err("its name ends neither in .safetensors nor in .npy".to_owned()),
+            Some("safetensors") => safetensors(&map).map_err(Unread::from),
+            _ => Err("its name ends neither in .safetensors nor in .npy".into()),
         };
-        let arrays = arrays.map_err(|reason| EmbeddingError::in_place(path, reason))?;
+        let wrong = |reason| EmbeddingError::in_place(path, reason);
+        let arrays = arrays.map_err(|unread| unread.at(path, wrong))?;
         Ok(FeatureFile { path: path.to_owned(), map, arrays })
     }
 
@@ -121,14 +123,14 @@ fn safetensors(map: &[u8]) -> Result<Vec<Named>, String> {
 }
 
 /// The one array of a file, which goes on to its end.
-fn npy(map: &[u8]) -> Result<Named, String> {
+fn npy(map: &[u8]) -> Result<Named, Unread> {
     let layout = npy::layout(&npy::header(&mut &*map)?)?.check(map.len() as u64)?;
     if layout.number != Number::F32 {
-        return Err("only '<f4' (float32) is read in place".to_owned());
+        return Err("only '<f4' (float32) is read in place".into());
     }
     match map.len() as u64 - layout.end() {
         0 => Ok((String::new(), layout)),
-        more => Err(format!("{more} bytes follow the numbers that its header tells of")),
+        more => Err(format!("{more} bytes follow the numbers that its header tells of").into()),
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 
 use pfc_cli::{Progress, interrupt};
 use pfc_durable::DurableError;
-use pfc_image::{ImageSize, decode_rgb};
+use pfc_image::ImageSize;
 use pfc_onnx::{OnnxModel, OpenOptions as ModelOptions};
 use pfc_shard::Dataset;
+use pfc_sources::exists;
 use rayon::prelude::*;
 
 use crate::{EmbeddingError, Embeddings, kept, npy};
@@ -30,7 +31,8 @@ pub struct EmbedOptions {
 }
 
 /// Embeddings of all rows of the data set in `dir`, taken from `dir/embeddings` where an earlier run
-/// left them. The file is named after the model's checksum and appears once complete.
+/// left them. The file is named after the checksum of the model and of how it is fed, and appears once
+/// complete.
 ///
 /// # Errors
 ///
@@ -46,10 +48,11 @@ pub fn with_model(
     options: EmbedOptions,
 ) -> Result<(Embeddings, Vec<u64>), EmbeddingError> {
     let model = OnnxModel::open(model, &ModelOptions::default())?;
+    model.account().lines(false).for_each(|line| pfc_cli::tell(&line));
     let folder = dir.join(DIR);
     let kind = if options.plain { "plain" } else { "mirrored" };
     let path = folder.join(format!("{:032x}-{kind}.npy", model.checksum()));
-    if !path.exists() {
+    if !exists(&path)? {
         pfc_durable::create_dir_all(&folder)?;
         let part = path.with_extension("part");
         // Locked until it has its name: another process would cut it back to begin.
@@ -127,7 +130,12 @@ fn resume(
         return Err(EmbeddingError::Busy { part: part.to_path_buf() });
     }
     let mut begun = vec![0; header.len()];
-    let fits = file.read_exact(&mut begun).is_ok() && begun == header;
+    let fits = match file.read_exact(&mut begun) {
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+            return Err(DurableError::at("read", part)(error).into());
+        }
+        read => read.is_ok() && begun == header,
+    };
     let mut done = 0;
     if fits {
         let bytes = file.metadata().map_err(write)?.len();
@@ -153,7 +161,10 @@ fn embed_chunk(
     let decode = |row: &u64| -> Result<(Vec<u8>, bool), EmbeddingError> {
         let face = dataset.get(*row)?;
         let mut rgb = vec![0; size.rgb_bytes()];
-        let is_decoded = decode_rgb(face.image, size, &mut rgb).is_ok();
+        let is_decoded = match face.decode(*row, &mut rgb) {
+            Err(error) if error.is_of_image() => false,
+            decoded => decoded.map(|()| true)?,
+        };
         if !is_decoded {
             rgb.fill(0);
         }

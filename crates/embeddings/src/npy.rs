@@ -1,9 +1,14 @@
 //! NumPy's `.npy`: a magic, a version, a Python dictionary as text, the numbers.
+//!
+//! By hand and not by `npyz` 0.9: that takes memory for whatever length a header states, up to 4 GiB, and
+//! gives numbers through a reader, where they are used here as they lie in a memory map.
 
 use std::{
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
 };
+
+use pfc_sources::Unread;
 
 use crate::layout::{Layout, Number};
 
@@ -23,10 +28,10 @@ pub struct Header {
 }
 
 /// Where the numbers of a `.npy` lie.
-pub fn open(mut file: &File) -> Result<Layout, String> {
-    let file_bytes = file.metadata().map_err(|e| e.to_string())?.len();
-    file.seek(SeekFrom::Start(0)).map_err(|e| e.to_string())?;
-    layout(&header(&mut file)?)?.check(file_bytes)
+pub fn open(mut file: &File) -> Result<Layout, Unread> {
+    let file_bytes = file.metadata()?.len();
+    file.seek(SeekFrom::Start(0))?;
+    Ok(layout(&header(&mut file)?)?.check(file_bytes)?)
 }
 
 /// The two-dimensional array of floats that a header tells of.
@@ -49,9 +54,12 @@ pub fn layout(header: &Header) -> Result<Layout, String> {
 }
 
 /// Reads a header, after which `file` stands at the numbers.
-pub fn header(file: &mut impl Read) -> Result<Header, String> {
+pub fn header(file: &mut impl Read) -> Result<Header, Unread> {
     let mut start = [0; 10];
-    let short = |_| "its header is cut short".to_owned();
+    let short = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Unread::from("its header is cut short"),
+        _ => error.into(),
+    };
     file.read_exact(&mut start).map_err(short)?;
     if !start.starts_with(b"\x93NUMPY") {
         return Err("it does not begin as NumPy's files do".into());
@@ -63,15 +71,15 @@ pub fn header(file: &mut impl Read) -> Result<Header, String> {
             file.read_exact(&mut rest).map_err(short)?;
             (u32::from_le_bytes([start[8], start[9], rest[0], rest[1]]) as usize, 12)
         }
-        version => return Err(format!("it is of version {version} of the format")),
+        version => return Err(format!("it is of version {version} of the format").into()),
     };
     if length > HEADER_BYTES_MAX {
-        return Err(format!("a header of {length} bytes"));
+        return Err(format!("a header of {length} bytes").into());
     }
     let mut text = vec![0; length];
     file.read_exact(&mut text).map_err(short)?;
     let text = String::from_utf8(text).map_err(|_| "its header is no text")?;
-    parse(&text, (before + length) as u64)
+    Ok(parse(&text, (before + length) as u64)?)
 }
 
 fn parse(text: &str, bytes: u64) -> Result<Header, String> {
@@ -121,6 +129,10 @@ mod tests {
         [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat()
     }
 
+    fn read(bytes: &[u8]) -> Result<Layout, String> {
+        layout(&header(&mut &*bytes).map_err(|e| e.to_string())?)
+    }
+
     #[test]
     fn the_header_that_is_written_is_read() {
         let bytes = write_header(7, 3);
@@ -132,7 +144,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_says_why() {
         let check = |text: &str, expected: &str| {
-            let error = header(&mut npy(text).as_slice()).and_then(|h| layout(&h)).unwrap_err();
+            let error = read(&npy(text)).unwrap_err();
             assert!(error.contains(expected), "{error}");
         };
         check("{'descr': '<i4', 'shape': (1, 1), }", "`<i4`");
@@ -155,7 +167,7 @@ mod tests {
         #[test]
         fn any_bytes_give_a_layout_or_a_reason(bytes: Vec<u8>, text in "[ -~]{0,90}") {
             for file in [bytes, npy(&text)] {
-                let found = header(&mut file.as_slice()).and_then(|h| layout(&h));
+                let found = read(&file);
                 let _ = found.and_then(|layout| layout.check(file.len() as u64));
             }
         }

@@ -125,7 +125,8 @@ fn safetensors_header([n_rows, dim]: [usize; 2], is_mirrored: bool) -> Result<Ve
     let text = serde_json::to_string(&header).map_err(|e| e.to_string())?;
     let padded = text.len().next_multiple_of(8);
     let mut header = (padded as u64).to_le_bytes().to_vec();
-    header.extend(format!("{text:padded$}").bytes());
+    header.extend(text.bytes());
+    header.resize(8 + padded, b' ');
     Ok(header)
 }
 

@@ -19,37 +19,6 @@ use pfc_verify::VerifyError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// A line of a list that breaks the list's layout.
-    #[error("{}:{line}: {problem}", path.display())]
-    Line {
-        /// The list.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        problem: String,
-        /// What the layout is.
-        layout: &'static str,
-    },
-    /// Images of a list that the data folder lacks.
-    #[error(
-        "{}: {n_missing} of {n_images} images of {} are missing, first `{first}` (line {line})",
-        root.display(), list.display()
-    )]
-    MissingImages {
-        /// The data folder.
-        root: PathBuf,
-        /// The list that names the images.
-        list: PathBuf,
-        /// How many are missing.
-        n_missing: usize,
-        /// How many the list names.
-        n_images: usize,
-        /// The first missing one.
-        first: String,
-        /// The line that names it.
-        line: usize,
-    },
     /// A folder without a list.
     #[error("{}: a folder, and no list of pairs is given", data.display())]
     NoList {
@@ -83,14 +52,6 @@ pub enum EvalError {
         /// The place.
         path: PathBuf,
     },
-    /// An image that cannot be decoded.
-    #[error("{image}: cannot decode the image: {reason}")]
-    Image {
-        /// Where the image is.
-        image: String,
-        /// What the decoder says.
-        reason: ImageError,
-    },
     /// An image whose bytes cannot be had.
     #[error("{image}: {reject}")]
     Unread {
@@ -102,14 +63,6 @@ pub enum EvalError {
     /// The network cannot be opened or run.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Not one embedding per image.
-    #[error("{n_values} embedding values cannot be shared among {n_images} images")]
-    EmbeddingSize {
-        /// Values given.
-        n_values: usize,
-        /// Images of the set.
-        n_images: usize,
-    },
     /// Counts that belong to another comparison, or are damaged.
     #[error("{}: kept from another run: {reason}", path.display())]
     State {
@@ -186,6 +139,12 @@ pub enum EvalError {
         /// Why not.
         reason: String,
     },
+    /// Landmarks for a data set, whose images are cut out already.
+    #[error("{}: a data set holds crops, and there are no landmarks of them", path.display())]
+    PackedCrops {
+        /// The data set.
+        path: PathBuf,
+    },
     /// An image of a list that a data set lacks.
     #[error("{}: no row of the data set is of `{image}`", path.display())]
     NotPacked {
@@ -205,6 +164,16 @@ pub enum EvalError {
         #[source]
         source: AlignError,
     },
+    /// An output that would take the place of something else.
+    #[error("{}: {problem}", path.display())]
+    Output {
+        /// Where it was to be written.
+        path: PathBuf,
+        /// What is there.
+        problem: &'static str,
+        /// What to do.
+        hint: String,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -218,10 +187,7 @@ impl EvalError {
     /// The error itself where it is a fault of the system: the image may be read another time.
     pub(crate) fn of_image(self) -> Result<String, EvalError> {
         match self {
-            EvalError::Image { reason, .. }
-            | EvalError::Verify(VerifyError::Image { reason, .. })
-                if !reason.is_of_system() =>
-            {
+            EvalError::Verify(VerifyError::Image { reason, .. }) if !reason.is_of_system() => {
                 Ok(reason.to_string())
             }
             EvalError::Durable(error) | EvalError::Verify(VerifyError::Durable(error))
@@ -236,9 +202,36 @@ impl EvalError {
         }
     }
 
+    /// Whether the system failed, which says nothing of any file.
+    pub(crate) fn is_of_system(&self) -> bool {
+        match self {
+            EvalError::Durable(error) | EvalError::Verify(VerifyError::Durable(error)) => {
+                is_of_system(&error.source)
+            }
+            EvalError::Embeddings(error) => error.is_of_system(),
+            EvalError::Shard(error) => error.is_of_system(),
+            _ => false,
+        }
+    }
+
     /// For `map_err` on an operation on `path`.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvalError {
         move |source| DurableError::at(op, path)(source).into()
+    }
+
+    /// A line of a list that breaks the list's layout; lines count from 1.
+    pub(crate) fn line(
+        path: &Path,
+        line: usize,
+        problem: impl Into<String>,
+        layout: &'static str,
+    ) -> EvalError {
+        VerifyError::Line { path: path.to_owned(), line, problem: problem.into(), layout }.into()
+    }
+
+    /// An image that cannot be decoded.
+    pub(crate) fn image(image: String, reason: ImageError) -> EvalError {
+        VerifyError::Image { image, reason }.into()
     }
 
     pub(crate) fn document(path: &Path, reason: impl Into<String>) -> EvalError {
@@ -252,12 +245,6 @@ impl EvalError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            EvalError::Line { layout, .. } => Some((*layout).to_owned()),
-            EvalError::MissingImages { root, .. } => Some(format!(
-                "is `{}` the folder that the list's paths start from, and is the download complete?",
-                root.display()
-            )),
-            EvalError::Image { reason, .. } => reason.hint(),
             EvalError::NoList { .. } => {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }
@@ -299,6 +286,9 @@ impl EvalError {
                  --list all are taken"
                     .to_owned(),
             ),
+            EvalError::PackedCrops { .. } => {
+                Some("leave out --align or --landmarks, or give the photographs".to_owned())
+            }
             EvalError::Landmarks { source, .. } => source.hint(),
             EvalError::State { path, .. } => Some(format!(
                 "name another file, or delete `{}`: what it holds is counted again",
@@ -315,6 +305,7 @@ impl EvalError {
                  --cache only the parts that hold these are embedded anew"
                     .to_owned(),
             ),
+            EvalError::Output { hint, .. } => Some(hint.clone()),
             EvalError::NothingReadable { example, .. } => Some(format!("the first one: {example}")),
             EvalError::Document { .. } => {
                 Some("write one with `pfc-eval lfw … --json > FILE`; any command's will do".to_owned())

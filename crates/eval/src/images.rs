@@ -11,13 +11,14 @@ use pfc_findings::{Reading, View};
 use pfc_image::Tally;
 use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use pfc_sources::{
-    InOrder, InputOptions, LeftOut as NotListed, ReadError, Root, open_images, read_file,
+    AlignOptions, Alignment, InOrder, InputOptions, LeftOut as NotListed, ReadError, Root,
+    open_images, read_file,
 };
 use rayon::prelude::*;
 
 use crate::{
     EvalError,
-    faces::{Decoded, FACE_BYTES, decode},
+    faces::{Decoded, FACE_BYTES, cut, decode},
 };
 
 /// Images in a fixed order, read from many threads.
@@ -32,7 +33,7 @@ pub struct Images {
 #[derive(Debug)]
 enum Inside {
     Dataset(Box<View>),
-    Input(InOrder),
+    Input(InOrder, Alignment),
 }
 
 /// How images are opened.
@@ -40,6 +41,8 @@ enum Inside {
 pub struct Opening<'a> {
     /// How an input that is no data set is read.
     pub input: &'a InputOptions,
+    /// By which landmarks faces are cut out of its images.
+    pub align: &'a AlignOptions,
     /// How a data set is read.
     pub reading: Reading,
     /// A folder on whose disk images of compressed inputs are unpacked to a temporary file.
@@ -58,7 +61,11 @@ impl Images {
     ///
     /// [`EvalError::Source`] if there is no image, and what reading each kind gives.
     pub fn open(path: &Path, opening: &Opening<'_>) -> Result<Images, EvalError> {
+        let alignment = opening.align.open()?;
         let inside = if path.join(MANIFEST_FILE).is_file() {
+            if !matches!(alignment, Alignment::None) {
+                return Err(EvalError::PackedCrops { path: path.to_owned() });
+            }
             let view = View::open(path, opening.reading)?;
             view.dataset().preload()?;
             if view.is_empty() {
@@ -66,7 +73,11 @@ impl Images {
             }
             Inside::Dataset(Box::new(view))
         } else {
-            Inside::Input(open_images(path, opening.input, opening.scratch, opening.quiet)?)
+            let images = open_images(path, opening.input, opening.scratch, opening.quiet)?;
+            if let Some(notice) = alignment.notice(images.source()) {
+                tracing::warn!("{notice}");
+            }
+            Inside::Input(images, alignment)
         };
         let images = Images { path: path.to_owned(), inside, changes: Mutex::default() };
         images.count_skipped();
@@ -76,7 +87,7 @@ impl Images {
     /// Says how many files were never meant as images of someone: nothing that is in an input is missing
     /// without a word.
     fn count_skipped(&self) {
-        let Inside::Input(input) = &self.inside else { return };
+        let Inside::Input(input, _) = &self.inside else { return };
         let n = input.source().left_out().iter().filter(|l| l.reject.is_skip()).count();
         if n > 0 {
             tracing::warn!(
@@ -90,7 +101,7 @@ impl Images {
     pub fn notice(&self, switch: &str) -> Option<String> {
         match &self.inside {
             Inside::Dataset(view) => view.notice(switch),
-            Inside::Input(_) => None,
+            Inside::Input(..) => None,
         }
     }
 
@@ -99,7 +110,7 @@ impl Images {
     pub fn not_listed(&self) -> Vec<&NotListed> {
         match &self.inside {
             Inside::Dataset(_) => Vec::new(),
-            Inside::Input(input) => {
+            Inside::Input(input, _) => {
                 input.source().left_out().iter().filter(|l| !l.reject.is_skip()).collect()
             }
         }
@@ -109,7 +120,7 @@ impl Images {
     pub fn len(&self) -> usize {
         match &self.inside {
             Inside::Dataset(dataset) => dataset.len() as usize,
-            Inside::Input(input) => input.len(),
+            Inside::Input(input, _) => input.len(),
         }
     }
 
@@ -126,7 +137,7 @@ impl Images {
     pub fn name(&self, i: usize) -> Result<String, EvalError> {
         Ok(match &self.inside {
             Inside::Dataset(dataset) => dataset.get(i as u64)?.source.to_owned(),
-            Inside::Input(input) => input.source().path(input.entry(i)),
+            Inside::Input(input, _) => input.source().path(input.entry(i)),
         })
     }
 
@@ -138,7 +149,7 @@ impl Images {
     pub fn label(&self, i: usize) -> Result<Option<u64>, EvalError> {
         Ok(match &self.inside {
             Inside::Dataset(dataset) => Some(u64::from(dataset.get(i as u64)?.label)),
-            Inside::Input(input) => input.source().index().who(input.entry(i)).map(u64::from),
+            Inside::Input(input, _) => input.source().index().who(input.entry(i)).map(u64::from),
         })
     }
 
@@ -159,8 +170,8 @@ impl Images {
                 };
                 (0..dataset.len()).map(stamp).collect()
             }
-            Inside::Input(input) => {
-                let stamp = |i| input.source().stamp(input.entry(i));
+            Inside::Input(input, alignment) => {
+                let stamp = |i| alignment.stamp(input.source(), input.entry(i));
                 Ok((0..input.len()).into_par_iter().map(stamp).collect())
             }
         }
@@ -172,8 +183,12 @@ impl Images {
     }
 
     /// Whether image `i` can be read and decoded.
-    pub fn is_readable(&self, i: usize) -> bool {
-        self.face(i).is_ok()
+    ///
+    /// # Errors
+    ///
+    /// A fault of the system, which says nothing of the image.
+    pub fn is_readable(&self, i: usize) -> Result<bool, EvalError> {
+        is_usable(self.face(i))
     }
 
     /// Pixels `[images, 112, 112, 3]` of those images of `range` that can be read, decoded on all threads;
@@ -212,17 +227,24 @@ impl Images {
     fn face(&self, i: usize) -> Result<Decoded, EvalError> {
         let decoded = match &self.inside {
             Inside::Dataset(dataset) => decode(dataset.get(i as u64)?.image),
-            Inside::Input(input) => match input.source().read(input.entry(i)) {
-                Ok(bytes) => decode(&bytes),
-                Err(ReadError::Fault(error)) => return Err(error.into()),
-                Err(ReadError::Reject(reject)) => {
-                    return Err(EvalError::Unread { image: self.place(i)?, reject });
+            Inside::Input(input, alignment) => {
+                let (source, entry) = (input.source(), input.entry(i));
+                let read = || {
+                    let landmarks = alignment.landmarks(source, entry)?;
+                    Ok::<_, ReadError>((source.read(entry)?, landmarks))
+                };
+                match read() {
+                    Ok((bytes, landmarks)) => cut(&bytes, landmarks.as_ref()),
+                    Err(ReadError::Fault(error)) => return Err(error.into()),
+                    Err(ReadError::Reject(reject)) => {
+                        return Err(EvalError::Unread { image: self.place(i)?, reject });
+                    }
                 }
-            },
+            }
         };
         match decoded {
             Ok(decoded) => Ok(decoded),
-            Err(reason) => Err(EvalError::Image { image: self.place(i)?, reason }),
+            Err(reason) => Err(EvalError::image(self.place(i)?, reason)),
         }
     }
 
@@ -230,6 +252,11 @@ impl Images {
     fn place(&self, i: usize) -> Result<String, EvalError> {
         Ok(format!("{}: {}", self.path.display(), self.name(i)?))
     }
+}
+
+/// Whether an image was had; else the error where that is a fault of the system.
+pub(crate) fn is_usable<T>(image: Result<T, EvalError>) -> Result<bool, EvalError> {
+    image.map_or_else(|error| error.of_image().map(|_| false), |_| Ok(true))
 }
 
 /// The bytes of the image `name` below the folder `root`, whose loss is told from that of one file.
@@ -253,10 +280,11 @@ mod tests {
 
     /// Opened as the command does without options.
     fn open(path: &Path) -> Result<Images, EvalError> {
-        let input = InputOptions::default();
+        let (input, align) = (InputOptions::default(), AlignOptions::default());
         let scratch = &std::env::temp_dir();
         let reading = Reading::Decided;
-        Images::open(path, &Opening { input: &input, reading, scratch, quiet: true })
+        let (input, align) = (&input, &align);
+        Images::open(path, &Opening { input, align, reading, scratch, quiet: true })
     }
 
     fn names(images: &Images) -> Vec<String> {
@@ -352,6 +380,33 @@ mod tests {
     }
 
     #[test]
+    fn with_a_stated_folder_a_list_names_images_below_it_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        png(&dir.path().join("faces/x.png"), 9);
+        png(&dir.path().join("secret.png"), 8);
+        let secret = dir.path().join("secret.png").display().to_string();
+        let inside = dir.path().join("faces/x.png").display().to_string();
+        let list = format!("x.png\n../secret.png\n{secret}\n{inside}\nsub/../x.png\n");
+        let devkit = serde_json::json!({ "path": list.lines().collect::<Vec<_>>() }).to_string();
+        let input = InputOptions::default().with_root(dir.path().join("faces"));
+        let (input, align) = (&input, &AlignOptions::default());
+        let reading = Reading::Decided;
+        let opening = Opening { input, align, reading, scratch: dir.path(), quiet: true };
+        for text in [list, devkit] {
+            std::fs::write(dir.path().join("list.txt"), text).unwrap();
+            let images = Images::open(&dir.path().join("list.txt"), &opening).unwrap();
+            assert_eq!(names(&images), ["x.png", &inside, "sub/../x.png"]);
+            let left_out: Vec<_> = images
+                .not_listed()
+                .iter()
+                .map(|l| (l.source.as_str(), l.reject.reason()))
+                .collect();
+            assert_eq!(left_out, [("../secret.png", "outside_path"), (&secret, "outside_path")]);
+            assert_eq!(images.rgb(0..3).unwrap().1, []);
+        }
+    }
+
+    #[test]
     fn a_list_starts_from_its_own_folder_or_the_stated_one() {
         let dir = tempfile::tempdir().unwrap();
         png(&dir.path().join("faces/x.png"), 9);
@@ -361,7 +416,8 @@ mod tests {
         assert_eq!(own.rgb(0..1).unwrap().0[0], 9);
         let input = InputOptions::default().with_root(dir.path().join("faces"));
         let reading = Reading::Decided;
-        let opening = Opening { input: &input, reading, scratch: dir.path(), quiet: true };
+        let (input, align) = (&input, &AlignOptions::default());
+        let opening = Opening { input, align, reading, scratch: dir.path(), quiet: true };
         let other = Images::open(&dir.path().join("other.txt"), &opening).unwrap();
         assert_eq!(other.rgb(0..1).unwrap().0[0], 9);
     }
@@ -379,6 +435,6 @@ mod tests {
         assert_eq!((pixels.len(), pixels[0]), (FACE_BYTES, 5));
         assert_eq!(left_out.iter().map(|image| image.index).collect::<Vec<_>>(), [0, 1]);
         assert!(left_out[1].reason.starts_with("there is no such file"), "{left_out:?}");
-        assert!(!images.is_readable(0) && images.is_readable(2));
+        assert!(!images.is_readable(0).unwrap() && images.is_readable(2).unwrap());
     }
 }

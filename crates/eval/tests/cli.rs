@@ -4,7 +4,9 @@
 
 mod support;
 
+use pfc_model::{Backbone, BackboneSpec, checkpoint, export};
 use support::{LfwLike, pfc_eval, stderr_of_failure};
+use tch::{Device, Tensor};
 
 const LFW: [&str; 7] = ["lfw", "--model", "run.ckpt", "--data", "faces", "--pairs", "pairs.txt"];
 
@@ -259,4 +261,62 @@ fn completions_are_written_for_every_shell() {
         let output = pfc_eval(files.dir.path()).args(["completions", shell]).output().unwrap();
         assert!(output.status.success() && !output.stdout.is_empty(), "{shell}");
     }
+}
+
+/// A checkpoint whose weights are all 0, so that every embedding is.
+fn zero_model(files: &LfwLike, name: &str) {
+    let spec = BackboneSpec { network: "r10_w8".parse().unwrap(), embedding: 32 };
+    let state = Backbone::new(&spec, Device::Cpu, 1).unwrap().state_dict();
+    let zeros: Vec<(String, Tensor)> =
+        state.into_iter().map(|(key, tensor)| (key, tensor.detach().zeros_like())).collect();
+    let mut writer = checkpoint::Writer::create(&files.path(name)).unwrap();
+    writer.tensors(checkpoint::BACKBONE, &zeros).unwrap();
+    writer.finish(spec, None).unwrap();
+}
+
+#[test]
+fn an_embedding_without_a_direction_is_refused_and_its_image_named() {
+    let files = LfwLike::new();
+    zero_model(&files, "zero.ckpt");
+    let (left, right) = ("faces/P00/P00_0001.png", "faces/P01/P01_0001.png");
+    for more in [&[][..], &["--json"], &["--no-flip"]] {
+        let args = ["compare", left, right, "--model", "zero.ckpt"];
+        let said = stderr_of_failure(pfc_eval(files.dir.path()).args(args).args(more));
+        let expected = format!("zero.ckpt: its embedding of `{left}` is zero and has no direction");
+        assert!(said.contains(&expected) && said.contains("hint: "), "{said}");
+    }
+    let args = ["lfw", "--model", "zero.ckpt", "--data", "faces", "--pairs", "pairs.txt"];
+    let said = stderr_of_failure(pfc_eval(files.dir.path()).args(args));
+    assert!(
+        said.contains("its embedding of `P00/P00_0001.png` is zero, with its mirror"),
+        "{said}"
+    );
+}
+
+#[test]
+fn auto_leaves_a_file_that_fixes_its_format_as_it_is() {
+    let files = LfwLike::new();
+    let spec = BackboneSpec { network: "r10_w8".parse().unwrap(), embedding: 32 };
+    let backbone = Backbone::new(&spec, Device::Cpu, 1).unwrap();
+    export::torchscript(&files.path("m.pt"), &backbone.into_inference()).unwrap();
+    let (left, right) = ("faces/P00/P00_0001.png", "faces/P01/P01_0001.png");
+    let compare = |precision: &str| {
+        let mut command = pfc_eval(files.dir.path());
+        command.args(["compare", left, right, "--model", "m.pt", "--trust-code"]);
+        command.args(["--precision", precision]);
+        command
+    };
+    let cosines = ["auto", "f32"].map(|precision| {
+        let output = compare(precision).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    });
+    assert_eq!(cosines[0], cosines[1]);
+    let said = stderr_of_failure(&mut compare("bf16"));
+    assert!(said.contains("--precision cannot be set: the file fixes"), "{said}");
+    // What is wrong with the file itself is what is said of it.
+    std::fs::write(files.path("m.onnx"), b"\x08\x07\x12\x07pytorch").unwrap();
+    let args = ["compare", left, right, "--model", "m.onnx", "--precision", "auto"];
+    let said = stderr_of_failure(pfc_eval(files.dir.path()).args(args));
+    assert!(!said.contains("--precision"), "{said}");
 }

@@ -10,7 +10,7 @@ use pfc_binpack::{Dialect, PackWriter};
 use pfc_embeddings::FeatureFile;
 use pfc_model::{Embed, Embedder, Inference, export, weights};
 use pfc_recordio::{Header, RecordWriter};
-use support::{LfwLike, pfc_eval, stderr_of_failure};
+use support::{LfwLike, pfc_eval, run_without_printing, stderr_of_failure};
 use tch::Device;
 
 fn rows(path: &Path, name: &str) -> Vec<f32> {
@@ -79,7 +79,7 @@ fn a_list_a_data_set_a_record_file_and_a_pack_give_the_same_rows() {
     set.pack("packed", &faces);
     let embed = |images: &str| {
         let args = ["embed", images, "a.npy", "--model", "run.ckpt", "--names", "names.txt"];
-        pfc_eval(set.dir.path()).args(args).assert().success();
+        pfc_eval(set.dir.path()).args(args).arg("--force").assert().success();
         let names = std::fs::read_to_string(set.path("names.txt")).unwrap();
         (rows(&set.path("a.npy"), ""), names)
     };
@@ -109,25 +109,55 @@ fn an_interrupted_run_goes_on_and_another_model_is_not_mixed_in() {
     };
     embed("a.npy").assert().success();
     let whole = std::fs::read(set.path("a.npy")).unwrap();
-    // As after a kill between the last part and the end: what is kept is a marker of its own.
-    let writable = set.path("blocked");
-    std::fs::create_dir(&writable).unwrap();
-    let mut blocked = embed("blocked/a.npy");
-    std::fs::create_dir(writable.join("a.npy")).unwrap();
-    blocked.assert().code(2);
-    let parts = || std::fs::read_dir(set.path("blocked/a.npy.parts")).unwrap().count();
+    // As after a kill at the very end: the file is there, and so are the parts.
+    std::fs::create_dir(set.path("stopped")).unwrap();
+    let args = ["embed", "faces/P00", "stopped/a.npy", "--model", "run.ckpt"];
+    run_without_printing(set.dir.path(), &args);
+    let parts = || std::fs::read_dir(set.path("stopped/a.npy.parts")).unwrap().count();
     assert_eq!(parts(), 2, "the key and one part");
-    assert!(!writable.join(".a.npy.parts.lock").exists());
-    std::fs::remove_dir(writable.join("a.npy")).unwrap();
-    let output = embed("blocked/a.npy").output().unwrap();
+    assert!(!set.path("stopped/.a.npy.parts.lock").exists());
+    let output = embed("stopped/a.npy").output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["images"], &report["resumed"]), (&3.into(), &3.into()));
-    assert_eq!(std::fs::read(set.path("blocked/a.npy")).unwrap(), whole);
+    assert_eq!(std::fs::read(set.path("stopped/a.npy")).unwrap(), whole);
     // Parts of other options are no parts of this run.
-    std::fs::create_dir(set.path("c.npy")).unwrap();
-    embed("c.npy").assert().code(2);
+    let args = ["embed", "faces/P00", "c.npy", "--model", "run.ckpt"];
+    run_without_printing(set.dir.path(), &args);
     let error = stderr_of_failure(embed("c.npy").args(["--mirror", "none"]));
     assert!(error.contains("kept from another run"), "{error}");
+}
+
+#[test]
+fn an_output_that_is_something_else_is_refused_before_the_model_is_opened() {
+    let set = LfwLike::new();
+    let face = std::fs::read(set.path("faces/P00/P00_0001.png")).unwrap();
+    std::fs::create_dir(set.path("folder.npy")).unwrap();
+    for name in ["old.npy", "names.txt", "b.npy.left-out.tsv"] {
+        std::fs::write(set.path(name), "mine").unwrap();
+    }
+    std::fs::write(set.path("list.npy"), "P00/P00_0001.png\n").unwrap();
+    for (args, expected) in [
+        ("faces old.npy", "old.npy: already exists"),
+        ("faces folder.npy --force", "folder.npy: is a folder"),
+        ("faces none/a.npy", "none/a.npy: the folder that it is to lie in is not there"),
+        ("faces b.npy --force", "b.npy.left-out.tsv: the list of the images left out"),
+        ("faces a.npy --names names.txt", "names.txt: already exists"),
+        ("faces a.npy --names faces/P00/P00_0001.png --force", "is a file of the input"),
+        ("list.npy list.npy --root faces --force", "list.npy: is a file of the input"),
+        ("faces a.npy --names a.npy", "is to hold the names and something else"),
+        ("faces a.npy --names a.npy.left-out.tsv", "is to hold the names and something else"),
+        // What may be replaced is, and then there is no model.
+        ("faces old.npy --names names.txt --force", "cannot open the model `none.ckpt`"),
+    ] {
+        let mut command = pfc_eval(set.dir.path());
+        command.arg("embed").args(args.split(' ')).args(["--model", "none.ckpt"]);
+        let error = stderr_of_failure(&mut command);
+        assert!(error.contains(expected) && error.contains("\nhint: "), "{args}: {error}");
+    }
+    for name in ["old.npy", "names.txt", "b.npy.left-out.tsv"] {
+        assert_eq!(std::fs::read(set.path(name)).unwrap(), b"mine", "{name}");
+    }
+    assert_eq!(std::fs::read(set.path("faces/P00/P00_0001.png")).unwrap(), face);
 }
 
 #[test]
@@ -155,11 +185,13 @@ fn two_commands_into_one_output_are_told_apart_and_the_first_goes_on() {
 
 #[test]
 fn an_image_that_cannot_be_read_is_listed_and_costs_neither_the_run_nor_what_was_kept() {
+    const EMBED: [&str; 8] =
+        ["embed", "faces/P00", "a.npy", "--model", "run.ckpt", "--names", "a.txt", "--force"];
     let set = LfwLike::new();
     set.model();
     let embed = || {
         let mut command = pfc_eval(set.dir.path());
-        command.args(["embed", "faces/P00", "a.npy", "--model", "run.ckpt", "--names", "a.txt"]);
+        command.args(EMBED);
         command
     };
     embed().assert().success();
@@ -169,11 +201,7 @@ fn an_image_that_cannot_be_read_is_listed_and_costs_neither_the_run_nor_what_was
     let sound = std::fs::read(&second).unwrap();
     for bad in [&b"<html>404</html>"[..], &sound[..100], b""] {
         std::fs::write(&second, bad).unwrap();
-        // A run that stops once all parts are kept.
-        std::fs::remove_file(set.path("a.npy")).unwrap();
-        std::fs::create_dir(set.path("a.npy")).unwrap();
-        embed().assert().code(2);
-        std::fs::remove_dir(set.path("a.npy")).unwrap();
+        run_without_printing(set.dir.path(), &EMBED);
         let output = embed().arg("--json").assert().code(1);
         let report: serde_json::Value =
             serde_json::from_slice(&output.get_output().stdout).unwrap();
@@ -219,7 +247,7 @@ fn every_kind_of_model_gives_the_same_embeddings() {
         Err(error) => pfc_testing::skip(&error.to_string()),
     }
     for model in models {
-        let args = ["embed", "faces/P00", "a.npy", "--mirror", "none", "--model", model];
+        let args = ["embed", "faces/P00", "a.npy", "--force", "--mirror", "none", "--model", model];
         let trust: &[&str] = if model == "m.pt" { &["--trust-code"] } else { &[] };
         if !trust.is_empty() {
             let said = stderr_of_failure(pfc_eval(set.dir.path()).args(args));
@@ -233,6 +261,33 @@ fn every_kind_of_model_gives_the_same_embeddings() {
         let lfw = lfw.unwrap();
         assert!(lfw.status.success() && !lfw.stdout.is_empty(), "{model}");
     }
+}
+
+#[test]
+fn an_onnx_model_that_gives_nan_is_refused_by_whoever_runs_it() {
+    let set = LfwLike::new();
+    if let Err(error) = pfc_onnx::runtime::load() {
+        pfc_testing::skip(&error.to_string());
+        return;
+    }
+    let backbone = weights::open(&set.model(), Device::Cpu, None).unwrap().backbone;
+    let state = backbone.state_dict();
+    let (_, bias) = state.iter().rev().find(|(key, _)| key.ends_with("bias")).unwrap();
+    tch::no_grad(|| drop(bias.view(-1).get(0).fill_(f64::NAN)));
+    let path = set.path("nan.onnx");
+    export::onnx(&path, &Inference::from(backbone), export::OnnxOptions::default()).unwrap();
+    let model = pfc_onnx::OnnxModel::open(&path, &pfc_onnx::OpenOptions::default()).unwrap();
+    let grey = vec![127; 2 * pfc_onnx::FACE_BYTES];
+    for embed in [pfc_onnx::OnnxModel::embed, pfc_onnx::OnnxModel::embed_mirrored] {
+        let error = embed(&model, &grey, 2).unwrap_err();
+        let expected = format!("{}: its embedding of image 0 of those given", path.display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        assert!(error.hint().is_some());
+    }
+    let args = ["lfw", "--model", "nan.onnx", "--data", "faces", "--pairs", "pairs.txt"];
+    let said = stderr_of_failure(pfc_eval(set.dir.path()).args(args));
+    let expected = "nan.onnx: its embedding of `P00/P00_0001.png` is not finite";
+    assert!(said.contains(expected), "{said}");
 }
 
 #[test]

@@ -127,6 +127,12 @@ fn a_picture_that_is_cut_short_is_refused_by_name_in_every_command() {
     let run = pfc_eval(set.dir.path()).args(megaface).args(more).assert().code(1);
     let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
     assert!(said.contains("trunc.jpg: left out: "), "{said}");
+    let list = || fs::read_to_string(set.path("f/left-out.tsv")).unwrap();
+    assert!(list().starts_with("image without a feature\treason\ntrunc.jpg\t"), "{}", list());
+    // Without a word the same is found and listed.
+    fs::remove_file(set.path("f/left-out.tsv")).unwrap();
+    pfc_eval(set.dir.path()).args(megaface).args(more).arg("-q").assert().code(1);
+    assert_eq!(list().lines().count(), 2);
     assert!(set.path("f/whole.jpg_x.bin").exists() && !set.path("f/trunc.jpg_x.bin").exists());
 
     let Some(case) = case("eval-truncated-jpeg-open") else { return };
@@ -138,7 +144,7 @@ fn a_picture_that_is_cut_short_is_refused_by_name_in_every_command() {
 /// What `embed` says of itself in JSON, with the exit code.
 #[track_caller]
 fn embedded(dir: &Path, args: &[&str], code: i32) -> serde_json::Value {
-    let run = pfc_eval(dir).arg("embed").args(args).arg("--json").assert().code(code);
+    let run = pfc_eval(dir).arg("embed").args(args).args(["--json", "--force"]).assert().code(code);
     serde_json::from_slice(&run.get_output().stdout).unwrap()
 }
 
@@ -163,7 +169,7 @@ fn a_folder_is_embedded_as_it_would_be_packed_and_what_is_not_is_counted() {
     assert_eq!((&report["images"], &report["left_out"]), (&6.into(), &0.into()));
     let names = fs::read_to_string(set.path("names.txt")).unwrap();
     assert_eq!(names, "6.jpg\na/1.jpg\na/2.jfif\na/3\nb/4.jpe\nb/deep/er/5.jpg\n");
-    let run = pfc_eval(set.dir.path()).arg("embed").args(args).assert().success();
+    let run = pfc_eval(set.dir.path()).arg("embed").args(args).arg("--force").assert().success();
     let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
     assert!(said.contains("tree: 4 files or folders are no images"), "{said}");
     let Some(case) = case("eval-folder-skips") else { return };
@@ -225,12 +231,12 @@ fn a_list_may_hold_labels_or_paths_alone_and_start_anywhere() {
     assert_eq!(embedded(set.dir.path(), &args, 1)["left_out"], 1);
     let list = fs::read_to_string(set.path("a.npy.left-out.tsv")).unwrap();
     assert!(list.ends_with("P00/gone.png\tthere is no such file\n"), "{list}");
-    let args = ["embed", "faces", "a.npy", "--root", "faces", "--model", "run.ckpt"];
+    let args = ["embed", "faces", "b.npy", "--root", "faces", "--model", "run.ckpt"];
     let error = stderr_of_failure(pfc_eval(set.dir.path()).args(args));
     assert!(error.contains("--root is the folder of the images of a list"), "{error}");
     fs::create_dir(set.path("none")).unwrap();
     fs::write(set.path("none/notes.txt"), "x").unwrap();
-    let args = ["embed", "none", "a.npy", "--model", "run.ckpt"];
+    let args = ["embed", "none", "b.npy", "--model", "run.ckpt"];
     let error = stderr_of_failure(pfc_eval(set.dir.path()).args(args));
     assert!(error.contains("none: no image is in it") && error.contains("\nhint: "), "{error}");
 }

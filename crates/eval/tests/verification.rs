@@ -158,3 +158,31 @@ fn a_pca_of_a_single_list_is_refused() {
     let error = evaluate(&Colours, &set, &options).unwrap_err().to_string();
     assert_eq!(error, "a PCA to 4 dimensions needs the ten folds that a single list lacks");
 }
+
+#[test]
+fn a_list_of_pairs_names_images_below_its_folder_alone() {
+    let set = LfwLike::new();
+    let faces = set.path("faces");
+    let refused = |path: &str| {
+        let list = format!("a.png\tb.png\t1\n{path}\tb.png\t0\n");
+        std::fs::write(set.path("out.txt"), list).unwrap();
+        let error = open(&set, "out.txt").unwrap_err();
+        (error.to_string(), error.hint())
+    };
+    for name in ["secret.png", "faces/a.png", "faces/b.png"] {
+        draw_face(&set.path(name), 1, 1, 112);
+    }
+    let secret = set.path("secret.png").display().to_string();
+    for path in ["../secret.png", "x/../../secret.png", &secret] {
+        let (error, hint) = refused(path);
+        let expected =
+            format!("out.txt:2: the path `{path}` leads out of the folder of the images");
+        assert!(error.ends_with(&expected), "{error}");
+        assert!(hint.unwrap().contains("the folder that holds all of them"));
+    }
+    let inside = faces.join("a.png").display().to_string();
+    for path in ["./a.png", "x/../a.png", &inside] {
+        std::fs::write(set.path("in.txt"), format!("{path}\tb.png\t1\n")).unwrap();
+        assert_eq!(open(&set, "in.txt").unwrap().image_name(0), "a.png", "{path}");
+    }
+}

@@ -40,10 +40,9 @@ pub fn carried(runs: &[Run], view: &View) -> Result<Vec<Decision>, ShardError> {
                 if label == target {
                     continue;
                 }
-                let of_label = |place: &u64| view.get(*place).is_ok_and(|f| f.label == label);
-                let row = match place.filter(of_label) {
-                    Some(place) => place,
-                    None => {
+                let row = match place {
+                    Some(place) if view.get(place)?.label == label => place,
+                    _ => {
                         if shows.is_none() {
                             shows = Some(first_rows(view)?);
                         }

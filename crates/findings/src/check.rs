@@ -21,6 +21,7 @@ pub fn check_log(dir: &Path) -> Result<Vec<(PathBuf, String)>, FindingsError> {
     let mut faults = strays(dir)?;
     let log = match DecisionLog::open(dir) {
         Ok(log) => log,
+        Err(error) if error.is_of_system() => return Err(error),
         Err(error) => {
             faults.push((DECISIONS_DIR.into(), error.to_string()));
             return Ok(faults);
@@ -33,6 +34,9 @@ pub fn check_log(dir: &Path) -> Result<Vec<(PathBuf, String)>, FindingsError> {
             state.apply(&run.decisions).map_err(bad)
         });
         if let Err(error) = read {
+            if error.is_of_system() {
+                return Err(error);
+            }
             let path = log.path(number);
             let file = path.strip_prefix(dir).unwrap_or(&path).to_path_buf();
             faults.push((file, error.to_string()));
@@ -49,8 +53,11 @@ fn strays(dir: &Path) -> Result<Vec<(PathBuf, String)>, FindingsError> {
         Err(source) => return Err(DurableError::at("list", &folder)(source).into()),
         Ok(entries) => entries,
     };
-    let mut names: Vec<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(DurableError::at("list", &folder))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
     names.retain(|name| !DecisionLog::is_own(name));
     names.sort();
     let stray =

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pfc_durable::DurableError;
+use pfc_durable::{DurableError, faults::is_of_system};
 use pfc_shard::ShardError;
 
 /// A log of findings that cannot be read, applied or written.
@@ -75,6 +75,15 @@ pub enum FindingsError {
 }
 
 impl FindingsError {
+    /// Whether the system failed, which says nothing of the log.
+    pub fn is_of_system(&self) -> bool {
+        match self {
+            FindingsError::Shard(error) => error.is_of_system(),
+            FindingsError::Durable(error) => is_of_system(&error.source),
+            _ => false,
+        }
+    }
+
     /// The way out, where there is one.
     pub fn hint(&self) -> Option<String> {
         use FindingsError::*;

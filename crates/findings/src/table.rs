@@ -1,6 +1,6 @@
 //! The table of questions that people fill in.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use pfc_durable::DurableError;
 use serde::{Deserialize, Serialize};
@@ -109,8 +109,8 @@ fn unguarded(cell: &str) -> &str {
 }
 
 /// The answers in the table at `path` and the number of lines without one. Columns may be missing,
-/// but for `id` and `answer`, stand in another order, and be separated by semicolons, as some
-/// spreadsheets leave them.
+/// but for `id` and `answer`, stand in another order, be named in capitals, and be separated by
+/// semicolons or tabs, as some spreadsheets leave them.
 ///
 /// # Errors
 ///
@@ -132,15 +132,21 @@ pub fn answers(path: &Path) -> Result<(Vec<Answer>, usize), FindingsError> {
 ///
 /// The line, and what is wrong there.
 pub fn parse(text: &[u8]) -> Result<(Vec<Answer>, usize), (u64, String)> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let text = &*utf8(text).map_err(|what| (1, what))?;
     let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let delimiter = if first.contains(&b';') && !first.contains(&b',') { b';' } else { b',' };
+    let n_of = |delimiter: &u8| first.iter().filter(|byte| *byte == delimiter).count();
+    // A header of one column has none of them: the last is then taken.
+    let delimiter = [b'\t', b';', b','].into_iter().max_by_key(n_of).unwrap_or(b',');
     let mut table = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
     let header = table.headers().map_err(|e| (1, e.to_string()))?.clone();
-    let column = |name: &str| header.iter().position(|cell| cell.trim() == name);
+    let column = |name: &str| header.iter().position(|cell| cell.trim().eq_ignore_ascii_case(name));
     let needed = |name: &str| {
-        column(name)
-            .ok_or_else(|| (1, format!("there is no column `{name}`; export the questions again")))
+        column(name).ok_or_else(|| {
+            let found: Vec<String> =
+                header.iter().take(8).map(|cell| format!("`{}`", cell.escape_debug())).collect();
+            let found = found.join(", ");
+            (1, format!("no column `{name}` among {found}: it is no table of `review export`"))
+        })
     };
     let (id, answer, target) = (needed("id")?, needed("answer")?, column("target_identity"));
     let (mut found, mut n_open) = (Vec::new(), 0);
@@ -167,6 +173,35 @@ pub fn parse(text: &[u8]) -> Result<(Vec<Answer>, usize), (u64, String)> {
         found.push(Answer { line, id: cell(id).trim().to_owned(), answer: said, target_identity });
     }
     Ok((found, n_open))
+}
+
+/// The text as UTF-8 without a byte order mark, turned from UTF-16 where that has one.
+fn utf8(text: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    let unit: fn([u8; 2]) -> u16 = match text {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        [b'P', b'K', 3, 4, ..] | [0xd0, 0xcf, 0x11, 0xe0, ..] => {
+            return Err(
+                "it is a workbook of a spreadsheet (.xlsx, .ods or .xls): save the table as \
+                        CSV in UTF-8"
+                    .into(),
+            );
+        }
+        _ => {
+            let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+            return match std::str::from_utf8(text) {
+                Ok(_) => Ok(Cow::Borrowed(text)),
+                Err(e) => Err(format!(
+                    "byte {} is not UTF-8: save the table as CSV in UTF-8",
+                    e.valid_up_to()
+                )),
+            };
+        }
+    };
+    let (pairs, _) = text[2..].as_chunks::<2>();
+    let turned = char::decode_utf16(pairs.iter().map(|pair| unit(*pair)));
+    let turned: String = turned.map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+    Ok(Cow::Owned(turned.into_bytes()))
 }
 
 #[cfg(test)]
@@ -210,6 +245,32 @@ mod tests {
             (found[0].id.as_str(), found[0].answer.as_str(), found[0].line),
             ("f1", "keep", 2)
         );
-        assert_eq!(parse(b"case,answer\n1,keep\n").unwrap_err().0, 1);
+        let utf16 = |unit: fn(u16) -> [u8; 2]| {
+            let text = "\u{feff}ID\tAnswer\r\nf1\tkeep\r\nf2\t\r\n";
+            text.encode_utf16().flat_map(unit).collect::<Vec<u8>>()
+        };
+        for text in [
+            b"ID,Answer\nf1,Keep\nf2,\n".to_vec(),
+            b"id\tanswer\tsource\nf1\tkeep\ta, b; c\nf2\t\t\n".to_vec(),
+            utf16(u16::to_le_bytes),
+            utf16(u16::to_be_bytes),
+        ] {
+            let (found, n_open) = parse(&text).unwrap();
+            assert_eq!((found.len(), n_open, found[0].id.as_str()), (1, 1, "f1"));
+            assert_eq!((found[0].answer.as_str(), found[0].line), ("keep", 2));
+        }
+    }
+
+    #[test]
+    fn what_is_no_table_is_said_with_what_it_is() {
+        for (text, expected) in [
+            (&b"PK\x03\x04..."[..], "it is a workbook of a spreadsheet"),
+            (b"id,answer\nJos\xe9,keep\n", "byte 13 is not UTF-8: save the table as CSV"),
+            (b"case,answer\n1,keep\n", "no column `id` among `case`, `answer`"),
+            (b"id;said\n1;keep\n", "no column `answer` among `id`, `said`"),
+        ] {
+            let (line, what) = parse(text).unwrap_err();
+            assert!(line == 1 && what.starts_with(expected), "{what}");
+        }
     }
 }

@@ -553,9 +553,15 @@ mod tests {
         };
         assert_eq!(magface(0.45, 10.0), Ok(()));
         let error = magface(0.9, 10.0).unwrap_err();
-        assert!(error.starts_with("head.margin.u_margin is 0.8, outside 0.9 to"), "{error}");
+        assert!(
+            error.starts_with("head.margin.u_margin is 0.8, but has to be from 0.9 to"),
+            "{error}"
+        );
         let error = magface(0.45, 110.0).unwrap_err();
-        assert!(error.starts_with("head.margin.u_a is 110, outside 110.001 to"), "{error}");
+        assert!(
+            error.starts_with("head.margin.u_a is 110, but has to be from 110.001 to"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -566,13 +572,13 @@ mod tests {
             change(&mut config);
             assert_eq!(config.validate().unwrap_err().to_string(), expected);
         }
-        check(|c| c.sample_rate = 1.5, "head.sample_rate is 1.5, outside 0 to 1");
-        check(|c| c.classes = 0, "head.classes is 0, outside 1 to 4294967295");
+        check(|c| c.sample_rate = 1.5, "head.sample_rate is 1.5, but has to be from 0 to 1");
+        check(|c| c.classes = 0, "head.classes is 0, but has to be from 1 to 4294967295");
         check(
             |c| c.margin = Margin::Cosface { m: f64::NAN },
-            "head.margin.m is NaN, outside 0 to 2",
+            "head.margin.m is NaN, but has to be from 0 to 2",
         );
-        check(|c| c.tile_rows = 0, "head.tile_rows is 0, outside 1 to 16777216");
+        check(|c| c.tile_rows = 0, "head.tile_rows is 0, but has to be from 1 to 16777216");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::DurableError;
 use pfc_model::ModelError;
 use tch::TchError;
 
@@ -14,7 +15,7 @@ use super::comm::CommError;
 #[derive(Debug, thiserror::Error)]
 pub enum HeadError {
     /// A configuration value is out of its bounds.
-    #[error("head.{field} is {value}, outside {least} to {most}")]
+    #[error("head.{field} is {}, but has to be {}", number(*value), HeadError::bounds(*least, *most))]
     Config {
         /// Key in the configuration, below `head`.
         field: &'static str,
@@ -69,6 +70,23 @@ pub enum HeadError {
         /// Bytes that they take.
         needed: u64,
     },
+    /// The user or the group may not have more of the disk.
+    #[error(
+        "{}: the disk quota is used up, but {n_new} centres that are used for the first time need \
+         {needed} bytes",
+        path.display()
+    )]
+    QuotaFull {
+        /// The folder of the centres.
+        path: PathBuf,
+        /// How many centres.
+        n_new: u64,
+        /// Bytes that they take.
+        needed: u64,
+    },
+    /// A file of the folder of centres cannot be replaced.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// The operating system refused.
     #[error("{}: cannot {op}", path.display())]
     Io {
@@ -204,17 +222,32 @@ impl HeadError {
         move |source| HeadError::Io { op, path, source }
     }
 
+    /// The values from `least` to `most`, to complete "has to be". The smallest number above 0 stands for 0
+    /// left out, the largest below 1 for 1 left out.
+    #[must_use]
+    pub fn bounds(least: f64, most: f64) -> String {
+        let (above_zero, below_one) = (least == f64::MIN_POSITIVE, most == 1.0 - f64::EPSILON);
+        match (above_zero, below_one) {
+            (true, false) => format!("above 0 and at most {}", number(most)),
+            (true, true) => "above 0 and below 1".to_owned(),
+            (false, true) => format!("at least {} and below 1", number(least)),
+            (false, false) => format!("from {} to {}", number(least), number(most)),
+        }
+    }
+
     /// The way out, for the causes that have a common one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             HeadError::Config { field, least, most, .. } => {
-                Some(format!("set `{field}` to a value from {least} to {most}"))
+                Some(format!("set `{field}` to a value {}", HeadError::bounds(*least, *most)))
             }
             HeadError::DenseOptimizer => Some(
                 "set `update = \"sparse\"`, or `optimizer = { name = \"sgd\" }`".to_owned(),
             ),
             HeadError::Model(error) => error.hint(),
+            HeadError::Durable(error) => error.hint(),
+            HeadError::Io { op, path, source } => pfc_durable::hint_of(op, path, source),
             HeadError::FilteredSubCentres => Some(
                 "set `interclass_filter = 0`: an image with a wrong label finds a sub-centre of its \
                  own, which is what both are for"
@@ -227,8 +260,8 @@ impl HeadError {
             ),
             HeadError::CentresDamaged { .. } => Some(
                 "bring the file back, if a copy of the folder was made at that checkpoint or another \
-                 machine has it; or move the newest checkpoint away and `--resume`: the one before \
-                 it needs other copies of all rows that have moved since"
+                 machine has it; or take the checkpoint before, which needs other copies of all rows \
+                 that have moved since"
                     .to_owned(),
             ),
             HeadError::CentresInUse { .. } => Some(
@@ -239,6 +272,11 @@ impl HeadError {
             HeadError::DiskFull { .. } => Some(
                 "make room and resume: the last checkpoint is whole; `weights` and `state` in bf16 \
                  take half"
+                    .to_owned(),
+            ),
+            HeadError::QuotaFull { .. } => Some(
+                "`quota` shows what is used: free some of it, have it raised, or put the centres on \
+                 another disk, and resume: the last checkpoint is whole"
                     .to_owned(),
             ),
             HeadError::LabelOutOfRange { classes, .. } => Some(format!(
@@ -275,8 +313,35 @@ impl HeadError {
             HeadError::BatchShape { .. }
             | HeadError::Sample { .. }
             | HeadError::Comm { .. }
-            | HeadError::SaveAbandoned
-            | HeadError::Io { .. } => None,
+            | HeadError::SaveAbandoned => None,
         }
+    }
+}
+
+/// A number in few digits.
+fn number(value: f64) -> String {
+    let plain = value.to_string();
+    if plain.len() > 24 { format!("{value:e}") } else { plain }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HeadConfig;
+
+    #[test]
+    fn a_bound_is_said_in_few_digits() {
+        for (scale, expected) in [
+            (0.0, "head.scale is 0, but has to be above 0 and at most 10000"),
+            (f64::NAN, "head.scale is NaN, but has to be above 0 and at most 10000"),
+            (-1e300, "head.scale is -1e300, but has to be above 0 and at most 10000"),
+        ] {
+            let error = HeadConfig { scale, ..HeadConfig::new(2, 2) }.validate().unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        let config = HeadConfig { momentum: 1.0, ..HeadConfig::new(2, 2) };
+        let error = config.validate().unwrap_err().to_string();
+        assert_eq!(error, "head.momentum is 1, but has to be at least 0 and below 1");
+        assert_eq!(HeadError::bounds(0.0, 1.0), "from 0 to 1");
     }
 }

@@ -29,7 +29,6 @@ mod config;
 mod elements;
 mod error;
 mod footprint;
-mod local_group;
 mod loss;
 mod optim;
 mod range;
@@ -52,14 +51,13 @@ pub use centres::{
     CentreStore, CentreTile, DeviceStore, FileRecord, PositiveGradient, RowLayout, RowStore,
     TileGradient,
 };
-pub use comm::{CommError, Communicator, Solo};
+pub use comm::{CommError, Communicator, LocalMember, Solo};
 pub use config::{
     ArcfaceGradient, CentreOptimizer, HeadConfig, Margin, Placement, ProductPrecision, Storage,
     Update,
 };
 pub use error::HeadError;
 pub use footprint::Footprint;
-pub use local_group::LocalMember;
 pub use loss::{Loss, Negatives, ParameterStep, SampleLoss, Shaped, Target, TileCosines};
 pub use optim::{
     AdamW, Dense, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UpdateHistory, UpdateMap,

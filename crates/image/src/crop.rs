@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Fit, ImageError, ImageSize, Limits, Pixels,
-    align::{self, Point},
+    align::{self, Landmarks, Point},
     decode::decode_noting,
     resize,
 };
@@ -31,24 +31,24 @@ impl Recipe {
 
     /// The crop that becomes of the image in `bytes`.
     ///
-    /// * `landmarks`: left eye, right eye, nose, left and right corner of the mouth in the upright
-    ///   image, in pixels. Points that all lie between 0 and 1 are taken for fractions of its width
-    ///   and height, which [`Changes`] says.
+    /// * `landmarks`: of the face to cut out. Points that all lie between 0 and 1 are taken for
+    ///   fractions of the image's width and height, which [`Changes`] says.
     ///
     /// # Errors
     ///
     /// [`ImageError`]; [`ImageError::Landmarks`] also for landmarks that make no face in this image.
-    pub fn crop(&self, bytes: &[u8], landmarks: Option<&[Point; 5]>) -> Result<Crop, ImageError> {
+    pub fn crop(&self, bytes: &[u8], landmarks: Option<&Landmarks>) -> Result<Crop, ImageError> {
         let (pixels, is_turned) = decode_noting(bytes, self.limits)?;
         let mut changes = Changes { is_turned, ..Changes::default() };
         let pixels = match landmarks {
-            Some(points) => {
+            Some(landmarks) => {
                 let (width, height) = (pixels.width, pixels.height);
+                let points = points(landmarks);
                 changes.is_aligned = true;
-                changes.had_fractions = align::are_fractions(points);
+                changes.had_fractions = align::are_fractions(&points);
                 let points = match changes.had_fractions {
                     true => points.map(|[x, y]| [x * f64::from(width), y * f64::from(height)]),
-                    false => *points,
+                    false => points,
                 };
                 align::judge(&points, width, height)?;
                 align::cut(&pixels, &points, self.size)?
@@ -65,6 +65,22 @@ impl Recipe {
         };
         Ok(Crop { pixels, changes })
     }
+
+    /// As [`crop`](Recipe::crop) by `landmarks`, which are taken as they are, however they lie: for
+    /// protocols in which every face counts.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`]; [`ImageError::Landmarks`] for points that no transform takes to the template.
+    pub fn crop_unjudged(&self, bytes: &[u8], landmarks: &Landmarks) -> Result<Crop, ImageError> {
+        let (pixels, is_turned) = decode_noting(bytes, self.limits)?;
+        let changes = Changes { is_turned, is_aligned: true, ..Changes::default() };
+        Ok(Crop { pixels: align::cut(&pixels, &points(landmarks), self.size)?, changes })
+    }
+}
+
+fn points(landmarks: &Landmarks) -> [Point; 5] {
+    landmarks.map(|point| point.map(f64::from))
 }
 
 /// A crop, and what was done to make it.

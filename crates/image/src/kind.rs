@@ -1,7 +1,5 @@
 //! What a file is, from its first bytes.
 
-use std::path::Path;
-
 /// Bytes that [`sniff`] wants to see, if the file has as many.
 #[allow(dead_code)]
 pub const SNIFF_BYTES: usize = 16;
@@ -54,16 +52,6 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
     }
 }
 
-/// Whether a name promises an image: a file that breaks the promise is worth a report.
-pub fn has_image_extension(path: &Path) -> bool {
-    const EXTENSIONS: [&str; 17] = [
-        "jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "pgm", "ppm", "pbm", "pnm", "pam",
-        "webp", "gif", "tif", "tiff", "heic",
-    ];
-    let extension = path.extension().and_then(|e| e.to_str());
-    extension.is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,12 +65,5 @@ mod tests {
         assert_eq!(sniff(b"Portrait of"), Sniffed::NotAnImage);
         assert_eq!(sniff(b"BM is a prefix"), Sniffed::NotAnImage);
         assert_eq!(sniff(b""), Sniffed::NotAnImage);
-    }
-
-    #[test]
-    fn the_extension_is_read_in_any_case() {
-        assert!(has_image_extension(Path::new("a/b.JPG")));
-        assert!(!has_image_extension(Path::new("a/README.txt")));
-        assert!(!has_image_extension(Path::new("jpg")));
     }
 }

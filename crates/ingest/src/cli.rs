@@ -53,7 +53,7 @@ pub enum Command {
     Clean(CleanArgs),
     /// List, show and take back what cleaning decided.
     Decisions(DecisionsArgs),
-    /// Ask somebody about what cleaning is not sure of.
+    /// Export uncertain findings for review, and import the answers.
     Review(ReviewArgs),
     /// Write a page about a data set and what cleaning found in it.
     Report(ReportArgs),

@@ -11,12 +11,13 @@ mod decisions;
 mod error;
 mod export;
 mod inspect;
-mod landmarks;
 mod lineage;
+mod loss;
 mod measures;
 mod merge;
 mod output;
 mod pack;
+mod people;
 mod reading;
 mod reject;
 mod report;
@@ -41,10 +42,9 @@ pub use clean::CleanArgs;
 pub use cli::{Cli, Command};
 pub use compact::CompactArgs;
 pub use decisions::DecisionsArgs;
-pub use error::{IngestError, PackError};
-pub use export::{ExportArgs, ExportError};
+pub use error::{ExportError, IngestError, PackError};
+pub use export::ExportArgs;
 pub use inspect::InspectArgs;
-pub use landmarks::LandmarkError;
 pub use merge::MergeArgs;
 pub use pack::PackArgs;
 pub use reject::Reject;
@@ -57,7 +57,6 @@ pub use verify::VerifyArgs;
 /// Who knows the way out of which error.
 pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<IngestError>(e, IngestError::hint),
-    |e| hint_of::<ExportError>(e, ExportError::hint),
     |e| hint_of::<FindingsError>(e, FindingsError::hint),
     |e| hint_of::<ShardError>(e, ShardError::hint),
     |e| hint_of::<SourceError>(e, SourceError::hint),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use pfc_durable::{Access, AtomicDir, OwnedDir, check_apart, sweep};
+use pfc_sources::exists;
 
 use crate::IngestError;
 
@@ -36,7 +37,7 @@ pub fn claim(inputs: &[&Path], out: &Path) -> Result<OwnedDir, IngestError> {
 ///
 /// [`IngestError::FileExists`], or [`IngestError::Durable`] if something cannot be removed.
 pub fn check_file(out: &Path, force: bool) -> Result<(), IngestError> {
-    if out.exists() && !force {
+    if !force && exists(out)? {
         return Err(IngestError::FileExists { path: out.to_path_buf() });
     }
     Ok(sweep(out)?)

@@ -11,15 +11,9 @@ pub enum Reject {
     /// The source leaves it out, or cannot read it.
     #[error(transparent)]
     Source(#[from] pfc_sources::Reject),
-    /// A path that is absolute or climbs out of its folder.
-    #[error("the path leads out of the folder")]
-    OutsidePath,
     /// Another line is about the same image.
     #[error("another line before it makes the same file")]
     ListedTwice,
-    /// Nobody knows where the face is.
-    #[error("no landmarks are listed for it")]
-    NoLandmarks,
     /// What the file holds is of no use.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -30,9 +24,7 @@ impl Reject {
     pub fn reason(&self) -> &'static str {
         match self {
             Reject::Source(reject) => reject.reason(),
-            Reject::OutsidePath => "outside_path",
             Reject::ListedTwice => "listed_twice",
-            Reject::NoLandmarks => "no_landmarks",
             Reject::Image(ImageError::TooManyPixels { .. }) => "too_large",
             Reject::Image(ImageError::Empty) => "empty",
             Reject::Image(ImageError::NotAnImage) => "not_an_image",

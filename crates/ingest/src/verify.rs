@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -134,10 +134,12 @@ fn of_shards(report: &VerifyReport) -> Report {
     }
 }
 
-/// Names in a folder, in order; none where there is no such folder.
+/// Names in a folder, in order; none where there is no such folder, or another file of its name.
 fn names(dir: &Path) -> Result<Vec<String>, IngestError> {
     let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         entries => entries.map_err(IngestError::at("list", dir))?,
     };
     let mut names = Vec::new();
@@ -171,6 +173,7 @@ fn check_embeddings(dir: &Path, report: &mut Report) -> Result<(), IngestError> 
                         report.faults += 1;
                     }
                 }
+                Err(error) if error.is_of_system() => return Err(error.into()),
                 Err(error) => {
                     report.findings.push(FindingReport::of_file(file, error.to_string()));
                     report.faults += 1;
@@ -184,15 +187,15 @@ fn check_embeddings(dir: &Path, report: &mut Report) -> Result<(), IngestError> 
 
 /// Names what lies in the data set's folder and is not of it.
 fn note_strays(dir: &Path, report: &mut Report) -> Result<(), IngestError> {
-    let own = [
-        MANIFEST_FILE,
-        IDENTITIES_FILE,
-        QUARANTINE_FILE,
-        SHARDS_DIR,
-        DECISIONS_DIR,
-        EMBEDDINGS_DIR,
-    ];
-    for name in names(dir)?.into_iter().filter(|name| !own.contains(&name.as_str())) {
+    let (files, folders) = (
+        [MANIFEST_FILE, IDENTITIES_FILE, QUARANTINE_FILE],
+        [SHARDS_DIR, DECISIONS_DIR, EMBEDDINGS_DIR],
+    );
+    let is_own = |name: &str| match dir.join(name).is_dir() {
+        true => folders.contains(&name),
+        false => files.contains(&name),
+    };
+    for name in names(dir)?.into_iter().filter(|name| !is_own(name)) {
         let what = match name.starts_with('.') {
             true => "is no file of the data set: a command that was stopped may have left it",
             false => "is no file of the data set",

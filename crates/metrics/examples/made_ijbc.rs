@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_random::{GOLDEN_GAMMA, mix};
 use rayon::prelude::*;
 
 const DIM: usize = 512;
@@ -52,12 +53,9 @@ fn main() {
     println!("{}: {} faces, {} pairs", folder.display(), sizes.faces, sizes.pairs);
 }
 
-/// A counter-based generator: `SplitMix64`'s finaliser.
+/// A counter-based generator.
 fn hashed(i: u64) -> u64 {
-    let mut z = i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    mix(i.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA))
 }
 
 fn below(n: usize, i: u64) -> usize {

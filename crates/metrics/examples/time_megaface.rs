@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use pfc_metrics::{Rows, megaface::Matcher};
+use pfc_random::{GOLDEN_GAMMA, mix};
 use rayon::prelude::*;
 
 const DIM: usize = 512;
@@ -18,9 +19,7 @@ const PIECE: usize = 8192;
 const SIDE: usize = 4096;
 
 fn hashed(i: u64) -> u64 {
-    let mut z = i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z ^ (z >> 29)
+    mix(i.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA))
 }
 
 /// Unit rows: a direction of the person, if there is one, plus noise.

@@ -261,7 +261,13 @@ impl Backbone {
 
     /// Numbers that are parameters, frozen ones included, running statistics not.
     pub fn n_parameters(&self) -> u64 {
-        self.state.n_parameters()
+        self.state.parameters().map(|entry| entry.tensor.numel() as u64).sum()
+    }
+
+    /// The names of all parameters, frozen ones included, in state-dict order, which is that of
+    /// `parameters()` of the reference's network in PyTorch.
+    pub fn parameter_names(&self) -> Vec<&str> {
+        self.state.parameters().map(|entry| entry.key.as_str()).collect()
     }
 
     /// The parameters that learn, in state-dict order, each with its gradient.

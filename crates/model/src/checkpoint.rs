@@ -345,10 +345,7 @@ fn read_manifest(dir: &Path) -> Result<Manifest, ModelError> {
     if manifest::check(&text) == manifest::Seal::Broken {
         return Err(ModelError::ManifestDamaged { path });
     }
-    let mut fields: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&text).map_err(broken)?;
-    fields.remove(manifest::FIELD);
-    let manifest: Manifest = serde_json::from_value(fields.into()).map_err(broken)?;
+    let manifest: Manifest = manifest::parse(&text).map_err(broken)?;
     match manifest.files.iter().find(|entry| !is_plain_name(&entry.name)) {
         Some(entry) => Err(not_a_checkpoint(format!("its manifest lists `{}`", entry.name))),
         None => Ok(manifest),

@@ -72,8 +72,8 @@ pub(crate) fn embed(
 ) -> Result<Vec<f32>, ModelError> {
     guarded("embed images", || {
         let mut out = Vec::new();
-        for batch in batches(rgb, n)? {
-            out.extend(rows(&forward(&images(batch, input, device)?)?)?);
+        for (i, batch) in batches(rgb, n)?.enumerate() {
+            out.extend(rows(&forward(&images(batch, input, device)?)?, i * BATCH)?);
         }
         Ok(out)
     })
@@ -89,11 +89,11 @@ pub(crate) fn embed_with_mirror(
 ) -> Result<MirroredEmbeddings, ModelError> {
     guarded("embed images", || {
         let (mut original, mut mirrored) = (Vec::new(), Vec::new());
-        for batch in batches(rgb, n)? {
+        for (i, batch) in batches(rgb, n)?.enumerate() {
             let images = images(batch, input, device)?;
             let flipped = images.f_flip([3]).map_err(ModelError::torch("mirror images"))?;
-            original.extend(rows(&forward(&images)?)?);
-            mirrored.extend(rows(&forward(&flipped)?)?);
+            original.extend(rows(&forward(&images)?, i * BATCH)?);
+            mirrored.extend(rows(&forward(&flipped)?, i * BATCH)?);
         }
         Ok(MirroredEmbeddings { original, mirrored })
     })
@@ -132,20 +132,20 @@ fn batches(rgb: &[u8], n: usize) -> Result<std::slice::Chunks<'_, u8>, ModelErro
 }
 
 /// The embeddings `[N, E]` of a batch as numbers, all of them finite.
-fn rows(embeddings: &Tensor) -> Result<Vec<f32>, ModelError> {
+///
+/// * `first`: number of the first image, for errors
+fn rows(embeddings: &Tensor, first: usize) -> Result<Vec<f32>, ModelError> {
     let flat = embeddings.f_to_kind(Kind::Float).and_then(|rows| rows.f_reshape(-1));
     let flat = flat.and_then(|flat| Vec::try_from(&flat));
     let flat: Vec<f32> = flat.map_err(ModelError::torch("copy embeddings"))?;
     let embedding = embeddings.size().last().map_or(1, |&size| size.max(1) as usize);
-    check_finite(&flat, embedding).map(|()| flat)
-}
-
-/// Refuses embeddings, one row of `embedding` numbers after the other, that hold NaN or infinity: every
-/// figure made from them would be wrong without a word.
-pub(crate) fn check_finite(rows: &[f32], embedding: usize) -> Result<(), ModelError> {
-    match rows.iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(at) => Err(ModelError::EmbeddingNotFinite { image: at / embedding.max(1) }),
+    // Every figure made from a NaN or an infinity would be wrong without a word.
+    match flat.iter().position(|value| !value.is_finite()) {
+        None => Ok(flat),
+        Some(at) => Err(ModelError::EmbeddingNotFinite {
+            model: "the network".to_owned(),
+            image: first + at / embedding,
+        }),
     }
 }
 

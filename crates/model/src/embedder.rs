@@ -8,13 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_onnx::{InputOptions, InputSpec, OnnxModel, OpenOptions};
+use pfc_onnx::{Account, InputOptions, InputSpec, OnnxModel, OpenOptions};
 use tch::{Device, Tensor};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
-    Backbone, Embed, IMAGE_SIZE, Inference, MirroredEmbeddings, ModelError, Precision, checkpoint,
-    embed,
+    Backbone, Embed, IMAGE_SIZE, Inference, MirroredEmbeddings, ModelError, OnnxError, Precision,
+    checkpoint, embed,
     libtorch::guarded,
     script::Script,
     weights::{self, FileKind},
@@ -31,6 +31,8 @@ pub struct EmbedderOptions {
     pub threads: Option<usize>,
     /// What is known of the input.
     pub input: InputOptions,
+    /// Name of the output that is the embedding, of an ONNX graph with several.
+    pub output: Option<String>,
     /// Attention heads of a transformer that has no name.
     pub heads: Option<i64>,
     /// Whether a TorchScript program may run. It can do anything that this user may, such as write to
@@ -45,6 +47,7 @@ impl Default for EmbedderOptions {
             precision: Precision::F32,
             threads: None,
             input: InputOptions::default(),
+            output: None,
             heads: None,
             trust_code: false,
         }
@@ -56,6 +59,8 @@ impl Default for EmbedderOptions {
 #[derive(Debug)]
 pub struct Embedder {
     engine: Engine,
+    /// Its file, or what stands for it, for errors.
+    name: String,
     input: InputSpec,
     fingerprint: String,
 }
@@ -103,6 +108,9 @@ impl Embedder {
         if is_native && options.input.size.is_some_and(|size| size != [side, side]) {
             return Err(refuse("--input-size", "these networks take 112×112 and nothing else"));
         }
+        if kind != FileKind::Onnx && options.output.is_some() {
+            return Err(refuse("--output", "only ONNX graphs have several outputs"));
+        }
         let mut input = InputSpec::insightface().with(&options.input);
         let engine = match kind {
             FileKind::Onnx => {
@@ -123,13 +131,26 @@ impl Embedder {
                 Engine::Native(Box::new(inference))
             }
         };
-        let fingerprint = fingerprint(&kind, &file, &input, options.precision)?;
-        Ok(Embedder { engine, input, fingerprint })
+        let fingerprint = match &engine {
+            // With weights that lie in other files, and the output.
+            Engine::Onnx(model) => format!("{:032x}", model.checksum()),
+            _ => fingerprint(&kind, &file, &input, options.precision)?,
+        };
+        Ok(Embedder { engine, name: path.display().to_string(), input, fingerprint })
     }
 
     /// What the input wants.
     pub fn input(&self) -> &InputSpec {
         &self.input
+    }
+
+    /// How the input of an ONNX graph was found out, which is to be shown to the user; of other models all
+    /// is known.
+    pub fn account(&self) -> Option<&Account> {
+        match &self.engine {
+            Engine::Onnx(model) => Some(model.account()),
+            _ => None,
+        }
     }
 
     /// Tells this model, opened with these options, from any other: embeddings made with equal
@@ -176,6 +197,7 @@ impl From<Backbone> for Embedder {
     fn from(backbone: Backbone) -> Embedder {
         Embedder {
             engine: Engine::Native(Box::new(backbone.into_inference())),
+            name: "the network".to_owned(),
             input: InputSpec::insightface(),
             fingerprint: String::new(),
         }
@@ -193,21 +215,46 @@ impl Embed for Embedder {
 
     fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError> {
         if let Engine::Onnx(model) = &self.engine {
-            let rows = model.embed(rgb, n)?;
-            return embed::check_finite(&rows, self.embedding()).map(|()| rows);
+            return model.embed(rgb, n).map_err(|error| self.of_onnx(error));
         }
-        embed::embed(rgb, n, &self.input, self.device(), |images| self.forward(images))
+        let forward = |images: &Tensor| self.forward(images);
+        embed::embed(rgb, n, &self.input, self.device(), forward).map_err(|error| self.named(error))
     }
 
     fn embed_with_mirror(&self, rgb: &[u8], n: usize) -> Result<MirroredEmbeddings, ModelError> {
         if let Engine::Onnx(model) = &self.engine {
-            let (original, mirrored) = (model.embed(rgb, n)?, model.embed_mirrored(rgb, n)?);
-            embed::check_finite(&original, self.embedding())?;
-            embed::check_finite(&mirrored, self.embedding())?;
-            return Ok(MirroredEmbeddings { original, mirrored });
+            let both = model.embed(rgb, n).and_then(|original| {
+                model
+                    .embed_mirrored(rgb, n)
+                    .map(|mirrored| MirroredEmbeddings { original, mirrored })
+            });
+            return both.map_err(|error| self.of_onnx(error));
         }
         let forward = |images: &Tensor| self.forward(images);
         embed::embed_with_mirror(rgb, n, &self.input, self.device(), forward)
+            .map_err(|error| self.named(error))
+    }
+}
+
+impl Embedder {
+    /// An error that says which model gave it.
+    fn named(&self, error: ModelError) -> ModelError {
+        match error {
+            ModelError::EmbeddingNotFinite { image, .. } => {
+                ModelError::EmbeddingNotFinite { model: self.name.clone(), image }
+            }
+            other => other,
+        }
+    }
+
+    /// The same fault of an ONNX model is the same error.
+    fn of_onnx(&self, error: OnnxError) -> ModelError {
+        match error {
+            OnnxError::NotFinite { image, .. } => {
+                ModelError::EmbeddingNotFinite { model: self.name.clone(), image }
+            }
+            other => other.into(),
+        }
     }
 }
 
@@ -217,7 +264,12 @@ fn onnx_options(options: &EmbedderOptions) -> Result<OpenOptions, ModelError> {
         Device::Cuda(index) => pfc_onnx::Device::Cuda(index as i32),
         other => return Err(ModelError::Device { device: format!("{other:?}").to_lowercase() }),
     };
-    Ok(OpenOptions { input: options.input.clone(), threads: options.threads, device })
+    Ok(OpenOptions {
+        input: options.input.clone(),
+        output: options.output.clone(),
+        threads: options.threads,
+        device,
+    })
 }
 
 /// A hash of the weights and of everything else that changes the embeddings.

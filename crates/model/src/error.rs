@@ -227,9 +227,21 @@ pub enum ModelError {
         /// All numbers of the tensor.
         n: u64,
     },
+    /// A variance that is negative, whose root no normalisation can take.
+    #[error("{origin}: tensor `{key}` holds the variance {value}, but variances are 0 or more")]
+    NegativeVariance {
+        /// Where the weights came from.
+        origin: String,
+        /// The state-dict key.
+        key: String,
+        /// The smallest number of the tensor.
+        value: f64,
+    },
     /// A network that answers with NaN or infinity.
-    #[error("the model's embedding of image {image} of a batch is not finite")]
+    #[error("{model}: its embedding of image {image} of those given is not finite")]
     EmbeddingNotFinite {
+        /// The file of the model, or what stands for it where it is in none.
+        model: String,
         /// The image, from 0.
         image: usize,
     },
@@ -298,16 +310,19 @@ impl ModelError {
                 Some("a trace or script of the backbone alone is wanted: images in, embeddings out".to_owned())
             }
             ModelError::Memory { .. } => Some(
-                "end other programs, give the job more memory, or choose a smaller network; in                  training also lower `train.batch_size`, or raise `train.accumulate` or \
+                "end other programs, give the job more memory, or choose a smaller network; in \
+                 training also lower `train.batch_size`, or raise `train.accumulate` or \
                  `train.recompute`"
                     .to_owned(),
             ),
-            ModelError::NotFinite { .. } => Some(
-                "the run that these weights come from diverged, or the file was damaged: take an                  earlier checkpoint"
+            ModelError::NotFinite { .. } | ModelError::NegativeVariance { .. } => Some(
+                "the run that these weights come from diverged, or the file was damaged: take an \
+                 earlier checkpoint"
                     .to_owned(),
             ),
             ModelError::EmbeddingNotFinite { .. } => Some(
-                "its weights are damaged, or half precision is too narrow for this network: try                  another file, or f32"
+                "its weights are damaged, or half precision is too narrow for this network: try \
+                 another file, or f32"
                     .to_owned(),
             ),
             ModelError::UntrustedCode { .. } => Some(
@@ -316,6 +331,7 @@ impl ModelError {
                  nothing"
                     .to_owned(),
             ),
+            ModelError::Io { op, path, source } => pfc_durable::hint_of(op, path, source),
             ModelError::Onnx(error) => error.hint(),
             ModelError::Durable(error) => error.hint(),
             ModelError::Folder(error) => error.hint(),

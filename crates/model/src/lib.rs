@@ -45,6 +45,6 @@ pub use embed::{Embed, MirroredEmbeddings};
 pub use embedder::{Embedder, EmbedderOptions};
 pub use error::ModelError;
 pub use inference::Inference;
-pub use pfc_onnx::{ChannelOrder, InputOptions, InputSpec, OnnxError};
-pub use precision::{Bf16, Choice, Precision, Work, slowdown};
+pub use pfc_onnx::{Account, ChannelOrder, InputOptions, InputSpec, OnnxError};
+pub use precision::{Bf16, Choice, Emulated, Precision, Work, slowdown};
 pub use spec::{Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, Network};

@@ -233,26 +233,112 @@ impl Work {
         let _ = result.flatten(0, -1).double_value(&[0]);
     }
 
-    /// The fastest of three runs, after one that allocates and prepares kernels.
+    /// Mean time of a run, after some that allocate and prepare kernels.
     fn seconds(self, kind: Kind, device: Device) -> f64 {
-        self.run(kind, device);
-        let timed = (0..3).map(|_| {
-            let started = Instant::now();
+        (0..N_WARM_UP).for_each(|_| self.run(kind, device));
+        let clock = Clock::of(device);
+        let (begun, mut n_runs) = (clock.now(), 0);
+        loop {
             self.run(kind, device);
-            started.elapsed().as_secs_f64()
-        });
-        timed.fold(f64::INFINITY, f64::min)
+            n_runs += 1;
+            let taken = clock.now() - begun;
+            if n_runs == RUNS_MAX || n_runs >= RUNS_MIN && taken >= MEASURED_S {
+                return taken / f64::from(n_runs);
+            }
+        }
     }
 }
 
-/// How many times longer `work` takes in `precision` than in f32 on `device`, measured now: some
-/// 50 ms on a CPU.
-pub fn slowdown(work: Work, precision: Precision, device: Device) -> f64 {
-    match precision {
-        Precision::F32 => 1.0,
-        Precision::Bf16 => work.seconds(Kind::BFloat16, device) / work.seconds(Kind::Float, device),
-        Precision::F16 => work.seconds(Kind::Half, device) / work.seconds(Kind::Float, device),
+/// Runs before those that are timed.
+const N_WARM_UP: usize = 2;
+/// The least and the most runs that are timed.
+const RUNS_MIN: u32 = 3;
+const RUNS_MAX: u32 = 10_000;
+/// Seconds that they take together, unless they are few: many ticks of the system's clock.
+const MEASURED_S: f64 = 0.06;
+
+/// What runs are timed by.
+enum Clock {
+    /// The time that this thread had a processor: other programs do not count.
+    OfThread,
+    /// The time on the wall.
+    Wall(Instant),
+}
+
+impl Clock {
+    fn of(device: Device) -> Clock {
+        match cpu_seconds().filter(|_| !device.is_cuda()) {
+            Some(_) => Clock::OfThread,
+            None => Clock::Wall(Instant::now()),
+        }
     }
+
+    fn now(&self) -> f64 {
+        match self {
+            Clock::OfThread => cpu_seconds().unwrap_or_default(),
+            Clock::Wall(begun) => begun.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+/// Seconds that this thread has had a processor; `None` where the system does not tell.
+fn cpu_seconds() -> Option<f64> {
+    // Linux brings the count up to date when the thread gives way.
+    std::thread::yield_now();
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanoseconds: u64 = text.split_whitespace().next()?.parse().ok()?;
+    (nanoseconds > 0).then_some(nanoseconds as f64 * 1e-9)
+}
+
+/// How many times longer `work` takes in `precision` than in f32 on `device`, measured now: some
+/// 0.2 s on a CPU.
+///
+/// A CPU is measured on one thread, by the time that the thread computes, so that the figure is the same
+/// on a busy machine; it holds for several threads too, as each has its share of either work.
+pub fn slowdown(work: Work, precision: Precision, device: Device) -> f64 {
+    let kind = match precision {
+        Precision::F32 => return 1.0,
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::F16 => Kind::Half,
+    };
+    let n_threads = tch::get_num_threads();
+    tch::set_num_threads(1);
+    let factor = work.seconds(kind, device) / work.seconds(Kind::Float, device);
+    tch::set_num_threads(n_threads);
+    factor
+}
+
+/// A number format that a device has no instructions for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emulated {
+    /// What is missing, as part of a sentence.
+    pub why: String,
+    /// How many times longer than f32 it takes, measured now.
+    pub factor: f64,
+}
+
+impl Emulated {
+    /// Whether `device` emulates `precision`, and what that costs `work`; `None` also where it takes about
+    /// as long as f32, so that nobody needs to be warned.
+    pub fn of(work: Work, precision: Precision, device: Device) -> Option<Emulated> {
+        let why = match precision {
+            Precision::F32 => return None,
+            Precision::Bf16 => match Bf16::of(device) {
+                Bf16::Native { .. } => return None,
+                Bf16::Emulated { why } => why,
+            },
+            // GPUs that libtorch supports compute in f16; of its kernels for CPUs few do.
+            Precision::F16 if device.is_cuda() => return None,
+            Precision::F16 => "f16 is for GPUs".to_owned(),
+        };
+        let factor = slowdown(work, precision, device);
+        is_worth_a_warning(factor).then_some(Emulated { why, factor })
+    }
+}
+
+/// Whether a format is slower than f32 by more than a measurement may be off.
+fn is_worth_a_warning(factor: f64) -> bool {
+    factor >= 1.25
 }
 
 #[cfg(test)]
@@ -282,6 +368,39 @@ mod tests {
         for isa in ["AVX512_CORE_BF16", "AVX512_CORE_AMX", "ALL", "DEFAULT"] {
             assert!(isa_has_bf16(isa), "{isa}");
         }
+    }
+
+    #[test]
+    fn a_format_that_takes_about_as_long_as_f32_is_worth_no_warning() {
+        for (factor, expected) in [(0.9, false), (1.04, false), (1.2, false), (1.3, true)] {
+            assert_eq!(is_worth_a_warning(factor), expected, "{factor}");
+        }
+        for device in [Device::Cpu, Device::Cuda(0)] {
+            assert_eq!(Emulated::of(Work::Product, Precision::F32, device), None);
+        }
+        assert_eq!(Emulated::of(Work::Convolution, Precision::F16, Device::Cuda(0)), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn time_of_a_thread_is_that_which_it_computes_and_not_that_for_which_it_waits() {
+        let clock = Clock::of(Device::Cpu);
+        assert!(matches!(clock, Clock::OfThread));
+        let (before, started) = (clock.now(), Instant::now());
+        // It ends as soon as 20 ms were computed, however long other programs hold it up.
+        while clock.now() - before < 0.02 {}
+        // A tick of the system's clock is 10 ms at the most.
+        assert!(clock.now() - before <= started.elapsed().as_secs_f64() + 0.01);
+        let before = clock.now();
+        std::thread::spawn(|| Work::Product.run(Kind::Float, Device::Cpu)).join().unwrap();
+        assert!(clock.now() - before < 0.02);
+    }
+
+    #[test]
+    fn the_number_of_threads_is_as_before_a_measurement() {
+        let before = tch::get_num_threads();
+        slowdown(Work::Product, Precision::Bf16, Device::Cpu);
+        assert_eq!(tch::get_num_threads(), before);
     }
 
     #[test]

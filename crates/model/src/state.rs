@@ -87,16 +87,16 @@ impl State {
         &self.entries
     }
 
-    /// Numbers of everything but running statistics and counters.
-    pub(crate) fn n_parameters(&self) -> u64 {
+    /// Everything but running statistics and counters.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Entry> {
         let statistics = ["running_mean", "running_var", "num_batches_tracked"];
-        let is_parameter =
-            |entry: &&Entry| !statistics.iter().any(|name| entry.key.ends_with(name));
-        self.entries.iter().filter(is_parameter).map(|entry| entry.tensor.numel() as u64).sum()
+        self.entries
+            .iter()
+            .filter(move |entry| !statistics.iter().any(|name| entry.key.ends_with(name)))
     }
 
     /// Copies `tensors` in, all or none. `origin` names their source in errors; numbers that are not
-    /// finite are refused.
+    /// finite are refused, and variances below 0.
     pub(crate) fn load<K: AsRef<str>>(
         &self,
         origin: &str,
@@ -105,6 +105,7 @@ impl State {
         let sources = self.matched(origin, tensors)?;
         for (entry, source) in self.entries.iter().zip(&sources) {
             check_finite(origin, &entry.key, source)?;
+            check_variance(origin, &entry.key, source)?;
         }
         tch::no_grad(|| {
             for (entry, source) in self.entries.iter().zip(sources) {
@@ -188,6 +189,21 @@ fn check_finite(origin: &str, key: &str, source: &Tensor) -> Result<(), ModelErr
     }
     let (origin, key) = (origin.to_owned(), key.to_owned());
     Err(ModelError::NotFinite { origin, key, n_bad: n - n_finite, n })
+}
+
+/// Refuses variances below 0, of which a normalisation makes NaN.
+fn check_variance(origin: &str, key: &str, source: &Tensor) -> Result<(), ModelError> {
+    if !key.ends_with("running_var") || source.numel() == 0 {
+        return Ok(());
+    }
+    let smallest =
+        tch::no_grad(|| source.f_min()).map_err(ModelError::torch("check the weights"))?;
+    let value = smallest.double_value(&[]);
+    if value >= 0.0 {
+        return Ok(());
+    }
+    let (origin, key) = (origin.to_owned(), key.to_owned());
+    Err(ModelError::NegativeVariance { origin, key, value })
 }
 
 fn check_kind(origin: &str, entry: &Entry, source: &Tensor) -> Result<(), ModelError> {

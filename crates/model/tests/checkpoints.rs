@@ -232,6 +232,24 @@ fn weights_that_are_not_finite_are_refused_by_name() {
 }
 
 #[test]
+fn a_variance_below_zero_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.ckpt");
+    let backbone = backbone(1);
+    let mut state = backbone.state_dict();
+    state.retain(|(key, _)| key.ends_with("running_var"));
+    let (key, tensor) = state.swap_remove(0);
+    tch::no_grad(|| drop(tensor.view(-1).get(0).fill_(-0.25)));
+    save(&path, &backbone);
+    let expected = format!("tensor `{key}` holds the variance -0.25, but variances are 0 or more");
+    check_error(checkpoint::open_backbone(&path, Device::Cpu), &expected);
+    let pth = dir.path().join("a.pth");
+    pfc_model::export::pth(&pth, &backbone, false).expect("written");
+    let error = check_error(pfc_model::weights::open(&pth, Device::Cpu, None), &expected);
+    assert!(error.hint().is_some());
+}
+
+#[test]
 fn a_torchscript_program_runs_only_if_it_is_trusted() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("a.pt");

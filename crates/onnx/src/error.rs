@@ -23,6 +23,21 @@ pub enum OnnxError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Weights in another file that cannot be read.
+    #[error(
+        "{}: its tensor `{}` lies in the file `{}`: {reason}",
+        path.display(), tensor.escape_debug(), location.escape_debug()
+    )]
+    External {
+        /// The model.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The file that it names.
+        location: String,
+        /// Why it cannot be read.
+        reason: String,
+    },
     /// A model whose input takes no images, or none that can be told.
     #[error("{}: its input takes no faces: {reason}", path.display())]
     Input {
@@ -37,6 +52,14 @@ pub enum OnnxError {
         /// The file.
         path: PathBuf,
         /// What the output is.
+        reason: String,
+    },
+    /// A model with several outputs that may be embeddings, or without the one that is asked for.
+    #[error("{}: which of its outputs is the embedding cannot be told: {reason}", path.display())]
+    Outputs {
+        /// The file.
+        path: PathBuf,
+        /// What they are.
         reason: String,
     },
     /// onnxruntime cannot be loaded.
@@ -60,6 +83,14 @@ pub enum OnnxError {
         n: usize,
         /// Its message.
         reason: String,
+    },
+    /// A model that answers with NaN or infinity.
+    #[error("{}: its embedding of image {image} of those given is not finite", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The image, from 0.
+        image: usize,
     },
     /// Pixels that do not make the stated number of faces.
     #[error("{found} bytes of pixels for {n} faces, which take {expected}")]
@@ -87,14 +118,36 @@ impl OnnxError {
                  original"
                     .to_owned(),
             ),
+            OnnxError::External { path, location, .. } => {
+                let name = path.file_name().unwrap_or(path.as_os_str()).display();
+                let location = location.escape_debug();
+                Some(format!(
+                    "exporters write large models as two files: put `{location}` beside `{name}`, under \
+                     the name that it had; or join them in Python: `import onnx; \
+                     onnx.save(onnx.load(\"{name}\"), \"joined.onnx\")`"
+                ))
+            }
+            OnnxError::Outputs { .. } => {
+                Some("name the embedding among them with --output NAME".to_owned())
+            }
+            OnnxError::Input { reason, .. } if reason.contains("inputs, ") => Some(
+                "one input takes the faces: export the network with the others as constants, such as \
+                 the keypoints of aligned faces, which are always in the same places"
+                    .to_owned(),
+            ),
             OnnxError::Input { .. } => Some(
-                "an embedding network has one input of four dimensions, three of its channels; \
+                "an embedding network has one input of four dimensions, one of them the 3 channels, or 1; \
                  --input-size states a size that the file leaves open"
+                    .to_owned(),
+            ),
+            OnnxError::NotFinite { .. } => Some(
+                "its weights are damaged, or half precision is too narrow for this network: try \
+                 another file, or one in f32"
                     .to_owned(),
             ),
             OnnxError::Output { .. } => Some(
                 "an embedding network gives one row of numbers per face: export the backbone \
-                 alone, without detector or classifier"
+                 alone, without detector or classifier, or name the output with --output NAME"
                     .to_owned(),
             ),
             _ => None,

@@ -7,17 +7,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use prost::Message;
+use prost::Message as _;
 
 use crate::{
     OnnxError,
-    proto::{EXTERNAL, GraphProto, ModelProto, NodeProto, TensorProto},
+    declared::stale_inputs,
+    external,
+    proto::{ModelProto, ValueInfoProto},
+    wire::{self, Change},
 };
 
 /// What Protocol Buffers allow.
-const BYTES_MAX: u64 = 1 << 31;
+pub(crate) const BYTES_MAX: u64 = 1 << 31;
 
-/// The bytes of a file and what they say.
+/// The bytes of a model, which need no other file, and what they say.
 pub(crate) fn read(path: &Path) -> Result<(Bytes, ModelProto), OnnxError> {
     let io = |source| OnnxError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
@@ -33,74 +36,82 @@ pub(crate) fn read(path: &Path) -> Result<(Bytes, ModelProto), OnnxError> {
     // The file may grow meanwhile; what is read stays bounded.
     file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(io)?;
     let bytes = Bytes::from(bytes);
+    // Whether it is a model at all comes first.
+    parse(bytes.clone()).map_err(refuse)?;
+    let bytes = external::inlined(path, &bytes)?.map_or(bytes, Bytes::from);
+    if bytes.len() as u64 > BYTES_MAX {
+        let reason = format!("{} bytes, with its weights, are more than {BYTES_MAX}", bytes.len());
+        return Err(refuse(reason));
+    }
     let model = parse(bytes.clone()).map_err(refuse)?;
-    Ok((bytes, model))
+    match without_stale_inputs(&model, &bytes).map_err(refuse)? {
+        None => Ok((bytes, model)),
+        Some(without) => {
+            let bytes = Bytes::from(without);
+            let model = parse(bytes.clone()).map_err(refuse)?;
+            Ok((bytes, model))
+        }
+    }
 }
 
-/// Decodes a model and refuses what reaches beyond its file.
+/// Decodes a model.
 ///
 /// # Errors
 ///
-/// Why it is no model that is used here.
+/// Why it is none.
 pub(crate) fn parse(bytes: Bytes) -> Result<ModelProto, String> {
     let model = ModelProto::decode(bytes).map_err(|error| error.to_string())?;
     let graph = model.graph.as_ref().ok_or("it has no graph")?;
     if graph.node.is_empty() {
         return Err("its graph has no node".to_owned());
     }
-    match external(graph) {
-        None => Ok(model),
-        Some(name) => Err(format!("its tensor `{}` lies in another file", name.escape_debug())),
+    Ok(model)
+}
+
+/// The model without inputs that nothing takes, which the runtime would ask for; `None` if it has none.
+pub(crate) fn without_stale_inputs(
+    model: &ModelProto,
+    bytes: &[u8],
+) -> Result<Option<Vec<u8>>, String> {
+    /// Of an input of the model's own graph: the model and the graph lie around it.
+    const DEPTH: usize = 2;
+    let stale = model.graph.as_ref().map(stale_inputs).unwrap_or_default();
+    if stale.is_empty() {
+        return Ok(None);
     }
-}
-
-/// The first tensor that is kept in another file: which one, the model could choose freely.
-fn external(graph: &GraphProto) -> Option<&str> {
-    let is_external = |tensor: &&TensorProto| tensor.data_location == EXTERNAL;
-    let initial = graph.initializer.iter().find(is_external).map(|tensor| tensor.name.as_str());
-    initial.or_else(|| graph.node.iter().find_map(external_of_node))
-}
-
-fn external_of_node(node: &NodeProto) -> Option<&str> {
-    node.attribute.iter().find_map(|attribute| {
-        let mut tensors = attribute.t.iter().chain(&attribute.tensors);
-        let own = tensors.find(|tensor| tensor.data_location == EXTERNAL);
-        let graphs = || attribute.g.iter().chain(&attribute.graphs);
-        own.map(|tensor| tensor.name.as_str()).or_else(|| graphs().find_map(external))
+    wire::rewrite(bytes, &mut |message, bytes, depth| {
+        if message != wire::Message::Value || depth != DEPTH {
+            return Ok(Change::Keep);
+        }
+        let input = ValueInfoProto::decode(bytes).map_err(|error| error.to_string())?;
+        Ok(if stale.contains(&input.name) { Change::Drop } else { Change::Keep })
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::AttributeProto;
+    use crate::proto::{GraphProto, NodeProto};
 
     fn model(graph: GraphProto) -> Bytes {
         ModelProto { graph: Some(graph), ..ModelProto::default() }.encode_to_vec().into()
     }
 
     #[test]
-    fn weights_in_another_file_are_refused_wherever_they_are_named() {
-        let tensor =
-            TensorProto { name: "w".into(), data_location: EXTERNAL, ..TensorProto::default() };
-        let node = |attribute| NodeProto { attribute: vec![attribute], ..NodeProto::default() };
-        let plain = || vec![NodeProto::default()];
-        let direct = GraphProto {
-            initializer: vec![tensor.clone()],
-            node: plain(),
+    fn inputs_that_nothing_takes_are_left_out() {
+        let input = |name: &str| ValueInfoProto { name: name.into(), r#type: None };
+        let node = NodeProto { input: vec!["data".into()], ..NodeProto::default() };
+        let graph = |names: &[&str]| GraphProto {
+            node: vec![node.clone()],
+            input: names.iter().map(|name| input(name)).collect(),
             ..GraphProto::default()
         };
-        let constant = node(AttributeProto { t: Some(tensor), ..AttributeProto::default() });
-        let inner = GraphProto { node: vec![constant.clone()], ..GraphProto::default() };
-        let branch = node(AttributeProto { g: Some(inner), ..AttributeProto::default() });
-        for graph in [
-            direct,
-            GraphProto { node: vec![constant], ..GraphProto::default() },
-            GraphProto { node: vec![branch], ..GraphProto::default() },
-        ] {
-            assert_eq!(parse(model(graph)).unwrap_err(), "its tensor `w` lies in another file");
-        }
-        assert!(parse(model(GraphProto { node: plain(), ..GraphProto::default() })).is_ok());
+        let bytes = model(graph(&["left", "data", "over"]));
+        let without =
+            |bytes: &Bytes| without_stale_inputs(&parse(bytes.clone()).unwrap(), bytes).unwrap();
+        let changed = Bytes::from(without(&bytes).unwrap());
+        assert_eq!(changed, model(graph(&["data"])));
+        assert_eq!(without(&changed), None);
     }
 
     #[test]

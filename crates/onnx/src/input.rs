@@ -1,6 +1,8 @@
 //! What a network wants of its images.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
+
+use crate::declared::Declared;
 
 /// Order of the colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -10,6 +12,25 @@ pub enum ChannelOrder {
     Rgb,
     /// Blue first, as `OpenCV` has it.
     Bgr,
+    /// One channel: 0.299 red + 0.587 green + 0.114 blue. Networks that take it say so by their shape.
+    Grey,
+}
+
+impl ChannelOrder {
+    /// Channels of an image: 3, or 1.
+    pub fn n_channels(self) -> usize {
+        if self == ChannelOrder::Grey { 1 } else { 3 }
+    }
+}
+
+impl fmt::Display for ChannelOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ChannelOrder::Rgb => "RGB",
+            ChannelOrder::Bgr => "BGR",
+            ChannelOrder::Grey => "grey",
+        })
+    }
 }
 
 impl FromStr for ChannelOrder {
@@ -27,9 +48,9 @@ impl FromStr for ChannelOrder {
 /// Where the channels lie among the axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// `[N, 3, H, W]`.
+    /// `[N, C, H, W]`.
     Planes,
-    /// `[N, H, W, 3]`.
+    /// `[N, H, W, C]`.
     Pixels,
 }
 
@@ -40,8 +61,10 @@ pub enum Origin {
     Stated,
     /// The file's metadata say so.
     Metadata,
-    /// The network begins by normalising.
+    /// The network begins by normalising, or takes bytes.
     Graph,
+    /// The statistics that the network keeps of its training set fit no other way.
+    Measured,
     /// Nothing is said: as `InsightFace` trains.
     Convention,
 }
@@ -92,6 +115,24 @@ impl InputSpec {
         }
     }
 
+    /// For the input of a file.
+    pub(crate) fn of(
+        declared: &Declared,
+        (mean, std): ([f32; 3], [f32; 3]),
+        channels: ChannelOrder,
+    ) -> InputSpec {
+        let channels = if declared.n_channels == 1 { ChannelOrder::Grey } else { channels };
+        InputSpec {
+            height: declared.height,
+            width: declared.width,
+            channels,
+            layout: declared.layout,
+            mean,
+            std,
+            origin: Origin::Convention,
+        }
+    }
+
     /// The same with what the user states.
     #[must_use]
     pub fn with(self, options: &InputOptions) -> InputSpec {
@@ -108,9 +149,23 @@ impl InputSpec {
         }
     }
 
+    /// What becomes of a pixel, for people.
+    pub fn formula(&self) -> String {
+        let number = |values: [f32; 3]| match values {
+            [a, b, c] if a == b && b == c => a.to_string(),
+            [a, b, c] => format!("[{a}, {b}, {c}]"),
+        };
+        match (self.mean, self.std) {
+            (mean, std) if mean == [0.0; 3] && std == [1.0; 3] => "pixels of 0 to 255".to_owned(),
+            (mean, std) if mean == [0.0; 3] => format!("x / {}", number(std)),
+            (mean, std) if std == [1.0; 3] => format!("x − {}", number(mean)),
+            (mean, std) => format!("(x − {}) / {}", number(mean), number(std)),
+        }
+    }
+
     /// Values of one image.
     pub fn n_values(&self) -> usize {
-        3 * self.height * self.width
+        self.channels.n_channels() * self.height * self.width
     }
 }
 

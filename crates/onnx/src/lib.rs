@@ -1,21 +1,35 @@
 //! ONNX models: their files, and embedding with them through onnxruntime.
 //!
 //! An [`OnnxModel`] takes aligned 112×112 faces and gives embeddings, whatever size, channel order and
-//! normalisation its network wants: these are recognised from the file or stated by the user
+//! normalisation its network wants: these are measured ([`Account`] says how) or stated by the user
 //! ([`InputOptions`]). The runtime is a library that is looked for when the first model is opened
 //! ([`runtime`]); nothing links against it, and nothing here knows libtorch.
 
+mod account;
+mod biases;
+mod decide;
+mod declared;
 mod error;
+mod examine;
+mod external;
+mod faces;
 mod file;
+mod flat;
+mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod input;
 mod model;
+mod network;
+mod outputs;
 mod pixels;
 pub mod proto;
-mod recognise;
+mod range;
 pub mod runtime;
+mod statistics;
+mod wire;
 
+pub use account::Account;
 pub use error::OnnxError;
 pub use input::{ChannelOrder, InputOptions, InputSpec, Layout, Origin};
 pub use model::{Device, OnnxModel, OpenOptions};

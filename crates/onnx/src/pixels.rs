@@ -7,6 +7,9 @@ pub const FACE_SIDE: usize = 112;
 /// Bytes of one: rows from the top, pixels from the left, red first.
 pub const FACE_BYTES: usize = FACE_SIDE * FACE_SIDE * 3;
 
+/// Shares of red, green and blue in grey, by ITU-R BT.601, as OpenCV and PIL have it.
+const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+
 /// A face mirrored left to right.
 ///
 /// # Panics
@@ -44,21 +47,25 @@ impl InputSpec {
 
     /// Normalises `pixel(row, column, colour)`, red being colour 0, into its place.
     fn place(&self, out: &mut [f32], pixel: impl Fn(usize, usize, usize) -> f32) {
-        let area = self.height * self.width;
-        for channel in 0..3 {
-            let colour = match self.channels {
-                ChannelOrder::Rgb => channel,
-                ChannelOrder::Bgr => 2 - channel,
-            };
+        let (area, n_channels) = (self.height * self.width, self.channels.n_channels());
+        for channel in 0..n_channels {
             let (mean, std) = (self.mean[channel], self.std[channel]);
+            let value = |row: usize, column: usize| match self.channels {
+                ChannelOrder::Rgb => pixel(row, column, channel),
+                ChannelOrder::Bgr => pixel(row, column, 2 - channel),
+                ChannelOrder::Grey => {
+                    let weights = LUMA.iter().enumerate();
+                    weights.map(|(colour, weight)| weight * pixel(row, column, colour)).sum()
+                }
+            };
             for row in 0..self.height {
                 for column in 0..self.width {
                     let place = row * self.width + column;
                     let to = match self.layout {
                         Layout::Planes => channel * area + place,
-                        Layout::Pixels => place * 3 + channel,
+                        Layout::Pixels => place * n_channels + channel,
                     };
-                    out[to] = (pixel(row, column, colour) - mean) / std;
+                    out[to] = (value(row, column) - mean) / std;
                 }
             }
         }
@@ -107,6 +114,19 @@ mod tests {
             ..InputSpec::insightface()
         };
         assert_eq!(values(&spec, &face())[at * 3..][..3], [0.0, 51.0, 127.5]);
+    }
+
+    #[test]
+    fn grey_is_the_weighted_sum_of_the_colours() {
+        let spec = InputSpec {
+            channels: ChannelOrder::Grey,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+            ..InputSpec::insightface()
+        };
+        let grey = values(&spec, &face());
+        assert_eq!(grey.len(), 112 * 112);
+        assert!((grey[2 * 112 + 5] - (0.299 * 255.0 + 0.587 * 51.0)).abs() < 1e-4);
     }
 
     #[test]

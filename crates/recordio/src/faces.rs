@@ -70,6 +70,17 @@ impl RecordFile {
         }
     }
 
+    /// Keys and places of the records that are no images: record 0 and those of identities.
+    pub fn other_entries(&self) -> impl Iterator<Item = IndexEntry> + '_ {
+        let n_others = match self.layout {
+            Layout::Sequential => 0..0,
+            Layout::Identities { .. } => 0..self.index.len(),
+        };
+        n_others
+            .filter(|rank| !self.images.contains(rank))
+            .filter_map(|rank| self.index.by_rank(rank))
+    }
+
     /// All images with their class, as InsightFace's `MXFaceDataset` goes through them.
     ///
     /// Two files are read in another way: one whose record 0 has several labels and an image, which

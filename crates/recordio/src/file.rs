@@ -187,6 +187,43 @@ impl RecordFile {
         (bytes > 0).then_some(Note::NotIndexed { offset: end as u64, bytes })
     }
 
+    /// Bytes of the `.rec` file.
+    pub fn n_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// How many of its bytes the record at `offset` takes; 0 if no whole record begins there.
+    pub fn record_bytes(&self, offset: u64) -> u64 {
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        frame::record(&self.bytes, at).map_or(0, |payload| payload.end as u64 - offset)
+    }
+
+    /// Where records with an image begin that the index does not list, in the order of the file.
+    ///
+    /// Reads the frames of all records: of a large file that takes as long as a walk through it.
+    pub fn not_listed(&self) -> Vec<u64> {
+        let positions = 0..self.index.len();
+        let mut listed: Vec<u64> =
+            positions.filter_map(|at| Some(self.index.get(at)?.offset)).collect();
+        listed.sort_unstable();
+        let mut found = Vec::new();
+        let mut end = 0;
+        for start in listed.into_iter().chain([self.n_bytes()]) {
+            if start > end {
+                let gap = &self.bytes[end as usize..start as usize];
+                let whole = Scanner::new(gap).filter_map(Result::ok);
+                let with_image = whole.filter(|(_, payload)| {
+                    let header = HeaderView::parse(&payload.bytes);
+                    header.is_ok_and(|header| header.image_start() < payload.bytes.len())
+                });
+                found.extend(with_image.map(|(offset, _)| end + offset));
+            }
+            end = end.max(start + self.record_bytes(start));
+        }
+        self.release_pages();
+        found
+    }
+
     /// The `.rec` file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,8 +1,6 @@
 //! Bars for numbers, as SVG.
 
-use std::fmt::Write;
-
-use crate::html::escape;
+use crate::html::{Markup, html};
 
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 150.0;
@@ -44,37 +42,41 @@ impl Histogram {
 }
 
 /// Two histograms of the same ranges in one picture: what was, pale, and what is, before it.
-pub fn draw(title: &str, unit: &str, before: &Histogram, after: &Histogram) -> String {
+pub fn draw(title: &str, unit: &str, before: &Histogram, after: &Histogram) -> Markup {
     let n = before.counts.len().max(1);
     let most = before.counts.iter().chain(&after.counts).copied().max().unwrap_or(0).max(1);
+    let end = number(before.start + n as f64 * before.step);
     let width = WIDTH / n as f64;
-    let mut svg = format!(
-        "<figure><figcaption><b>{0}</b></figcaption>\n\
-         <svg class=\"bars\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\">\n",
-        escape(title)
-    );
-    for (class, histogram) in [("before", before), ("after", after)] {
-        for (i, &count) in histogram.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-            let height = (count as f64 / most as f64 * (BASE - TOP)).max(1.0);
-            let (x, y) = (i as f64 * width, BASE - height);
-            let bar = width * 0.86;
-            let from = number(before.start + i as f64 * before.step);
-            let _ = writeln!(
-                svg,
-                "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{bar:.1}\" \
-                 height=\"{height:.1}\"><title>from {from}: {count} {class}</title></rect>"
-            );
+    let bars = |histogram: &Histogram, class: &str| {
+        html! {
+            @for (i, &count) in histogram.counts.iter().enumerate().filter(|(_, n)| **n > 0) {
+                @let height = (count as f64 / most as f64 * (BASE - TOP)).max(1.0);
+                rect class=(class) x=(tenths(i as f64 * width)) y=(tenths(BASE - height))
+                    width=(tenths(width * 0.86)) height=(tenths(height)) {
+                    title {
+                        "from " (number(before.start + i as f64 * before.step)) ": " (count) " "
+                        (class)
+                    }
+                }
+            }
+        }
+    };
+    html! {
+        figure {
+            figcaption { b { (title) } }
+            svg.bars viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(title) {
+                (bars(before, "before"))
+                (bars(after, "after"))
+                text x="0" y="10" { (most) }
+                text x="0" y="144" { (number(before.start)) }
+                text x=(WIDTH) y="144" text-anchor="end" { (end) " " (unit) " and more" }
+            }
         }
     }
-    let end = number(before.start + n as f64 * before.step);
-    let _ = writeln!(
-        svg,
-        "<text x=\"0\" y=\"10\">{most}</text><text x=\"0\" y=\"144\">{}</text>\
-         <text x=\"{WIDTH}\" y=\"144\" text-anchor=\"end\">{end} {} and more</text></svg></figure>",
-        number(before.start),
-        escape(unit)
-    );
-    svg
+}
+
+fn tenths(value: f64) -> String {
+    format!("{value:.1}")
 }
 
 fn number(value: f64) -> String {

@@ -1,23 +1,25 @@
-//! Foreign text and pictures on pages.
+//! Markup of pages, and foreign text and pictures in it.
+//!
+//! Pages are written with [`html!`], which makes text of whatever is not [`Markup`] already: what
+//! comes from elsewhere cannot become markup unless somebody says [`PreEscaped`].
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+pub use maud::{Markup, PreEscaped, html};
 
-/// `text` as text of HTML or SVG: characters that these give a meaning are replaced, and characters
-/// that turn the direction of text or end a line, which could fake other content.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
+/// A value as text, for cells of tables.
+pub fn text(value: impl std::fmt::Display) -> Markup {
+    html! { (value) }
+}
+
+/// Markup without the characters that turn the direction of text or control a terminal, which could
+/// fake other content; lines may end.
+pub fn plain(markup: &str) -> String {
+    let is_plain = |c: char| c == '\n' || !(c.is_control() || is_direction(c));
+    markup.chars().map(|c| if is_plain(c) { c } else { '\u{fffd}' }).collect()
+}
+
+fn is_direction(c: char) -> bool {
+    ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)
 }
 
 /// A JPEG as the address of a picture, so that a page needs no other file.
@@ -31,8 +33,15 @@ mod tests {
 
     #[test]
     fn markup_becomes_text() {
-        let escaped = "&lt;a href=&quot;x&quot;&gt;&#39;&amp;&#39;";
-        assert_eq!(escape(r#"<a href="x">'&'"#), escaped);
-        assert_eq!(escape("a\u{202e}b\n"), "a\u{fffd}b\u{fffd}");
+        let name = r#"<a href="x">&</a>"#;
+        let escaped = "&lt;a href=&quot;x&quot;&gt;&amp;&lt;/a&gt;";
+        assert_eq!(text(name).into_string(), escaped);
+        let quoted = html! { img alt=(name) src="data:,"; }.into_string();
+        assert_eq!(quoted, format!("<img alt=\"{escaped}\" src=\"data:,\">"));
+    }
+
+    #[test]
+    fn characters_that_could_fake_content_are_replaced() {
+        assert_eq!(plain("a\u{202e}b\n\r\u{7}\u{2066}é"), "a\u{fffd}b\n\u{fffd}\u{fffd}\u{fffd}é");
     }
 }

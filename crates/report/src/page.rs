@@ -1,8 +1,8 @@
 //! The frame of a page: head, style, headings.
 
-use std::fmt::Write;
+use maud::{DOCTYPE, PreEscaped, html};
 
-use crate::html::escape;
+use crate::html::{Markup, plain};
 
 /// Colours follow the reader's setting, the layout fits a phone, tables scroll on their own, and there is
 /// no script.
@@ -59,41 +59,49 @@ overflow-wrap:anywhere;text-align:center}
 /// A page being written.
 #[derive(Debug)]
 pub struct Page {
-    html: String,
+    title: String,
+    body: Vec<Markup>,
 }
 
 impl Page {
     /// Begins a page with its title.
     pub fn new(title: &str) -> Page {
-        let title = escape(title);
-        let html = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
-             <title>{title}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n"
-        );
-        Page { html }
+        Page { title: title.to_owned(), body: Vec::new() }
     }
 
-    /// Adds HTML as it is.
-    pub fn push(&mut self, html: &str) {
-        self.html.push_str(html);
+    /// Adds what is next on it.
+    pub fn push(&mut self, markup: Markup) {
+        self.body.push(markup);
     }
 
     /// A heading that links can lead to.
     pub fn heading(&mut self, id: &str, text: &str, small: &str) {
-        let (id, text, small) = (escape(id), escape(text), escape(small));
-        let _ = writeln!(self.html, "<h2 id=\"{id}\">{text} <small>{small}</small></h2>");
+        self.push(html! { h2 id=(id) { (text) " " small { (small) } } });
     }
 
     /// A paragraph of text.
     pub fn paragraph(&mut self, text: &str) {
-        let _ = writeln!(self.html, "<p class=\"pale\">{}</p>", escape(text));
+        self.push(html! { p.pale { (text) } });
     }
 
     /// The whole page.
-    pub fn finish(mut self) -> String {
-        self.html.push_str("</body></html>\n");
-        self.html
+    pub fn finish(self) -> String {
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width,initial-scale=1";
+                    title { (self.title) }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    h1 { (self.title) }
+                    @for part in &self.body { (part) "\n" }
+                }
+            }
+        };
+        plain(&page.into_string())
     }
 }
 
@@ -104,9 +112,11 @@ mod tests {
     #[test]
     fn names_cannot_become_markup() {
         let mut page = Page::new("</title><script>");
-        page.heading("<b>", "<b>", "<i>");
-        page.paragraph("<i>");
+        page.heading("\"><b>", "<b>", "<i>");
+        page.paragraph("<i>\u{202e}");
+        page.push(html! { p title=("\"><i>") { "<i>" } });
         let html = page.finish();
         assert!(!html.contains("<script>") && !html.contains("<b>") && !html.contains("<i>"));
+        assert!(!html.contains('\u{202e}') && html.starts_with("<!DOCTYPE html>"));
     }
 }

@@ -1,4 +1,6 @@
 //! Text on pictures, in a font that comes along, since a server may have none.
+//!
+//! By hand and not by `imageproc`: it would be all that is used of that crate.
 
 use ab_glyph::{Font as _, FontRef, PxScale, ScaleFont, point};
 use image::{Rgb, RgbImage};

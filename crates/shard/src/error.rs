@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use arrow_schema::ArrowError;
-use pfc_durable::DurableError;
+use pfc_durable::{DurableError, faults::is_of_system};
+use pfc_image::ImageError;
 
 use crate::{
     ImageSize,
@@ -180,6 +181,25 @@ pub enum ShardError {
         /// Rows of the data set.
         n_rows: u64,
     },
+    /// A row whose image gives no pixels.
+    #[error("row {row} of the data set, `{face}`, cannot be decoded")]
+    Undecodable {
+        /// The row of the data set.
+        row: u64,
+        /// Where its image came from.
+        face: String,
+        /// Why.
+        #[source]
+        source: ImageError,
+    },
+    /// A row whose image has not the bytes that were packed.
+    #[error("row {row}, `{face}`, is not as it was packed: its image does not match its hash")]
+    DamagedImage {
+        /// The row of the data set.
+        row: u64,
+        /// Where its image came from.
+        face: String,
+    },
     /// Rows were written with a label that got no name.
     #[error("{}: label {label} is used, but only {n_identities} identities are named", dir.display())]
     UnnamedLabel {
@@ -221,10 +241,19 @@ pub enum ShardError {
 }
 
 impl ShardError {
-    /// Whether the system failed, and not the data set: it may be read later (see
-    /// [`pfc_durable::faults`]).
+    /// Whether this is a fact about one image, which can be left out, and no fault of the data set or
+    /// of the system.
+    pub fn is_of_image(&self) -> bool {
+        matches!(self, ShardError::Undecodable { source, .. } if !source.is_of_system())
+    }
+
+    /// Whether the system failed, which says nothing of the data set.
     pub fn is_of_system(&self) -> bool {
-        matches!(self, ShardError::Durable(source) if pfc_durable::faults::is_of_system(&source.source))
+        match self {
+            ShardError::Durable(error) => is_of_system(&error.source),
+            ShardError::Undecodable { source, .. } => source.is_of_system(),
+            _ => false,
+        }
     }
 
     /// The way out, where there is one.
@@ -271,6 +300,15 @@ impl ShardError {
             RowTooLarge { .. } => "a face crop is far smaller: is the input the right one?".into(),
             NoSuchRow { n_rows: 0, .. } => "the data set is empty".into(),
             NoSuchRow { n_rows, .. } => format!("rows run from 0 to {}", n_rows - 1),
+            Undecodable { source, .. } if source.is_of_system() => return source.hint(),
+            Undecodable { .. } => {
+                "`pfc-ingest clean` leaves images out that cannot be decoded; `pfc-ingest verify \
+                 --decode` lists them"
+                    .into()
+            }
+            DamagedImage { .. } => {
+                format!("`pfc-ingest verify` lists everything that is damaged; {again}")
+            }
             UnnamedLabel { .. } => "name every label, from 0 to the largest used".into(),
             IdentityName { .. } => "give every identity a name of its own".into(),
             BadSpec { .. } | Arrow { .. } => return None,

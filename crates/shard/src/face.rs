@@ -1,8 +1,8 @@
 //! One face: an encoded crop and what is known of it.
 
-use pfc_image::{ImageSize, Quality};
+use pfc_image::{ImageSize, Quality, decode_rgb};
 
-use crate::hash::content_hash;
+use crate::{ShardError, hash::content_hash};
 
 /// Bytes of one encoded image at most; a 112×112 crop takes about 10 kB.
 pub const IMAGE_BYTES_MAX: usize = 16 << 20;
@@ -45,5 +45,42 @@ impl<'a> Face<'a> {
     /// Width and height of the decoded image.
     pub fn size(&self) -> ImageSize {
         ImageSize { width: self.width, height: self.height }
+    }
+
+    /// Refuses an image whose bytes are not those that were packed: what copies a row checks what it
+    /// reads, so that no damage gets a hash of its own.
+    ///
+    /// * `row`: in the data set, for the error
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::DamagedImage`].
+    pub fn check(&self, row: u64) -> Result<(), ShardError> {
+        match content_hash(self.image) == self.hash {
+            true => Ok(()),
+            false => Err(ShardError::DamagedImage { row, face: self.shown() }),
+        }
+    }
+
+    /// Decodes the image.
+    ///
+    /// * `row`: in the data set, for the error
+    /// * `rgb`: room for `size().rgb_bytes()` bytes of red, green, blue
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::Undecodable`]; [`ShardError::is_of_image`] tells a fact about the image from a fault
+    /// of the system.
+    pub fn decode(&self, row: u64, rgb: &mut [u8]) -> Result<(), ShardError> {
+        decode_rgb(self.image, self.size(), rgb).map_err(|source| ShardError::Undecodable {
+            row,
+            face: self.shown(),
+            source,
+        })
+    }
+
+    /// The source, which is foreign text, for a message.
+    fn shown(&self) -> String {
+        self.source.escape_debug().to_string()
     }
 }

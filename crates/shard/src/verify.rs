@@ -7,7 +7,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use pfc_image::{ImageError, ImageSize, decode_rgb, jpeg_header};
+use pfc_durable::DurableError;
+use pfc_image::{ImageError, ImageSize, jpeg_header};
 use rayon::prelude::*;
 
 use crate::{
@@ -16,6 +17,9 @@ use crate::{
     hash::{content_hash, file_checksum},
     mmap::check_size,
 };
+
+/// The error of a sector that cannot be read, on all systems that we run on.
+const EIO: i32 = 5;
 
 /// Findings kept per file; the rest are counted. Whoever sees a thousand needs the file replaced.
 const FINDINGS_PER_FILE_MAX: usize = 1_000;
@@ -166,7 +170,9 @@ impl VerifyReport {
 ///
 /// # Errors
 ///
-/// [`ShardError`] if the manifest itself cannot be read. Whatever else is wrong is a finding.
+/// [`ShardError`] if the manifest itself cannot be read, or the system fails: it has no memory or
+/// file descriptors, or a disk of the network does not answer. Whatever else is wrong is a finding, a
+/// sector that cannot be read among them.
 pub fn verify(dir: &Path, on_progress: impl Fn(u64) + Sync) -> Result<VerifyReport, ShardError> {
     verify_with(dir, Checks::default(), on_progress)
 }
@@ -198,12 +204,12 @@ pub fn verify_with(
         let job = Job { dir, manifest: &manifest, entry, first_row, counts: &counts, checks };
         job.examine(&on_progress)
     };
-    let files: Vec<FileReport> = jobs.par_iter().map(examine).collect();
+    let files: Vec<FileReport> = jobs.par_iter().map(examine).collect::<Result<_, _>>()?;
 
-    let table = examine_identities(&manifest, identities, &files, &counts);
-    let mut others: Vec<FileReport> =
-        manifest.others.iter().map(|file| examine_other(dir, file, &on_progress)).collect();
-    others.extend(strays(dir, &manifest));
+    let table = examine_identities(&manifest, identities, &files, &counts)?;
+    let others = manifest.others.iter().map(|file| examine_other(dir, file, &on_progress));
+    let mut others: Vec<FileReport> = others.collect::<Result<_, _>>()?;
+    others.extend(strays(dir, &manifest)?);
     let mut report =
         VerifyReport { manifest, rows: 0, bytes: 0, n_faults: 0, findings: Vec::new() };
     for file in std::iter::once(table).chain(files).chain(others) {
@@ -249,7 +255,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn examine(&self, on_progress: &(impl Fn(u64) + Sync)) -> FileReport {
+    fn examine(&self, on_progress: &(impl Fn(u64) + Sync)) -> Result<FileReport, ShardError> {
         let mut report = FileReport::of(&self.entry.file);
         let path = self.dir.join(&self.entry.file);
         // Read rather than mapped, so that a bad sector is an error and not a signal.
@@ -259,31 +265,34 @@ impl Job<'_> {
                 on_progress(n);
             })?)
         });
-        let found = match checksum {
-            Ok(found) => found,
+        let sum = match checksum {
+            Ok(sum) => sum,
             Err(error) => {
-                report.add(None, Fault::File(error));
-                return report;
+                report.add(None, Fault::File(found(error)?));
+                return Ok(report);
             }
         };
         let mut rows = FileReport::of(&self.entry.file);
         let shard = open_listed(&path, self.entry);
-        let n_images_damaged = shard.as_ref().ok().map(|s| self.examine_rows(s, &mut rows));
+        let n_images_damaged = match &shard {
+            Ok(shard) => Some(self.examine_rows(shard, &mut rows)?),
+            Err(_) => None,
+        };
         let expected = self.entry.checksum;
-        if found != expected {
-            report.add(None, Fault::Checksum { found, expected, n_images_damaged });
+        if sum != expected {
+            report.add(None, Fault::Checksum { found: sum, expected, n_images_damaged });
         }
         if let Err(error) = shard {
-            report.add(None, Fault::File(error));
+            report.add(None, Fault::File(found(error)?));
         }
         report.rows = rows.rows;
         report.n_faults += rows.n_faults;
         report.findings.append(&mut rows.findings);
-        report
+        Ok(report)
     }
 
     /// Adds what is wrong with single rows; returns how many images differ from their hashes.
-    fn examine_rows(&self, shard: &Shard, report: &mut FileReport) -> u64 {
+    fn examine_rows(&self, shard: &Shard, report: &mut FileReport) -> Result<u64, ShardError> {
         let mut n_images_damaged = 0;
         let mut rgb = Vec::new();
         report.rows = shard.len();
@@ -301,12 +310,15 @@ impl Job<'_> {
             }
             if self.checks.decode && is_whole {
                 rgb.resize(face.size().rgb_bytes(), 0);
-                if let Err(error) = decode_rgb(face.image, face.size(), &mut rgb) {
-                    report.add(Some(place), Fault::Undecodable(error));
+                match face.decode(place.in_dataset, &mut rgb) {
+                    Err(ShardError::Undecodable { source, .. }) if !source.is_of_system() => {
+                        report.add(Some(place), Fault::Undecodable(source));
+                    }
+                    decoded => decoded?,
                 }
             }
         }
-        n_images_damaged
+        Ok(n_images_damaged)
     }
 
     fn row_faults(&self, face: &Face<'_>) -> impl Iterator<Item = Fault> {
@@ -332,33 +344,58 @@ fn image_fault(face: &Face<'_>) -> Option<Fault> {
 }
 
 /// A file that is listed beside the shards.
-fn examine_other(dir: &Path, entry: &FileEntry, on_progress: &impl Fn(u64)) -> FileReport {
+fn examine_other(
+    dir: &Path,
+    entry: &FileEntry,
+    on_progress: &impl Fn(u64),
+) -> Result<FileReport, ShardError> {
     let mut report = FileReport::of(&entry.file);
     let path = dir.join(&entry.file);
-    let found = check_size(&path, entry.bytes).and_then(|()| {
+    let sum = check_size(&path, entry.bytes).and_then(|()| {
         Ok(file_checksum(&path, |n| {
             report.bytes += n;
             on_progress(n);
         })?)
     });
-    match found {
+    match sum {
         Ok(found) if found == entry.checksum => {}
         Ok(found) => {
             let expected = entry.checksum;
             report.add(None, Fault::File(ShardError::Checksum { path, found, expected }));
         }
-        Err(error) => report.add(None, Fault::File(error)),
+        Err(error) => report.add(None, Fault::File(found(error)?)),
     }
-    report
+    Ok(report)
+}
+
+/// An error of reading a file as a finding, unless it says nothing of the file. A sector that cannot
+/// be read is what this looks for.
+fn found(error: ShardError) -> Result<ShardError, ShardError> {
+    let is_bad_sector = |error: &ShardError| matches!(error, ShardError::Durable(error) if error.source.raw_os_error() == Some(EIO));
+    if error.is_of_system() && !is_bad_sector(&error) { Err(error) } else { Ok(error) }
 }
 
 /// Files among the shards that the manifest does not list, by name.
-fn strays(dir: &Path, manifest: &Manifest) -> Vec<FileReport> {
+fn strays(dir: &Path, manifest: &Manifest) -> Result<Vec<FileReport>, ShardError> {
     let listed: HashSet<&str> = manifest.shards.iter().map(|shard| &*shard.file).collect();
-    // Shards that cannot be listed are missed one by one.
-    let entries = fs::read_dir(dir.join(SHARDS_DIR)).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut files: Vec<String> = names.map(|name| format!("{SHARDS_DIR}/{name}")).collect();
+    let folder = dir.join(SHARDS_DIR);
+    let mut files = Vec::new();
+    let at = |error| found(DurableError::at("list", &folder)(error).into());
+    match fs::read_dir(&folder) {
+        // Shards that cannot be listed are missed one by one.
+        Err(error) => drop(at(error)?),
+        Ok(entries) => {
+            for entry in entries {
+                match entry {
+                    Err(error) => drop(at(error)?),
+                    Ok(entry) => {
+                        let name = entry.file_name();
+                        files.push(format!("{SHARDS_DIR}/{}", name.to_string_lossy()));
+                    }
+                }
+            }
+        }
+    }
     files.retain(|file| !listed.contains(file.as_str()));
     files.sort();
     let report = |file: String| {
@@ -366,7 +403,7 @@ fn strays(dir: &Path, manifest: &Manifest) -> Vec<FileReport> {
         report.add(None, Fault::Stray);
         report
     };
-    files.into_iter().map(report).collect()
+    Ok(files.into_iter().map(report).collect())
 }
 
 fn examine_identities(
@@ -374,19 +411,19 @@ fn examine_identities(
     identities: Result<Identities, ShardError>,
     files: &[FileReport],
     counts: &[AtomicU64],
-) -> FileReport {
+) -> Result<FileReport, ShardError> {
     let mut report = FileReport::of(&manifest.identities.file);
     let identities = match identities {
         Ok(identities) => identities,
         Err(error) => {
-            report.add(None, Fault::File(error));
-            return report;
+            report.add(None, Fault::File(found(error)?));
+            return Ok(report);
         }
     };
     report.bytes = manifest.identities.bytes;
     // With rows missing every count would differ, and say nothing new.
     if files.iter().map(|f| f.rows).sum::<u64>() != manifest.rows {
-        return report;
+        return Ok(report);
     }
     for (label, count) in (0..).zip(counts) {
         let (found, expected) = (count.load(Relaxed), identities.n_images(label));
@@ -395,5 +432,5 @@ fn examine_identities(
             report.add(None, Fault::Count { label, name, found, expected });
         }
     }
-    report
+    Ok(report)
 }

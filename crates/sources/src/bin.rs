@@ -8,6 +8,7 @@ use std::{
 
 use pfc_binpack::Pack;
 use pfc_cli::units;
+use pfc_metrics::union::Union;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
@@ -47,10 +48,10 @@ impl BinSource {
     pub fn open(path: &Path, people: People) -> Result<BinSource, SourceError> {
         let Pack { images, same } = Pack::read(path)?;
         let firsts = firsts(&images);
-        let named = identities::of_pack(path, images.len());
+        let named = identities::of_pack(path, images.len())?;
         let named = named.filter(|named| agree(path, named, &firsts, &same));
-        let mut groups = Groups::of(&firsts, &same);
-        let n_contradictions = groups.n_contradictions(&firsts, &same);
+        let mut people_of = people_of(&firsts, &same);
+        let n_contradictions = n_contradictions(&mut people_of, &firsts, &same);
         if n_contradictions > 0 {
             let path = path.display();
             let pairs = units::of(n_contradictions, "pair");
@@ -62,7 +63,7 @@ impl BinSource {
         let name = path.display().to_string();
         for (i, first) in firsts.iter().enumerate() {
             let who = if *first == i || people == People::Optional {
-                let person = groups.root(*first);
+                let person = people_of.leader(*first);
                 Ok(match named.as_ref().and_then(|named| named.get(i)) {
                     Some((label, name)) => Who::Both(*label, name.clone()),
                     None => Who::Both(person as u64, format!("id_{person}").into()),
@@ -136,36 +137,21 @@ fn firsts(images: &[Vec<u8>]) -> Vec<usize> {
     images.iter().map(Vec::as_slice).enumerate().map(first).collect()
 }
 
-/// Sets of images that show one person, each with its lowest number as its root.
-struct Groups {
-    above: Vec<usize>,
+/// Sets of images that show one person, each led by the image of its lowest number.
+fn people_of(firsts: &[usize], same: &[bool]) -> Union {
+    let mut people = Union::new(firsts.len());
+    for (pair, _) in firsts.chunks_exact(2).zip(same).filter(|(_, same)| **same) {
+        let (a, b) = (people.leader(pair[0]), people.leader(pair[1]));
+        people.join(a.max(b), a.min(b));
+    }
+    people
 }
 
-impl Groups {
-    fn of(firsts: &[usize], same: &[bool]) -> Groups {
-        let mut groups = Groups { above: (0..firsts.len()).collect() };
-        for (pair, _) in firsts.chunks_exact(2).zip(same).filter(|(_, same)| **same) {
-            let (a, b) = (groups.root(pair[0]), groups.root(pair[1]));
-            groups.above[a.max(b)] = a.min(b);
-        }
-        groups
-    }
-
-    fn root(&mut self, mut i: usize) -> usize {
-        while self.above[i] != i {
-            // Halves the way for those who come later.
-            self.above[i] = self.above[self.above[i]];
-            i = self.above[i];
-        }
-        i
-    }
-
-    /// Pairs that are said to show two people although other pairs make them one.
-    fn n_contradictions(&mut self, firsts: &[usize], same: &[bool]) -> u64 {
-        let pairs = firsts.chunks_exact(2).zip(same);
-        let different = pairs.filter(|(_, same)| !**same).map(|(pair, _)| (pair[0], pair[1]));
-        different.filter(|&(a, b)| self.root(a) == self.root(b)).count() as u64
-    }
+/// Pairs that are said to show two people although other pairs make them one.
+fn n_contradictions(people: &mut Union, firsts: &[usize], same: &[bool]) -> u64 {
+    let pairs = firsts.chunks_exact(2).zip(same);
+    let different = pairs.filter(|(_, same)| !**same).map(|(pair, _)| (pair[0], pair[1]));
+    different.filter(|&(a, b)| people.leader(a) == people.leader(b)).count() as u64
 }
 
 #[cfg(test)]
@@ -180,10 +166,10 @@ mod tests {
         let firsts = firsts(&images);
         assert_eq!(firsts, [0, 1, 2, 3, 0, 5, 3, 7]);
         let same = [true, false, true, true];
-        let mut groups = Groups::of(&firsts, &same);
-        let roots: Vec<usize> = firsts.iter().map(|first| groups.root(*first)).collect();
+        let mut people = people_of(&firsts, &same);
+        let roots: Vec<usize> = firsts.iter().map(|first| people.leader(*first)).collect();
         assert_eq!(roots, [0, 0, 2, 3, 0, 0, 3, 3]);
-        assert_eq!(groups.n_contradictions(&firsts, &same), 0);
+        assert_eq!(n_contradictions(&mut people, &firsts, &same), 0);
     }
 
     #[test]
@@ -191,6 +177,6 @@ mod tests {
         let images: Vec<Vec<u8>> = [1, 2, 2, 3, 3, 1].into_iter().map(|byte| vec![byte]).collect();
         let firsts = firsts(&images);
         let same = [true, true, false];
-        assert_eq!(Groups::of(&firsts, &same).n_contradictions(&firsts, &same), 1);
+        assert_eq!(n_contradictions(&mut people_of(&firsts, &same), &firsts, &same), 1);
     }
 }

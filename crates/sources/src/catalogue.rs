@@ -9,6 +9,13 @@ use crate::{error::SourceError, index::Index, label::Who};
 
 /// In place of the identity of an item that has none.
 const NOBODY: u32 = u32::MAX;
+/// The same of one that is left out whether or not identities are needed.
+const GAP: u32 = u32::MAX - 1;
+
+/// Whether an item has an identity.
+fn is_known(id: u32) -> bool {
+    id < GAP
+}
 
 /// What becomes of an image whose identity is not stated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,7 +43,9 @@ pub struct Catalogue {
     by_number: HashMap<u64, u32>,
     /// A name that is spelled in two ways, and how many there are.
     respelled: Option<(String, u64)>,
-    n_left_out: u64,
+    /// Items without an identity, gaps included.
+    n_unknown: u64,
+    n_gaps: u64,
     people: People,
 }
 
@@ -116,8 +125,24 @@ impl Catalogue {
     /// [`Refused::Full`].
     pub fn push_nobody(&mut self) -> Result<(), Refused> {
         self.count(NOBODY)?;
-        self.n_left_out += 1;
+        self.n_unknown += 1;
         Ok(())
+    }
+
+    /// Adds an item that is no image, so that the numbers of the others stay right.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::TooMany`].
+    pub fn push_gap(&mut self, source: &str) -> Result<(), SourceError> {
+        match self.count(GAP) {
+            Err(Refused::Full(what) | Refused::Contradiction(what)) => Err(full(source, what)),
+            Ok(()) => {
+                self.n_unknown += 1;
+                self.n_gaps += 1;
+                Ok(())
+            }
+        }
     }
 
     /// Adds the next item, or leaves it out; why, if it was. Where identities are optional no item is.
@@ -148,8 +173,11 @@ impl Catalogue {
 
     /// Whether all items are left out.
     pub fn is_nobody(&self) -> bool {
-        let all_are_left_out = self.whose.len() as u64 == self.n_left_out;
-        self.whose.is_empty() || all_are_left_out && self.people == People::Needed
+        self.whose.len() as u64
+            == match self.people {
+                People::Needed => self.n_unknown,
+                People::Optional => self.n_gaps,
+            }
     }
 
     fn count(&mut self, id: u32) -> Result<(), Refused> {
@@ -223,8 +251,8 @@ impl Catalogue {
     }
 
     fn add(&mut self, name: Option<&str>) -> Result<u32, Refused> {
-        let id = u32::try_from(self.identities.len()).ok().filter(|id| *id != NOBODY);
-        let id = id.ok_or_else(|| Refused::Full(format!("more than {NOBODY} identities")))?;
+        let id = u32::try_from(self.identities.len()).ok().filter(|id| is_known(*id));
+        let id = id.ok_or_else(|| Refused::Full(format!("more than {GAP} identities")))?;
         let name = name.map(Arc::from);
         self.identities.push(Identity { name, number: None, exponent: None, is_respelled: false });
         Ok(id)
@@ -255,6 +283,14 @@ impl Catalogue {
         self.seal_quietly(n_images)
     }
 
+    /// [`seal`](Catalogue::seal) where identities are needed, else without a word.
+    pub fn seal_for(self, people: People, source: &str, n_images: impl Fn(usize) -> u64) -> Sealed {
+        match people {
+            People::Needed => self.seal(source, n_images),
+            People::Optional => self.seal_quietly(n_images),
+        }
+    }
+
     /// The same without a word, where numbers are not those of the source.
     pub fn seal_quietly(mut self, n_images: impl Fn(usize) -> u64) -> Sealed {
         self.settle_exponents();
@@ -262,7 +298,7 @@ impl Catalogue {
         let Catalogue { whose, identities, people, .. } = self;
         // By identity: items and images.
         let mut counts = vec![(0_u32, 0_u64); identities.len()];
-        for (item, id) in whose.iter().enumerate().filter(|(_, id)| **id != NOBODY) {
+        for (item, id) in whose.iter().enumerate().filter(|(_, id)| is_known(**id)) {
             let (items, images) = &mut counts[*id as usize];
             *items += 1;
             *images += n_images(item);
@@ -278,7 +314,7 @@ impl Catalogue {
             index.push(identities[id as usize].name(), images);
         }
         let mut order = vec![0; total as usize];
-        for (item, id) in (0..).zip(&whose).filter(|(_, id)| **id != NOBODY) {
+        for (item, id) in (0..).zip(&whose).filter(|(_, id)| is_known(**id)) {
             let place = &mut next[*id as usize];
             order[*place as usize] = item;
             *place += 1;
@@ -309,7 +345,7 @@ impl Catalogue {
             has_moved = true;
         }
         if has_moved {
-            let ids = self.whose.iter_mut().filter(|id| **id != NOBODY);
+            let ids = self.whose.iter_mut().filter(|id| is_known(**id));
             ids.for_each(|id| *id = now[*id as usize]);
         }
     }
@@ -397,8 +433,12 @@ mod tests {
         assert_eq!(who, [Some(0), Some(1), Some(1), None, None]);
         let mut nobody = Catalogue::of(People::Optional);
         assert!(nobody.is_nobody());
+        nobody.push_gap("list").unwrap();
+        assert!(nobody.is_nobody());
         nobody.push_nobody().unwrap();
         assert!(!nobody.is_nobody());
+        let Sealed { index, order } = nobody.seal_quietly(|_| 1);
+        assert_eq!((index.len(), order), (1, vec![1]));
     }
 
     #[test]

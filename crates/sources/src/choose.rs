@@ -7,6 +7,7 @@ use crate::{
     catalogue::People,
     columns::ColumnChoice,
     error::SourceError,
+    file::{exists, is_file},
     folder::{FolderSource, Parts},
     in_order::InOrder,
     kind::InputKind,
@@ -34,6 +35,9 @@ pub struct InputOptions {
     #[arg(long, value_enum)]
     from: Option<InputKind>,
     /// Folder that the paths of a list start from; by default that of the list itself
+    ///
+    /// With it all images lie below the folder: a path that leads out of it is left out. Without it
+    /// the list says where they are.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Columns of a list or table, as in `image=file_name,label=class`
@@ -114,8 +118,9 @@ pub fn open(
     open_look(decide(raw, options.from)?, options, scratch, quiet, People::Needed)
 }
 
-/// Opens `raw` for its images alone, in its own order: as [`open`] does, but images may lie anywhere
-/// in a folder, a list may hold paths and no labels, and every image of a verification pack counts.
+/// Opens `raw` for its images alone, in its own order: as [`open`] does, but no image needs an identity.
+/// They may lie anywhere in a folder, a list may hold paths alone, a sample, a row or a record may lack
+/// its label, and every image of a verification pack counts.
 ///
 /// # Errors
 ///
@@ -128,9 +133,10 @@ pub fn open_images(
 ) -> Result<InOrder, SourceError> {
     let look = match decide(raw, options.from) {
         // Lists of benchmarks have any name.
-        Err(SourceError::Unknown { path }) if look::is_text(&path) => {
-            Look { path, kind: InputKind::List }
-        }
+        Err(SourceError::Unknown { path }) => match look::is_text(&path)? {
+            true => Look { path, kind: InputKind::List },
+            false => return Err(SourceError::Unknown { path }),
+        },
         look => look?,
     };
     let kind = look.kind;
@@ -151,12 +157,12 @@ fn open_look(
     let columns = options.columns.clone().unwrap_or_default();
     Ok(match kind {
         InputKind::Folder => Box::new(FolderSource::open(&path, parts, people)?),
-        InputKind::Recordio => Box::new(RecordSource::open(&path, damaged, quiet)?),
+        InputKind::Recordio => Box::new(RecordSource::open(&path, damaged, people, quiet)?),
         InputKind::List => {
             Box::new(ListSource::open(&path, options.root.as_deref(), &columns, people)?)
         }
-        InputKind::Tar => Box::new(TarSource::open(&path, scratch, damaged, quiet)?),
-        InputKind::Parquet => Box::new(TableSource::open(&path, scratch, &columns, quiet)?),
+        InputKind::Tar => Box::new(TarSource::open(&path, scratch, damaged, people, quiet)?),
+        InputKind::Parquet => Box::new(TableSource::open(&path, scratch, &columns, people, quiet)?),
         InputKind::Bin => Box::new(BinSource::open(&path, people)?),
     })
 }
@@ -187,13 +193,18 @@ fn decide(raw: &Path, said: Option<InputKind>) -> Result<Look, SourceError> {
         };
     }
     if shards::is_pattern(raw) {
-        return Ok(here(said.or_else(|| by_name(raw)).unwrap_or(InputKind::Tar)));
+        let first = || shards::files(raw, &[], "files").map(|files| files.into_iter().next());
+        return Ok(here(match said.or_else(|| by_name(raw)) {
+            Some(kind) => kind,
+            // An ending that is a pattern itself tells nothing; the first file does.
+            None => first()?.map_or(Ok(InputKind::Tar), |first| file(&first, None))?,
+        }));
     }
-    if !raw.exists() {
+    if !exists(raw)? {
         return Err(SourceError::NotThere { path: raw.to_path_buf() });
     }
     // A pipe, as a shell's <(command) is: looking at its first bytes would take them away.
-    if !raw.is_file() {
+    if !is_file(raw)? {
         return Ok(here(said.unwrap_or(InputKind::List)));
     }
     file(raw, said).map(here)

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::catalogue::People;
+
 /// Names of columns with the path of an image, or with its bytes, the more usual first.
 const IMAGES: &[&str] = &[
     "path",
@@ -126,12 +128,12 @@ impl ColumnChoice {
     }
 
     /// Finds the columns among `names`; `None` where none can be the image's, or none says whom it
-    /// shows.
+    /// shows although that is needed.
     ///
     /// # Errors
     ///
     /// That a column which was asked for is not there.
-    pub fn find(&self, names: &[String]) -> Result<Option<Found>, String> {
+    pub fn find(&self, names: &[String], people: People) -> Result<Option<Found>, String> {
         let same = |name: &str, wanted: &str| name.trim().eq_ignore_ascii_case(wanted);
         let position = |wanted: &str| names.iter().position(|name| same(name, wanted));
         let asked = |wanted: &Option<String>| match wanted {
@@ -158,7 +160,7 @@ impl ColumnChoice {
         }
         let is_free = |column: Option<usize>| column.filter(|column| *column != image);
         let (label, identity) = (is_free(label), is_free(identity));
-        if label.or(identity).is_none() {
+        if label.or(identity).is_none() && people == People::Needed {
             return Ok(None);
         }
         let plain = |column: Option<usize>, plain: &[&str]| {
@@ -203,7 +205,9 @@ mod tests {
         let choice =
             if choice.is_empty() { ColumnChoice::default() } else { choice.parse().unwrap() };
         let names: Vec<String> = names.split(',').map(str::to_owned).collect();
-        Ok(choice.find(&names)?.map(|found| (found.image, found.label, found.identity)))
+        Ok(choice
+            .find(&names, People::Needed)?
+            .map(|found| (found.image, found.label, found.identity)))
     }
 
     #[test]
@@ -226,6 +230,17 @@ mod tests {
         for names in ["a,b", "path,age", "label,identity", "p0/1.jpg,0"] {
             assert_eq!(find("", names), Ok(None), "{names}");
         }
+    }
+
+    #[test]
+    fn a_column_of_images_is_enough_where_people_are_optional() {
+        let names = ["age", "image"].map(str::to_owned);
+        let find = |people| ColumnChoice::default().find(&names, people).unwrap();
+        assert_eq!(find(People::Needed), None);
+        let found = find(People::Optional).unwrap();
+        assert_eq!((found.image, found.label, found.identity), (1, None, None));
+        let none = ["age", "label"].map(str::to_owned);
+        assert_eq!(ColumnChoice::default().find(&none, People::Optional), Ok(None));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use pfc_binpack::PackError as BinError;
 use pfc_durable::DurableError;
 use pfc_recordio::{Fault, RecordError};
 
-use crate::kind::InputKind;
+use crate::{kind::InputKind, landmarks::LandmarkError};
 
 /// An input that cannot be read as what it is said, or seems, to be.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +143,8 @@ pub enum SourceError {
         path: PathBuf,
         /// Images that lie directly in it.
         n_loose: u64,
+        /// A file beside them that may say who is on them.
+        list: Option<String>,
     },
     /// A folder with images lies in another one.
     #[error("`{inner}` lies inside `{outer}`, and both hold images: whose are they?")]
@@ -160,10 +162,10 @@ pub enum SourceError {
         /// What, and the bound.
         what: String,
     },
-    /// An `.idx` file that belongs to another `.rec` file.
+    /// An `.idx` file that belongs to another `.rec` file, or to another state of this one.
     #[error(
         "{}: at {n_missing} of the {n} places that its .idx file lists no record begins: it is the \
-         index of another file",
+         index of another file, or this one is damaged",
         path.display()
     )]
     ForeignIndex {
@@ -218,7 +220,7 @@ pub enum SourceError {
         /// Where it leads.
         ancestor: PathBuf,
     },
-    /// The folder of the images is another than it was when they were listed.
+    /// A folder of the images is another than it was when they were listed.
     #[error("{}: the folder that the images lie in is gone", path.display())]
     Gone {
         /// The folder.
@@ -230,6 +232,9 @@ pub enum SourceError {
     /// A verification pack could not be read.
     #[error(transparent)]
     Bin(#[from] BinError),
+    /// A list of landmarks could not be understood.
+    #[error(transparent)]
+    Landmarks(#[from] LandmarkError),
     /// The operating system refused.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -265,11 +270,11 @@ impl SourceError {
                 path.display()
             ),
             SourceError::MissingShards { .. } => {
-                "is the download complete, and are the numbers of the pattern right?".into()
+                "is the download complete, and is the pattern right?".into()
             }
             SourceError::Pattern { .. } => {
-                "a pattern names files by ranges and choices, as in 'train-{0000..0127}.tar' or \
-                 '{train,val}.parquet'"
+                "a pattern names files by ranges, choices and wild cards, as in \
+                 'train-{0000..0127}.tar', '{train,val}.parquet' or 'part_*.rec'"
                     .into()
             }
             SourceError::Line { .. } => {
@@ -300,11 +305,23 @@ impl SourceError {
                  or say with --from what the file is"
                     .into()
             }
-            SourceError::NoIdentities { path, n_loose: 0 } => format!(
+            SourceError::NoIdentities { path, n_loose: 0, .. } => format!(
                 "put the images of each identity in a folder of its own, as in {}/NAME/1.jpg",
                 path.display()
             ),
-            SourceError::NoIdentities { path, n_loose } => format!(
+            SourceError::NoIdentities { path, n_loose, list: Some(list) } => {
+                let list = path.join(list);
+                let list = list.display();
+                let way = match list.to_string().ends_with(".jsonl") {
+                    true => "write it as CSV, with columns such as file_name and label, and pack that",
+                    false => "pack that list",
+                };
+                format!(
+                    "{n_loose} images lie directly in {}, and {list} may say who is on them: {way}",
+                    path.display()
+                )
+            }
+            SourceError::NoIdentities { path, n_loose, list: None } => format!(
                 "{n_loose} images lie directly in {0}: put those of each identity in a folder of \
                  its own, as in {0}/NAME/1.jpg, or give the folder above",
                 path.display()
@@ -316,7 +333,7 @@ impl SourceError {
             SourceError::TooMany { .. } => "split the input into several data sets".into(),
             SourceError::ForeignIndex { path, .. } => format!(
                 "fetch the right .idx file, or move {} away: the .rec file is then walked through; \
-                 --salvage ignores it as well",
+                 --salvage ignores it as well, and lists what is damaged",
                 path.with_extension("idx").display()
             ),
             SourceError::SalvageOfOther { .. } => "leave out --salvage".into(),
@@ -329,6 +346,7 @@ impl SourceError {
             SourceError::Durable(source) => return source.hint(),
             SourceError::Record(source) => return record_hint(source),
             SourceError::Bin(source) => return source.hint(),
+            SourceError::Landmarks(source) => return source.hint(),
         })
     }
 }

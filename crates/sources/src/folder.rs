@@ -22,7 +22,7 @@ use crate::{
 
 /// A folder of identity folders, indexed.
 ///
-/// Memory: the file names' own bytes and 8 bytes per image, and per folder about 100 and its path.
+/// Memory: the file names' own bytes and 8 bytes per image, and per folder about 125 and its path.
 pub struct FolderSource {
     root: Root,
     listing: Listing,
@@ -81,11 +81,8 @@ impl FolderSource {
             });
         }
         let n_images = |dir: usize| listing.dirs[dir].images.len() as u64;
-        let Sealed { mut index, order } = match people {
-            People::Needed => catalogue.seal(&name, n_images),
-            People::Optional => catalogue.seal_quietly(n_images),
-        };
-        identities::rename_folders(&mut index, root);
+        let Sealed { mut index, order } = catalogue.seal_for(people, &name, n_images);
+        identities::rename_folders(&mut index, root)?;
         let mut next = 0;
         let with_first = |dir: u32| {
             let first = next;
@@ -93,7 +90,8 @@ impl FolderSource {
             (dir, first)
         };
         let order = order.into_iter().map(with_first).collect();
-        Ok(FolderSource { root: Root::of(root), listing, index, order })
+        let root = Root::with(root, listing.folders(root));
+        Ok(FolderSource { root, listing, index, order })
     }
 
     /// The number of an image in the listing.
@@ -168,8 +166,24 @@ fn no_identities(root: &Path, left_out: &[LeftOut]) -> SourceError {
             n: lost.count() as u64,
             example: format!("{source}: {reject}"),
         },
-        None => SourceError::NoIdentities { path: root.to_path_buf(), n_loose },
+        None => {
+            let list = list_beside(left_out).filter(|_| n_loose > 0);
+            SourceError::NoIdentities { path: root.to_path_buf(), n_loose, list }
+        }
     }
+}
+
+/// The file beside the loose images that is most likely a list of them: `metadata.csv` or
+/// `metadata.jsonl`, as Hugging Face's folders of images have it, or a table.
+fn list_beside(left_out: &[LeftOut]) -> Option<String> {
+    let is_beside = |l: &&LeftOut| l.reject == Reject::OtherFile && !l.source.contains('/');
+    let rank = |name: &str| match name.to_ascii_lowercase().rsplit_once('.') {
+        Some(("metadata", "csv" | "jsonl")) => Some(0),
+        Some((_, "csv" | "tsv" | "lst" | "list")) => Some(1),
+        _ => None,
+    };
+    let lists = left_out.iter().filter(is_beside).filter_map(|l| Some((rank(&l.source)?, l)));
+    Some(lists.min_by_key(|(rank, _)| *rank)?.1.source.clone())
 }
 
 /// What to say of a folder without an image.
@@ -322,6 +336,21 @@ mod tests {
         let dir = tree(&["-1/1.jpg"]);
         let error = FolderSource::open(dir.path(), Parts::Apart, People::Needed).err().unwrap();
         assert!(matches!(error, SourceError::NothingUsable { n: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_list_beside_loose_images_is_named() {
+        let hint = |paths: &[&str]| {
+            let dir = tree(paths);
+            let error = FolderSource::open(dir.path(), Parts::Apart, People::Needed).err().unwrap();
+            error.hint().unwrap().replace(&dir.path().display().to_string(), "raw")
+        };
+        let expected = "2 images lie directly in raw, and raw/metadata.csv may say who is on them: \
+                        pack that list";
+        assert_eq!(hint(&["1.jpg", "2.jpg", "a.csv", "metadata.csv", "notes.txt"]), expected);
+        let json = hint(&["1.jpg", "metadata.jsonl"]);
+        assert!(json.contains("raw/metadata.jsonl") && json.contains("write it as CSV"), "{json}");
+        assert!(!hint(&["1.jpg", "notes.txt"]).contains("notes"));
     }
 
     #[test]

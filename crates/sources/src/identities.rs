@@ -11,7 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::index::Index;
+use pfc_durable::faults::is_of_system;
+
+use crate::{error::SourceError, file::is_file, index::Index};
 
 /// Name of the table in the folder of what it is about.
 pub const FILE: &str = "identities.tsv";
@@ -26,32 +28,49 @@ const BYTES_MAX: u64 = 1 << 30;
 /// is not about all of them, or gives two one name, is of another data set, and says so.
 ///
 /// * `prefix`: what stands before the number in the names that the identities have
-pub fn rename(index: &mut Index, folder: &Path, prefix: &str) {
+///
+/// # Errors
+///
+/// A fault of the system, which does not say whether there is a table.
+pub fn rename(index: &mut Index, folder: &Path, prefix: &str) -> Result<(), SourceError> {
     let path = folder.join(FILE);
-    let Some(text) = read(&path) else { return };
+    let Some(text) = read(&path)? else { return Ok(()) };
     let table: HashMap<u64, &str> = text.lines().filter_map(entry).collect();
     let name = |own: &str| {
         let number = own.strip_prefix(prefix)?.parse().ok()?;
         table.get(&number).copied()
     };
     give(index, &path, name);
+    Ok(())
 }
 
 /// Gives identities that are called as their folders below `root` the names that a table there has for
 /// the folders.
-pub fn rename_folders(index: &mut Index, root: &Path) {
+///
+/// # Errors
+///
+/// As [`rename`].
+pub fn rename_folders(index: &mut Index, root: &Path) -> Result<(), SourceError> {
     let path = root.join(FILE);
-    let Some(text) = read(&path) else { return };
+    let Some(text) = read(&path)? else { return Ok(()) };
     let table: HashMap<&str, &str> = text.lines().filter_map(|l| l.split_once('\t')).collect();
     give(index, &path, |own| table.get(own).copied());
+    Ok(())
 }
+
+/// A label and the name that goes with it.
+pub type Labelled = (u64, Box<str>);
 
 /// Who is on each image of the verification pack at `pack`, by the table beside it: label and name.
 /// None without a table, or if it is not about each of the `n` images, or gives a label two names or a
 /// name two labels; it is then of another pack, and says so.
-pub fn of_pack(pack: &Path, n: usize) -> Option<Vec<(u64, Box<str>)>> {
+///
+/// # Errors
+///
+/// As [`rename`].
+pub fn of_pack(pack: &Path, n: usize) -> Result<Option<Vec<Labelled>>, SourceError> {
     let path = beside_pack(pack);
-    let text = read(&path)?;
+    let Some(text) = read(&path)? else { return Ok(None) };
     let mut lines = text.lines();
     let mut people = Vec::with_capacity(n);
     let (mut names, mut labels) = (HashMap::new(), HashMap::new());
@@ -68,11 +87,11 @@ pub fn of_pack(pack: &Path, n: usize) -> Option<Vec<(u64, Box<str>)>> {
         });
     if is_whole && people.len() == n {
         tracing::warn!("the names of identities are those of {}", path.display());
-        return Some(people);
+        return Ok(Some(people));
     }
     let path = path.display();
     tracing::warn!("{path}: does not say who is on each image of this pack, so it is not used");
-    None
+    Ok(None)
 }
 
 /// The table beside a verification pack: `PACK.identities.tsv`.
@@ -84,15 +103,24 @@ pub fn beside_pack(pack: &Path) -> PathBuf {
 }
 
 /// The text of a table, if there is one.
-fn read(path: &Path) -> Option<String> {
-    let file = File::open(path).ok().filter(|_| path.is_file())?;
-    let mut text = String::new();
-    if let Err(e) = file.take(BYTES_MAX).read_to_string(&mut text) {
-        let path = path.display();
-        tracing::warn!("{path}: cannot be read, so that identities keep their names: {e}");
-        return None;
+fn read(path: &Path) -> Result<Option<String>, SourceError> {
+    let read = |path: &Path| {
+        let mut text = String::new();
+        File::open(path)?.take(BYTES_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    if !is_file(path)? {
+        return Ok(None);
     }
-    Some(text)
+    match read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if is_of_system(&error) => Err(SourceError::at("read", path)(error)),
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!("{path}: cannot be read, so that identities keep their names: {error}");
+            Ok(None)
+        }
+    }
 }
 
 /// Gives all identities of `index` the names that `name` has for them, if it has one of its own for each.
@@ -124,7 +152,7 @@ mod tests {
         let mut index = Index::default();
         index.push("id_3".into(), 1);
         index.push("id_10".into(), 2);
-        rename(&mut index, dir.path(), "id_");
+        rename(&mut index, dir.path(), "id_").unwrap();
         index.identities().map(str::to_owned).collect()
     }
 

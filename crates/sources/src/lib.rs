@@ -19,6 +19,7 @@ mod in_order;
 mod index;
 mod kind;
 mod label;
+pub mod landmarks;
 mod list;
 mod look;
 mod names;
@@ -29,12 +30,13 @@ mod source;
 mod spool;
 mod table;
 mod tar;
+mod unread;
 mod walk;
 
 pub use arrow_file::ArrowFile;
 pub use choose::{InputOptions, open, open_images};
 pub use error::SourceError;
-pub use file::{Root, read_file};
+pub use file::{Root, exists, is_file, read_file};
 pub use folder::is_read_as_named;
 pub use identities::{
     FILE as IDENTITIES_FILE, PACK_HEADER as IDENTITIES_OF_PACK_HEADER,
@@ -44,7 +46,9 @@ pub use in_order::InOrder;
 pub use index::Index;
 pub use kind::InputKind;
 pub use label::is_read_as_it_is;
+pub use landmarks::{AlignOptions, Alignment};
 pub use recordio::{Damaged, RecordSource};
 pub use reject::{ReadError, Reject};
-pub use source::{Landmarks, LeftOut, Source};
+pub use source::{LeftOut, Source};
+pub use unread::Unread;
 pub use walk::{Dir, Listing, is_system};

@@ -9,10 +9,13 @@ use std::{
 };
 
 use pfc_cli::units;
+use pfc_durable::faults::is_of_system;
 use pfc_image::{Sniffed, has_image_extension, sniff};
 use pfc_recordio::{MAGIC, RecordPaths};
 
-use crate::{error::SourceError, kind::InputKind, list, shards, table, tar, walk::is_system};
+use crate::{
+    error::SourceError, file::is_file, kind::InputKind, list, shards, table, tar, walk::is_system,
+};
 
 /// Folders that are looked into, of those in a folder: the first by name. Where images are, they are
 /// in all of them.
@@ -58,8 +61,10 @@ impl Seen {
         seen.folders.sort_unstable();
         seen.files.sort_unstable();
         let unknown = seen.files.iter().filter(|path| by_name(path).is_none());
-        seen.has_images = seen.files.iter().any(|path| has_image_extension(path))
-            || unknown.take(OPENED_MAX).any(|path| holds_image(path));
+        seen.has_images = seen.files.iter().any(|path| has_image_extension(path));
+        for path in unknown.take(OPENED_MAX) {
+            seen.has_images = seen.has_images || holds_image(path)?;
+        }
         Ok(seen)
     }
 
@@ -70,8 +75,13 @@ impl Seen {
         Some((first, 1 + files.count() as u64))
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.files.iter().chain(&self.folders).any(|path| path.file_name() == Some(name.as_ref()))
+    fn has_file(&self, name: &str) -> bool {
+        self.files.iter().any(|path| path.file_name() == Some(name.as_ref()))
+    }
+
+    /// A person's folder may have any name.
+    fn has_folder(&self, name: &str) -> bool {
+        self.folders.iter().any(|path| path.file_name() == Some(name.as_ref()))
     }
 
     fn some_ends_in(&self, ending: &str) -> bool {
@@ -120,7 +130,7 @@ pub fn folder(raw: &Path) -> Result<Look, SourceError> {
         }
     }
     // What `pfc-ingest export --to list` writes.
-    if top.has("list.tsv") && top.has("images") {
+    if top.has_file("list.tsv") && top.has_folder("images") {
         return Ok(Look { path: raw.join("list.tsv"), kind: InputKind::List });
     }
     below(raw, &top)
@@ -205,7 +215,7 @@ fn other_folder(dir: &Path, seen: &Seen) -> Option<SourceError> {
     let convert = "export the images to folders, one per identity, or to a list, with the program \
                    that wrote it";
     match () {
-        () if seen.has("dataset.json") && seen.has("shards") => other(
+        () if seen.has_file("dataset.json") && seen.has_folder("shards") => other(
             "a data set that is packed already",
             format!(
                 "train on it as it is; `pfc-ingest inspect {0}` shows it, `pfc-ingest export {0} OUT \
@@ -213,7 +223,7 @@ fn other_folder(dir: &Path, seen: &Seen) -> Option<SourceError> {
                 dir.display()
             ),
         ),
-        () if seen.has("dataset_dict.json") && seen.folders.len() != 1 => {
+        () if seen.has_file("dataset_dict.json") && seen.folders.len() != 1 => {
             let splits: Vec<String> = seen.folders.iter().map(|path| name_of(path)).collect();
             let first = seen.folders.first().map_or("train".into(), |path| name_of(path));
             other(
@@ -221,7 +231,7 @@ fn other_folder(dir: &Path, seen: &Seen) -> Option<SourceError> {
                 format!("give one of them, such as {}", dir.join(first).display()),
             )
         }
-        () if seen.has("data.mdb") || seen.some_ends_in(".lmdb") => {
+        () if seen.has_file("data.mdb") || seen.some_ends_in(".lmdb") => {
             other("an LMDB database, which is not read", convert.into())
         }
         () if seen.some_ends_in(".mds") => {
@@ -233,12 +243,16 @@ fn other_folder(dir: &Path, seen: &Seen) -> Option<SourceError> {
         () if seen.some_ends_in(".beton") => {
             other("a folder of FFCV files (.beton), which are not read", convert.into())
         }
-        () if seen.has("__rootdirs__") || seen.has("__attrs__") && seen.has("meta") => other(
-            "a bcolz array, which is not read",
-            "verification sets of face.evoLVe are the same pairs as InsightFace's .bin files: \
+        () if seen.has_file("__rootdirs__")
+            || seen.has_file("__attrs__") && seen.has_folder("meta") =>
+        {
+            other(
+                "a bcolz array, which is not read",
+                "verification sets of face.evoLVe are the same pairs as InsightFace's .bin files: \
              give those"
-                .into(),
-        ),
+                    .into(),
+            )
+        }
         () => None,
     }
 }
@@ -268,6 +282,10 @@ pub fn other_file(path: &Path) -> io::Result<Option<SourceError>> {
         _ if name.contains(".tfrecord") => ("a TFRecord file, which is not read", convert),
         _ if ends(".mdb") || ends(".lmdb") => ("an LMDB database, which is not read", convert),
         _ if ends(".beton") => ("an FFCV file, which is not read", convert),
+        _ if ends(".jsonl") => (
+            "a list in JSON, which is not read",
+            "write it as CSV, with columns such as file_name and label",
+        ),
         _ if ends(".mds") => ("a file of MosaicML Streaming, which is not read", convert),
         head if sniff(head) != Sniffed::NotAnImage => {
             ("one image", "give a folder with one sub-folder of images per identity, or a list")
@@ -311,12 +329,16 @@ pub fn by_content(path: &Path) -> io::Result<Option<InputKind>> {
 }
 
 /// Whether a file begins as UTF-8 text.
-pub fn is_text(path: &Path) -> bool {
-    let Ok(head) = head(path) else { return false };
+///
+/// # Errors
+///
+/// A fault of the system, which says nothing of the file.
+pub fn is_text(path: &Path) -> Result<bool, SourceError> {
+    let head = known_head(path)?;
     let is_cut = |error: std::str::Utf8Error| error.error_len().is_none();
-    !head.is_empty()
+    Ok(!head.is_empty()
         && !head.contains(&0)
-        && std::str::from_utf8(&head).map_or_else(is_cut, |_| true)
+        && std::str::from_utf8(&head).map_or_else(is_cut, |_| true))
 }
 
 fn head(path: &Path) -> io::Result<Vec<u8>> {
@@ -325,8 +347,16 @@ fn head(path: &Path) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-fn holds_image(path: &Path) -> bool {
-    path.is_file() && head(path).is_ok_and(|head| sniff(&head) != Sniffed::NotAnImage)
+/// The first bytes of a file; of one that cannot be read none.
+fn known_head(path: &Path) -> Result<Vec<u8>, SourceError> {
+    match head(path) {
+        Err(error) if is_of_system(&error) => Err(SourceError::at("read", path)(error)),
+        head => Ok(head.unwrap_or_default()),
+    }
+}
+
+fn holds_image(path: &Path) -> Result<bool, SourceError> {
+    Ok(is_file(path)? && sniff(&known_head(path)?) != Sniffed::NotAnImage)
 }
 
 fn name_of(path: &Path) -> String {
@@ -403,6 +433,21 @@ mod tests {
     }
 
     #[test]
+    fn people_may_be_called_as_files_of_other_programs_are() {
+        let names =
+            ["list.tsv", "images", "data.mdb", "dataset.json", "shards", "__attrs__", "meta"];
+        let more = ["dataset_dict.json", "__rootdirs__", "a.tar", "train.rec", "x.lmdb"];
+        let paths: Vec<String> =
+            names.iter().chain(&more).map(|name| format!("{name}/1.jpg")).collect();
+        let dir = tree(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        let found = folder(dir.path()).unwrap();
+        assert_eq!(found, Look { path: dir.path().to_path_buf(), kind: InputKind::Folder });
+        // What `pfc-ingest export --to list` writes.
+        let dir = tree(&["list.tsv", "images/1.jpg"]);
+        assert_eq!(folder(dir.path()).unwrap().kind, InputKind::List);
+    }
+
+    #[test]
     fn what_may_be_several_things_is_told_by_what_was_seen() {
         let dir = tree(&["train/0.tar", "train/1.tar", "val/0.tar"]);
         let error = folder(dir.path()).unwrap_err().to_string();
@@ -432,6 +477,7 @@ mod tests {
             ("a.tfrecord", b"\x10\0\0\0", "TFRecord"),
             ("a.beton", b"x", "FFCV"),
             ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+            ("metadata.jsonl", b"{\"file_name\": \"a.jpg\"}\n", "JSON"),
             ("a.jpg", JPEG, "one image"),
         ] {
             let found = other(name, bytes).unwrap_or_default();

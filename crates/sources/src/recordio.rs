@@ -11,9 +11,9 @@ use pfc_recordio::{Fault, LABEL_EXACT_MAX, RecordError, RecordFile, RecordPaths,
 use rayon::prelude::*;
 
 use crate::{
-    catalogue::warn_of_gaps,
+    catalogue::{People, warn_of_gaps},
     error::SourceError,
-    file::file_size,
+    file::{file_size, is_file},
     identities,
     index::Index,
     label::{Value, Who},
@@ -25,6 +25,10 @@ use crate::{
 /// Images read between two looks at whether the user has had enough, and before their pages are
 /// given back.
 const CHUNK_IMAGES: u64 = 1 << 16;
+
+/// Damage hits single records; of an index that is wrong at so many of its places the file is not to
+/// blame.
+const MISPLACED_PERCENT_MAX: u64 = 5;
 
 /// In place of the class of a record that has none.
 const NO_CLASS: u32 = u32::MAX;
@@ -60,13 +64,19 @@ pub struct RecordSource {
 
 impl RecordSource {
     /// Opens the files that `raw` is: one, those of a pattern, or those in a folder, of which
-    /// `train.rec` is the data set if it is there. Classes of several files are of one numbering.
+    /// `train.rec` is the data set if it is there. Classes of several files are of one numbering. Where
+    /// identities are optional, a record needs no class.
     ///
     /// # Errors
     ///
     /// [`SourceError`] if a file or its index cannot be read or the index is another file's, there is
     /// no image with a class, or the user interrupts.
-    pub fn open(raw: &Path, damaged: Damaged, quiet: bool) -> Result<RecordSource, SourceError> {
+    pub fn open(
+        raw: &Path,
+        damaged: Damaged,
+        people: People,
+        quiet: bool,
+    ) -> Result<RecordSource, SourceError> {
         let paths: Vec<RecordPaths> = record_paths(raw)?;
         let mut left_out = Vec::new();
         let mut files = Vec::new();
@@ -83,9 +93,9 @@ impl RecordSource {
                 first.rec.display()
             );
         }
-        let mut source = RecordSource::index_files(raw, files, left_out, damaged, quiet)?;
+        let mut source = RecordSource::index_files(raw, files, left_out, (damaged, people), quiet)?;
         if let Some(folder) = paths.first().and_then(|paths| paths.rec.parent()) {
-            identities::rename(&mut source.index, folder, "id_");
+            identities::rename(&mut source.index, folder, "id_")?;
         }
         Ok(source)
     }
@@ -94,21 +104,33 @@ impl RecordSource {
         raw: &Path,
         files: Vec<RecordFile>,
         mut left_out: Vec<LeftOut>,
-        damaged: Damaged,
+        (damaged, people): (Damaged, People),
         quiet: bool,
     ) -> Result<RecordSource, SourceError> {
         let name = raw.display().to_string();
         let mut firsts = Vec::with_capacity(files.len());
         let mut entries: Vec<(u32, u32)> = Vec::new();
+        let mut nobodys: Vec<(u32, u32)> = Vec::new();
         let mut total = 0;
         for file in &files {
             let path = file.path().display();
             file.notes().iter().for_each(|note| tracing::warn!("{path}: {note}"));
             firsts.push(total);
-            let classes = classes(file, damaged, quiet)?;
+            let (classes, bytes_found) = classes(file, damaged, quiet)?;
             check_index(file, &classes)?;
             warn_of_rounding(file, &classes);
-            left_out.extend(without_class(file, &classes, damaged, files.len() > 1));
+            left_out.extend(not_listed(file, bytes_found));
+            for (position, reject) in without_class(file, &classes, damaged) {
+                match reject {
+                    Reject::NoLabel(_) if people == People::Optional => {
+                        nobodys.push((NO_CLASS, (total + position) as u32));
+                    }
+                    reject => {
+                        let source = format!("record {}", key(file, position, files.len() > 1));
+                        left_out.push(LeftOut { source, reject });
+                    }
+                }
+            }
             let end = total + classes.len() as u64;
             if end > u32::MAX.into() {
                 let what = format!("more than {} images", u32::MAX);
@@ -118,7 +140,7 @@ impl RecordSource {
             entries.extend(with_class.map(|(position, class)| (class, position)));
             total = end;
         }
-        if entries.is_empty() {
+        if entries.is_empty() && nobodys.is_empty() {
             return Err(nothing(&name, &left_out));
         }
         // By position where classes are equal, so that the images of an identity keep their order.
@@ -130,7 +152,11 @@ impl RecordSource {
             index.push(format!("id_{class}"), images.len() as u64);
             numbers.push(class.into());
         }
-        warn_of_gaps(&name, &numbers);
+        if people == People::Needed {
+            warn_of_gaps(&name, &numbers);
+        }
+        index.push_unknown(nobodys.len() as u64);
+        entries.extend(nobodys);
         let n_read = AtomicU64::new(0);
         Ok(RecordSource { name, files, firsts, index, entries, left_out, n_read })
     }
@@ -155,7 +181,11 @@ impl Source for RecordSource {
     fn path(&self, entry: u64) -> String {
         let class = self.entries[entry as usize].0;
         let (file, position) = self.located(entry);
-        format!("id_{class}/{}", key(&self.files[file], position, self.files.len() > 1))
+        let key = key(&self.files[file], position, self.files.len() > 1);
+        match class {
+            NO_CLASS => format!("record {key}"),
+            class => format!("id_{class}/{key}"),
+        }
     }
 
     fn place(&self, entry: u64) -> u64 {
@@ -178,9 +208,18 @@ impl Source for RecordSource {
         if self.n_read.fetch_add(1, Relaxed) % CHUNK_IMAGES == CHUNK_IMAGES - 1 {
             self.files.iter().for_each(RecordFile::release_pages);
         }
-        let face = self.files[file].image(position);
+        let file = &self.files[file];
         let unreadable = |e: RecordError| Reject::Unreadable(e.to_string());
-        Ok(face.map(|face| face.image.into_owned()).map_err(unreadable)?)
+        let image = match self.entries[entry as usize].0 {
+            // What it states as its class is none, so that it is read as any record.
+            NO_CLASS => {
+                let key = file.image_entry(position).map_or(position, |entry| entry.key);
+                let record = file.by_key(key).map_err(unreadable)?;
+                record.ok_or(Reject::Missing)?.image
+            }
+            _ => file.image(position).map_err(unreadable)?.image,
+        };
+        Ok(image.into_owned())
     }
 
     fn left_out(&self) -> &[LeftOut] {
@@ -194,10 +233,11 @@ fn record_paths(raw: &Path) -> Result<Vec<RecordPaths>, SourceError> {
         return Ok(vec![paths]);
     }
     let with_index = |rec: PathBuf| {
-        let idx = Some(rec.with_extension("idx")).filter(|idx| idx.is_file());
-        RecordPaths { rec, idx, property: None }
+        let idx = rec.with_extension("idx");
+        let idx = is_file(&idx)?.then_some(idx);
+        Ok(RecordPaths { rec, idx, property: None })
     };
-    Ok(files(raw, &[".rec"], "file .rec")?.into_iter().map(with_index).collect())
+    files(raw, &[".rec"], "file .rec")?.into_iter().map(with_index).collect()
 }
 
 /// What is whole in a damaged file; what is not is added to `left_out`.
@@ -227,9 +267,15 @@ fn salvaged(rec: &Path, left_out: &mut Vec<LeftOut>) -> Result<RecordFile, Sourc
     Ok(file)
 }
 
-/// The class of the image at every position; [`NO_CLASS`] where there is none to be had.
-fn classes(file: &RecordFile, damaged: Damaged, quiet: bool) -> Result<Vec<u32>, SourceError> {
+/// The class of the image at every position, [`NO_CLASS`] where there is none to be had, and the bytes
+/// of the file that these records take.
+fn classes(
+    file: &RecordFile,
+    damaged: Damaged,
+    quiet: bool,
+) -> Result<(Vec<u32>, u64), SourceError> {
     let total = file.n_images();
+    let bytes_found = AtomicU64::new(0);
     let progress = Progress::new("list", "images", total, quiet);
     let mut classes = Vec::with_capacity(total as usize);
     for start in (0..total).step_by(CHUNK_IMAGES as usize) {
@@ -237,13 +283,17 @@ fn classes(file: &RecordFile, damaged: Damaged, quiet: bool) -> Result<Vec<u32>,
             return Err(SourceError::Interrupted { path: file.path().display().to_string() });
         }
         let end = (start + CHUNK_IMAGES).min(total);
-        let class = |position| class(file, position, damaged).unwrap_or(NO_CLASS);
+        let class = |position| {
+            let offset = file.image_entry(position).map(|entry| entry.offset);
+            bytes_found.fetch_add(offset.map_or(0, |at| file.record_bytes(at)), Relaxed);
+            class(file, position, damaged).unwrap_or(NO_CLASS)
+        };
         classes.par_extend((start..end).into_par_iter().map(class));
         file.release_pages();
         progress.add(end - start);
     }
     progress.finish();
-    Ok(classes)
+    Ok((classes, bytes_found.into_inner()))
 }
 
 fn class(file: &RecordFile, position: u64, damaged: Damaged) -> Result<u32, Reject> {
@@ -263,11 +313,40 @@ fn class(file: &RecordFile, position: u64, damaged: Damaged) -> Result<u32, Reje
         .ok_or_else(|| Reject::NoLabel(format!("its class {} is not below {NO_CLASS}", face.label)))
 }
 
-/// Refuses an index at whose offsets hardly a record begins: it is another file's.
+/// The images that the index of a file passes over.
+///
+/// * `bytes_found`: bytes of the images that it lists
+fn not_listed(file: &RecordFile, bytes_found: u64) -> Vec<LeftOut> {
+    if !file.has_index() {
+        return Vec::new();
+    }
+    // Record 0 and those of identities are listed as well.
+    let others = file.other_entries().map(|entry| file.record_bytes(entry.offset));
+    let bytes_of_others: u64 = others.sum();
+    if bytes_found + bytes_of_others >= file.n_bytes() {
+        return Vec::new();
+    }
+    let (path, offsets) = (file.path(), file.not_listed());
+    if !offsets.is_empty() {
+        tracing::warn!(
+            "{}: {} that its .idx file does not list: they are left out; --salvage ignores the index \
+             and reads them",
+            path.display(),
+            units::of(offsets.len() as u64, "image")
+        );
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let source = |offset: u64| format!("{name}: byte {offset}");
+    let left_out = |offset| LeftOut { source: source(offset), reject: Reject::NotListed };
+    offsets.into_iter().map(left_out).collect()
+}
+
+/// Refuses an index at whose offsets records are missing too often: it is another file's, or out of
+/// date.
 fn check_index(file: &RecordFile, classes: &[u32]) -> Result<(), SourceError> {
     let without = || (0..).zip(classes).filter(|(_, class)| **class == NO_CLASS);
     let n = classes.len() as u64;
-    if !file.has_index() || 2 * (without().count() as u64) < n {
+    if !file.has_index() {
         return Ok(());
     }
     let is_elsewhere = |position| {
@@ -277,9 +356,17 @@ fn check_index(file: &RecordFile, classes: &[u32]) -> Result<(), SourceError> {
         error.is_some_and(|e| matches!(e, RecordError::Damaged { fault, .. } if at(&fault)))
     };
     let n_missing = without().filter(|(position, _)| is_elsewhere(*position)).count() as u64;
-    if 2 * n_missing >= n && n_missing > 0 {
+    let is_often = n_missing > 2 && n_missing * 100 >= n * MISPLACED_PERCENT_MAX;
+    if is_often || n_missing > 0 && 2 * n_missing >= n {
         let path = file.path().to_path_buf();
         return Err(SourceError::ForeignIndex { path, n_missing, n });
+    }
+    if n_missing > 0 {
+        tracing::warn!(
+            "{}: at {n_missing} of the {n} places that its .idx file lists no record begins; --salvage \
+             ignores the index",
+            file.path().display()
+        );
     }
     Ok(())
 }
@@ -298,20 +385,10 @@ fn warn_of_rounding(file: &RecordFile, classes: &[u32]) {
     }
 }
 
-/// The images without a class, each with its reason.
-fn without_class(
-    file: &RecordFile,
-    classes: &[u32],
-    damaged: Damaged,
-    is_one_of_many: bool,
-) -> Vec<LeftOut> {
+/// The positions of the images without a class, each with its reason.
+fn without_class(file: &RecordFile, classes: &[u32], damaged: Damaged) -> Vec<(u64, Reject)> {
     let without = (0..).zip(classes).filter(|(_, class)| **class == NO_CLASS);
-    let refused = without.filter_map(|(position, _)| {
-        let reject = class(file, position, damaged).err()?;
-        let key = key(file, position, is_one_of_many);
-        Some(LeftOut { source: format!("record {key}"), reject })
-    });
-    refused.collect()
+    without.filter_map(|(at, _)| Some((at, class(file, at, damaged).err()?))).collect()
 }
 
 /// What an image is called among those of its class.

@@ -3,6 +3,7 @@
 use std::{io, path::Path};
 
 use pfc_durable::faults::is_of_system;
+use pfc_image::LeadsOut;
 
 use crate::error::SourceError;
 
@@ -50,6 +51,9 @@ pub enum Reject {
     /// A stretch of a damaged file that holds no readable entry.
     #[error("{0}")]
     Damaged(String),
+    /// A record that the index of its file passes over.
+    #[error("the .idx file does not list it")]
+    NotListed,
     /// A sample or a row without an image.
     #[error("there is no image in it")]
     NoImage,
@@ -76,6 +80,12 @@ pub enum Reject {
     /// There is no such file.
     #[error("there is no such file")]
     Missing,
+    /// A path that leads out of the folder which all images of the list lie in.
+    #[error(transparent)]
+    OutsidePath(#[from] LeadsOut),
+    /// Nobody knows where the face is.
+    #[error("no landmarks are listed for it")]
+    NoLandmarks,
 }
 
 impl Reject {
@@ -88,6 +98,7 @@ impl Reject {
             Reject::BadLine(_) => "bad_line",
             Reject::Damaged(_) => "damaged",
             Reject::NoLabel(_) => "no_label",
+            Reject::NotListed => "not_listed",
             Reject::NoImage => "no_image",
             Reject::SecondImage => "second_image",
             Reject::Unreadable(_) => "unreadable",
@@ -95,6 +106,8 @@ impl Reject {
             Reject::NameNotUtf8 => "name_not_utf8",
             Reject::Missing => "missing",
             Reject::TooManyBytes { .. } => "too_large",
+            Reject::OutsidePath(_) => "outside_path",
+            Reject::NoLandmarks => "no_landmarks",
         }
     }
 

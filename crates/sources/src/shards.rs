@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::SourceError;
+use crate::{error::SourceError, file::is_file};
 
 /// More files than any data set has shards.
 const FILES_MAX: usize = 1 << 20;
@@ -26,7 +26,7 @@ pub fn files(
         }
         return Ok(files);
     }
-    match raw.to_str().filter(|text| is_pattern(raw) && text.contains('{')) {
+    match raw.to_str().filter(|_| is_pattern(raw)) {
         Some(pattern) => of_pattern(pattern),
         None => Ok(vec![raw.to_path_buf()]),
     }
@@ -34,7 +34,8 @@ pub fn files(
 
 /// Whether `raw` names no file but a pattern of some.
 pub fn is_pattern(raw: &Path) -> bool {
-    raw.to_str().is_some_and(|text| text.contains('{') && text.contains('}')) && !raw.exists()
+    let is_one = |text: &str| text.contains('{') && text.contains('}') || is_wild(text);
+    raw.to_str().is_some_and(is_one) && !raw.exists()
 }
 
 /// Whether a file's name ends in one of `endings`, in any case.
@@ -49,7 +50,7 @@ fn in_folder(dir: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, SourceError> 
     for entry in dir.read_dir().map_err(SourceError::at("list", dir))? {
         let path = entry.map_err(SourceError::at("list", dir))?.path();
         let is_hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
-        if has_ending(&path, endings) && !is_hidden && path.is_file() {
+        if has_ending(&path, endings) && !is_hidden && is_file(&path)? {
             files.push(path);
         }
     }
@@ -59,16 +60,101 @@ fn in_folder(dir: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, SourceError> 
 
 fn of_pattern(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
     let wrong = |problem| SourceError::Pattern { pattern: pattern.to_owned(), problem };
-    let files: Vec<PathBuf> =
-        expand(pattern).map_err(wrong)?.into_iter().map(PathBuf::from).collect();
-    let mut missing = files.iter().filter(|file| !file.is_file());
-    if let Some(first) = missing.next() {
-        let first = first.clone();
-        let n_missing = 1 + missing.count();
-        let (pattern, n) = (pattern.to_owned(), files.len());
-        return Err(SourceError::MissingShards { pattern, n_missing, n, first });
+    let mut files: Vec<PathBuf> = Vec::new();
+    for text in expand(pattern).map_err(wrong)? {
+        match is_wild(&text) {
+            true => files.extend(matching(Path::new(&text))?),
+            false => files.push(text.into()),
+        }
     }
-    Ok(files)
+    let missing = without_files(&files)?;
+    match missing.first() {
+        None => Ok(files),
+        Some(first) => Err(SourceError::MissingShards {
+            pattern: pattern.to_owned(),
+            n_missing: missing.len(),
+            n: files.len(),
+            first: first.to_path_buf(),
+        }),
+    }
+}
+
+/// Those of `paths` at which no file lies.
+fn without_files(paths: &[PathBuf]) -> Result<Vec<&Path>, SourceError> {
+    let mut missing = Vec::new();
+    for path in paths {
+        if !is_file(path)? {
+            missing.push(&**path);
+        }
+    }
+    Ok(missing)
+}
+
+fn is_wild(text: &str) -> bool {
+    text.contains(['*', '?'])
+}
+
+/// The files whose paths are like `pattern`, by name: `*` stands for any text in a name and `?` for one
+/// character of it, and hidden names begin with a dot in the pattern as well. If there is none, the
+/// pattern itself.
+fn matching(pattern: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let name = part.as_os_str().to_str().filter(|name| is_wild(name));
+        let Some(name) = name else {
+            found.iter_mut().for_each(|path| path.push(part));
+            continue;
+        };
+        let mut below = Vec::new();
+        for dir in found {
+            let place = if dir.as_os_str().is_empty() { Path::new(".") } else { &dir };
+            let entries = match place.read_dir() {
+                Ok(entries) => entries,
+                Err(error) if pfc_durable::faults::is_of_system(&error) => {
+                    return Err(SourceError::at("list", place)(error));
+                }
+                Err(_) => continue,
+            };
+            for entry in entries {
+                let entry = entry.map_err(SourceError::at("list", place))?.file_name();
+                let is_like = entry.to_str().is_some_and(|entry| {
+                    entry.starts_with('.') == name.starts_with('.') && is_like(entry, name)
+                });
+                if is_like {
+                    below.push(dir.join(entry));
+                }
+            }
+        }
+        found = below;
+        found.sort_unstable();
+    }
+    let mut files = Vec::new();
+    for path in found {
+        if is_file(&path)? {
+            files.push(path);
+        }
+    }
+    Ok(if files.is_empty() { vec![pattern.to_path_buf()] } else { files })
+}
+
+/// Whether all of `text` is like `pattern`, in time of their product.
+fn is_like(text: &str, pattern: &str) -> bool {
+    // Which beginnings of the text are like the part of the pattern that was seen.
+    let text: Vec<char> = text.chars().collect();
+    let mut like = vec![false; text.len() + 1];
+    like[0] = true;
+    for wanted in pattern.chars() {
+        let before = like.clone();
+        like[0] = before[0] && wanted == '*';
+        for (i, found) in text.iter().enumerate() {
+            like[i + 1] = match wanted {
+                '*' => before[i + 1] || like[i],
+                '?' => before[i],
+                wanted => before[i] && *found == wanted,
+            };
+        }
+    }
+    like[text.len()]
 }
 
 /// The texts that a pattern with `{a,b}` and `{000..127}` stands for, as a shell would expand it.
@@ -129,6 +215,43 @@ mod tests {
         assert_eq!(expand("{9..10}").unwrap(), ["9", "10"]);
         assert_eq!(expand("{b,a}{0..1}x").unwrap(), ["b0x", "b1x", "a0x", "a1x"]);
         assert_eq!(expand("plain").unwrap(), ["plain"]);
+    }
+
+    #[test]
+    fn stars_and_question_marks_name_the_files_that_are_there() {
+        for (text, pattern, expected) in [
+            ("part_0.rec", "part_*.rec", true),
+            ("part_.rec", "part_*.rec", true),
+            ("part_0.idx", "part_*.rec", false),
+            ("a", "?", true),
+            ("ab", "?", false),
+            ("a.b.tar", "*.*.tar", true),
+            ("é.tar", "?.tar", true),
+            ("aaa", "*a*a*a*", true),
+            ("aa", "*a*a*a*", false),
+        ] {
+            assert_eq!(is_like(text, pattern), expected, "{text} {pattern}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b/1.tar", "a/2.tar", "a/10.tar", "a/.3.tar", "a/4.txt", "c.tar/5.tar"] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let find = |pattern: &str| {
+            let found = files(&dir.path().join(pattern), &[".tar"], "shards");
+            let found = found.map_err(|error| error.to_string())?;
+            let name =
+                |path: PathBuf| path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned();
+            Ok::<_, String>(found.into_iter().map(name).collect::<Vec<_>>())
+        };
+        assert_eq!(find("a/*.tar").unwrap(), ["a/10.tar", "a/2.tar"]);
+        assert_eq!(find("?/?.tar").unwrap(), ["a/2.tar", "b/1.tar"]);
+        assert_eq!(find("{b,a}/*.tar").unwrap(), ["b/1.tar", "a/10.tar", "a/2.tar"]);
+        assert_eq!(find("*.tar/5.tar").unwrap(), ["c.tar/5.tar"]);
+        let none = find("a/*.parquet").unwrap_err();
+        assert!(none.contains("1 of its 1 files are missing"), "{none}");
+        assert!(find("none/*.tar").is_err());
     }
 
     #[test]

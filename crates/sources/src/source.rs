@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use pfc_image::align::Landmarks;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
@@ -9,9 +10,6 @@ use crate::{
     index::Index,
     reject::{ReadError, Reject},
 };
-
-/// Five points as x1, y1, … x5, y5: left eye, right eye, nose, left and right corner of the mouth.
-pub type Landmarks = [f32; 10];
 
 /// A collection of images with identities.
 pub trait Source: Sync {
@@ -33,8 +31,7 @@ pub trait Source: Sync {
     /// hand, of the file that it lies in.
     fn stamp(&self, entry: u64) -> u128;
 
-    /// The five points of image `entry`, where the source states them: x and y of the left eye, the
-    /// right eye, the nose and the corners of the mouth, in pixels.
+    /// The landmarks of the face on image `entry`, where the source states them.
     fn landmarks(&self, _entry: u64) -> Option<Landmarks> {
         None
     }

@@ -2,7 +2,8 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::Write,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -55,7 +56,7 @@ impl Spool {
     /// [`ReadError`]: a place that nothing was written to, or a fault of the system.
     pub fn read(&self, start: u64, n_bytes: usize) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; n_bytes];
-        read_exact_at(&self.file, &mut bytes, start).map_err(ReadError::at(&self.dir))?;
+        self.file.read_exact_at(&mut bytes, start).map_err(ReadError::at(&self.dir))?;
         Ok(bytes)
     }
 
@@ -63,25 +64,6 @@ impl Spool {
     pub fn len(&self) -> u64 {
         *self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], start: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, start)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut bytes: &mut [u8], mut start: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, bytes, start)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => {
-                bytes = &mut bytes[n..];
-                start += n as u64;
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! images to embed have in common.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs::File,
     io::{self, Read},
@@ -12,7 +13,7 @@ use std::{
 use pfc_image::{SNIFF_BYTES, Sniffed, has_image_extension, sniff};
 use walkdir::{DirEntry, WalkDir};
 
-use crate::{error::SourceError, names::Names, reject::Reject, source::LeftOut};
+use crate::{error::SourceError, file::folders_of, names::Names, reject::Reject, source::LeftOut};
 
 /// Names that systems, archivers and editors give to files and folders of their own, in lower case.
 /// Hidden ones (`.DS_Store`, `._1.jpg`, `.ipynb_checkpoints`, `.Trash-1000`, `.thumbnails`, `.git`)
@@ -28,7 +29,8 @@ const SYSTEM_NAMES: &[&str] = &[
     "recycler",
     "system volume information",
     "lost+found",
-    "found.000",
+    "network trash folder",
+    "temporary items",
     "__pycache__",
     "_gsdata_",
     "thumbs.db",
@@ -38,17 +40,28 @@ const SYSTEM_NAMES: &[&str] = &[
     "icon\r",
 ];
 
+/// How names begin that the NAS systems of Synology and QNAP give, and no person has: `@eaDir`, `@tmp`,
+/// `@__thumb`, `@Recycle`, `#snapshot`.
+const SYSTEM_STARTS: &[&str] = &["@__", "@tmp"];
+
 /// Whether a file or folder of this name is the system's and not a person's: hidden, or of a known
 /// name in any case.
 pub fn is_system(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
-    name.starts_with(b".") || SYSTEM_NAMES.iter().any(|s| name.eq_ignore_ascii_case(s.as_bytes()))
+    let starts_with = |start: &str| {
+        name.get(..start.len()).is_some_and(|s| s.eq_ignore_ascii_case(start.as_bytes()))
+    };
+    name.starts_with(b".")
+        || SYSTEM_NAMES.iter().any(|s| name.eq_ignore_ascii_case(s.as_bytes()))
+        || SYSTEM_STARTS.iter().any(|start| starts_with(start))
+        || starts_with("found.") && name.len() == 9 && name[6..].iter().all(u8::is_ascii_digit)
 }
 
 /// The images below a folder, in the order of their paths, those of a folder before those of the
 /// folders in it.
 ///
-/// Memory: the names' own bytes and 8 bytes per image, and about 60 and the path per folder.
+/// Memory: the names' own bytes and 8 bytes per image, and about 60 and the path per folder, those
+/// included that links to images lead to.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// The folders that hold images.
@@ -57,6 +70,8 @@ pub struct Listing {
     names: Names,
     /// What is no image, or cannot be named.
     pub left_out: Vec<LeftOut>,
+    /// The folders that links to images lead to.
+    linked: HashSet<PathBuf>,
 }
 
 /// A folder with images directly in it.
@@ -121,6 +136,13 @@ impl Listing {
         self.dir_of(i).join(self.names.get(i))
     }
 
+    /// All folders that the images lie in: those below `root`, which was listed, and those that links
+    /// lead to.
+    pub(crate) fn folders(&self, root: &Path) -> Vec<PathBuf> {
+        let below = self.dirs.iter().map(|dir| root.join(&dir.path));
+        below.chain(self.linked.iter().cloned()).collect()
+    }
+
     /// Lists the images of a folder as left out: why.
     pub(crate) fn leave_out(&mut self, dir: usize, reject: &Reject) {
         let Dir { images, .. } = &self.dirs[dir];
@@ -173,7 +195,10 @@ impl Walker<'_> {
         let (Some(parts), Some(name)) = (parts, entry.file_name().to_str()) else {
             return self.leave_out(path, Reject::NameNotUtf8);
         };
-        let Listing { dirs, names, .. } = &mut self.listing;
+        let Listing { dirs, names, linked, .. } = &mut self.listing;
+        if entry.path_is_symlink() {
+            linked.extend(folders_of(path).into_iter().skip(1));
+        }
         if self.open.as_deref() != Some(folder) {
             self.open = Some(folder.to_path_buf());
             dirs.push(Dir { path: parts.join("/"), images: names.len()..names.len() });
@@ -271,6 +296,12 @@ mod tests {
             "System Volume Information",
             ".git",
             "lost+found",
+            "FOUND.000",
+            "found.017",
+            "@__thumb",
+            "@tmp",
+            "Network Trash Folder",
+            "Temporary Items",
             ".AppleDouble",
             "@EADIR",
         ];
@@ -293,6 +324,13 @@ mod tests {
         let listing = Listing::of(dir.path()).unwrap();
         assert_eq!(paths(&listing), ["p0/1.jpg"]);
         assert_eq!(left_out(&listing).iter().filter(|l| l.1 == "system_file").count(), 5);
+    }
+
+    #[test]
+    fn names_that_are_only_like_those_of_systems_are_of_people() {
+        for name in ["found.12", "found.0001", "found.abc", "@ann", "temporary", "recycled"] {
+            assert!(!is_system(name.as_ref()), "{name}");
+        }
     }
 
     #[test]

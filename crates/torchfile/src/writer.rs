@@ -2,37 +2,23 @@
 
 use std::io::{self, Seek, SeekFrom, Write};
 
-use pfc_pickle::op;
 use zip::{CompressionMethod, DateTime, ZipWriter, result::ZipError, write::FileOptions};
 
-use crate::{Dtype, TorchFileError};
+use crate::{
+    TorchFileError,
+    object::{Object, StateEntry, pickle},
+};
 
 /// Members that hold numbers start at a multiple of this, as PyTorch's own do.
 const ALIGNMENT: u16 = 64;
 /// Name of the folder within the archive.
 const ROOT: &str = "archive";
 
-/// Name, type and shape of a tensor to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateEntry {
-    /// State-dict key.
-    pub key: String,
-    /// What an element is.
-    pub dtype: Dtype,
-    /// Its shape; empty for a scalar.
-    pub shape: Vec<u64>,
-}
-
-impl StateEntry {
-    fn n_elements(&self) -> u64 {
-        self.shape.iter().product()
-    }
-}
-
-/// An archive whose tensors arrive one after another, in the order of their specs.
+/// An archive whose tensors arrive one after another, in the order in which its object names them.
 pub struct StateWriter<W: Write + Seek> {
     zip: ZipWriter<UntilItFails<W>>,
-    specs: Vec<StateEntry>,
+    /// Bytes of each tensor.
+    tensors: Vec<u64>,
     /// Tensors that were begun.
     n_begun: usize,
     /// Bytes of the last of them that are missing.
@@ -46,9 +32,19 @@ impl<W: Write + Seek> StateWriter<W> {
     ///
     /// [`TorchFileError::Io`].
     pub fn new(out: W, specs: Vec<StateEntry>) -> Result<StateWriter<W>, TorchFileError> {
+        StateWriter::of(out, &Object::StateDict(specs))
+    }
+
+    /// Starts an archive of an object, whose tensors come in the order in which it names them, from the
+    /// outside in and from the first item to the last.
+    ///
+    /// # Errors
+    ///
+    /// [`TorchFileError::Io`].
+    pub fn of(out: W, object: &Object) -> Result<StateWriter<W>, TorchFileError> {
         let zip = ZipWriter::new(UntilItFails::new(out));
-        let mut writer = StateWriter { zip, specs, n_begun: 0, n_missing: 0 };
-        let pickle = pickle(&writer.specs);
+        let (pickle, tensors) = pickle(object);
+        let mut writer = StateWriter { zip, tensors, n_begun: 0, n_missing: 0 };
         writer.member("data.pkl", &pickle)?;
         writer.member("byteorder", b"little")?;
         Ok(writer)
@@ -62,7 +58,7 @@ impl<W: Write + Seek> StateWriter<W> {
     ///
     /// # Panics
     ///
-    /// If there is no further spec, or `bytes` does not have its size.
+    /// If there is no further tensor, or `bytes` does not have its size.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), TorchFileError> {
         assert_eq!(self.n_missing, 0, "the tensor before is not complete");
         self.begin_tensor()?;
@@ -71,7 +67,7 @@ impl<W: Write + Seek> StateWriter<W> {
     }
 
     /// Appends some elements of the next tensor, or the next elements of one that is not complete, so
-    /// that a tensor need not be in memory as a whole.
+    /// that a tensor need not be in memory as a whole. Tensors without elements are passed over.
     ///
     /// # Errors
     ///
@@ -79,9 +75,10 @@ impl<W: Write + Seek> StateWriter<W> {
     ///
     /// # Panics
     ///
-    /// If there is no further spec, or `bytes` are more than what is missing of the tensor.
+    /// If there is no further tensor, or `bytes` are more than what is missing of the tensor.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), TorchFileError> {
         if self.n_missing == 0 && !bytes.is_empty() {
+            self.begin_empty_tensors()?;
             self.begin_tensor()?;
         }
         let left = self.n_missing.checked_sub(bytes.len() as u64);
@@ -89,9 +86,16 @@ impl<W: Write + Seek> StateWriter<W> {
         Ok(self.zip.write_all(bytes)?)
     }
 
+    /// Begins the tensors that come next and have no elements.
+    fn begin_empty_tensors(&mut self) -> Result<(), TorchFileError> {
+        while self.n_missing == 0 && self.tensors.get(self.n_begun) == Some(&0) {
+            self.begin_tensor()?;
+        }
+        Ok(())
+    }
+
     fn begin_tensor(&mut self) -> Result<(), TorchFileError> {
-        let spec = &self.specs[self.n_begun];
-        let n_bytes = spec.n_elements() * spec.dtype.size() as u64;
+        let n_bytes = self.tensors[self.n_begun];
         let name = format!("data/{}", self.n_begun);
         self.begin_member(&name, n_bytes)?;
         (self.n_begun, self.n_missing) = (self.n_begun + 1, n_bytes);
@@ -108,7 +112,8 @@ impl<W: Write + Seek> StateWriter<W> {
     ///
     /// If tensors are missing.
     pub fn finish(mut self) -> Result<W, TorchFileError> {
-        assert_eq!((self.n_begun, self.n_missing), (self.specs.len(), 0), "tensors are missing");
+        self.begin_empty_tensors()?;
+        assert_eq!((self.n_begun, self.n_missing), (self.tensors.len(), 0), "tensors are missing");
         self.member("version", b"3\n")?;
         Ok(self.zip.finish().map_err(failed)?.out)
     }
@@ -194,91 +199,29 @@ fn failed(error: ZipError) -> TorchFileError {
     }
 }
 
-/// The object graph of `OrderedDict([(key, tensor), …])`, as `torch.save` pickles it.
-fn pickle(specs: &[StateEntry]) -> Vec<u8> {
-    let mut out = vec![op::PROTO, 2];
-    global(&mut out, "collections", "OrderedDict");
-    out.extend([op::EMPTY_TUPLE, op::REDUCE, op::MARK]);
-    for (i, spec) in specs.iter().enumerate() {
-        text(&mut out, &spec.key);
-        global(&mut out, "torch._utils", "_rebuild_tensor_v2");
-        out.extend([op::MARK, op::MARK]);
-        text(&mut out, "storage");
-        global(&mut out, "torch", spec.dtype.storage());
-        text(&mut out, &i.to_string());
-        text(&mut out, "cpu");
-        integer(&mut out, spec.n_elements());
-        out.extend([op::TUPLE, op::BINPERSID]);
-        integer(&mut out, 0);
-        integers(&mut out, &spec.shape);
-        integers(&mut out, &strides(&spec.shape));
-        // Needs no gradient, has no hooks.
-        out.push(op::NEWFALSE);
-        global(&mut out, "collections", "OrderedDict");
-        out.extend([op::EMPTY_TUPLE, op::REDUCE, op::TUPLE, op::REDUCE]);
-    }
-    out.extend([op::SETITEMS, op::STOP]);
-    out
-}
-
-fn strides(shape: &[u64]) -> Vec<u64> {
-    let mut strides: Vec<u64> = Vec::with_capacity(shape.len());
-    let mut stride = 1;
-    for side in shape.iter().rev() {
-        strides.push(stride);
-        stride *= (*side).max(1);
-    }
-    strides.reverse();
-    strides
-}
-
-fn global(out: &mut Vec<u8>, module: &str, name: &str) {
-    out.push(op::GLOBAL);
-    out.extend(format!("{module}\n{name}\n").bytes());
-}
-
-fn text(out: &mut Vec<u8>, text: &str) {
-    out.push(op::BINUNICODE);
-    out.extend((text.len() as u32).to_le_bytes());
-    out.extend(text.bytes());
-}
-
-fn integers(out: &mut Vec<u8>, values: &[u64]) {
-    out.push(op::MARK);
-    values.iter().for_each(|value| integer(out, *value));
-    out.push(op::TUPLE);
-}
-
-fn integer(out: &mut Vec<u8>, value: u64) {
-    if let Ok(value) = i32::try_from(value) {
-        out.push(op::BININT);
-        out.extend(value.to_le_bytes());
-    } else {
-        // No tensor has so many elements that the sign bit is set.
-        out.extend([op::LONG1, 8]);
-        out.extend(value.to_le_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
 
     use super::*;
     use crate::{
-        StateFile, machine,
+        Dtype, StateFile, machine,
         state_dict::{self, Part},
+        value::Value,
     };
 
     fn spec(key: &str, dtype: Dtype, shape: &[u64]) -> StateEntry {
         StateEntry { key: key.to_owned(), dtype, shape: shape.to_vec() }
     }
 
+    fn n_bytes(spec: &StateEntry) -> usize {
+        spec.shape.iter().product::<u64>() as usize * spec.dtype.size()
+    }
+
     fn archive(specs: &[StateEntry]) -> Vec<u8> {
         let mut writer = StateWriter::new(Cursor::new(Vec::new()), specs.to_vec()).unwrap();
         for (i, spec) in specs.iter().enumerate() {
-            let n = spec.n_elements() as usize * spec.dtype.size();
-            writer.push(&vec![i as u8 + 1; n]).unwrap();
+            writer.push(&vec![i as u8 + 1; n_bytes(spec)]).unwrap();
         }
         writer.finish().unwrap().into_inner()
     }
@@ -319,6 +262,16 @@ mod tests {
     }
 
     #[test]
+    fn tensors_without_elements_need_no_call() {
+        let none = |key: &str| spec(key, Dtype::F32, &[0, 4]);
+        let specs = [none("first"), spec("rows", Dtype::U8, &[2]), none("third"), none("last")];
+        let mut writer = StateWriter::new(Cursor::new(Vec::new()), specs.to_vec()).unwrap();
+        writer.append(&[2]).unwrap();
+        writer.append(&[2]).unwrap();
+        assert_eq!(writer.finish().unwrap().into_inner(), archive(&specs));
+    }
+
+    #[test]
     fn a_full_disk_is_an_error_at_whichever_byte_it_comes() {
         struct Disk(Cursor<Vec<u8>>, u64);
         impl Write for Disk {
@@ -342,7 +295,7 @@ mod tests {
             let disk = Disk(Cursor::new(Vec::new()), room);
             let mut writer = StateWriter::new(disk, sample())?;
             for spec in sample() {
-                writer.push(&vec![7; spec.n_elements() as usize * spec.dtype.size()])?;
+                writer.push(&vec![7; n_bytes(&spec)])?;
             }
             Ok(writer.finish()?.0.into_inner())
         };
@@ -387,7 +340,7 @@ mod tests {
     fn wrappers_prefixes_are_taken_off_where_all_keys_have_them() {
         let keys = |keys: &[&str]| {
             let specs: Vec<_> = keys.iter().map(|key| spec(key, Dtype::U8, &[1])).collect();
-            let pickle = pickle(&specs);
+            let (pickle, _) = pickle(&Object::StateDict(specs));
             let parsed = machine::parse(&pickle).unwrap();
             let tensors = state_dict::tensors(&parsed, Part::Backbone).unwrap();
             tensors.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
@@ -399,11 +352,9 @@ mod tests {
 
     #[test]
     fn large_counts_survive_the_pickle() {
-        let large = u64::from(u32::MAX) * 9;
-        let mut bytes = vec![op::PROTO, 2];
-        integer(&mut bytes, large);
-        bytes.push(op::STOP);
-        let parsed = machine::parse(&bytes).unwrap();
-        assert_eq!(parsed.root(), &crate::value::Value::Int(large as i64));
+        for large in [i64::from(u32::MAX) * 9, i64::from(i32::MIN), i64::from(i32::MIN) - 1] {
+            let (bytes, _) = pickle(&Object::Int(large));
+            assert_eq!(machine::parse(&bytes).unwrap().root(), &Value::Int(large));
+        }
     }
 }

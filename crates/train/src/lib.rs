@@ -16,4 +16,4 @@ mod run_folder;
 pub mod step;
 
 pub use cli::{Cli, HINTS, run};
-pub use error::{LoadError, TrainError};
+pub use error::{DamagedAt, LoadError, TrainError};

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_durable::FolderError;
+use pfc_durable::{
+    FolderError,
+    watch::{Done, tell},
+};
 
 use crate::TrainError;
 
@@ -13,7 +16,8 @@ use crate::TrainError;
 const LOCK: &str = "run.lock";
 
 /// What the file says that a run without checkpoints has.
-const UNSAVED_TEXT: &str = "This run has not saved a checkpoint yet: `--resume` begins it again.\n";
+const UNSAVED_TEXT: &str =
+    "This run has not saved a checkpoint yet: its command begins it again.\n";
 
 /// A run's folder, held by this process, and the ranks it trains with, until dropped.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub enum Start {
     Fresh,
     /// It may, and that run is continued.
     Resume,
+    /// It does, and that run is continued from its checkpoint of this step.
+    ResumeFrom(u64),
 }
 
 impl RunFolder {
@@ -103,7 +109,11 @@ impl RunFolder {
         self.remove_litter()?;
         match resumed {
             true => self.has_saved()?,
-            false => pfc_durable::write(&self.unsaved(), UNSAVED_TEXT.as_bytes())?,
+            false => {
+                // Figures of a start that never saved, perhaps with another configuration.
+                remove_if_there(&self.metrics())?;
+                pfc_durable::write(&self.unsaved(), UNSAVED_TEXT.as_bytes())?;
+            }
         }
         Ok(pfc_durable::write(&self.config(), config.as_bytes())?)
     }
@@ -114,11 +124,7 @@ impl RunFolder {
     ///
     /// [`TrainError::Io`].
     pub fn has_saved(&self) -> Result<(), TrainError> {
-        let path = self.unsaved();
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(TrainError::io("remove", &path)),
-        }
+        remove_if_there(&self.unsaved())
     }
 
     /// What shows, in a folder without checkpoints, that its run had some; `None` if it never did.
@@ -195,6 +201,12 @@ impl RunFolder {
         self.checkpoints().join(format!("step-{step:08}.ckpt"))
     }
 
+    /// What a checkpoint is called while it is written or removed; the next start removes what is left of
+    /// it.
+    pub fn unfinished_checkpoint(&self, step: u64) -> PathBuf {
+        self.checkpoints().join(format!(".step-{step:08}.ckpt.tmp"))
+    }
+
     /// Every checkpoint with its step, newest first.
     ///
     /// # Errors
@@ -239,10 +251,18 @@ impl RunFolder {
         let temporary = self.path.join(format!(".{name}.tmp"));
         let _ = fs::remove_file(&temporary);
         symlink(&target, &temporary).map_err(TrainError::io("create", &temporary))?;
-        fs::rename(&temporary, &link).map_err(TrainError::io("rename", &link))
+        fs::rename(&temporary, &link).map_err(TrainError::io("rename", &link))?;
+        tell(Done::Changed(&link));
+        Ok(())
     }
 
+    /// Whether a new run would lose something of one that is there: a checkpoint, or what is left of one. A
+    /// run that failed or was killed before it saved any has nothing to go on from, and is begun again.
     fn holds_a_run(&self) -> Result<bool, TrainError> {
+        // What has not saved yet has nothing to lose.
+        if self.unsaved().exists() && self.list_checkpoints()?.is_empty() {
+            return Ok(false);
+        }
         let has_some = self.metrics().exists() || !self.list_checkpoints()?.is_empty();
         Ok(has_some || self.trace_of_lost_checkpoints()?.is_some())
     }
@@ -276,6 +296,15 @@ impl RunFolder {
     }
 }
 
+fn remove_if_there(path: &Path) -> Result<(), TrainError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        removed => removed.map_err(TrainError::io("remove", path))?,
+    }
+    tell(Done::Changed(path));
+    Ok(())
+}
+
 /// What a folder holds; nothing if it is not there.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let read = || fs::read_dir(dir)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>();
@@ -307,7 +336,26 @@ mod tests {
         fs::write(dir.path().join("metrics.jsonl"), "").unwrap();
         let error = RunFolder::open(dir.path(), Start::Fresh).unwrap_err();
         assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
-        RunFolder::open(dir.path(), Start::Resume).unwrap();
+        drop(RunFolder::open(dir.path(), Start::Resume).unwrap());
+        // One that never saved has nothing that a new run could overwrite.
+        fs::write(dir.path().join("no-checkpoint-yet"), "").unwrap();
+        RunFolder::open(dir.path(), Start::Fresh).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_ended_before_its_first_checkpoint_is_begun_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::open(dir.path(), Start::Fresh).unwrap();
+        folder.begin("", false).unwrap();
+        fs::write(folder.metrics(), "{}\n").unwrap();
+        drop(folder);
+        let folder = RunFolder::open(dir.path(), Start::Fresh).unwrap();
+        let checkpoint = folder.checkpoint(3);
+        fs::create_dir_all(&checkpoint).unwrap();
+        drop(folder);
+        // Killed between the two names of its first save.
+        let error = RunFolder::open(dir.path(), Start::Fresh).unwrap_err();
+        assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use pfc_model::centres::{CentreFiles, CentreWriter};
@@ -178,13 +178,29 @@ fn a_damaged_file_of_centres_ends_the_run_by_name_and_the_checkpoint_before_goes
         damage();
         let said = refused(setup.command(&out, &as_strs(&resume)));
         assert!(said.contains(&name(kind).display().to_string()), "{said}");
+        assert!(said.contains("step-00000012.ckpt: its centres in files are damaged"), "{said}");
         assert!(checkpoint(&out, 12).is_dir(), "it was set aside");
         restore();
     }
-    // As the hint has it: the checkpoint before needs other copies.
-    fs::rename(checkpoint(&out, 12), setup.out("aside")).unwrap();
-    let said = setup.finish(&out, &as_strs(&resume));
+    // The checksum of a copy that was written after step 9: the checkpoint of that step needs another.
+    let mut bytes = fs::read(name("places")).unwrap();
+    let time = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let copies = (0..bytes.len() / 32).flat_map(|place| (0..3).map(move |copy| (place, copy)));
+    let time_of = |(place, copy): &(usize, usize)| time(&bytes, place * 32 + 8 + 4 * copy);
+    let (place, copy) = copies.max_by_key(time_of).unwrap();
+    assert!(time_of(&(place, copy)) > 10);
+    bytes[place * 32 + 20 + 4 * copy] ^= 1;
+    fs::write(name("places"), bytes).unwrap();
+    // The hint names the way out, which works as it stands.
+    let said = refused(setup.command(&out, &as_strs(&resume)));
+    let (_, way_out) = said.split_once("the same command with `--resume-from ").unwrap();
+    let (step, _) = way_out.split_once('`').unwrap();
+    assert_eq!(step, "9");
+    let from = more(&kept, &["--resume-from", step]);
+    let said = setup.finish(&out, &as_strs(&from));
+    assert!(said.contains("step-00000012.ckpt is now "), "{said}");
     assert!(said.contains(", going on after step 9"), "{said}");
+    assert!(out.join("checkpoints/step-00000012.ckpt.newer-1").is_dir());
     check_same_but_for_the_folder(&setup, &out, &whole);
 }
 
@@ -212,6 +228,82 @@ fn a_damaged_newest_checkpoint_of_centres_in_files_leaves_the_one_before() {
     assert!(said.contains("step-00000012.ckpt is damaged, trying the one before: "), "{said}");
     assert!(said.contains(", going on after step 9"), "{said}");
     check_same_but_for_the_folder(&setup, &out, &whole);
+}
+
+/// Runs a shell script as root of a user namespace with mounts of its own; `None`, with the reason
+/// printed, where the system does not let a test mount a file system.
+fn with_own_mounts(script: &str, arguments: &[&str]) -> Option<Output> {
+    let unshare = |script: &str, arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]).args(arguments);
+        command.output()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mount = "mount -t tmpfs -o size=1m tmpfs \"$1\"";
+    match unshare(mount, &[folder.path().to_str().unwrap()]) {
+        Ok(tried) if tried.status.success() => {}
+        Ok(tried) => {
+            let said = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+            pfc_testing::skip(&format!("no file system can be mounted here: {said}"));
+            return None;
+        }
+        Err(error) => {
+            pfc_testing::skip(&format!("`unshare` cannot be run: {error}"));
+            return None;
+        }
+    }
+    Some(unshare(script, arguments).unwrap())
+}
+
+#[test]
+fn a_full_disk_ends_the_run_before_a_step_writes_and_room_lets_it_go_on() {
+    let setup = setup();
+    let [whole, out, disk] = ["whole", "run", "disk"].map(|name| setup.out(name));
+    fs::create_dir(&disk).unwrap();
+    // 1,000 centres a step, most of them new, of 3,104 bytes with all copies: 8 MiB are full in the third.
+    let own = [
+        "data.synthetic={ identities = 20000, images = 20000 }",
+        "head.sample_rate=0.05",
+        "model.embedding=128",
+        "train.steps=6",
+        "train.check_room=false",
+        "optim.warmup_epochs=0",
+        "checkpoint.every_steps=1",
+        "eval.sets=[]",
+    ];
+    let more = |folder: &Path| [sets(&own), in_files(folder)].concat();
+    let script = "mount -t tmpfs -o size=8m tmpfs \"$1\" || exit 9\n\
+                  disk=$1; shift\n\
+                  \"$@\"; echo \"status $?\" >&2\n\
+                  mount -o remount,size=64m \"$disk\" || exit 9\n\
+                  \"$@\" --resume";
+    let run = setup.arguments(&out, &as_strs(&more(&disk)));
+    let arguments = [&[disk.to_str().unwrap(), program()], as_strs(&run).as_slice()].concat();
+    let Some(done) = with_own_mounts(script, &arguments) else { return };
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    let (first, second) = said.split_once("status 2").expect(&said);
+    assert!(first.contains(" centres that are used for the first time need "), "{said}");
+    assert!(first.contains("disk: ") && first.contains(" bytes are free"), "{said}");
+    assert!(first.contains("hint: make room and resume: the last checkpoint is whole"), "{said}");
+    assert!(second.contains(", going on after step 2"), "{said}");
+    // As a run on a disk with room from the first step on.
+    setup.finish(&whole, &as_strs(&more(&setup.out("of-whole"))));
+    check_same(&out, &whole);
+}
+
+#[test]
+fn centres_of_another_run_are_refused_before_the_folder_of_the_run_is_written() {
+    let setup = setup();
+    let [first, second, kept] = ["first", "second", "kept"].map(|name| setup.out(name));
+    setup.finish(&first, &as_strs(&in_files(&kept)));
+    let said = refused(setup.command(&second, &as_strs(&in_files(&kept))));
+    assert!(said.contains("holds the centres of a run that has saved, at step 13"), "{said}");
+    for name in ["config.toml", "metrics.jsonl", "no-checkpoint-yet", "checkpoints"] {
+        assert!(!second.join(name).exists(), "{name}");
+    }
+    // Without `--resume`: nothing has begun there.
+    setup.finish(&second, &as_strs(&in_files(&setup.out("own"))));
 }
 
 #[test]
@@ -253,5 +345,32 @@ fn a_save_takes_little_memory_beside_the_centres() {
         let [before, peak] =
             ["peak_before_save_mib", "peak_mib"].map(|key| report[key].as_f64().unwrap());
         assert!(before > 100.0 && peak <= 1.1 * before, "{before} MiB, then {peak} MiB: {more:?}");
+    }
+}
+
+#[test]
+fn a_folder_of_centres_that_cannot_be_begun_is_refused_before_the_run_s_folder_is_written() {
+    let setup = setup();
+    let kept = setup.out("kept");
+    setup.finish(&setup.out("first"), &as_strs(&in_files(&kept)));
+    for ranks in ["1", "2"] {
+        let out = setup.out(&format!("second-on-{ranks}"));
+        let ranks = ["--nproc-per-node", ranks];
+        let more = in_files(&kept);
+        let said = refused(setup.command(&out, &[&as_strs(&more)[..], &ranks].concat()));
+        assert!(said.contains("holds the centres of a run that has saved"), "{said}");
+        let names: Vec<_> = fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["run.lock"]);
+        // The same with another folder of centres begins.
+        let more = in_files(&setup.out(&format!("kept-on-{}", ranks[1])));
+        setup.finish(&out, &[&as_strs(&more)[..], &ranks].concat());
+    }
+    // An empty name is no folder, and is refused by every command that reads a configuration.
+    for command in ["run", "check"] {
+        let mut refusing = Command::new(program());
+        refusing.current_dir(setup.dir.path()).arg(command).arg(&setup.config);
+        refusing.args(sets(&["head.centres={ file = \"\" }"]));
+        let said = refused(refusing);
+        assert!(said.contains("head.centres is { file = \"\" }, but has to be "), "{said}");
     }
 }

@@ -7,6 +7,11 @@ mod support;
 use std::{fs, path::Path};
 
 use assert_cmd::Command;
+use pfc_train::{
+    config::{self, CentrePlace, Config, Override},
+    ranks::Ranks,
+    run::{self, Start},
+};
 
 fn pfc_train(args: &[&str], dir: &Path) -> (Option<i32>, String, String) {
     let mut command = Command::cargo_bin("pfc-train").unwrap();
@@ -151,7 +156,7 @@ fn every_recipe_is_a_valid_configuration() {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
-            pfc_train::config::load(&path, &[]).unwrap().validate().unwrap();
+            config::load(&path, &[]).unwrap().validate().unwrap();
             n_recipes += 1;
         }
     }
@@ -269,4 +274,161 @@ fn a_batch_that_memory_does_not_hold_is_an_error_with_the_way_out() {
     assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.contains("no memory") && !err.contains("panicked"), "{err}");
     assert!(err.contains("train.batch_size"), "{err}");
+}
+
+/// What a value may be mistaken for.
+const STRANGE: [&str; 16] = [
+    "nan",
+    "inf",
+    "-inf",
+    "-1",
+    "0",
+    "-0.0",
+    "0.5",
+    "1e30",
+    "1e300",
+    "1e-320",
+    "9223372036854775807",
+    "\"x\"",
+    "\"\"",
+    "true",
+    "[]",
+    "{}",
+];
+
+/// Every key of a configuration, with those that have no default and those of each loss and optimizer,
+/// which are set beside.
+fn keys(config: &Config) -> Vec<(String, Vec<&'static str>)> {
+    fn walk(prefix: &str, table: &toml::Table, found: &mut Vec<(String, Vec<&'static str>)>) {
+        for (name, value) in table {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            if let toml::Value::Table(table) = value {
+                walk(&key, table, found);
+            }
+            if !prefix.is_empty() {
+                found.push((key, Vec::new()));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk("", &config.to_toml().parse().unwrap(), &mut found);
+    let mut add = |keys: &[&str], beside: &[&'static str]| {
+        found.extend(keys.iter().map(|key| ((*key).to_owned(), beside.to_vec())));
+    };
+    add(&["head.weight_decay", "data.as_packed", "data.synthetic", "head.centres.file"], &[]);
+    let synthetic = ["data.synthetic={identities=3, images=9}"];
+    add(&["data.synthetic.identities", "data.synthetic.images"], &synthetic);
+    add(&["optim.milestones"], &["optim.schedule=step"]);
+    for (loss, keys) in [
+        ("head.margin={loss=\"arcface\", m=0.5}", &["m", "gradient"][..]),
+        ("head.margin={loss=\"combined\", m1=1.0, m2=0.3, m3=0.2}", &["m1", "m2", "m3"]),
+        ("head.margin={loss=\"adaface\", m=0.4}", &["m", "h", "alpha"]),
+        ("head.margin={loss=\"curricularface\", m=0.5}", &["m", "alpha"]),
+        ("head.margin={loss=\"magface\"}", &["l_margin", "u_margin", "l_a", "u_a", "lambda_g"]),
+        ("head.margin={loss=\"uniface\", m=0.4}", &["m", "lambda"]),
+        ("head.margin={loss=\"subcentre_arcface\", m=0.5}", &["m", "k"]),
+    ] {
+        keys.iter().for_each(|key| add(&[&format!("head.margin.{key}")], &[loss]));
+    }
+    for (optimizer, keys) in [
+        ("head.optimizer={name=\"adamw\"}", &["beta1", "beta2", "eps"][..]),
+        ("head.optimizer={name=\"row_adagrad\"}", &["eps"]),
+    ] {
+        for key in keys {
+            add(&[&format!("head.optimizer.{key}")], &["head.update=sparse", optimizer]);
+        }
+    }
+    let adamw = ["optim.optimizer=adamw"];
+    add(&["optim.beta1", "optim.beta2", "optim.eps", "optim.lr", "optim.weight_decay"], &adamw);
+    found
+}
+
+/// What comes of a value: the refusal, or what `check` and the first steps of a run made of it.
+fn outcome(dir: &Path, key: &str, value: &str, beside: &[&str]) -> Result<bool, String> {
+    let sets = beside.iter().map(|set| (*set).to_owned());
+    let sets = sets.chain([format!("{key}={value}")]).map(|set| set.parse::<Override>().unwrap());
+    let sets: Vec<Override> = sets.collect();
+    let text = fs::read_to_string(dir.join("tiny.toml")).unwrap();
+    let mut config = config::parse(&text, "tiny.toml", &sets).map_err(|error| error.to_string())?;
+    config.validate().map_err(|error| error.to_string())?;
+    assert!(config.train.timeout().as_secs_f64() > 0.0);
+    // So that the run folder's copy is the same configuration.
+    assert_eq!(config::parse(&config.to_toml(), "copy", &[]).unwrap(), config, "{key}={value}");
+    config.train.threads = 1;
+    if key != "train.steps" {
+        config.train.steps = 2;
+    }
+    if config.train.steps > 2 {
+        return Ok(true);
+    }
+    let folder = tempfile::tempdir_in(dir).unwrap();
+    if let CentrePlace::File(path) = &mut config.head.centres {
+        *path = folder.path().join(&*path);
+    }
+    let out = folder.path().join("run");
+    // It may well fail, as a learning rate of 1e30 does.
+    Ok(run::train(&config, &out, Start::Fresh, &Ranks::solo(), true).is_ok())
+}
+
+#[test]
+fn whatever_a_key_is_set_to_the_program_refuses_it_by_name_or_takes_it() {
+    let dir = setup();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let text = fs::read_to_string(dir.path().join("tiny.toml")).unwrap();
+    let text = text.replace("path = \"data\"", &format!("path = \"{}\"", path("data")));
+    fs::write(dir.path().join("tiny.toml"), &text).unwrap();
+    let config = config::parse(&text, "tiny.toml", &[]).unwrap();
+    let keys = keys(&config);
+    assert!(keys.len() > 90, "{}", keys.len());
+    let (mut n_refused, mut n_taken, zeros) = (0, 0, "0".repeat(20));
+    for (key, beside) in &keys {
+        for value in STRANGE {
+            let place = format!("{key}={value} beside {beside:?}");
+            let found = std::panic::catch_unwind(|| outcome(dir.path(), key, value, beside));
+            match found.unwrap_or_else(|_| panic!("{place}")) {
+                Ok(_) => n_taken += 1,
+                Err(said) => {
+                    n_refused += 1;
+                    let section = key.split('.').take(2).collect::<Vec<_>>().join(".");
+                    assert!(said.contains(&section), "{place}: {said}");
+                    for ours in ["struct ", "enum ", "variant, ", "newtype", "e-308", &zeros] {
+                        let foreign = said.replace(value, "");
+                        assert!(!foreign.contains(ours), "{place}: {said}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(n_refused > 800 && n_taken > 100, "{n_refused} refused, {n_taken} taken");
+}
+
+#[test]
+fn a_timeout_that_is_none_is_refused_by_every_command() {
+    let dir = setup();
+    for value in ["nan", "inf", "-1", "0", "1e30"] {
+        let set = format!("train.timeout_s={value}");
+        for more in [&[][..], &["--nproc-per-node", "2"]] {
+            let args = [&["run", "tiny.toml", "--out", "r", "--set", &set], more].concat();
+            let said = complaint(&args, dir.path());
+            assert!(said.contains("train.timeout_s is "), "{said}");
+            assert!(said.contains("but has to be above 0 and at most 1000000"), "{said}");
+        }
+        let said = complaint(&["check", "tiny.toml", "--set", &set], dir.path());
+        assert!(said.contains("train.timeout_s is "), "{said}");
+    }
+    assert!(!dir.path().join("r").exists());
+}
+
+#[test]
+fn a_run_within_its_first_epoch_prints_where_it_ended() {
+    let dir = setup();
+    let more = ["--set", "train.steps=3", "--set", "train.batch_size=2"];
+    let more = [&more[..], &["--set", "train.steps=2", "--set", "optim.warmup_epochs=0"]].concat();
+    let args = [&["run", "tiny.toml", "--out", "r", "-q", "--json"], &more[..]].concat();
+    let result = json(&args, dir.path());
+    assert_eq!(
+        (&result["rows"][0]["step"], result["rows"].as_array().unwrap().len()),
+        (&2.into(), 1)
+    );
+    assert!(result["rows"][0]["mean_loss"].as_f64().unwrap() > 0.0, "{result}");
 }

@@ -7,6 +7,7 @@ mod support;
 use std::{fs, path::Path, sync::Arc};
 
 use pfc_findings::{Reading, View};
+use pfc_model::tensors;
 use pfc_train::{
     TrainError,
     config::{self, Config, OnError},
@@ -78,7 +79,7 @@ fn a_step_that_is_not_finite_is_left_out_whole_until_too_many_come_in_a_row() {
             for in_a_row in 1..=2 {
                 let spoilt = spoilt(&good, if round == 0 { f64::NAN } else { f64::INFINITY });
                 let figures = trainer.step(&spoilt).unwrap();
-                let expected = NotFinite { what: "embeddings", in_a_row };
+                let expected = NotFinite { what: "an embedding", in_a_row };
                 assert_eq!(figures.not_finite, Some(expected));
                 assert!(everything(&mut trainer) == before, "something has moved");
             }
@@ -122,6 +123,16 @@ fn a_run_that_diverges_ends_after_so_many_steps_left_out_on_one_rank_and_on_two(
         let said = refused(setup.command(&out, &more));
         assert!(said.contains("after 3 steps in a row that were left out"), "{said}");
         assert!(said.contains("is left out, 3 in a row so far"), "{said}");
+        // What was not computed is neither 0 nor a number.
+        let means = |record: &Record| match record {
+            Record::Train(r) if r.n_not_finite == 1 => Some([r.loss, r.grad_norm, r.cavg]),
+            _ => None,
+        };
+        let means: Vec<[Option<f64>; 3]> = records(&out).iter().filter_map(means).collect();
+        assert!(means.len() >= 3 && means.iter().all(|means| *means == [None; 3]), "{means:?}");
+        let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+        assert!(text.contains("\"loss\":null,\"grad_norm\":null,"), "{text}");
+        assert!(said.contains("  loss –  grad_norm –  lr "), "{said}");
         let left_out = counts(&out).iter().rev().take_while(|(_, n, _)| *n == 1).count();
         assert_eq!(left_out, 3, "{said}");
         assert!(last_step(&out) > 3, "no step was good: {said}");
@@ -230,6 +241,56 @@ fn a_run_on_made_up_images_of_so_many_steps_needs_no_data_and_resumes_bit_for_bi
 }
 
 #[test]
+fn a_model_whose_embeddings_overflow_is_measured_once_it_can_be_and_refused_at_the_end() {
+    let setup = Setup::new(3);
+    let first = setup.out("first");
+    setup.finish(&first, &["--set=train.steps=1", "--set=optim.warmup_epochs=0"]);
+    // Statistics that only a network in evaluation uses. A tenth of them goes with every step: after
+    // twelve they are still too large.
+    let mut weights = tensors::read(&first.join("last.ckpt/backbone.safetensors")).unwrap();
+    let means = weights.iter_mut().filter(|(key, _)| key.ends_with("running_mean"));
+    means.for_each(|(_, mean)| drop(mean.fill_(3e38)));
+    let path = setup.out("far.safetensors");
+    tensors::write(&path, &weights).unwrap();
+    let init = format!("--set=init.model={}", path.display());
+    let out = setup.out("run");
+    let said = refused(setup.command(&out, &[&init]));
+    assert!(
+        said.contains("warning: step 0: `made` is not measured: the network: its embedding"),
+        "{said}"
+    );
+    assert!(
+        said.contains(
+            "after step 12, the last: `made` cannot be measured: the network: its embedding"
+        ),
+        "{said}"
+    );
+    assert!(checkpoint(&out, 12).is_dir());
+}
+
+#[test]
+fn values_that_no_run_can_have_are_refused_by_name_before_anything_is_computed_from_them() {
+    let setup = Setup::new(3);
+    for (set, expected) in [
+        ("train.timeout_s=nan", "train.timeout_s is NaN, but has to be above 0"),
+        ("train.timeout_s=inf", "train.timeout_s is inf, but has to be above 0"),
+        ("train.timeout_s=-1", "train.timeout_s is -1, but has to be above 0"),
+        ("train.timeout_s=1e30", "but has to be above 0 and at most 1000000"),
+        ("head.centres={ file = \"\" }", "head.centres is { file = \"\" }, but has to be \"host\""),
+        ("head.scale=0", "head.scale is 0, but has to be above 0 and at most"),
+        (
+            "init.model=/nonexist",
+            "init.model is /nonexist, but has to be a file or folder that exists",
+        ),
+    ] {
+        let out = setup.out("run");
+        let said = refused(setup.command(&out, &[&format!("--set={set}")]));
+        assert!(said.contains(expected), "{said}");
+        assert!(!out.join("config.toml").exists(), "{set}");
+    }
+}
+
+#[test]
 fn a_warm_up_longer_than_the_steps_is_refused() {
     let setup = Setup::new(3);
     let more = sets(&["train.steps=2", "optim.warmup_epochs=1"]);
@@ -238,4 +299,23 @@ fn a_warm_up_longer_than_the_steps_is_refused() {
         said.contains("optim.warmup_epochs is 1, but has to be from 0 to the 0.5 epochs"),
         "{said}"
     );
+}
+
+#[test]
+fn an_untrained_network_that_overflows_is_not_measured_and_trains_all_the_same() {
+    let setup = Setup::new(3);
+    let out = setup.out("run");
+    let more =
+        sets(&["model.network=r100", "model.precision=f32", "optim.lr=0.001", "train.steps=1"]);
+    let more = [&as_strs(&more)[..], &["--set=optim.warmup_epochs=0"]].concat();
+    let output = setup.command(&out, &more).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("warning: step 0: `made` is not measured: the network: its"), "{said}");
+    assert!(said.contains("step 1/1  loss "), "{said}");
+    assert!(checkpoint(&out, 1).exists(), "{said}");
+    // One step is too few for its normalisations, so that the finished network is refused, saved.
+    let measured = records(&out).iter().any(|record| matches!(record, Record::Eval(_)));
+    let expected = if measured { Some(0) } else { Some(2) };
+    assert_eq!(output.status.code(), expected, "{said}");
+    assert_eq!(said.contains("`made` cannot be measured: "), !measured, "{said}");
 }

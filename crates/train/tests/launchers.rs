@@ -5,12 +5,17 @@
 mod support;
 
 use std::{
-    net::TcpListener,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output},
+    thread,
+    time::{Duration, Instant},
 };
 
-use support::run::{Setup, as_strs, check_gone, check_same, checkpoint, program, sets, wait_for};
+use support::run::{
+    PATIENCE, Setup, as_strs, check_gone, check_same, checkpoint, program, sets, signal, wait_for,
+};
 
 /// 36 images make 4 batches of 9 an epoch, 12 steps in all.
 fn setup() -> (Setup, PathBuf) {
@@ -124,6 +129,37 @@ fn machines_that_are_told_where_to_meet_do_what_one_with_as_many_ranks_does() {
 }
 
 #[test]
+fn a_signal_ends_a_rank_that_waits_for_the_others_at_once() {
+    let setup = Setup::new(6);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let master = format!("127.0.0.1:{port}");
+    let own = ["--nnodes", "2", "--node-rank", "0", "--master", master.as_str()];
+    let settings = settings();
+    let all = [&as_strs(&settings)[..], &own, &["--nproc-per-node", "1"]].concat();
+    let mut rank = setup.command(&setup.out("run"), &all).spawn().unwrap();
+    // Whoever is no rank is sent away, which shows that it waits.
+    let started = Instant::now();
+    while !is_answered(&master) {
+        assert!(started.elapsed() < PATIENCE && rank.try_wait().unwrap().is_none());
+        thread::yield_now();
+    }
+    signal(rank.id(), "TERM");
+    let asked = Instant::now();
+    let output = rank.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(143), "{said}");
+    assert!(asked.elapsed() < Duration::from_secs(60), "half of the timeout: {said}");
+}
+
+/// Whether something at this address reads a line and ends the connection.
+fn is_answered(address: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(b"a stranger\n");
+    stream.read_to_end(&mut Vec::new()).is_ok()
+}
+
+#[test]
 fn machines_that_differ_say_how_and_end_long_before_the_timeout() {
     let setup = Setup::new(6);
     let mut started = 0;
@@ -162,6 +198,85 @@ fn machines_that_differ_say_how_and_end_long_before_the_timeout() {
         &["rank 1 was started differently from rank 0: model.network"],
     );
     check(&["--set=optim.lr=0.5"], &["rank 1 was started differently from rank 0: optim.lr"]);
+    let data = setup.out("other");
+    support::write_dataset(&data, 5, 7);
+    let set = format!("--set=data.path={}", data.display());
+    let difference = format!(
+        "rank 1 was started differently from rank 0: its data.path, {}, holds 35 images of 5 \
+         identities, checksum ",
+        data.display()
+    );
+    check(&[&set], &[&difference, ", not 36 images of 6 identities, checksum "]);
+}
+
+#[test]
+fn a_machine_that_cannot_take_part_says_why_on_every_machine_long_before_the_timeout() {
+    let setup = Setup::new(6);
+    for (fault, expected) in [
+        ("train.epochs=0", "train.epochs is 0, but has to be from 1 to 1000000"),
+        ("optim.lrr=1", "--set optim.lrr=1: unknown key `optim.lrr`"),
+        ("train.timeout_s=nan", "train.timeout_s is NaN, but has to be above 0"),
+        ("data.path=absent", "absent: no data set here"),
+    ] {
+        for faulty in [0, 1] {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let master = format!("127.0.0.1:{port}");
+            let start = |node: usize| {
+                let mut all = settings();
+                if node == faulty {
+                    all.push(format!("--set={fault}"));
+                }
+                let node = node.to_string();
+                let own = ["--nnodes", "2", "--node-rank", node.as_str(), "--master"];
+                let all = [&as_strs(&all)[..], &own, &[master.as_str()]].concat();
+                setup.command(&setup.out("run"), &all).spawn().unwrap()
+            };
+            for (node, output) in ended(vec![start(0), start(1)]).iter().enumerate() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(2), "{said}");
+                assert!(said.contains(expected), "{said}");
+                let is_told = said.contains(&format!("rank {faulty} stopped: "));
+                assert_eq!(is_told, node != faulty, "{said}");
+            }
+        }
+    }
+    assert!(!setup.out("run").join("config.toml").exists());
+}
+
+/// Whether a process has a thread of that name.
+#[cfg(target_os = "linux")]
+fn has_thread(pid: u32, name: &str) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let names = threads.flatten().map(|thread| std::fs::read_to_string(thread.path().join("comm")));
+    names.flatten().any(|found| found.trim() == name)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_ranks_that_wait_for_those_of_another_machine_with_its_exit_code() {
+    use support::run::{PATIENCE, ranks_of, signal};
+    let setup = Setup::new(6);
+    for (name, code) in [("TERM", 143), ("INT", 130)] {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let master = format!("127.0.0.1:{port}");
+        let own = ["--nnodes", "2", "--node-rank", "0", "--master", master.as_str()];
+        // Far longer than a test may take.
+        let all = [&["--set=train.timeout_s=3600", "--nproc-per-node", "2"][..], &own].concat();
+        let launcher = setup.command(&setup.out("run"), &all).spawn().unwrap();
+        let started = Instant::now();
+        // Rank 0 is there and waits for the ranks of machine 1.
+        while !ranks_of(&launcher).iter().any(|&pid| has_thread(pid, "liveness")) {
+            assert!(started.elapsed() < PATIENCE, "the ranks never came to meet");
+            thread::yield_now();
+        }
+        signal(launcher.id(), name);
+        let output = launcher.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains("stopping once what is being written is whole"), "{said}");
+        assert!(said.contains("stopped before the first step"), "{said}");
+        assert!(!said.contains("error: "), "{said}");
+    }
 }
 
 #[cfg(target_os = "linux")]

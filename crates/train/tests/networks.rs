@@ -6,13 +6,19 @@
 
 mod support;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use pfc_model::{Architecture, Backbone, BackboneSpec, Network};
 use pfc_train::{
+    config::{EvalConfig, EvalSet},
     data::plan::mix,
     optim::global_norm,
     ranks::Ranks,
+    run::evaluate::{Measured, Verifier},
     step::gradients::{BackwardInput, Gradients, RecordedForward},
 };
 use support::ranks::{on_ranks, variant};
@@ -92,7 +98,7 @@ fn gradients(
     names.zip(found.unwrap().iter().map(Tensor::copy)).collect()
 }
 
-fn file(folder: &str, network: Network, world: usize, recompute: usize) -> std::path::PathBuf {
+fn file(folder: &str, network: Network, world: usize, recompute: usize) -> PathBuf {
     Path::new(folder).join(format!("{network}-{world}-{recompute}.safetensors"))
 }
 
@@ -160,4 +166,40 @@ fn the_reduced_networks_have_every_kind_of_parameter_that_the_whole_ones_have() 
             Backbone::with_architecture(reduced(network), EMBEDDING, Device::Cpu, 3).unwrap();
         assert_eq!(kinds(&reduced), kinds(&whole), "{network}");
     }
+}
+
+#[test]
+fn every_network_is_measured_before_its_first_step_or_said_not_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    // One list of two pairs, in LFW's layout.
+    for (person, image) in [(0, 1), (0, 2), (1, 1)] {
+        let folder = dir.path().join(format!("P{person}"));
+        fs::create_dir_all(&folder).unwrap();
+        let name = format!("P{person}_{image:04}.jpg");
+        fs::write(folder.join(name), support::jpeg(person, image)).unwrap();
+    }
+    let pairs = dir.path().join("pairs.txt");
+    fs::write(&pairs, "1\nP0\t1\t2\nP0\t1\tP1\t1\n").unwrap();
+    let (name, data) = ("made".to_owned(), dir.path().to_owned());
+    let set = EvalSet { name, data, pack: PathBuf::new(), pairs };
+    let verifier = Verifier::open(&EvalConfig { every_steps: 0, sets: vec![set] }).unwrap();
+    let mut overflowing = Vec::new();
+    for network in Network::all() {
+        // As a whole: what an untrained network does follows from its depth and its width.
+        let spec = BackboneSpec { network, embedding: EMBEDDING };
+        let backbone = Backbone::new(&spec, Device::Cpu, 3).unwrap();
+        match verifier.run(&backbone, &Ranks::solo(), true).unwrap() {
+            Measured::Scores(scores) => {
+                assert!(scores[0].accuracy >= 0.0, "{network}: {scores:?}");
+            }
+            Measured::Unusable { set, reason } => {
+                assert_eq!(set, "made");
+                assert!(reason.contains(".jpg` is not finite"), "{network}: {reason}");
+                overflowing.push(network.name());
+            }
+            Measured::Interrupted => panic!("nobody asked"),
+        }
+    }
+    // Without one that overflows nothing was tested.
+    assert!(overflowing.contains(&"r100"), "{overflowing:?}");
 }

@@ -86,6 +86,29 @@ fn adamw_a_mean_of_the_weights_adaface_and_parts_resume_bit_for_bit_too() {
 }
 
 #[test]
+fn a_run_goes_on_from_the_checkpoint_that_is_named_and_loses_no_newer_one() {
+    let setup = setup();
+    let [whole, out] = ["whole", "run"].map(|name| setup.out(name));
+    let keep = "--set=checkpoint.keep=9";
+    setup.finish(&whole, &[keep]);
+    setup.finish(&out, &[keep]);
+    let said = refused(setup.command(&out, &[keep, "--resume-from", "7"]));
+    assert!(said.contains("checkpoints: has no checkpoint of step 7"), "{said}");
+    assert!(said.contains("`--resume-from` takes one of 12, 9, 6, 3"), "{said}");
+    assert!(checkpoint(&out, 12).is_dir(), "it was set aside");
+
+    // `--resume` beside it changes nothing.
+    let said = setup.finish(&out, &[keep, "--resume", "--resume-from", "6"]);
+    assert!(said.contains(", going on after step 6"), "{said}");
+    check_same(&out, &whole);
+    for step in [9, 12] {
+        let newer = format!("{}.newer-1", checkpoint(&out, step).display());
+        assert!(Path::new(&newer).is_dir() && checkpoint(&out, step).is_dir(), "step {step}");
+    }
+    assert!(checkpoint(&out, 3).is_dir());
+}
+
+#[test]
 fn the_best_checkpoint_is_kept_beside_the_newest() {
     let setup = setup();
     let out = setup.out("run");

@@ -69,6 +69,16 @@ pub enum VerifyError {
     /// The network cannot be run.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// An embedding that cannot be compared with others.
+    #[error("{model}: its embedding of `{image}` is {what}")]
+    Unusable {
+        /// The file of the model, or what stands for it.
+        model: String,
+        /// The image.
+        image: String,
+        /// What is wrong with it: `not finite`, or that it is zero.
+        what: &'static str,
+    },
     /// Not one embedding per image.
     #[error("{n_values} embedding values cannot be shared among {n_images} images")]
     EmbeddingSize {
@@ -107,6 +117,11 @@ impl VerifyError {
             VerifyError::Image { reason, .. } => reason.hint(),
             VerifyError::Model(error) => error.hint(),
             VerifyError::Metric(error) => error.hint(),
+            VerifyError::Unusable { .. } => Some(
+                "the weights are damaged or of a run that diverged, or half precision is too narrow \
+                 for this network: try another file, an earlier checkpoint, or f32"
+                    .to_owned(),
+            ),
             VerifyError::NoPairs { .. }
             | VerifyError::EmbeddingSize { .. }
             | VerifyError::NoFolds { .. } => None,

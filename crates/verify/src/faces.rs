@@ -1,6 +1,6 @@
 //! Faces held in memory: small while they wait, 112×112 RGB when they are needed.
 
-use pfc_image::{Changes, Crop, Fit, ImageError, ImageSize, Recipe, Tally};
+use pfc_image::{Changes, Crop, Fit, ImageError, ImageSize, Recipe, Tally, align::Landmarks};
 use rayon::prelude::*;
 
 use crate::VerifyError;
@@ -109,7 +109,16 @@ pub struct Decoded {
 ///
 /// [`ImageError`]: unknown format, damage, truncation, or too many pixels.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, ImageError> {
-    let Crop { pixels, changes } = Recipe::FACE.crop(bytes, None)?;
+    cut(bytes, None)
+}
+
+/// As [`decode`]; with landmarks, cuts out the face that has them.
+///
+/// # Errors
+///
+/// As [`decode`], and [`ImageError::Landmarks`] for landmarks that make no face in this image.
+pub fn cut(bytes: &[u8], landmarks: Option<&Landmarks>) -> Result<Decoded, ImageError> {
+    let Crop { pixels, changes } = Recipe::FACE.crop(bytes, landmarks)?;
     Ok(Decoded { rgb: pixels.into_rgb(), changes })
 }
 

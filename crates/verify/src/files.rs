@@ -5,6 +5,8 @@ use std::{
     path::Path,
 };
 
+use pfc_durable::faults::is_of_system;
+
 use crate::VerifyError;
 
 /// Reads a file whole.
@@ -23,6 +25,18 @@ pub fn read_regular_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, VerifyE
         return Err(refuse(format!("{} bytes are more than {bytes_max}", metadata.len())));
     }
     std::fs::read(path).map_err(VerifyError::io("read", path))
+}
+
+/// Whether there is a file at `path`.
+///
+/// # Errors
+///
+/// [`VerifyError::Durable`] if the system fails, which says nothing of the path.
+pub fn is_file(path: &Path) -> Result<bool, VerifyError> {
+    match std::fs::metadata(path) {
+        Err(error) if is_of_system(&error) => Err(VerifyError::io("look for", path)(error)),
+        found => Ok(found.is_ok_and(|found| found.is_file())),
+    }
 }
 
 /// A list as text; `path` and `layout` are for the error alone.

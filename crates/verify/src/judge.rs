@@ -20,6 +20,9 @@ use crate::{
 /// FAR of the reference's VAL figure.
 const VAL_FAR: f64 = 1e-3;
 
+/// What an embedding is that has no direction.
+const ZERO: &str = "zero, with its mirror image's added, and has no direction";
+
 /// What to compute beyond the accuracy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
@@ -79,8 +82,8 @@ impl PairsSet {
     /// # Errors
     ///
     /// [`VerifyError::EmbeddingSize`] unless there is one embedding per image,
-    /// [`VerifyError::NoFolds`] for a PCA of a single list, and [`VerifyError::Metric`] for broken
-    /// embeddings or a set too small for its protocol.
+    /// [`VerifyError::NoFolds`] for a PCA of a single list, [`VerifyError::Unusable`] for an embedding that
+    /// is zero, and [`VerifyError::Metric`] for broken embeddings or a set too small for its protocol.
     pub fn judge(
         &self,
         embeddings: &MirroredEmbeddings,
@@ -88,6 +91,7 @@ impl PairsSet {
     ) -> Result<Judged, VerifyError> {
         let dim = self.embedding_dim(embeddings)?;
         let unit = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
+        self.check_directions(&unit, dim)?;
         let row = |image: u32| &unit[image as usize * dim..][..dim];
         let distances: Vec<f64> =
             self.pairs.iter().map(|p| squared_distance(row(p.left), row(p.right))).collect();
@@ -122,6 +126,19 @@ impl PairsSet {
             mean_norm: self.mean_norm(embeddings, dim),
         };
         Ok(Judged { report, distances, ranking })
+    }
+
+    /// Refuses embeddings without a direction: their cosine with another is no number, and their distance
+    /// from one another the least that there is.
+    fn check_directions(&self, unit: &[f64], dim: usize) -> Result<(), VerifyError> {
+        match unit.chunks_exact(dim).position(|row| row.iter().all(|value| *value == 0.0)) {
+            None => Ok(()),
+            Some(image) => Err(VerifyError::Unusable {
+                model: "the network".to_owned(),
+                image: self.image_name(image).to_owned(),
+                what: ZERO,
+            }),
+        }
     }
 
     fn embedding_dim(&self, embeddings: &MirroredEmbeddings) -> Result<usize, VerifyError> {

@@ -7,21 +7,20 @@ use std::{
 };
 
 use pfc_binpack::Pack;
+use pfc_image::{ImageFolder, LeadsOut, with_extensions};
 use pfc_metrics::union::Union;
-use pfc_model::{Embed, MirroredEmbeddings};
+use pfc_model::{Embed, MirroredEmbeddings, ModelError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     VerifyError,
     faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
-    files::read_regular_file,
+    files::{is_file, read_regular_file},
     pairs::{ImageName, Pair, PairList, Protocol},
 };
 
 /// Images embedded between two looks at the clock and at Ctrl-C.
 const BATCH: usize = 128;
-/// Tried in this order where the list leaves the extension open.
-const EXTENSIONS: [&str; 7] = ["jpg", "png", "jpeg", "bmp", "webp", "ppm", "pgm"];
 
 /// How it is known who is on an image; the bootstrap resamples these people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +52,12 @@ impl PairsSet {
     /// Opens a folder of images and a list of pairs of them.
     ///
     /// Images of any size and common format are taken; other sizes than 112×112 are resized, with
-    /// a warning.
+    /// a warning. All of them lie below `root` ([`ImageFolder`]).
     ///
     /// # Errors
     ///
-    /// [`VerifyError::Line`] for a broken list, [`VerifyError::MissingImages`], [`VerifyError::Image`] for
+    /// [`VerifyError::Line`] for a broken list or a path that leads out of `root`,
+    /// [`VerifyError::MissingImages`], [`VerifyError::Image`] for
     /// the first image that cannot be decoded, [`VerifyError::Durable`].
     pub fn open(root: &Path, pairs: &Path) -> Result<PairsSet, VerifyError> {
         let list = PairList::read(pairs)?;
@@ -177,7 +177,8 @@ impl PairsSet {
     ///
     /// # Errors
     ///
-    /// [`VerifyError::Model`], and whatever `on_batch` returns.
+    /// [`VerifyError::Model`], [`VerifyError::Unusable`] for NaN or infinity, and whatever `on_batch`
+    /// returns.
     ///
     /// # Panics
     ///
@@ -194,13 +195,27 @@ impl PairsSet {
             let batch = start..range.end.min(start + BATCH);
             let n = batch.len();
             let part = embedder.embed_with_mirror(&self.faces.rgb(batch), n);
-            let part = part.map_err(VerifyError::from)?;
+            let part = part.map_err(|error| self.of_model(error, start))?;
             all.original.extend(part.original);
             all.mirrored.extend(part.mirrored);
             start += n;
             on_batch(n)?;
         }
         Ok(all)
+    }
+
+    /// The error of a model, with the image named that it is about.
+    ///
+    /// * `first`: number of the first image that the model was given
+    fn of_model(&self, error: ModelError, first: usize) -> VerifyError {
+        match error {
+            ModelError::EmbeddingNotFinite { model, image } => VerifyError::Unusable {
+                model,
+                image: self.image_names[first + image].clone(),
+                what: "not finite",
+            },
+            other => other.into(),
+        }
     }
 
     fn warn_of_sizes(&self) {
@@ -219,7 +234,17 @@ fn find_images(
     list: &Path,
     images: &[ImageName],
 ) -> Result<Vec<PathBuf>, VerifyError> {
-    let found: Vec<Option<PathBuf>> = images.iter().map(|image| find_image(root, image)).collect();
+    let folder = ImageFolder::at(root);
+    let find = |image: &ImageName| {
+        let below = folder.below(&image.path).map_err(|leads_out| VerifyError::Line {
+            path: list.to_owned(),
+            line: image.line,
+            problem: leads_out.to_string(),
+            layout: LeadsOut::HINT,
+        })?;
+        find_image(&root.join(below), image.any_extension)
+    };
+    let found: Vec<Option<PathBuf>> = images.iter().map(find).collect::<Result<_, _>>()?;
     let missing = || images.iter().zip(&found).filter(|(_, path)| path.is_none());
     let Some((first, _)) = missing().next() else {
         return Ok(found.into_iter().flatten().collect());
@@ -234,18 +259,16 @@ fn find_images(
     })
 }
 
-fn find_image(root: &Path, image: &ImageName) -> Option<PathBuf> {
-    let path = root.join(&image.path);
-    if !image.any_extension {
-        return path.is_file().then_some(path);
+fn find_image(path: &Path, any_extension: bool) -> Result<Option<PathBuf>, VerifyError> {
+    if !any_extension {
+        return Ok(is_file(path)?.then(|| path.to_owned()));
     }
-    // The folder's own name need not be UTF-8.
-    let with = |extension: &&str| {
-        let mut path = path.clone().into_os_string();
-        path.push(format!(".{extension}"));
-        PathBuf::from(path)
-    };
-    EXTENSIONS.iter().map(with).find(|path| path.is_file())
+    for path in with_extensions(path) {
+        if is_file(&path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// Who is on each image, how many people that makes, and how it is known.

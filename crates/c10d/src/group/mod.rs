@@ -24,11 +24,10 @@ use tch::Tensor;
 use crate::{
     C10dError, Rendezvous,
     ffi::{self, Failure, PfcFailure, PfcGroup, PfcWork},
-    liveness::{GroupFailure, Liveness, MEETING, Values},
+    liveness::{GroupFailure, Liveness, Values},
+    patience::{ASKED_TO_STOP, MEETING, SLICE},
 };
 
-/// How long a wait goes on before it looks whether another rank has given up.
-const SLICE: Duration = Duration::from_millis(250);
 /// The longest pause between two looks at an operation on a GPU, and the first one.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_micros(20));
 /// How much longer than libtorch's own timeout a wait goes on, so that libtorch gets to say why.
@@ -39,12 +38,14 @@ const THREADS: usize = 8;
 const FILES: u64 = 24;
 
 /// How a group is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct GroupOptions {
     /// How long ranks wait for each other, in the beginning and in every operation.
     pub timeout: Duration,
     /// Whether collectives take tensors on CUDA devices too.
     pub nccl: bool,
+    /// Whether this program was asked to stop, by a signal for example: then it waits for no other rank.
+    pub asked_to_stop: fn() -> bool,
 }
 
 /// How numbers of several ranks become one.
@@ -91,6 +92,9 @@ pub fn device_id(index: usize) -> Result<String, String> {
 pub struct ProcessGroup {
     place: Rendezvous,
     timeout: Duration,
+    asked_to_stop: fn() -> bool,
+    /// Whether a wait ends as soon as the program is asked to stop.
+    stops_in_operations: AtomicBool,
     group: Arc<Group>,
     /// Locked while an operation is started: c10d numbers them without a lock of its own.
     starting: Mutex<()>,
@@ -139,11 +143,14 @@ impl ProcessGroup {
         }
         allow_files(place.world)?;
         allow_threads()?;
-        let liveness = Liveness::join(place, options.timeout)?;
+        let liveness = Liveness::join(place, options.timeout, options.asked_to_stop)?;
         let group = match open_group(place, options, &liveness) {
             Ok(group) => Arc::new(group),
             Err(error) => {
-                liveness.abort(&error.to_string());
+                match &error {
+                    C10dError::Stopped { .. } => liveness.abort(ASKED_TO_STOP),
+                    error => liveness.abort(&error.to_string()),
+                };
                 return Err(error);
             }
         };
@@ -154,9 +161,35 @@ impl ProcessGroup {
                 group.abort();
             }
         });
-        let (place, timeout) = (place.clone(), options.timeout);
-        let (starting, broken) = (Mutex::new(()), AtomicBool::new(false));
-        Ok(ProcessGroup { place, timeout, group, starting, liveness, broken })
+        Ok(ProcessGroup {
+            place: place.clone(),
+            timeout: options.timeout,
+            asked_to_stop: options.asked_to_stop,
+            stops_in_operations: AtomicBool::new(true),
+            group,
+            starting: Mutex::new(()),
+            liveness,
+            broken: AtomicBool::new(false),
+        })
+    }
+
+    /// Meets the other ranks for no other purpose than to tell them that this one cannot take part, and
+    /// why: they would wait for it until the timeout. On rank 0 that takes until all have come.
+    ///
+    /// Returns the first rank that gave up, whose reason is the one to be read; this one also if the
+    /// ranks did not meet.
+    pub fn decline(place: &Rendezvous, options: GroupOptions, reason: &str) -> usize {
+        match Liveness::join(place, options.timeout, options.asked_to_stop) {
+            Ok(liveness) => liveness.abort(reason),
+            Err(C10dError::Aborted { by, .. }) => by,
+            Err(_) => place.rank,
+        }
+    }
+
+    /// From now on a program that is asked to stop does so between operations, as ranks agree to: no wait
+    /// ends early any more.
+    pub fn stop_between_operations(&self) {
+        self.stops_in_operations.store(false, Ordering::Relaxed);
     }
 
     /// Number of this rank, from 0.
@@ -316,12 +349,12 @@ impl ProcessGroup {
     ///
     /// Rank 0, through which the others hear of it, stays up to three seconds until they have.
     ///
-    /// Returns false if another rank gave up before, whose reason is then the one to be read.
-    pub fn abort(&self, reason: &str) -> bool {
+    /// Returns the first rank that gave up, whose reason is the one to be read.
+    pub fn abort(&self, reason: &str) -> usize {
         self.mark_broken();
-        let is_own = self.liveness.abort(reason);
+        let first = self.liveness.abort(reason);
         self.group.abort();
-        is_own
+        first
     }
 
     /// Notes that an operation may be under way for ever.
@@ -332,6 +365,15 @@ impl ProcessGroup {
     /// Whether a rank has given up or is gone, and so `operation` cannot end.
     fn lost(&self, operation: &'static str) -> Option<C10dError> {
         self.liveness.news().map(|news| news.error(operation, self.rank(), self.timeout))
+    }
+
+    /// An error if the program was asked to stop and waits for nothing any more.
+    fn check_stop(&self, operation: &'static str) -> Result<(), C10dError> {
+        if self.stops_in_operations.load(Ordering::Relaxed) && (self.asked_to_stop)() {
+            self.mark_broken();
+            return Err(C10dError::Stopped { rank: self.rank(), operation });
+        }
+        Ok(())
     }
 
     fn start(
@@ -412,6 +454,7 @@ impl Pending<'_> {
                 self.group.mark_broken();
                 return Err(lost);
             }
+            self.group.check_stop(self.operation)?;
             if self.started.elapsed() > self.group.timeout + GRACE {
                 let failure = Failure { timed_out: true, message: String::new() };
                 return Err(self.group.explain(self.operation, failure));
@@ -528,6 +571,9 @@ fn open_group(
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(news) = liveness.news() {
                     return Err(of_news(news));
+                }
+                if (options.asked_to_stop)() {
+                    return Err(C10dError::Stopped { rank: place.rank, operation: MEETING });
                 }
                 if Instant::now() > deadline {
                     let seconds = options.timeout.as_secs_f64();

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     C10dError, ffi,
+    patience::{Patience, SLICE},
     rendezvous::{Agent, Rendezvous},
 };
 
@@ -36,26 +37,26 @@ const KEEPALIVE_PROBES: (u32, Duration) = (3, Duration::from_secs(10));
 const SEND: Duration = Duration::from_secs(10);
 
 /// Opens the socket at which rank 0 is found.
-pub(super) fn listen(place: &Rendezvous, deadline: Instant) -> Result<TcpListener, C10dError> {
+pub(super) fn listen(place: &Rendezvous, patience: Patience) -> Result<TcpListener, C10dError> {
     let refused = |error: io::Error| place.refused(format!("rank 0 cannot listen there: {error}"));
     let listener = match place.listen_fd {
         Some(fd) => ffi::adopt_listener(fd).map_err(refused)?,
         None if place.rank_0_serves => {
-            let until = deadline.min(Instant::now() + PORT_PATIENCE);
-            bind(place, place.port, until).map_err(refused)?
+            let deadline = patience.deadline.min(Instant::now() + PORT_PATIENCE);
+            bind(place, place.port, Patience { deadline, ..patience }).map_err(refused)?
         }
-        None => bind(place, 0, deadline).map_err(refused)?,
+        None => bind(place, 0, patience).map_err(refused)?,
     };
     listener.set_nonblocking(true).map_err(refused)?;
     if !place.rank_0_serves {
         let port = listener.local_addr().map_err(refused)?.port();
-        Agent::open(place, deadline)?.set(PORT, &port.to_string(), deadline)?;
+        Agent::open(place, patience)?.set(PORT, &port.to_string(), patience)?;
     }
     Ok(listener)
 }
 
 /// On the loopback interface alone where all ranks reach it there.
-fn bind(place: &Rendezvous, port: u16, until: Instant) -> io::Result<TcpListener> {
+fn bind(place: &Rendezvous, port: u16, patience: Patience) -> io::Result<TcpListener> {
     loop {
         let bound = if place.is_on_one_machine() {
             TcpListener::bind((loopback(place), port))
@@ -65,7 +66,7 @@ fn bind(place: &Rendezvous, port: u16, until: Instant) -> io::Result<TcpListener
                 .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
         };
         match bound {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !patience.is_over() => {
                 thread::sleep(PAUSE);
             }
             bound => return bound,
@@ -79,24 +80,25 @@ fn loopback(place: &Rendezvous) -> IpAddr {
 }
 
 /// A connection with rank 0, which has let this rank in.
-pub(super) fn find_first(place: &Rendezvous, deadline: Instant) -> Result<TcpStream, C10dError> {
+pub(super) fn find_first(place: &Rendezvous, patience: Patience) -> Result<TcpStream, C10dError> {
     let port = if place.rank_0_serves {
         place.port
     } else {
-        let port = Agent::open(place, deadline)?.get(PORT, deadline)?;
+        let port = Agent::open(place, patience)?.get(PORT, patience)?;
         port.parse().map_err(|_| place.refused(format!("rank 0 listens at port `{port}`")))?
     };
     let started = Instant::now();
-    let addresses = addresses(place, port, deadline)?;
+    let addresses = addresses(place, port, patience)?;
     loop {
+        patience.check(place)?;
         let mut cause = String::new();
         for address in &addresses {
-            match try_first(place, *address, deadline)? {
+            match try_first(place, *address, patience)? {
                 Ok(stream) => return Ok(stream),
                 Err(error) => cause = format!("{address}: {error}"),
             }
         }
-        if Instant::now() + PAUSE >= deadline {
+        if patience.left() <= PAUSE {
             let seconds = started.elapsed().as_secs_f64();
             let text = format!("rank 0 was not found there within {seconds:.1} s: {cause}");
             return Err(place.refused(text));
@@ -109,7 +111,7 @@ pub(super) fn find_first(place: &Rendezvous, deadline: Instant) -> Result<TcpStr
 fn addresses(
     place: &Rendezvous,
     port: u16,
-    deadline: Instant,
+    patience: Patience,
 ) -> Result<Vec<SocketAddr>, C10dError> {
     if place.is_on_one_machine() {
         return Ok(vec![(loopback(place), port).into()]);
@@ -122,11 +124,11 @@ fn addresses(
     };
     let thread = thread::Builder::new().name("look-up".to_owned()).spawn(look_up);
     thread.map_err(|error| place.refused(format!("no thread to look the host up: {error}")))?;
-    match found.recv_timeout(left(deadline)) {
-        Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
-        Ok(Ok(_)) => Err(place.refused("the host has no address".to_owned())),
-        Ok(Err(error)) => Err(place.refused(format!("the host has no address: {error}"))),
-        Err(_) => Err(place.refused("the name server does not answer".to_owned())),
+    match patience.receive(place, &found)? {
+        Some(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
+        Some(Ok(_)) => Err(place.refused("the host has no address".to_owned())),
+        Some(Err(error)) => Err(place.refused(format!("the host has no address: {error}"))),
+        None => Err(place.refused("the name server does not answer".to_owned())),
     }
 }
 
@@ -134,11 +136,10 @@ fn addresses(
 fn try_first(
     place: &Rendezvous,
     address: SocketAddr,
-    deadline: Instant,
+    patience: Patience,
 ) -> Result<io::Result<TcpStream>, C10dError> {
-    let timeout = left(deadline).min(ATTEMPT);
-    let connected = TcpStream::connect_timeout(&address, timeout)
-        .and_then(|stream| prepare(&stream).map(|()| stream));
+    let connected =
+        connected(place, address, patience)?.and_then(|stream| prepare(&stream).map(|()| stream));
     let stream = match connected {
         Ok(stream) => stream,
         Err(error) => return Ok(Err(error)),
@@ -146,7 +147,9 @@ fn try_first(
     send_line(&stream, &ToFirst::Hello(Hello::of(place)).line());
     // The socket may be open long before rank 0 is: its launcher has made it. So all the time that there
     // is may go by until an answer comes.
-    let said = match read_line(&stream, deadline) {
+    let said = read_line(&stream, patience);
+    patience.check(place)?;
+    let said = match said {
         Ok(said) => said,
         Err(error) if is_timeout(&error) => {
             return Err(place.refused(format!(
@@ -172,21 +175,42 @@ fn try_first(
         .refused(format!("{address} answers {shown:?}: another program than rank 0 has this port")))
 }
 
+/// A connection. It is waited for in a thread, as a machine that is not there yet may let many seconds go
+/// by without an answer.
+fn connected(
+    place: &Rendezvous,
+    address: SocketAddr,
+    patience: Patience,
+) -> Result<io::Result<TcpStream>, C10dError> {
+    let timeout = patience.left().clamp(Duration::from_millis(1), ATTEMPT);
+    let (give, connected) = mpsc::channel();
+    let connect = move || {
+        // Nobody may be waiting any more.
+        let _ = give.send(TcpStream::connect_timeout(&address, timeout));
+    };
+    let thread = thread::Builder::new().name("connect".to_owned()).spawn(connect);
+    thread.map_err(|error| place.refused(format!("no thread to connect in: {error}")))?;
+    let connected = patience.receive(place, &connected)?;
+    Ok(connected.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())))
+}
+
 /// The first line, one byte at a time: what follows is for others to read. Empty if nothing comes.
-fn read_line(mut stream: &TcpStream, until: Instant) -> io::Result<String> {
+fn read_line(mut stream: &TcpStream, patience: Patience) -> io::Result<String> {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while line.len() < REASON_MAX + 64 {
-        let left = left(until);
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+        if patience.is_over() {
+            // Half a line is an answer too.
+            match line.is_empty() {
+                true => return Err(io::ErrorKind::TimedOut.into()),
+                false => break,
+            }
         }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(patience.left().clamp(Duration::from_millis(1), SLICE)))?;
         match stream.read(&mut byte) {
             Ok(0) => break,
             Ok(_) if byte == *b"\n" => break,
             Ok(_) => line.push(byte[0]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Half a line is an answer too.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted || is_timeout(&error) => {}
             Err(error) if line.is_empty() => return Err(error),
             Err(_) => break,
         }
@@ -196,10 +220,6 @@ fn read_line(mut stream: &TcpStream, until: Instant) -> io::Result<String> {
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
-}
-
-pub(super) fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
 }
 
 /// Lines go out at once, never hold a rank up for long, and a machine that loses power is noticed.

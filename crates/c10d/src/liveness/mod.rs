@@ -16,23 +16,26 @@ mod shared;
 mod tests;
 
 use std::{
-    net::{IpAddr, Shutdown, TcpListener},
+    net::{IpAddr, Shutdown, TcpListener, TcpStream},
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::{C10dError, Rendezvous};
+use crate::{
+    C10dError, Rendezvous,
+    patience::{ASKED_TO_STOP, MEETING, Patience},
+};
 use protocol::{FromFirst, Hello, ToFirst, tidy};
 use relay::Relay;
-use shared::{INQUIRY, Link, Shared, State};
+use shared::{INQUIRY, Shared, State};
 
 pub(crate) use shared::GroupFailure;
 
-/// What ranks do in the beginning, for messages.
-pub(crate) const MEETING: &str = "the rendezvous";
 /// How long the news that a rank has ended may take to go round.
 const LINGER: Duration = Duration::from_secs(3);
+/// How long rank 0 then waits for ranks that have not come yet: they would look for it until the timeout.
+const LINGER_MEETING: Duration = Duration::from_secs(10);
 
 /// This rank's connections, which a thread listens to.
 #[derive(Debug)]
@@ -52,14 +55,20 @@ pub(crate) struct Values {
 
 impl Liveness {
     /// Connects with rank 0; on rank 0, waits for all the others to come.
-    pub(crate) fn join(place: &Rendezvous, timeout: Duration) -> Result<Liveness, C10dError> {
-        let deadline = Instant::now() + timeout;
+    ///
+    /// * `asked_to_stop`: whether the program was asked to stop, which ends every wait here
+    pub(crate) fn join(
+        place: &Rendezvous,
+        timeout: Duration,
+        asked_to_stop: fn() -> bool,
+    ) -> Result<Liveness, C10dError> {
+        let patience = Patience::of(timeout, asked_to_stop);
         if place.rank > 0 {
-            return Liveness::connect(place, timeout, deadline);
+            return Liveness::connect(place, timeout, patience);
         }
-        let listener = connect::listen(place, deadline)?;
+        let listener = connect::listen(place, patience)?;
         let liveness = Liveness::listen(place, timeout, listener)?;
-        liveness.wait_for_all(deadline)?;
+        liveness.wait_for_all(patience)?;
         Ok(liveness)
     }
 
@@ -77,12 +86,11 @@ impl Liveness {
     fn connect(
         place: &Rendezvous,
         timeout: Duration,
-        deadline: Instant,
+        patience: Patience,
     ) -> Result<Liveness, C10dError> {
-        let stream = Arc::new(connect::find_first(place, deadline)?);
+        let stream = Arc::new(connect::find_first(place, patience)?);
         let shared = Arc::<Shared>::default();
-        let link = Link { stream: Arc::clone(&stream), has_seen: false };
-        shared.change(|state| state.links.insert(0, link));
+        shared.change(|state| state.links.insert(0, Arc::clone(&stream)));
         let relay = Relay::of_other(stream, place.world, Arc::clone(&shared));
         Liveness::start(place, timeout, relay, shared)
     }
@@ -100,23 +108,32 @@ impl Liveness {
         Ok(Liveness { place: place.clone(), timeout, shared, thread: Some(thread) })
     }
 
-    fn wait_for_all(&self, deadline: Instant) -> Result<(), C10dError> {
+    fn wait_for_all(&self, patience: Patience) -> Result<(), C10dError> {
         let n_others = self.place.world - 1;
         let all_here = |state: &State| state.links.len() >= n_others || state.news.is_some();
-        let state = self.shared.wait_until(connect::left(deadline), all_here);
+        let mut state = self.shared.wait_until(patience.slice(), all_here);
+        while !all_here(&state) && !patience.is_over() {
+            drop(state);
+            state = self.shared.wait_until(patience.slice(), all_here);
+        }
         if let Some(news) = state.news.clone() {
             drop(state);
             // Those that come within a moment are told too; nobody answers later ones.
             let all_know = |state: &State| {
-                state.links.len() + 1 >= n_others && state.links.values().all(|link| link.has_seen)
+                (1..self.place.world).all(|rank| news.is_of(rank) || state.told.contains(&rank))
             };
-            drop(self.shared.wait_until(LINGER, all_know));
+            drop(self.shared.wait_until(LINGER_MEETING, all_know));
             return Err(news.error(MEETING, 0, self.timeout));
         }
         let missing: Vec<usize> =
             (1..self.place.world).filter(|rank| !state.links.contains_key(rank)).collect();
         if missing.is_empty() {
             return Ok(());
+        }
+        if let Err(stopped) = patience.check(&self.place) {
+            drop(state);
+            self.abort(ASKED_TO_STOP);
+            return Err(stopped);
         }
         let reasons = state.refused.values().cloned().collect::<Vec<String>>().join("; ");
         drop(state);
@@ -140,7 +157,7 @@ impl Liveness {
     pub(crate) fn own_address(&self) -> Option<IpAddr> {
         let state = self.shared.lock();
         let address =
-            |link: &Link| link.stream.local_addr().ok().map(|own| own.ip().to_canonical());
+            |stream: &Arc<TcpStream>| stream.local_addr().ok().map(|own| own.ip().to_canonical());
         state.links.values().filter_map(address).find(|address| !address.is_loopback())
     }
 
@@ -182,14 +199,14 @@ impl Liveness {
         heard.news.clone().unwrap_or(GroupFailure::Late { ranks: vec![0] })
     }
 
-    /// Tells the other ranks that this one gives up, unless one has before. False if one has, whose
-    /// reason is then the one to be read. On rank 0, stays until they have heard of it, three seconds at
+    /// Tells the other ranks that this one gives up, unless one has before. Returns the first that has,
+    /// whose reason is the one to be read. On rank 0, stays until they have heard of it, three seconds at
     /// most.
-    pub(crate) fn abort(&self, reason: &str) -> bool {
+    pub(crate) fn abort(&self, reason: &str) -> usize {
         let reason = tidy(reason);
         if self.place.rank == 0 {
             self.shared.announce(GroupFailure::Aborted { by: 0, reason });
-            let all_know = |state: &State| state.links.values().all(|link| link.has_seen);
+            let all_know = |state: &State| state.links.keys().all(|rank| state.told.contains(rank));
             drop(self.shared.wait_until(LINGER, all_know));
         } else {
             let state = self.shared.lock();
@@ -199,9 +216,9 @@ impl Liveness {
             }
         }
         match self.awaited_news() {
-            Some(GroupFailure::Aborted { by, .. }) => by == self.place.rank,
+            Some(GroupFailure::Aborted { by, .. }) => by,
             // Every rank says this one itself.
-            Some(GroupFailure::Gone { .. } | GroupFailure::Late { .. }) | None => true,
+            Some(GroupFailure::Gone { .. } | GroupFailure::Late { .. }) | None => self.place.rank,
         }
     }
 
@@ -215,9 +232,9 @@ impl Liveness {
             } else {
                 state.send_to_first(&ToFirst::Bye);
             }
-            for link in std::mem::take(&mut state.links).into_values() {
+            for stream in std::mem::take(&mut state.links).into_values() {
                 // Wakes the thread.
-                let _ = link.stream.shutdown(Shutdown::Both);
+                let _ = stream.shutdown(Shutdown::Both);
             }
         });
         if let Some(thread) = self.thread.take() {

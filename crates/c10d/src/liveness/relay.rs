@@ -15,7 +15,7 @@ use rustix::{
 use super::{
     connect::prepare,
     protocol::{FromFirst, Hello, LINE_MAX, Refusal, STRANGER_LINE_MAX, ToFirst},
-    shared::{GroupFailure, Link, Shared, State, send_line},
+    shared::{GroupFailure, Shared, State, send_line},
 };
 
 /// Connections that have not said which rank they are, of which the oldest goes when another comes.
@@ -203,9 +203,7 @@ impl Relay {
                 self.shared.announce(GroupFailure::Aborted { by: rank, reason });
             }
             Some(ToFirst::Seen) => self.shared.change(|state| {
-                if let Some(link) = state.links.get_mut(&rank) {
-                    link.has_seen = true;
-                }
+                state.told.insert(rank);
             }),
             Some(ToFirst::Set(key, value)) => self.shared.change(|state| {
                 state.send_to_all(&FromFirst::Set(key.clone(), value.clone()));
@@ -291,7 +289,7 @@ fn admit(state: &mut State, rank: usize, stream: Arc<TcpStream>) -> usize {
     if let Some(news) = &state.news {
         send_line(&stream, &news.message().line());
     }
-    state.links.insert(rank, Link { stream, has_seen: false });
+    state.links.insert(rank, stream);
     state.links.len()
 }
 

@@ -2,7 +2,7 @@
 //! each other while they meet.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::Write,
     net::{Shutdown, TcpStream},
@@ -31,6 +31,15 @@ pub(crate) enum GroupFailure {
 }
 
 impl GroupFailure {
+    /// Whether it is rank `rank` that ended the group, and needs no news of it.
+    pub(super) fn is_of(&self, rank: usize) -> bool {
+        match self {
+            GroupFailure::Aborted { by, .. } => *by == rank,
+            GroupFailure::Gone { rank: gone } => *gone == rank,
+            GroupFailure::Late { .. } => false,
+        }
+    }
+
     /// What it means for `operation` on `rank`.
     pub(crate) fn error(
         self,
@@ -80,7 +89,9 @@ pub(super) struct State {
     /// The first bad news, which is final.
     pub(super) news: Option<GroupFailure>,
     /// Every other rank on rank 0, and rank 0 on every other, while connected.
-    pub(super) links: BTreeMap<usize, Link>,
+    pub(super) links: BTreeMap<usize, Arc<TcpStream>>,
+    /// On rank 0, the ranks that know the news, those included that have left since.
+    pub(super) told: BTreeSet<usize>,
     /// Whether this rank has left in good order.
     pub(super) has_left: bool,
     /// What ranks have set.
@@ -89,13 +100,6 @@ pub(super) struct State {
     pub(super) refused: BTreeMap<usize, String>,
     /// On rank 0, while it asks who is late.
     pub(super) inquiry: Option<Inquiry>,
-}
-
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) stream: Arc<TcpStream>,
-    /// Whether the rank knows the news.
-    pub(super) has_seen: bool,
 }
 
 /// The question of rank 0 which ranks have not come to operation `number`.
@@ -229,15 +233,15 @@ impl Inquiry {
 impl State {
     pub(super) fn send_to_all(&self, message: &FromFirst) {
         let line = message.line();
-        for link in self.links.values() {
-            send_line(&link.stream, &line);
+        for stream in self.links.values() {
+            send_line(stream, &line);
         }
     }
 
     /// Sends something to rank 0, if this is another rank and still connected.
     pub(super) fn send_to_first(&self, message: &ToFirst) {
-        if let Some(link) = self.links.get(&0) {
-            send_line(&link.stream, &message.line());
+        if let Some(stream) = self.links.get(&0) {
+            send_line(stream, &message.line());
         }
     }
 }

@@ -33,7 +33,7 @@ impl Meeting {
     }
 
     fn join(&self, rank: usize) -> Result<Liveness, C10dError> {
-        Liveness::join(&self.place(rank), PATIENCE)
+        Liveness::join(&self.place(rank), PATIENCE, || false)
     }
 
     /// All ranks, in order.
@@ -63,8 +63,8 @@ fn place(rank: usize, world: usize, port: u16) -> Rendezvous {
 
 /// Closes a rank's connections as the end of its process would.
 fn kill(liveness: &Liveness) {
-    for link in liveness.shared.lock().links.values() {
-        link.stream.shutdown(Shutdown::Both).unwrap();
+    for stream in liveness.shared.lock().links.values() {
+        stream.shutdown(Shutdown::Both).unwrap();
     }
 }
 
@@ -108,11 +108,11 @@ fn bad_news_starts_what_ends_the_work_of_gpus_once_on_every_rank() {
 fn all_hear_why_the_first_rank_gave_up_that_did() {
     for first in [0, 1, 2] {
         let ranks = Meeting::of(3).all();
-        assert!(ranks[first].abort("no\nspace"));
+        assert_eq!(ranks[first].abort("no\nspace"), first);
         let expected = GroupFailure::Aborted { by: first, reason: "no space".to_owned() };
         for (rank, liveness) in ranks.iter().enumerate() {
             assert_eq!(awaited(liveness), expected, "rank {rank}");
-            assert!(rank == first || !liveness.abort("an echo"));
+            assert!(rank == first || liveness.abort("an echo") == first);
         }
     }
 }
@@ -213,10 +213,10 @@ fn ranks_that_do_not_belong_together_are_told_what_differs() {
     fn check(change: impl Fn(&mut Rendezvous), second: &str, first: &str) {
         let meeting = Meeting::of(2);
         thread::scope(|scope| {
-            let joined = scope.spawn(|| Liveness::join(&meeting.place(0), SHORT));
+            let joined = scope.spawn(|| Liveness::join(&meeting.place(0), SHORT, || false));
             let mut place = meeting.place(1);
             change(&mut place);
-            let error = Liveness::join(&place, PATIENCE).unwrap_err().to_string();
+            let error = Liveness::join(&place, PATIENCE, || false).unwrap_err().to_string();
             assert!(error.ends_with(second), "{error}");
             let error = joined.join().unwrap().unwrap_err().to_string();
             assert!(error.ends_with(first), "{error}");
@@ -253,7 +253,8 @@ fn a_rank_that_finds_something_else_says_what_and_does_not_wait_for_ever() {
                 // Until the rank has gone away.
                 let _ = stream.read_to_end(&mut Vec::new());
             });
-            let error = Liveness::join(&place(1, 2, port), timeout).unwrap_err().to_string();
+            let error =
+                Liveness::join(&place(1, 2, port), timeout, || false).unwrap_err().to_string();
             let start = format!("rank 1 of 2 did not meet the others at 127.0.0.1:{port}: ");
             let cause = error.strip_prefix(&start).unwrap_or_else(|| panic!("{error}"));
             assert_eq!(cause.replace(&port.to_string(), "PORT"), expected);
@@ -283,7 +284,7 @@ fn a_rank_that_finds_nobody_takes_its_timeout_and_no_longer() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let error = Liveness::join(&place(1, 2, port), SHORT).unwrap_err().to_string();
+    let error = Liveness::join(&place(1, 2, port), SHORT, || false).unwrap_err().to_string();
     assert!(error.contains("rank 0 was not found there within "), "{error}");
     assert!(error.contains("onnection refused"), "{error}");
 }
@@ -296,7 +297,7 @@ fn a_descriptor_that_is_no_listening_socket_is_refused() {
     };
     for fd in [-1, 0, 1, 2, 100_000, stream_fd] {
         let place = Rendezvous { listen_fd: Some(fd), ..place(0, 2, 1) };
-        let error = Liveness::join(&place, SHORT).unwrap_err().to_string();
+        let error = Liveness::join(&place, SHORT, || false).unwrap_err().to_string();
         assert!(error.contains("rank 0 cannot listen there: descriptor "), "{error}");
     }
 }
@@ -305,7 +306,47 @@ fn a_descriptor_that_is_no_listening_socket_is_refused() {
 fn a_port_that_is_taken_is_named() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let error = Liveness::join(&place(0, 2, port), SHORT).unwrap_err().to_string();
+    let error = Liveness::join(&place(0, 2, port), SHORT, || false).unwrap_err().to_string();
     assert!(error.contains(&format!("127.0.0.1:{port}: rank 0 cannot listen there: ")), "{error}");
     assert!(error.contains("in use"), "{error}");
+}
+
+#[test]
+fn a_rank_that_is_asked_to_stop_waits_for_no_other_and_tells_those_that_are_there() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    let asked = || ASKED.load(Ordering::SeqCst);
+    let stopped = |rank| C10dError::Stopped { rank, operation: "the rendezvous" };
+    // Rank 0, which waits for rank 2.
+    let meeting = Meeting::of(3);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| Liveness::join(&meeting.place(0), PATIENCE, asked));
+        let second = meeting.join(1).unwrap();
+        ASKED.store(true, Ordering::SeqCst);
+        assert_eq!(first.join().unwrap().unwrap_err(), stopped(0));
+        let reason = "it was asked to stop".to_owned();
+        assert_eq!(awaited(&second), GroupFailure::Aborted { by: 0, reason });
+    });
+    // Another one, which finds a port that nobody listens at, or one that does not answer.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let taken = silent.local_addr().unwrap().port();
+    let free = {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    for port in [free, taken] {
+        ASKED.store(false, Ordering::SeqCst);
+        thread::scope(|scope| {
+            let rank = scope.spawn(move || Liveness::join(&place(1, 2, port), PATIENCE, asked));
+            if port == taken {
+                let (stream, _) = silent.accept().unwrap();
+                ASKED.store(true, Ordering::SeqCst);
+                assert_eq!(rank.join().unwrap().unwrap_err(), stopped(1));
+                drop(stream);
+            } else {
+                ASKED.store(true, Ordering::SeqCst);
+                assert_eq!(rank.join().unwrap().unwrap_err(), stopped(1));
+            }
+        });
+    }
 }

@@ -7,13 +7,14 @@ use std::{
     ptr,
     sync::{Arc, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::Rendezvous;
 use crate::{
     C10dError,
     ffi::{self, Failure, PfcStore},
+    patience::Patience,
 };
 
 /// A connection to the store, a `TCPStore` of libtorch.
@@ -36,11 +37,11 @@ unsafe impl Sync for Raw {}
 
 impl Agent {
     /// Connects.
-    pub(crate) fn open(place: &Rendezvous, deadline: Instant) -> Result<Agent, C10dError> {
+    pub(crate) fn open(place: &Rendezvous, patience: Patience) -> Result<Agent, C10dError> {
         let (host, port) = (place.host.clone(), place.port);
         // A store lives through all attempts of a run.
         let prefix = format!("pfc/{}", place.attempt);
-        let timeout_ms = milliseconds(left(deadline));
+        let timeout_ms = milliseconds(patience.left());
         let open = move || {
             let (host, prefix) = (c_string(&host)?, c_string(&prefix)?);
             let spec = ffi::PfcStoreSpec {
@@ -54,14 +55,14 @@ impl Agent {
             unsafe { ffi::take(ffi::pfc_store_open(&raw const spec, &raw mut raw)) }?;
             Ok(Raw(raw))
         };
-        let raw = Arc::new(by(place, deadline, open)?);
+        let raw = Arc::new(by(place, patience, open)?);
         Ok(Agent { place: place.clone(), raw })
     }
 
     /// Sets a value.
-    pub(crate) fn set(&self, key: &str, value: &str, deadline: Instant) -> Result<(), C10dError> {
+    pub(crate) fn set(&self, key: &str, value: &str, patience: Patience) -> Result<(), C10dError> {
         let (raw, key, value) = (Arc::clone(&self.raw), key.to_owned(), value.to_owned());
-        by(&self.place, deadline, move || {
+        by(&self.place, patience, move || {
             let (key, value) = (c_string(&key)?, c_string(&value)?);
             // SAFETY: the handle is live and both texts end in a zero byte.
             unsafe { ffi::take(ffi::pfc_store_set(raw.0, key.as_ptr(), value.as_ptr())) }
@@ -69,9 +70,9 @@ impl Agent {
     }
 
     /// Waits for a value to be set.
-    pub(crate) fn get(&self, key: &str, deadline: Instant) -> Result<String, C10dError> {
+    pub(crate) fn get(&self, key: &str, patience: Patience) -> Result<String, C10dError> {
         let (raw, key) = (Arc::clone(&self.raw), key.to_owned());
-        by(&self.place, deadline, move || {
+        by(&self.place, patience, move || {
             let (key, mut text) = (c_string(&key)?, ptr::null_mut());
             // SAFETY: the handle is live and `text` outlives the call.
             unsafe { ffi::take(ffi::pfc_store_get(raw.0, key.as_ptr(), &raw mut text)) }?;
@@ -95,7 +96,7 @@ impl Drop for Raw {
 /// Runs `call` in a thread, for as long as there is time.
 fn by<T: Send + 'static>(
     place: &Rendezvous,
-    deadline: Instant,
+    patience: Patience,
     call: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, C10dError> {
     let (give, done) = mpsc::channel();
@@ -106,22 +107,19 @@ fn by<T: Send + 'static>(
     let thread = thread::Builder::new().name("agent".to_owned()).spawn(run);
     thread.map_err(|error| place.refused(format!("no thread to ask the agent in: {error}")))?;
     // A moment longer than libtorch's own timeout, so that it gets to say why.
-    match done.recv_timeout(left(deadline) + Duration::from_secs(1)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(failure)) => Err(place.refused(format!(
+    let deadline = patience.deadline + Duration::from_secs(1);
+    match (Patience { deadline, ..patience }).receive(place, &done)? {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(failure)) => Err(place.refused(format!(
             "the store of torchrun's agent, which TORCHELASTIC_USE_AGENT_STORE says is there: {}",
             failure.message
         ))),
-        Err(_) => Err(place.refused(
+        None => Err(place.refused(
             "what listens there does not answer as the store of torchrun's agent, which \
              TORCHELASTIC_USE_AGENT_STORE says it is"
                 .to_owned(),
         )),
     }
-}
-
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
 }
 
 fn milliseconds(duration: Duration) -> i64 {

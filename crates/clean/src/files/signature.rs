@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use pfc_cli::{Progress, interrupt};
-use pfc_image::{ImageSize, Pixels, Quality, decode_rgb, measure};
+use pfc_image::{ImageSize, Pixels, Quality, measure};
 use pfc_shard::hash::content_hash;
 use rayon::prelude::*;
 
@@ -93,8 +93,8 @@ pub fn signatures(work: &Work<'_>) -> Result<(Vec<Option<Signature>>, Vec<u64>),
         progress.add(chunk.len() as u64);
         for signature in chunk {
             all.push(match signature {
-                Err(CleanError::BadRow { row, source, .. }) if !source.is_of_system() => {
-                    undecodable.push(row);
+                Err(CleanError::Shard(error)) if error.is_of_image() => {
+                    undecodable.push(all.len() as u64);
                     None
                 }
                 other => other?,
@@ -107,8 +107,11 @@ pub fn signatures(work: &Work<'_>) -> Result<(Vec<Option<Signature>>, Vec<u64>),
 
 fn signature(work: &Work<'_>, row: u64) -> Result<Signature, CleanError> {
     let face = work.dataset.get(row)?;
-    let pixels = decode(work, row)?;
-    let ImageSize { width, height } = face.size();
+    let size = face.size();
+    let mut rgb = vec![0; size.rgb_bytes()];
+    face.decode(row, &mut rgb)?;
+    let pixels = Pixels::rgb(size.width.into(), size.height.into(), rgb);
+    let ImageSize { width, height } = size;
     let (width, height) = (usize::from(width), usize::from(height));
     let luma = pixels.luma();
     let quality = if face.quality.is_known() { face.quality } else { measure(&luma, width) };
@@ -124,20 +127,6 @@ fn signature(work: &Work<'_>, row: u64) -> Result<Signature, CleanError> {
         detail: NonZeroU16::new(detail(&luma, width, height)).unwrap_or(NonZeroU16::MIN),
         thumbnail: std::array::from_fn(|i| small[i].round() as u8),
     })
-}
-
-/// The pixels of a row.
-///
-/// # Errors
-///
-/// [`CleanError::BadRow`] if they cannot be had.
-fn decode(work: &Work<'_>, row: u64) -> Result<Pixels, CleanError> {
-    let face = work.dataset.get(row)?;
-    let size = face.size();
-    let mut rgb = vec![0; size.rgb_bytes()];
-    let bad = |source| CleanError::BadRow { row, face: face.source.into(), source };
-    decode_rgb(face.image, size, &mut rgb).map_err(bad)?;
-    Ok(Pixels::rgb(size.width.into(), size.height.into(), rgb))
 }
 
 /// Shorter by longer side of what is left once flat lines at the edges are cut off; 1 of a picture

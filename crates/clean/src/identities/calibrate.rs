@@ -1,8 +1,8 @@
 //! Bounds from the data set itself: how alike different people are to this network.
 //!
-//! Rates of one in millions cannot be counted in a sample, and whatever is that alike in the data set
-//! may be one person after all. So the tail is read where neither matters, and continued as that of
-//! a normal distribution.
+//! False-match rates near 1e-6 cannot be estimated by counting pairs of a sample, and the highest scores
+//! are polluted by label noise. The tail is therefore fitted between two quantiles that neither affects,
+//! and extrapolated as that of a normal distribution.
 
 use pfc_embeddings::Embeddings;
 use pfc_metrics::Rows;

@@ -26,7 +26,11 @@ const SAVED_EVERY: Duration = Duration::from_secs(30);
 /// Where what is done of a comparison is kept, so that a stopped one goes on.
 pub trait Keeper {
     /// What a stopped comparison left; nothing where it is damaged.
-    fn load(&self) -> Option<Standing>;
+    ///
+    /// # Errors
+    ///
+    /// A fault of the system, which says nothing of what was left.
+    fn load(&self) -> Result<Option<Standing>, Box<dyn Error + Send + Sync>>;
 
     /// Keeps what is done so far in place of what was kept.
     ///
@@ -48,8 +52,8 @@ pub trait Keeper {
 pub struct Nowhere;
 
 impl Keeper for Nowhere {
-    fn load(&self) -> Option<Standing> {
-        None
+    fn load(&self) -> Result<Option<Standing>, Box<dyn Error + Send + Sync>> {
+        Ok(None)
     }
 
     fn save(&self, _: &Standing) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -90,7 +94,7 @@ pub fn pairs_above(
     keeper: &dyn Keeper,
     quiet: bool,
 ) -> Result<Vec<Near>, CleanError> {
-    let mut standing = resume(keeper, key(centres, threshold));
+    let mut standing = resume(keeper, key(centres, threshold))?;
     let n = centres.len();
     let mut best = Best::new(n, BEST);
     // What is kept may be from elsewhere.
@@ -136,9 +140,10 @@ fn key(centres: Rows<'_>, threshold: f32) -> Checksum {
 }
 
 /// What an earlier run left, if it was of the same centres.
-fn resume(keeper: &dyn Keeper, key: Checksum) -> Standing {
-    let fits = keeper.load().filter(|standing| standing.key == key);
-    fits.unwrap_or(Standing { key, done: 0, pairs: Vec::new() })
+fn resume(keeper: &dyn Keeper, key: Checksum) -> Result<Standing, CleanError> {
+    let left = keeper.load().map_err(CleanError::Keep)?;
+    let fits = left.filter(|standing| standing.key == key);
+    Ok(fits.unwrap_or(Standing { key, done: 0, pairs: Vec::new() }))
 }
 
 #[cfg(test)]
@@ -158,8 +163,8 @@ mod tests {
     struct Memory(RefCell<Option<Standing>>);
 
     impl Keeper for Memory {
-        fn load(&self) -> Option<Standing> {
-            self.0.borrow().clone()
+        fn load(&self) -> Result<Option<Standing>, Box<dyn Error + Send + Sync>> {
+            Ok(self.0.borrow().clone())
         }
 
         fn save(&self, standing: &Standing) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -179,7 +184,7 @@ mod tests {
         let found =
             pairs_above(Rows::new(&data, 2).unwrap(), 0.999_999_5, |_, _| true, &kept, true)
                 .unwrap();
-        assert!(kept.load().is_none());
+        assert!(kept.load().unwrap().is_none());
         found
     }
 

@@ -15,7 +15,8 @@ use crate::{CleanError, Work};
 
 /// Share of strangers that pass as one's own image: what is below that score is looked at.
 const STRANGER_RATE: f64 = 1e-3;
-/// One image says less of a person than a centre does: so much more is asked of it.
+/// Extra margin that is required where an identity has a single image, which says less of a person
+/// than a centre of several does.
 const SINGLE_EXTRA: f32 = 0.1;
 /// Suspects compared at a time: bounds their memory.
 const CHUNK: usize = 1 << 16;

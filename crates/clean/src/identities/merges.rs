@@ -14,7 +14,8 @@ use crate::{CleanError, Work};
 
 /// How many times as many false pairs the lower band admits.
 const BAND: f64 = 100.0;
-/// One image says less of a person than a centre does: so much more is asked of it.
+/// Extra margin that is required where an identity has a single image, which says less of a person
+/// than a centre of several does.
 const SINGLE_EXTRA: f32 = 0.1;
 /// Identities that one person may have been split into.
 const SET_MAX: u32 = 16;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use pfc_cli::Outcome;
-use pfc_model::Embed;
+use pfc_model::{Embed, Embedder, ModelError};
+use pfc_verify::VerifyError;
 use serde::Serialize;
 
 use super::model::ModelArgs;
@@ -61,19 +62,25 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
         .open()
         .with_context(|| format!("cannot open the model `{}`", args.model.model.display()))?;
     let rgb = faces.rgb(0..2);
-    let rows = if args.no_flip {
-        embedder.embed(&rgb, 2)?
-    } else {
-        let both = embedder.embed_with_mirror(&rgb, 2)?;
-        both.original.iter().zip(&both.mirrored).map(|(a, b)| a + b).collect()
+    let unusable = |image: usize, what| VerifyError::Unusable {
+        model: args.model.model.display().to_string(),
+        image: paths[image].display().to_string(),
+        what,
     };
-    let (left, right) = rows.split_at(embedder.embedding());
+    let rows = rows(&embedder, &rgb, !args.no_flip).map_err(|error| match error {
+        ModelError::EmbeddingNotFinite { image, .. } => unusable(image, "not finite"),
+        other => other.into(),
+    })?;
+    if let Some(image) = rows.iter().position(|row| row.iter().all(|value| *value == 0.0)) {
+        return Err(unusable(image, "zero and has no direction").into());
+    }
+    let [left, right] = rows;
     let report = Report {
         left: args.left.display().to_string(),
         right: args.right.display().to_string(),
         model: args.model.model.display().to_string(),
         flip: !args.no_flip,
-        cosine: cosine(left, right),
+        cosine: cosine(&left, &right),
     };
     if args.format.json {
         pfc_cli::print_json(&report)?;
@@ -81,6 +88,18 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
         writeln!(pfc_cli::stdout(), "{:.6}", report.cosine)?;
     }
     Ok(Outcome::Clean)
+}
+
+/// The embeddings of two faces.
+fn rows(embedder: &Embedder, rgb: &[u8], flip: bool) -> Result<[Vec<f32>; 2], ModelError> {
+    let rows = if flip {
+        let both = embedder.embed_with_mirror(rgb, 2)?;
+        both.original.iter().zip(&both.mirrored).map(|(a, b)| a + b).collect()
+    } else {
+        embedder.embed(rgb, 2)?
+    };
+    let (left, right) = rows.split_at(embedder.embedding());
+    Ok([left.to_vec(), right.to_vec()])
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {

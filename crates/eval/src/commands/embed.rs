@@ -14,10 +14,10 @@ use pfc_embeddings::{
 };
 use pfc_findings::Reading;
 use pfc_model::{Embed, Embedder};
-use pfc_sources::InputOptions;
+use pfc_sources::{AlignOptions, InputOptions};
 use serde::Serialize;
 
-use super::{model::ModelArgs, protocol::asked_to_stop};
+use super::{left_out::LeftOutList, model::ModelArgs, protocol::asked_to_stop};
 use crate::{
     EvalError,
     faces::warn_of_changes,
@@ -45,16 +45,19 @@ enum Mirror {
 ///
 /// Rows are in the order of the input, those of a folder by their paths, not normalised. Images are
 /// found, named and labelled as by `pfc-ingest pack`, but identities are not needed: images may lie
-/// anywhere in a folder, and a list may hold one path a line. An image that cannot be read has no row: it is
-/// counted, listed with its reason in OUT.left-out.tsv, and the exit code is 1; --names lists the
-/// images that have rows. Finished parts are kept in OUT.parts until the file is whole, so that an
-/// interrupted run goes on where it stopped, also where files were added, removed or repaired since.
+/// anywhere in a folder, a list may hold one path a line, and samples, rows and records may lack labels.
+/// An image that cannot be read has no row: it is counted, listed with its reason in
+/// OUT.left-out.tsv, and the exit code is 1; --names lists the images that have rows. Finished parts
+/// are kept in OUT.parts until the file is whole, so that an interrupted run goes on where it stopped,
+/// also where files were added, removed or repaired since. A file that is there already is replaced
+/// only with --force.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   pfc-eval embed faces faces.npy --model run.ckpt
   pfc-eval embed data faces.arrow --model w600k_r50.onnx --mirror none
   pfc-eval embed train.rec faces.safetensors --model model.pt --mirror keep
-  pfc-eval embed list.txt faces.npy --root photos --model run.ckpt --names faces.txt")]
+  pfc-eval embed list.txt faces.npy --root photos --model run.ckpt --names faces.txt
+  pfc-eval embed photos faces.arrow --landmarks landmarks.txt --model run.ckpt")]
 pub struct EmbedArgs {
     /// Data set, folder of images, list of image paths, .rec, .bin, .tar, .parquet or .arrow
     input: PathBuf,
@@ -64,12 +67,17 @@ pub struct EmbedArgs {
     model: ModelArgs,
     #[command(flatten)]
     images: InputOptions,
+    #[command(flatten)]
+    align: AlignOptions,
     /// What becomes of the embedding of each mirrored image
     #[arg(long, value_enum, default_value = "sum")]
     mirror: Mirror,
     /// Also write the name of each row's image to this file, one a line
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
+    /// Replace OUT, and the file of --names, where they are there already
+    #[arg(long)]
+    force: bool,
     /// Read a data set as it was packed: do not apply the decisions beside it
     #[arg(long)]
     as_packed: bool,
@@ -103,8 +111,10 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         return Err(EmbeddingError::Output { path: args.out.clone(), reason }.into());
     }
     let context = || format!("cannot embed `{}`", args.input.display());
+    let list = check_outputs(args).with_context(context)?;
     let reading = Reading::from_switch(args.as_packed);
-    let opening = Opening { input: &args.images, reading, scratch: folder_of(&args.out), quiet };
+    let (input, align, scratch) = (&args.images, &args.align, folder_of(&args.out));
+    let opening = Opening { input, align, reading, scratch, quiet };
     let images = Images::open(&args.input, &opening).with_context(context)?;
     if let Some(notice) = images.notice("--as-packed") {
         tracing::warn!("{}: {notice}", args.input.display());
@@ -131,7 +141,6 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         }
         pfc_durable::write(path, text.as_bytes())?;
     }
-    let list = left_out_path(&args.out);
     let n_left_out = job.list_left_out(&list, &left_out)?;
     let done = Done { rows: images.len() - left_out.len(), left_out: n_left_out, resumed: n_kept };
     report(args, &job, &done)?;
@@ -140,8 +149,59 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     if n_left_out == 0 {
         return Ok(Outcome::Clean);
     }
-    tracing::warn!("{n_left_out} images cannot be read and have no row: {}", list.display());
+    tracing::warn!("{n_left_out} images cannot be read and have no row: {}", list.path().display());
     Ok(Outcome::Findings)
+}
+
+/// Looks at the files that will be written before any work is done; gives the list of what is left out.
+///
+/// A run that was stopped at its very end has written some of them and may write them again.
+fn check_outputs(args: &EmbedArgs) -> Result<LeftOutList, EvalError> {
+    let goes_on = beside(&args.out, ".parts").exists();
+    let had_written = goes_on && args.out.exists();
+    check_output(&args.out, &args.input, args.force || goes_on)?;
+    let list = LeftOutList::at(beside(&args.out, ".left-out.tsv"), "row")?;
+    if let Some(names) = &args.names {
+        check_output(names, &args.input, args.force || had_written)?;
+        if names == &args.out || names == list.path() {
+            return Err(EvalError::Output {
+                path: names.clone(),
+                problem: "is to hold the names and something else as well",
+                hint: "give --names a file of its own".to_owned(),
+            });
+        }
+    }
+    Ok(list)
+}
+
+fn check_output(path: &Path, input: &Path, may_replace: bool) -> Result<(), EvalError> {
+    let refuse = |problem, hint| Err(EvalError::Output { path: path.to_owned(), problem, hint });
+    let folder = folder_of(path);
+    if !folder.is_dir() {
+        let hint = format!("make the folder {}, or choose another", folder.display());
+        return refuse("the folder that it is to lie in is not there", hint);
+    }
+    if path.is_dir() {
+        return refuse(
+            "is a folder, and a file is to be written",
+            "choose another name".to_owned(),
+        );
+    }
+    if !path.exists() {
+        return Ok(());
+    }
+    let lies_in = match (path.canonicalize(), input.canonicalize()) {
+        (Ok(path), Ok(input)) => path.starts_with(input),
+        _ => false,
+    };
+    match (lies_in, may_replace) {
+        (true, _) => refuse("is a file of the input", "choose another name".to_owned()),
+        (false, true) => Ok(()),
+        (false, false) => {
+            let hint = "choose another name, or give --force to replace it".to_owned();
+            refuse("already exists", hint)
+        }
+    }
 }
 
 /// The folder that a file lies in.
@@ -152,13 +212,10 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// What a list of images without rows begins with.
-const LEFT_OUT_HEADER: &str = "image without a row\treason\n";
-
-/// `OUT.left-out.tsv`.
-fn left_out_path(out: &Path) -> PathBuf {
+/// `OUT` and more: a file that belongs to it.
+fn beside(out: &Path, ending: &str) -> PathBuf {
     let mut path = out.as_os_str().to_owned();
-    path.push(".left-out.tsv");
+    path.push(ending);
     PathBuf::from(path)
 }
 
@@ -194,9 +251,7 @@ impl<'a> Job<'a> {
     ) -> Result<Job<'a>, EvalError> {
         let mirror = args.mirror;
         let width = embedder.embedding() * if mirror == Mirror::Keep { 2 } else { 1 };
-        let mut dir = args.out.clone().into_os_string();
-        dir.push(".parts");
-        let dir = PathBuf::from(dir);
+        let dir = beside(&args.out, ".parts");
         let key = Key::new(format!("{} {mirror:?}", embedder.fingerprint()), width);
         let cache = Cache::open(&dir, key)?;
         let parts = divide(&images.stamps()?);
@@ -208,7 +263,7 @@ impl<'a> Job<'a> {
         let mut made = Made { n_kept: 0, left_out: Vec::new() };
         for part in &self.parts {
             let start = part.range.start;
-            let found = cache::kept(&self.cache, part, NAMES, |i| self.images.is_readable(i));
+            let found = cache::kept(&self.cache, part, NAMES, |i| self.images.is_readable(i))?;
             let left_out = match found {
                 Some(kept) => {
                     made.n_kept += part.range.len();
@@ -257,30 +312,16 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Writes the list of images without rows, or removes that of an earlier run where there are none;
-    /// how many they are, with those that could not even be listed.
-    fn list_left_out(&self, path: &Path, left_out: &[LeftOut]) -> Result<usize, EvalError> {
-        let not_listed = self.images.not_listed();
-        if left_out.is_empty() && not_listed.is_empty() {
-            let found = std::fs::read_to_string(path).unwrap_or_default();
-            if found.starts_with(LEFT_OUT_HEADER) {
-                std::fs::remove_file(path).map_err(EvalError::io("remove", path))?;
-            }
-            return Ok(0);
-        }
-        let mut text = LEFT_OUT_HEADER.to_owned();
-        let mut add = |name: &str, reason: &str| {
-            let plain = |text: &str| text.replace(char::is_control, " ");
-            text += &format!("{}\t{}\n", plain(name), plain(reason));
-        };
-        for LeftOut { index, reason } in left_out {
-            add(&self.images.name(*index)?, reason);
-        }
-        for image in &not_listed {
-            add(&image.source, &image.reject.to_string());
-        }
-        pfc_durable::write(path, text.as_bytes())?;
-        Ok(left_out.len() + not_listed.len())
+    /// Lists the images without rows; how many they are, with those that could not even be listed.
+    fn list_left_out(&self, list: &LeftOutList, left_out: &[LeftOut]) -> Result<usize, EvalError> {
+        let of_images = left_out
+            .iter()
+            .map(|LeftOut { index, reason }| Ok((self.images.name(*index)?, reason.clone())));
+        let mut all = of_images.collect::<Result<Vec<_>, EvalError>>()?;
+        let not_listed = self.images.not_listed().into_iter();
+        all.extend(not_listed.map(|image| (image.source.clone(), image.reject.to_string())));
+        list.write(&all)?;
+        Ok(all.len())
     }
 
     fn rows(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, EvalError> {
@@ -306,7 +347,7 @@ impl<'a> Job<'a> {
     }
 
     fn part(&self, part: &cache::Part, left_out: &[LeftOut]) -> Result<Part, EvalError> {
-        let kept = self.cache.get(part, NAMES);
+        let kept = self.cache.get(part, NAMES)?;
         let Kept { arrays: [rows], .. } = kept.ok_or_else(|| EmbeddingError::InPlace {
             path: self.dir.clone(),
             reason: "a part was changed while the run went on".into(),

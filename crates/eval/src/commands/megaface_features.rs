@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_cli::{Outcome, Progress};
+use pfc_cli::{Outcome, Progress, units};
 use pfc_durable::{Access, OwnedDir};
 use pfc_findings::{Reading, View};
 use pfc_image::Tally;
@@ -14,7 +14,9 @@ use pfc_model::Embed;
 use pfc_sources::Root;
 use rayon::prelude::*;
 
-use super::{megaface_set::SetArgs, model::ModelArgs, protocol::asked_to_stop};
+use super::{
+    left_out::LeftOutList, megaface_set::SetArgs, model::ModelArgs, protocol::asked_to_stop,
+};
 use crate::{
     EvalError,
     faces::{Decoded, decode, warn_of_changes},
@@ -27,6 +29,9 @@ const BATCH: usize = 256;
 
 /// Distractors that are cleaned between two looks at Ctrl-C.
 const PIECE: usize = 4096;
+
+/// The list of the images without a feature, in the folder of the features.
+const LEFT_OUT_FILE: &str = "left-out.tsv";
 
 /// What `pfc-eval megaface embed` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -67,9 +72,10 @@ enum Images {
 }
 
 impl Images {
-    fn open(path: &Path, reading: Reading) -> Result<Images, EvalError> {
+    fn open(path: &Path, names: &[String], reading: Reading) -> Result<Images, EvalError> {
         if !is_dataset(path) {
-            return Ok(Images::Folder(Root::of(path)));
+            let names = names.iter().map(String::as_str);
+            return Ok(Images::Folder(Root::of_files(path, names)));
         }
         let dataset = View::open(path, reading)?;
         if let Some(notice) = dataset.notice("--as-packed") {
@@ -109,18 +115,24 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         None if is_dataset(&args.images) => Gallery::of_dataset(&args.images, reading)?.paths,
         None => return Err(EvalError::NoImageList { images: args.images.clone() }.into()),
     };
-    let images = Images::open(&args.images, reading)?;
+    let images = Images::open(&args.images, &names, reading)?;
+    let list = LeftOutList::at(args.out.join(LEFT_OUT_FILE), "feature")?;
     let embedder = args.model.open()?;
     let dim = embedder.embedding();
     let owned = OwnedDir::claim(&args.out, Access::Alone).map_err(EvalError::from)?;
     let store = Store { root: owned.path().to_owned(), suffix: args.suffix.clone() };
     store.sweep(&names)?;
     let progress = Progress::new("embed", "images", names.len() as u64, quiet);
-    let mut n_left_out = 0;
+    let mut left_out = Vec::new();
     let mut changes = Tally::default();
     for batch in names.chunks(BATCH) {
-        let missing: Vec<&String> = batch.iter().filter(|name| !store.has(name, dim)).collect();
-        let (pixels, embedded) = decode_all(&images, &missing, &mut changes, &mut n_left_out)?;
+        let mut missing = Vec::new();
+        for name in batch {
+            if !store.has(name, dim)? {
+                missing.push(name);
+            }
+        }
+        let (pixels, embedded) = decode_all(&images, &missing, &mut changes, &mut left_out)?;
         if !embedded.is_empty() {
             let embeddings = embedder.embed_with_mirror(&pixels, embedded.len())?;
             let fused = fuse_mirrored(&embeddings.original, &embeddings.mirrored, dim)?;
@@ -134,24 +146,31 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     }
     progress.finish();
     warn_of_changes("megaface", &changes);
-    if n_left_out == 0 {
+    list.write(&left_out)?;
+    if left_out.is_empty() {
         return Ok(Outcome::Clean);
     }
-    tracing::warn!("{n_left_out} images cannot be read and have no feature");
+    let images = units::of(left_out.len() as u64, "image");
+    let list = list.path().display();
+    tracing::warn!("{images} left out, which have no feature; the reasons are in {list}");
     Ok(Outcome::Findings)
 }
 
 /// Pixels `[images, 112, 112, 3]` of those images that can be read, and their names; the others are
-/// named with their reasons.
+/// added to `left_out` with their reasons.
+///
+/// # Errors
+///
+/// The first fault of the system, in order, which says nothing about an image.
 fn decode_all<'a>(
     images: &Images,
     names: &[&'a String],
     changes: &mut Tally,
-    n_left_out: &mut usize,
+    left_out: &mut Vec<(String, String)>,
 ) -> Result<(Vec<u8>, Vec<&'a String>), EvalError> {
     let one = |name: &&'a String| {
         let bytes = images.read(name)?;
-        let broken = |reason| EvalError::Image { image: images.place(name), reason };
+        let broken = |reason| EvalError::image(images.place(name), reason);
         decode(&bytes).map_err(broken)
     };
     let decoded: Vec<Result<Decoded, EvalError>> = names.par_iter().map(one).collect();
@@ -164,8 +183,10 @@ fn decode_all<'a>(
                 usable.push(*name);
             }
             Err(reason) => {
-                tracing::warn!("{}: left out: {}", images.place(name), reason?);
-                *n_left_out += 1;
+                // Not within the macro, which looks at its arguments only where warnings are on.
+                let reason = reason?;
+                tracing::warn!("{}: left out: {reason}", images.place(name));
+                left_out.push(((*name).clone(), reason));
             }
         }
     }
@@ -206,9 +227,41 @@ fn write_missing(
     dim: usize,
 ) -> Result<(), EvalError> {
     for (path, row) in paths.iter().zip(rows.chunks_exact(dim)) {
-        if !store.has(path, dim) {
+        if !store.has(path, dim)? {
             store.write(path, row)?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody listens to warnings here, as with `-q`.
+    #[test]
+    fn a_folder_that_vanishes_stops_the_work_and_damaged_images_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let faces = dir.path().join("faces");
+        std::fs::create_dir_all(faces.join("a")).unwrap();
+        std::fs::write(faces.join("a/1.png"), b"\x89PNG").unwrap();
+        let names = ["a/1.png", "a/2.png"].map(str::to_owned);
+        let images = Images::Folder(Root::of_files(&faces, names.iter().map(String::as_str)));
+        let decode = || {
+            let mut left_out = Vec::new();
+            let names: Vec<&String> = names.iter().collect();
+            decode_all(&images, &names, &mut Tally::default(), &mut left_out).map(|_| left_out)
+        };
+        let left_out = decode().unwrap();
+        assert_eq!(left_out[1], ("a/2.png".to_owned(), "there is no such file".to_owned()));
+        assert_eq!(left_out.len(), 2);
+        // A folder of some of the images, and that of all.
+        for folder in ["faces/a", "faces"] {
+            let folder = dir.path().join(folder);
+            std::fs::rename(&folder, dir.path().join("gone")).unwrap();
+            let error = decode().unwrap_err();
+            assert!(error.to_string().ends_with("is gone"), "{error}");
+            std::fs::rename(dir.path().join("gone"), &folder).unwrap();
+        }
+    }
 }

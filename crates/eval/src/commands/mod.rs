@@ -4,6 +4,7 @@ pub mod compare;
 pub mod embed;
 pub mod ijb;
 mod ijb_table;
+mod left_out;
 pub mod megaface;
 mod megaface_features;
 mod megaface_set;

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use pfc_model::{
-    Bf16, ChannelOrder, Choice, Embedder, EmbedderOptions, InputOptions, ModelError, Precision,
-    Work, slowdown,
+    Bf16, ChannelOrder, Choice, Embedder, EmbedderOptions, Emulated, InputOptions, ModelError,
+    Precision, Work,
+    weights::{self, FileKind},
 };
 use tch::Device;
 
@@ -36,15 +37,21 @@ pub struct ModelOptions {
     /// Side of the input where an ONNX or TorchScript file leaves it open; or 128x96, height first
     #[arg(long, value_name = "PIXELS", value_parser = InputOptions::parse_size)]
     input_size: Option<[usize; 2]>,
-    /// Order of the colours: rgb, unless the file says otherwise, or bgr
+    /// Order of the colours, rgb or bgr; measured in ONNX files where they tell, else rgb
     #[arg(long, value_name = "ORDER")]
     channels: Option<ChannelOrder>,
-    /// Subtracted from pixels of 0 to 255; recognised in ONNX files, else 127.5
+    /// Subtracted from pixels of 0 to 255; measured in ONNX files, else 127.5
     #[arg(long, value_name = "MEAN[,G,B]", value_parser = InputOptions::parse_mean)]
     mean: Option<[f32; 3]>,
-    /// The difference is divided by this; recognised in ONNX files, else 127.5
+    /// The difference is divided by this; measured in ONNX files, else 127.5
     #[arg(long, value_name = "STD[,G,B]", value_parser = InputOptions::parse_std)]
     std: Option<[f32; 3]>,
+    /// The output that is the embedding, of an ONNX file with several; by default told by name and shape
+    #[arg(long, value_name = "NAME")]
+    output: Option<String>,
+    /// Show what was measured in an ONNX file to tell what its input wants
+    #[arg(long)]
+    explain: bool,
     /// Attention heads of a transformer that is none of the named ones
     #[arg(long, value_name = "N")]
     heads: Option<i64>,
@@ -61,9 +68,10 @@ impl ModelArgs {
     /// As [`Embedder::open_with`].
     pub fn open(&self) -> Result<Embedder, ModelError> {
         let ModelOptions { device, precision, threads, heads, trust_code, .. } = self.options;
+        let (kind, _) = weights::identify(&self.model)?;
         let options = EmbedderOptions {
             device,
-            precision: settle(precision, device),
+            precision: settle(precision, &kind, device),
             threads: threads.map(usize::from),
             input: InputOptions {
                 size: self.options.input_size,
@@ -71,6 +79,7 @@ impl ModelArgs {
                 mean: self.options.mean,
                 std: self.options.std,
             },
+            output: self.options.output.clone(),
             heads,
             trust_code,
         };
@@ -83,32 +92,52 @@ impl ModelArgs {
             })?;
         }
         let embedder = Embedder::open_with(&self.model, &options)?;
-        tracing::info!("{}: {:?}", self.model.display(), embedder.input());
+        match embedder.account() {
+            Some(account) => {
+                account.lines(self.options.explain).for_each(|line| pfc_cli::tell(&line));
+            }
+            None if self.options.explain => pfc_cli::tell(&format!(
+                "{}: {} {}; its network is known by name and shape, and its input with it",
+                self.model.display(),
+                embedder.input().formula(),
+                embedder.input().channels
+            )),
+            None => {}
+        }
         Ok(embedder)
     }
 }
 
 /// The format that `choice` stands for on `device`. What was chosen, or what a format costs that the
 /// device emulates, is said on standard error.
-fn settle(choice: Choice<Precision>, device: Device) -> Precision {
-    let bf16 = Bf16::of(device);
+fn settle(choice: Choice<Precision>, kind: &FileKind, device: Device) -> Precision {
+    if matches!(kind, FileKind::Onnx | FileKind::TorchScript) {
+        // Such a file fixes what it computes in, so that there is nothing to choose; the embedder refuses
+        // a format that is asked for.
+        return choice.or_default();
+    }
     match choice {
         Choice::Auto => {
+            let bf16 = Bf16::of(device);
             let chosen = if bf16.is_native() { Precision::Bf16 } else { Precision::F32 };
             pfc_cli::tell(&format!("precision: {chosen}, chosen because {}", bf16.why()));
             chosen
         }
-        Choice::Given(Precision::Bf16) if !bf16.is_native() => {
-            let factor = slowdown(Work::Convolution, Precision::Bf16, device);
-            pfc_cli::tell(&format!(
-                "warning: bf16 is emulated here ({}): a convolution takes {factor:.1} times as long \
-                 as in f32. `--precision auto` would choose f32",
-                bf16.why()
-            ));
-            Precision::Bf16
+        Choice::Given(given) => {
+            if let Some(emulated) = Emulated::of(Work::Convolution, given, device) {
+                pfc_cli::tell(&cost(given, &emulated));
+            }
+            given
         }
-        Choice::Given(given) => given,
     }
+}
+
+fn cost(given: Precision, Emulated { why, factor }: &Emulated) -> String {
+    format!(
+        "warning: {given} is emulated here ({why}): {} takes {factor:.1} times as long as in f32. \
+         `--precision f32` is faster, and `--precision auto` chooses what is fast here",
+        Work::Convolution.name()
+    )
 }
 
 fn parse_device(text: &str) -> Result<Device, String> {
@@ -126,6 +155,33 @@ fn parse_device(text: &str) -> Result<Device, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_fixes_its_format_leaves_nothing_to_auto() {
+        for kind in [FileKind::Onnx, FileKind::TorchScript] {
+            assert_eq!(settle(Choice::Auto, &kind, Device::Cpu), Precision::F32);
+            // For the embedder to refuse.
+            let given = Choice::Given(Precision::Bf16);
+            assert_eq!(settle(given, &kind, Device::Cpu), Precision::Bf16);
+        }
+        let chosen = match Bf16::of(Device::Cpu).is_native() {
+            true => Precision::Bf16,
+            false => Precision::F32,
+        };
+        for kind in [FileKind::Checkpoint, FileKind::Torch, FileKind::Safetensors] {
+            assert_eq!(settle(Choice::Auto, &kind, Device::Cpu), chosen);
+        }
+    }
+
+    #[test]
+    fn a_format_that_is_emulated_is_said_to_cost_what_was_measured() {
+        let emulated = Emulated { why: "f16 is for GPUs".to_owned(), factor: 9.96 };
+        assert_eq!(
+            cost(Precision::F16, &emulated),
+            "warning: f16 is emulated here (f16 is for GPUs): a convolution takes 10.0 times as long \
+             as in f32. `--precision f32` is faster, and `--precision auto` chooses what is fast here"
+        );
+    }
 
     #[test]
     fn devices_are_named_as_in_pytorch() {

@@ -7,7 +7,7 @@ use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::Embed;
 use pfc_report::chart;
-use pfc_verify::{Judged, Options, PairsSet};
+use pfc_verify::{Judged, Options, PairsSet, VerificationReport};
 
 use super::{
     model::ModelArgs,
@@ -164,6 +164,9 @@ fn run(
             tracing::warn!("{}: {differs}", set.name());
         }
         let judged = judge(&embedder, &set, &options, quiet).with_context(context)?;
+        if let Some(reason) = implausible(&judged.report) {
+            pfc_cli::tell(&format!("warning: {}: {reason}", set.name()));
+        }
         if !args.format.json {
             table::print(&judged.report)?;
         }
@@ -196,6 +199,28 @@ fn judge<E: Embed>(
     });
     progress.finish();
     Ok(set.judge(&result?, options)?)
+}
+
+/// What no network that tells faces apart shows: a threshold at which nearly all faces are one person's, or
+/// embeddings that vanish or blow up. Published networks have thresholds of 1.0 to 1.7, and norms of 1 to 100.
+fn implausible(report: &VerificationReport) -> Option<String> {
+    const THRESHOLD_MIN: f64 = 0.05;
+    const NORMS: std::ops::Range<f64> = 1e-3..1e5;
+    const ADVICE: &str = "is the model fed as it wants (--mean, --std, --channels; --explain shows what is \
+                          known of an ONNX file), and are the faces aligned?";
+    let (threshold, norm) = (report.accuracy.threshold, report.mean_norm);
+    if threshold < THRESHOLD_MIN {
+        let cosine = 1.0 - threshold / 2.0;
+        return Some(format!(
+            "the best threshold is a squared distance of {threshold:.4}, cosine {cosine:.4}: to the model \
+             all faces are nearly alike; {ADVICE}"
+        ));
+    }
+    (!NORMS.contains(&norm)).then(|| {
+        format!(
+            "the embeddings have a mean norm of {norm:.3e}, as no usual network gives; {ADVICE}"
+        )
+    })
 }
 
 fn draw(args: &JudgeArgs, results: &[SetResult]) -> Result<(), EvalError> {

@@ -3,13 +3,18 @@
 use std::{collections::HashSet, ops::Range, path::Path};
 
 use pfc_embeddings::cache::{Cache, Key, LeftOut, embed_in_parts};
-use pfc_image::{ImageSize, Limits, align};
+use pfc_image::{ImageError, Recipe, align::Landmarks};
 use pfc_model::{Embed, MirroredEmbeddings};
-use pfc_sources::Root;
+use pfc_sources::{Root, exists};
+use pfc_verify::VerifyError;
 use rayon::prelude::*;
 
 use super::{FaceList, IjbSet};
-use crate::{EvalError, faces::FACE_BYTES, images::read_below};
+use crate::{
+    EvalError,
+    faces::FACE_BYTES,
+    images::{is_usable, read_below},
+};
 
 /// Faces that are decoded before the network runs: 19 MB of pixels.
 const BATCH: usize = 512;
@@ -25,7 +30,7 @@ pub type Embeddings = (MirroredEmbeddings, Vec<LeftOut>);
 ///
 /// # Errors
 ///
-/// [`EvalError::MissingImages`] for images that are absent; [`EvalError::Model`] from the network; a
+/// [`VerifyError::MissingImages`] for images that are absent; [`EvalError::Model`] from the network; a
 /// fault of the system.
 pub fn embed<E: Embed + ?Sized>(
     set: &IjbSet,
@@ -60,7 +65,7 @@ pub fn embed<E: Embed + ?Sized>(
             }
             Ok::<_, EvalError>(([original, mirrored], all_left_out))
         },
-        |i| crop(set, &root, i).is_ok(),
+        |i| is_usable(crop(set, &root, i)),
         |n_kept| {
             // An error will come back with the next batch.
             let _ = on_faces(n_kept);
@@ -91,20 +96,18 @@ fn crops(
 
 fn crop(set: &IjbSet, images: &Root, index: usize) -> Result<Vec<u8>, EvalError> {
     let name = &set.faces.names[index];
-    let landmarks = set.faces.landmarks[index].as_chunks::<2>().0;
-    let points = [landmarks[0], landmarks[1], landmarks[2], landmarks[3], landmarks[4]];
     let bytes = read_below(images, name)?;
-    let image = || images.path().join(name).display().to_string();
-    let broken = |reason| EvalError::Image { image: image(), reason };
-    let image = pfc_image::decode(&bytes, Limits::DEFAULT).map_err(broken)?;
     // Every face of the protocol counts, however its landmarks lie, so they are not judged.
-    let crop =
-        align::cut(&image, &points, ImageSize::FACE).map_err(|source| EvalError::Landmarks {
+    let crop = Recipe::FACE.crop_unjudged(&bytes, &set.faces.landmarks[index]);
+    let crop = crop.map_err(|reason| match reason {
+        ImageError::Landmarks(source) => EvalError::Landmarks {
             path: set.paths.landmarks.clone(),
             line: FaceList::line(&set.paths.landmarks, index),
             source,
-        })?;
-    Ok(crop.into_rgb())
+        },
+        reason => EvalError::image(images.path().join(name).display().to_string(), reason),
+    })?;
+    Ok(crop.pixels.into_rgb())
 }
 
 /// Before hours of work: is every image there?
@@ -115,34 +118,38 @@ fn check_images(set: &IjbSet, images: &Path) -> Result<(), EvalError> {
         let entry = entry.map_err(EvalError::io("read", images))?;
         there.insert(entry.file_name());
     }
-    let names = || set.faces.names.iter().enumerate();
-    // Names below a further folder are looked up one by one.
-    let missing = |name: &str| {
-        let below = || name.contains('/') && images.join(name).exists();
-        !(there.contains(std::ffi::OsStr::new(name)) || below())
-    };
-    let n_missing = names().filter(|(_, name)| missing(name)).count();
-    match names().find(|(_, name)| missing(name)) {
+    let names = &set.faces.names;
+    let mut missing = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        // Names below a further folder are looked up one by one.
+        let is_there = there.contains(std::ffi::OsStr::new(name))
+            || name.contains('/') && exists(&images.join(name))?;
+        if !is_there {
+            missing.push(i);
+        }
+    }
+    match missing.first() {
         None => Ok(()),
-        Some((first, name)) => Err(EvalError::MissingImages {
+        Some(&first) => Err(VerifyError::MissingImages {
             root: images.to_owned(),
             list: set.paths.landmarks.clone(),
-            n_missing,
-            n_images: set.faces.names.len(),
-            first: name.clone(),
+            n_missing: missing.len(),
+            n_images: names.len(),
+            first: names[first].clone(),
             line: FaceList::line(&set.paths.landmarks, first),
-        }),
+        }
+        .into()),
     }
 }
 
 /// What identifies each face: its name, landmarks, and the size of its file.
 fn stamps(set: &IjbSet, images: &Path) -> Vec<u128> {
     let faces = set.faces.names.par_iter().zip(&set.faces.landmarks);
-    let stamp = |(name, landmarks): (&String, &[f64; 10])| {
+    let stamp = |(name, landmarks): (&String, &Landmarks)| {
         let size = images.join(name).metadata().map_or(0, |found| found.len());
         let mut bytes = name.as_bytes().to_vec();
         bytes.push(0);
-        landmarks.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+        landmarks.as_flattened().iter().for_each(|value| bytes.extend(value.to_le_bytes()));
         bytes.extend(size.to_le_bytes());
         pfc_shard::hash::content_hash(&bytes)
     };

@@ -15,6 +15,8 @@ pub use report::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable, TpirRow,
 
 use std::path::{Path, PathBuf};
 
+use pfc_sources::exists;
+
 use crate::{
     EvalError,
     protocols::{self, IjbFacts, differences},
@@ -80,7 +82,7 @@ impl IjbSet {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout.
+    /// [`EvalError::Durable`], and [`EvalError::Verify`] for the first line that breaks the layout.
     pub fn open(data: &Path, benchmark: Benchmark) -> Result<IjbSet, EvalError> {
         let galleries = benchmark.facts().galleries;
         let paths = MetaPaths::new(data, benchmark.prefix(), &galleries);
@@ -123,7 +125,7 @@ impl IjbSet {
 impl SearchLists {
     /// `None` if the probe list is absent; then a set is meant for 1:1 alone.
     fn read(paths: &MetaPaths, index: &TemplateIndex) -> Result<Option<SearchLists>, EvalError> {
-        if !paths.probes.exists() {
+        if !exists(&paths.probes)? {
             return Ok(None);
         }
         let probes = SearchList::read(&paths.probes, index)?;

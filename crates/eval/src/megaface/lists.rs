@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashSet,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use pfc_findings::{Reading, View};
+use pfc_image::{ImageFolder, LeadsOut};
 use serde::Deserialize;
 
 use crate::{
@@ -54,7 +55,7 @@ impl ProbeList {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Durable`]; [`EvalError::List`] and [`EvalError::Line`] for a list of another layout.
+    /// [`EvalError::Durable`]; [`EvalError::List`] and [`EvalError::Verify`] for a list of another layout.
     pub fn read(file: &Path) -> Result<ProbeList, EvalError> {
         ProbeList::parse(file, &read_regular_file(file, LIST_BYTES_MAX)?)
     }
@@ -147,7 +148,7 @@ impl Gallery {
         let mut paths = Vec::new();
         for row in 0..dataset.len() {
             let source = dataset.get(row)?.source;
-            if source.is_empty() || !is_plain(source) {
+            if ImageFolder::ANY.below(source).is_err() {
                 let row = dataset.row(row);
                 let reason = format!("row {row} is of `{source}`, which is no path below a folder");
                 return Err(EvalError::list(folder, reason));
@@ -194,7 +195,7 @@ pub fn is_dataset(folder: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// [`EvalError::Durable`], and [`EvalError::Line`] for text that is not UTF-8.
+/// [`EvalError::Durable`], and [`EvalError::Verify`] for text that is not UTF-8.
 pub fn read_noises(file: &Path) -> Result<HashSet<String>, EvalError> {
     parse_noises(file, &read_regular_file(file, LIST_BYTES_MAX)?)
 }
@@ -223,19 +224,18 @@ fn is_json(bytes: &[u8]) -> bool {
 fn json(file: &Path, bytes: &[u8]) -> Result<Json, EvalError> {
     let json: Json =
         serde_json::from_slice(bytes).map_err(|error| EvalError::list(file, error.to_string()))?;
-    match json.path.iter().find(|path| !is_plain(path)) {
+    match json.path.iter().find_map(|path| ImageFolder::ANY.below(path).err()) {
         None => Ok(json),
-        Some(path) => Err(EvalError::list(file, format!("`{path}` leads out of the folder"))),
+        Some(leads_out) => Err(EvalError::list(file, leads_out.to_string())),
     }
 }
 
 fn lines(file: &Path, bytes: &[u8], layout: &'static str) -> Result<Vec<String>, EvalError> {
     let mut paths = Vec::new();
     for (line, path) in text_lines(file, bytes, layout)? {
-        if !is_plain(path) {
-            let problem = format!("`{path}` leads out of the folder");
-            return Err(EvalError::Line { path: file.to_owned(), line, problem, layout });
-        }
+        ImageFolder::ANY.below(path).map_err(|leads_out| {
+            EvalError::line(file, line, leads_out.to_string(), LeadsOut::HINT)
+        })?;
         paths.push(path.to_owned());
     }
     Ok(paths)
@@ -249,10 +249,6 @@ fn text_lines<'a>(
 ) -> Result<impl Iterator<Item = (usize, &'a str)>, EvalError> {
     let numbered = (1..).zip(utf8(file, bytes, layout)?.lines().map(str::trim));
     Ok(numbered.filter(|(_, line)| !line.is_empty()))
-}
-
-fn is_plain(path: &str) -> bool {
-    Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 #[cfg(test)]
@@ -281,12 +277,21 @@ mod tests {
         let error = |text: &str| probes(text).unwrap_err().to_string();
         assert!(error(r#"{"path": ["a"], "id": []}"#).ends_with("0 ids for 1 paths"));
         assert!(error("{").starts_with("list: not a list of images"));
-        assert_eq!(error("a/b\n../c\n"), "list:2: `../c` leads out of the folder");
+        let leads_out = "list:2: the path `../c` leads out of the folder of the images";
+        assert_eq!(error("a/b\n../c\n"), leads_out);
         assert!(error("\n").ends_with("it names no image"));
         assert!(
             error("a/1\nb/1\n").ends_with("nobody in it has two images, so there are no mates")
         );
-        assert!(error(r#"{"path": ["/etc/passwd"], "id": [1]}"#).contains("leads out"));
+        for path in ["/etc/passwd", "a/../../b", "..", ""] {
+            let text = format!(r#"{{"path": ["{path}"], "id": [1]}}"#);
+            assert!(error(&text).contains("leads out"), "{path}");
+            let list = format!("ok\n{path}\n");
+            let gallery = Gallery::parse(Path::new("list"), text.as_bytes());
+            assert!(gallery.unwrap_err().to_string().contains("leads out"), "{path}");
+            let gallery = Gallery::parse(Path::new("list"), list.as_bytes());
+            assert!(path.is_empty() || gallery.is_err(), "{path}");
+        }
     }
 
     #[test]

@@ -98,8 +98,16 @@ impl Store {
     }
 
     /// Whether the image has a feature of `dim` numbers.
-    pub fn has(&self, image: &str, dim: usize) -> bool {
-        self.read_one(image).is_ok_and(|values| values.len() == dim)
+    ///
+    /// # Errors
+    ///
+    /// A fault of the system, which says nothing of the feature.
+    pub fn has(&self, image: &str, dim: usize) -> Result<bool, EvalError> {
+        match self.read_one(image) {
+            Ok(values) => Ok(values.len() == dim),
+            Err(error) if error.is_of_system() => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 }
 
@@ -186,7 +194,8 @@ mod tests {
         assert!(store.path("A/1.png").ends_with("out/A/1.png_a.bin"));
         let images = ["B/2.png".to_owned(), "A/1.png".to_owned()];
         assert_eq!(store.read(&images, None).unwrap(), (vec![3.0, 4.0, 1.0, 2.0], 2));
-        assert!(store.has("A/1.png", 2) && !store.has("A/1.png", 3) && !store.has("C", 2));
+        let has = |image, dim| store.has(image, dim).unwrap();
+        assert!(has("A/1.png", 2) && !has("A/1.png", 3) && !has("C", 2));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Labels {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout.
+    /// [`EvalError::Durable`], and [`EvalError::Verify`] for the first line that breaks the layout.
     pub fn read(path: &Path) -> Result<Labels, EvalError> {
         Labels::parse(path, &read_regular_file(path, BYTES_MAX)?)
     }
@@ -44,12 +44,7 @@ impl Labels {
     ///
     /// As [`read`](Labels::read).
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Labels, EvalError> {
-        let broken = |line: usize, problem: String| EvalError::Line {
-            path: path.to_owned(),
-            line,
-            problem,
-            layout: LAYOUT,
-        };
+        let broken = |line: usize, problem: String| EvalError::line(path, line, problem, LAYOUT);
         let text = utf8(path, bytes, LAYOUT)?;
         let separator = Separator::of(text);
         if separator == Separator::Blank && text.lines().any(|line| line.trim().contains(' ')) {

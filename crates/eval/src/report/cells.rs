@@ -1,16 +1,16 @@
-//! Cells of tables of figures, as HTML.
+//! Cells of tables of figures.
 
-use pfc_report::{share, small};
+use pfc_report::{dash, html::Markup, share, small};
 use pfc_verify::Figure;
 
 /// A figure with its interval; a dash where there is none.
-pub fn figure(figure: Option<Figure>) -> String {
-    figure.map_or("–".to_owned(), |figure| share(figure.value, figure.interval, &[]))
+pub fn figure(figure: Option<Figure>) -> Markup {
+    figure.map_or_else(dash, |figure| share(figure.value, figure.interval, &[]))
 }
 
 /// A figure that the set cannot give, and why.
-pub fn missing(why: &str) -> String {
-    "–".to_owned() + &small(&[why])
+pub fn missing(why: &str) -> Markup {
+    maud::html! { (dash()) (small(&[why])) }
 }
 
 /// What a TAR rests on.

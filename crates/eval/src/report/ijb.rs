@@ -1,6 +1,11 @@
 //! IJB-B and IJB-C.
 
-use pfc_report::{Table, chart, percent, share};
+use maud::html;
+use pfc_report::{
+    Table, chart, dash,
+    html::{Markup, text},
+    percent, share, small,
+};
 
 use super::{
     Entry,
@@ -18,7 +23,7 @@ use crate::{
 type Ijb<'a> = Entry<&'a IjbReport>;
 
 /// The section of one of the two benchmarks.
-pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<String, EvalError> {
+pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<Markup, EvalError> {
     let holds = |entry: &Ijb<'_>| {
         let report = entry.of;
         format!(
@@ -30,13 +35,7 @@ pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<String, E
             report.n_faces
         )
     };
-    let mut html = summary(entries.iter().map(holds));
-    html += &incomplete(entries.iter().map(|entry| &entry.of.incomplete[..]));
-    html += "<h3>1:1 verification</h3>\n<p class=\"note\">TAR where at most that share of the \
-             impostor pairs is accepted, with its interval; “nearest” is the reading that papers \
-             print.</p>\n";
     let tables: Vec<(String, &TarTable, &IjbReport)> = entries.iter().flat_map(tables).collect();
-    html += &one_to_one(entries);
     let named: Vec<chart::Curve<'_>> = tables
         .iter()
         .map(|(name, table, report)| (name.as_str(), &table.roc[..], report.n_impostor as u64))
@@ -46,15 +45,26 @@ pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<String, E
         let table = entry.of.one_to_one.first()?;
         Some(scores(&entry.model, table.histogram.as_ref()?))
     }));
-    html += &charts(&all)?;
-    html += &one_to_n(entries)?;
-    for entry in entries {
-        let Some(table) = entry.of.one_to_one.first() else { continue };
+    let of_entry = |entry: &Ijb<'_>| {
+        let table = entry.of.one_to_one.first()?;
         let source = entry.of.images.as_ref();
         let (accepts, rejects) = (&table.worst_accepts, &table.worst_rejects);
-        html += &worst(&entry.model, source, accepts, rejects, pictures);
-    }
-    Ok(html)
+        Some(worst(&entry.model, source, accepts, rejects, pictures))
+    };
+    let worst: Vec<Markup> = entries.iter().filter_map(of_entry).collect();
+    Ok(html! {
+        (summary(entries.iter().map(holds)))
+        (incomplete(entries.iter().map(|entry| &entry.of.incomplete[..])))
+        h3 { "1:1 verification" }
+        p.note {
+            "TAR where at most that share of the impostor pairs is accepted, with its interval; \
+             “nearest” is the reading that papers print."
+        }
+        (one_to_one(entries))
+        (charts(&all)?)
+        (one_to_n(entries)?)
+        @for pairs in &worst { (pairs) }
+    })
 }
 
 /// The tables of a result, named by the model and, where there are several, by how faces were
@@ -70,7 +80,7 @@ fn tables<'a>(entry: &'a Ijb<'a>) -> impl Iterator<Item = (String, &'a TarTable,
     })
 }
 
-fn one_to_one(entries: &[Ijb<'_>]) -> String {
+fn one_to_one(entries: &[Ijb<'_>]) -> Markup {
     let tables = || {
         entries.iter().flat_map(|entry| {
             entry.of.one_to_one.iter().map(move |table| (entry.model.as_str(), table))
@@ -80,21 +90,21 @@ fn one_to_one(entries: &[Ijb<'_>]) -> String {
     let mut head = ["model", "options"].map(str::to_owned).to_vec();
     head.extend(fars.iter().map(|&far| format!("TAR@FAR {}", rate(far))));
     head.push("AUC".to_owned());
-    let mut html = Table::new(head);
+    let mut rows = Table::new(head);
     for (model, table) in tables() {
         let cell = |&far: &f64| {
             let found = table.rows.iter().find(|row| row.far == far);
-            found.map_or("–".to_owned(), tar_cell)
+            found.map_or_else(dash, tar_cell)
         };
-        let mut cells = vec![format!("<small>{}</small>", pooling(&table.pooling))];
+        let mut cells = vec![small(&[&pooling(&table.pooling)])];
         cells.extend(fars.iter().map(cell));
         cells.push(share(table.auc, table.auc_interval, &[]));
-        html.row(model, cells);
+        rows.row(model, cells);
     }
-    html.html()
+    rows.html()
 }
 
-fn tar_cell(row: &TarRow) -> String {
+fn tar_cell(row: &TarRow) -> Markup {
     let nearest = format!("nearest {}", percent(row.nearest_tar));
     share(
         row.tar,
@@ -103,13 +113,13 @@ fn tar_cell(row: &TarRow) -> String {
     )
 }
 
-fn one_to_n(entries: &[Ijb<'_>]) -> Result<String, EvalError> {
+fn one_to_n(entries: &[Ijb<'_>]) -> Result<Markup, EvalError> {
     let searches: Vec<(&str, &SearchReport)> = entries
         .iter()
         .filter_map(|entry| Some((entry.model.as_str(), entry.of.one_to_n.as_ref()?)))
         .collect();
     if searches.is_empty() {
-        return Ok(String::new());
+        return Ok(Markup::default());
     }
     let rows = searches.iter().flat_map(|search| &search.1.galleries).flat_map(|g| &g.tpir);
     let fpirs = different_rates(rows.filter(|row| row.tpir.is_some()).map(|row| row.fpir));
@@ -120,22 +130,22 @@ fn one_to_n(entries: &[Ijb<'_>]) -> Result<String, EvalError> {
     let mut cmcs = Vec::new();
     for (model, search) in &searches {
         for gallery in &search.galleries {
-            let mut cells = vec![pfc_report::html::escape(&gallery.name)];
+            let mut cells = vec![text(&gallery.name)];
             cells.extend(gallery.rank.map(figure));
             cells.extend(fpirs.iter().map(|&fpir| tpir_cell(gallery, fpir)));
-            cells.push(format!("{} + {}", gallery.n_mated, gallery.n_non_mated));
+            cells.push(text(format!("{} + {}", gallery.n_mated, gallery.n_non_mated)));
             table.row(model, cells);
             cmcs.push((format!("{model}, {}", gallery.name), &gallery.cmc[..]));
         }
-        let mut cells = vec!["all".to_owned()];
+        let mut cells = vec![text("all")];
         cells.extend((0..3).map(|k| share(search.top[k], search.top_intervals[k], &[])));
         cells.extend(fpirs.iter().map(|&fpir| {
             let mean = search.mean_tpir.iter().find(|mean| mean.0 == fpir);
-            mean.map_or(String::new(), |mean| {
-                format!("<small>reference {}</small>", percent(mean.1))
+            mean.map_or_else(Markup::default, |mean| {
+                small(&[&format!("reference {}", percent(mean.1))])
             })
         }));
-        cells.push(String::new());
+        cells.push(Markup::default());
         table.row(model, cells);
     }
     let cmcs: Vec<(&str, &[f64])> = cmcs
@@ -143,20 +153,20 @@ fn one_to_n(entries: &[Ijb<'_>]) -> Result<String, EvalError> {
         .filter(|cmc| !cmc.1.is_empty())
         .map(|(name, cmc)| (name.as_str(), *cmc))
         .collect();
-    let mut html = "<h3>1:N search</h3>\n<p class=\"note\">TPIR where at most that share of the \
-                    probes of strangers is answered; “reference” is the threshold of the published \
-                    script. Probes: of people in the gallery + of others.</p>\n"
-        .to_owned();
-    html += &table.html();
-    if !cmcs.is_empty() {
-        html += &charts(&[chart::cmc(chart::PROBES_FOUND, &cmcs)])?;
-    }
-    Ok(html)
+    Ok(html! {
+        h3 { "1:N search" }
+        p.note {
+            "TPIR where at most that share of the probes of strangers is answered; “reference” is the \
+             threshold of the published script. Probes: of people in the gallery + of others."
+        }
+        (table.html())
+        @if !cmcs.is_empty() { (charts(&[chart::cmc(chart::PROBES_FOUND, &cmcs)])?) }
+    })
 }
 
-fn tpir_cell(gallery: &GalleryRow, fpir: f64) -> String {
+fn tpir_cell(gallery: &GalleryRow, fpir: f64) -> Markup {
     let Some(row) = gallery.tpir.iter().find(|row| row.fpir == fpir) else {
-        return "–".to_owned();
+        return dash();
     };
     let reference = format!("reference {}", percent(row.reference_tpir));
     let rests_on = match row.n_non_mated_allowed {
@@ -165,5 +175,5 @@ fn tpir_cell(gallery: &GalleryRow, fpir: f64) -> String {
         n => format!("on {n} probes"),
     };
     let notes = [reference.as_str(), &rests_on];
-    row.tpir.map_or("–".to_owned(), |tpir| share(tpir.value, tpir.interval, &notes))
+    row.tpir.map_or_else(dash, |tpir| share(tpir.value, tpir.interval, &notes))
 }

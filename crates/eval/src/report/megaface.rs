@@ -1,6 +1,11 @@
 //! `MegaFace`.
 
-use pfc_report::{Table, chart, share};
+use maud::html;
+use pfc_report::{
+    Table, chart, dash,
+    html::{Markup, text},
+    share,
+};
 
 use super::{
     Entry,
@@ -17,7 +22,7 @@ use crate::{
 type MegaFace<'a> = Entry<&'a MegaFaceReport>;
 
 /// The section of results that are all cleaned, or all not.
-pub fn section(entries: &[MegaFace<'_>]) -> Result<String, EvalError> {
+pub fn section(entries: &[MegaFace<'_>]) -> Result<Markup, EvalError> {
     let holds = |entry: &MegaFace<'_>| {
         let report = entry.of;
         format!(
@@ -25,13 +30,10 @@ pub fn section(entries: &[MegaFace<'_>]) -> Result<String, EvalError> {
             report.n_pairs, report.n_probes, report.n_people
         )
     };
-    let mut html = summary(entries.iter().map(holds));
-    html += &incomplete(entries.iter().map(|entry| &entry.of.incomplete[..]));
     let galleries: Vec<(&str, &GalleryRow)> = entries
         .iter()
         .flat_map(|entry| entry.of.galleries.iter().map(|row| (entry.model.as_str(), row)))
         .collect();
-    html += &table(&galleries);
     let names: Vec<String> =
         galleries.iter().map(|(model, row)| format!("{model}, {}", row.name)).collect();
     let named = || names.iter().map(String::as_str).zip(&galleries);
@@ -44,10 +46,15 @@ pub fn section(entries: &[MegaFace<'_>]) -> Result<String, EvalError> {
         let largest = entry.of.galleries.iter().max_by_key(|gallery| gallery.n_distractors)?;
         Some(scores(&entry.model, largest.histogram.as_ref()?))
     }));
-    Ok(html + &charts(&all)?)
+    Ok(html! {
+        (summary(entries.iter().map(holds)))
+        (incomplete(entries.iter().map(|entry| &entry.of.incomplete[..])))
+        (table(&galleries))
+        (charts(&all)?)
+    })
 }
 
-fn table(galleries: &[(&str, &GalleryRow)]) -> String {
+fn table(galleries: &[(&str, &GalleryRow)]) -> Markup {
     let fars = different_rates(
         galleries.iter().flat_map(|gallery| &gallery.1.tar_at_far).map(|row| row.far),
     );
@@ -55,11 +62,11 @@ fn table(galleries: &[(&str, &GalleryRow)]) -> String {
     head.extend(fars.iter().map(|&far| format!("TAR@FAR {}", rate(far))));
     let mut table = Table::new(head);
     for (model, gallery) in galleries {
-        let mut cells = vec![pfc_report::html::escape(&gallery.name)];
+        let mut cells = vec![text(&gallery.name)];
         cells.extend([Some(gallery.rank1), gallery.rank10].map(figure));
         cells.extend(fars.iter().map(|&far| {
             let found = gallery.tar_at_far.iter().find(|row| row.far == far);
-            found.map_or("–".to_owned(), |row| {
+            found.map_or_else(dash, |row| {
                 let notes = rests_on(row.n_negatives_allowed, row.finer_than_data);
                 share(row.tar.value, row.tar.interval, &[&notes])
             })

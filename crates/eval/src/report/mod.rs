@@ -13,6 +13,8 @@ mod section;
 
 use std::collections::BTreeMap;
 
+use pfc_report::html::Markup;
+
 use self::pictures::Pictures;
 use crate::{
     EvalError,
@@ -48,7 +50,7 @@ pub fn page(documents: &[Document]) -> Result<String, EvalError> {
     let names = model_names(documents);
     let benchmarks = Benchmarks::of(documents, &names);
     let mut pictures = Pictures::default();
-    let mut sections: Vec<(&str, String)> = Vec::new();
+    let mut sections: Vec<(&str, Markup)> = Vec::new();
     for (title, entries) in &benchmarks.pairs {
         sections.push((title, pairs::section(entries, &mut pictures)?));
     }

@@ -1,6 +1,11 @@
 //! N:N.
 
-use pfc_report::{Table, chart, share};
+use maud::html;
+use pfc_report::{
+    Table, chart, dash,
+    html::{Markup, text},
+    share,
+};
 
 use super::{
     Entry,
@@ -17,7 +22,7 @@ use crate::{
 type Nn<'a> = Entry<&'a NnReport>;
 
 /// The section of all results.
-pub fn section(entries: &[Nn<'_>]) -> Result<String, EvalError> {
+pub fn section(entries: &[Nn<'_>]) -> Result<Markup, EvalError> {
     let holds = |entry: &Nn<'_>| {
         let all = entry.of.groups.last();
         all.map_or(String::new(), |all| {
@@ -27,12 +32,10 @@ pub fn section(entries: &[Nn<'_>]) -> Result<String, EvalError> {
             )
         })
     };
-    let mut html = summary(entries.iter().map(holds));
     let groups: Vec<(&str, &GroupRow)> = entries
         .iter()
         .flat_map(|entry| entry.of.groups.iter().map(|row| (entry.model.as_str(), row)))
         .collect();
-    html += &table(&groups);
     let names: Vec<String> =
         groups.iter().map(|(model, row)| format!("{model}, {}", row.name)).collect();
     let named: Vec<chart::Curve<'_>> = names
@@ -45,10 +48,10 @@ pub fn section(entries: &[Nn<'_>]) -> Result<String, EvalError> {
         let histogram = entry.of.groups.last()?.histogram.as_ref()?;
         Some(scores(&entry.model, histogram))
     }));
-    Ok(html + &charts(&all)?)
+    Ok(html! { (summary(entries.iter().map(holds))) (table(&groups)) (charts(&all)?) })
 }
 
-fn table(groups: &[(&str, &GroupRow)]) -> String {
+fn table(groups: &[(&str, &GroupRow)]) -> Markup {
     let fars =
         different_rates(groups.iter().flat_map(|group| &group.1.tar_at_far).map(|row| row.far));
     let mut head = ["model", "group"].map(str::to_owned).to_vec();
@@ -56,18 +59,18 @@ fn table(groups: &[(&str, &GroupRow)]) -> String {
     head.extend(["people", "faces"].map(str::to_owned));
     let mut table = Table::new(head);
     for (model, group) in groups {
-        let mut cells = vec![pfc_report::html::escape(&group.name)];
+        let mut cells = vec![text(&group.name)];
         cells.extend(fars.iter().map(|&far| {
             let found = group.tar_at_far.iter().find(|row| row.far == far);
-            found.map_or("–".to_owned(), tar_cell)
+            found.map_or_else(dash, tar_cell)
         }));
-        cells.extend([group.n_identities, group.n_faces].map(|n| n.to_string()));
+        cells.extend([group.n_identities, group.n_faces].map(text));
         table.row(model, cells);
     }
     table.html()
 }
 
-fn tar_cell(row: &TarRow) -> String {
+fn tar_cell(row: &TarRow) -> Markup {
     let notes = rests_on(row.n_impostors_allowed, row.finer_than_data);
     match row.tar {
         Some(tar) => share(tar, row.interval, &[&notes]),

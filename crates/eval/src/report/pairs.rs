@@ -1,7 +1,12 @@
 //! Pairs of images: LFW and its family.
 
+use maud::html;
 use pfc_metrics::bootstrap::Interval;
-use pfc_report::{Table, chart, html::escape, percent, share, whisker};
+use pfc_report::{
+    Table, chart, dash,
+    html::{Markup, text},
+    percent, share, whisker,
+};
 use pfc_verify::TarRow;
 
 use super::{
@@ -16,25 +21,29 @@ use crate::{EvalError, document::SetResult, pairs::Protocol, rates::rate};
 type Pairs<'a> = Entry<&'a SetResult>;
 
 /// The section of a set.
-pub fn section(entries: &[Pairs<'_>], pictures: &mut Pictures) -> Result<String, EvalError> {
-    let mut html = summary(entries) + &table(entries);
+pub fn section(entries: &[Pairs<'_>], pictures: &mut Pictures) -> Result<Markup, EvalError> {
     let named: Vec<chart::Curve<'_>> = entries
         .iter()
         .map(|entry| (entry.model.as_str(), &entry.of.roc[..], entry.of.figures.n_impostor))
         .collect();
     let mut all = curves(&named);
     all.extend(entries.iter().map(|entry| scores(&entry.model, &entry.of.histogram)));
-    html += &charts(&all)?;
-    for entry in entries {
+    let of_entry = |entry: &Pairs<'_>| {
         let (accepts, rejects) = (&entry.of.worst_accepts, &entry.of.worst_rejects);
-        html += &worst(&entry.model, Some(&entry.of.source), accepts, rejects, pictures);
-    }
-    Ok(html)
+        worst(&entry.model, Some(&entry.of.source), accepts, rejects, pictures)
+    };
+    let worst: Vec<Markup> = entries.iter().map(of_entry).collect();
+    Ok(html! {
+        (summary(entries))
+        (table(entries))
+        (charts(&all)?)
+        @for pairs in &worst { (pairs) }
+    })
 }
 
 /// What the set holds; results of one set by name may still differ in it.
-fn summary(entries: &[Pairs<'_>]) -> String {
-    let text = |entry: &Pairs<'_>| {
+fn summary(entries: &[Pairs<'_>]) -> Markup {
+    let holds = |entry: &Pairs<'_>| {
         let figures = &entry.of.figures;
         let judged = match figures.protocol {
             Protocol::TenFold => "ten folds",
@@ -53,13 +62,14 @@ fn summary(entries: &[Pairs<'_>]) -> String {
         entries.iter().filter_map(|entry| entry.of.differs.as_deref()).collect();
     differs.sort_unstable();
     differs.dedup();
-    let warning = |text: &&str| format!("<p class=\"warning\">{}</p>\n", escape(text));
-    let differs: String = differs.iter().map(warning).collect();
-    super::section::summary(entries.iter().map(text)) + &differs
+    html! {
+        (super::section::summary(entries.iter().map(holds)))
+        @for differs in &differs { p.warning { (differs) } }
+    }
 }
 
 /// The table of figures with their intervals.
-fn table(entries: &[Pairs<'_>]) -> String {
+fn table(entries: &[Pairs<'_>]) -> Markup {
     let mut fars = different_rates(
         entries.iter().flat_map(|entry| &entry.of.figures.tar_at_far).map(|row| row.far),
     );
@@ -76,19 +86,19 @@ fn table(entries: &[Pairs<'_>]) -> String {
         let accuracy = &figures.accuracy;
         let spread = accuracy.std.map_or(String::new(), |std| format!(" ± {}", percent(std)));
         let mut cells = vec![
-            percent(accuracy.mean) + &spread,
+            text(percent(accuracy.mean) + &spread),
             whisker(accuracy.mean, accuracy.interval, &axis),
-            format!("{:.3}", accuracy.threshold),
+            text(format!("{:.3}", accuracy.threshold)),
         ];
         if pca {
-            cells.push(figures.pca.as_ref().map_or("–".to_owned(), |pca| {
+            cells.push(figures.pca.as_ref().map_or_else(dash, |pca| {
                 let notes = format!("{} components", pca.components);
                 share(pca.mean, pca.interval, &[&notes])
             }));
         }
         for &far in &fars {
             let found = figures.tar_at_far.iter().find(|row| row.far == far);
-            cells.push(found.map_or("–".to_owned(), tar_cell));
+            cells.push(found.map_or_else(dash, tar_cell));
         }
         cells.extend([figures.auc, figures.eer].map(figure));
         table.row(&entry.model, cells);
@@ -96,7 +106,7 @@ fn table(entries: &[Pairs<'_>]) -> String {
     table.html()
 }
 
-fn tar_cell(row: &TarRow) -> String {
+fn tar_cell(row: &TarRow) -> Markup {
     match row.tar {
         Some(tar) => share(tar, row.interval, &[&rests_on(row.n_impostors_allowed, false)]),
         None => missing("finer than the set can measure"),

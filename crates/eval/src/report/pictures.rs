@@ -3,10 +3,11 @@
 use std::{
     collections::HashMap,
     io::Cursor,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+use pfc_image::ImageFolder;
 use pfc_report::html::data_uri;
 
 use crate::{
@@ -22,7 +23,7 @@ const QUALITY: u8 = 85;
 /// Reads faces of sets; each pack once.
 #[derive(Debug, Default)]
 pub struct Pictures {
-    packs: HashMap<PathBuf, Option<Pack>>,
+    packs: HashMap<PathBuf, Result<Pack, String>>,
 }
 
 impl Pictures {
@@ -43,9 +44,11 @@ impl Pictures {
     }
 
     fn packed(&mut self, path: &Path, name: &str) -> Result<Vec<u8>, String> {
-        let pack =
-            self.packs.entry(path.to_owned()).or_insert_with(|| Pack::read(path).ok()).as_ref();
-        let pack = pack.ok_or_else(|| format!("{} is gone", path.display()))?;
+        let pack = self
+            .packs
+            .entry(path.to_owned())
+            .or_insert_with(|| Pack::read(path).map_err(|e| why_not(&e)));
+        let pack = pack.as_ref().map_err(String::clone)?;
         let image = name.parse().ok().and_then(|i: usize| pack.images.get(i));
         image.cloned().ok_or_else(|| format!("image {name} is not in the pack"))
     }
@@ -53,12 +56,14 @@ impl Pictures {
 
 /// The bytes of an image, which a result from elsewhere cannot move out of its folder.
 fn read_below(root: &Path, name: &str) -> Result<Vec<u8>, String> {
-    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-    let gone = || format!("{name} is not in {}", root.display());
-    if !inside {
-        return Err(gone());
-    }
-    read_regular_file(&root.join(name), IMAGE_BYTES_MAX).map_err(|_| gone())
+    let below = ImageFolder::at(root).below(name).map_err(|leads_out| leads_out.to_string())?;
+    read_regular_file(&root.join(below), IMAGE_BYTES_MAX).map_err(|error| why_not(&error))
+}
+
+/// An error and what it comes from, for a reader of the page.
+fn why_not(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]
@@ -86,6 +91,7 @@ mod tests {
     #[test]
     fn a_pack_that_is_gone_is_said() {
         let source = Source::Pack { path: "gone.bin".into() };
-        assert_eq!(Pictures::default().data_uri(&source, "0").unwrap_err(), "gone.bin is gone");
+        let reason = Pictures::default().data_uri(&source, "0").unwrap_err();
+        assert!(reason.starts_with("gone.bin: ") && reason.contains("No such file"), "{reason}");
     }
 }

@@ -1,8 +1,9 @@
 //! What sections of all kinds show: summaries, charts, and the pairs judged worst.
 
+use maud::html;
 use pfc_report::{
     chart::{self, Chart, Curve, Histogram},
-    html::escape,
+    html::Markup,
 };
 
 use super::pictures::Pictures;
@@ -12,28 +13,26 @@ use crate::{
 };
 
 /// What was judged, in a sentence; with a warning where results of one name differ in it.
-pub fn summary(texts: impl Iterator<Item = String>) -> String {
+pub fn summary(texts: impl Iterator<Item = String>) -> Markup {
     let mut different: Vec<String> = texts.collect();
     different.sort();
     different.dedup();
-    let warning = if different.len() > 1 {
-        "<p class=\"warning\">These results are of different lists of the same name: do not \
-         compare them.</p>"
-    } else {
-        ""
-    };
-    format!("<p>{}</p>{warning}\n", escape(&different.join("; ")))
+    html! {
+        p { (different.join("; ")) }
+        @if different.len() > 1 {
+            p.warning {
+                "These results are of different lists of the same name: do not compare them."
+            }
+        }
+    }
 }
 
 /// What each result lacks of the complete benchmark.
-pub fn incomplete<'a>(missing: impl Iterator<Item = &'a [String]>) -> String {
+pub fn incomplete<'a>(missing: impl Iterator<Item = &'a [String]>) -> Markup {
     let mut texts: Vec<String> =
         missing.filter(|missing| !missing.is_empty()).map(|missing| missing.join(", ")).collect();
     texts.dedup();
-    let warning = |text: &String| {
-        format!("<p class=\"warning\">Not the complete benchmark: {}</p>\n", escape(text))
-    };
-    texts.iter().map(warning).collect()
+    html! { @for text in &texts { p.warning { "Not the complete benchmark: " (text) } } }
 }
 
 /// ROC and DET of the curves that have points.
@@ -49,12 +48,13 @@ pub fn scores(model: &str, histogram: &Histogram) -> Chart {
 }
 
 /// Charts side by side, as many as there is room for.
-pub fn charts(charts: &[Chart]) -> Result<String, EvalError> {
-    let mut html = String::new();
-    for chart in charts {
-        html += &format!("<figure>{}</figure>\n", chart.inline_svg()?);
-    }
-    Ok(if html.is_empty() { html } else { format!("<div class=\"charts\">\n{html}</div>\n") })
+pub fn charts(charts: &[Chart]) -> Result<Markup, EvalError> {
+    let drawn = charts.iter().map(Chart::inline_svg).collect::<Result<Vec<Markup>, _>>()?;
+    Ok(html! {
+        @if !drawn.is_empty() {
+            div.charts { @for svg in &drawn { figure { (svg) } } }
+        }
+    })
 }
 
 /// The pairs judged worst, as pictures where the images are known.
@@ -64,43 +64,36 @@ pub fn worst(
     accepts: &[WorstPair],
     rejects: &[WorstPair],
     pictures: &mut Pictures,
-) -> String {
-    let model = escape(model);
+) -> Markup {
     let kinds = [
         ("different people that look most alike", "accepted wrongly", accepts),
         ("one person that looks least alike", "rejected wrongly", rejects),
     ];
-    let mut html = String::new();
-    for (title, mistake, pairs) in kinds.into_iter().filter(|kind| !kind.2.is_empty()) {
-        let n_wrong = pairs.iter().filter(|pair| pair.wrong).count();
-        let open = if n_wrong > 0 { " open" } else { "" };
-        html += &format!(
-            "<details{open}><summary>{model}: {title} ({n_wrong} of {} {mistake})</summary>\n\
-             <div class=\"cases\">\n",
-            pairs.len()
-        );
-        pairs.iter().for_each(|pair| html += &picture_pair(source, pair, pictures));
-        html += "</div></details>\n";
+    html! {
+        @for (title, mistake, pairs) in kinds.into_iter().filter(|kind| !kind.2.is_empty()) {
+            @let n_wrong = pairs.iter().filter(|pair| pair.wrong).count();
+            details open[n_wrong > 0] {
+                summary {
+                    (model) ": " (title) " (" (n_wrong) " of " (pairs.len()) " " (mistake) ")"
+                }
+                div.cases { @for pair in pairs { (picture_pair(source, pair, pictures)) } }
+            }
+        }
     }
-    html
 }
 
-fn picture_pair(source: Option<&Source>, pair: &WorstPair, pictures: &mut Pictures) -> String {
-    let mut picture = |name: &str| match source {
-        None => format!("<span class=\"gone\">{}</span>", escape(name)),
-        Some(source) => match pictures.data_uri(source, name) {
-            Ok(uri) => format!("<img alt=\"{}\" src=\"{uri}\">", escape(name)),
-            Err(reason) => format!("<span class=\"gone\">{}</span>", escape(&reason)),
-        },
+fn picture_pair(source: Option<&Source>, pair: &WorstPair, pictures: &mut Pictures) -> Markup {
+    let mut picture = |name: &str| match source.map(|source| pictures.data_uri(source, name)) {
+        None => html! { span.gone { (name) } },
+        Some(Ok(uri)) => html! { img alt=(name) src=(uri); },
+        Some(Err(reason)) => html! { span.gone { (reason) } },
     };
-    format!(
-        "<figure class=\"{}\"><div class=\"pair\">{}{}</div><figcaption>similarity {:.3}<br>{}<br>{}\
-         </figcaption></figure>\n",
-        if pair.wrong { "wrong" } else { "right" },
-        picture(&pair.left),
-        picture(&pair.right),
-        pair.similarity,
-        escape(&pair.left),
-        escape(&pair.right),
-    )
+    html! {
+        figure class=(if pair.wrong { "wrong" } else { "right" }) {
+            div.pair { (picture(&pair.left)) (picture(&pair.right)) }
+            figcaption {
+                "similarity " (format!("{:.3}", pair.similarity)) br; (pair.left) br; (pair.right)
+            }
+        }
+    }
 }

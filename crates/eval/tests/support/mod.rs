@@ -137,6 +137,16 @@ pub fn pfc_eval(dir: &Path) -> Command {
     command
 }
 
+/// A run that comes to its very end and cannot print what it did: all its files are written, and what it
+/// keeps for a run that goes on is still there.
+#[cfg(unix)]
+pub fn run_without_printing(dir: &Path, args: &[&str]) {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pfc-eval"));
+    command.current_dir(dir).args(args).stdout(full).stderr(std::process::Stdio::null());
+    assert_eq!(command.status().unwrap().code(), Some(2), "{args:?}");
+}
+
 /// Standard error of a run that must fail with exit code 2.
 #[track_caller]
 pub fn stderr_of_failure(command: &mut Command) -> String {

@@ -35,7 +35,8 @@ pub trait CentreStore: Send {
         Device::Cpu
     }
 
-    /// Told the rows of a step, before any of them is read or moves.
+    /// Called once per step, before [`CentreStore::tiles`], with the rows that the step will use. The
+    /// store sets room aside for those that are used for the first time.
     ///
     /// # Errors
     ///
@@ -51,10 +52,10 @@ pub trait CentreStore: Send {
     ///
     /// # Panics
     ///
-    /// If the store was not told of one of the rows.
+    /// If [`CentreStore::prepare`] was not called with one of the rows before.
     fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>>;
 
-    /// Told the rows that will most likely be asked for next.
+    /// Called with the rows that the next step will most likely use, so that they can be read ahead.
     fn prefetch(&mut self, rows: &[u32]) {
         let _ = rows;
     }
@@ -64,8 +65,8 @@ pub trait CentreStore: Send {
         false
     }
 
-    /// Gives every row that a step has moved what it has missed. Rows that were never touched go on
-    /// missing everything, and cost nothing.
+    /// Applies the updates that were put off to every row that a step has moved. For rows that no step
+    /// has used they stay put off, which costs nothing.
     ///
     /// Returns false, and does nothing, where the rows as they are belong to a checkpoint of this
     /// very time.
@@ -107,8 +108,7 @@ pub trait CentreStore: Send {
     /// As above.
     fn copy_out(&self, rows: &[u32]) -> Result<(Tensor, Tensor), HeadError>;
 
-    /// Makes the store ready to [`import`](CentreStore::import) rows of a checkpoint of the time
-    /// `now`.
+    /// Called before rows of a checkpoint of the time `now` are [imported](CentreStore::import).
     ///
     /// * `own_folder`: whether these come from the folder that the store has
     ///
@@ -120,8 +120,8 @@ pub trait CentreStore: Send {
         Ok(())
     }
 
-    /// Puts rows in their place, rounded to the nearest where the store's formats are shorter; they
-    /// then carry `stamps`, one each and none of them [`UNTOUCHED`](super::UNTOUCHED).
+    /// Writes rows into the store, rounded to the nearest number where its formats are shorter. Each then
+    /// has its own of `stamps`, none of which is [`UNTOUCHED`](super::UNTOUCHED).
     ///
     /// * `rows`: strictly ascending
     ///
@@ -149,7 +149,7 @@ pub trait CentreTile: Send {
     /// Number of rows T.
     fn n_rows(&self) -> usize;
 
-    /// Writes the rows, as they are after the steps they have missed, as unit rows.
+    /// Normalises the rows, with the updates that were put off applied, and writes them as unit rows.
     ///
     /// * `unit_td`: `[T, D]`, contiguous, f32 or bf16
     ///
@@ -167,8 +167,8 @@ pub trait CentreTile: Send {
         cosines.exponentials()
     }
 
-    /// Sends the gradient through the normalisation of the rows, after the steps they have missed,
-    /// and moves them by one step at learning rate `lr`.
+    /// Takes one step of the optimizer at learning rate `lr`: the gradient goes back through the
+    /// normalisation of the rows, to which the updates that were put off are applied first.
     ///
     /// # Errors
     ///

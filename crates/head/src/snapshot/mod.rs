@@ -1,4 +1,4 @@
-//! What a checkpoint holds of the centres, and how they are put back.
+//! Saving the centres of a rank as tensors of a checkpoint, and restoring them.
 
 // C = classes of this rank, D = embedding, N = touched rows, K = steps that rows may have missed.
 
@@ -63,8 +63,8 @@ fn numbers(name: &str, values: &[i64]) -> (String, Tensor) {
 }
 
 impl Head {
-    /// Gives every row that a step has moved the updates that were put off until it is next sampled.
-    /// O(C) to find them.
+    /// Applies to every row that a step has moved the updates that were put off until it is next sampled.
+    /// Finding these rows is O(C).
     ///
     /// Rows are rounded when they are caught up, so a run that is to be repeated bit for bit must
     /// do it at the same steps.
@@ -81,7 +81,7 @@ impl Head {
         Ok(())
     }
 
-    /// Gives every centre memory of its own, as all have after a long run. O(C).
+    /// Allocates every centre, as a long run does in the end. O(C).
     ///
     /// # Errors
     ///
@@ -143,7 +143,7 @@ impl Head {
         Ok(Snapshot { tensors, rows })
     }
 
-    /// Hands over all rows of the save that is under way, waiting for whoever writes them.
+    /// Hands over all rows of the save that is under way, and waits until they were taken.
     ///
     /// # Errors
     ///
@@ -155,8 +155,8 @@ impl Head {
         }
     }
 
-    /// Told that what [`Head::begin_save`] began is safe: from now on the centres on disk as of then
-    /// are kept, and as of the checkpoint before.
+    /// Called once the checkpoint that [`Head::begin_save`] began is on disk. From now on, centres in files
+    /// keep the copies that this checkpoint and the one before it need.
     ///
     /// # Errors
     ///
@@ -166,14 +166,23 @@ impl Head {
         self.parts.store.in_files().map_or(Ok(()), |centres| centres.protect(now))
     }
 
+    /// Refuses to begin a new run over centres in files that belong to another. Nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::CentreFile`] if the folder holds a run that has saved, [`HeadError`] if it cannot be
+    /// read.
+    pub fn check_free(&mut self) -> Result<(), HeadError> {
+        self.parts.store.in_files().map_or(Ok(()), |centres| centres.check_free())
+    }
+
     /// Has a save that has just begun hand over so many rows at a time, and copy as many.
     #[cfg(test)]
     pub(crate) fn shrink_save(&mut self, n_rows: usize) {
         self.saving.as_mut().expect("a save has begun").shrink(n_rows);
     }
 
-    /// Puts centres in their place that come from another head, with nothing to remember: as if the
-    /// rank began with them.
+    /// Replaces centres by those of another head, without optimizer state, as if the rank began with them.
     ///
     /// * `rows`: of this rank, strictly ascending
     /// * `weight`: `[rows, D]`, row by row
@@ -272,9 +281,8 @@ impl Head {
         ])
     }
 
-    /// Puts back what [`Head::checkpoint`], [`Head::state`] or [`Head::state_as_it_is`] gave, here
-    /// or on other ranks: any stretch of classes that covers this rank's will do. Tensors of other
-    /// names are passed over.
+    /// Restores what [`Head::checkpoint`], [`Head::state`] or [`Head::state_as_it_is`] returned, on this or
+    /// on other ranks. The classes in it must cover this rank's. Tensors of other names are ignored.
     ///
     /// # Errors
     ///
@@ -283,7 +291,7 @@ impl Head {
         self.load(&mut [Box::new(state)], None)
     }
 
-    /// Puts back the centres of a checkpoint.
+    /// Restores the centres of a checkpoint.
     ///
     /// * `pieces`: what ranks wrote whose classes cover this rank's, in the order of their classes
     /// * `folder`: where the centres were in files, if they were
@@ -342,7 +350,7 @@ impl Head {
     }
 }
 
-/// Rows of a checkpoint on their way to a store, whose row numbers they have.
+/// Rows that were read from a checkpoint, with their numbers in the store that takes them.
 struct LoadedRows {
     pub rows: Vec<u32>,
     pub weight: Vec<f32>,
@@ -351,7 +359,7 @@ struct LoadedRows {
 }
 
 impl LoadedRows {
-    /// Gives every row what it has missed.
+    /// Applies to every row the updates that it has missed.
     pub fn make_up(&mut self, rule: &dyn UpdateRule) {
         let LoadedRows { rows, weight, state, stamps } = self;
         let n_rows = rows.len().max(1);
@@ -366,7 +374,7 @@ impl LoadedRows {
     }
 }
 
-/// Gives the untouched rows of a store what they have missed, and with it a place.
+/// Applies to the untouched rows of a store the updates that they have missed, which allocates them.
 fn touch_all(
     store: &mut dyn CentreStore,
     rule: &dyn UpdateRule,
@@ -397,7 +405,7 @@ fn touch_all(
     Ok(())
 }
 
-/// The rows that a head hands over, whole.
+/// Joins the pieces that a head hands over into whole tensors.
 pub(crate) fn collect(mut rows: RowPieces) -> Result<Named, HeadError> {
     let mut parts: Vec<Vec<Tensor>> = rows.columns.iter().map(|_| Vec::new()).collect();
     while let Some(piece) = rows.next_piece()? {
@@ -413,7 +421,7 @@ pub(crate) fn collect(mut rows: RowPieces) -> Result<Named, HeadError> {
     joined.collect()
 }
 
-/// Gives rows of `[C, D]` weights and momenta what they have missed.
+/// Applies to rows of `[C, D]` weights and momenta the updates that they have missed.
 fn make_up(rule: &dyn UpdateRule, stamps: &[Stamp], weight_cd: &mut Tensor, state_cd: &mut Tensor) {
     let dim = weight_cd.size()[1] as usize;
     with_elements_mut(weight_cd, |weight: &mut [f32]| {

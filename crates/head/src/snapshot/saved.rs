@@ -22,7 +22,7 @@ use crate::{
     },
     config::HeadConfig,
     elements::with_elements,
-    optim::{Dense, Stamp, UNTOUCHED, UpdateHistory, UpdateMap, UpdateRule},
+    optim::{Dense, FIRST, Stamp, UNTOUCHED, UpdateHistory, UpdateMap, UpdateRule},
     range::ClassRange,
 };
 
@@ -501,6 +501,19 @@ impl<'a> CentreReader<'a> {
         self.config.dim
     }
 
+    /// Numbers of state that the optimizer keeps of a centre: D under SGD, 2 D under `AdamW`, 1 under
+    /// row-wise Adagrad.
+    #[must_use]
+    pub fn n_state(&self) -> usize {
+        RowLayout::of_config(&self.config).n_state()
+    }
+
+    /// Steps that the head had taken.
+    #[must_use]
+    pub fn n_steps(&self) -> u64 {
+        u64::from(self.memory.now.saturating_sub(FIRST))
+    }
+
     /// Number of centres: classes times the sub-centres of each.
     #[must_use]
     pub fn n_centres(&self) -> u64 {
@@ -514,31 +527,46 @@ impl<'a> CentreReader<'a> {
     ///
     /// [`HeadError`] if rows cannot be read, or are not those that were saved.
     pub fn read(&mut self, classes: Range<u64>) -> Result<Vec<f32>, HeadError> {
+        Ok(self.read_with_state(classes)?.0)
+    }
+
+    /// The same with the state of their optimizer, `[centres, n_state]`, row by row, which is 0 for
+    /// centres that nothing has moved.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](CentreReader::read).
+    pub fn read_with_state(
+        &mut self,
+        classes: Range<u64>,
+    ) -> Result<(Vec<f32>, Vec<f32>), HeadError> {
         let (config, memory) = (&self.config, &self.memory);
         let (layout, rule) = (RowLayout::of_config(config), Dense::of_memory(memory));
         let (dim, first) = (config.dim, classes.start);
         let protected = [UNTOUCHED; 2];
         let frame = Frame { layout, seed: config.seed, first_class: first, n_copies: 1, protected };
-        let mut weight = vec![0.0; (classes.end - first) as usize * dim];
+        let (n_rows, n_state) = ((classes.end - first) as usize, layout.n_state());
+        let (mut weight, mut state) = (vec![0.0; n_rows * dim], vec![0.0; n_rows * n_state]);
         let untouched = rule.missed(UNTOUCHED);
-        let mut state = vec![0.0; layout.n_state()];
-        for (row, weight) in weight.chunks_mut(dim).enumerate() {
+        let rows = weight.chunks_mut(dim).zip(state.chunks_mut(n_state));
+        for (row, (weight, state)) in rows.enumerate() {
             frame.fill_initial(row, weight);
             if let Some(flow) = &untouched {
-                state.fill(0.0);
-                row::advance(flow, weight, &mut state);
+                row::advance(flow, weight, state);
             }
         }
         for source in &mut self.sources {
             source.import(&mut self.pieces, classes.clone(), config, memory, &mut |mut rows| {
                 rows.make_up(&rule);
-                for (&row, found) in rows.rows.iter().zip(rows.weight.chunks(dim)) {
-                    weight[row as usize * dim..][..dim].copy_from_slice(found);
+                let found = rows.weight.chunks(dim).zip(rows.state.chunks(n_state));
+                for (&row, (found_weight, found_state)) in rows.rows.iter().zip(found) {
+                    weight[row as usize * dim..][..dim].copy_from_slice(found_weight);
+                    state[row as usize * n_state..][..n_state].copy_from_slice(found_state);
                 }
                 Ok(())
             })?;
         }
-        Ok(weight)
+        Ok((weight, state))
     }
 }
 

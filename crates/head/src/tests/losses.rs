@@ -196,6 +196,6 @@ fn sub_centres_are_refused_where_they_cannot_be() {
     let classes = u64::from(u32::MAX) / 2;
     check(
         HeadConfig { classes, ..config(margin) },
-        "head.classes is 2147483647, outside 1 to 1431655765",
+        "head.classes is 2147483647, but has to be from 1 to 1431655765",
     );
 }

@@ -9,7 +9,7 @@ mod judge;
 mod similarity;
 mod warp;
 
-pub use crate::template::{Point, TEMPLATE};
+pub use crate::template::{Landmarks, Point, TEMPLATE};
 pub use judge::{are_fractions, judge};
 pub use similarity::{
     AlignError, Matrix, RESIDUAL_MAX, align, align_to, five_of_68, residual, similarity,

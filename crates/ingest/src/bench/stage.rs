@@ -56,8 +56,8 @@ impl Input<'_> {
     ///
     /// # Errors
     ///
-    /// [`IngestError::NothingToMeasure`] without images, [`IngestError::BadRow`] for one that cannot
-    /// be decoded, [`IngestError::Shard`].
+    /// [`IngestError::NothingToMeasure`] without images, [`IngestError::Shard`] for one that cannot be
+    /// read or decoded.
     pub fn read(dataset: &Dataset, order: EpochOrder, n: u64) -> Result<Input<'_>, IngestError> {
         let size = dataset.manifest().image_size;
         let mut rgb = vec![0; size.rgb_bytes()];
@@ -65,10 +65,7 @@ impl Input<'_> {
         for place in order.share(0, 0, 1).take(n as usize) {
             let row = place.row;
             let face = dataset.get(row)?;
-            decode_rgb(face.image, size, &mut rgb).map_err(|source| {
-                let face = face.source.to_owned();
-                IngestError::BadRow { row, face, source }
-            })?;
+            face.decode(row, &mut rgb)?;
             copies.push(face.image.to_vec());
         }
         match copies.is_empty() {

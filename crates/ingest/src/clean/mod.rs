@@ -1,30 +1,43 @@
 //! `pfc-ingest clean`: findings about a data set, as decisions beside it.
 //!
 //! The passes are those of `pfc-clean`; here are their options and order, what they read, and how
-//! their findings are logged and printed. Each pass sees what those before it decided.
+//! their findings are logged and printed. Each pass sees what those before it decided. What a stopped
+//! comparison of centres has done is kept in a file beside the data set.
 
 mod options;
-mod part;
 mod summary;
+
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use pfc_clean::{
     Work, counts,
     files::{self, Flag},
-    identities,
+    identities::{self, Keeper, Standing},
 };
 use pfc_cli::{Outcome, print_json};
-use pfc_findings::{Action, Decision, DecisionLog, Questions, RunInfo};
-use pfc_shard::Dataset;
-use summary::Summary;
+use pfc_durable::{DurableError, faults::is_of_system};
+use pfc_findings::{Action, Decision, DecisionLog, Question, Questions, RunInfo};
+use pfc_shard::{
+    Dataset,
+    sealed::{self, SealedError},
+};
 
 use crate::IngestError;
+use summary::Summary;
+
 pub use options::{CleanArgs, Pass, cosine};
-pub use part::PartFile;
 pub use summary::{brief, tally};
 
 /// Name and version of this program, for what it writes.
 pub const TOOL: &str = concat!("pfc-ingest ", env!("CARGO_PKG_VERSION"));
+
+/// How near to its bound a decision may be to be asked about nevertheless, in cosine, unless
+/// `review export` says another distance.
+pub const MARGIN: f32 = 0.03;
 
 /// Runs the command.
 pub fn run(args: &CleanArgs, quiet: bool) -> anyhow::Result<Outcome> {
@@ -62,6 +75,9 @@ fn clean(args: &CleanArgs, quiet: bool) -> Result<Summary, IngestError> {
             notes: work.notes.clone().into(),
         };
         summary.run = Some(log.append(&info, &decisions)?);
+        let asked = Questions::of(&log.runs()?, &dataset, &log.state(&dataset)?)?;
+        let is_asked = |question: &&Question| question.is_open && question.is_unsure(MARGIN);
+        summary.open = asked.all().iter().filter(is_asked).count() as u64;
     }
     Ok(summary)
 }
@@ -146,4 +162,69 @@ fn leave_out_undecodable(work: &mut Work<'_>, rows: &[u64]) -> Result<Vec<Decisi
     let found: Vec<Decision> = left.map(drop).collect();
     work.apply(&found)?;
     Ok(found)
+}
+
+/// Keeps what is done in a sealed file.
+#[derive(Debug)]
+pub struct PartFile {
+    path: PathBuf,
+}
+
+impl PartFile {
+    /// In the folder of a data set.
+    pub fn beside(dataset: &Path) -> PartFile {
+        PartFile { path: dataset.join(".centres.part") }
+    }
+}
+
+impl Keeper for PartFile {
+    fn load(&self) -> Result<Option<Standing>, Box<dyn Error + Send + Sync>> {
+        match sealed::read(&self.path) {
+            Err(SealedError::Io(error)) if is_of_system(&error) => {
+                Err(DurableError::at("read", &self.path)(error).into())
+            }
+            // A damaged file is as good as none.
+            left => Ok(left.unwrap_or_default()),
+        }
+    }
+
+    fn save(&self, standing: &Standing) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(sealed::write(&self.path, standing)?)
+    }
+
+    fn remove(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(DurableError::at("remove", &self.path)(error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_as_good_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = PartFile::beside(folder.path());
+        assert!(part.load().unwrap().is_none());
+        part.remove().unwrap();
+        let text = r#"{"key":"0","done":2,"pairs":[]}"#;
+        let standing: Standing = serde_json::from_str(&text.replace("\"0\"", &key())).unwrap();
+        part.save(&standing).unwrap();
+        assert!(part.load().unwrap().is_some());
+        let written = std::fs::read_to_string(&part.path).unwrap();
+        std::fs::write(&part.path, written.replacen('2', "3", 1)).unwrap();
+        assert!(part.load().unwrap().is_none());
+        part.remove().unwrap();
+        assert!(!part.path.exists());
+    }
+
+    /// A checksum as JSON.
+    fn key() -> String {
+        serde_json::to_string(&pfc_shard::Checksum(7)).unwrap()
+    }
 }

@@ -352,7 +352,10 @@ impl CleanArgs {
             };
             if let Some(option) = missing {
                 let what = format!("pass `{}` needs {option}", pass.name());
-                return Err(IngestError::Options { what, hint: "state it, or leave the pass out" });
+                return Err(IngestError::Options {
+                    what,
+                    hint: "state it, or leave the pass out".into(),
+                });
             }
             if pass.needs_embeddings() && !has_embeddings {
                 return Err(no_embeddings(pass.name()));
@@ -399,14 +402,14 @@ impl CleanArgs {
     pub(super) fn probes(&self, expected: usize) -> Result<Embeddings, IngestError> {
         let missing = || IngestError::Options {
             what: "pass `overlap` needs --probes".into(),
-            hint: "state it, or leave the pass out",
+            hint: "state it, or leave the pass out".into(),
         };
         let probes = Embeddings::open(self.probes.as_ref().ok_or_else(missing)?)?.in_order();
         match probes.dim() {
             found if found == expected => Ok(probes),
             found => Err(IngestError::Options {
                 what: format!("the probes have {found} numbers, the embeddings {expected}"),
-                hint: "embed both with the same network",
+                hint: "embed both with the same network".into(),
             }),
         }
     }
@@ -475,6 +478,7 @@ fn no_embeddings(pass: &str) -> IngestError {
     IngestError::Options {
         what: format!("pass `{pass}` compares embeddings, and none are given"),
         hint: "give them with --embeddings FILE, or a network with --model FILE.onnx; \
-               `--pass files` needs neither",
+               `--pass files` needs neither"
+            .into(),
     }
 }

@@ -45,6 +45,9 @@ pub struct Summary {
     pub known: u64,
     /// Measurements and bounds of the passes.
     pub notes: Map<String, Value>,
+    /// Questions that nobody has answered, after this run.
+    #[serde(skip)]
+    pub open: u64,
     #[serde(skip)]
     dataset: PathBuf,
 }
@@ -64,6 +67,7 @@ impl Summary {
             decisions: tally(decisions),
             known: 0,
             notes: notes.clone(),
+            open: 0,
             dataset: dataset.to_path_buf(),
         }
     }
@@ -150,16 +154,12 @@ impl Summary {
 
     fn print_next(&self) -> std::io::Result<()> {
         use std::io::Write;
-        let n = |action: &str| -> u64 {
-            self.decisions.values().filter_map(|actions| actions.get(action)).sum()
-        };
-        let n_suspicions = n("suspect") + self.known;
         let (data, mut out) = (self.dataset.display(), pfc_cli::stdout());
         writeln!(out, "next:")?;
         let mut line = |command: String, what: &str| writeln!(out, "  {command:<44} {what}");
         line(format!("pfc-ingest report {data}"), "draws what was found")?;
-        if n_suspicions > 0 {
-            let what = format!("asks about {}", of(n_suspicions, "suspicion"));
+        if self.open > 0 {
+            let what = format!("asks {}", of(self.open, "open question"));
             line(format!("pfc-ingest review export {data} review"), &what)?;
         }
         if self.decisions.values().flatten().any(|(action, _)| *action != "suspect") {

@@ -11,9 +11,10 @@ use pfc_durable::{AtomicDir, AtomicFile, DurableError};
 use rayon::prelude::*;
 
 use super::{
-    ExportError, Feed, Written, identities,
-    names::{Files, Folders},
+    Feed, Written,
+    names::{self, Files, Folders},
 };
+use crate::IngestError;
 
 /// Images named at a time; they are then written in parallel.
 const CHUNK_IMAGES: usize = 1024;
@@ -35,8 +36,8 @@ pub enum List {
 ///
 /// # Errors
 ///
-/// [`ExportError`]; nothing is then left behind.
-pub fn write(feed: &Feed<'_>, dir: AtomicDir, list: List) -> Result<Written, ExportError> {
+/// [`IngestError`]; nothing is then left behind.
+pub fn write(feed: &Feed<'_>, dir: AtomicDir, list: List) -> Result<Written, IngestError> {
     let used = feed.labels()?;
     let identities = feed.identities().filter(|(label, _)| used.contains(label));
     let identities: Vec<(u32, &str)> = identities.collect();
@@ -66,10 +67,10 @@ pub fn write(feed: &Feed<'_>, dir: AtomicDir, list: List) -> Result<Written, Exp
     let Writer { list, mut written, .. } = writer;
     if let Some(list) = list {
         list.commit()?;
-        identities::write(&identities, dir.path(), dir.target().path())?;
+        names::write_table(&identities, dir.path(), dir.target().path())?;
     } else if folders.n_renamed > 0 {
         let folder = |label| folders.folder(label);
-        identities::write_folders(&identities, folder, dir.path(), dir.target().path())?;
+        names::write_folder_table(&identities, folder, dir.path(), dir.target().path())?;
     }
     dir.commit()?;
     written.renamed_files = files.n_renamed;
@@ -91,13 +92,13 @@ impl Writer<'_> {
         places: std::ops::Range<usize>,
         folders: &Folders,
         files: &mut Files,
-    ) -> Result<(), ExportError> {
+    ) -> Result<(), IngestError> {
         let mut named = Vec::with_capacity(places.len());
         for place in places {
             let item = self.feed.peek(place)?;
             if !self.made.contains(&item.label) {
                 let folder = self.root.join(folders.folder(item.label));
-                fs::create_dir_all(&folder).map_err(ExportError::at("create", &folder))?;
+                fs::create_dir_all(&folder).map_err(IngestError::at("create", &folder))?;
                 self.made = BTreeSet::from([item.label]);
             }
             let path = files.path(folders, item.label, item.face.source);
@@ -110,7 +111,7 @@ impl Writer<'_> {
             Ok(item.face.image.len() as u64)
         };
         // Collected, so that the first fault is the same one in every run.
-        let sizes: Vec<Result<u64, ExportError>> = named.into_par_iter().map(write).collect();
+        let sizes: Vec<Result<u64, IngestError>> = named.into_par_iter().map(write).collect();
         for size in sizes {
             self.written.bytes += size?;
             self.written.files += 1;
@@ -118,7 +119,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn add_to_list(&mut self, path: &str, label: u32) -> Result<(), ExportError> {
+    fn add_to_list(&mut self, path: &str, label: u32) -> Result<(), IngestError> {
         let Some(list) = &mut self.list else { return Ok(()) };
         let line = format!("{IMAGES_DIR}/{path}\t{label}\n");
         self.written.bytes += line.len() as u64;
@@ -129,8 +130,8 @@ impl Writer<'_> {
 }
 
 /// Writes a file that must not exist.
-fn save(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
+fn save(path: &Path, bytes: &[u8]) -> Result<(), IngestError> {
     let file = OpenOptions::new().write(true).create_new(true).open(path);
-    let mut file = file.map_err(ExportError::at("create", path))?;
-    file.write_all(bytes).map_err(ExportError::at("write", path))
+    let mut file = file.map_err(IngestError::at("create", path))?;
+    file.write_all(bytes).map_err(IngestError::at("write", path))
 }

@@ -1,14 +1,10 @@
 //! `pfc-ingest export`: a data set in the formats of other tools.
 
 mod bin;
-mod error;
-mod feed;
 mod folder;
-mod identities;
 mod names;
 mod options;
 mod pairs;
-mod pairs_file;
 mod parquet;
 mod recordio;
 mod select;
@@ -25,10 +21,8 @@ use pfc_sources::is_read_as_it_is;
 
 use crate::{IngestError, output, reading::ReadArgs, threads::Threads};
 
-pub use error::ExportError;
-use feed::{Feed, Item};
 use options::FormatOptions;
-use select::{RowOrder, SelectArgs, Selection};
+use select::{Feed, Item, RowOrder, SelectArgs, Selection};
 use summary::{Summary, Written};
 
 /// Write a data set, or a selection of it, in a format of other tools.
@@ -123,7 +117,7 @@ pub fn run(args: &ExportArgs, quiet: bool) -> anyhow::Result<Outcome> {
     Ok(Outcome::Clean)
 }
 
-fn export(args: &ExportArgs, quiet: bool) -> Result<Summary, ExportError> {
+fn export(args: &ExportArgs, quiet: bool) -> Result<Summary, IngestError> {
     let started = Instant::now();
     let options = args.options.checked(args.to)?;
     args.threads.pool()?.install(|| {
@@ -134,7 +128,7 @@ fn export(args: &ExportArgs, quiet: bool) -> Result<Summary, ExportError> {
         if matches!(args.to, Target::Webdataset | Target::Parquet) {
             warn_of_names(&feed);
         }
-        let begin = || Ok::<_, ExportError>(owned.begin().map_err(IngestError::from)?);
+        let begin = || owned.begin();
         let written = match args.to {
             Target::Folder => folder::write(&feed, begin()?, folder::List::Without),
             Target::List => folder::write(&feed, begin()?, folder::List::With),

@@ -13,15 +13,25 @@
 //!   bytes or 32 parts, whose slashes then become `_`;
 //! * of two names that would be the same, one gets `-2`, `-3`, … appended, never one that was as it
 //!   should be.
+//!
+//! Tables of names beside what cannot hold them: `identities.tsv`, with lines `label<TAB>name` where
+//! there are numbers alone, and lines `folder<TAB>name` where not all folders can be called as their
+//! identities are. `pack` reads them, so that names survive the way out and back.
 
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     ffi::OsStr,
+    fmt::Write,
+    fs,
+    path::Path,
 };
 
+use pfc_durable::DurableError;
 use pfc_shard::hash::content_hash;
 use pfc_sources::{IDENTITIES_FILE, is_read_as_named, is_system};
+
+use crate::IngestError;
 
 /// Every file system takes 255 bytes; what is left is for endings and numbers.
 const PART_BYTES_MAX: usize = 200;
@@ -212,6 +222,53 @@ fn stem_and_extension(source: &str) -> (&str, &str) {
         true => (stem, ".jpg"),
         false => (name, ".jpg"),
     }
+}
+
+/// Writes the table into the folder `dir`, which will be called `out`.
+///
+/// # Errors
+///
+/// [`IngestError`] if it cannot be written.
+pub fn write_table(identities: &[(u32, &str)], dir: &Path, out: &Path) -> Result<(), IngestError> {
+    let rows = identities.iter().map(|(label, name)| (label.to_string(), *name));
+    write_rows(rows, dir, out)
+}
+
+/// Writes a table of folders into the folder `dir`, which will be called `out`.
+///
+/// * `folder`: of each label
+///
+/// # Errors
+///
+/// [`IngestError`] if it cannot be written.
+pub fn write_folder_table<'a>(
+    identities: &[(u32, &str)],
+    folder: impl Fn(u32) -> &'a str,
+    dir: &Path,
+    out: &Path,
+) -> Result<(), IngestError> {
+    let rows = identities.iter().map(|(label, name)| (folder(*label).to_owned(), *name));
+    write_rows(rows, dir, out)
+}
+
+fn write_rows<'a>(
+    rows: impl Iterator<Item = (String, &'a str)>,
+    dir: &Path,
+    out: &Path,
+) -> Result<(), IngestError> {
+    let mut table = String::new();
+    for (key, name) in rows {
+        // A string takes any amount of text.
+        let _ = writeln!(table, "{key}\t{}", in_table(name));
+    }
+    fs::write(dir.join(IDENTITIES_FILE), table)
+        .map_err(DurableError::at("write", &out.join(IDENTITIES_FILE)))?;
+    Ok(())
+}
+
+/// A name as it stands in a table, on one line and between tabs.
+pub fn in_table(name: &str) -> String {
+    name.replace(char::is_control, "_")
 }
 
 #[cfg(test)]

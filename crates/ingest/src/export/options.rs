@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use pfc_recordio::Style;
 
-use super::{ExportError, RowOrder, Target, names::safe_part};
+use super::{RowOrder, Target, names::safe_part};
+use crate::IngestError;
 
 /// Bytes at which a tar or Parquet file is closed, unless told otherwise.
 const DEFAULT_SHARD_MIB: u64 = 256;
@@ -66,8 +67,8 @@ impl FormatOptions {
     ///
     /// # Errors
     ///
-    /// [`ExportError::Options`].
-    pub fn checked(&self, to: Target) -> Result<Checked, ExportError> {
+    /// [`IngestError::Options`].
+    pub fn checked(&self, to: Target) -> Result<Checked, IngestError> {
         use Target::*;
         let is_sharded = matches!(to, Webdataset | Parquet);
         let is_sequential = to == Recordio && self.sequential;
@@ -96,7 +97,7 @@ impl FormatOptions {
         given: bool,
         is_of_use: bool,
         to: Target,
-    ) -> Result<(), ExportError> {
+    ) -> Result<(), IngestError> {
         if !given || is_of_use {
             return Ok(());
         }
@@ -105,17 +106,19 @@ impl FormatOptions {
             ("--order row", Target::Recordio) => "identity records need the order of labels; add \
                                                   --sequential for a file without them"
                 .into(),
-            _ => format!("leave {option} out; `pfc-ingest export --help` says what it is for"),
+            _ => {
+                format!("leave {option} out; `pfc-ingest export --help` says what it is for").into()
+            }
         };
-        Err(ExportError::Options { what, hint })
+        Err(IngestError::Options { what, hint })
     }
 
-    fn pairs(&self, to: Target) -> Result<Pairs, ExportError> {
+    fn pairs(&self, to: Target) -> Result<Pairs, IngestError> {
         match (self.pairs, &self.pairs_file) {
             (_, Some(path)) => Ok(Pairs::File(path.clone())),
             (Some(n), None) => Ok(Pairs::Random { n, seed: self.seed.unwrap_or(0) }),
             (None, None) if to != Target::Bin => Ok(Pairs::Random { n: 0, seed: 0 }),
-            (None, None) => Err(ExportError::Options {
+            (None, None) => Err(IngestError::Options {
                 what: "a pack holds pairs, and neither --pairs nor --pairs-file is given".into(),
                 hint: "add `--pairs 6000` for random pairs, or `--pairs-file pairs.txt`".into(),
             }),

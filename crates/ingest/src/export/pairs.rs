@@ -9,7 +9,7 @@ use std::ops::Range;
 use pfc_random::key;
 use pfc_shard::Permutation;
 
-use super::ExportError;
+use crate::{ExportError, IngestError};
 
 /// Folds of the list.
 const FOLDS: u64 = 10;
@@ -27,10 +27,10 @@ pub struct Pair {
 ///
 /// # Errors
 ///
-/// [`ExportError::Options`] if `n_pairs` is no multiple of 20, [`ExportError::TooFewPairs`].
-pub fn draw(people: &[Range<usize>], n_pairs: u64, seed: u64) -> Result<Vec<Pair>, ExportError> {
+/// [`IngestError::Options`] if `n_pairs` is no multiple of 20, [`ExportError::TooFewPairs`].
+pub fn draw(people: &[Range<usize>], n_pairs: u64, seed: u64) -> Result<Vec<Pair>, IngestError> {
     if n_pairs == 0 || !n_pairs.is_multiple_of(2 * FOLDS) {
-        return Err(ExportError::Options {
+        return Err(IngestError::Options {
             what: format!("{n_pairs} pairs cannot be split evenly into {FOLDS} folds"),
             hint: "give --pairs a multiple of 20".into(),
         });
@@ -43,7 +43,7 @@ pub fn draw(people: &[Range<usize>], n_pairs: u64, seed: u64) -> Result<Vec<Pair
     for (i, group) in (0..).zip(&groups) {
         let too_few = |sort, found| {
             let people = group.len();
-            ExportError::TooFewPairs { n_pairs, wanted, sort, people, found }
+            IngestError::from(ExportError::TooFewPairs { n_pairs, wanted, sort, people, found })
         };
         let found = n_same(group);
         if found < u128::from(wanted) {

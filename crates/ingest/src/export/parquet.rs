@@ -22,7 +22,8 @@ use parquet::{
 use pfc_durable::AtomicDir;
 use serde_json::json;
 
-use super::{ExportError, Feed, Item, Written, options::Shards};
+use super::{Feed, Item, Written, options::Shards};
+use crate::{ExportError, IngestError};
 
 /// Images per row group at most: what a reader holds in memory at least, 10 MB of crops.
 const GROUP_IMAGES: usize = 1000;
@@ -46,13 +47,13 @@ static IMAGE: LazyLock<Fields> = LazyLock::new(|| {
 ///
 /// # Errors
 ///
-/// [`ExportError`]; nothing is then left behind.
-pub fn write(feed: &Feed<'_>, dir: AtomicDir, shards: &Shards) -> Result<Written, ExportError> {
+/// [`IngestError`]; nothing is then left behind.
+pub fn write(feed: &Feed<'_>, dir: AtomicDir, shards: &Shards) -> Result<Written, IngestError> {
     let labels = feed.labels()?;
     let features = features(&feed.names_by_label());
     let out = dir.target().path().to_path_buf();
     let data = dir.path().join("data");
-    fs::create_dir(&data).map_err(ExportError::at("create", &data))?;
+    fs::create_dir(&data).map_err(IngestError::at("create", &data))?;
     let mut writer = Writer {
         dir: data,
         shards,
@@ -135,7 +136,7 @@ struct Group<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn push(&mut self, item: Item<'a>) -> Result<(), ExportError> {
+    fn push(&mut self, item: Item<'a>) -> Result<(), IngestError> {
         let bytes = item.face.image.len() + item.face.source.len() + item.identity.len();
         let waiting = (self.group.bytes + bytes) as u64;
         if self.open.as_ref().is_some_and(|s| s.bytes + waiting > self.shards.bytes_max) {
@@ -149,7 +150,7 @@ impl<'a> Writer<'a> {
         if is_full || fills_shard { self.write_group() } else { Ok(()) }
     }
 
-    fn write_group(&mut self) -> Result<(), ExportError> {
+    fn write_group(&mut self) -> Result<(), IngestError> {
         let Group { items, bytes } = std::mem::take(&mut self.group);
         if items.is_empty() {
             return Ok(());
@@ -164,13 +165,13 @@ impl<'a> Writer<'a> {
     }
 
     /// The open file, or a new one.
-    fn shard(&mut self) -> Result<&mut Shard, ExportError> {
+    fn shard(&mut self) -> Result<&mut Shard, IngestError> {
         if self.open.is_none() {
             let name = temporary_name(self.n_files);
             // Its final name depends on how many there will be.
             let path = self.dir.join(name);
             let file = File::create_new(&path);
-            let file = file.map_err(ExportError::at("create", &path))?;
+            let file = file.map_err(IngestError::at("create", &path))?;
             let parquet =
                 ArrowWriter::try_new(file, self.schema.clone(), Some(self.properties.clone()));
             let parquet =
@@ -181,20 +182,21 @@ impl<'a> Writer<'a> {
         Ok(self.open.as_mut().expect("opened above"))
     }
 
-    fn close(&mut self) -> Result<(), ExportError> {
+    fn close(&mut self) -> Result<(), IngestError> {
         let Some(Shard { path, parquet, .. }) = self.open.take() else { return Ok(()) };
-        parquet.close().map(|_| ()).map_err(|source| ExportError::Parquet { path, source })
+        parquet.close().map_err(|source| ExportError::Parquet { path, source })?;
+        Ok(())
     }
 
     /// Ends the last file, and names all of them now that their number is known.
-    fn finish(mut self) -> Result<(), ExportError> {
+    fn finish(mut self) -> Result<(), IngestError> {
         self.write_group()?;
         self.close()?;
         for i in 0..self.n_files {
             let name = format!("{}-{i:05}-of-{:05}.parquet", self.shards.name, self.n_files);
             let path = self.dir.join(name);
             fs::rename(self.dir.join(temporary_name(i)), &path)
-                .map_err(ExportError::at("rename", &path))?;
+                .map_err(IngestError::at("rename", &path))?;
         }
         Ok(())
     }

@@ -5,15 +5,16 @@ use std::path::Path;
 use pfc_durable::AtomicDir;
 use pfc_recordio::{FaceWriter, RecordError, Style, check_counts};
 
-use super::{ExportError, Feed, Written, identities};
+use super::{Feed, Written, names};
+use crate::IngestError;
 
 /// Fills the folder `dir` and commits it.
 ///
 /// # Errors
 ///
-/// [`ExportError`], before anything is written if float32 cannot hold a label or count; nothing is
+/// [`IngestError`], before anything is written if float32 cannot hold a label or count; nothing is
 /// left behind.
-pub fn write(feed: &Feed<'_>, dir: AtomicDir, style: Style) -> Result<Written, ExportError> {
+pub fn write(feed: &Feed<'_>, dir: AtomicDir, style: Style) -> Result<Written, IngestError> {
     let out = &dir.target().path().to_path_buf();
     let labels = feed.labels()?;
     check_labels(out, labels.iter().copied())?;
@@ -27,7 +28,7 @@ pub fn write(feed: &Feed<'_>, dir: AtomicDir, style: Style) -> Result<Written, E
         writer.push(item.label.into(), item.face.image)?;
     }
     let named = feed.identities().filter(|(label, _)| labels.contains(label));
-    identities::write(&named.collect::<Vec<_>>(), writer.folder(), out)?;
+    names::write_table(&named.collect::<Vec<_>>(), writer.folder(), out)?;
     let written = writer.finish()?;
     let (files, bytes) = super::summary::measure(out)?;
     Ok(Written {

@@ -1,14 +1,14 @@
-//! Which images go out, in which order, under which labels.
+//! Which images go out, in which order, under which labels; and reading them, one after another,
+//! each held against its hash.
 
-use std::{fs, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, fs, path::PathBuf, str::FromStr};
 
 use clap::ValueEnum;
-use pfc_cli::interrupt;
+use pfc_cli::{Progress, interrupt};
 use pfc_findings::View;
-use pfc_shard::hash::content_hash;
+use pfc_shard::{Face, ImageSize, ShardError, hash::content_hash};
 
-use super::ExportError;
-use crate::IngestError;
+use crate::{ExportError, IngestError, people::label_of};
 
 /// Rows between two looks at whether the user has had enough.
 const CHUNK_ROWS: u64 = 1 << 16;
@@ -126,9 +126,9 @@ impl Selection {
     ///
     /// # Errors
     ///
-    /// [`ExportError`] if an identity does not exist, nothing is selected, a shard is damaged, or the
+    /// [`IngestError`] if an identity does not exist, nothing is selected, a shard is damaged, or the
     /// user interrupts.
-    pub fn new(view: &View, args: &SelectArgs, order: RowOrder) -> Result<Selection, ExportError> {
+    pub fn new(view: &View, args: &SelectArgs, order: RowOrder) -> Result<Selection, IngestError> {
         let labels = labels(view, args)?;
         view.dataset().preload()?;
         let mut rows = match order {
@@ -139,7 +139,7 @@ impl Selection {
             rows.truncate(usize::try_from(count).unwrap_or(usize::MAX));
         }
         if rows.is_empty() {
-            return Err(ExportError::NothingSelected { n_rows: view.len() });
+            return Err(ExportError::NothingSelected { n_rows: view.len() }.into());
         }
         Ok(Selection { rows, labels })
     }
@@ -163,7 +163,7 @@ impl Selection {
 }
 
 /// The label that goes out for each identity.
-fn labels(view: &View, args: &SelectArgs) -> Result<Vec<u32>, ExportError> {
+fn labels(view: &View, args: &SelectArgs) -> Result<Vec<u32>, IngestError> {
     let n = view.n_identities();
     let identities = view.people();
     let mut is_selected = match named(view, args)? {
@@ -194,52 +194,30 @@ fn labels(view: &View, args: &SelectArgs) -> Result<Vec<u32>, ExportError> {
 }
 
 /// The identities that are named; `None` if names play no part.
-fn named(view: &View, args: &SelectArgs) -> Result<Option<Vec<u32>>, ExportError> {
+fn named(view: &View, args: &SelectArgs) -> Result<Option<Vec<u32>>, IngestError> {
     if args.identity.is_empty() && args.identities.is_none() {
         return Ok(None);
     }
-    let find = |name: &str, place: &dyn Fn() -> String| {
-        view.people().label_of(name).ok_or_else(|| ExportError::NoSuchIdentity {
-            place: place(),
-            name: name.to_owned(),
-            nearest: nearest(view, name),
-        })
-    };
     let mut labels = Vec::new();
     for name in &args.identity {
-        labels.push(find(name, &|| "--identity".into())?);
+        labels.push(label_of(view, name, || "--identity".into())?);
     }
     if let Some(path) = &args.identities {
-        let text = fs::read_to_string(path).map_err(ExportError::at("read", path))?;
+        let text = fs::read_to_string(path).map_err(IngestError::at("read", path))?;
         let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines();
         let names = (1..).zip(lines).filter(|(_, name)| !name.trim().is_empty());
         let before = labels.len();
         for (line, name) in names {
-            labels.push(find(name, &|| format!("{}: line {line}", path.display()))?);
+            labels.push(label_of(view, name, || format!("{}: line {line}", path.display()))?);
         }
         if labels.len() == before {
-            return Err(ExportError::NoNames { path: path.clone() });
+            return Err(ExportError::NoNames { path: path.clone() }.into());
         }
     }
     Ok(Some(labels))
 }
 
-/// The most similar name, if one is similar at all.
-fn nearest(view: &View, name: &str) -> Option<String> {
-    const SIMILAR: f64 = 0.85;
-    let identities = view.people();
-    let score = |label| strsim::jaro_winkler(name, identities.name(label));
-    let all = (0..view.n_identities()).map(|label| (score(label), label));
-    let best = all.fold(
-        (SIMILAR, None),
-        |best, (score, label)| {
-            if score > best.0 { (score, Some(label)) } else { best }
-        },
-    );
-    best.1.map(|label| identities.name(label).to_owned())
-}
-
-fn by_row(view: &View, labels: &[u32], per_identity: Option<u64>) -> Result<Vec<u64>, ExportError> {
+fn by_row(view: &View, labels: &[u32], per_identity: Option<u64>) -> Result<Vec<u64>, IngestError> {
     let mut rows = Vec::new();
     let mut n_taken = vec![0u64; if per_identity.is_some() { labels.len() } else { 0 }];
     for_each_selected(view, labels, |row, label| {
@@ -260,7 +238,7 @@ fn by_label(
     view: &View,
     labels: &[u32],
     per_identity: Option<u64>,
-) -> Result<Vec<u64>, ExportError> {
+) -> Result<Vec<u64>, IngestError> {
     let mut ends = vec![0u64; labels.len()];
     for_each_selected(view, labels, |_, label| ends[label as usize] += 1)?;
     let mut total = 0;
@@ -287,18 +265,131 @@ fn for_each_selected(
     view: &View,
     labels: &[u32],
     mut take: impl FnMut(u64, u32),
-) -> Result<(), ExportError> {
+) -> Result<(), IngestError> {
     let total = view.manifest().rows;
     for row in 0..total {
         if row.is_multiple_of(CHUNK_ROWS) && interrupt::requested() {
-            return Err(IngestError::Interrupted { done: 0, total }.into());
+            return Err(IngestError::Interrupted { done: 0, total });
         }
-        let Some(pfc_shard::Face { label, .. }) = view.face(row)? else { continue };
+        let Some(Face { label, .. }) = view.face(row)? else { continue };
         if labels[label as usize] != NOT_SELECTED {
             take(row, label);
         }
     }
     Ok(())
+}
+
+/// So far ahead of their use images are asked for from disk: rows by label lie all over a shuffled
+/// data set.
+const AHEAD: usize = 256;
+
+/// An image on its way out.
+#[derive(Clone, Copy)]
+pub struct Item<'a> {
+    /// Its row in the data set.
+    pub row: u64,
+    /// The label that goes out.
+    pub label: u32,
+    /// Who it shows.
+    pub identity: &'a str,
+    /// The rest; its label is the data set's.
+    pub face: Face<'a>,
+}
+
+/// What an exporter reads.
+pub struct Feed<'a> {
+    view: &'a View,
+    selection: &'a Selection,
+    progress: Progress,
+}
+
+impl<'a> Feed<'a> {
+    /// The images of `selection`, with a progress bar unless `quiet`.
+    pub fn new(view: &'a View, selection: &'a Selection, quiet: bool) -> Feed<'a> {
+        let total = selection.rows().len() as u64;
+        let progress = Progress::new("export", "images", total, quiet);
+        Feed { view, selection, progress }
+    }
+
+    /// Number of images, at least 1.
+    pub fn len(&self) -> usize {
+        self.selection.rows().len()
+    }
+
+    /// Width and height of every image.
+    pub fn image_size(&self) -> ImageSize {
+        self.view.manifest().image_size
+    }
+
+    /// The image at `place`, whose bytes are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Shard`].
+    pub fn peek(&self, place: usize) -> Result<Item<'a>, IngestError> {
+        let row = self.selection.rows()[place];
+        let n_rows = self.view.manifest().rows;
+        let face = self.view.face(row)?.ok_or(ShardError::NoSuchRow { row, n_rows })?;
+        let label = self.selection.label(face.label);
+        let identity = self.view.people().name(face.label);
+        Ok(Item { row, label, identity, face })
+    }
+
+    /// The image at `place`, whole, and counted as done.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Interrupted`], [`IngestError::Shard`].
+    pub fn take(&self, place: usize) -> Result<Item<'a>, IngestError> {
+        if interrupt::requested() {
+            let (done, total) = (place as u64, self.len() as u64);
+            return Err(IngestError::Interrupted { done, total });
+        }
+        if let Some(&row) = self.selection.rows().get(place + AHEAD) {
+            self.view.dataset().will_need(row);
+        }
+        let item = self.peek(place)?;
+        item.face.check(item.row)?;
+        self.progress.add(1);
+        Ok(item)
+    }
+
+    /// All images, as [`take`](Feed::take) gives them.
+    pub fn items(&self) -> impl Iterator<Item = Result<Item<'a>, IngestError>> {
+        (0..self.len()).map(|place| self.take(place))
+    }
+
+    /// Label that goes out and name of every selected identity, by label; some may have no image.
+    pub fn identities(&self) -> impl Iterator<Item = (u32, &'a str)> {
+        let identities = self.view.people();
+        self.selection.identities().map(move |(own, label)| (label, identities.name(own)))
+    }
+
+    /// The labels of the images, which go out.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Shard`].
+    pub fn labels(&self) -> Result<BTreeSet<u32>, IngestError> {
+        (0..self.len()).map(|place| self.peek(place).map(|item| item.label)).collect()
+    }
+
+    /// Names by the labels that go out, from 0: with `--keep-labels` also those between that are
+    /// not selected.
+    pub fn names_by_label(&self) -> Vec<&'a str> {
+        let identities = self.view.people();
+        let keeps = self.selection.identities().all(|(own, label)| own == label);
+        match (keeps, self.selection.identities().last()) {
+            (true, Some((last, _))) => (0..=last).map(|label| identities.name(label)).collect(),
+            _ => self.identities().map(|(_, name)| name).collect(),
+        }
+    }
+}
+
+impl Drop for Feed<'_> {
+    fn drop(&mut self) {
+        self.progress.finish();
+    }
 }
 
 #[cfg(test)]

@@ -8,19 +8,19 @@ use pfc_cli::{
 };
 use serde::Serialize;
 
-use super::ExportError;
+use crate::IngestError;
 
 /// Number and bytes of the files directly in a finished folder.
 ///
 /// # Errors
 ///
-/// [`ExportError`] if it cannot be listed.
-pub fn measure(dir: &Path) -> Result<(u64, u64), ExportError> {
+/// [`IngestError`] if it cannot be listed.
+pub fn measure(dir: &Path) -> Result<(u64, u64), IngestError> {
     let (mut files, mut n_bytes) = (0, 0);
-    for entry in fs::read_dir(dir).map_err(ExportError::at("list", dir))? {
+    for entry in fs::read_dir(dir).map_err(IngestError::at("list", dir))? {
         let meta = entry.and_then(|entry| entry.metadata());
         files += 1;
-        n_bytes += meta.map_err(ExportError::at("list", dir))?.len();
+        n_bytes += meta.map_err(IngestError::at("list", dir))?.len();
     }
     Ok((files, n_bytes))
 }

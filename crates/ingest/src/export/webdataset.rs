@@ -13,7 +13,8 @@ use pfc_durable::AtomicDir;
 use serde::Serialize;
 use tar::{Builder, EntryType, Header};
 
-use super::{ExportError, Feed, Item, Written, options::Shards};
+use super::{Feed, Item, Written, options::Shards};
+use crate::IngestError;
 
 /// Tar files consist of blocks of so many bytes, and end in two of zeros.
 const BLOCK: u64 = 512;
@@ -33,8 +34,8 @@ struct Sidecar<'a> {
 ///
 /// # Errors
 ///
-/// [`ExportError`]; nothing is then left behind.
-pub fn write(feed: &Feed<'_>, dir: AtomicDir, shards: &Shards) -> Result<Written, ExportError> {
+/// [`IngestError`]; nothing is then left behind.
+pub fn write(feed: &Feed<'_>, dir: AtomicDir, shards: &Shards) -> Result<Written, IngestError> {
     let labels = feed.labels()?;
     let out = &dir.target().path().to_path_buf();
     let mut writer = Writer { dir: dir.path(), out, shards, open: None, n_files: 0 };
@@ -64,7 +65,7 @@ struct Shard {
 }
 
 impl Writer<'_> {
-    fn push(&mut self, item: &Item<'_>) -> Result<(), ExportError> {
+    fn push(&mut self, item: &Item<'_>) -> Result<(), IngestError> {
         let label = item.label.to_string();
         let sidecar = Sidecar {
             identity: item.identity,
@@ -83,19 +84,19 @@ impl Writer<'_> {
         for (extension, content) in parts {
             let name = format!("{:09}.{extension}", item.row);
             append(&mut shard.tar, &name, content)
-                .map_err(ExportError::at("write", &shard.path))?;
+                .map_err(IngestError::at("write", &shard.path))?;
         }
         shard.bytes += bytes;
         Ok(())
     }
 
     /// The open file, or a new one.
-    fn shard(&mut self) -> Result<&mut Shard, ExportError> {
+    fn shard(&mut self) -> Result<&mut Shard, IngestError> {
         if self.open.is_none() {
             let name = format!("{}-{:06}.tar", self.shards.name, self.n_files);
             let path = self.out.join(&name);
             let file = File::create_new(self.dir.join(name));
-            let file = file.map_err(ExportError::at("create", &path))?;
+            let file = file.map_err(IngestError::at("create", &path))?;
             let tar = Builder::new(BufWriter::with_capacity(1 << 20, file));
             self.open = Some(Shard { path, tar, bytes: 0 });
             self.n_files += 1;
@@ -103,9 +104,9 @@ impl Writer<'_> {
         Ok(self.open.as_mut().expect("opened above"))
     }
 
-    fn close(&mut self) -> Result<(), ExportError> {
+    fn close(&mut self) -> Result<(), IngestError> {
         let Some(Shard { path, tar, .. }) = self.open.take() else { return Ok(()) };
-        tar.into_inner().and_then(|mut out| out.flush()).map_err(ExportError::at("write", &path))
+        tar.into_inner().and_then(|mut out| out.flush()).map_err(IngestError::at("write", &path))
     }
 }
 

@@ -10,13 +10,16 @@ use pfc_clean::{
     identities::{Bounds, joined},
 };
 use pfc_cli::{Progress, interrupt, print_json, print_table, table, units::count};
-use pfc_durable::{AtomicDir, OwnedDir};
+use pfc_durable::{AtomicDir, OwnedDir, faults::is_of_system};
 use pfc_embeddings::{EmbedOptions, Embeddings, with_model, write_rows};
 use pfc_findings::{DECISIONS_DIR, Decision, DecisionLog, Run, RunInfo, State, View, carried};
 use pfc_shard::{
     Checksum, DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames,
-    Permutation, Step, hash::content_hash, sealed,
+    Permutation, Step,
+    hash::content_hash,
+    sealed::{self, SealedError},
 };
+use pfc_sources::exists;
 use serde::{Deserialize, Serialize};
 
 use super::MergeArgs;
@@ -136,9 +139,15 @@ fn joined_rows(owned: OwnedDir, parts: &[Part], quiet: bool) -> Result<AtomicDir
     let job = Job::of(parts)?;
     let unfinished = owned.resume()?;
     let path = unfinished.path().join(JOB_FILE);
-    let is_written = sealed::read::<Job>(&path).ok().flatten().is_some_and(|found| found == job);
+    let found = match sealed::read::<Job>(&path) {
+        Err(SealedError::Io(error)) if is_of_system(&error) => {
+            return Err(IngestError::at("read", &path)(error));
+        }
+        // A damaged file is as good as none.
+        found => found.unwrap_or_default(),
+    };
     let decisions = unfinished.path().join(DECISIONS_DIR);
-    if is_written && !decisions.exists() {
+    if found.is_some_and(|found| found == job) && !exists(&decisions)? {
         tracing::warn!("going on: all rows are joined already");
         return Ok(unfinished);
     }
@@ -154,7 +163,7 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
     let wrong = |what: String| {
         let hint =
             "give the data sets to join and, with --embeddings, a file for each in that order";
-        Err(IngestError::Options { what, hint })
+        Err(IngestError::Options { what, hint: hint.into() })
     };
     if n < 2 {
         return wrong(format!("{n} data sets cannot be joined by who is in them"));
@@ -211,7 +220,7 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
                 );
                 return Err(IngestError::Options {
                     what,
-                    hint: "embed both with the same network",
+                    hint: "embed both with the same network".into(),
                 });
             }
         }
@@ -260,10 +269,7 @@ fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
         }
         let (part, row) = place(i);
         let face = part.view.get(row)?;
-        if content_hash(face.image) != face.hash {
-            let from = format!("{}/{}", part.name, face.source);
-            return Err(IngestError::DamagedImage { row: part.view.row(row), from });
-        }
+        face.check(part.view.row(row))?;
         let source = format!("{}/{}", part.name, face.source);
         writer.push(Face { label: part.first_label + face.label, source: &source, ..face })?;
         progress.add(1);

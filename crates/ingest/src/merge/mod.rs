@@ -1,7 +1,6 @@
 //! `pfc-ingest merge`: what several workers packed becomes one data set; or, with `--match`, data sets
 //! that have people in common do.
 
-mod import;
 mod matched;
 mod parts;
 
@@ -19,10 +18,11 @@ use pfc_shard::MANIFEST_FILE;
 use crate::{
     IngestError,
     clean::cosine,
+    loss::LossArgs,
     pack::{
-        self, Space, explain_no_space, finish,
+        self, Space, explain_no_space,
         journal::{self, Journal},
-        output::check_unfinished,
+        output::{check_unfinished, finish},
         summary::Summary,
     },
     threads::Threads,
@@ -55,7 +55,12 @@ pub struct MergeArgs {
     /// Folders that workers wrote; none where all wrote to OUT
     parts: Vec<PathBuf>,
     /// Join data sets by who is in them
-    #[arg(long = "match", value_name = "BY", requires = "by_what")]
+    #[arg(
+        long = "match",
+        value_name = "BY",
+        requires = "by_what",
+        conflicts_with = "max_left_out"
+    )]
     matching: Option<Match>,
     /// Embeddings of a part's rows, once for each part, in their order
     #[arg(long, value_name = "FILE", requires = "matching", group = "by_what")]
@@ -72,6 +77,8 @@ pub struct MergeArgs {
     /// Join the data sets as they were packed: do not apply the decisions beside them
     #[arg(long, requires = "matching")]
     as_packed: bool,
+    #[command(flatten)]
+    loss: LossArgs,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -102,7 +109,7 @@ pub fn run(args: &MergeArgs, quiet: bool) -> anyhow::Result<Outcome> {
         summary.print()?;
     }
     pack::warn(&summary, false, &args.out);
-    Ok(Outcome::Clean)
+    Ok(args.loss.judge(summary.images, summary.quarantined))
 }
 
 fn merge(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
@@ -116,7 +123,7 @@ fn merge(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     }
     let owned = OwnedDir::claim(out, Access::Alone)?;
     let exists = || IngestError::DatasetExists { path: out.clone(), may_force: false };
-    let mut summary = match out.join(MANIFEST_FILE).exists() {
+    let mut summary = match pfc_sources::exists(&out.join(MANIFEST_FILE))? {
         // An earlier run was killed between the last write and the end, or it is another data set.
         true if journal::tells_of_dataset(out)? => {
             journal::finished_any(out)?.ok_or_else(exists)?
@@ -158,7 +165,6 @@ fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
         }
     };
     let n_images: Vec<u64> = n_images.into_iter().map(AtomicU64::into_inner).collect();
-    let joined =
-        import::import(&parts, journal, quiet).and_then(|()| finish::finish(journal, &n_images));
+    let joined = parts::import(&parts, journal, quiet).and_then(|()| finish(journal, &n_images));
     joined.map_err(|e| explain_no_space(e, || Space::of(journal)))
 }

@@ -18,7 +18,8 @@ RAW is one of
 - a list of images: lines `path<TAB>label` or `path label`, the .lst of im2rec or face2rec2, or columns \
   between commas, semicolons or tabs under a header such as path,label or file_name,class, and perhaps \
   landmarks x1,y1 to x5,y5; --columns names or numbers others; `-` reads one from standard input. \
-  Paths start at --root, else at the list's folder. A bad line costs its own image
+  Paths start at --root, below which all then lie; else at the list's folder, which they may leave. \
+  A bad line costs its own image
 
 - WebDataset shards: .tar, .tar.gz or .tar.zst, or a folder of them. A sample is an image with a \
   .cls of the same name, or a .json with label or identity
@@ -33,7 +34,7 @@ RAW is one of
   after the number of its first image in the pack; an image in no such pair is one of its own. \
   FILE.identities.tsv beside it, which `pfc-ingest export` writes, names them instead
 
-Several files are also a pattern in quotes: 'train-{0000..0127}.tar', 'part_{0..2}.rec' or \
+Several files are also a pattern in quotes: 'train-{0000..0127}.tar', 'part_*.rec' or \
 '{train,val}.parquet'. What `pfc-ingest export` writes can be packed again with the names of its \
 identities, which are in identities.tsv where the format cannot hold them.
 

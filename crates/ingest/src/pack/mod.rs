@@ -1,17 +1,13 @@
 //! `pfc-ingest pack`: a folder of face crops becomes a data set.
 
-pub mod finish;
 pub mod help;
 pub mod journal;
 pub mod output;
 mod pipeline;
 mod plan;
-mod prepare;
 pub mod quarantine;
 pub mod resume;
-mod space;
 pub mod summary;
-mod worker;
 
 use std::{
     path::{Path, PathBuf},
@@ -24,23 +20,17 @@ use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json, units};
 use pfc_durable::Access;
 use pfc_image::{Fit, Limits};
-use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize, NAME_BYTES_MAX};
-use pfc_sources::{InputOptions, Source};
+use pfc_shard::{Checksum, DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize, NAME_BYTES_MAX};
+use pfc_sources::{AlignOptions, Alignment, InputOptions, Source};
 
-use crate::{
-    IngestError, PackError,
-    landmarks::{LandmarkFormat, LandmarkTable},
-    threads::Threads,
-};
+use crate::{IngestError, PackError, loss::LossArgs, threads::Threads};
 use journal::Journal;
 use output::{Existing, Output};
-use pipeline::Job;
-use plan::ShardSize;
-use prepare::{Alignment, Recipe, Validate};
+use pipeline::{Job, Recipe, Validate};
+use plan::{ShardSize, Worker};
 use resume::Standing;
-pub use space::{Space, explain_no_space, name_shards};
 use summary::Summary;
-use worker::Worker;
+pub use summary::{Space, explain_no_space, name_shards};
 
 /// Pack face crops into a data set.
 #[derive(Debug, clap::Args)]
@@ -79,27 +69,16 @@ pub struct PackArgs {
     #[arg(long, value_name = "N", conflicts_with = "shard_mib",
           value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
     shard_rows: Option<u64>,
-    /// Cut each face out by its landmarks: a list as `align` reads it, by the paths below RAW
-    #[arg(long, value_name = "FILE")]
-    landmarks: Option<PathBuf>,
-    /// Cut each face out by the landmarks that RAW, a list, states beside its path
-    #[arg(long, conflicts_with = "landmarks")]
-    align: bool,
-    /// Order of the numbers in the list of landmarks, if it has no header
-    #[arg(long, value_enum, default_value_t, requires = "landmarks")]
-    landmark_format: LandmarkFormat,
+    #[command(flatten)]
+    alignment: AlignOptions,
     /// Pixels of the largest image to decode; larger ones are quarantined
     #[arg(long, value_name = "N", default_value_t = 50_000_000)]
     max_pixels: u64,
     /// How much of an image that keeps its bytes is checked
     #[arg(long, value_enum, default_value_t)]
     validate: Validate,
-    /// Exit with code 1 if more than this share of the images, in percent, is left out
-    ///
-    /// The data set is complete all the same, and its quarantine.jsonl has the reason of each image.
-    #[arg(long, value_name = "PERCENT", default_value_t = 10,
-          value_parser = clap::value_parser!(u8).range(0..=100))]
-    max_left_out: u8,
+    #[command(flatten)]
+    loss: LossArgs,
     /// Replace the data set that OUT holds, once the new one is complete
     #[arg(long)]
     force: bool,
@@ -160,23 +139,7 @@ pub fn run(args: &PackArgs, quiet: bool) -> anyhow::Result<Outcome> {
     for sentence in summary.changes.sentences(ImageSize::square(args.size), args.fit.into()) {
         tracing::warn!("{sentence}");
     }
-    Ok(judge_loss(&summary, args.max_left_out))
-}
-
-/// Whether so many images were left out that somebody has to look at it.
-fn judge_loss(summary: &Summary, percent_max: u8) -> Outcome {
-    let Summary { images, quarantined, .. } = *summary;
-    let total = images + quarantined;
-    if u128::from(quarantined) * 100 <= u128::from(total) * u128::from(percent_max) {
-        return Outcome::Clean;
-    }
-    tracing::warn!(
-        "{} of {} ({:.1} %) left out is more than --max-left-out {percent_max} %: exit code 1",
-        units::count(quarantined),
-        units::of(total, "image"),
-        quarantined as f64 * 100.0 / total as f64,
-    );
-    Outcome::Findings
+    Ok(args.loss.judge(summary.images, summary.quarantined))
 }
 
 /// Says what was left out.
@@ -206,6 +169,9 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     check_names(&*source)?;
     tracing::info!("{} images listed in {:.1?}", source.index().len(), started.elapsed());
     let job = args.job()?;
+    if let Some(notice) = job.alignment.notice(&*source) {
+        tracing::warn!("{notice}");
+    }
     let spec = args.spec(&*source, &job.alignment);
     let record = pool.install(|| plan::plan(&job, &*source, spec, args.shard_size()))?;
     let (output, finished) = output.finished(&record, existing)?;
@@ -269,10 +235,10 @@ fn pack_into(
     report(&standing, &shards);
     pipeline::run(job, source, journal, &standing, &n_images, quiet)?;
     let summary = match worker {
-        Some(_) => finish::summarize(journal, shards.clone())?,
+        Some(_) => output::summarize(journal, shards.clone())?,
         None => {
             let n_images: Vec<u64> = n_images.into_iter().map(AtomicU64::into_inner).collect();
-            finish::finish(journal, &n_images)?
+            output::finish(journal, &n_images)?
         }
     };
     let record = journal.job();
@@ -302,16 +268,8 @@ impl PackArgs {
             quality: self.quality,
             validate: self.validate,
         };
-        let alignment = self.alignment()?;
+        let alignment = self.alignment.open()?;
         Ok(Job { recipe, order: self.order, seed: self.seed, alignment })
-    }
-
-    fn alignment(&self) -> Result<Alignment, IngestError> {
-        Ok(match &self.landmarks {
-            Some(path) => Alignment::List(LandmarkTable::read(path, self.landmark_format)?),
-            None if self.align => Alignment::OfSource,
-            None => Alignment::None,
-        })
     }
 
     fn shard_size(&self) -> ShardSize {
@@ -320,9 +278,9 @@ impl PackArgs {
     }
 
     fn spec(&self, source: &dyn Source, alignment: &Alignment) -> DatasetSpec {
-        let list = match (&self.landmarks, alignment) {
+        let list = match (self.alignment.list(), alignment) {
             (Some(path), Alignment::List(table)) => {
-                Some(format!("{} {}", path.display(), table.checksum()))
+                Some(format!("{} {}", path.display(), Checksum(table.checksum())))
             }
             _ => None,
         };
@@ -353,13 +311,7 @@ impl PackArgs {
         }
         option("max-pixels", self.max_pixels.to_string());
         option("validate", word(&self.validate));
-        if let Some(landmarks) = &self.landmarks {
-            option("landmarks", landmarks.display().to_string());
-            option("landmark-format", word(&self.landmark_format));
-        }
-        if self.align {
-            option("align", "true".to_owned());
-        }
+        arguments.extend(self.alignment.content_arguments());
         arguments.extend(self.input.content_arguments());
         arguments
     }

@@ -1,20 +1,22 @@
 //! Where a pack writes, which files in a data set's folder are ours, and how a pack's result takes
-//! its place.
+//! its place: from the journal of a pack whose shards are all there to a data set.
 
 use std::{
-    fs,
+    collections::HashSet,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use pfc_cli::units;
-use pfc_durable::{Access, AtomicDir, Entry, OwnedDir, check_apart, remove_ours};
+use pfc_durable::{Access, AtomicDir, Entry, FolderError, OwnedDir, check_apart, remove_ours};
 use pfc_embeddings::{DIR as EMBEDDINGS_DIR, is_kept_name};
 use pfc_findings::DECISIONS_DIR;
-use pfc_shard::{IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR};
+use pfc_shard::{IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR, ShardEntry, assemble};
+use pfc_sources::exists;
 
 use super::{
-    journal::{self, JobRecord},
-    quarantine,
+    journal::{self, JobRecord, Journal, ShardRecord, record},
+    quarantine::{self, Line, Quarantine},
     summary::Summary,
 };
 use crate::IngestError;
@@ -123,7 +125,7 @@ impl Output {
                 self.place = Place::Beside(beside);
                 return Ok((self, Some(summary)));
             }
-            if beside.path().join(MANIFEST_FILE).exists() || !journal::has_job(beside.path()) {
+            if exists(&beside.path().join(MANIFEST_FILE))? || !journal::has_job(beside.path())? {
                 // What an earlier run replaced, or less than a beginning.
                 beside = beside.begin_anew()?;
             }
@@ -183,7 +185,7 @@ impl Output {
 }
 
 fn has_dataset(owned: &OwnedDir) -> Result<bool, IngestError> {
-    let has_dataset = owned.path().join(MANIFEST_FILE).exists();
+    let has_dataset = exists(&owned.path().join(MANIFEST_FILE))?;
     if !has_dataset {
         check_unfinished(owned)?;
     }
@@ -207,19 +209,19 @@ pub fn check_unfinished(owned: &OwnedDir) -> Result<(), IngestError> {
     owned.check_ours(is_of_unfinished)?;
     // Names alone prove nothing: shards without the job they are of may be all that is left of
     // a data set. A pack that was killed before it wrote that leaves folders and temporary files.
-    let is_begun = journal::has_job(owned.path());
-    let is_empty =
-        || pfc_durable::check_ours(owned.path(), |e| e.is_dir || e.is_temporary()).is_ok();
-    match is_begun || is_empty() {
-        true => Ok(()),
-        false => Err(pfc_durable::FolderError::Taken { folder: owned.path().to_path_buf() }.into()),
+    if journal::has_job(owned.path())? {
+        return Ok(());
+    }
+    match pfc_durable::check_ours(owned.path(), |e| e.is_dir || e.is_temporary()) {
+        Err(FolderError::Foreign { .. }) => Err(owned.taken().into()),
+        empty => Ok(empty?),
     }
 }
 
 /// Requires that a data set's folder holds nothing that its replacement would destroy for good.
 fn check_replaceable(dir: &Path) -> Result<(), IngestError> {
     let decisions = dir.join(DECISIONS_DIR);
-    if fs::read_dir(&decisions).is_ok_and(|mut entries| entries.next().is_some()) {
+    if n_entries(&decisions)? > 0 {
         return Err(IngestError::DecisionsKept { path: decisions });
     }
     Ok(pfc_durable::check_ours(dir, is_of_dataset)?)
@@ -227,15 +229,22 @@ fn check_replaceable(dir: &Path) -> Result<(), IngestError> {
 
 fn say_what_goes(dir: &Path) -> Result<(), IngestError> {
     let manifest = pfc_shard::Manifest::read(dir);
+    // A damaged data set may be replaced.
     let rows = manifest.map_or("a data set".into(), |m| units::of(m.rows, "image"));
-    let computed = dir.join(EMBEDDINGS_DIR);
-    let kept = fs::read_dir(&computed).map_or(0, |entries| entries.count());
-    let embeddings = match kept {
+    let embeddings = match n_entries(&dir.join(EMBEDDINGS_DIR))? {
         0 => String::new(),
-        n => format!(" and {}", units::of(n as u64, "file of embeddings")),
+        n => format!(" and {}", units::of(n, "file of embeddings")),
     };
     tracing::warn!("{}: the old data set, {rows}{embeddings}, is removed", dir.display());
     Ok(())
+}
+
+/// How much is in a folder; nothing if it is not there.
+fn n_entries(dir: &Path) -> Result<u64, IngestError> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        entries => Ok(entries.map_err(IngestError::at("list", dir))?.count() as u64),
+    }
 }
 
 /// Whether an entry of a data set's folder is one that `pack` or `merge` writes before the manifest.
@@ -261,4 +270,77 @@ fn is_of_dataset(entry: Entry<'_>) -> bool {
             Some((EMBEDDINGS_DIR, name)) => entry.is_file && is_kept_name(name),
             Some(_) => false,
         }
+}
+
+/// Writes the quarantine list, the table of identities, and the manifest last. The journal stays.
+///
+/// * `n_images`: rows of each label
+///
+/// # Errors
+///
+/// [`IngestError::NothingUsable`] if there is not one row, or [`IngestError`] if something cannot be
+/// written or the journal is damaged.
+pub fn finish(journal: &Journal, n_images: &[u64]) -> Result<Summary, IngestError> {
+    let (out, job) = (journal.out(), journal.job());
+    let mut list = Quarantine::create(out)?;
+    record::read_lines(&journal.left_out_path(), job.left_out_list, |line: Line| list.add(&line))?;
+    let mut shards: Vec<ShardEntry> = Vec::new();
+    let mut summary = Summary::default();
+    for index in 0..journal.n_shards() {
+        let record = record(journal, index)?;
+        record.quarantine.iter().try_for_each(|line| list.add(line))?;
+        record.count_in(&mut summary);
+        shards.extend(record.entry());
+    }
+    if shards.is_empty() {
+        let (path, n) = (job.sources.first().into_iter().collect(), job.images);
+        let example = list.first.unwrap_or_default();
+        return Err(IngestError::NothingUsable { path, n, example });
+    }
+    summary.quarantined = list.n_quarantined;
+    summary.skipped = list.n_skipped;
+    summary.identities = job.identities;
+    summary.identities_without_images = Some(n_images.iter().filter(|n| **n == 0).count() as u64);
+    list.commit()?;
+    remove_strays(journal, &shards)?;
+    let names = record::read_labels(&journal.labels_path(), job.labels_list)?;
+    journal.set_done(&summary)?;
+    let count = |label: u32| n_images.get(label as usize).copied().unwrap_or(0);
+    assemble(out, job.spec(), shards, &names, count)?;
+    Ok(summary)
+}
+
+/// What the shards of one worker hold.
+///
+/// # Errors
+///
+/// [`IngestError`] if the journal is damaged.
+pub fn summarize(journal: &Journal, shards: std::ops::Range<u64>) -> Result<Summary, IngestError> {
+    let mut summary = Summary { identities: journal.job().identities, ..Summary::default() };
+    for index in shards {
+        let record = record(journal, index)?;
+        record.count_in(&mut summary);
+        summary.skipped += record.quarantine.iter().filter(|line| line.is_skip()).count() as u64;
+        summary.quarantined +=
+            record.quarantine.iter().filter(|line| !line.is_skip()).count() as u64;
+    }
+    Ok(summary)
+}
+
+fn record(journal: &Journal, index: u64) -> Result<ShardRecord, IngestError> {
+    journal.shard(index)?.ok_or_else(|| {
+        let path = journal.out().join(journal::DIR).join(format!("{index:05}.json"));
+        super::PackError::DamagedJournal { path }.into()
+    })
+}
+
+/// Removes what killed processes left beside the shards.
+fn remove_strays(journal: &Journal, shards: &[ShardEntry]) -> Result<(), IngestError> {
+    let listed: HashSet<&str> = shards.iter().filter_map(|s| s.file.rsplit('/').next()).collect();
+    let is_stray = |entry: Entry<'_>| {
+        let is_shard = entry.is_file && journal::is_shard_name(entry.path);
+        entry.is_temporary() || (is_shard && !listed.contains(entry.path))
+    };
+    remove_ours(&journal.out().join(SHARDS_DIR), is_stray)?;
+    Ok(remove_ours(journal.out(), |entry| entry.is_temporary())?)
 }

@@ -1,24 +1,35 @@
 //! From a source to shards, in bounded memory: while one chunk of rows is written, the next is read
-//! and prepared on all threads. Rows are written in their order, whoever prepared them.
+//! and prepared on all threads, each image from the bytes of its file to the bytes of its row. Rows
+//! are written in their order, whoever prepared them.
 
 use std::{
+    borrow::Cow,
     ops::Range,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use pfc_cli::{Progress, interrupt};
-use pfc_shard::{Face, ImageSize, Permutation, ShardSpec, ShardWriter, shard_file};
-use pfc_sources::Source;
+use pfc_image::{
+    Changes, Crop, ImageError, Kind, Pixels, Sniffed, align::Landmarks, decode_luma, encode_jpeg,
+    jpeg, measure, sniff,
+};
+use pfc_shard::{
+    Face, IMAGE_BYTES_MAX, ImageSize, Permutation, Quality, ShardSpec, ShardWriter,
+    hash::content_hash, shard_file,
+};
+use pfc_sources::{Alignment, Source};
 use rayon::prelude::*;
 
 use super::{
     Order,
     journal::{Journal, ShardFile, ShardRecord},
-    prepare::{Alignment, Prepared, Recipe, prepare},
     quarantine::Line,
     resume::Standing,
 };
-use crate::{IngestError, PackError, reject::Failure};
+use crate::{
+    IngestError, PackError,
+    reject::{Failure, Reject},
+};
 
 /// Images per chunk. Two chunks of crops of 10 kB take 20 MB; the pause at the end of a chunk, when
 /// threads wait for the last image, is a few in a thousand.
@@ -41,8 +52,8 @@ impl Job {
     /// [`Failure::Reject`] if this one image cannot be had or used, [`Failure::Fatal`] if the system
     /// fails, which says nothing of the image.
     pub fn prepare(&self, source: &dyn Source, entry: u64) -> Result<Prepared, Failure> {
-        let points = self.alignment.points(source, entry)?;
-        prepare(source.read(entry)?, points.as_ref(), &self.recipe)
+        let landmarks = self.alignment.landmarks(source, entry).map_err(Reject::from)?;
+        prepare(source.read(entry)?, landmarks.as_ref(), &self.recipe)
             .map_err(|reject| Failure::of(reject, || source.path(entry)))
     }
 }
@@ -251,3 +262,91 @@ impl Places {
 
 /// "pfc-pack" as a number.
 const PACK_KEY: u64 = u64::from_be_bytes(*b"pfc-pack");
+
+/// What every image of a data set becomes.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipe {
+    /// Size, shape and limits.
+    pub crop: pfc_image::Recipe,
+    /// JPEG quality of what is encoded anew, 1 to 100.
+    pub quality: u8,
+    /// How much of an image that keeps its bytes is checked.
+    pub validate: Validate,
+}
+
+/// How much of an image that keeps its bytes is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Validate {
+    /// All: it is decoded, and its quality measured.
+    #[default]
+    Full,
+    /// Its markers, its frame header and that it ends: several times faster. Damage within goes
+    /// unnoticed, and the quality columns hold NaN: not measured.
+    Header,
+}
+
+/// An image that is ready to be written.
+#[derive(Debug)]
+pub struct Prepared {
+    /// A whole JPEG of the recipe's size.
+    pub image: Vec<u8>,
+    /// The pixels are those of the file: `image` is the file itself, byte for byte but for stray bytes
+    /// between its segments and an end marker that it lacks.
+    pub passed_through: bool,
+    /// What was done to it.
+    pub changes: Changes,
+    pub quality: Quality,
+    /// Content hash of `image`.
+    pub hash: u128,
+}
+
+/// Decodes and measures an image, as far as the recipe asks; keeps its bytes where they will do. With
+/// the landmarks of a face in it, cuts that out.
+///
+/// # Errors
+///
+/// [`Reject::Image`] with the reason.
+pub fn prepare(
+    bytes: Vec<u8>,
+    landmarks: Option<&Landmarks>,
+    recipe: &Recipe,
+) -> Result<Prepared, Reject> {
+    if landmarks.is_none() && is_jpeg(&bytes) {
+        match jpeg::as_stored(&bytes, recipe.crop.size)? {
+            Some(Cow::Borrowed(_)) => return kept(bytes, recipe),
+            Some(Cow::Owned(mended)) => return kept(mended, recipe),
+            None => {}
+        }
+    }
+    let Crop { pixels, changes } = recipe.crop.crop(&bytes, landmarks)?;
+    drop(bytes);
+    let image = encode_jpeg(&pixels, recipe.quality)?;
+    let quality = measured(&pixels);
+    let hash = content_hash(&image);
+    Ok(Prepared { image, passed_through: false, changes, quality, hash })
+}
+
+fn is_jpeg(bytes: &[u8]) -> bool {
+    sniff(bytes) == Sniffed::Image(Kind::Jpeg) && bytes.len() <= IMAGE_BYTES_MAX
+}
+
+/// Keeps a JPEG of the right size, once its decoding has proved it.
+fn kept(image: Vec<u8>, recipe: &Recipe) -> Result<Prepared, Reject> {
+    let size = recipe.crop.size;
+    let quality = match recipe.validate {
+        Validate::Full => {
+            let luma = decode_luma(&image)?;
+            if luma.len() != usize::from(size.width) * usize::from(size.height) {
+                return Err(ImageError::Corrupt("the decoder returned another size".into()).into());
+            }
+            measure(&luma, size.width.into())
+        }
+        Validate::Header => Quality::UNKNOWN,
+    };
+    let hash = content_hash(&image);
+    Ok(Prepared { image, passed_through: true, changes: Changes::default(), quality, hash })
+}
+
+fn measured(pixels: &Pixels) -> Quality {
+    measure(&pixels.luma(), pixels.width as usize)
+}

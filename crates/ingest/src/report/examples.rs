@@ -1,12 +1,13 @@
 //! Findings as pictures side by side.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::BTreeMap;
 
+use maud::html;
 use pfc_cli::units;
 use pfc_findings::{Decision, Run};
 use pfc_report::{
     Page,
-    html::{data_uri, escape},
+    html::{Markup, data_uri},
 };
 use pfc_shard::Dataset;
 
@@ -58,11 +59,9 @@ pub fn write(
             by_reason.entry(&decision.reason).or_default().push((run.number, decision));
         }
     }
-    page.push("<nav>");
-    for reason in by_reason.keys() {
-        page.push(&format!("<a href=\"#{reason}\">{}</a>", words(reason)));
-    }
-    page.push("</nav>\n");
+    page.push(html! {
+        nav { @for reason in by_reason.keys() { a href={ "#" (reason) } { (words(reason)) } } }
+    });
     let mut n_written = 0;
     for (reason, mut all) in by_reason {
         all.sort_by(|(_, a), (_, b)| strength(b).total_cmp(&strength(a)));
@@ -72,11 +71,9 @@ pub fn write(
         if let Some((_, meaning)) = MEANINGS.iter().find(|(name, _)| *name == reason) {
             page.paragraph(meaning);
         }
-        page.push("<div class=\"cases\">\n");
-        for (run, decision) in &all[..shown] {
-            page.push(&case(dataset, *run, decision)?);
-        }
-        page.push("</div>\n");
+        let cases = all[..shown].iter().map(|(run, decision)| case(dataset, *run, decision));
+        let cases = cases.collect::<Result<Vec<Markup>, _>>()?;
+        page.push(html! { div.cases { @for case in &cases { (case) } } });
         n_written += shown;
     }
     Ok(n_written)
@@ -92,41 +89,35 @@ pub fn strength(decision: &Decision) -> f32 {
     if is_match { score } else { -score }
 }
 
-fn case(dataset: &Dataset, run: usize, decision: &Decision) -> Result<String, IngestError> {
+fn case(dataset: &Dataset, run: usize, decision: &Decision) -> Result<Markup, IngestError> {
     let named = Named::of(dataset, run, decision)?;
-    let mut html = "<figure><div class=\"pair\">".to_owned();
-    picture(&mut html, dataset, decision.row)?;
-    if named.partner_source.is_some()
-        && let Some(partner) = decision.partner
-    {
-        picture(&mut html, dataset, partner)?;
-    }
-    let score = named.score.map(|score| format!(" <b>{score:.3}</b>")).unwrap_or_default();
-    let bound = named.threshold.map(|bound| format!(" (bound {bound:.3})")).unwrap_or_default();
-    let target = named.target_identity.map(|name| format!(" → {}", escape(&name)));
+    let partner = decision.partner.filter(|_| named.partner_source.is_some());
     let with = named.partner_source.or(named.partner.map(|n| format!("probe {n}")));
-    let with = with.map(|with| format!("<br>with {}", escape(&with))).unwrap_or_default();
-    let _ = writeln!(
-        html,
-        "</div><figcaption><span class=\"action {0}\">{0}</span>{score}{bound}<br>\
-         <b>{1}</b>{2}<br>row {3}, {4}{with}</figcaption></figure>",
-        named.action,
-        escape(&named.identity),
-        target.unwrap_or_default(),
-        named.row,
-        escape(&named.source),
-    );
-    Ok(html)
+    Ok(html! {
+        figure {
+            div.pair {
+                (picture(dataset, decision.row)?)
+                @if let Some(partner) = partner { (picture(dataset, partner)?) }
+            }
+            figcaption {
+                span class={ "action " (named.action) } { (named.action) }
+                @if let Some(score) = named.score { " " b { (format!("{score:.3}")) } }
+                @if let Some(bound) = named.threshold { (format!(" (bound {bound:.3})")) }
+                br;
+                b { (named.identity) }
+                @if let Some(target) = named.target_identity { " → " (target) }
+                br;
+                "row " (named.row) ", " (named.source)
+                @if let Some(with) = with { br; "with " (with) }
+            }
+        }
+    })
 }
 
-fn picture(html: &mut String, dataset: &Dataset, row: u64) -> Result<(), IngestError> {
+fn picture(dataset: &Dataset, row: u64) -> Result<Markup, IngestError> {
     let face = dataset.get(row)?;
-    let (width, height) = (face.width, face.height);
-    let _ = write!(
-        html,
-        "<img class=\"small\" loading=\"lazy\" width=\"{width}\" height=\"{height}\" alt=\"row {row}\" \
-         src=\"{}\">",
-        data_uri(face.image)
-    );
-    Ok(())
+    Ok(html! {
+        img.small loading="lazy" width=(face.width) height=(face.height) alt={ "row " (row) }
+            src=(data_uri(face.image));
+    })
 }

@@ -1,11 +1,12 @@
 //! The figures of the page: counts before and after, histograms, runs and their bounds.
 
+use maud::html;
 use pfc_cli::units;
 use pfc_findings::{Run, State};
 use pfc_report::{
     Page, Table,
     bars::{Histogram, draw},
-    html::escape,
+    html::{Markup, text},
 };
 use pfc_shard::{Dataset, Face};
 
@@ -43,16 +44,15 @@ pub fn write(page: &mut Page, dataset: &Dataset, view: &State) -> Result<(), Ing
     }
     write_counts(page, dataset, view, [&before, &after]);
     page.heading("figures", "Figures", "pale: before, strong: after");
-    page.push("<div class=\"charts\">\n");
-    page.push(&draw_sizes([&before, &after]));
+    let mut charts = vec![draw_sizes([&before, &after])];
     for (title, unit, measure) in MEASURES {
         let mut values = Vec::with_capacity(dataset.len() as usize);
         for row in 0..dataset.len() {
             values.push(measure(&dataset.get(row)?));
         }
-        page.push(&draw_measure(title, unit, &values, view));
+        charts.push(draw_measure(title, unit, &values, view));
     }
-    page.push("</div>\n");
+    page.push(html! { div.charts { @for chart in &charts { (chart) } } });
     Ok(())
 }
 
@@ -68,13 +68,13 @@ fn write_counts(page: &mut Page, dataset: &Dataset, view: &State, sizes: [&[u64]
         ("images relabelled", 0, view.n_relabelled()),
         ("identities merged into others", 0, view.merges().len() as u64),
     ] {
-        table.row(name, [was, is].map(units::count));
+        table.row(name, [was, is].map(|n| text(units::count(n))));
     }
-    page.push(&table.html());
+    page.push(table.html());
 }
 
 /// * `sizes`: images by identity, before and after
-fn draw_sizes(sizes: [&[u64]; 2]) -> String {
+fn draw_sizes(sizes: [&[u64]; 2]) -> Markup {
     let [before, _] = sizes;
     let mut known: Vec<f32> = before.iter().map(|n| *n as f32).filter(|n| *n > 0.0).collect();
     let (_, step) = Histogram::scale(&mut known, BINS);
@@ -89,7 +89,7 @@ fn draw_sizes(sizes: [&[u64]; 2]) -> String {
 }
 
 /// * `values`: by row
-fn draw_measure(title: &str, unit: &str, values: &[f32], view: &State) -> String {
+fn draw_measure(title: &str, unit: &str, values: &[f32], view: &State) -> Markup {
     let (start, step) = Histogram::scale(&mut values.to_vec(), BINS);
     let all = Histogram::of(values.iter().map(|v| f64::from(*v)), start, step, BINS);
     let left = (0..).zip(values).filter(|(row, _)| !view.is_dropped(*row));
@@ -110,26 +110,25 @@ pub fn write_runs(page: &mut Page, runs: &[Run]) {
             for (action, n) in actions {
                 let head = format!("{:03} {}", run.number, run.info.command);
                 let texts = [words(&reason), action.to_owned(), units::count(n)];
-                table.row(&head, texts.map(|text| escape(&text)));
+                table.row(&head, texts.map(text));
             }
         }
     }
-    page.push(&table.html());
+    page.push(table.html());
     let mut bounds = Table::new(["pass", "", ""]).with_texts(&[1]);
     let mut n_bounds = 0;
     for run in runs {
         for (pass, note) in run.info.notes.as_object().into_iter().flatten() {
             for (name, value) in note.as_object().into_iter().flatten() {
-                let text = brief(value);
                 let head = format!("{:03} {pass}", run.number);
-                bounds.row(&head, [words(name), text].map(|text| escape(&text)));
+                bounds.row(&head, [words(name), brief(value)].map(text));
                 n_bounds += 1;
             }
         }
     }
     if n_bounds > 0 {
         page.heading("bounds", "Bounds", "as stated, or calibrated on pairs of different people");
-        page.push(&bounds.html());
+        page.push(bounds.html());
     }
 }
 

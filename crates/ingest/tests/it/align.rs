@@ -61,8 +61,12 @@ fn what_cannot_be_aligned_is_left_out_with_its_reason() {
 #[test]
 fn crops_do_not_depend_on_the_number_of_threads_and_have_the_size_asked_for() {
     let bench = troubled();
-    bench.run("align list.txt one --root photos --size 96x112 --threads 1").success();
-    bench.run("align list.txt two --root photos --size 96x112 --threads 2").success();
+    bench
+        .run("align list.txt one --root photos --size 96x112 --threads 1 --max-left-out 100")
+        .success();
+    bench
+        .run("align list.txt two --root photos --size 96x112 --threads 2 --max-left-out 100")
+        .success();
     assert_eq!(bench.tree("one"), bench.tree("two"));
     let crop = image::open(bench.path("one/ann/1.jpg")).unwrap();
     assert_eq!((crop.width(), crop.height()), (96, 112));
@@ -89,7 +93,7 @@ fn landmarks_beside_the_paths_of_a_list_cut_faces_out_as_a_list_of_their_own_doe
 #[test]
 fn pack_with_landmarks_stores_the_crops_that_align_makes() {
     let bench = troubled();
-    bench.run("align list.txt crops --root photos --quality 80").success();
+    bench.run("align list.txt crops --root photos --quality 80 --max-left-out 67").success();
     let report = bench.json("pack photos data --landmarks list.txt --quality 80 --json");
     assert_eq!((&report["images"], &report["quarantined"]), (&2.into(), &4.into()));
     let dataset = bench.dataset("data");
@@ -151,13 +155,104 @@ hint: the first one: ann/1.png: there is no such file",
 #[test]
 fn a_list_that_cannot_be_understood_is_refused_before_any_work() {
     let bench = troubled();
-    bench.write("bad.txt", format!("ann/1.png {XY}\nann/2.png 1 2 3\n").as_bytes());
+    bench.write("bad.txt", format!("ann/1.png {} x\nann/2.png 1 2 3\n", &XY[8..]).as_bytes());
     for line in ["align bad.txt crops --root photos", "pack photos data --landmarks bad.txt"] {
         let text = stderr(&bench.run(line).code(2));
-        assert!(text.contains("cause: bad.txt: line 2 has 4 fields, expected 11\n"), "{text}");
+        assert!(text.contains("cause: bad.txt: none of its 2 lines can be understood\n"), "{text}");
+        assert!(text.contains("hint: the first one: bad.txt:1: `x` is not a number"), "{text}");
     }
     assert!(!bench.path("crops").exists() && !bench.path("data").exists());
     bench.run("align list.txt crops --size 7").code(2);
+}
+
+#[test]
+fn a_line_of_landmarks_that_is_wrong_costs_its_own_image() {
+    let bench = Bench::new();
+    let mut list = Vec::new();
+    for i in 0..5 {
+        bench.write(&format!("photos/ann/{i}.png"), &photo());
+        // One line lacks a number, and another one is about a name in latin-1.
+        let xy = if i == 1 { &XY[8..] } else { XY };
+        list.extend(format!("ann/{i}.png {xy}\n").into_bytes());
+    }
+    list.extend(b"Jos\xe9/1.png 1 2\n");
+    bench.write("photos/list.txt", &list);
+    let run = bench.run("align photos/list.txt crops").code(1);
+    assert!(
+        stderr(&run).contains("2 of 6 images (33.3 %) left out is more than"),
+        "{}",
+        stderr(&run)
+    );
+    let lines = bench.quarantine("crops").into_iter().map(|(source, _, reason)| (source, reason));
+    let bad = |source: &str| (source.to_owned(), "bad_line".to_owned());
+    let expected = [bad("photos/list.txt:2"), bad("photos/list.txt:6")];
+    assert_eq!(lines.collect::<Vec<_>>(), expected);
+    assert_eq!(bench.tree("crops").len(), 5);
+    bench.run("align photos/list.txt again --max-left-out 34").success();
+    let line = "pack photos data --landmarks photos/list.txt --max-left-out 20";
+    let run = bench.run(line).success();
+    let expected = "photos/list.txt: 2 lines cannot be understood, the first is line 2: 10 fields, \
+                    expected 11";
+    assert!(stderr(&run).contains(expected), "{}", stderr(&run));
+    let lines = bench.quarantine("data").into_iter().filter(|line| line.1 == "quarantined");
+    let lines: Vec<(String, String)> = lines.map(|(source, _, reason)| (source, reason)).collect();
+    assert_eq!(lines, [bad("ann/1.png")]);
+    let text = std::fs::read_to_string(bench.path("data/quarantine.jsonl")).unwrap();
+    assert!(text.contains("photos/list.txt:2: 10 fields, expected 11"), "{text}");
+    assert_eq!(bench.dataset("data").len(), 4);
+}
+
+#[test]
+fn a_line_that_cannot_be_understood_costs_its_own_image() {
+    let bench = troubled();
+    let list = format!("ann/1.png {XY}\nann/2.png 1 2 3\nJos\u{e9}");
+    let latin = [list.as_bytes(), b"\xe9\n", format!("bob/1.png {XY}\n").as_bytes()].concat();
+    bench.write("bad.txt", &latin);
+    let report = bench.json("align bad.txt crops --root photos --json");
+    assert_eq!((&report["aligned"], &report["quarantined"]), (&2.into(), &2.into()));
+    let lines: Vec<_> = bench.quarantine("crops").into_iter().map(|l| (l.0, l.2)).collect();
+    let expected = [("bad.txt:2", "bad_line"), ("bad.txt:3", "bad_line")];
+    assert_eq!(lines, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    let run = bench.run("pack photos data --landmarks bad.txt --max-left-out 100").success();
+    let text = stderr(&run);
+    let told = "bad.txt: 2 lines cannot be understood, the first is line 2: 4 fields, expected 11";
+    assert!(text.contains(told), "{text}");
+    assert_eq!(bench.dataset("data").len(), 2);
+}
+
+#[test]
+fn a_folder_of_some_images_that_vanishes_stops_the_work() {
+    let bench = Bench::new();
+    let (mut list, face) = (String::new(), photo());
+    for folder in 0..2 {
+        bench.write(&format!("photos/{folder}/first.png"), &face);
+    }
+    // So many that they take a while, of one file each.
+    for i in 0..6000 {
+        let folder = i % 2;
+        let path = format!("{folder}/{i}.png");
+        list += &format!("{path} {XY}\n");
+        let first = bench.path(&format!("photos/{folder}/first.png"));
+        std::fs::hard_link(first, bench.path(&format!("photos/{path}"))).unwrap();
+    }
+    bench.write("list.txt", list.as_bytes());
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pfc-ingest"))
+        .current_dir(bench.path(""))
+        .args(["align", "list.txt", "crops", "--root", "photos", "--threads", "1"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = || bench.path(".crops.tmp/1/1.jpg").exists();
+    while !begun() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    std::fs::rename(bench.path("photos/0"), bench.path("gone")).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("photos/0: the folder that the images lie in is gone"), "{text}");
+    assert!(!bench.path("crops").exists());
 }
 
 /// `golden/aligned`, made by scikit-image and `OpenCV`.

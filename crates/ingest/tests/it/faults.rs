@@ -55,17 +55,31 @@ fn a_source_that_vanishes_stops_a_pack_which_goes_on_when_it_is_back() {
     let list: String =
         (0..1200).map(|i| format!("raw/p{0:02}/{i}.jpg\tp{0:02}\n", i % 40)).collect();
     bench.write("list.tsv", list.as_bytes());
-    for (input, out) in [("raw", "a"), ("list.tsv", "b")] {
+    for i in 0..1200 {
+        let link = bench.path(&format!("links/p{:02}/{i}.jpg", i % 40));
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(format!("../../raw/p{:02}/{i}.jpg", i % 40), link).unwrap();
+    }
+    // All of it, one of its folders, and what its links lead to.
+    for (input, out, away) in [
+        ("raw", "a", "raw"),
+        ("list.tsv", "b", "raw"),
+        ("raw", "c", "raw/p07"),
+        ("list.tsv", "d", "raw/p07"),
+        ("links", "e", "raw"),
+    ] {
         bench.run(&format!("pack {input} {out}-whole {OPTIONS}")).success();
         let line = format!("pack {input} {out} {OPTIONS} --threads 1");
         let journal = bench.path(&format!("{out}/journal"));
-        let (code, text) = without(&bench, &line, "raw", || n_files(&journal) > 5);
+        let (code, text) = without(&bench, &line, away, || n_files(&journal) > 5);
         assert_eq!(code, Some(2), "{input}: {text}");
-        assert!(text.contains("raw: the folder that the images lie in is gone"), "{input}: {text}");
+        let gone = format!("{away}: the folder that the images lie in is gone");
+        assert!(text.contains(&gone), "{input}: {text}");
         assert!(text.contains("hint: was it unmounted or renamed?"), "{input}: {text}");
         assert!(!bench.path(&format!("{out}/dataset.json")).exists());
         assert!(n_files(&journal) > 5, "{input}: the journal is kept");
-        fs::rename(bench.path("gone"), bench.path("raw")).unwrap();
+        fs::rename(bench.path("gone"), bench.path(away)).unwrap();
         let text = stderr(&bench.run(&line).success());
         assert!(text.contains("going on: "), "{input}: {text}");
         assert!(bench.tree(out) == bench.tree(&format!("{out}-whole")), "{input}");
@@ -173,5 +187,121 @@ fn a_process_without_file_descriptors_makes_no_half_of_anything() {
             assert!(bench.tree(&out) == bench.tree(&whole), "{line} of {n}");
         }
         assert!((3..36).contains(&n_failed), "{command}: {n_failed} of 36 failed");
+    }
+}
+
+/// A flat face of the usual size.
+fn face(level: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    jpeg_encoder::Encoder::new(&mut bytes, 90)
+        .encode(&[level; 112 * 112], 112, 112, jpeg_encoder::ColorType::Luma)
+        .unwrap();
+    bytes
+}
+
+/// With few file descriptors some opens fail, with enough none. Whatever the number, a command does all
+/// that it does with many, or says that it cannot and leaves nothing of a result.
+#[cfg(unix)]
+#[test]
+fn a_process_without_file_descriptors_does_all_or_nothing() {
+    let bench = Bench::new();
+    let mut list = String::new();
+    let mut marks = String::new();
+    let mut tar = tar::Builder::new(Vec::new());
+    for i in 0..12_u8 {
+        let name = format!("p{}/{i}.jpg", i % 3);
+        let face = face(i * 20);
+        bench.write(&format!("raw/{name}"), &face);
+        list += &format!("{name}\tperson {}\n", i % 3);
+        let template = pfc_image::align::TEMPLATE;
+        let points: Vec<String> = template.as_flattened().iter().map(f64::to_string).collect();
+        // The extension is to be found.
+        marks += &format!("p{}/{i}\t{}\n", i % 3, points.join("\t"));
+        for (extension, bytes) in [("jpg", &face[..]), ("cls", &[b'0' + i % 3][..])] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            tar.append_data(&mut header, format!("{i}.{extension}"), bytes).unwrap();
+        }
+    }
+    bench.write("raw/list.tsv", list.as_bytes());
+    bench.write("marks.txt", marks.as_bytes());
+    bench.write("tars/0.tar", &tar.into_inner().unwrap());
+    bench.run("pack raw/list.tsv data --shard-rows 4").success();
+    bench.run("export data recs --to recordio").success();
+    bench.run("export data table --to parquet").success();
+    bench.run("clean data --pass many --max-images 3").success();
+    let commands = [
+        "align marks.txt OUT --root raw",
+        "pack raw/list.tsv OUT --shard-rows 5",
+        "pack tars OUT",
+        // Names are those of a table beside it.
+        "pack recs OUT",
+        "pack table OUT",
+        "export data OUT --to folder",
+        "export data OUT --to bin --pairs 20 --as-packed",
+        "compact data OUT",
+        "verify data --decode",
+        "inspect data --json",
+    ];
+    let program = assert_cmd::cargo::cargo_bin!("pfc-ingest");
+    for (i, command) in commands.into_iter().enumerate() {
+        let run = |out: &str, limit: u32| {
+            let line = command.replace("OUT", out);
+            let script = format!("ulimit -n {limit}; exec '{}' {line}", program.display());
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(script).current_dir(bench.path("")).output().unwrap()
+        };
+        let result = |out: &str| match bench.path(out) {
+            path if path.is_dir() => bench.tree(out),
+            path => fs::read(&path).into_iter().map(|bytes| (out.into(), bytes)).collect(),
+        };
+        let whole = run(&format!("whole{i}"), 256);
+        assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
+        let expected: Vec<Vec<u8>> = result(&format!("whole{i}")).into_values().collect();
+        let mut n_stopped = 0;
+        for limit in 4..40 {
+            let out = format!("out{i}-{limit}");
+            let found = run(&out, limit);
+            let said = String::from_utf8_lossy(&found.stderr);
+            if found.status.success() {
+                let files: Vec<Vec<u8>> = result(&out).into_values().collect();
+                assert!(files == expected, "{command}, {limit}: another result; {said}");
+                assert!(command.contains("OUT") || found.stdout == whole.stdout, "{command}");
+                continue;
+            }
+            n_stopped += 1;
+            assert_ne!(found.status.code(), Some(1), "{command}, {limit}: {said}");
+            assert_ne!(found.status.code(), Some(101), "{command}, {limit}: {said}");
+            let is_whole = ["", "/dataset.json"].iter().any(|name| {
+                let path = bench.path(&format!("{out}{name}"));
+                path.is_file() || (path.is_dir() && !command.starts_with("pack"))
+            });
+            assert!(!is_whole, "{command}, {limit}: a result with exit code 2; {said}");
+        }
+        assert!(n_stopped > 0, "{command}: 4 descriptors are too few for any program");
+    }
+}
+
+/// A person's answers are not dropped because the folder that holds them cannot be listed.
+#[cfg(unix)]
+#[test]
+fn a_replacement_without_file_descriptors_drops_no_decisions() {
+    let bench = Bench::new();
+    for i in 0..6_u8 {
+        bench.write(&format!("raw/p{}/{i}.jpg", i % 3), &grey(i * 40));
+    }
+    bench.run("pack raw data").success();
+    bench.run("clean data --pass many --max-images 1").success();
+    let before = bench.tree("data");
+    let program = assert_cmd::cargo::cargo_bin!("pfc-ingest");
+    for limit in 4..40 {
+        let script =
+            format!("ulimit -n {limit}; exec '{}' pack raw data --force", program.display());
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).current_dir(bench.path(""));
+        assert!(!command.output().unwrap().status.success(), "{limit}");
+        let mut after = bench.tree("data");
+        after.retain(|path, _| before.contains_key(path));
+        assert!(after == before, "{limit}");
     }
 }

@@ -73,7 +73,11 @@ fn refused(bench: &Bench, how: &str, expected: &str) {
 #[test]
 fn what_is_not_there_cannot_be_shown() {
     let bench = packed();
-    refused(&bench, "--identity anne", "nobody is called `anne`\n\nhint: is it `ann`?");
+    refused(
+        &bench,
+        "--identity anne",
+        "--identity: the data set has no identity `anne`\n\nhint: did you mean `ann`?",
+    );
     refused(
         &bench,
         "--label 2",

@@ -25,6 +25,15 @@ fn a_fresh_data_set_is_whole() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_folder_is_a_stray() {
+    let bench = packed();
+    bench.write("data/embeddings", b"mine");
+    let run = bench.run("verify data").success();
+    let said = "note: embeddings: is no file of the data set\n";
+    assert!(stdout(&run).contains(said), "{}", stdout(&run));
+}
+
+#[test]
 fn a_flipped_bit_in_an_image_is_found_with_file_and_row() {
     let bench = packed();
     bench.damage("data", 7);

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     common::{Bench, stderr},
-    resume::{OPTIONS, faces},
+    resume::{OPTIONS, faces, grey},
 };
 
 fn pack(bench: &Bench, out: &str, worker: &str) {
@@ -52,6 +52,21 @@ fn a_pack_that_one_began_can_be_finished_by_workers() {
     pack(&bench, "data", "1/3");
     bench.run(&format!("pack raw data {OPTIONS}")).success();
     assert!(bench.tree("data") == bench.tree("whole"));
+}
+
+#[test]
+fn a_merge_judges_what_all_workers_left_out_and_the_listing() {
+    let bench = Bench::new();
+    for i in 0..20 {
+        let bytes = if i < 3 { b"none".to_vec() } else { grey(i) };
+        bench.write(&format!("raw/p{}/{i}.jpg", i % 2), &bytes);
+    }
+    (0..2).for_each(|i| pack(&bench, &format!("part{i}"), &format!("{i}/2")));
+    let text = stderr(&bench.run("merge data part0 part1").code(1));
+    let expected = "3 of 20 images (15.0 %) left out is more than --max-left-out 10 %: exit code 1";
+    assert!(text.contains(expected), "{text}");
+    assert_eq!(bench.dataset("data").len(), 17);
+    bench.run("merge again part0 part1 --max-left-out 15").success();
 }
 
 #[track_caller]

@@ -75,6 +75,7 @@ fn model(inference: &Inference, options: OnnxOptions) -> ModelProto {
         metadata_props: metadata_of(options),
         graph: Some(graph_proto(graph, inference.embedding(), n_full, options.half)),
         opset_import: vec![opset],
+        ..ModelProto::default()
     }
 }
 
@@ -127,6 +128,7 @@ fn graph_proto(graph: Graph, embedding: i64, n_full: usize, half: bool) -> Graph
             data_type::FLOAT,
             &[Err(BATCH), Ok(embedding)],
         )],
+        ..GraphProto::default()
     }
 }
 
@@ -137,7 +139,7 @@ fn node(node: Node) -> NodeProto {
         name: node.name,
         op_type: node.op.to_owned(),
         attribute: node.attributes.into_iter().map(attribute).collect(),
-        domain: String::new(),
+        ..NodeProto::default()
     }
 }
 
@@ -166,7 +168,7 @@ fn tensor(name: String, constant: &Constant, half: bool) -> TensorProto {
             (tensor.size(), data_type, raw)
         }
     };
-    TensorProto { dims, data_type, name, raw_data: raw.into(), ..TensorProto::default() }
+    TensorProto { dims, data_type, name, raw_data: Some(raw.into()), ..TensorProto::default() }
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ pub use kinds::{Curve, Histogram, MATES_FOUND, PROBES_FOUND, cmc, det, histogram
 
 use std::{fmt, io::Cursor, path::PathBuf, str::FromStr};
 
-use crate::ReportError;
+use crate::{
+    ReportError,
+    html::{self, Markup, PreEscaped},
+};
 
 /// A chart, independent of the format it is drawn in.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,13 +126,15 @@ impl Chart {
     /// # Errors
     ///
     /// [`ReportError::Draw`].
-    pub fn inline_svg(&self) -> Result<String, ReportError> {
+    pub fn inline_svg(&self) -> Result<Markup, ReportError> {
         // Smaller than on file, so that text stays readable on a phone.
         const INLINE: (u32, u32) = (400, 300);
         let svg = draw::svg(self, INLINE, draw::Ground::Clear)?;
         let size = format!("width=\"{}\" height=\"{}\"", INLINE.0, INLINE.1);
-        let role = format!("role=\"img\" aria-label=\"{}\"", crate::html::escape(&self.title));
-        Ok(svg.replacen(&size, &role, 1).replace("#000000", "currentColor"))
+        let title = html::text(&self.title).into_string();
+        let role = format!("role=\"img\" aria-label=\"{title}\"");
+        // The library has made text of all titles and names.
+        Ok(PreEscaped(svg.replacen(&size, &role, 1).replace("#000000", "currentColor")))
     }
 
     /// The chart as a PNG file.
@@ -181,7 +186,7 @@ mod tests {
 
     #[test]
     fn an_inline_svg_takes_the_colour_and_width_of_its_page() {
-        let svg = chart().inline_svg().unwrap();
+        let svg = chart().inline_svg().unwrap().into_string();
         assert!(svg.contains("currentColor") && svg.contains("viewBox=\"0 0 400 300\""), "{svg}");
         assert!(!svg.contains("width=\"400\" height=\"300\"") && !svg.contains("#FFFFFF"));
     }

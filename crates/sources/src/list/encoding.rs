@@ -1,4 +1,5 @@
-//! Lists in UTF-16, as Excel and PowerShell write them, turned into UTF-8 as they are read.
+//! Lists in UTF-16, as Excel and PowerShell write them, and with line ends of old Macs, turned into
+//! UTF-8 and line feeds as they are read.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -19,6 +20,33 @@ pub fn utf8(mut input: Box<dyn BufRead>) -> io::Result<Box<dyn BufRead>> {
     };
     let turned = Turned { input, unit, high: None, text: Vec::new(), at: 0 };
     Ok(Box::new(BufReader::with_capacity(CHUNK_BYTES, turned)))
+}
+
+/// `input` with line feeds for its line ends, where these are carriage returns alone.
+///
+/// # Errors
+///
+/// That of `input`.
+pub fn line_feeds(mut input: Box<dyn BufRead>) -> io::Result<Box<dyn BufRead>> {
+    let start = input.fill_buf()?;
+    let is_turn = |pair: &[u8]| pair[0] == b'\r' && pair[1] != b'\n';
+    // Within a line of any other list a carriage return is damage.
+    if start.contains(&b'\n') || !start.windows(2).any(is_turn) {
+        return Ok(input);
+    }
+    Ok(Box::new(BufReader::with_capacity(CHUNK_BYTES, Returns { input })))
+}
+
+struct Returns {
+    input: Box<dyn BufRead>,
+}
+
+impl Read for Returns {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(out)?;
+        out[..n].iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
+        Ok(n)
+    }
 }
 
 struct Turned {
@@ -84,6 +112,20 @@ mod tests {
                 assert_eq!(read(units().flat_map(u16::to_be_bytes).collect()), marked);
                 assert_eq!(read(marked.clone().into_bytes()), marked);
             }
+        }
+    }
+
+    #[test]
+    fn carriage_returns_alone_are_line_ends() {
+        let read = |text: &str| {
+            let mut turned = String::new();
+            let input = Box::new(io::Cursor::new(text.to_owned().into_bytes()));
+            line_feeds(input).unwrap().read_to_string(&mut turned).unwrap();
+            turned
+        };
+        assert_eq!(read("a\t1\rb\t2\r"), "a\t1\nb\t2\n");
+        for other in ["", "a\t1\r", "a\t1\r\nb\t2\r\n", "a\t1\nb\r\t2\n"] {
+            assert_eq!(read(other), other);
         }
     }
 

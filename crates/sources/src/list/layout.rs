@@ -45,6 +45,21 @@ pub struct Layout {
 /// Characters between columns, the surer first.
 const DELIMITERS: [u8; 4] = *b"\t,;|";
 
+impl Split {
+    /// Whether fields still have the quotes around them that they have in the line.
+    pub fn keeps_quotes(self) -> bool {
+        !matches!(self, Split::At(delimiter) if delimiter != b'\t')
+    }
+
+    /// The same, but at each white space.
+    pub fn apart(self) -> Split {
+        match self {
+            Split::BeforeLast | Split::AfterFirst => Split::Blanks,
+            other => other,
+        }
+    }
+}
+
 impl Layout {
     /// The layout of a list that begins with `line`.
     ///
@@ -77,7 +92,7 @@ impl Layout {
             }
         }
         for (split, fields) in &cut {
-            match Layout::with_header(choice, *split, fields) {
+            match Layout::with_header(choice, people, *split, fields) {
                 Ok(Some(layout)) => return Ok(layout),
                 Ok(None) => {}
                 Err(e) => problem = Some(e),
@@ -94,12 +109,44 @@ impl Layout {
                 Layout::by_number(choice, *split, fields)
             }
         });
-        bare.ok_or_else(|| match cut.first() {
-            Some((_, fields)) => choice.find(fields).err().unwrap_or_else(|| {
+        if let Some(bare) = bare {
+            return Ok(bare);
+        }
+        let line = fields(Split::Whole)?.concat();
+        if !line.contains(DELIMITERS.map(char::from)) && has_image_extension(Path::new(&line)) {
+            return Err("a path without a label, and each line needs both".into());
+        }
+        Err(match cut.first() {
+            Some((_, fields)) => choice.find(fields, people).err().unwrap_or_else(|| {
                 format!("it is not clear which of the {} fields is what", fields.len())
             }),
             None => "neither `path<TAB>label` nor a header with the columns path and label".into(),
         })
+    }
+
+    /// Whether a line below this header has one field more, before those that have names: the number
+    /// of the row, as R writes it.
+    pub fn lacks_row_names(&self, line: &[String]) -> bool {
+        let n_columns = self.n.unwrap_or_default();
+        let is_path = |at: usize| {
+            line.get(at).is_some_and(|field| has_image_extension(Path::new(field.trim())))
+        };
+        line.len() == n_columns + 1 && is_path(self.path + 1) && !is_path(self.path)
+    }
+
+    /// The same columns behind one without a name.
+    pub fn behind_row_names(self) -> Layout {
+        let next = |column: usize| column + 1;
+        Layout {
+            split: self.split.apart(),
+            n: self.n.map(next),
+            path: next(self.path),
+            label: self.label.map(next),
+            identity: self.identity.map(next),
+            points: self.points.map(|columns| columns.map(next)),
+            has_header: true,
+            guess: Some("the columns of its header, behind one without a name".into()),
+        }
     }
 
     /// Lines that are a path and no more: one word, or several that end as the name of an image does
@@ -124,6 +171,7 @@ impl Layout {
 
     fn with_header(
         choice: &ColumnChoice,
+        people: People,
         split: Split,
         names: &[String],
     ) -> Result<Option<Layout>, String> {
@@ -132,7 +180,12 @@ impl Layout {
         if by_name.clone().next().is_some() && by_name.clone().all(|c| c.parse::<usize>().is_ok()) {
             return Ok(None);
         }
-        let Ok(Some(found)) = choice.find(names) else { return Ok(None) };
+        let Ok(Some(found)) = choice.find(names, people) else { return Ok(None) };
+        let is_unnamed = |name: &String| name.trim().parse::<f64>().is_ok();
+        if found.label.or(found.identity).is_none() && names.iter().any(is_unnamed) {
+            // A path that is called like a column, and its label.
+            return Ok(None);
+        }
         let lower: Vec<String> =
             names.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
         let used = [Some(found.image), found.label, found.identity];

@@ -3,12 +3,14 @@
 use std::{
     borrow::Cow,
     io::{BufRead, Read},
+    path::Path,
 };
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
+use pfc_image::{align::Landmarks, has_image_extension};
 
 use super::layout::{Layout, POINT_COLUMNS, Split};
-use crate::{catalogue::People, columns::ColumnChoice, label::Who, source::Landmarks};
+use crate::{catalogue::People, columns::ColumnChoice, label::Who};
 
 /// A path has 4,096 bytes at most, and a line little else.
 const LINE_BYTES_MAX: u64 = 1 << 16;
@@ -20,6 +22,8 @@ const COLUMNS_MAX: usize = 1024;
 pub struct Row<'a> {
     /// As it is listed, but with `/` between its parts.
     pub path: Cow<'a, str>,
+    /// Its backslashes were turned.
+    pub is_turned: bool,
     /// Whose it is, or why nobody's.
     pub who: Result<Who, String>,
     /// In a list with columns for landmarks; not a number in a line that leaves them empty.
@@ -39,13 +43,16 @@ pub struct Lines<R> {
     fields: Fields,
     /// Unknown until the first line is seen.
     layout: Option<Layout>,
+    /// Lines that were passed over before that.
+    n_notes: u64,
 }
 
 impl<R: BufRead> Lines<R> {
     /// The lines of `input`, which may be paths alone where `people` are optional.
     pub fn new(input: R, choice: ColumnChoice, people: People) -> Lines<R> {
         let (text, fields) = (Vec::new(), Fields::new(b','));
-        Lines { input, choice, people, line: 0, text, is_too_long: false, fields, layout: None }
+        let (line, is_too_long, layout, n_notes) = (0, false, None, 0);
+        Lines { input, choice, people, line, text, is_too_long, fields, layout, n_notes }
     }
 
     /// Number of the line last read, from 1.
@@ -58,8 +65,13 @@ impl<R: BufRead> Lines<R> {
         self.layout.as_ref()?.guess.as_deref()
     }
 
-    /// Goes to the next line with an image; empty lines and a header are passed over. Whether there
-    /// is one.
+    /// How many lines before the first were passed over: comments, a count, a word on the separator.
+    pub fn n_notes(&self) -> u64 {
+        self.n_notes
+    }
+
+    /// Goes to the next line with an image; empty lines, notes before the first image and a header are
+    /// passed over. Whether there is one.
     ///
     /// # Errors
     ///
@@ -67,8 +79,15 @@ impl<R: BufRead> Lines<R> {
     pub fn advance(&mut self) -> Result<bool, String> {
         while self.read_line()? {
             let is_empty = !self.is_too_long && self.text.trim_ascii().is_empty();
+            if is_empty {
+                continue;
+            }
+            if self.layout.is_none() && self.is_note() {
+                self.n_notes += 1;
+                continue;
+            }
             // A header holds no image.
-            if !is_empty && (self.layout.is_some() || !self.begin()?) {
+            if self.layout.is_some() || !self.begin()? {
                 return Ok(true);
             }
         }
@@ -110,17 +129,88 @@ impl<R: BufRead> Lines<R> {
         Ok(true)
     }
 
+    /// Whether the line before the first image is none: a comment, the number of images (`CelebA`), or
+    /// which character separates columns (Excel).
+    fn is_note(&mut self) -> bool {
+        let text = self.text.trim_ascii();
+        if text.len() == 5 && text[..4].eq_ignore_ascii_case(b"sep=") {
+            return true;
+        }
+        if is_count(text) {
+            // A list of paths alone may have such names.
+            return self.peek().is_some_and(|next| !is_count(next.trim_ascii()));
+        }
+        if !text.starts_with(b"#") {
+            return false;
+        }
+        let is_image = text
+            .split(|byte| b"\t,;| ".contains(byte))
+            .any(|field| has_image_extension(Path::new(&*String::from_utf8_lossy(field))));
+        let names = self.text.trim_ascii()[1..].trim_ascii().to_vec();
+        if is_image {
+            return false;
+        }
+        // The names of columns may be behind the mark.
+        if let Ok(layout) = self.layout_of(&names)
+            && layout.has_header
+            && let Some(next) = self.peek()
+            && let Ok(fields) = texts(&mut self.fields, &next, layout.split.apart())
+            && layout.n.is_none_or(|n| n == fields.len())
+        {
+            self.layout = Some(layout);
+        }
+        true
+    }
+
+    /// What is at hand of the next line.
+    fn peek(&mut self) -> Option<Vec<u8>> {
+        let ahead = self.input.fill_buf().ok()?;
+        let line = ahead.split(|byte| *byte == b'\n').next()?;
+        Some(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
+    }
+
     /// Learns the layout from the first line; whether that is a header.
     fn begin(&mut self) -> Result<bool, String> {
         if self.is_too_long {
             return Err(format!("the line has more than {LINE_BYTES_MAX} bytes"));
         }
-        let layout = Layout::of(&self.choice, self.people, |split| {
-            let fields = self.fields.split(&self.text, split)?;
-            Ok(fields.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect())
-        })?;
+        let text = std::mem::take(&mut self.text);
+        let layout = self.layout_of(&text);
+        self.text = text;
+        let mut layout = layout?;
+        if layout.has_header
+            && let Some(next) = self.peek()
+            && let Ok(fields) = texts(&mut self.fields, &next, layout.split.apart())
+            && layout.lacks_row_names(&fields)
+        {
+            layout = layout.behind_row_names();
+        }
         Ok(self.layout.insert(layout).has_header)
     }
+
+    fn layout_of(&mut self, line: &[u8]) -> Result<Layout, String> {
+        if line.trim_ascii().starts_with(b"{") {
+            return Err("lines of JSON are not read: write them as CSV, with columns such as \
+                        file_name and label"
+                .into());
+        }
+        let fields = &mut self.fields;
+        Layout::of(&self.choice, self.people, |split| texts(fields, line, split))
+    }
+}
+
+fn is_count(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+}
+
+/// The fields of a line as text, without quotes around them.
+fn texts(fields: &mut Fields, line: &[u8], split: Split) -> Result<Vec<String>, String> {
+    let fields = fields.split(line, split)?;
+    let text = |field| {
+        let text = String::from_utf8_lossy(field);
+        if split.keeps_quotes() { unquoted(&text).into_owned() } else { text.into_owned() }
+    };
+    Ok(fields.iter().map(text).collect())
 }
 
 fn row<'a>(layout: &Layout, fields: &Cut<'a>) -> Result<Row<'a>, String> {
@@ -133,40 +223,57 @@ fn row<'a>(layout: &Layout, fields: &Cut<'a>) -> Result<Row<'a>, String> {
     }
     let text = |column: usize| {
         let field = fields.get(column).ok_or_else(|| format!("{n} fields are too few"))?;
-        std::str::from_utf8(field).map_err(|_| "the line is not valid UTF-8".to_owned())
+        let field = std::str::from_utf8(field);
+        let field = field.map_err(|_| "the line is not valid UTF-8".to_owned())?;
+        Ok::<_, String>(match layout.split.keeps_quotes() {
+            true => unquoted(field),
+            false => Cow::Borrowed(field),
+        })
     };
     let optional = |column: Option<usize>| column.map(text).transpose();
-    let who = Who::parse(optional(layout.label)?, optional(layout.identity)?);
+    let (label, identity) = (optional(layout.label)?, optional(layout.identity)?);
+    let who = Who::parse(label.as_deref(), identity.as_deref());
     let points = layout.points.map(|columns| landmarks(fields, columns)).transpose()?;
-    let path = match layout.split {
-        Split::At(b'\t') => unquoted(text(layout.path)?),
-        _ => text(layout.path)?.trim(),
-    };
+    let mut path = text(layout.path)?;
+    if layout.split != Split::At(b'\t') {
+        path = match path {
+            Cow::Borrowed(path) => Cow::Borrowed(path.trim()),
+            Cow::Owned(path) => Cow::Owned(path.trim().to_owned()),
+        };
+    }
     if path.is_empty() {
         return Err("the path is empty".into());
     }
-    let path = match path.contains('\\') {
-        true => Cow::Owned(path.replace('\\', "/")),
-        false => Cow::Borrowed(path),
-    };
-    Ok(Row { path, who, points })
+    let is_turned = path.contains('\\');
+    if is_turned {
+        path = Cow::Owned(path.replace('\\', "/"));
+    }
+    Ok(Row { path, is_turned, who, points })
 }
 
-/// What a spreadsheet puts in quotes between tabs.
-fn unquoted(field: &str) -> &str {
-    let inside = field.strip_prefix('"').and_then(|field| field.strip_suffix('"'));
-    inside.filter(|inside| !inside.contains('"')).unwrap_or(field)
+/// A field without the quotes that R and spreadsheets put around it; those within are doubled.
+fn unquoted(field: &str) -> Cow<'_, str> {
+    match field.strip_prefix('"').and_then(|field| field.strip_suffix('"')) {
+        Some(inside) if !inside.contains('"') => Cow::Borrowed(inside),
+        Some(inside) if !inside.replace("\"\"", "").contains('"') => {
+            Cow::Owned(inside.replace("\"\"", "\""))
+        }
+        _ => Cow::Borrowed(field),
+    }
 }
 
 /// The landmarks of a line; not a number if all are empty.
 fn landmarks(fields: &Cut<'_>, columns: [usize; 10]) -> Result<Landmarks, String> {
-    let mut points = [f32::NAN; 10];
+    let mut points: Landmarks = [[f32::NAN; 2]; 5];
     let field = |column: usize| fields.get(column).unwrap_or_default();
     if columns.iter().all(|column| field(*column).trim_ascii().is_empty()) {
         return Ok(points);
     }
-    for ((point, column), name) in points.iter_mut().zip(columns).zip(POINT_COLUMNS) {
+    for ((point, column), name) in
+        points.as_flattened_mut().iter_mut().zip(columns).zip(POINT_COLUMNS)
+    {
         let text = String::from_utf8_lossy(field(column));
+        let text = unquoted(text.trim());
         let value = text.trim().parse().ok().filter(|value: &f32| value.is_finite());
         *point =
             value.ok_or_else(|| format!("`{}` in column {name} is no coordinate", text.trim()))?;
@@ -191,7 +298,7 @@ enum Cut<'a> {
 
 impl Fields {
     fn new(delimiter: u8) -> Fields {
-        // Who separates by tabs does not quote.
+        // Between tabs quotes may be parts of names; those around fields are taken away later.
         let reader = ReaderBuilder::new().delimiter(delimiter).quoting(delimiter != b'\t').build();
         Fields { delimiter, reader, text: Vec::new(), ends: vec![0; COLUMNS_MAX] }
     }
@@ -205,7 +312,6 @@ impl Fields {
                 vec![first.trim_ascii_end(), last.trim_ascii_start()]
             }
         };
-        let is_blank = u8::is_ascii_whitespace;
         Ok(Cut::Apart(match split {
             Split::At(delimiter) => {
                 if self.delimiter != delimiter {
@@ -214,11 +320,10 @@ impl Fields {
                 return self.split_at(line);
             }
             Split::Whole => vec![line_trimmed],
-            Split::BeforeLast => at(line_trimmed.iter().rposition(is_blank)),
-            Split::AfterFirst => at(line_trimmed.iter().position(is_blank)),
+            Split::BeforeLast => at(last_gap(line_trimmed)),
+            Split::AfterFirst => at(first_gap(line_trimmed)),
             Split::Blanks => {
-                let fields = line.split(is_blank).filter(|field| !field.is_empty());
-                let fields: Vec<&[u8]> = fields.take(COLUMNS_MAX + 1).collect();
+                let fields = between_blanks(line);
                 if fields.len() > COLUMNS_MAX {
                     return Err(format!("more than {COLUMNS_MAX} fields"));
                 }
@@ -251,6 +356,47 @@ impl Fields {
         }
         Ok(Cut::Joined { text: &self.text[..n_text], ends: &self.ends[..n_ends] })
     }
+}
+
+/// Where a field between quotes that begins at `start` ends: at a quote before white space.
+fn quoted_end(line: &[u8], start: usize) -> Option<usize> {
+    if line.get(start) != Some(&b'"') {
+        return None;
+    }
+    let is_end =
+        |at: &usize| line[*at] == b'"' && line.get(at + 1).is_none_or(u8::is_ascii_whitespace);
+    (start + 1..line.len()).find(is_end).map(|at| at + 1)
+}
+
+/// The fields of a line between white space, of which those in quotes may hold some.
+fn between_blanks(line: &[u8]) -> Vec<&[u8]> {
+    let (mut fields, mut at) = (Vec::new(), 0);
+    while let Some(skipped) = line[at..].iter().position(|byte| !byte.is_ascii_whitespace()) {
+        let start = at + skipped;
+        let blank = || line[start..].iter().position(u8::is_ascii_whitespace);
+        at = quoted_end(line, start).or_else(|| Some(start + blank()?)).unwrap_or(line.len());
+        fields.push(&line[start..at]);
+        if fields.len() > COLUMNS_MAX {
+            break;
+        }
+    }
+    fields
+}
+
+/// The white space behind the first field.
+fn first_gap(line: &[u8]) -> Option<usize> {
+    let end = quoted_end(line, 0).filter(|end| *end < line.len());
+    end.or_else(|| line.iter().position(u8::is_ascii_whitespace))
+}
+
+/// The white space before the last field.
+fn last_gap(line: &[u8]) -> Option<usize> {
+    let is_blank = |at: usize| line[at].is_ascii_whitespace();
+    let quoted = || {
+        let last = line.len().checked_sub(1).filter(|last| line[*last] == b'"')?;
+        (1..last).rev().find(|at| line[*at] == b'"' && is_blank(at - 1)).map(|at| at - 1)
+    };
+    quoted().or_else(|| line.iter().rposition(u8::is_ascii_whitespace))
 }
 
 impl<'a> Cut<'a> {
@@ -359,14 +505,82 @@ mod tests {
             ("label image", "3 a.jpg"),
             ("file_name, label", "a.jpg, 3"),
             ("filename\tperson_id\tage", "a.jpg\t3\t40"),
+            ("\"path\"\t\"label\"", "\"a.jpg\"\t\"3\""),
+            ("\"image\" \"label\"", "\"a.jpg\" \"3\""),
+            ("# made by hand\n\n1\npath,label", "a.jpg,3"),
+            ("sep=;\nimage;label", "a.jpg;3"),
         ] {
             check(&format!("{header}\n{row}\n"), &[("a.jpg", Who::Number(3))]);
         }
     }
 
     #[test]
+    fn quotes_around_fields_are_none_of_theirs_in_any_layout() {
+        let number = |path| (path, Who::Number(3));
+        for text in [
+            "\"path\"\t\"label\"\n\"a 1.jpg\"\t\"3\"\n",
+            "\"path\" \"label\"\n\"a 1.jpg\" \"3\"\n",
+            "\"label\" \"path\"\n\"3\" \"a 1.jpg\"\n",
+            "\"age\" \"path\" \"label\"\n40 \"a 1.jpg\" \"3\"\n",
+            "\"a 1.jpg\"\t\"3\"\n",
+            "\"a 1.jpg\" 3\n",
+            "\"a 1.jpg\" \"3\"\n",
+            // As R's write.table has it by default, with a number before each row.
+            "\"path\" \"label\"\n\"1\" \"a 1.jpg\" \"3\"\n",
+            "\"path\"\t\"label\"\n\"1\"\t\"a 1.jpg\"\t3\n",
+            "path label\n1 \"a 1.jpg\" 3\n",
+        ] {
+            check(text, &[number("a 1.jpg")]);
+        }
+        check(
+            "\"path\"\t\"identity\"\n\"a.jpg\"\t\"Ann Lee\"\nb.jpg\t\"Bob \"\"B\"\" Lee\"\nc.jpg\t\"C\" Lee\n",
+            &[
+                ("a.jpg", name("Ann Lee")),
+                ("b.jpg", name("Bob \"B\" Lee")),
+                ("c.jpg", name("\"C\" Lee")),
+            ],
+        );
+        check("\"a.jpg\" \"Ann Lee\"\n", &[("a.jpg", name("Ann Lee"))]);
+        let points = "x1\ty1\tx2\ty2\tx3\ty3\tx4\ty4\tx5\ty5";
+        let values = "\"1\"\t2\t3\t4\t5\t6\t7\t8\t9\t\"10\"";
+        let text = format!("path\tlabel\t{points}\n\"a.jpg\"\t3\t{values}\n");
+        let mut lines = Lines::new(text.as_bytes(), ColumnChoice::default(), People::Needed);
+        assert_eq!(lines.advance(), Ok(true));
+        let points = lines.row().unwrap().points.unwrap();
+        assert_eq!(points, [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0], [9.0, 10.0]]);
+    }
+
+    #[test]
+    fn notes_before_the_first_line_are_passed_over() {
+        for notes in [
+            "# made by hand\n",
+            "#\n# two, lines\n\n",
+            "202599\n",
+            "1\n# one image\n",
+            "sep=;\n",
+            "SEP=,\r\n",
+        ] {
+            for list in ["a.jpg\t3\n", "path,label\na.jpg,3\n", "file_name;class\na.jpg;3\n"] {
+                check(&format!("{notes}{list}"), &[("a.jpg", Who::Number(3))]);
+            }
+            let paths = format!("{notes}a.jpg\nb.jpg\n");
+            let mut lines = Lines::new(paths.as_bytes(), ColumnChoice::default(), People::Optional);
+            assert_eq!(lines.advance(), Ok(true));
+            assert_eq!(lines.row().unwrap().path, "a.jpg");
+        }
+        check("# file_name,size,class\na.jpg,9,3\n", &[("a.jpg", Who::Number(3))]);
+        check("#1/a.jpg\t3\n", &[("#1/a.jpg", Who::Number(3))]);
+        // Names of files may be numbers, where each line is one.
+        let mut lines = Lines::new(&b"12\n13\n"[..], ColumnChoice::default(), People::Optional);
+        assert_eq!(lines.advance(), Ok(true));
+        assert_eq!(lines.row().unwrap().path, "12");
+        assert_eq!(rows_of(b"# nothing\n", ""), Ok(vec![]));
+    }
+
+    #[test]
     fn lists_of_other_tools_are_told_by_their_first_line() {
         for line in [
+            "202599\nfaces/a.jpg 3",
             "faces/a.jpg 3",
             "faces/a.jpg   3  ",
             "3 faces/a.jpg",
@@ -409,7 +623,12 @@ mod tests {
     #[test]
     fn a_first_line_that_tells_no_layout_is_an_error() {
         let neither = "neither `path<TAB>label` nor a header with the columns path and label";
-        check_wrong("a.jpg\n", &format!("1: {neither}"));
+        check_wrong("notes\n", &format!("1: {neither}"));
+        check_wrong("a/1.jpg\n", "1: a path without a label, and each line needs both");
+        check_wrong("my face 1.jpg\n", "1: a path without a label, and each line needs both");
+        let json = "lines of JSON are not read: write them as CSV, with columns such as file_name \
+                    and label";
+        check_wrong("{\"file_name\": \"a.jpg\", \"label\": 3}\n", &format!("1: {json}"));
         check_wrong("\n\npath,age\n", "3: it is not clear which of the 2 fields is what");
         check_wrong("a\tb\tc\n", "1: it is not clear which of the 3 fields is what");
         check_wrong("path,label,path\n", "1: there are two columns `path`");

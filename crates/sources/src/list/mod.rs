@@ -11,6 +11,7 @@ use std::{
 };
 
 use pfc_cli::{interrupt, units};
+use pfc_image::{ImageFolder, align::Landmarks};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -20,12 +21,12 @@ use crate::{
     catalogue::{Catalogue, People, Sealed},
     columns::ColumnChoice,
     error::SourceError,
-    file::{Root, file_size, read_file},
+    file::{Root, file_size, is_file, read_file},
     identities,
     index::Index,
     names::Names,
     reject::{ReadError, Reject},
-    source::{Landmarks, LeftOut, Source, nothing, stamp, write_paths},
+    source::{LeftOut, Source, nothing, stamp, write_paths},
 };
 
 /// How the names of lists end.
@@ -63,6 +64,7 @@ impl Listed {
         input: impl BufRead,
         choice: &ColumnChoice,
         people: People,
+        folder: Option<&ImageFolder>,
     ) -> Result<Listed, SourceError> {
         let mut lines = Lines::new(input, choice.clone(), people);
         let mut listed = Listed { catalogue: Catalogue::of(people), ..Listed::default() };
@@ -76,13 +78,18 @@ impl Listed {
             }
             let place = || format!("{name}:{line}");
             match lines.row() {
-                Ok(Row { path, who, points }) => {
-                    n_turned += u64::from(matches!(path, std::borrow::Cow::Owned(_)));
-                    listed.paths.push(&path);
-                    listed.landmarks.extend(points);
-                    if let Some(problem) = listed.catalogue.push_or_leave_out(name, who)? {
-                        let (source, reject) = (path.into_owned(), Reject::NoLabel(problem));
-                        listed.left_out.push(LeftOut { source, reject });
+                Ok(Row { path, is_turned, who, points }) => {
+                    n_turned += u64::from(is_turned);
+                    let reject = match check(folder, &path) {
+                        Err(reject) => Some(reject),
+                        Ok(()) => {
+                            listed.paths.push(&path);
+                            listed.landmarks.extend(points);
+                            listed.catalogue.push_or_leave_out(name, who)?.map(Reject::NoLabel)
+                        }
+                    };
+                    if let Some(reject) = reject {
+                        listed.left_out.push(LeftOut { source: path.into_owned(), reject });
                     }
                 }
                 Err(problem) => {
@@ -100,11 +107,31 @@ impl Listed {
         if let Some(guess) = lines.guess() {
             tracing::warn!("{name}: read as {guess}; --columns says otherwise");
         }
+        if lines.n_notes() > 0 {
+            let notes = units::of(lines.n_notes(), "line");
+            tracing::warn!("{name}: {notes} before the first image passed over, as notes");
+        }
         if n_turned > 0 {
             tracing::warn!("{name}: {} with backslashes, read as `/`", units::of(n_turned, "path"));
         }
         Ok(listed)
     }
+}
+
+/// Refuses a path that leads out of the folder of the images, where the user has named that.
+fn check(folder: Option<&ImageFolder>, path: &str) -> Result<(), Reject> {
+    match folder {
+        Some(folder) => Ok(folder.below(path).map(|_| ())?),
+        None => Ok(()),
+    }
+}
+
+/// The folder that a list lies in, which a pipe does not.
+fn folder_of(path: &Path) -> Result<Option<&Path>, SourceError> {
+    Ok(match is_file(path)? {
+        true => path.parent(),
+        false => None,
+    })
 }
 
 /// Opens the list at `path` and finds where its relative paths start.
@@ -118,20 +145,21 @@ fn opened(
         let file = File::open(path).map_err(SourceError::at("open", path))?;
         (path.display().to_string(), Box::new(BufReader::with_capacity(1 << 20, file)))
     };
-    let input = encoding::utf8(input).map_err(SourceError::at("read", path))?;
-    let folder = path.parent().filter(|_| path.is_file()).unwrap_or(Path::new(""));
+    let input = encoding::utf8(input).and_then(encoding::line_feeds);
+    let input = input.map_err(SourceError::at("read", path))?;
+    let folder = folder_of(path)?.unwrap_or(Path::new(""));
     Ok((name, input, root.unwrap_or(folder).to_path_buf()))
 }
 
 /// Images named by a list, indexed.
 ///
-/// Memory: the paths' own bytes and 24 bytes per image, with landmarks 40 more.
+/// Memory: the paths' own bytes and 24 bytes per image, with landmarks 40 more, and 24 per folder.
 pub struct ListSource {
     name: String,
-    /// Where relative paths start.
-    root: PathBuf,
-    /// The folder that all images lie in.
-    common: Root,
+    /// Where relative paths start, and the folders of the images.
+    root: Root,
+    /// Where they start, if the user has named it: all images then lie below it.
+    folder: Option<ImageFolder>,
     /// By place in the list, as all that follows.
     paths: Names,
     landmarks: Vec<Landmarks>,
@@ -143,8 +171,9 @@ pub struct ListSource {
 
 impl ListSource {
     /// Reads the list at `path`, `-` being standard input. Relative paths start at `root`, or else
-    /// at the list's folder; those of standard input and of pipes at the current folder. A line that
-    /// is wrong costs its own image. Where identities are optional, the list may hold paths alone,
+    /// at the list's folder; those of standard input and of pipes at the current folder. With `root`
+    /// all images lie below it ([`ImageFolder`]); without, the list itself says where they are. A line
+    /// that is wrong costs its own image. Where identities are optional, the list may hold paths alone,
     /// one a line, or be the JSON of MegaFace's devkit, `{"path": […]}`.
     ///
     /// # Errors
@@ -157,15 +186,17 @@ impl ListSource {
         choice: &ColumnChoice,
         people: People,
     ) -> Result<ListSource, SourceError> {
+        let folder = root.map(ImageFolder::at);
         let (name, mut input, root) = opened(path, root)?;
         let first = input.fill_buf().map_err(SourceError::at("read", path))?.trim_ascii_start();
         let listed = match people {
-            People::Optional if first.starts_with(b"{") => devkit(&name, input)?,
-            _ => Listed::read(&name, input, choice, people)?,
+            People::Optional if first.starts_with(b"{") => devkit(&name, input, folder.as_ref())?,
+            _ => Listed::read(&name, input, choice, people, folder.as_ref())?,
         };
         let mut source = ListSource::of(name, root, listed, people)?;
-        if let Some(folder) = path.parent().filter(|_| path.is_file()) {
-            identities::rename(&mut source.index, folder, "");
+        source.folder = folder;
+        if let Some(folder) = folder_of(path)? {
+            identities::rename(&mut source.index, folder, "")?;
         }
         Ok(source)
     }
@@ -180,13 +211,11 @@ impl ListSource {
         if catalogue.is_nobody() {
             return Err(nothing(&name, &left_out));
         }
-        let Sealed { index, order } = match people {
-            People::Needed => catalogue.seal(&name, |_| 1),
-            People::Optional => catalogue.seal_quietly(|_| 1),
-        };
+        let Sealed { index, order } = catalogue.seal_for(people, &name, |_| 1);
         let listed = order.iter().map(|place| paths.get(*place as usize));
-        let common = Root::of(&root.join(common_folder(listed)));
-        let source = ListSource { name, root, common, paths, landmarks, index, order, left_out };
+        let root = Root::of_files(&root, listed);
+        let folder = None;
+        let source = ListSource { name, root, folder, paths, landmarks, index, order, left_out };
         if people == People::Needed {
             source.warn_of_doubles();
         }
@@ -195,6 +224,13 @@ impl ListSource {
 
     fn line(&self, entry: u64) -> usize {
         self.order[entry as usize] as usize
+    }
+
+    /// The file of an image.
+    fn file(&self, entry: u64) -> PathBuf {
+        let path = self.paths.get(self.line(entry));
+        let below = self.folder.as_ref().and_then(|folder| folder.below(path).ok());
+        self.root.path().join(below.as_deref().unwrap_or(Path::new(path)))
     }
 
     /// Says that an image is listed more than once, above all under two labels.
@@ -258,18 +294,19 @@ impl Source for ListSource {
 
     fn stamp(&self, entry: u64) -> u128 {
         let path = self.paths.get(self.line(entry));
-        stamp(path, &[file_size(&self.root.join(path))])
+        stamp(path, &[file_size(&self.file(entry))])
     }
 
     fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
         // Sizes are not looked at: that would be a visit to every file.
         write_paths(self, |_| 0, out)?;
         let points = (0..self.index.len()).filter_map(|entry| self.landmarks(entry));
-        points.flatten().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+        let values = points.flatten().flatten();
+        values.into_iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
-        read_file(&self.root.join(self.paths.get(self.line(entry))), &self.common)
+        read_file(&self.file(entry), &self.root)
     }
 
     fn left_out(&self) -> &[LeftOut] {
@@ -278,12 +315,16 @@ impl Source for ListSource {
 
     fn landmarks(&self, entry: u64) -> Option<Landmarks> {
         let points = *self.landmarks.get(self.line(entry))?;
-        points.iter().all(|value| value.is_finite()).then_some(points)
+        points.as_flattened().iter().all(|value| value.is_finite()).then_some(points)
     }
 }
 
 /// A list of MegaFace's devkit: JSON with the paths of images.
-fn devkit(name: &str, input: impl BufRead) -> Result<Listed, SourceError> {
+fn devkit(
+    name: &str,
+    input: impl BufRead,
+    folder: Option<&ImageFolder>,
+) -> Result<Listed, SourceError> {
     #[derive(serde::Deserialize)]
     struct Json {
         path: Vec<String>,
@@ -296,26 +337,14 @@ fn devkit(name: &str, input: impl BufRead) -> Result<Listed, SourceError> {
     let Json { path } = serde_json::from_reader(input.take(JSON_BYTES_MAX)).map_err(wrong)?;
     let mut listed = Listed { catalogue: Catalogue::of(People::Optional), ..Listed::default() };
     for path in path {
+        if let Err(reject) = check(folder, &path) {
+            listed.left_out.push(LeftOut { source: path, reject });
+            continue;
+        }
         listed.paths.push(&path);
         listed.catalogue.push_or_leave_out(name, Err(String::new()))?;
     }
     Ok(listed)
-}
-
-/// The longest folder that all paths begin with; empty if there is none.
-fn common_folder<'a>(mut paths: impl Iterator<Item = &'a str>) -> &'a str {
-    let folder = |path: &'a str| path.rfind('/').map_or("", |end| &path[..end.max(1)]);
-    let Some(mut common) = paths.next().map(folder) else { return "" };
-    for path in paths {
-        let holds = |outer: &str, path: &str| {
-            outer.is_empty() || outer == "/" || path[outer.len()..].starts_with('/')
-        };
-        while !(path.starts_with(common) && holds(common, path)) {
-            // The root of all paths has no folder above it.
-            common = if common == "/" { "" } else { folder(common) };
-        }
-    }
-    common
 }
 
 #[cfg(test)]
@@ -324,7 +353,8 @@ mod tests {
 
     fn listed(name: &str, text: &str, root: &str) -> Result<ListSource, SourceError> {
         let people = People::Needed;
-        let listed = Listed::read(name, text.as_bytes(), &ColumnChoice::default(), people)?;
+        let choice = ColumnChoice::default();
+        let listed = Listed::read(name, text.as_bytes(), &choice, people, None)?;
         ListSource::of(name.into(), root.into(), listed, people)
     }
 
@@ -365,22 +395,6 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_all_images_is_the_longest_that_they_share() {
-        #[track_caller]
-        fn check(paths: &[&str], expected: &str) {
-            assert_eq!(common_folder(paths.iter().copied()), expected);
-        }
-        check(&["/d/a/1.jpg", "/d/a/2.jpg"], "/d/a");
-        check(&["/d/a/1.jpg", "/d/ab/2.jpg"], "/d");
-        check(&["/d/a/1.jpg", "/e/2.jpg"], "/");
-        check(&["a/b/1.jpg", "a/2.jpg"], "a");
-        check(&["a/1.jpg", "b/2.jpg"], "");
-        check(&["/1.jpg", "/d/2.jpg"], "/");
-        check(&["/1.jpg", "d/2.jpg"], "");
-        check(&["1.jpg"], "");
-    }
-
-    #[test]
     fn bad_lines_and_nobodys_images_are_left_out_alone() {
         let text = "path,label\na.jpg,0.0\nb.jpg,-1\nc.jpg\nd.jpg,nan\ne.jpg,10.0\nf.jpg,2.0\n";
         let list = listed("l", text, "").unwrap();
@@ -401,7 +415,10 @@ mod tests {
         let list = listed("list", text, "root").unwrap();
         assert_eq!([list.path(0), list.path(1)], ["a.jpg", "b.jpg"]);
         assert_eq!(list.landmarks(0), None);
-        assert_eq!(list.landmarks(1), Some([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.5]));
+        assert_eq!(
+            list.landmarks(1),
+            Some([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0], [9.0, 10.5]])
+        );
         let plain = listed("list", "a.jpg\t0\n", "root").unwrap();
         assert_eq!(plain.landmarks(0), None);
     }

@@ -12,6 +12,7 @@ use arrow_schema::{DataType, Schema};
 use serde::Deserialize;
 
 use crate::{
+    catalogue::People,
     columns::ColumnChoice,
     label::{Value, Who},
 };
@@ -40,6 +41,7 @@ impl Columns {
     /// Finds the columns of images, labels and identities, by the user's word or their names.
     ///
     /// * `features`: the JSON that Hugging Face keeps under the key `huggingface`, if there is any
+    /// * `people`: where they are optional, so are the columns of labels and identities
     ///
     /// # Errors
     ///
@@ -48,6 +50,7 @@ impl Columns {
         schema: &Schema,
         features: Option<&str>,
         choice: &ColumnChoice,
+        people: People,
     ) -> Result<Columns, String> {
         let names: Vec<String> =
             schema.fields().iter().map(|field| field.name().to_owned()).collect();
@@ -67,8 +70,8 @@ impl Columns {
             })
             .collect();
         let found = match choice.is_empty() {
-            true => choice.find(&usable)?.or(choice.find(&names)?),
-            false => choice.find(&names)?,
+            true => choice.find(&usable, people)?.or(choice.find(&names, people)?),
+            false => choice.find(&names, people)?,
         };
         let Some(found) = found else {
             let has_image = names.iter().any(|name| is_of(name, is_image));
@@ -301,13 +304,21 @@ mod tests {
 
     use super::*;
 
+    fn find(
+        batch: &RecordBatch,
+        features: Option<&str>,
+        choice: &ColumnChoice,
+    ) -> Result<Columns, String> {
+        Columns::find(&batch.schema(), features, choice, People::Needed)
+    }
+
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
         RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true)))
             .unwrap()
     }
 
     fn whose(batch: &RecordBatch, features: Option<&str>) -> Vec<Result<Who, String>> {
-        let columns = Columns::find(&batch.schema(), features, &ColumnChoice::default()).unwrap();
+        let columns = find(batch, features, &ColumnChoice::default()).unwrap();
         columns.rows(batch).unwrap().map(|(_, who)| who).collect()
     }
 
@@ -371,14 +382,13 @@ mod tests {
             let columns =
                 vec![("score", other.clone()), (label, numbers.clone()), (image, images())];
             let batch = batch(columns);
-            let columns = Columns::find(&batch.schema(), None, &choice).unwrap();
+            let columns = find(&batch, None, &choice).unwrap();
             assert!(columns.needed(image) && columns.needed(&format!("{image}.bytes")));
             let whose: Vec<_> = columns.rows(&batch).unwrap().map(|(_, who)| who).collect();
             assert_eq!(whose, [Ok(Who::Number(3)), Ok(Who::Number(3)), Ok(Who::Number(3))]);
         }
         let batch = batch(vec![("image", images()), ("label", numbers)]);
-        let problem =
-            Columns::find(&batch.schema(), None, &"label=who".parse().unwrap()).unwrap_err();
+        let problem = find(&batch, None, &"label=who".parse().unwrap()).unwrap_err();
         assert_eq!(problem, "no column `who` among `image`, `label`");
     }
 
@@ -393,7 +403,7 @@ mod tests {
             ("label", Arc::new(Int8Array::from(vec![0; 3]))),
         ]);
         for batch in [plain, nested] {
-            let columns = Columns::find(&batch.schema(), None, &ColumnChoice::default()).unwrap();
+            let columns = find(&batch, None, &ColumnChoice::default()).unwrap();
             let found: Vec<_> = columns.rows(&batch).unwrap().map(|(image, _)| image).collect();
             assert_eq!(found, [RowImage::Bytes(b"a"), RowImage::Missing, RowImage::Bytes(b"c")]);
         }
@@ -402,8 +412,7 @@ mod tests {
     #[test]
     fn what_a_table_lacks_is_said_with_what_it_has() {
         let check = |columns, expected: &str| {
-            let error = Columns::find(&batch(columns).schema(), None, &ColumnChoice::default())
-                .unwrap_err();
+            let error = find(&batch(columns), None, &ColumnChoice::default()).unwrap_err();
             assert_eq!(error, expected);
         };
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![0; 3]));

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 pub use self::read::Table;
 use self::read::{Part, left_out};
 use crate::{
-    catalogue::{Catalogue, Sealed},
+    catalogue::{Catalogue, People},
     columns::ColumnChoice,
     error::SourceError,
     index::Index,
@@ -51,7 +51,7 @@ pub struct TableSource {
 
 impl TableSource {
     /// Reads the tables that `raw` is, on the current thread pool, and keeps their images in a
-    /// temporary file in `scratch`.
+    /// temporary file in `scratch`. Where identities are optional, a table needs no label column.
     ///
     /// # Errors
     ///
@@ -61,11 +61,12 @@ impl TableSource {
         raw: &Path,
         scratch: &Path,
         choice: &ColumnChoice,
+        people: People,
         quiet: bool,
     ) -> Result<TableSource, SourceError> {
         let name = raw.display().to_string();
         let files = files(raw, ENDINGS, "tables (.parquet or .arrow)")?;
-        let tables = files.par_iter().map(|path| Table::open(path, choice));
+        let tables = files.par_iter().map(|path| Table::open(path, choice, people));
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
         let mut source = TableSource {
             name,
@@ -80,18 +81,18 @@ impl TableSource {
         if let Some(guess) = tables.first().and_then(Table::guess) {
             tracing::warn!("{}: its columns are {guess}; --columns says otherwise", source.name);
         }
-        source.list(&tables, quiet)?;
+        source.list(&tables, people, quiet)?;
         let bytes = units::bytes(source.spool.len());
         tracing::info!("{}: {bytes} of images unpacked", source.name);
         Ok(source)
     }
 
-    fn list(&mut self, tables: &[Table], quiet: bool) -> Result<(), SourceError> {
+    fn list(&mut self, tables: &[Table], people: People, quiet: bool) -> Result<(), SourceError> {
         let parts_of =
             |(file, table): (usize, &Table)| (0..table.n_parts()).map(move |p| (file, p));
         let parts: Vec<(usize, usize)> = tables.iter().enumerate().flat_map(parts_of).collect();
         let progress = Progress::new("unpack", "row groups", parts.len() as u64, quiet);
-        let mut catalogue = Catalogue::default();
+        let mut catalogue = Catalogue::of(people);
         // Parts vary in size: several per thread keep all of them busy.
         for wave in parts.chunks(4 * rayon::current_num_threads()) {
             if interrupt::requested() {
@@ -111,7 +112,8 @@ impl TableSource {
         if catalogue.is_nobody() {
             return Err(nothing(&self.name, &self.left_out));
         }
-        Sealed { index: self.index, order: self.order } = catalogue.seal(&self.name, |_| 1);
+        let sealed = catalogue.seal_for(people, &self.name, |_| 1);
+        (self.index, self.order) = (sealed.index, sealed.order);
         Ok(())
     }
 
@@ -128,14 +130,12 @@ impl TableSource {
         let start = first - self.firsts[file];
         self.left_out.extend(left_out(part.left_out, &self.file_name(file), start));
         for (row, found) in (start..).zip(part.rows) {
-            let (who, (start, n_bytes)) = match found {
-                None => (Err(String::new()), (0, 0)),
-                Some((who, start, n_bytes)) => (Ok(who), (start, n_bytes)),
+            let Some((who, start, n_bytes)) = found else {
+                catalogue.push_gap(&self.name)?;
+                self.places.push((0, 0));
+                continue;
             };
-            let is_listed = who.is_err();
-            if let Some(problem) = catalogue.push_or_leave_out(&self.name, who)?
-                && !is_listed
-            {
+            if let Some(problem) = catalogue.push_or_leave_out(&self.name, who)? {
                 let source = format!("{}/{row}", self.file_name(file));
                 self.left_out.push(LeftOut { source, reject: Reject::NoLabel(problem) });
             }
@@ -187,5 +187,54 @@ impl Source for TableSource {
 
     fn left_out(&self) -> &[LeftOut] {
         &self.left_out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, sync::Arc};
+
+    use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    #[test]
+    fn where_identities_are_optional_a_table_needs_no_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let images: ArrayRef =
+            Arc::new(BinaryArray::from_opt_vec(vec![Some(b"a"), None, Some(b"c"), Some(b"d")]));
+        let labels: ArrayRef = Arc::new(Int64Array::from(vec![Some(5), Some(5), None, Some(-1)]));
+        let open = |columns: Vec<(&str, ArrayRef)>, people| {
+            let batch = RecordBatch::try_from_iter_with_nullable(
+                columns.into_iter().map(|(name, column)| (name, column, true)),
+            )
+            .unwrap();
+            let file = File::create(&path).unwrap();
+            let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            TableSource::open(&path, dir.path(), &ColumnChoice::default(), people, true)
+        };
+        let image = || ("image", images.clone());
+        assert!(open(vec![image()], People::Needed).is_err());
+        let label = || ("label", labels.clone());
+        for columns in [vec![image()], vec![image(), label()]] {
+            let n_labels = columns.len() - 1;
+            let table = open(columns, People::Optional).unwrap();
+            let rows: Vec<(String, Vec<u8>)> = (0..table.index().len())
+                .map(|entry| (table.path(entry), table.read(entry).unwrap()))
+                .collect();
+            let expected = [("0", b"a"), ("2", b"c"), ("3", b"d")];
+            let expected =
+                expected.map(|(row, image)| (format!("x.parquet/{row}"), image.to_vec()));
+            assert_eq!(rows, expected);
+            let known = (0..3).filter(|entry| table.index().who(*entry).is_some()).count();
+            assert_eq!(known, n_labels);
+            let reasons: Vec<_> = table.left_out().iter().map(|l| l.reject.reason()).collect();
+            assert_eq!(reasons, ["no_image"]);
+        }
+        assert_eq!(open(vec![image(), label()], People::Needed).unwrap().index().len(), 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     path::Path,
 };
 
@@ -20,8 +20,8 @@ use super::{
     parquet_file::ParquetFile,
 };
 use crate::{
-    arrow_file::ArrowFile, columns::ColumnChoice, error::SourceError, file::check_size, label::Who,
-    reject::Reject, source::LeftOut, spool::Spool,
+    arrow_file::ArrowFile, catalogue::People, columns::ColumnChoice, error::SourceError,
+    file::check_size, label::Who, reject::Reject, source::LeftOut, spool::Spool, unread::Unread,
 };
 
 /// Rows are decoded in batches of about so many bytes.
@@ -35,6 +35,7 @@ const FEATURES_KEY: &str = "huggingface";
 pub struct Table {
     columns: Columns,
     layout: Layout,
+    people: People,
 }
 
 enum Layout {
@@ -43,11 +44,14 @@ enum Layout {
     ArrowStream,
 }
 
+/// Whose a row is, or why nobody's, and where among the unpacked images its own begins and how long it is.
+pub type Unpacked = (Result<Who, String>, u64, u32);
+
 /// What a part of a table holds.
 #[derive(Debug, Default)]
 pub struct Part {
-    /// By row: whose it is and where among the unpacked images; nothing for a row left out.
-    pub rows: Vec<Option<(Who, u64, u32)>>,
+    /// By row; nothing for a row left out.
+    pub rows: Vec<Option<Unpacked>>,
     /// The rows left out, with numbers that start at the part.
     pub left_out: Vec<(usize, Reject)>,
 }
@@ -58,45 +62,33 @@ impl Table {
     /// # Errors
     ///
     /// [`SourceError`] if it is none, or has other columns.
-    pub fn open(path: &Path, choice: &ColumnChoice) -> Result<Table, SourceError> {
+    pub fn open(path: &Path, choice: &ColumnChoice, people: People) -> Result<Table, SourceError> {
+        let columns = |schema: &Schema, features: Option<&str>| -> Result<Columns, Unread> {
+            Ok(Columns::find(schema, features, choice, people)?)
+        };
+        let new = |columns, layout| Table { columns, layout, people };
         let mut magic = Vec::with_capacity(6);
         let file = File::open(path).map_err(SourceError::at("open", path))?;
         file.take(6).read_to_end(&mut magic).map_err(SourceError::at("read", path))?;
+        let features = |schema: &Schema| schema.metadata().get(FEATURES_KEY).cloned();
         guarded(path, || match &magic[..] {
-            [b'P', b'A', b'R', b'1', ..] => Table::parquet(path, choice),
+            [b'P', b'A', b'R', b'1', ..] => {
+                let (metadata, features) = parquet(path)?;
+                let columns = columns(metadata.schema(), features.as_deref())?;
+                Ok(new(columns, Layout::Parquet(metadata)))
+            }
             b"ARROW1" => {
-                let file = ArrowFile::open(path).map_err(say)?;
-                Table::arrow(file.schema(), Layout::ArrowFile, choice)
+                let file = ArrowFile::open(path)?;
+                let columns = columns(file.schema(), features(file.schema()).as_deref())?;
+                Ok(new(columns, Layout::ArrowFile))
             }
             [0xff, 0xff, 0xff, 0xff, ..] => {
-                let reader = StreamReader::try_new(open(path)?, None).map_err(say)?;
-                Table::arrow(&reader.schema(), Layout::ArrowStream, choice)
+                let schema = StreamReader::try_new(open(path)?, None)?.schema();
+                let columns = columns(&schema, features(&schema).as_deref())?;
+                Ok(new(columns, Layout::ArrowStream))
             }
             _ => Err("begins neither as Parquet nor as Arrow does".into()),
         })
-    }
-
-    fn parquet(path: &Path, choice: &ColumnChoice) -> Result<Table, String> {
-        let file = File::open(path).and_then(ParquetFile::new).map_err(|e| e.to_string())?;
-        file.check_footer().map_err(|e| e.to_string())?;
-        // What Arrow keeps beside Parquet's own schema would bring other types of the same values.
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata =
-            ArrowReaderMetadata::load(file.file(), options).map_err(|e| e.to_string())?;
-        let n_rows = metadata.metadata().row_groups().iter().map(|g| g.num_rows());
-        check_rows(n_rows, file.n_bytes())?;
-        let file = metadata.metadata().file_metadata();
-        let described =
-            parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok();
-        let features = described.as_ref().and_then(|schema| schema.metadata().get(FEATURES_KEY));
-        let features = features.map(String::as_str);
-        let columns = Columns::find(metadata.schema(), features, choice)?;
-        Ok(Table { columns, layout: Layout::Parquet(metadata) })
-    }
-
-    fn arrow(schema: &Schema, layout: Layout, choice: &ColumnChoice) -> Result<Table, String> {
-        let features = schema.metadata().get(FEATURES_KEY).map(String::as_str);
-        Ok(Table { columns: Columns::find(schema, features, choice)?, layout })
     }
 
     /// What columns were taken for what, where that was a guess.
@@ -130,19 +122,18 @@ impl Table {
         let mut rows = Part::default();
         // No state outlives a panic but rows that are then dropped.
         while let Some(batch) = catch(|| batches.next()).map_err(wrong)? {
-            let batch = batch.map_err(|e| wrong(e.to_string()))?;
-            rows.add(&self.columns, &batch, spool, wrong)?;
+            let batch = batch.map_err(|e| Unread::from(e).at(path, wrong))?;
+            rows.add(self, &batch, spool, wrong)?;
         }
         Ok(rows)
     }
 
-    fn batches(&self, path: &Path, part: usize) -> Result<Batches, String> {
+    fn batches(&self, path: &Path, part: usize) -> Result<Batches, Unread> {
         Ok(match &self.layout {
-            Layout::ArrowFile => Box::new(ArrowFile::open(path).map_err(say)?),
-            Layout::ArrowStream => Box::new(StreamReader::try_new(open(path)?, None).map_err(say)?),
+            Layout::ArrowFile => Box::new(ArrowFile::open(path)?),
+            Layout::ArrowStream => Box::new(ToTheEnd(StreamReader::try_new(open(path)?, None)?)),
             Layout::Parquet(metadata) => {
-                let file =
-                    File::open(path).and_then(ParquetFile::new).map_err(|e| e.to_string())?;
+                let file = File::open(path).and_then(ParquetFile::new)?;
                 let schema = metadata.metadata().file_metadata().schema_descr();
                 let leaves = schema.columns().iter().enumerate();
                 let needed = leaves.filter(|(_, leaf)| self.columns.needed(&leaf.path().string()));
@@ -155,10 +146,25 @@ impl Table {
                         .with_row_groups(vec![part])
                         .with_projection(mask)
                         .with_batch_size(n_rows as usize);
-                Box::new(builder.build().map_err(|e| e.to_string())?)
+                Box::new(builder.build()?)
             }
         })
     }
+}
+
+/// What describes the Parquet file at `path`, and what Hugging Face's libraries say of it.
+fn parquet(path: &Path) -> Result<(ArrowReaderMetadata, Option<String>), Unread> {
+    let file = File::open(path).and_then(ParquetFile::new)?;
+    file.check_footer()?;
+    // What Arrow keeps beside Parquet's own schema would bring other types of the same values.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let metadata = ArrowReaderMetadata::load(file.file(), options)?;
+    let n_rows = metadata.metadata().row_groups().iter().map(|g| g.num_rows());
+    check_rows(n_rows, file.n_bytes())?;
+    let file = metadata.metadata().file_metadata();
+    let described = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok();
+    let features = described.and_then(|schema| schema.metadata().get(FEATURES_KEY).cloned());
+    Ok((metadata, features))
 }
 
 /// Refuses row groups of more rows than the file has bytes. A run of billions of empty rows takes a
@@ -175,27 +181,50 @@ fn check_rows(n_rows: impl Iterator<Item = i64>, n_bytes: u64) -> Result<(), Str
     }
 }
 
+/// The batches of a stream, which end with an error if the file does not end there: `cat` may have
+/// joined two, or there is a hole in it.
+struct ToTheEnd(StreamReader<BufReader<File>>);
+
+impl Iterator for ToTheEnd {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(batch) = self.0.next() {
+            return Some(batch);
+        }
+        match self.0.get_mut().fill_buf() {
+            Ok([]) => None,
+            Ok(_) => {
+                let problem =
+                    "the file goes on behind the end of its stream: was it joined of two?";
+                Some(Err(ArrowError::IpcError(problem.into())))
+            }
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+}
+
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
 
 impl Part {
     fn add(
         &mut self,
-        columns: &Columns,
+        table: &Table,
         batch: &RecordBatch,
         spool: &Spool,
         wrong: impl Fn(String) -> SourceError,
     ) -> Result<(), SourceError> {
-        for (image, who) in columns.rows(batch).map_err(wrong)? {
+        for (image, who) in table.columns.rows(batch).map_err(wrong)? {
             let (bytes, who) = match (image, who) {
-                (RowImage::Bytes(bytes), Ok(who)) => (bytes, who),
                 (RowImage::Missing, _) => {
                     self.leave_out(Reject::NoImage);
                     continue;
                 }
-                (_, Err(problem)) => {
+                (_, Err(problem)) if table.people == People::Needed => {
                     self.leave_out(Reject::NoLabel(problem));
                     continue;
                 }
+                (RowImage::Bytes(bytes), who) => (bytes, who),
             };
             if let Err(reject) = check_size(bytes.len() as u64) {
                 self.leave_out(reject);
@@ -219,12 +248,8 @@ pub fn left_out(part: Vec<(usize, Reject)>, name: &str, first: u64) -> Vec<LeftO
     part.into_iter().map(|(row, reject)| LeftOut { source: source(row), reject }).collect()
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, String> {
-    File::open(path).map(BufReader::new).map_err(|e| e.to_string())
-}
-
-fn say(error: ArrowError) -> String {
-    error.to_string()
+fn open(path: &Path) -> io::Result<BufReader<File>> {
+    File::open(path).map(BufReader::new)
 }
 
 /// Runs a decoder on foreign bytes; a panic of it is a fault of the file, and is not printed.
@@ -232,9 +257,9 @@ fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     pfc_durable::faults::catch(run).map_err(|panic| panic.to_string())
 }
 
-fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, String>) -> Result<T, SourceError> {
+fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, Unread>) -> Result<T, SourceError> {
     let wrong = |problem| SourceError::Table { path: path.to_path_buf(), problem };
-    catch(run).and_then(|result| result).map_err(wrong)
+    catch(run).map_err(Unread::from).and_then(|result| result).map_err(|e| e.at(path, wrong))
 }
 
 #[cfg(test)]

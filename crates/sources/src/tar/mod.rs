@@ -15,12 +15,13 @@ use rayon::prelude::*;
 
 use self::{
     members::Forward,
-    samples::{Place, Shard},
+    samples::{NO_LABEL, Place, Shard},
 };
 use crate::{
-    catalogue::{Catalogue, Sealed},
+    catalogue::{Catalogue, People},
     error::SourceError,
     index::Index,
+    label::Who,
     names::Names,
     recordio::Damaged,
     reject::{ReadError, Reject},
@@ -56,7 +57,8 @@ pub struct TarSource {
 
 impl TarSource {
     /// Finds the samples of the shards that `raw` is, on the current thread pool; images of
-    /// compressed ones go to a temporary file in `scratch`.
+    /// compressed ones go to a temporary file in `scratch`. Where identities are optional, a sample
+    /// needs no label.
     ///
     /// # Errors
     ///
@@ -65,6 +67,7 @@ impl TarSource {
         raw: &Path,
         scratch: &Path,
         damaged: Damaged,
+        people: People,
         quiet: bool,
     ) -> Result<TarSource, SourceError> {
         let name = raw.display().to_string();
@@ -84,7 +87,7 @@ impl TarSource {
             order: Vec::new(),
             left_out: Vec::new(),
         };
-        source.list(&packings, damaged, quiet)?;
+        source.list(&packings, damaged, people, quiet)?;
         if let Some(spool) = &source.spool {
             let bytes = units::bytes(spool.len());
             tracing::info!("{}: {bytes} of images unpacked", source.name);
@@ -96,10 +99,11 @@ impl TarSource {
         &mut self,
         packings: &[Packing],
         damaged: Damaged,
+        people: People,
         quiet: bool,
     ) -> Result<(), SourceError> {
         let progress = Progress::new("list", "shards", self.shards.len() as u64, quiet);
-        let mut catalogue = Catalogue::default();
+        let mut catalogue = Catalogue::of(people);
         // As many at once as there are threads: what a wave holds, it holds twice.
         let wave = rayon::current_num_threads();
         for start in (0..self.shards.len()).step_by(wave) {
@@ -114,14 +118,15 @@ impl TarSource {
             };
             let shards: Vec<_> = (start..end).into_par_iter().map(read).collect();
             for (i, shard) in (start..end).zip(shards) {
-                self.add(i, shard?, &mut catalogue)?;
+                self.add(i, shard?, people, &mut catalogue)?;
             }
         }
         progress.finish();
         if catalogue.is_nobody() {
-            return Err(nothing(&self.name, &self.left_out));
+            return Err(self.nothing());
         }
-        Sealed { index: self.index, order: self.order } = catalogue.seal(&self.name, |_| 1);
+        let sealed = catalogue.seal_for(people, &self.name, |_| 1);
+        (self.index, self.order) = (sealed.index, sealed.order);
         Ok(())
     }
 
@@ -129,22 +134,47 @@ impl TarSource {
         &mut self,
         i: usize,
         shard: Shard,
+        people: People,
         catalogue: &mut Catalogue,
     ) -> Result<(), SourceError> {
         let Shard { places, whose, names, left_out } = shard;
-        for (k, who) in whose.into_iter().enumerate() {
-            if let Some(problem) = catalogue.push_or_leave_out(&self.name, Ok(who))? {
+        let mut samples: Vec<(usize, Result<Who, String>)> =
+            whose.into_iter().enumerate().collect();
+        if people == People::Optional {
+            // Samples come as they are found to be whole, images in the order of the file.
+            samples.sort_by_key(|(k, _)| places[*k].start);
+        }
+        for (k, who) in samples {
+            if let Some(problem) = catalogue.push_or_leave_out(&self.name, who)? {
                 let shard = self.shards[i].file_name().unwrap_or_default().to_string_lossy();
                 let source = format!("{shard}/{}", names.get(k));
                 self.left_out.push(LeftOut { source, reject: Reject::NoLabel(problem) });
             }
+            let Place { start, n_bytes } = places[k];
+            self.places.push(Located { start, n_bytes, shard: i as u32 });
+            self.names.push(names.get(k));
         }
-        let shard = i as u32;
-        let located = |Place { start, n_bytes }| Located { start, n_bytes, shard };
-        self.places.extend(places.into_iter().map(located));
-        self.names.append(&names);
         self.left_out.extend(left_out);
         Ok(())
+    }
+
+    /// What to say of shards without a sample that can be used.
+    fn nothing(&self) -> SourceError {
+        let lost = self.left_out.iter().filter(|l| !l.reject.is_skip());
+        let is_bare = |l: &LeftOut| matches!(&l.reject, Reject::NoLabel(why) if why == NO_LABEL);
+        let n = lost.clone().count() as u64;
+        if n == 0 || !lost.clone().all(is_bare) {
+            return nothing(&self.name, &self.left_out);
+        }
+        let images = units::of(n, "image");
+        SourceError::OtherFormat {
+            path: PathBuf::from(&self.name),
+            what: format!("tar without labels: beside none of its {images} lies a .cls or .json"),
+            way_out: "if the folders in it are the people, unpack it and pack the folder that comes \
+                      out; else write a .cls with the number or name of the person beside each image: \
+                      members of other names, such as .txt, are not read"
+                .into(),
+        }
     }
 
     fn item(&self, entry: u64) -> usize {

@@ -25,6 +25,9 @@ use crate::{
 /// Labels are short; a JSON description may hold more than the label.
 const LABEL_BYTES_MAX: u64 = 1 << 20;
 
+/// What is said of a sample without a label.
+pub const NO_LABEL: &str = "no .cls or .json names it";
+
 /// Where an image is, in its shard or among the unpacked images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -35,13 +38,14 @@ pub struct Place {
 /// What a shard holds.
 #[derive(Debug, Default)]
 pub struct Shard {
-    /// Of every sample with an image and a label, those last whose members do not lie together.
+    /// Of every sample with an image: those last that lack a label, or whose members do not lie
+    /// together.
     pub places: Vec<Place>,
-    /// The same.
-    pub whose: Vec<Who>,
+    /// Whose each is, or why nobody's.
+    pub whose: Vec<Result<Who, String>>,
     /// The names of the images in the shard.
     pub names: Names,
-    /// Samples that lack something.
+    /// Members that are no image or label, and samples without an image.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -72,7 +76,7 @@ impl Sample {
                 Some(Who::Both(_, name) | Who::Name(name)),
             ) => Ok(Who::Both(number, name)),
             (Some(who), _) | (None, Some(who)) => Ok(who),
-            (None, None) => Err("no .cls or .json names it".into()),
+            (None, None) => Err(NO_LABEL.into()),
         }
     }
 }
@@ -82,15 +86,19 @@ impl Sample {
 ///
 /// # Errors
 ///
-/// [`SourceError`] at damage that is not to be salvaged, or where the spool is full.
+/// [`SourceError`] at damage that is not to be salvaged, where the system fails, or the spool is full.
 pub fn read(
     path: &Path,
     input: impl Forward,
     spool: Option<&Spool>,
     damaged: Damaged,
 ) -> Result<Shard, SourceError> {
-    let fault =
-        |Fault { offset, problem }| SourceError::Tar { path: path.to_path_buf(), offset, problem };
+    let fault = |fault| match fault {
+        Fault::Damage { offset, problem } => {
+            SourceError::Tar { path: path.to_path_buf(), offset, problem }
+        }
+        Fault::System(error) => SourceError::at("read", path)(error),
+    };
     let shard_name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut reader = Reader {
         members: match damaged {
@@ -102,10 +110,20 @@ pub fn read(
         current: Default::default(),
         open: HashMap::new(),
     };
+    let mut n_joined = 0;
     while let Some(member) = reader.members.advance().map_err(fault)? {
+        if reader.members.n_joined() > n_joined {
+            // Samples of two files are two, also where they have the same key.
+            reader.close_open();
+            n_joined = reader.members.n_joined();
+        }
         reader.member(&member, spool, damaged, &fault)?;
     }
     reader.list_damage(path);
+    if n_joined > 0 {
+        let (path, n) = (path.display(), n_joined + 1);
+        tracing::warn!("{path}: {n} tar files were joined to this one, and all are read");
+    }
     if !reader.members.is_closed() {
         tracing::warn!("{}: the mark at its end is missing: is the copy complete?", path.display());
     }
@@ -164,20 +182,20 @@ impl<R: Forward> Reader<R> {
             if let Some(spool) = spool {
                 match (self.members.content(member.n_bytes), damaged) {
                     (Ok(image), _) => place.start = spool.push(&image.unwrap_or_default())?,
-                    (Err(e), Damaged::Refuse) => return Err(fault(e)),
-                    (Err(Fault { problem, .. }), Damaged::Salvage) => {
+                    (Err(Fault::Damage { problem, .. }), Damaged::Salvage) => {
                         self.leave_out(name, Reject::Damaged(problem));
                         return Ok(());
                     }
+                    (Err(e), _) => return Err(fault(e)),
                 }
             }
             self.image(key, place, name);
         } else if !is_cut && (is_cls || extension.eq_ignore_ascii_case(b"json")) {
             match (self.members.content(LABEL_BYTES_MAX), damaged) {
                 (Ok(content), _) => self.label(key, is_cls, label(content.as_deref(), is_cls)),
-                (Err(e), Damaged::Refuse) => return Err(fault(e)),
                 // It is met again by whoever goes on to the next member.
-                (Err(_), Damaged::Salvage) => {}
+                (Err(Fault::Damage { .. }), Damaged::Salvage) => {}
+                (Err(e), _) => return Err(fault(e)),
             }
         }
         Ok(())
@@ -241,14 +259,10 @@ impl<R> Reader<R> {
 
     fn close(&mut self, mut sample: Sample) {
         let who = sample.who();
-        match (sample.image, who) {
-            (Some((place, name)), Ok(who)) => {
-                self.shard.places.push(place);
-                self.shard.whose.push(who);
-                self.shard.names.push(&name);
-            }
-            (Some((_, name)), Err(problem)) => self.leave_out(&name, Reject::NoLabel(problem)),
-            (None, _) => {}
+        if let Some((place, name)) = sample.image {
+            self.shard.places.push(place);
+            self.shard.whose.push(who);
+            self.shard.names.push(&name);
         }
     }
 
@@ -258,6 +272,12 @@ impl<R> Reader<R> {
     }
 
     fn finish(mut self) -> Shard {
+        self.close_open();
+        self.shard
+    }
+
+    /// Is done with all samples that were met.
+    fn close_open(&mut self) {
         self.settle();
         let mut open: Vec<(Vec<u8>, Sample)> = self.open.drain().collect();
         open.sort_by(|a, b| a.0.cmp(&b.0));
@@ -274,7 +294,6 @@ impl<R> Reader<R> {
         for (key, _) in without {
             self.leave_out(&String::from_utf8_lossy(&key), Reject::NoImage);
         }
-        self.shard
     }
 }
 
@@ -326,20 +345,29 @@ impl Scalar {
 mod tests {
     use super::*;
 
-    fn shard(members: &[(&str, &[u8])]) -> Shard {
+    fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (name, content) in members {
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             builder.append_data(&mut header, name, *content).unwrap();
         }
-        let bytes = builder.into_inner().unwrap();
-        read(Path::new("x.tar"), &bytes[..], None, Damaged::Refuse).unwrap()
+        builder.into_inner().unwrap()
     }
 
+    fn shard(members: &[(&str, &[u8])]) -> Shard {
+        read(Path::new("x.tar"), &tar(members)[..], None, Damaged::Refuse).unwrap()
+    }
+
+    /// The images whose labels are understood, and why those of the others are not.
     fn found(shard: &Shard) -> Vec<(&str, Who)> {
-        let whose = shard.whose.iter().cloned().enumerate();
-        whose.map(|(i, who)| (shard.names.get(i), who)).collect()
+        let whose = shard.whose.iter().enumerate();
+        whose.filter_map(|(i, who)| Some((shard.names.get(i), who.clone().ok()?))).collect()
+    }
+
+    fn nobodys(shard: &Shard) -> Vec<&str> {
+        let whose = shard.whose.iter().enumerate();
+        whose.filter(|(_, who)| who.is_err()).map(|(i, _)| shard.names.get(i)).collect()
     }
 
     #[test]
@@ -377,6 +405,23 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_without_a_label_is_nobodys() {
+        let shard = shard(&[
+            ("1.jpg", b"x"),
+            ("2.jpg", b"x"),
+            ("2.cls", b"5"),
+            ("3.cls", b"-1"),
+            ("3.jpg", b"x"),
+            ("4.cls", b"2"),
+            ("5.png", b"x"),
+        ]);
+        assert_eq!(found(&shard), [("2.jpg", Who::Number(5))]);
+        assert_eq!(nobodys(&shard), ["3.jpg", "1.jpg", "5.png"]);
+        let left_out: Vec<_> = shard.left_out.iter().map(|l| l.reject.reason()).collect();
+        assert_eq!(left_out, ["no_image"]);
+    }
+
+    #[test]
     fn what_systems_leave_behind_is_passed_over() {
         let shard = shard(&[
             ("a/1.jpg", b"x"),
@@ -391,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_that_lack_something_are_left_out_with_the_reason() {
+    fn samples_that_lack_something_are_told_from_those_that_do_not() {
         let shard = shard(&[
             ("1.jpg", b"x"),
             ("1.png", b"x"),
@@ -408,16 +453,18 @@ mod tests {
         ]);
         let left_out: Vec<_> =
             shard.left_out.iter().map(|l| (l.source.as_str(), l.reject.reason())).collect();
-        let expected = [
-            ("x.tar/1.png", "second_image"),
-            ("x.tar/3.jpg", "no_label"),
-            ("x.tar/4.jpg", "no_label"),
-            ("x.tar/5.jpg", "no_label"),
-            ("x.tar/6.jpg", "no_label"),
-            ("x.tar/1.jpg", "no_label"),
-            ("x.tar/2", "no_image"),
-        ];
-        assert_eq!(left_out, expected);
+        assert_eq!(left_out, [("x.tar/1.png", "second_image"), ("x.tar/2", "no_image")]);
         assert!(found(&shard).is_empty());
+        assert_eq!(nobodys(&shard), ["3.jpg", "4.jpg", "5.jpg", "6.jpg", "1.jpg"]);
+    }
+
+    #[test]
+    fn samples_of_joined_tar_files_are_not_mixed() {
+        let one = |label: &'static [u8]| tar(&[("0.jpg", b"x"), ("0.cls", label)]);
+        let joined = [tar(&[("0.jpg", b"x")]), one(b"1"), one(b"2")].concat();
+        let shard = read(Path::new("x.tar"), &joined[..], None, Damaged::Refuse).unwrap();
+        let expected = [("0.jpg", Who::Number(1)), ("0.jpg", Who::Number(2))];
+        assert_eq!((found(&shard), nobodys(&shard)), (expected.to_vec(), vec!["0.jpg"]));
+        assert!(shard.left_out.is_empty());
     }
 }

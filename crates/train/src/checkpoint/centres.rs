@@ -3,14 +3,11 @@
 
 use std::{ops::Range, path::Path};
 
-use pfc_head::{CentreReader, ClassRange, Placement, shards};
-use pfc_model::{
-    centres::CentreFiles,
-    checkpoint::{Checkpoint, Progress},
-};
-use serde::Deserialize;
+use pfc_head::CentreReader;
+use pfc_model::{centres::CentreFiles, checkpoint::MANIFEST};
 
-use crate::{TrainError, config::Config};
+use super::SavedRun;
+use crate::TrainError;
 
 /// The matrix `[C, D]` of the class centres, up to date and not normalised, read some rows at a time.
 pub(crate) enum Centres {
@@ -20,12 +17,6 @@ pub(crate) enum Centres {
     OfFiles(CentreFiles),
 }
 
-/// The part of a trainer's record that says what its head was.
-#[derive(Debug, Deserialize)]
-struct Recorded {
-    config: Config,
-}
-
 impl Centres {
     /// Opens the centres at a path: of a checkpoint folder, or of other files.
     ///
@@ -33,54 +24,21 @@ impl Centres {
     ///
     /// # Errors
     ///
-    /// As [`Centres::of_checkpoint`] and [`CentreFiles::open`].
+    /// As [`SavedRun::open`], [`SavedRun::centres`] and [`CentreFiles::open`].
     pub fn open(path: &Path, folder: Option<&Path>) -> Result<Centres, TrainError> {
-        if !path.join(pfc_model::checkpoint::MANIFEST).exists() {
+        if !path.join(MANIFEST).exists() {
             return Ok(Centres::OfFiles(CentreFiles::open(path)?));
         }
-        let checkpoint = Checkpoint::open(path)?;
-        let Some(progress) = &checkpoint.manifest().progress else {
-            return Err(TrainError::OtherRun {
-                path: path.to_path_buf(),
-                key: "weights alone, and the centres".to_owned(),
-                found: "of no run".to_owned(),
-                expected: "those of one".to_owned(),
-            });
-        };
-        Centres::of_checkpoint(&checkpoint, progress, path, folder)
+        Centres::of_run(&SavedRun::open(path)?, folder)
     }
 
     /// Opens the centres of a checkpoint that a run wrote.
     ///
-    /// * `path`: the checkpoint's, for errors
-    ///
     /// # Errors
     ///
-    /// [`TrainError::OtherRun`] if the checkpoint is not that of a run, [`TrainError::Model`] and
-    /// [`TrainError::Head`] if the centres cannot be read.
-    pub fn of_checkpoint(
-        checkpoint: &Checkpoint,
-        progress: &Progress,
-        path: &Path,
-        folder: Option<&Path>,
-    ) -> Result<Centres, TrainError> {
-        let recorded =
-            Recorded::deserialize(&progress.trainer).map_err(|error| TrainError::OtherRun {
-                path: path.to_path_buf(),
-                key: "the configuration of a run".to_owned(),
-                found: error.to_string(),
-                expected: "to know how its centres are kept".to_owned(),
-            })?;
-        let n_identities = u32::try_from(progress.data.n_identities).unwrap_or(u32::MAX);
-        let config = recorded.config.head_config(n_identities);
-        let all = ClassRange::of_rank(n_identities.into(), 0, 1);
-        let pieces =
-            shards::open(|name| checkpoint.file(name), &all, progress.world_size.max(1) as usize)?;
-        let kept = match &config.centres {
-            Placement::File(folder) => Some(folder.as_path()),
-            Placement::Host | Placement::Device => None,
-        };
-        Ok(Centres::OfRun(Box::new(CentreReader::open(pieces, &config, folder.or(kept))?)))
+    /// As [`SavedRun::centres`].
+    pub fn of_run(run: &SavedRun, folder: Option<&Path>) -> Result<Centres, TrainError> {
+        Ok(Centres::OfRun(Box::new(run.centres(folder)?)))
     }
 
     /// Number of centres C: of classes, or of all their sub-centres.

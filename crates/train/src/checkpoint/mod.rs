@@ -7,8 +7,11 @@
 
 pub(crate) mod centres;
 mod changes;
+#[cfg(test)]
+mod power_cut;
 mod publish;
 mod resume;
+mod saved_run;
 mod snapshot;
 
 use std::thread::JoinHandle;
@@ -32,12 +35,13 @@ use crate::{
 };
 use changes::changes;
 use publish::Publisher;
+pub(crate) use saved_run::SavedRun;
 use snapshot::{Failed, Files, Snapshot, Whole, files_of};
 
 /// The network as it is trained, where the one that is measured and exported is a mean.
 const TRAINED: &str = "trained.safetensors";
 /// What the optimizer remembers of the backbone's parameters.
-const OPTIMIZER: &str = "optimizer.safetensors";
+pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// What the trainer itself has to remember, beside tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,7 +135,14 @@ impl<'a> Checkpointer<'a> {
     fn check_same_everywhere(&self) -> Result<(), TrainError> {
         let data = self.ranks.of_first(self.data.clone())?;
         if data != self.data {
-            let difference = format!("{:?}, not {:?}", self.data, data);
+            let text = |data: &DataIdentity| {
+                let decisions = data.decisions.as_deref();
+                let decisions = decisions.map(|sum| format!(" with decisions of checksum {sum}"));
+                format!("{}{}", describe(data), decisions.unwrap_or_default())
+            };
+            let (own, first) = (text(&self.data), text(&data));
+            let path = self.config.data.path.display();
+            let difference = format!("its data.path, {path}, holds {own}, not {first}");
             return Err(TrainError::RanksDiffer { rank: self.ranks.rank(), difference });
         }
         Ok(())
@@ -324,6 +335,12 @@ impl Drop for Checkpointer<'_> {
             UnderWay::Nothing | UnderWay::Written(_) => {}
         }
     }
+}
+
+/// A data set in words.
+fn describe(data: &DataIdentity) -> String {
+    let DataIdentity { n_images, n_identities, checksum, .. } = data;
+    format!("{n_images} images of {n_identities} identities, checksum {checksum}")
 }
 
 fn in_thread<T: Send + 'static>(

@@ -1,7 +1,6 @@
 //! Making a written checkpoint visible, and removing those that it replaces.
 
-use std::path::PathBuf;
-
+use pfc_durable::watch::{Done, tell};
 use pfc_head::shards::Written;
 use pfc_model::{
     BackboneSpec,
@@ -63,12 +62,54 @@ impl Publisher {
     fn prune(&self, best: Option<u64>) -> Result<(), TrainError> {
         let all = self.folder.list_checkpoints()?;
         let old = all.iter().skip(self.config.keep);
-        for (_, path) in old.filter(|(step, _)| Some(*step) != best) {
-            // Renamed first: a half-removed folder must not look like a checkpoint.
-            let doomed: PathBuf = self.folder.checkpoints().join(".removed.tmp");
+        for (step, path) in old.filter(|(step, _)| Some(*step) != best) {
+            // Renamed first: a half-removed folder must not look like a checkpoint. What a killed run leaves
+            // of it has a name of its own, which is in nobody's way, and goes when the run goes on.
+            let doomed = self.folder.unfinished_checkpoint(*step);
             std::fs::rename(path, &doomed).map_err(TrainError::io("rename", path))?;
+            tell(Done::Changed(path));
             std::fs::remove_dir_all(&doomed).map_err(TrainError::io("remove", &doomed))?;
+            tell(Done::Changed(&doomed));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::run::Start;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_a_killed_run_had_not_removed_yet_stops_no_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::open(dir.path(), Start::Fresh).unwrap();
+        folder.begin("", false).unwrap();
+        let make = |path: &Path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("manifest.json"), "{}").unwrap();
+        };
+        // Killed while it removed the checkpoint of step 3.
+        make(&folder.unfinished_checkpoint(3));
+        [6, 9].iter().for_each(|step| make(&folder.checkpoint(*step)));
+        let config = CheckpointConfig { keep: 1, ..CheckpointConfig::default() };
+        let backbone = crate::config::Config::default().model.spec();
+        let publisher =
+            Publisher { folder: folder.without_lock(), config, backbone, scores: Vec::new() };
+        publisher.prune(None).unwrap();
+        let kept = [".step-00000003.ckpt.tmp", "step-00000009.ckpt"];
+        assert_eq!(names(&folder.checkpoints()), kept);
+        folder.begin("", true).unwrap();
+        assert_eq!(names(&folder.checkpoints()), kept[1..]);
     }
 }

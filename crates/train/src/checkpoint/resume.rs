@@ -1,20 +1,20 @@
 //! Finding the newest save of a run that is whole, and going on from it.
 //!
 //! Nothing in the run's folder is touched until a checkpoint has been restored on every rank. Only
-//! then are newer ones that were found damaged set aside, so that their steps can be saved again.
+//! then are newer ones set aside, so that their steps can be saved again.
 
 use std::path::{Path, PathBuf};
 
-use pfc_head::shards;
+use pfc_head::{HeadError, shards};
 use pfc_model::{
     ModelError,
     checkpoint::{BACKBONE, Checkpoint, DataIdentity, Progress},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Checkpointer, OPTIMIZER, TRAINED, TrainerState, changes::changes};
+use super::{Checkpointer, OPTIMIZER, TRAINED, TrainerState, changes::changes, describe};
 use crate::{
-    TrainError,
+    DamagedAt, TrainError,
     config::{CentrePlace, Config},
     log::tally::Tally,
     step::Trainer,
@@ -25,8 +25,26 @@ use crate::{
 pub struct Resumed {
     /// The reporter's sums.
     pub tally: Tally,
-    /// Checkpoints that are damaged and newer than the one that was restored.
-    damaged: Vec<PathBuf>,
+    /// Checkpoints that are newer than the one that was restored, and why they are passed over.
+    passed_over: Vec<(PathBuf, PassedOver)>,
+}
+
+/// Why a checkpoint is not gone on from; the end of the name that it gets.
+#[derive(Debug, Clone, Copy)]
+enum PassedOver {
+    /// It is damaged.
+    Damaged,
+    /// An older one was asked for.
+    Newer,
+}
+
+impl PassedOver {
+    fn ending(self) -> &'static str {
+        match self {
+            PassedOver::Damaged => "damaged",
+            PassedOver::Newer => "newer",
+        }
+    }
 }
 
 /// What one rank found in a checkpoint.
@@ -42,6 +60,8 @@ enum Found {
 impl Checkpointer<'_> {
     /// Puts `trainer` where the newest whole checkpoint has it; `None` for a run that has saved none.
     ///
+    /// * `from`: the step of the only checkpoint to go on from, instead of the newest
+    ///
     /// A damaged checkpoint is passed over, with a warning handed to `warn`. Call
     /// [`set_aside`](Checkpointer::set_aside) once the run is sure to go on. A checkpoint that a rank cannot
     /// look at, for want of memory, of open files, or because a disk does not answer, ends the run: the
@@ -50,16 +70,28 @@ impl Checkpointer<'_> {
     /// # Errors
     ///
     /// [`TrainError::Model`] for such a checkpoint and one of a newer format,
-    /// [`TrainError::NoWholeCheckpoint`], [`TrainError::CheckpointsGone`] for a run that has lost all
-    /// it had saved, and [`TrainError::OtherData`] or [`TrainError::OtherRun`] if the checkpoint belongs
+    /// [`TrainError::NoWholeCheckpoint`], [`TrainError::NoSuchCheckpoint`],
+    /// [`TrainError::CheckpointsGone`] for a run that has lost all it had saved,
+    /// [`TrainError::DamagedCentres`] for centres in files that are damaged, and [`TrainError::OtherData`] or [`TrainError::OtherRun`] if the checkpoint belongs
     /// to other data, another network or another order of images.
     pub fn resume(
         &self,
         trainer: &mut Trainer,
+        from: Option<u64>,
         warn: &mut dyn FnMut(String),
     ) -> Result<Option<Resumed>, TrainError> {
-        let all = self.ranks.of_first(self.folder.list_checkpoints()?)?;
-        let mut damaged = Vec::new();
+        let mut all = self.ranks.of_first(self.folder.list_checkpoints()?)?;
+        let mut passed_over = Vec::new();
+        if let Some(from) = from {
+            let newer = all.iter().take_while(|(step, _)| *step > from);
+            passed_over.extend(newer.map(|(_, path)| (path.clone(), PassedOver::Newer)));
+            let steps = all.iter().map(|(step, _)| *step).collect();
+            all.retain(|(step, _)| *step == from);
+            if all.is_empty() {
+                let path = self.folder.checkpoints();
+                return Err(TrainError::NoSuchCheckpoint { path, step: from, steps });
+            }
+        }
         for (step, path) in &all {
             let opened = self.open_whole(*step, path, trainer);
             let own = match &opened {
@@ -84,14 +116,15 @@ impl Checkpointer<'_> {
             }
             match (opened, complaint) {
                 (Ok(checkpoint), None) => {
-                    let tally = self.restore(path, &checkpoint, trainer, warn)?;
-                    return Ok(Some(Resumed { tally, damaged }));
+                    let tally = self.restore(path, &checkpoint, trainer, warn);
+                    let tally = tally.map_err(|error| self.not_restored(*step, path, error))?;
+                    return Ok(Some(Resumed { tally, passed_over }));
                 }
                 (Err(error), None) => return Err(error),
                 (_, Some(complaint)) => {
                     let path_text = path.display();
                     warn(format!("{path_text} is damaged, trying the one before: {complaint}"));
-                    damaged.push(path.clone());
+                    passed_over.push((path.clone(), PassedOver::Damaged));
                 }
             }
         }
@@ -115,7 +148,41 @@ impl Checkpointer<'_> {
         }
     }
 
-    /// Moves what [`resume`](Checkpointer::resume) found damaged out of the way, without losing what a person
+    /// Adds the step of the checkpoint to go back to, if damaged centres are why `step` cannot be restored.
+    fn not_restored(&self, step: u64, path: &Path, error: TrainError) -> TrainError {
+        let at = DamagedAt::Restore(path.to_path_buf());
+        self.damaged_centres(error, at, |found| found < step)
+    }
+
+    /// Adds to an error of a step which checkpoint to go back to, if damaged centres are its cause.
+    #[must_use]
+    pub fn with_way_out(&self, error: TrainError) -> TrainError {
+        let newest = self.checkpoint_steps().first().copied().unwrap_or(0);
+        self.damaged_centres(error, DamagedAt::Step, |found| found < newest)
+    }
+
+    fn damaged_centres(
+        &self,
+        error: TrainError,
+        at: DamagedAt,
+        is_older: impl Fn(u64) -> bool,
+    ) -> TrainError {
+        match error {
+            TrainError::Head(source @ HeadError::CentresDamaged { .. }) => {
+                let older = self.checkpoint_steps().into_iter().find(|step| is_older(*step));
+                TrainError::DamagedCentres { at, older, source: Box::new(source) }
+            }
+            other => other,
+        }
+    }
+
+    /// Steps of the checkpoints that are there, newest first; none where they cannot be listed.
+    fn checkpoint_steps(&self) -> Vec<u64> {
+        let all = self.folder.list_checkpoints().unwrap_or_default();
+        all.into_iter().map(|(step, _)| step).collect()
+    }
+
+    /// Moves what [`resume`](Checkpointer::resume) passed over out of the way, without losing what a person
     /// might still want of it. For every rank to call once all have restored.
     ///
     /// # Errors
@@ -128,8 +195,8 @@ impl Checkpointer<'_> {
     ) -> Result<(), TrainError> {
         self.ranks.meet()?;
         if self.ranks.is_first() {
-            for path in &resumed.damaged {
-                let aside = set_aside(path)?;
+            for (path, why) in &resumed.passed_over {
+                let aside = set_aside(path, *why)?;
                 warn(format!("{} is now {}", path.display(), aside.display()));
             }
         }
@@ -240,16 +307,12 @@ impl Checkpointer<'_> {
             return Err(other_run(path, key, text(then), text(now)));
         }
         if then != now {
-            let text = |data: &DataIdentity| {
-                let DataIdentity { n_images, n_identities, checksum, .. } = data;
-                format!("{n_images} images of {n_identities} identities, checksum {checksum}")
-            };
             return Err(TrainError::OtherData {
                 path: path.to_path_buf(),
                 data: self.config.data.path.clone(),
                 before: config.data.path.clone(),
-                found: text(then),
-                expected: text(now),
+                found: describe(then),
+                expected: describe(now),
             });
         }
         for ((key, then), (_, now)) in config.fixed().into_iter().zip(self.config.fixed()) {
@@ -277,9 +340,9 @@ fn world_of(progress: &Progress) -> usize {
     progress.world_size.max(1) as usize
 }
 
-/// Gives a damaged checkpoint a name that no run reads.
-fn set_aside(path: &Path) -> Result<PathBuf, TrainError> {
-    let numbered = |n: u32| PathBuf::from(format!("{}.damaged-{n}", path.display()));
+/// Gives a checkpoint a name that no run reads.
+fn set_aside(path: &Path, why: PassedOver) -> Result<PathBuf, TrainError> {
+    let numbered = |n: u32| PathBuf::from(format!("{}.{}-{n}", path.display(), why.ending()));
     let free = (1..).map(numbered).find(|path| !path.exists());
     let aside = free.expect("numbers do not run out");
     std::fs::rename(path, &aside).map_err(TrainError::io("rename", path))?;
@@ -342,7 +405,7 @@ mod tests {
         let path = dir.path().join("step-00000001.ckpt");
         for n in 1..=2 {
             std::fs::create_dir(&path).unwrap();
-            set_aside(&path).unwrap();
+            set_aside(&path, PassedOver::Damaged).unwrap();
             assert!(dir.path().join(format!("step-00000001.ckpt.damaged-{n}")).exists());
         }
     }

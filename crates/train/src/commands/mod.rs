@@ -26,7 +26,8 @@ struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// The configuration with the number of threads settled, as results depend on it.
+    /// The configuration with the number of threads settled, as results depend on it. Its values are still
+    /// to be validated, before any is used.
     fn load(&self, local_world: usize) -> Result<Config, TrainError> {
         let mut config = config::load(&self.config, &self.overrides)?;
         config.train.threads = config.train.n_threads(local_world);

@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use pfc_c10d::{Node, Rendezvous};
 use pfc_cli::{Format, Hinted, Outcome, interrupt, print_json, tell};
+use tch::Device;
 
 use super::ConfigArgs;
 use crate::{
+    TrainError,
+    config::{Config, TrainConfig},
     log::summary::Summary,
     ranks::{Ranks, launch},
-    run::{self, Ended},
-    run_folder::Start,
+    run::{self, Ended, Start},
 };
+
+/// What a rank that a signal has stopped tells the others.
+const ASKED_TO_STOP: &str = "it was asked to stop";
 
 pub(crate) const HELP: &str = "\
 Examples:
@@ -51,6 +56,9 @@ pub(crate) struct RunArgs {
     /// Go on from the newest whole checkpoint in the folder; from the start if there is none
     #[arg(long)]
     resume: bool,
+    /// Go on from the checkpoint of this step instead of the newest; newer ones are set aside
+    #[arg(long, value_name = "STEP")]
+    resume_from: Option<u64>,
     /// Start this many ranks on this machine, which train together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     nproc_per_node: Option<u16>,
@@ -71,14 +79,17 @@ pub(crate) struct RunArgs {
 /// Runs `pfc-train run`.
 pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&args.config.config));
-    let context = || format!("cannot train in `{}`", folder.display());
+    let context = || cannot_train(&folder);
     let node = args.node()?;
     if node.n_nodes * node.local_world > 1 && !launch::is_launched() {
         if let Some(place) = Rendezvous::from_env()? {
             return Err(started_twice(&place).into());
         }
-        // What is wrong with the arguments is said here, once.
-        run::check(&args.config.load(node.local_world)?).with_context(context)?;
+        if node.n_nodes == 1 {
+            // What is wrong with the arguments is said here, once. Ranks of other machines would wait
+            // for those of this one, so that its ranks meet them and then say it.
+            run::check(&args.config.load(node.local_world)?).with_context(context)?;
+        }
         return launch::launch(&node);
     }
     launch::follow_launcher().context("cannot run as a rank")?;
@@ -86,19 +97,35 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
         interrupt::answer_silently();
     }
     let place = Rendezvous::from_env()?;
-    let config = args.config.load(place.as_ref().map_or(1, |place| place.local_world))?;
-    let device = config.train.device(place.as_ref().map_or(0, |place| place.local_rank))?;
-    let ranks = Ranks::join(place.as_ref(), config.train.timeout(), device);
-    let ranks = ranks.with_context(context)?;
-    let start = if args.resume { Start::Resume } else { Start::Fresh };
+    let (config, device) = match prepare(args, place.as_ref(), &folder) {
+        Ok(prepared) => prepared,
+        Err(error) => return decline(place.as_ref(), error),
+    };
+    let ranks = match Ranks::join(place.as_ref(), config.train.timeout(), device) {
+        Ok(ranks) => ranks,
+        Err(error) => {
+            let local_rank = place.map_or(0, |place| place.local_rank);
+            return stopped_before_a_step(local_rank)
+                .map_or_else(|| Err(error).with_context(context), Ok);
+        }
+    };
+    let start = match args.resume_from {
+        Some(step) => Start::ResumeFrom(step),
+        None if args.resume => Start::Resume,
+        None => Start::Fresh,
+    };
     let ended = match run::train(&config, &folder, start, &ranks, quiet) {
         Ok(ended) => ended,
+        // Whatever it was that the ranks were to do together before their first step.
+        Err(TrainError::Ranks(error)) if interrupt::requested() => {
+            ranks.give_up(ASKED_TO_STOP);
+            return stopped_before_a_step(ranks.local_rank())
+                .map_or_else(|| Err(error).with_context(context), Ok);
+        }
         Err(error) => {
             let error = anyhow::Error::from(error);
-            if !ranks.give_up(&format!("{error:#}")) && launch::is_launched() {
-                // Another rank's failure was first, and is the one to be read.
-                std::process::exit(2);
-            }
+            let first = ranks.give_up(&format!("{error:#}"));
+            leave_it_to(first, place.as_ref());
             return Err(error.context(context()));
         }
     };
@@ -109,6 +136,65 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<Outcome> {
         Ended::Finished => Outcome::Clean,
         Ended::Stopped(signal) => Outcome::Stopped(signal),
     })
+}
+
+/// What a process trains by, and what it computes on.
+fn prepare(
+    args: &RunArgs,
+    place: Option<&Rendezvous>,
+    folder: &Path,
+) -> anyhow::Result<(Config, Device)> {
+    let context = || cannot_train(folder);
+    let config = args.config.load(place.map_or(1, |place| place.local_world))?;
+    // Before any value is used: how long ranks wait, and on what they compute.
+    config.validate().map_err(TrainError::from).with_context(context)?;
+    let device = config.train.device(place.map_or(0, |place| place.local_rank));
+    let device = device.map_err(TrainError::from).with_context(context)?;
+    Ok((config, device))
+}
+
+/// Ends a process that cannot train. If it is a rank, the others are told: they would wait for it.
+fn decline(place: Option<&Rendezvous>, error: anyhow::Error) -> anyhow::Result<Outcome> {
+    let Some(place) = place.filter(|place| place.world > 1) else { return Err(error) };
+    if place.local_rank == 0 {
+        tell(&format!("cannot train, and waits to tell the other ranks why: {error:#}"));
+    }
+    // The configuration may not say how long.
+    let timeout = TrainConfig::default().timeout();
+    let first = Ranks::decline(place, timeout, &format!("{error:#}"));
+    if let Some(outcome) = stopped_before_a_step(place.local_rank) {
+        return Ok(outcome);
+    }
+    leave_it_to(first, Some(place));
+    Err(error)
+}
+
+/// The end of a run that a signal stopped before there was anything to save; `None` if none did.
+fn stopped_before_a_step(local_rank: usize) -> Option<Outcome> {
+    let signal = interrupt::signal()?;
+    if local_rank == 0 {
+        tell("stopped before the first step of this start: nothing was to be saved");
+    }
+    Some(Outcome::Stopped(signal))
+}
+
+/// Ends this process without a word if it is a rank of ours and rank `first`, whose failure came first
+/// and is the one to be read, speaks on the same machine. On every other machine one rank says it.
+fn leave_it_to(first: usize, place: Option<&Rendezvous>) {
+    let Some(place) = place.filter(|_| launch::is_launched()) else { return };
+    if !says_it(first, place) {
+        std::process::exit(2);
+    }
+}
+
+fn says_it(first: usize, place: &Rendezvous) -> bool {
+    let machine = |rank: usize| rank / place.local_world.max(1);
+    let is_elsewhere = machine(first) != machine(place.rank);
+    first == place.rank || is_elsewhere && place.local_rank == 0
+}
+
+fn cannot_train(folder: &Path) -> String {
+    format!("cannot train in `{}`", folder.display())
 }
 
 impl RunArgs {
@@ -167,4 +253,33 @@ fn print_result(args: &RunArgs, folder: &Path, ended: Ended, quiet: bool) -> any
 fn default_folder(config: &Path) -> PathBuf {
     let name = config.file_stem().unwrap_or_else(|| "run".as_ref());
     Path::new("runs").join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_ranks_that_fail_one_speaks_on_each_machine() {
+        let speaks = |first: usize| {
+            let says_it = |rank: &usize| {
+                let vars = [
+                    ("RANK", rank.to_string()),
+                    ("WORLD_SIZE", "6".to_owned()),
+                    ("LOCAL_RANK", (rank % 2).to_string()),
+                    ("LOCAL_WORLD_SIZE", "2".to_owned()),
+                    ("MASTER_ADDR", "node1".to_owned()),
+                    ("MASTER_PORT", "29500".to_owned()),
+                ];
+                let find = |name: &str| {
+                    vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone())
+                };
+                says_it(first, &Rendezvous::from_vars(&find).unwrap().unwrap())
+            };
+            (0..6).filter(says_it).collect::<Vec<usize>>()
+        };
+        assert_eq!(speaks(0), [0, 2, 4]);
+        assert_eq!(speaks(3), [0, 3, 4]);
+        assert_eq!(speaks(5), [0, 2, 5]);
+    }
 }

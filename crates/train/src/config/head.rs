@@ -3,7 +3,7 @@
 use pfc_model::Choice;
 use serde::{Deserialize, Serialize};
 
-use super::{BadValue, CentrePlace, Config};
+use super::{BadValue, CentrePlace, Config, is_given};
 use pfc_head::{CentreOptimizer, HeadConfig, HeadError, Margin, ProductPrecision, Storage, Update};
 
 /// Section `[head]`. Momentum is that of `[optim]`, the seed that of `[train]`.
@@ -91,24 +91,26 @@ impl HeadSection {
         let factor = self.lr_factor;
         let fits = factor > 0.0 && factor.is_finite();
         BadValue::unless(fits, "head.lr_factor", factor, "a number above 0")?;
-        match self.with_sizes(1, 1).validate() {
-            Ok(()) => Ok(()),
-            Err(HeadError::Config { field, value, least, most }) => Err(BadValue::new(
-                format!("head.{field}"),
-                value,
-                format!("from {least} to {most}"),
-            )),
-            Err(HeadError::DenseOptimizer) => {
-                Err(BadValue::new("head.update", "dense", "sparse with that `head.optimizer`"))
+        if matches!(&self.centres, CentrePlace::File(folder) if !is_given(folder)) {
+            let bound = "\"host\", \"device\" or { file = \"FOLDER\" }";
+            return Err(BadValue::new("head.centres", "{ file = \"\" }", bound));
+        }
+        let Err(error) = self.with_sizes(1, 1).validate() else { return Ok(()) };
+        Err(match error {
+            HeadError::Config { field, value, least, most } => {
+                BadValue::new(format!("head.{field}"), value, HeadError::bounds(least, most))
             }
-            Err(HeadError::FilteredSubCentres) => Err(BadValue::new(
+            HeadError::DenseOptimizer => {
+                BadValue::new("head.update", "dense", "sparse with that `head.optimizer`")
+            }
+            HeadError::FilteredSubCentres => BadValue::new(
                 "head.interclass_filter",
                 self.interclass_filter,
                 "0 with the sub-centres of `head.margin`: an image with a wrong label finds a \
                  sub-centre of its own, which is what both are for",
-            )),
-            Err(other) => Err(BadValue::new("head", "refused", other.to_string())),
-        }
+            ),
+            other => BadValue::new("head", "refused", other.to_string()),
+        })
     }
 
     fn with_sizes(&self, classes: u64, dim: usize) -> HeadConfig {

@@ -163,13 +163,53 @@ fn explain(error: &toml::de::Error, place: String, section: &str) -> ConfigError
     let hint = if message.starts_with("unknown variant") {
         let given = quoted.next().unwrap_or_default();
         nearest(&given, &quoted.collect::<Vec<_>>()).map(|near| format!("did you mean `{near}`?"))
+    } else if message.contains("expected newtype variant") {
+        Some("write the folder beside it: head.centres = { file = \"FOLDER\" }".to_owned())
+    } else if message.contains("expected struct Synthetic") {
+        Some("write the size: data.synthetic = { identities = N, images = N }".to_owned())
     } else if message.starts_with("no network is called") {
         let name = quoted.next().unwrap_or_default();
         ModelError::UnknownNetwork { name }.hint()
     } else {
         None
     };
-    ConfigError::Value { place, reason: message.trim().replace('\n', ", "), hint }
+    ConfigError::Value { place, reason: in_words(message), hint }
+}
+
+/// What the parser calls by the names of this program's types, and what a user writes there.
+const WANTED: [(&str, &str); 6] = [
+    ("unit variant, expected string only", "a number or a table, expected a name in quotes"),
+    ("unit variant, expected newtype variant", "a word, expected `{ file = \"FOLDER\" }`"),
+    ("newtype variant, expected unit variant", "a table, expected a word alone, as in `\"host\"`"),
+    ("struct Synthetic", "`{ identities = 1000, images = 50000 }`"),
+    ("internally tagged enum Margin", "`{ loss = \"cosface\", m = 0.4 }` or another loss"),
+    ("internally tagged enum CentreOptimizer", "`{ name = \"sgd\" }` or another optimizer"),
+];
+
+/// The parser's message on one line, without the names of types.
+fn in_words(message: &str) -> String {
+    let mut text = message.trim().replace('\n', ", ");
+    for (type_name, example) in WANTED {
+        text = text.replace(type_name, example);
+    }
+    // Every other type is a section or an entry of a list.
+    let words = text.split(' ').collect::<Vec<_>>();
+    let is_name = |i: usize| i > 0 && words[i - 1] == "struct";
+    let kept = words.iter().enumerate().filter(|(i, _)| !is_name(*i)).map(|(_, word)| *word);
+    let kept = kept.map(|word| match word {
+        "struct" => "a table of keys".to_owned(),
+        other => in_few_digits(other),
+    });
+    kept.collect::<Vec<_>>().join(" ")
+}
+
+/// A word, or in quotes a number that nobody would read to its end with the exponent that it was given with.
+fn in_few_digits(word: &str) -> String {
+    let number = word.trim_matches(['`', ',']);
+    match number.parse::<f64>() {
+        Ok(value) if number.len() > 24 => word.replace(number, &format!("{value:e}")),
+        _ => word.to_owned(),
+    }
 }
 
 /// The candidate whose last part takes the fewest edits, if they are few for its length; else one
@@ -254,6 +294,35 @@ mod tests {
         "#);
         insta::assert_snapshot!(complaint("[train]\nepochs = \n", &[]), @r#"
         run.toml line 2: string values must be quoted, expected literal string
+        hint:
+        "#);
+        assert!(
+            complaint("", &["head.centres=file"]).ends_with("head.centres = { file = \"FOLDER\" }")
+        );
+        let said = complaint("", &["data.synthetic=true"]);
+        assert!(said.ends_with("data.synthetic = { identities = N, images = N }"), "{said}");
+    }
+
+    #[test]
+    fn what_is_wanted_is_said_as_a_user_writes_it() {
+        insta::assert_snapshot!(complaint("", &["head.centres=file"]), @r#"
+        --set head.centres=file: invalid type: a word, expected `{ file = "FOLDER" }`
+        hint: write the folder beside it: head.centres = { file = "FOLDER" }
+        "#);
+        insta::assert_snapshot!(complaint("", &["data.synthetic=true"]), @r#"
+        --set data.synthetic=true: invalid type: boolean `true`, expected `{ identities = 1000, images = 50000 }`
+        hint: write the size: data.synthetic = { identities = N, images = N }
+        "#);
+        insta::assert_snapshot!(complaint("", &["head.margin=cosface"]), @r#"
+        --set head.margin=cosface: invalid type: string "cosface", expected `{ loss = "cosface", m = 0.4 }` or another loss
+        hint:
+        "#);
+        insta::assert_snapshot!(complaint("", &["train.epochs=1e300"]), @r#"
+        --set train.epochs=1e300: invalid type: floating point `1e300`, expected u64
+        hint:
+        "#);
+        insta::assert_snapshot!(complaint("train = 3\n", &[]), @r#"
+        run.toml line 1: invalid type: integer `3`, expected a table of keys
         hint:
         "#);
     }

@@ -171,8 +171,10 @@ impl TrainConfig {
         let fits = i64::try_from(self.seed).is_ok();
         BadValue::unless(fits, "train.seed", self.seed, "below 2^63")?;
         let (timeout, bucket) = (self.timeout_s, self.bucket_mib);
-        let fits = timeout > 0.0 && timeout <= 1e6;
-        BadValue::unless(fits, "train.timeout_s", timeout, "above 0 and at most 1000000")?;
+        // Less than a nanosecond is no time at all.
+        let fits = (1e-9..=1e6).contains(&timeout);
+        let bound = "above 0 and at most 1000000, at least a billionth";
+        BadValue::unless(fits, "train.timeout_s", timeout, bound)?;
         let fits = (1..=4096).contains(&bucket);
         BadValue::unless(fits, "train.bucket_mib", bucket, "from 1 to 4096")?;
         self.device(0).map(drop)

@@ -123,7 +123,10 @@ mod tests {
         let (centres, note) = settled("", gpu, &[room(40, 80), room(39, 80)]);
         assert_eq!(centres, CentrePlace::Device);
         let note = note.unwrap();
-        assert!(note.starts_with("head.centres is \"device\", chosen because the 40"), "{note}");
+        assert!(
+            note.starts_with("head.centres is \"device\", chosen because the 37.3 GiB"),
+            "{note}"
+        );
         // One rank that has no room decides for all.
         let (centres, note) = settled("", gpu, &[room(40, 80), room(41, 80)]);
         assert_eq!(centres, CentrePlace::Host);

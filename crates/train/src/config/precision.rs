@@ -1,7 +1,7 @@
 //! What `precision = "auto"` becomes on this machine, and what a format costs that it emulates.
 
 use pfc_head as head;
-use pfc_model::{Bf16, Choice, Precision, Work, slowdown};
+use pfc_model::{Bf16, Choice, Emulated, Precision, Work};
 use tch::Device;
 
 use super::Config;
@@ -23,7 +23,7 @@ impl Config {
                 chosen
             }
             Choice::Given(given) => {
-                notes.extend(cost_note("model.precision", given, &bf16, Work::Convolution, device));
+                notes.extend(cost_note("model.precision", given, Work::Convolution, device));
                 given
             }
         });
@@ -48,7 +48,7 @@ impl Config {
                     head::ProductPrecision::F32 => Precision::F32,
                     head::ProductPrecision::Bf16 => Precision::Bf16,
                 };
-                notes.extend(cost_note("head.precision", name, &bf16, Work::Product, device));
+                notes.extend(cost_note("head.precision", name, Work::Product, device));
                 given
             }
         });
@@ -61,31 +61,13 @@ fn chosen_note(key: &str, chosen: Precision, bf16: &Bf16) -> String {
 }
 
 /// A warning if `device` emulates `given`.
-fn cost_note(
-    key: &str,
-    given: Precision,
-    bf16: &Bf16,
-    work: Work,
-    device: Device,
-) -> Option<String> {
-    let emulated = match given {
-        Precision::F32 => false,
-        Precision::Bf16 => !bf16.is_native(),
-        // GPUs that libtorch supports compute in f16; its kernels for CPUs do not.
-        Precision::F16 => device == Device::Cpu,
-    };
-    emulated.then(|| {
-        let factor = slowdown(work, given, device);
-        let why = match given {
-            Precision::F16 => "f16 is for GPUs",
-            _ => bf16.why(),
-        };
-        format!(
-            "warning: {key} is {given}, which is emulated here ({why}): {} takes {factor:.1} times \
-             as long as in f32. With `{key} = \"auto\"` it would be f32",
-            work.name()
-        )
-    })
+fn cost_note(key: &str, given: Precision, work: Work, device: Device) -> Option<String> {
+    let Emulated { why, factor } = Emulated::of(work, given, device)?;
+    Some(format!(
+        "warning: {key} is {given}, which is emulated here ({why}): {} takes {factor:.1} times as long \
+         as in f32. `{key} = \"auto\"` chooses what is fast here",
+        work.name()
+    ))
 }
 
 #[cfg(test)]

@@ -18,8 +18,13 @@ impl BadValue {
         value: impl Display,
         bound: impl Into<String>,
     ) -> BadValue {
-        let key = key.into();
-        BadValue { key, value: value.to_string(), bound: bound.into() }
+        let value = value.to_string();
+        // A number of hundreds of digits is read by nobody.
+        let value = match value.parse::<f64>() {
+            Ok(number) if value.len() > 24 => format!("{number:e}"),
+            _ => value,
+        };
+        BadValue { key: key.into(), value, bound: bound.into() }
     }
 
     /// An error unless `holds`.

@@ -3,7 +3,7 @@
 mod load;
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -124,6 +124,27 @@ pub enum TrainError {
         /// How many there are.
         n_checkpoints: usize,
     },
+    /// The run has no checkpoint of the step that it is to go on from.
+    #[error("{}: has no checkpoint of step {step}", path.display())]
+    NoSuchCheckpoint {
+        /// The folder of checkpoints.
+        path: PathBuf,
+        /// The step that was asked for.
+        step: u64,
+        /// The steps of those that are there, newest first.
+        steps: Vec<u64>,
+    },
+    /// Centres in files are damaged.
+    #[error("{at}")]
+    DamagedCentres {
+        /// When that was found.
+        at: DamagedAt,
+        /// The step of the checkpoint before the newest, if there is one.
+        older: Option<u64>,
+        /// Which file, and where in it.
+        #[source]
+        source: Box<HeadError>,
+    },
     /// The run had saved checkpoints, and there is none any more.
     #[error("{}: holds a run without its checkpoints: {trace}", path.display())]
     CheckpointsGone {
@@ -242,6 +263,16 @@ pub enum TrainError {
         /// Images of a batch.
         batch_size: u64,
     },
+    /// The trained network's embeddings cannot be compared.
+    #[error("after step {n_done}, the last: `{set}` cannot be measured: {reason}")]
+    Unmeasurable {
+        /// Steps finished, all of the run.
+        n_done: u64,
+        /// The set of `[eval]`.
+        set: String,
+        /// Of which image the embedding is unusable, and why.
+        reason: String,
+    },
     /// More steps in a row than the run bears were not finite.
     #[error("{error}, after {n} steps in a row that were left out for the like")]
     TooManyLeftOut {
@@ -262,6 +293,26 @@ pub enum TrainError {
     },
 }
 
+/// When damaged centres in files were found.
+#[derive(Debug)]
+pub enum DamagedAt {
+    /// When this checkpoint was restored.
+    Restore(PathBuf),
+    /// When a step read a row.
+    Step,
+}
+
+impl fmt::Display for DamagedAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DamagedAt::Restore(path) => {
+                write!(f, "{}: its centres in files are damaged", path.display())
+            }
+            DamagedAt::Step => f.write_str("a centre in a file is damaged"),
+        }
+    }
+}
+
 impl TrainError {
     /// For `map_err` on an operation on `path`.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TrainError {
@@ -280,9 +331,9 @@ impl TrainError {
     /// What is not finite, if that is the fault.
     pub(crate) fn not_finite(&self) -> Option<&'static str> {
         match self {
-            TrainError::GradientNotFinite { .. } => Some("gradient"),
-            TrainError::Head(HeadError::EmbeddingNotFinite { .. }) => Some("embeddings"),
-            TrainError::Head(HeadError::LossNotFinite { .. }) => Some("loss"),
+            TrainError::GradientNotFinite { .. } => Some("the gradient"),
+            TrainError::Head(HeadError::EmbeddingNotFinite { .. }) => Some("an embedding"),
+            TrainError::Head(HeadError::LossNotFinite { .. }) => Some("the loss"),
             _ => None,
         }
     }
@@ -316,10 +367,7 @@ impl TrainError {
             TrainError::Folder(error) => error.hint(),
             TrainError::Ranks(error) | TrainError::RanksAfter { error, .. } => error.hint(),
             TrainError::Io { source, path, .. }
-                if matches!(
-                    source.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                ) =>
+                if source.kind() == io::ErrorKind::StorageFull =>
             {
                 Some(format!(
                     "the disk that holds {} is full: free space and run the same command with \
@@ -327,8 +375,8 @@ impl TrainError {
                     path.display()
                 ))
             }
-            TrainError::Io { .. }
-            | TrainError::Thread(_)
+            TrainError::Io { op, path, source } => pfc_durable::hint_of(op, path, source),
+            TrainError::Thread(_)
             | TrainError::Compute(_)
             | TrainError::TooFewIdentities { .. } => None,
             TrainError::NoMemory { .. } => Some(
@@ -374,6 +422,14 @@ impl TrainError {
                  run with `--out`",
                 before.display()
             )),
+            TrainError::NoSuchCheckpoint { steps, .. } => Some(match steps[..] {
+                [] => "it holds none: begin the run without `--resume-from`".to_owned(),
+                _ => {
+                    let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
+                    format!("`--resume-from` takes one of {}", steps.join(", "))
+                }
+            }),
+            TrainError::DamagedCentres { at, older, .. } => Some(way_out(at, *older)),
             TrainError::CheckpointsGone { path, .. } => Some(format!(
                 "put the checkpoints back into `{0}/checkpoints` (a name that ends in `.damaged-1` \
                  without that ending), or begin another run with `--out`",
@@ -399,6 +455,12 @@ impl TrainError {
                 2 * world.saturating_mul(*n_micro_batches)
             )),
             TrainError::TooManyLeftOut { error, .. } => error.hint(),
+            TrainError::Unmeasurable { .. } => Some(
+                "the checkpoint is saved, but the network that it holds cannot be used: training has \
+                 diverged, or was too short for the running statistics of its normalisations; train \
+                 longer, or again with a lower `optim.lr`"
+                    .to_owned(),
+            ),
             TrainError::GradientNotFinite { .. } => Some(
                 "training has diverged and the weights were not moved: resume from the last \
                  checkpoint with a lower `optim.lr`, a longer `optim.warmup_epochs` or \
@@ -406,6 +468,27 @@ impl TrainError {
                     .to_owned(),
             ),
         }
+    }
+}
+
+/// How a run goes on whose centres in files are damaged.
+fn way_out(at: &DamagedAt, older: Option<u64>) -> String {
+    let bring_back = "bring the file back, if a copy of the folder was made at that checkpoint or \
+                      another machine has it";
+    let first = match at {
+        DamagedAt::Restore(_) => bring_back.to_owned(),
+        DamagedAt::Step => {
+            format!(
+                "`--resume` goes on from the newest checkpoint; if it ends so again, {bring_back}"
+            )
+        }
+    };
+    match older {
+        Some(step) => format!(
+            "{first}; or run the same command with `--resume-from {step}`: that checkpoint needs \
+             other copies of all rows that have moved since"
+        ),
+        None => format!("{first}; there is no older checkpoint to go back to"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::watch::{Done, tell};
 use pfc_verify::VerificationReport;
 use serde::{Deserialize, Serialize};
 
@@ -30,14 +31,15 @@ pub struct TrainRecord {
     pub step: u64,
     /// Epochs finished, with the part of the current one.
     pub epoch: f64,
-    /// Mean loss.
-    pub loss: f64,
-    /// Mean L2 norm of the backbone's gradient before clipping.
-    pub grad_norm: f64,
+    /// Mean loss; `None`, `null` in the file, if every step was left out.
+    pub loss: Option<f64>,
+    /// Mean L2 norm of the backbone's gradient before clipping; `None` also if it overflowed in every
+    /// step.
+    pub grad_norm: Option<f64>,
     /// Learning rate of the last step.
     pub lr: f64,
-    /// Mean cosine between an embedding and the centre of its own class (CAVG).
-    pub cavg: f64,
+    /// Mean cosine between an embedding and the centre of its own class (CAVG); `None` as for the loss.
+    pub cavg: Option<f64>,
     /// Images a second, verification and checkpoints left out.
     pub images_per_s: f64,
     /// Share of the time that was spent waiting for data, in `[0, 1]`.
@@ -82,8 +84,8 @@ pub struct EpochRecord {
     pub step: u64,
     /// Epochs finished.
     pub epoch: u64,
-    /// Mean over the steps of the epoch.
-    pub mean_loss: f64,
+    /// Mean over the steps of the epoch; `None` if all were left out.
+    pub mean_loss: Option<f64>,
 }
 
 /// Figures of one verification set.
@@ -184,7 +186,9 @@ impl MetricsFile {
 /// [`TrainError::Io`].
 pub fn sync(path: &Path) -> Result<(), TrainError> {
     let file = File::open(path).map_err(TrainError::io("open", path))?;
-    file.sync_data().map_err(TrainError::io("sync", path))
+    file.sync_data().map_err(TrainError::io("sync", path))?;
+    tell(Done::Synced(path));
+    Ok(())
 }
 
 /// The whole lines of a metrics file; none if there is no file.
@@ -214,7 +218,7 @@ mod tests {
     use super::*;
 
     fn epoch(step: u64) -> Record {
-        Record::Epoch(EpochRecord { step, epoch: 1, mean_loss: 0.1 + step as f64 })
+        Record::Epoch(EpochRecord { step, epoch: 1, mean_loss: Some(0.1 + step as f64) })
     }
 
     #[test]
@@ -235,6 +239,21 @@ mod tests {
         assert_eq!(kept, [epoch(1), epoch(2)]);
         file.write(&epoch(3)).unwrap();
         assert_eq!(read(&path).unwrap(), [epoch(1), epoch(2), epoch(3)]);
+    }
+
+    #[test]
+    fn a_mean_over_no_step_is_null_and_comes_back_as_none() {
+        let text = String::from_utf8(line(&Record::Epoch(EpochRecord {
+            step: 4,
+            epoch: 1,
+            mean_loss: None,
+        })));
+        let text = text.unwrap();
+        assert_eq!(text, "{\"kind\":\"epoch\",\"step\":4,\"epoch\":1,\"mean_loss\":null}\n");
+        match serde_json::from_str(&text).unwrap() {
+            Record::Epoch(record) => assert_eq!(record.mean_loss, None),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -170,8 +170,7 @@ impl RunLog {
         self.tally.add(figures);
         if let Some(NotFinite { what, in_a_row }) = figures.not_finite {
             self.say(&format!(
-                "warning: step {n_done} is left out, {in_a_row} in a row so far: its {what} is not \
-                 finite"
+                "warning: step {n_done} is left out, {in_a_row} in a row so far: {what} is not finite"
             ));
         }
         self.clock.n_steps += 1;
@@ -245,9 +244,10 @@ impl RunLog {
         let epoch = self.spec.plan.epoch_of(n_done);
         let mean_loss = self.tally.epoch.take().loss;
         let n_epochs = self.spec.plan.n_epochs().ceil();
-        self.say(&format!("epoch {epoch}/{n_epochs}  mean loss {mean_loss:.3}"));
+        self.say(&format!("epoch {epoch}/{n_epochs}  mean loss {}", shown(mean_loss, 3)));
         self.write(Record::Epoch(EpochRecord { step: n_done, epoch, mean_loss }))?;
-        self.scalars(n_done, vec![("train/epoch_loss".to_owned(), mean_loss)])
+        let scalar = mean_loss.map(|loss| ("train/epoch_loss".to_owned(), loss));
+        self.scalars(n_done, scalar.into_iter().collect())
     }
 
     /// Writes the figures of verification after `n_done` steps.
@@ -329,11 +329,15 @@ impl Unreadable {
 
 /// The scalars of a record for TensorBoard, by tag.
 fn scalars_of(record: &TrainRecord) -> Vec<(String, f64)> {
-    let always = [
+    let means = [
         ("train/loss", record.loss),
         ("train/grad_norm", record.grad_norm),
-        ("train/lr", record.lr),
         ("train/cavg", record.cavg),
+        ("train/loss_scale", record.loss_scale),
+    ];
+    let means = means.into_iter().filter_map(|(tag, value)| Some((tag, value?)));
+    let always = [
+        ("train/lr", record.lr),
         ("speed/images_per_s", record.images_per_s),
         ("speed/data_wait", record.data_wait),
         ("speed/head_ms", record.head_ms),
@@ -341,8 +345,7 @@ fn scalars_of(record: &TrainRecord) -> Vec<(String, f64)> {
         ("speed/peak_memory_mib", record.peak_memory_mib),
         ("speed/save_ms", record.save_ms),
     ];
-    let scale = record.loss_scale.map(|scale| ("train/loss_scale", scale));
-    always.into_iter().chain(scale).map(|(tag, value)| (tag.to_owned(), value)).collect()
+    means.chain(always).map(|(tag, value)| (tag.to_owned(), value)).collect()
 }
 
 /// TensorBoard forgets this step too; figures of the last finished one are kept. Those of step 0 are
@@ -386,12 +389,20 @@ fn train_line(record: &TrainRecord, n_steps: u64, seconds_left: f64) -> String {
     let decimals = if *images_per_s < 100.0 { 1 } else { 0 };
     let width = n_steps.to_string().len();
     format!(
-        "step {step:>width$}/{n_steps}  loss {loss:.3}  grad_norm {grad_norm:.2}  lr {}  \
-         cavg {cavg:.3}{scale}{not_finite}{replaced}  {images_per_s:.decimals$} img/s  data {:.1}%  {} left",
+        "step {step:>width$}/{n_steps}  loss {}  grad_norm {}  lr {}  cavg {}{scale}{not_finite}{replaced}  \
+         {images_per_s:.decimals$} img/s  data {:.1}%  {} left",
+        shown(*loss, 3),
+        shown(*grad_norm, 2),
         learning_rate(record.lr),
+        shown(*cavg, 3),
         record.data_wait * 100.0,
         duration(seconds_left),
     )
+}
+
+/// A mean, or a dash for one of no steps.
+pub(super) fn shown(mean: Option<f64>, decimals: usize) -> String {
+    mean.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.decimals$}"))
 }
 
 fn learning_rate(lr: f64) -> String {
@@ -433,10 +444,10 @@ mod tests {
         let record = TrainRecord {
             step: 1200,
             epoch: 0.2,
-            loss: 13.4071,
-            grad_norm: 2.314,
+            loss: Some(13.4071),
+            grad_norm: Some(2.314),
             lr: 0.0982,
-            cavg: 0.31,
+            cavg: Some(0.31),
             images_per_s: 8412.4,
             data_wait: 0.031,
             head_ms: 2.0,
@@ -459,6 +470,14 @@ mod tests {
         let odd = TrainRecord { n_not_finite: 1, n_replaced: 3, ..record.clone() };
         let line = train_line(&odd, 1200, 0.0);
         assert!(line.contains("  cavg 0.310  1 not finite  3 unreadable  8412 img/s"), "{line}");
+        let none = TrainRecord { loss: None, grad_norm: None, cavg: None, ..odd };
+        let line = train_line(&none, 1200, 0.0);
+        assert!(
+            line.contains("  loss –  grad_norm –  lr 0.0982  cavg –  1 not finite  "),
+            "{line}"
+        );
+        let tags = scalars_of(&none);
+        assert!(tags.iter().all(|(tag, _)| tag == "train/lr" || tag.starts_with("speed/")));
         let slow = TrainRecord { images_per_s: 46.25, lr: 2.5e-4, ..record };
         let line = train_line(&slow, 1200, 0.0);
         assert!(line.contains("  lr 2.50e-4  "), "{line}");

@@ -1,4 +1,4 @@
-//! The result of a run: a line per epoch, from its metrics file.
+//! The result of a run: a line per epoch and measurement, from its metrics file.
 
 use std::{collections::BTreeMap, io, path::Path};
 
@@ -9,6 +9,7 @@ use crate::{
     log::{
         Score,
         metrics::{self, Record},
+        run_log::shown,
     },
 };
 
@@ -21,7 +22,7 @@ pub struct Summary {
     pub finished: bool,
     /// The newest checkpoint.
     pub checkpoint: String,
-    /// Every step at which an epoch ended or the model was measured.
+    /// Every step at which an epoch ended or the model was measured, and the last step.
     pub rows: Vec<Row>,
 }
 
@@ -32,7 +33,8 @@ pub struct Row {
     pub step: u64,
     /// Epochs finished, with the part of the current one.
     pub epoch: f64,
-    /// Mean loss of the epoch that ended here.
+    /// Mean loss of the epoch that ended here; at the last step of a run that ended within an epoch, of
+    /// the steps since the log line before.
     pub mean_loss: Option<f64>,
     /// Figures of every set.
     pub scores: Vec<Score>,
@@ -78,40 +80,45 @@ impl Summary {
 
 fn rows(records: Vec<Record>) -> Vec<Row> {
     let mut rows: BTreeMap<u64, Row> = BTreeMap::new();
+    let last = records.iter().map(Record::step).max();
+    let ends_in_epoch = !records
+        .iter()
+        .any(|record| matches!(record, Record::Epoch(epoch) if Some(epoch.step) == last));
     for record in records {
         let step = record.step();
-        let is_row = !matches!(record, Record::Train(_));
-        if !is_row {
+        let is_end = Some(step) == last && ends_in_epoch;
+        if matches!(record, Record::Train(_)) && !is_end {
             continue;
         }
         let row = rows.entry(step).or_insert_with(|| Row { step, ..Row::default() });
         match record {
             Record::Epoch(record) => {
                 row.epoch = record.epoch as f64;
-                row.mean_loss = Some(record.mean_loss);
+                row.mean_loss = record.mean_loss;
             }
             Record::Eval(record) => {
                 row.epoch = record.epoch;
                 row.scores.push(record.score);
             }
-            Record::Train(_) => {}
+            Record::Train(record) => {
+                row.epoch = record.epoch;
+                row.mean_loss = record.loss;
+            }
         }
     }
     rows.into_values().collect()
 }
 
 fn cells(row: &Row, sets: &[&str]) -> Vec<String> {
-    let dash = || "–".to_owned();
     let mut cells = vec![
         format!("{:.2}", row.epoch).trim_end_matches('0').trim_end_matches('.').to_owned(),
         row.step.to_string(),
-        row.mean_loss.map_or_else(dash, |loss| format!("{loss:.3}")),
+        shown(row.mean_loss, 3),
     ];
     for set in sets {
         let score = row.scores.iter().find(|score| score.set == *set);
-        cells.push(score.map_or_else(dash, |score| format!("{:.4}", score.accuracy)));
-        let auc = score.and_then(|score| score.auc);
-        cells.push(auc.map_or_else(dash, |auc| format!("{auc:.4}")));
+        cells.push(shown(score.map(|score| score.accuracy), 4));
+        cells.push(shown(score.and_then(|score| score.auc), 4));
     }
     cells
 }
@@ -132,11 +139,31 @@ mod tests {
             mean_norm: 1.0,
         };
         let eval = |step, epoch| Record::Eval(EvalRecord { step, epoch, score: score.clone() });
-        let epoch = Record::Epoch(EpochRecord { step: 10, epoch: 1, mean_loss: 2.5 });
+        let epoch = Record::Epoch(EpochRecord { step: 10, epoch: 1, mean_loss: Some(2.5) });
         let found = rows(vec![eval(0, 0.0), epoch, eval(10, 1.0), eval(15, 1.5)]);
         let text: Vec<Vec<String>> = found.iter().map(|row| cells(row, &["a"])).collect();
         assert_eq!(text[0], ["0", "0", "–", "0.7500", "–"]);
         assert_eq!(text[1], ["1", "10", "2.500", "0.7500", "–"]);
         assert_eq!(text[2], ["1.5", "15", "–", "0.7500", "–"]);
+    }
+
+    #[test]
+    fn a_run_that_ends_within_an_epoch_has_its_last_step_as_a_row() {
+        let train = |step: u64, loss| {
+            let text = format!(
+                "{{\"kind\":\"train\",\"step\":{step},\"epoch\":0.5,\"loss\":{loss},\"grad_norm\":1,\"lr\":0,\
+                 \"cavg\":0,\"images_per_s\":1,\"data_wait\":0,\"head_ms\":0}}"
+            );
+            serde_json::from_str::<Record>(&text).unwrap()
+        };
+        let text = |records| {
+            let rows = rows(records);
+            rows.iter().map(|row| cells(row, &[])).collect::<Vec<_>>()
+        };
+        assert_eq!(text(vec![train(1, "3.5"), train(2, "2.25")]), [["0.5", "2", "2.250"]]);
+        assert_eq!(text(vec![train(2, "null")]), [["0.5", "2", "–"]]);
+        let epoch = Record::Epoch(EpochRecord { step: 2, epoch: 1, mean_loss: Some(2.0) });
+        assert_eq!(text(vec![train(1, "3.5"), train(2, "2.25"), epoch]), [["1", "2", "2.000"]]);
+        assert!(text(vec![]).is_empty());
     }
 }

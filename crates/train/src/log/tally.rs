@@ -65,12 +65,12 @@ impl Sums {
     pub fn take(&mut self) -> Means {
         let sums = std::mem::take(self);
         let n_finite = sums.n_steps.saturating_sub(sums.n_not_finite);
-        let n_taken = n_finite.saturating_sub(sums.n_skipped).max(1) as f64;
-        let n = n_finite.max(1) as f64;
+        let n_taken = n_finite.saturating_sub(sums.n_skipped);
+        let mean = |sum: f64, n: u64| (n > 0).then(|| sum / n as f64);
         Means {
-            loss: sums.loss / n,
-            grad_norm: sums.grad_norm / n_taken,
-            cavg: sums.cavg / n,
+            loss: mean(sums.loss, n_finite),
+            grad_norm: mean(sums.grad_norm, n_taken),
+            cavg: mean(sums.cavg, n_finite),
             n_skipped: sums.n_skipped,
             n_not_finite: sums.n_not_finite,
             n_replaced: sums.n_replaced,
@@ -78,19 +78,46 @@ impl Sums {
     }
 }
 
-/// Means over the steps that were finite; all 0 over none.
+/// Means over the steps that were finite; `None` over none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Means {
     /// Mean loss.
-    pub loss: f64,
+    pub loss: Option<f64>,
     /// Mean norm of the gradient.
-    pub grad_norm: f64,
+    pub grad_norm: Option<f64>,
     /// Mean cosine of the positives.
-    pub cavg: f64,
+    pub cavg: Option<f64>,
     /// Steps whose gradient overflowed, which the mean of its norm leaves out.
     pub n_skipped: u64,
     /// Steps that were left out because they were not finite, which all means leave out.
     pub n_not_finite: u64,
     /// Images that could not be loaded and were replaced.
     pub n_replaced: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::NotFinite;
+
+    #[test]
+    fn steps_that_were_left_out_have_no_means() {
+        let left_out = StepFigures {
+            not_finite: Some(NotFinite { what: "the loss", in_a_row: 1 }),
+            ..StepFigures::default()
+        };
+        let overflowed =
+            StepFigures { loss: 4.0, cavg: 0.5, skipped: true, ..StepFigures::default() };
+        let taken = StepFigures { loss: 2.0, cavg: 0.25, grad_norm: 3.0, ..StepFigures::default() };
+        let means = |steps: &[StepFigures]| {
+            let mut sums = Sums::default();
+            steps.iter().for_each(|figures| sums.add(figures));
+            let Means { loss, grad_norm, cavg, .. } = sums.take();
+            [loss, grad_norm, cavg]
+        };
+        assert_eq!(means(&[]), [None; 3]);
+        assert_eq!(means(&[left_out, left_out]), [None; 3]);
+        assert_eq!(means(&[left_out, overflowed]), [Some(4.0), None, Some(0.5)]);
+        assert_eq!(means(&[left_out, taken, overflowed]), [Some(3.0), Some(3.0), Some(0.375)]);
+    }
 }

@@ -1,6 +1,9 @@
 //! The learning rate as a pure function of the step, so that a resumed run needs no scheduler state.
 
-use crate::config::ScheduleKind;
+use crate::{
+    config::{Config, ScheduleKind},
+    data::plan::StepPlan,
+};
 
 /// The learning rate of every step of one run.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +23,19 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The schedule of a run.
+    pub fn of_run(config: &Config, plan: &StepPlan) -> Schedule {
+        let optim = &config.optim;
+        Schedule {
+            kind: optim.schedule,
+            base: optim.base_lr(plan.batch_size),
+            n_warmup: plan.steps_in(optim.warmup_epochs),
+            n_steps: plan.n_steps(),
+            milestones: optim.milestones.iter().map(|epoch| plan.steps_in(*epoch)).collect(),
+            gamma: optim.gamma,
+        }
+    }
+
     /// The learning rate with which step `step` (from 0) moves the weights.
     ///
     /// Up to and including W it is `base · step / W`; then, with x = (step − W) / (T − W), the

@@ -147,7 +147,7 @@ impl Watch {
                 continue;
             }
             rank.ended = rank.child.try_wait()?;
-            let stopped = rank.ended.and_then(stopped_by);
+            let stopped = rank.ended.and_then(|status| stopped_by(status, self.asked_to_stop));
             self.stopped = self.stopped.or(stopped);
             match rank.ended {
                 Some(status) if !status.success() && stopped.is_none() => {
@@ -186,8 +186,14 @@ impl Drop for Watch {
     }
 }
 
-/// The signal that a rank stopped for, with everything saved.
-fn stopped_by(status: ExitStatus) -> Option<interrupt::Signal> {
+/// The signal that a rank stopped for, with everything saved; also one that was passed on to a rank that
+/// did not listen yet, and so had nothing to save.
+///
+/// * `was_passed_on`: whether one was
+fn stopped_by(status: ExitStatus, was_passed_on: bool) -> Option<interrupt::Signal> {
+    if let Some(number) = status.signal().filter(|_| was_passed_on) {
+        return interrupt::Signal::from_number(number);
+    }
     let code = status.code()?;
     let mut signals = (1..=64).filter_map(interrupt::Signal::from_number);
     signals.find(|signal| i32::from(signal.exit_code()) == code)

@@ -6,6 +6,7 @@ pub(crate) mod launch;
 use std::{sync::Arc, time::Duration};
 
 use pfc_c10d::{C10dError, GroupOptions, Pending, ProcessGroup, Reduce, Rendezvous};
+use pfc_cli::interrupt;
 use serde::{Serialize, de::DeserializeOwned};
 use tch::{Device, Kind, Tensor};
 
@@ -47,7 +48,7 @@ impl Ranks {
         device: Device,
     ) -> Result<Ranks, C10dError> {
         let Some(place) = place else { return Ok(Ranks::solo()) };
-        let options = GroupOptions { timeout, nccl: device.is_cuda() };
+        let options = options(timeout, device.is_cuda());
         let group = ProcessGroup::join(place, options)?;
         let id = match device {
             // Where libtorch does not tell it, NCCL refuses a shared card later, in its own words.
@@ -56,6 +57,20 @@ impl Ranks {
         };
         group.check_devices(id.as_deref())?;
         Ok(Ranks::of_group(group))
+    }
+
+    /// Meets the other ranks of `place` for no other purpose than to tell them why this one cannot take
+    /// part. Returns the first rank that gave up, whose reason is the one to be read.
+    pub(crate) fn decline(place: &Rendezvous, timeout: Duration, reason: &str) -> usize {
+        ProcessGroup::decline(place, options(timeout, false), reason)
+    }
+
+    /// From now on a signal is obeyed between steps, when all ranks have agreed to stop and the run is
+    /// saved. Before, there is nothing to save, and no wait for another rank goes on after one.
+    pub fn stop_between_steps(&self) {
+        if let Some(group) = &self.group {
+            group.stop_between_operations();
+        }
     }
 
     /// The ranks of a group.
@@ -202,10 +217,10 @@ impl Ranks {
         self.group.as_ref().map_or(Ok(()), |group| group.barrier())
     }
 
-    /// Tells the other ranks that this one cannot go on. False if another one has said so before,
-    /// whose reason is then the one to be read.
-    pub fn give_up(&self, reason: &str) -> bool {
-        self.group.as_ref().is_none_or(|group| group.abort(reason))
+    /// Tells the other ranks that this one cannot go on. Returns the first that has said so, whose reason
+    /// is the one to be read.
+    pub fn give_up(&self, reason: &str) -> usize {
+        self.group.as_ref().map_or(0, |group| group.abort(reason))
     }
 }
 
@@ -224,6 +239,10 @@ impl<const N: usize> PendingFlags<'_, N> {
             None => Ok(self.own),
         }
     }
+}
+
+fn options(timeout: Duration, nccl: bool) -> GroupOptions {
+    GroupOptions { timeout, nccl, asked_to_stop: interrupt::requested }
 }
 
 fn parse<T: DeserializeOwned>(rank: usize, bytes: &[u8]) -> Result<T, C10dError> {

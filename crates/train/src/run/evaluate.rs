@@ -3,6 +3,7 @@
 use pfc_cli::Progress;
 use pfc_model::{Backbone, MirroredEmbeddings};
 use pfc_verify::{Options, PairsSet, VerifyError};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
@@ -42,21 +43,55 @@ impl Verifier {
     }
 
     /// Measures the network as it is, on images and mirror images summed. Every rank embeds its part
-    /// of the images, with the first rank's running statistics, and gets all scores; `None` on every
-    /// rank if the user asked any of them to stop. Unless `quiet`, a progress bar is shown.
+    /// of the images, with the first rank's running statistics, and comes to the same end. Unless
+    /// `quiet`, a progress bar is shown.
     ///
     /// # Errors
     ///
-    /// What a broken network gives, or a rank that is lost.
+    /// [`TrainError::Verify`] and [`TrainError::Ranks`] if the network cannot be run, or a rank is lost.
     pub fn run(
         &self,
         backbone: &Backbone,
         ranks: &Ranks,
         quiet: bool,
-    ) -> Result<Option<Vec<Score>>, TrainError> {
+    ) -> Result<Measured, TrainError> {
         ranks.copy_from_first(&ema::running(backbone))?;
-        self.sets.iter().map(|(name, set)| score(name, set, backbone, ranks, quiet)).collect()
+        let mut scores = Vec::new();
+        for (name, set) in &self.sets {
+            match score(name, set, backbone, ranks, quiet)? {
+                Judged::Score(score) => scores.push(score),
+                Judged::Interrupted => return Ok(Measured::Interrupted),
+                Judged::Unusable(reason) => {
+                    return Ok(Measured::Unusable { set: name.clone(), reason });
+                }
+            }
+        }
+        Ok(Measured::Scores(scores))
     }
+}
+
+/// What came of a measurement, on every rank.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Measured {
+    /// A score for each set.
+    Scores(Vec<Score>),
+    /// The user asked one of the ranks to stop.
+    Interrupted,
+    /// The network's embeddings of a set cannot be compared, as some are not finite or zero.
+    Unusable {
+        /// The set.
+        set: String,
+        /// Of which image, and what is wrong.
+        reason: String,
+    },
+}
+
+/// The same for one set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Judged {
+    Score(Score),
+    Interrupted,
+    Unusable(String),
 }
 
 fn score(
@@ -65,7 +100,7 @@ fn score(
     backbone: &Backbone,
     ranks: &Ranks,
     quiet: bool,
-) -> Result<Option<Score>, TrainError> {
+) -> Result<Judged, TrainError> {
     let (n_images, rank, world) = (set.n_images(), ranks.rank(), ranks.world());
     let own = n_images * rank / world..n_images * (rank + 1) / world;
     let progress = Progress::new("verify", "images", own.len() as u64, quiet);
@@ -74,12 +109,20 @@ fn score(
         if pfc_cli::interrupt::requested() { Err(Ended::Interrupted) } else { Ok(()) }
     });
     progress.finish();
-    if ranks.any(matches!(embedded, Err(Ended::Interrupted)))? {
-        return Ok(None);
+    // What ended a rank early, for all to end with. A fault of its own it tells as it gives up.
+    let early = match &embedded {
+        Err(Ended::Interrupted) => Some(Judged::Interrupted),
+        Err(Ended::Failed(error @ VerifyError::Unusable { .. })) => {
+            Some(Judged::Unusable(error.to_string()))
+        }
+        Err(Ended::Failed(_)) | Ok(_) => None,
+    };
+    if let Some(early) = ranks.gather(early)?.into_iter().flatten().next() {
+        return Ok(early);
     }
     let own = match embedded {
         Err(Ended::Failed(error)) => return Err(error.into()),
-        Err(Ended::Interrupted) => return Ok(None),
+        Err(Ended::Interrupted) => return Ok(Judged::Interrupted),
         Ok(own) => own,
     };
     let all = MirroredEmbeddings {
@@ -87,11 +130,22 @@ fn score(
         mirrored: ranks.gather_f32(&own.mirrored)?,
     };
     let judged = match ranks.is_first() {
-        true => Some(Score::new(name, &set.judge(&all, &Options::default())?.report)),
+        true => Some(judged(name, set, &all)?),
         false => None,
     };
-    let judged = ranks.of_first(judged)?;
-    Ok(Some(judged.expect("the first rank has judged")))
+    Ok(ranks.of_first(judged)?.expect("the first rank has judged"))
+}
+
+fn judged(
+    name: &str,
+    set: &PairsSet,
+    embeddings: &MirroredEmbeddings,
+) -> Result<Judged, VerifyError> {
+    match set.judge(embeddings, &Options::default()) {
+        Ok(judged) => Ok(Judged::Score(Score::new(name, &judged.report))),
+        Err(error @ VerifyError::Unusable { .. }) => Ok(Judged::Unusable(error.to_string())),
+        Err(error) => Err(error),
+    }
 }
 
 /// Why a rank has not embedded all of its images.

@@ -4,17 +4,13 @@ use std::path::Path;
 
 use pfc_findings::{People, Reading, View};
 use pfc_head::{ClassRange, Head};
-use pfc_model::{
-    ModelError,
-    checkpoint::{Checkpoint, Progress},
-    weights,
-};
+use pfc_model::{ModelError, checkpoint::Checkpoint, weights};
 use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use tch::Device;
 
 use crate::{
     TrainError,
-    checkpoint::centres::Centres,
+    checkpoint::{SavedRun, centres::Centres},
     config::{BadValue, InitConfig, is_given},
     data::source::Source,
     step::Trainer,
@@ -37,6 +33,10 @@ pub fn begin(
     source: &Source,
 ) -> Result<Option<String>, TrainError> {
     let origin = config.model.display().to_string();
+    for (key, path) in [("init.model", &config.model), ("init.centres", &config.centres)] {
+        let is_there = !is_given(path) || path.exists();
+        BadValue::unless(is_there, key, path.display(), "a file or folder that exists")?;
+    }
     if is_given(&config.model) {
         let loaded = weights::open(&config.model, Device::Cpu, None)?;
         let state = loaded.backbone.state_dict();
@@ -92,10 +92,10 @@ fn centres_and_labels(
     let as_packed = new_file || progress.is_some_and(|progress| progress.data.decisions.is_none());
     let old = View::open(&config.data, Reading::from_switch(as_packed))?;
     let labels = old_labels(range, dataset.people(), old.people());
-    let centres = match &checkpoint {
+    let centres = match checkpoint {
         Some(checkpoint) => {
-            let progress = progress_on(checkpoint, &config.model, &config.data, &old)?;
-            Centres::of_checkpoint(checkpoint, progress, &config.model, None)?
+            check_trained_on(&checkpoint, &config.model, &config.data, &old)?;
+            Centres::of_run(&SavedRun::of(checkpoint, &config.model)?, None)?
         }
         None => Centres::open(&config.centres, None)?,
     };
@@ -121,13 +121,13 @@ fn check_count(
     BadValue::unless(n_rows == n_identities, "init.centres", value, bound)
 }
 
-/// The progress of a checkpoint that was trained on the data set at `data`.
-fn progress_on<'a>(
-    checkpoint: &'a Checkpoint,
+/// Refuses a checkpoint that was not trained on the data set at `data`.
+fn check_trained_on(
+    checkpoint: &Checkpoint,
     path: &Path,
     data: &Path,
     view: &View,
-) -> Result<&'a Progress, TrainError> {
+) -> Result<(), TrainError> {
     let manifest = data.join(MANIFEST_FILE);
     let bytes = std::fs::read(&manifest).map_err(TrainError::io("read", &manifest))?;
     let expected = format!("{:032x}", content_hash(&bytes));
@@ -145,7 +145,7 @@ fn progress_on<'a>(
                 expected: text(&decisions),
             })
         }
-        Some(progress) if found == expected => Ok(progress),
+        Some(_) if found == expected => Ok(()),
         _ => Err(TrainError::OtherRun {
             path: path.to_path_buf(),
             key: "init.data with checksum".to_owned(),

@@ -17,7 +17,9 @@ use pfc_model::libtorch::guarded;
 use pfc_shard::ShardError;
 use tch::Device;
 
-use self::evaluate::Verifier;
+pub use crate::run_folder::Start;
+
+use self::evaluate::{Measured, Verifier};
 pub(crate) use self::settle::settle;
 use crate::{
     TrainError,
@@ -30,7 +32,7 @@ use crate::{
     },
     log::run_log::{RunLog, RunLogSpec, resume_command},
     ranks::Ranks,
-    run_folder::{RunFolder, Start},
+    run_folder::RunFolder,
     step::Trainer,
 };
 
@@ -133,11 +135,15 @@ fn train_unguarded(
     };
     let resumed = match start {
         Start::Fresh => None,
-        Start::Resume => checkpointer.resume(&mut trainer, &mut warn)?,
+        Start::Resume => checkpointer.resume(&mut trainer, None, &mut warn)?,
+        Start::ResumeFrom(step) => checkpointer.resume(&mut trainer, Some(step), &mut warn)?,
     };
     let begun = match resumed {
         Some(_) => None,
-        None => init::begin(&config.init, &mut trainer, &source)?,
+        None => {
+            trainer.head.check_free()?;
+            init::begin(&config.init, &mut trainer, &source)?
+        }
     };
     // From here on the folder is known to be that of this run, and is written to.
     match &resumed {
@@ -168,10 +174,12 @@ fn train_unguarded(
     let loader = Loader::start(source, spec)?;
     let measure = Measure { config, plan: &plan, verifier: &verifier, ranks };
     let mut run = Run { measure, trainer, checkpointer, log };
+    ranks.stop_between_steps();
     // What libtorch throws in a step, no memory above all, ends this rank as any error does.
     if let Err(error) = guarded("take a step", || run.steps(loader)) {
         run.log.finish();
         run.checkpointer.rescue(&error, &mut run.trainer.head);
+        let error = run.checkpointer.with_way_out(error);
         return Err(error.after(run.trainer.n_done));
     }
     run.log.finish();
@@ -202,7 +210,7 @@ impl Run<'_> {
     fn steps(&mut self, mut loader: Loader) -> Result<(), TrainError> {
         let Run { measure, trainer, checkpointer, log } = self;
         let Measure { config, plan, ranks, .. } = *measure;
-        let mut stop = measure.if_due(trainer, checkpointer, log)?;
+        let Then { mut stop, mut refused } = measure.if_due(trainer, checkpointer, log)?;
         while trainer.n_done < plan.n_steps() && !stop {
             let started = Instant::now();
             // The ranks must agree on the last step, and on when all have written their part of a
@@ -225,7 +233,9 @@ impl Run<'_> {
             if plan.completes_epoch(n_done) {
                 log.epoch(n_done)?;
             }
-            stop = stop || measure.if_due(trainer, checkpointer, log)?;
+            if !stop {
+                Then { stop, refused } = measure.if_due(trainer, checkpointer, log)?;
+            }
             let started = Instant::now();
             if !any_writes {
                 checkpointer.publish()?;
@@ -236,7 +246,9 @@ impl Run<'_> {
             }
             log.saved(started.elapsed());
         }
-        checkpointer.settle(&mut trainer.head)
+        checkpointer.settle(&mut trainer.head)?;
+        // All of the run is saved by now.
+        refused.map_or(Ok(()), Err)
     }
 }
 
@@ -293,29 +305,54 @@ struct Measure<'a> {
 }
 
 impl Measure<'_> {
-    /// Measures the model where that is due, unless a run that was stopped here already had. Returns
-    /// whether any rank was asked to stop meanwhile.
+    /// Measures the model where that is due, unless a run that was stopped here already had.
+    ///
+    /// A network whose embeddings cannot be compared is no reason to end a run that has steps left: deep
+    /// ones overflow before their normalisations have seen images. A finished one is refused.
     fn if_due(
         &self,
         trainer: &Trainer,
         checkpointer: &mut Checkpointer<'_>,
         log: &mut RunLog,
-    ) -> Result<bool, TrainError> {
+    ) -> Result<Then, TrainError> {
         let n_done = trainer.n_done;
         let due = n_done == 0 || is_due(self.config.eval.every_steps, self.plan, n_done);
         if !due || self.verifier.is_empty() || log.has_evaluated(n_done) {
-            return Ok(false);
+            return Ok(Then::default());
         }
-        match self.verifier.run(trainer.measured(), self.ranks, log.is_quiet()) {
-            Ok(Some(scores)) => {
+        match self.verifier.run(trainer.measured(), self.ranks, log.is_quiet())? {
+            Measured::Scores(scores) => {
                 checkpointer.measured(n_done, &scores);
-                log.eval(n_done, scores).map(|()| false)
+                log.eval(n_done, scores).map(|()| Then::default())
             }
             // The run is saved next, and measured when it is resumed.
-            Ok(None) => Ok(true),
-            Err(error) => Err(error),
+            Measured::Interrupted => Ok(Then { stop: true, refused: None }),
+            Measured::Unusable { set, reason } if n_done < self.plan.n_steps() => {
+                let why = match n_done {
+                    0 => {
+                        "; an untrained network may do that, until its normalisations have seen \
+                          images"
+                    }
+                    _ => "",
+                };
+                log.say(&format!("warning: step {n_done}: `{set}` is not measured: {reason}{why}"));
+                Ok(Then::default())
+            }
+            Measured::Unusable { set, reason } => {
+                let refused = TrainError::Unmeasurable { n_done, set, reason };
+                Ok(Then { stop: false, refused: Some(refused) })
+            }
         }
     }
+}
+
+/// What a run does after a measurement.
+#[derive(Default)]
+struct Then {
+    /// It is saved and ends, as any rank was asked to stop.
+    stop: bool,
+    /// It is saved and fails.
+    refused: Option<TrainError>,
 }
 
 fn set_threads(n: usize) {

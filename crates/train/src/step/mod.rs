@@ -87,7 +87,7 @@ pub struct StepFigures {
 /// A step that was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotFinite {
-    /// What was not finite: `loss`, `embeddings` or `gradient`.
+    /// What was not finite: `the loss`, `an embedding` or `the gradient`.
     pub what: &'static str,
     /// Steps left out one after the other, with this one.
     pub in_a_row: u64,
@@ -131,7 +131,7 @@ impl Trainer {
         let head_config = config.head_config(n_identities);
         let parts = Parts::on_device(&head_config, ranks.communicator(), device)?;
         let head = Head::with_parts(&head_config, parts)?;
-        let schedule = schedule(config, plan);
+        let schedule = Schedule::of_run(config, plan);
         let clip_norm = config.optim.clip_norm;
         Ok(Trainer {
             backbone,
@@ -434,17 +434,5 @@ impl Before {
         if !trainer.head_has_moved {
             trainer.head.recall_loss(&self.loss_memory);
         }
-    }
-}
-
-fn schedule(config: &Config, plan: &StepPlan) -> Schedule {
-    let optim = &config.optim;
-    Schedule {
-        kind: optim.schedule,
-        base: optim.base_lr(plan.batch_size),
-        n_warmup: plan.steps_in(optim.warmup_epochs),
-        n_steps: plan.n_steps(),
-        milestones: optim.milestones.iter().map(|epoch| plan.steps_in(*epoch)).collect(),
-        gamma: optim.gamma,
     }
 }

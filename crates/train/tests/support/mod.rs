@@ -92,7 +92,8 @@ pub fn write_pairs(dir: &Path, n_identities: u32) -> PathBuf {
     path
 }
 
-/// Writes the configuration of a run that takes a few seconds.
+/// Writes the configuration of a run that takes a few seconds, in f32: bounds of tests are of that format, and
+/// `auto` would make them tests of the processor.
 pub fn write_config(dir: &Path, data: &Path, pairs: Option<&Path>) -> PathBuf {
     let sets = pairs.map_or(String::new(), |pairs| {
         let folder = pairs.parent().unwrap().display();
@@ -101,8 +102,8 @@ pub fn write_config(dir: &Path, data: &Path, pairs: Option<&Path>) -> PathBuf {
     });
     let text = format!(
         "[data]\npath = \"{}\"\n\
-         [model]\nnetwork = \"r10_w8\"\nembedding = 32\n\
-         [head]\nsample_rate = 0.5\n\
+         [model]\nnetwork = \"r10_w8\"\nembedding = 32\nprecision = \"f32\"\n\
+         [head]\nsample_rate = 0.5\nprecision = \"f32\"\n\
          [optim]\nlr = 0.02\nwarmup_epochs = 1\n\
          [train]\nbatch_size = 4\nepochs = 3\nthreads = 1\n\
          [checkpoint]\nevery_steps = 3\n\

@@ -10,7 +10,8 @@ use std::{
 use pfc_c10d::{GroupOptions, Node, ProcessGroup, Rendezvous, spawn};
 
 /// Longer than any test takes.
-const OPTIONS: GroupOptions = GroupOptions { timeout: Duration::from_secs(120), nccl: false };
+const OPTIONS: GroupOptions =
+    GroupOptions { timeout: Duration::from_secs(120), nccl: false, asked_to_stop: || false };
 
 /// Runs `body` on `world` ranks: in the test `name` itself, starts it again once per rank and checks
 /// that all succeed; in such a process, runs `body` and ends it. Gives back the words of each rank.

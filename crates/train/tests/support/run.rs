@@ -118,9 +118,9 @@ pub fn last_step(out: &Path) -> u64 {
 pub fn figures(out: &Path) -> Vec<String> {
     let text = records(out).into_iter().map(|record| match record {
         Record::Train(r) => {
-            let bits = [r.loss, r.grad_norm, r.lr, r.cavg].map(f64::to_bits);
+            let bits = [r.loss, r.grad_norm, Some(r.lr), r.cavg].map(|x| x.map(f64::to_bits));
             let scale = (r.loss_scale, r.n_skipped);
-            format!("step {} {bits:x?} {scale:?} loss {}", r.step, r.loss)
+            format!("step {} {bits:x?} {scale:?} loss {:?}", r.step, r.loss)
         }
         other => format!("{other:?}"),
     });
@@ -130,7 +130,7 @@ pub fn figures(out: &Path) -> Vec<String> {
 /// The losses of the steps, in order.
 pub fn losses(out: &Path) -> Vec<f64> {
     let loss = |record| match record {
-        Record::Train(record) => Some(record.loss),
+        Record::Train(record) => record.loss,
         _ => None,
     };
     records(out).into_iter().filter_map(loss).collect()

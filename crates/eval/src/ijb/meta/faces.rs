@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use pfc_image::{ImageFolder, align::Landmarks};
 use rayon::prelude::*;
 
 use super::{
@@ -11,17 +12,17 @@ use super::{
 };
 use crate::{EvalError, files::read_regular_file};
 
-const LANDMARK_LAYOUT: &str =
-    "each line holds an image name, five landmarks as x y, and the detector's score: 12 fields";
-const FACE_LAYOUT: &str = "each line holds an image name, a template id and a media id";
+const LANDMARK_LAYOUT: &str = "each line holds an image name below loose_crop, five landmarks as x y, and the detector's score: 12 fields";
+const FACE_LAYOUT: &str =
+    "each line holds an image name below loose_crop, a template id and a media id";
 
 /// Faces in the order of the files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaceList {
     /// File name below `loose_crop`.
     pub names: Vec<String>,
-    /// x1 y1 … x5 y5 in pixels of the loose crop.
-    pub landmarks: Vec<[f64; 10]>,
+    /// In pixels of the loose crop.
+    pub landmarks: Vec<Landmarks>,
     /// Confidence of the face detector.
     pub detector_score: Vec<f32>,
     /// Template of each face.
@@ -63,7 +64,7 @@ impl FaceList {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout.
+    /// [`EvalError::Durable`], and [`EvalError::Verify`] for the first line that breaks the layout.
     pub fn read(landmarks: &Path, faces: &Path) -> Result<FaceList, EvalError> {
         FaceList::parse(
             (landmarks, &read_regular_file(landmarks, LIST_BYTES_MAX)?),
@@ -88,17 +89,14 @@ impl FaceList {
                 name.map_or("the end of the list".to_owned(), |name| format!("`{}`", shown(name)))
             };
             let (here, there) = (places.get(i).map(|p| &p.0), points.get(i).map(|p| &p.0));
-            return Err(EvalError::Line {
-                path: faces.0.to_owned(),
-                line: line_of(faces.1, i),
-                problem: format!(
-                    "{} stands where {} has {}",
-                    name(here),
-                    landmarks.0.display(),
-                    name(there)
-                ),
-                layout: "both lists name the same faces in the same order",
-            });
+            let problem = format!(
+                "{} stands where {} has {}",
+                name(here),
+                landmarks.0.display(),
+                name(there)
+            );
+            let layout = "both lists name the same faces in the same order";
+            return Err(EvalError::line(faces.0, line_of(faces.1, i), problem, layout));
         }
         if points.is_empty() {
             return Err(empty(landmarks.0, LANDMARK_LAYOUT));
@@ -151,11 +149,11 @@ impl FaceList {
     }
 }
 
-fn landmark_line(line: &str) -> Result<(String, [f64; 10], f32), String> {
+fn landmark_line(line: &str) -> Result<(String, Landmarks, f32), String> {
     let fields: [&str; 12] = fields(line)?;
-    let mut landmarks = [0.0; 10];
-    for (value, field) in landmarks.iter_mut().zip(&fields[1..]) {
-        *value = number::<f64>(field, "landmark")?;
+    let mut landmarks = [[0.0; 2]; 5];
+    for (value, field) in landmarks.as_flattened_mut().iter_mut().zip(&fields[1..]) {
+        *value = number::<f32>(field, "landmark")?;
         if !value.is_finite() {
             return Err(format!("a landmark is {value}, not a finite number"));
         }
@@ -174,12 +172,9 @@ fn face_line(line: &str) -> Result<(String, u64, u64), String> {
 
 /// A name that cannot lead out of the folder of images.
 fn name(field: &str) -> Result<String, String> {
-    let path = Path::new(field);
-    let plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    if plain {
-        Ok(field.to_owned())
-    } else {
-        Err(format!("the image name `{}` leads out of the image folder", shown(field)))
+    match ImageFolder::ANY.below(field) {
+        Ok(_) => Ok(field.to_owned()),
+        Err(leads_out) => Err(leads_out.to_string()),
     }
 }
 
@@ -208,7 +203,7 @@ mod tests {
         let list = list.unwrap();
         assert_eq!(list.names, ["a.jpg", "b.jpg"]);
         assert_eq!((&list.template[..], &list.media[..]), (&[7, 5][..], &[3, 3][..]));
-        assert_eq!(list.landmarks[1][9], 10.0);
+        assert_eq!(list.landmarks[1][4], [9.0, 10.0]);
         assert_eq!(list.templates(), [5, 7]);
     }
 
@@ -239,7 +234,7 @@ mod tests {
         check_faces(
             &format!("../a {POINTS} 1"),
             "",
-            "pts:1: the image name `../a` leads out of the image folder",
+            "pts:1: the path `../a` leads out of the folder of the images",
         );
     }
 }

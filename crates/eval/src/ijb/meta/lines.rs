@@ -15,7 +15,7 @@ const PIECE: usize = 1 << 20;
 ///
 /// # Errors
 ///
-/// [`EvalError::Line`] for the first bad line.
+/// [`EvalError::Verify`] for the first bad line.
 pub(super) fn parse<T: Send>(
     path: &Path,
     bytes: &[u8],
@@ -32,7 +32,7 @@ pub(super) fn parse<T: Send>(
             Err((local, problem)) => {
                 let newlines = |piece: &&[u8]| piece.iter().filter(|&&b| b == b'\n').count();
                 let line = pieces[..i].iter().map(newlines).sum::<usize>() + local;
-                return Err(EvalError::Line { path: path.to_owned(), line, problem, layout });
+                return Err(EvalError::line(path, line, problem, layout));
             }
         }
     }

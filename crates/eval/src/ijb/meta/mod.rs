@@ -50,8 +50,7 @@ impl MetaPaths {
 }
 
 fn empty(path: &Path, layout: &'static str) -> EvalError {
-    let problem = "the list is empty".to_owned();
-    EvalError::Line { path: path.to_owned(), line: 1, problem, layout }
+    EvalError::line(path, 1, "the list is empty", layout)
 }
 
 /// Exactly `N` fields between spaces or tabs.

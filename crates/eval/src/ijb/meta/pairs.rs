@@ -24,7 +24,7 @@ impl PairList {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout or names
+    /// [`EvalError::Durable`], and [`EvalError::Verify`] for the first line that breaks the layout or names
     /// a template without faces.
     pub fn read(path: &Path, index: &TemplateIndex) -> Result<PairList, EvalError> {
         PairList::parse(path, &read_regular_file(path, LIST_BYTES_MAX)?, index)

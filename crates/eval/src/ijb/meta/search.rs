@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use pfc_verify::VerifyError;
+
 use super::{
     LIST_BYTES_MAX, TemplateIndex, empty,
     lines::{line_of, number, parse},
@@ -25,7 +27,7 @@ impl SearchList {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Durable`], and [`EvalError::Line`] for the first line that breaks the layout, names a
+    /// [`EvalError::Durable`], and [`EvalError::Verify`] for the first line that breaks the layout, names a
     /// template without faces, or gives a template a second person.
     pub fn read(path: &Path, index: &TemplateIndex) -> Result<SearchList, EvalError> {
         SearchList::parse(path, &read_regular_file(path, LIST_BYTES_MAX)?, index)
@@ -58,8 +60,8 @@ impl SearchList {
             Ok((index.known(id)?, id, next("subject id")?))
         };
         let after_header = |error| match error {
-            EvalError::Line { path, line, problem, layout } => {
-                EvalError::Line { path, line: line + 1, problem, layout }
+            EvalError::Verify(VerifyError::Line { path, line, problem, layout }) => {
+                EvalError::line(&path, line + 1, problem, layout)
             }
             other => other,
         };
@@ -68,12 +70,9 @@ impl SearchList {
         for (i, (row, id, subject)) in lines.into_iter().enumerate() {
             let known = *list.entry(row).or_insert(subject);
             if known != subject {
-                return Err(EvalError::Line {
-                    path: path.to_owned(),
-                    line: 1 + line_of(&bytes[header_end..], i),
-                    problem: format!("template {id} is of subject {subject}, above of {known}"),
-                    layout: SEARCH_LAYOUT,
-                });
+                let line = 1 + line_of(&bytes[header_end..], i);
+                let problem = format!("template {id} is of subject {subject}, above of {known}");
+                return Err(EvalError::line(path, line, problem, SEARCH_LAYOUT));
             }
         }
         let (rows, subjects) = list.into_iter().unzip();

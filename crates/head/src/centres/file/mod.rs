@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_durable::manifest::{self, Seal};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -105,7 +106,7 @@ pub(super) struct CentreFolder {
     stride: usize,
     own: Option<FileName>,
     times: Times,
-    /// Held for as long as the rank lives.
+    /// The rank's lock on the folder, which lasts as long as the rank.
     _lock: File,
 }
 
@@ -157,14 +158,11 @@ impl CentreFolder {
     /// * `go_on`: whether the rows come from a checkpoint of this very folder
     pub fn begin(&mut self, born: Stamp, go_on: bool) -> Result<Option<Segment>, HeadError> {
         let own = FileName { classes: self.range.ids(), born };
+        if !go_on {
+            self.check_free()?;
+        }
         for name in SegmentFile::list(&self.path)? {
-            if !name.overlaps(&own.classes) {
-                continue;
-            }
-            if !go_on {
-                self.refuse_saved(&name)?;
-            }
-            if !go_on || name == own {
+            if name.overlaps(&own.classes) && (!go_on || name == own) {
                 remove(&self.path, &name)?;
             }
         }
@@ -173,7 +171,9 @@ impl CentreFolder {
         }
         match self.path.join(IDENTITY).exists() {
             true => self.identity.check_in(&self.path)?,
-            false => write_json(&self.path.join(IDENTITY), &self.identity)?,
+            false => {
+                pfc_durable::write(&self.path.join(IDENTITY), &manifest::seal(&self.identity))?;
+            }
         }
         self.own = Some(own.clone());
         self.set_times(Times::default())?;
@@ -181,7 +181,13 @@ impl CentreFolder {
         Segment::of_file(files).map(Some)
     }
 
-    /// Refuses to begin over files that a checkpoint may need.
+    /// Refuses a new run over files of its classes that a checkpoint may need. Nothing is written.
+    pub fn check_free(&self) -> Result<(), HeadError> {
+        let all = SegmentFile::list(&self.path)?.into_iter();
+        all.filter(|name| name.overlaps(&self.range.ids()))
+            .try_for_each(|name| self.refuse_saved(&name))
+    }
+
     fn refuse_saved(&self, name: &FileName) -> Result<(), HeadError> {
         let Some(Times { protected: [_, newest], .. }) = read_times(&self.path, name)? else {
             let problem = "is missing, so it is not known whether the rows beside it were saved";
@@ -214,7 +220,7 @@ impl CentreFolder {
         Ok(segment)
     }
 
-    /// Vouches for all rows as of `now`, which were synced.
+    /// Records that all rows as of `now` are on disk. The caller has synced them.
     pub fn flushed(&mut self, now: Stamp) -> Result<(), HeadError> {
         self.set_times(Times { flushed: now, ..self.times })
     }
@@ -313,8 +319,12 @@ impl Identity {
 
     fn check_in(&self, folder: &Path) -> Result<(), HeadError> {
         let path = folder.join(IDENTITY);
-        let found: Identity = read_json(&path)?
+        let text = read(&path)?
             .ok_or_else(|| damaged(path.clone(), "is missing, but the checkpoint needs it"))?;
+        if manifest::check(&text) == Seal::Broken {
+            return Err(damaged(path, "does not have the checksum that it states"));
+        }
+        let found: Identity = manifest::parse(&text).map_err(|error| foreign(&path, &error))?;
         self.check(&found, path)
     }
 
@@ -400,19 +410,22 @@ fn damaged(path: PathBuf, problem: &str) -> HeadError {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, HeadError> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(HeadError::io("read", path))?,
-    };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-        damaged(path.to_path_buf(), &format!("is not what a head writes: {error}"))
-    })
+    let Some(text) = read(path)? else { return Ok(None) };
+    serde_json::from_slice(&text).map(Some).map_err(|error| foreign(path, &error))
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, HeadError> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).map_err(HeadError::io("read", path)),
+    }
+}
+
+fn foreign(path: &Path, error: &serde_json::Error) -> HeadError {
+    damaged(path.to_path_buf(), &format!("is not what a head writes: {error}"))
 }
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HeadError> {
     let bytes = serde_json::to_vec(value).expect("numbers and names become JSON");
-    pfc_durable::write(path, &bytes).map_err(|error| HeadError::CentreFile {
-        path: path.to_path_buf(),
-        problem: error.to_string(),
-    })
+    Ok(pfc_durable::write(path, &bytes)?)
 }

@@ -18,13 +18,13 @@ pub(crate) struct PlacedRow<'a> {
     pub entry: &'a mut Entry,
     /// All copies of the row, side by side.
     pub bytes: &'a mut [u8],
-    /// Of a file: the sum of the block that the place is in.
+    /// The sum of the block that the place is in; `None` for rows in memory.
     block: Option<&'a AtomicU64>,
     pub number: u32,
 }
 
 impl PlacedRow<'_> {
-    /// Enters that `copy`, which `range` of the bytes holds, was written at `stamp`.
+    /// Records that `copy`, whose bytes are those of `range`, was written at `stamp`.
     #[inline(always)]
     pub fn written(&mut self, copy: usize, range: Range<usize>, stamp: Stamp) {
         let Some(block) = self.block else {
@@ -52,7 +52,7 @@ pub(crate) struct Segment {
     rows: Memory,
     entries: Memory,
     file: Option<SegmentFile>,
-    /// Of a file: the sums of the entries' digests, block by block.
+    /// The sum of the entries' digests of each block; none for rows in memory.
     blocks: Vec<AtomicU64>,
 }
 
@@ -71,8 +71,8 @@ impl Segment {
         Ok(Segment { stride, n_used: 0, rows, entries, file: Some(file), blocks: Vec::new() })
     }
 
-    /// Takes up the first `blocks` and places of a file as a checkpoint of the time `now` knows them.
-    /// Nothing is written.
+    /// Takes the first `n_used` places of the file into use, after comparing the sum of each block with that
+    /// of a checkpoint of the time `now`. Nothing is written.
     ///
     /// # Errors
     ///
@@ -115,7 +115,8 @@ impl Segment {
         file.damaged_entries(places)
     }
 
-    /// Drops what was written after `now`, and sets room aside for every copy of the places in use.
+    /// Discards the copies that were written after `now`, and sets room aside for every copy of the places
+    /// in use.
     ///
     /// # Errors
     ///

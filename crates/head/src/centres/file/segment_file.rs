@@ -342,13 +342,17 @@ impl SegmentFile {
     }
 
     fn refused(&self, errno: Errno, n_places: u64) -> HeadError {
-        if !matches!(errno, Errno::NOSPC | Errno::DQUOT | Errno::FBIG) {
+        if !matches!(errno, Errno::NOSPC | Errno::DQUOT) {
             return HeadError::io("make room in", &self.path(ROWS))(errno.into());
         }
         let free = statvfs(&self.folder).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
         let n_new = n_places - self.n_ready;
         let needed = n_new * (self.stride + ENTRY_BYTES);
-        HeadError::DiskFull { path: self.folder.clone(), n_new, free, needed }
+        let path = self.folder.clone();
+        match errno {
+            Errno::DQUOT => HeadError::QuotaFull { path, n_new, needed },
+            _ => HeadError::DiskFull { path, n_new, free, needed },
+        }
     }
 
     /// Rows first, then the entries that vouch for them.
@@ -505,5 +509,22 @@ mod tests {
         assert!(bytes[1 << 18..][..8192].iter().all(|&b| b == 7));
         assert_eq!(bytes.iter().filter(|&&b| b != 0).count(), 8192);
         assert!(file.metadata().unwrap().blocks() * 512 >= (1 << 19) - 4096);
+    }
+
+    #[test]
+    fn a_quota_that_is_used_up_is_not_taken_for_a_full_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = FileName { classes: 0..4, born: 1 };
+        let files = SegmentFile::open(folder.path(), name, 64, Access::Create).unwrap();
+        assert!(matches!(files.refused(Errno::NOSPC, 2), HeadError::DiskFull { n_new: 2, .. }));
+        let path = files.rows_path().display().to_string();
+        let quota = files.refused(Errno::DQUOT, 2);
+        assert!(matches!(quota, HeadError::QuotaFull { n_new: 2, .. }), "{quota:?}");
+        assert!(quota.to_string().contains("quota") && quota.hint().is_some(), "{quota}");
+        let error = files.refused(Errno::FBIG, 2);
+        assert_eq!(error.to_string(), format!("{path}: cannot make room in"));
+        let HeadError::Io { source, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(source.raw_os_error(), Some(Errno::FBIG.raw_os_error()));
+        assert!(error.hint().unwrap().contains("ulimit -f"), "{error:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! Where each row lies.
+//! At which place of the store each row lies.
 
 use crate::{HeadError, centres::memory::Memory};
 
-/// The place of every row: one number each, which costs nothing before it is set.
+/// The place of every row. A row's number takes memory once it is set.
 #[derive(Debug)]
 pub(super) struct Places {
     /// 1 + the place; 0 for none.
@@ -10,7 +10,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// No row has a place.
+    /// A table in which no row has a place yet.
     pub fn new(n_rows: usize) -> Result<Places, HeadError> {
         Memory::anonymous(n_rows, size_of::<u32>()).map(|table| Places { table })
     }

@@ -1,4 +1,4 @@
-//! What becomes of a folder of centres at a checkpoint and after a crash.
+//! Saving a store in files for a checkpoint, and restoring it after a crash.
 
 use std::path::Path;
 
@@ -18,8 +18,17 @@ impl RowStore {
         self.folder.as_ref().map_or(Path::new(""), |folder| folder.path())
     }
 
-    /// Makes everything up to the time `now` survive a crash; returns what a checkpoint must hold to
-    /// go back to it. What was protected before still is.
+    /// Refuses a folder that holds the centres of a run that has saved. Nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::CentreFile`] for such a folder, [`HeadError::CentresDamaged`] if it cannot be told.
+    pub fn check_free(&self) -> Result<(), HeadError> {
+        self.folder.as_ref().map_or(Ok(()), |folder| folder.check_free())
+    }
+
+    /// Syncs everything up to the time `now` to disk, and returns what a checkpoint must hold to go back to
+    /// it. What was protected before stays protected.
     ///
     /// `None` if the rank has no classes.
     ///

@@ -3,7 +3,7 @@
 //! | file | |
 //! |---|---|
 //! | `job.json` | what is packed and how: [`JobRecord`]. Another job is not mixed with it |
-//! | `labels.jsonl`, `left_out.jsonl` | names by label, and what the listing left out: [`lists`] |
+//! | `labels.jsonl`, `left_out.jsonl` | names by label, and what the listing left out: [`record`] |
 //! | `00000.json` … | a finished shard: [`ShardRecord`], written once its shard is on disk |
 //! | `worker-0-of-4.json` | which shards are whose, where workers share the pack |
 //! | `done.json` | what was packed, written just before the manifest |
@@ -13,8 +13,7 @@
 //! its file are whole; everything else is packed again. The journal is removed once the manifest is in
 //! place, `done.json` last. Who uses a journal has claimed its folder ([`pfc_durable::OwnedDir`]).
 
-pub mod lists;
-mod record;
+pub mod record;
 
 use std::{
     fs,
@@ -22,15 +21,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_durable::{Access, DurableError, faults, remove_ours, sync_dir};
+use pfc_durable::{Access, DurableError, faults::is_of_system, remove_ours, sync_dir};
 use pfc_shard::{
     Checksum, SHARDS_DIR,
     sealed::{self, SealedError},
 };
-use pfc_sources::Source;
+use pfc_sources::{Source, exists, is_file};
 use serde::de::DeserializeOwned;
 
-use super::{quarantine, summary::Summary, worker::Worker};
+use super::{plan::Worker, quarantine, summary::Summary};
 use crate::{IngestError, PackError};
 pub use record::{Done, JobRecord, ShardFile, ShardRecord, WorkerRecord};
 
@@ -83,8 +82,8 @@ impl Journal {
             None => sealed::write(&path, &journal.job)?,
         }
         journal.make_shards_dir()?;
-        journal.write_list(LABELS_FILE, |out| lists::write_labels(out, source))?;
-        journal.write_list(LEFT_OUT_FILE, |out| lists::write_left_out(out, source))?;
+        journal.write_list(LABELS_FILE, |out| record::write_labels(out, source))?;
+        journal.write_list(LEFT_OUT_FILE, |out| record::write_left_out(out, source))?;
         Ok(journal)
     }
 
@@ -120,7 +119,13 @@ impl Journal {
         let job = job.ok_or_else(|| PackError::NotAPart { path: out.into() })?;
         // Whoever merges holds something of each shard and identity in memory, and the journal may be
         // from elsewhere. A label takes a line.
-        let labels_bytes = fs::metadata(dir.join(LABELS_FILE)).map_or(0, |labels| labels.len());
+        let labels = dir.join(LABELS_FILE);
+        let labels_bytes = match fs::metadata(&labels) {
+            Err(error) if is_of_system(&error) => {
+                return Err(IngestError::at("read", &labels)(error));
+            }
+            found => found.map_or(0, |found| found.len()),
+        };
         if job.n_shards() > SHARDS_MAX || job.identities > labels_bytes {
             return Err(PackError::DamagedJournal { path: dir.join(JOB_FILE) }.into());
         }
@@ -164,7 +169,7 @@ impl Journal {
             Ok(record) => {
                 Ok(record.filter(|record| record.job == self.id && record.index == index))
             }
-            Err(SealedError::Io(source)) if faults::is_of_system(&source) => {
+            Err(SealedError::Io(source)) if is_of_system(&source) => {
                 Err(IngestError::at("read", &path)(source))
             }
             Err(error) => {
@@ -243,7 +248,7 @@ impl Journal {
         write: impl FnOnce(&mut pfc_durable::AtomicFile) -> std::io::Result<()>,
     ) -> Result<(), IngestError> {
         let path = self.dir.join(name);
-        if path.exists() {
+        if exists(&path)? {
             // Of the same job, since that was written first.
             return Ok(());
         }
@@ -254,15 +259,23 @@ impl Journal {
 }
 
 /// Whether the folder `out` holds a job of ours, be it damaged.
-pub fn has_job(out: &Path) -> bool {
-    out.join(DIR).join(JOB_FILE).is_file()
+///
+/// # Errors
+///
+/// [`IngestError::Durable`] if the system fails, which says nothing of the folder.
+pub fn has_job(out: &Path) -> Result<bool, IngestError> {
+    Ok(is_file(&out.join(DIR).join(JOB_FILE))?)
 }
 
 /// Whether the job in `out` has the lists that are written right after it: a merge that was killed
 /// between the two has brought nothing yet.
-pub fn has_lists(out: &Path) -> bool {
-    has_job(out)
-        && [LABELS_FILE, LEFT_OUT_FILE].iter().all(|name| out.join(DIR).join(name).is_file())
+///
+/// # Errors
+///
+/// As [`has_job`].
+pub fn has_lists(out: &Path) -> Result<bool, IngestError> {
+    let dir = out.join(DIR);
+    Ok(has_job(out)? && is_file(&dir.join(LABELS_FILE))? && is_file(&dir.join(LEFT_OUT_FILE))?)
 }
 
 /// Whether a file in the folder of a journal is one of it.
@@ -307,7 +320,7 @@ pub fn finished_any(out: &Path) -> Result<Option<Summary>, IngestError> {
 ///
 /// [`IngestError`] if they cannot be.
 pub fn tells_of_dataset(out: &Path) -> Result<bool, IngestError> {
-    if out.join(DIR).join(DONE_FILE).exists() {
+    if exists(&out.join(DIR).join(DONE_FILE))? {
         return Ok(true);
     }
     remove(out)?;

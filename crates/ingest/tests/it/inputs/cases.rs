@@ -236,6 +236,60 @@ fn an_index_of_another_file_is_noticed() {
 }
 
 #[test]
+fn an_index_that_is_wrong_in_parts_is_noticed_and_what_a_short_one_passes_over_is_counted() {
+    let bench = Bench::new();
+    let classes: Vec<u64> = (0..40).map(|i| i / 4).collect();
+    record_file(&bench, "own", &classes);
+    let index = fs::read_to_string(bench.path("own/train.idx")).unwrap();
+    let lines: Vec<&str> = index.lines().collect();
+    let write = |lines: &[String]| bench.write("own/train.idx", lines.concat().as_bytes());
+    let line = |i: usize| format!("{}\n", lines[i]);
+    // The first ten records, and every fourth.
+    let short = [(0..10).map(line).collect::<Vec<_>>(), (0..40).step_by(4).map(line).collect()];
+    for (i, short) in short.iter().enumerate() {
+        write(short);
+        let out = format!("short{i}");
+        let run = bench.run(&format!("pack own {out}")).code(1);
+        let text = stderr(&run);
+        assert!(text.contains("30 images that its .idx file does not list"), "{text}");
+        assert!(text.contains("--salvage ignores the index"), "{text}");
+        assert_eq!(bench.dataset(&out).len(), 10);
+        let left_out = bench.quarantine(&out);
+        assert_eq!(left_out.iter().filter(|line| line.2 == "not_listed").count(), 30);
+        assert_eq!(packed(&bench, &format!("own whole{i} --salvage")), [40, 10, 0, 0]);
+    }
+    // A third of the places is wrong.
+    let shift = |i: usize| {
+        let (key, offset) = lines[i].split_once('\t').unwrap();
+        let offset: u64 = offset.parse().unwrap();
+        format!("{key}\t{}\n", offset + if i % 3 == 1 { 8 } else { 0 })
+    };
+    write(&(0..40).map(shift).collect::<Vec<_>>());
+    let text = stderr(&bench.run("pack own out").code(2));
+    assert!(text.contains("at 13 of the 40 places that its .idx file lists no record"), "{text}");
+    assert!(text.contains("--salvage"), "{text}");
+    assert_eq!(packed(&bench, "own out --salvage"), [40, 10, 0, 0]);
+}
+
+#[test]
+fn a_pattern_with_stars_names_the_files_that_are_there() {
+    let bench = Bench::new();
+    for part in 0..3 {
+        record_file(&bench, &format!("part{part}"), &[part, part]);
+        fs::rename(
+            bench.path(&format!("part{part}/train.rec")),
+            bench.path(&format!("part_{part}.rec")),
+        )
+        .unwrap();
+    }
+    assert_eq!(packed(&bench, "part_*.rec out"), [6, 3, 0, 0]);
+    assert_eq!(packed(&bench, "part_?.re? again"), [6, 3, 0, 0]);
+    let text = stderr(&bench.run("pack other_*.rec none").code(2));
+    assert!(text.contains("other_*.rec: 1 of its 1 files are missing"), "{text}");
+    assert!(text.contains("'part_*.rec'") || text.contains("is the pattern right"), "{text}");
+}
+
+#[test]
 fn damage_of_every_kind_is_salvaged_and_listed() {
     let bench = Bench::new();
     record_file(&bench, "whole", &[0, 0, 1, 1, 2, 2]);
@@ -309,6 +363,18 @@ fn folders_and_files_whose_names_are_not_utf8_cost_their_own_images() {
     fs::write(latin(b"ann/\xe9.jpg"), face(3)).unwrap();
     assert_eq!(packed(&bench, "raw out"), [1, 1, 2, 0]);
     assert!(bench.quarantine("out").iter().all(|line| line.2 == "name_not_utf8"));
+}
+
+#[test]
+fn people_who_are_called_as_our_own_files_are_come_back_from_an_exported_folder() {
+    let bench = Bench::new();
+    for (i, name) in ["list.tsv", "images", "data.mdb", "dataset.json"].iter().enumerate() {
+        bench.write(&format!("raw/{name}/1.jpg"), &face(i as u8));
+    }
+    assert_eq!(packed(&bench, "raw data"), [4, 4, 0, 0]);
+    bench.run("export data out --to folder").success();
+    assert_eq!(packed(&bench, "out again"), [4, 4, 0, 0]);
+    assert_eq!(identities(&bench, "again"), identities(&bench, "data"));
 }
 
 /// What is exported and packed again is the same people by the same names in the same order.

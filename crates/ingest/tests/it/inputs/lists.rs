@@ -82,6 +82,45 @@ fn absolute_paths_are_taken_as_they_are() {
 }
 
 #[test]
+fn with_root_all_images_of_a_list_lie_below_it() {
+    let bench = bench();
+    bench.write("secret.jpg", &face(9));
+    let [secret, inside] =
+        ["secret.jpg", "store/img 2.jpg"].map(|path| bench.path(path).display().to_string());
+    let list = format!(
+        "img 0.jpg\t0\n../secret.jpg\t0\n{secret}\t0\nx/../img 1.jpg\t0\n{inside}\t1\n\
+         x/../../secret.jpg\t1\n"
+    );
+    bench.write("lists/l.tsv", list.as_bytes());
+    bench.run("pack lists/l.tsv data --root store --max-left-out 100").success();
+    let reasons: Vec<_> = bench.quarantine("data").into_iter().map(|l| (l.0, l.2)).collect();
+    let outside = ["../secret.jpg", &secret, "x/../../secret.jpg"];
+    assert_eq!(reasons.len(), outside.len());
+    for path in outside {
+        assert!(reasons.contains(&(path.to_owned(), "outside_path".to_owned())), "{reasons:?}");
+    }
+    let mut sources: Vec<String> =
+        (0..3).map(|row| bench.dataset("data").get(row).unwrap().source.to_owned()).collect();
+    sources.sort();
+    let mut expected = [inside, "img 0.jpg".into(), "x/../img 1.jpg".into()];
+    expected.sort();
+    assert_eq!(sources, expected);
+    let text = std::fs::read_to_string(bench.path("data/quarantine.jsonl")).unwrap();
+    assert!(
+        text.contains("the path `../secret.jpg` leads out of the folder of the images"),
+        "{text}"
+    );
+}
+
+#[test]
+fn without_root_the_list_itself_says_where_its_images_are() {
+    let bench = bench();
+    bench.write("lists/l.tsv", b"../store/img 1.jpg\t0\n");
+    bench.run("pack lists/l.tsv data").success();
+    check_rows(&bench, "data", &[("../store/img 1.jpg", 0, "0", 1)]);
+}
+
+#[test]
 fn a_file_that_is_missing_is_quarantined_by_its_path() {
     let bench = bench();
     bench.write("store/list.txt", b"img 0.jpg\t0\ngone.jpg\t0\n");
@@ -149,4 +188,28 @@ fn lists_in_the_encodings_of_spreadsheets_are_read() {
         bench.run("pack store/l.csv data").success();
         check_rows(&bench, "data", &[("img 0.jpg", 0, "0", 0), ("img 1.jpg", 1, "1", 1)]);
     }
+}
+
+#[test]
+fn lists_as_spreadsheets_r_and_celeba_write_them_are_read() {
+    let bench = bench();
+    for (i, text) in [
+        "# two faces\nimg 0.jpg\t7\nimg 1.jpg\t3\n",
+        "2\nimg 0.jpg 7\nimg 1.jpg 3\n",
+        "sep=;\r\nfile_name;class\r\nimg 0.jpg;7\r\nimg 1.jpg;3\r\n",
+        "img 0.jpg\t7\rimg 1.jpg\t3\r",
+        "\"path\"\t\"label\"\n\"img 0.jpg\"\t\"7\"\n\"img 1.jpg\"\t\"3\"\n",
+        "\"path\" \"label\"\n\"1\" \"img 0.jpg\" 7\n\"2\" \"img 1.jpg\" 3\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        bench.write("store/list.txt", text.as_bytes());
+        bench.run(&format!("pack store/list.txt data{i}")).success();
+        let expected = [("img 0.jpg", 1, "7", 0), ("img 1.jpg", 0, "3", 1)];
+        check_rows(&bench, &format!("data{i}"), &expected);
+    }
+    bench.write("store/list.txt", b"2\nimg 0.jpg\t7\nimg 1.jpg\t3\n");
+    let said = stderr(&bench.run("pack store/list.txt again").success());
+    assert!(said.contains("store/list.txt: 1 line before the first image passed over"), "{said}");
 }

@@ -1,6 +1,6 @@
 //! Bad inputs: exit code 2, a message that says what and where, and the way out.
 
-use super::face;
+use super::{face, tars::tar};
 use crate::common::{Bench, stderr};
 
 /// Without the hint, which is that of the kind of input.
@@ -19,7 +19,7 @@ fn a_list_whose_layout_is_not_known_is_shown_with_its_place_and_the_layouts() {
     let text = stderr(&bench.run("pack l.txt data").code(2));
     insta::assert_snapshot!(text, @r"
     error: cannot pack `l.txt`
-      cause: l.txt:2: neither `path<TAB>label` nor a header with the columns path and label
+      cause: l.txt:2: a path without a label, and each line needs both
 
     hint: a list has lines `path<TAB>label`, or a header with the columns path and label or identity, and perhaps x1,y1 to x5,y5; --columns image=NAME,label=NAME names others, or their numbers where there is no header
     ");
@@ -100,7 +100,7 @@ fn shards_that_are_missing_are_counted() {
     error: cannot pack `s-{0..3}.tar`
       cause: s-{0..3}.tar: 3 of its 4 files are missing, first s-1.tar
 
-    hint: is the download complete, and are the numbers of the pattern right?
+    hint: is the download complete, and is the pattern right?
     ");
     check(&bench, "pack s-{3..0}.tar data", "s-{3..0}.tar: `{3..0}` runs backwards");
     bench.write("empty/notes.txt", b"");
@@ -133,4 +133,38 @@ fn damaged_files_are_named_with_the_place_of_the_damage() {
         "x.bin: not a verification pack: byte 0: it asks to import `os.system`, which has no place in \
          a verification pack",
     );
+}
+
+#[test]
+fn a_tar_file_of_folders_and_a_folder_with_a_list_are_told_what_to_do() {
+    let bench = Bench::new();
+    bench.write("people.tar", &tar(&[("ann/1.jpg", &face(1)), ("bob/2.jpg", &face(2))]));
+    let text = stderr(&bench.run("pack people.tar data").code(2));
+    insta::assert_snapshot!(text, @r"
+    error: cannot pack `people.tar`
+      cause: people.tar: is tar without labels: beside none of its 2 images lies a .cls or .json
+
+    hint: if the folders in it are the people, unpack it and pack the folder that comes out; else write a .cls with the number or name of the person beside each image: members of other names, such as .txt, are not read
+    ");
+    for (name, list) in [
+        ("metadata.csv", "file_name,label\n1.jpg,0\n2.jpg,1\n"),
+        ("metadata.jsonl", "{\"file_name\": \"1.jpg\", \"label\": 0}\n"),
+    ] {
+        let bench = Bench::new();
+        for i in 1..3 {
+            bench.write(&format!("raw/{i}.jpg"), &face(i));
+        }
+        bench.write(&format!("raw/{name}"), list.as_bytes());
+        let text = stderr(&bench.run("pack raw data").code(2));
+        let hint = format!("2 images lie directly in raw, and raw/{name} may say who is on them");
+        assert!(text.contains(&hint), "{text}");
+        match name {
+            "metadata.csv" => drop(bench.run("pack raw/metadata.csv data").success()),
+            _ => check(
+                &bench,
+                "pack raw/metadata.jsonl data",
+                "raw/metadata.jsonl: is a list in JSON, which is not read",
+            ),
+        }
+    }
 }

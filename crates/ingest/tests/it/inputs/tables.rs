@@ -164,6 +164,22 @@ fn damaged_tables_are_errors_and_never_panics() {
 /// A bit here and a gigantic length there: whatever the bytes are, they are packed or an error that
 /// names the file, and nothing of a reader's panic is printed.
 #[test]
+fn a_stream_that_goes_on_behind_its_end_is_not_cut_short_there() {
+    let batch = faces_and_labels(0..3, |i| (i % 2).into());
+    let mut stream = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    stream.write(&batch).unwrap();
+    stream.finish().unwrap();
+    let stream = stream.into_inner().unwrap();
+    let bench = Bench::new();
+    bench.write("one.arrow", &stream);
+    bench.run("pack one.arrow data").success();
+    bench.write("two.arrow", &stream.repeat(2));
+    let text = stderr(&bench.run("pack two.arrow out").code(2));
+    assert!(text.contains("the file goes on behind the end of its stream"), "{text}");
+    assert!(text.contains("hint: "), "{text}");
+}
+
+#[test]
 fn hostile_arrow_bytes_end_in_a_plain_error() {
     let batch = faces_and_labels(0..3, |i| (i % 2).into());
     let mut stream = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();

@@ -107,3 +107,67 @@ fn samples_without_a_label_or_an_image_are_quarantined() {
     ];
     assert_eq!(reasons, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
 }
+
+/// Eight samples of two people.
+fn eight() -> Vec<u8> {
+    let names: Vec<String> =
+        (0..8).flat_map(|i| [format!("{i}.jpg"), format!("{i}.cls")]).collect();
+    let contents: Vec<Vec<u8>> =
+        (0..8).flat_map(|i| [face(i), format!("{}", i % 2).into_bytes()]).collect();
+    let members: Vec<(&str, &[u8])> =
+        names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
+    tar(&members)
+}
+
+/// Where the header of the member `name` begins.
+fn header_of(tar: &[u8], name: &str) -> usize {
+    let is_it = |at: &usize| tar[*at..].starts_with(name.as_bytes()) && tar[at + name.len()] == 0;
+    (0..tar.len()).step_by(512).find(is_it).unwrap()
+}
+
+#[test]
+fn a_hole_of_zeros_is_refused_and_what_lies_behind_it_is_salvaged() {
+    let whole = eight();
+    let header = header_of(&whole, "3.jpg");
+    // The header of an image, and from the body of one to that of the next.
+    let holes = [header..header + 512, header + 700..header_of(&whole, "4.jpg") + 900];
+    for (hole, lost) in holes.into_iter().zip([1, 2]) {
+        let mut holed = whole.clone();
+        holed[hole].fill(0);
+        for (name, bytes) in [("x.tar", holed.clone()), ("x.tar.gz", gzip(&holed))] {
+            let bench = Bench::new();
+            bench.write(name, &bytes);
+            let text = stderr(&bench.run(&format!("pack {name} data")).code(2));
+            assert!(text.contains("zeros where a member should begin"), "{text}");
+            assert!(
+                text.contains(&format!("{name}: byte ")) && text.contains("--salvage"),
+                "{text}"
+            );
+            let summary = bench.json(&format!("pack {name} data --salvage --json"));
+            assert_eq!(summary["images"], 8 - lost, "{name}: {summary}");
+            let lines = bench.quarantine("data");
+            let damage = lines.iter().filter(|line| line.2 == "damaged").count();
+            assert_eq!(damage, 1, "{name}: {lines:?}");
+        }
+    }
+}
+
+#[test]
+fn joined_tar_files_are_all_read_and_told() {
+    let [first, second] = shards();
+    let joined = [first.clone(), second.clone()].concat();
+    let zipped = [gzip(&first), gzip(&second)].concat();
+    for (name, bytes) in
+        [("x.tar", joined.clone()), ("x.tar.gz", zipped), ("y.tar.gz", gzip(&joined))]
+    {
+        for salvage in ["", " --salvage"] {
+            let bench = Bench::new();
+            bench.write(name, &bytes);
+            let run = bench.run(&format!("pack {name} data{salvage}")).success();
+            let told = format!("{name}: 2 tar files were joined to this one, and all are read");
+            assert!(stderr(&run).contains(&told), "{}", stderr(&run));
+            assert_eq!(bench.dataset("data").len(), 3, "{name}");
+            assert!(bench.quarantine("data").is_empty());
+        }
+    }
+}

@@ -351,6 +351,52 @@ fn a_folder_that_never_saved_is_cleared_and_one_that_has_is_refused() {
 }
 
 #[test]
+fn a_small_file_that_cannot_be_written_is_an_error_with_the_system_s_reason() {
+    use std::error::Error;
+    for name in ["times-0-300-1", "centres.json"] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = on_disk(folder.path(), Storage::F32);
+        let mut store = store_of(&config);
+        // No file can take the name of a folder.
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        let error = store.prepare(&[]).unwrap_err();
+        let path = folder.path().join(name);
+        assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
+        let source = error.source().expect("the system's reason");
+        assert!(source.to_string().contains("s a directory"), "{source}");
+    }
+}
+
+#[test]
+fn what_a_first_step_would_refuse_is_refused_before_it_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = on_disk(folder.path(), Storage::F32);
+    let names = || {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let mut store = store_of(&config);
+    store.check_free().unwrap();
+    assert_eq!(names(), ["lock-0"]);
+    let mut rule = rule(&config);
+    take_step(&mut store, rule.as_mut(), 0);
+    store.check_free().unwrap();
+    drop(store);
+    // It never saved, so that nothing of it is missed.
+    let mut store = store_of(&config);
+    store.check_free().unwrap();
+    take_step(&mut store, rule.as_mut(), 1);
+    save(&mut store, rule.as_ref());
+    drop(store);
+    let before = names();
+    let error = store_of(&config).check_free().unwrap_err().to_string();
+    assert!(error.contains("holds the centres of a run that has saved"), "{error}");
+    assert_eq!(names(), before);
+}
+
+#[test]
 fn a_folder_of_an_older_format_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let config = on_disk(folder.path(), Storage::F32);

@@ -4,8 +4,10 @@
 //! all files as programs see them. A power cut leaves of each file a mixture, line by line, of what it
 //! was when it was last synced and of anything that it has been since, as the system writes pages back
 //! whenever it likes. A file that is replaced as a whole is the old one or the new one, and a file whose
-//! folder was not synced since it was made may be gone. The checkpoint is a folder that appears as a
-//! whole, after the centres were flushed and before they are told that it is there.
+//! folder was not synced since it was made may be gone. Every choice of a version for each
+//! file is tried, and mixtures within files, drawn at random. The checkpoint is a folder that
+//! appears as a whole, as the trainer's test of power cuts shows, after the centres were flushed and before
+//! they are told that it is there.
 
 use std::{
     cell::RefCell,
@@ -137,8 +139,38 @@ impl Run {
 enum Mix {
     /// As it was synced, or as programs saw it last, by the kind of file.
     Whole { rows_new: bool, places_new: bool },
+    /// The version of this number of each file, in order of name; one past the last for a file that is
+    /// gone.
+    Versions([usize; FILES_MAX]),
     /// Any, line by line.
     Random(u64),
+}
+
+/// Files of a folder: `centres.json`, and rows, places and times of one rank.
+const FILES_MAX: usize = 4;
+
+/// How many versions of each file a disk may have at a moment, its absence included.
+fn n_versions(moments: &[Moment], now: usize) -> [usize; FILES_MAX] {
+    let moment = &moments[now];
+    let mut found = [1; FILES_MAX];
+    assert!(moment.files.len() <= FILES_MAX, "{:?}", moment.files.keys());
+    for (n, name) in found.iter_mut().zip(moment.files.keys()) {
+        let n_moments = now + 1 - moment.synced[name];
+        *n = n_moments + usize::from(!moment.named.contains(name));
+    }
+    found
+}
+
+/// Every choice of one number below each of `bounds`.
+fn choices(bounds: [usize; FILES_MAX]) -> impl Iterator<Item = [usize; FILES_MAX]> {
+    (0..bounds.iter().product::<usize>()).map(move |number| {
+        let mut rest = number;
+        bounds.map(|bound| {
+            let choice = rest % bound;
+            rest /= bound;
+            choice
+        })
+    })
 }
 
 /// Writes the files of a moment as a disk may have them.
@@ -160,6 +192,10 @@ fn write_state(folder: &Path, moments: &[Moment], now: usize, mix: Mix) {
                 let version = if is_new { newest } else { versions[0] };
                 version.to_vec()
             }
+            Mix::Versions(chosen) => match versions.get(chosen[i]) {
+                Some(version) => version.to_vec(),
+                None => continue,
+            },
             Mix::Random(seed) => {
                 let draw = |line: usize| scramble(seed << 40 ^ (i as u64) << 32 ^ line as u64);
                 if !is_named && draw(usize::MAX).is_multiple_of(3) {
@@ -177,8 +213,8 @@ fn write_state(folder: &Path, moments: &[Moment], now: usize, mix: Mix) {
     }
 }
 
-#[test]
-fn after_a_power_cut_at_any_moment_the_last_two_checkpoints_are_there_bit_for_bit() {
+/// A run, recorded, and what it saved.
+fn recorded() -> (Rc<RefCell<Recorder>>, Vec<Saved>) {
     let folder = tempfile::tempdir().unwrap();
     let config = HeadConfig { classes: CLASSES, ..on_disk(folder.path(), Storage::Bf16) };
     let folder_path = folder.path().to_path_buf();
@@ -189,16 +225,20 @@ fn after_a_power_cut_at_any_moment_the_last_two_checkpoints_are_there_bit_for_bi
     let mut run = Run { config, recorder: Rc::clone(&recorder), all_saved: Vec::new() };
     run.run();
     WATCHER.set(None);
+    (recorder, run.all_saved)
+}
+
+/// Cuts the power at each moment in each of the ways that `mixes` has for it. Returns the number of states,
+/// and of checkpoints that were opened in them.
+fn check(mixes: impl Fn(&[Moment], usize) -> Vec<Mix>) -> (usize, usize) {
+    let (recorder, all_saved) = recorded();
     let recorder = recorder.borrow();
     let cut = tempfile::tempdir().unwrap();
     let config = HeadConfig { classes: CLASSES, ..on_disk(cut.path(), Storage::Bf16) };
     let untouched = exported(&store_of(&HeadConfig { centres: Placement::Host, ..config.clone() }));
-    let whole = [[false, false], [true, false], [false, true], [true, true]]
-        .map(|[rows_new, places_new]| Mix::Whole { rows_new, places_new });
     let (mut n_states, mut n_opened) = (0, 0);
     for now in 0..recorder.moments.len() {
-        let random = (0..N_RANDOM).map(|i| Mix::Random(now as u64 * N_RANDOM + i));
-        for mix in whole.into_iter().chain(random) {
+        for mix in mixes(&recorder.moments, now) {
             n_states += 1;
             let saved = &recorder.moments[now].saved;
             if saved.is_empty() {
@@ -209,7 +249,7 @@ fn after_a_power_cut_at_any_moment_the_last_two_checkpoints_are_there_bit_for_bi
             }
             for &number in saved {
                 write_state(cut.path(), &recorder.moments, now, mix);
-                let saved = &run.all_saved[number];
+                let saved = &all_saved[number];
                 let (store, _) = restored(&config, saved)
                     .unwrap_or_else(|error| panic!("checkpoint {number} at moment {now}: {error}"));
                 assert!(exported(&store) == saved.rows, "checkpoint {number} at moment {now}");
@@ -217,5 +257,23 @@ fn after_a_power_cut_at_any_moment_the_last_two_checkpoints_are_there_bit_for_bi
             }
         }
     }
+    (n_states, n_opened)
+}
+
+#[test]
+fn after_a_power_cut_at_any_moment_the_last_two_checkpoints_are_there_bit_for_bit() {
+    let whole = [[false, false], [true, false], [false, true], [true, true]]
+        .map(|[rows_new, places_new]| Mix::Whole { rows_new, places_new });
+    let (n_states, n_opened) = check(|_, now| {
+        let random = (0..N_RANDOM).map(|i| Mix::Random(now as u64 * N_RANDOM + i));
+        whole.into_iter().chain(random).collect()
+    });
+    assert!(n_states > 400 && n_opened > 600, "{n_states} states, {n_opened} checkpoints opened");
+}
+
+#[test]
+fn after_a_power_cut_every_choice_of_a_version_of_each_file_has_both_checkpoints() {
+    let (n_states, n_opened) =
+        check(|moments, now| choices(n_versions(moments, now)).map(Mix::Versions).collect());
     assert!(n_states > 400 && n_opened > 600, "{n_states} states, {n_opened} checkpoints opened");
 }
