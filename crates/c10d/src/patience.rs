@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{C10dError, Rendezvous};
+use crate::C10dError;
 
 /// How long a wait goes on before it looks whether it is still wanted.
 pub(crate) const SLICE: Duration = Duration::from_millis(250);
@@ -44,9 +44,9 @@ impl Patience {
     }
 
     /// An error if the program was asked to stop.
-    pub(crate) fn check(&self, place: &Rendezvous) -> Result<(), C10dError> {
+    pub(crate) fn check(&self, rank: usize) -> Result<(), C10dError> {
         match (self.asked_to_stop)() {
-            true => Err(C10dError::Stopped { rank: place.rank, operation: MEETING }),
+            true => Err(C10dError::Stopped { rank, operation: MEETING }),
             false => Ok(()),
         }
     }
@@ -54,11 +54,11 @@ impl Patience {
     /// Waits for what a thread sends; `None` if that does not come in time.
     pub(crate) fn receive<T>(
         &self,
-        place: &Rendezvous,
+        rank: usize,
         from: &Receiver<T>,
     ) -> Result<Option<T>, C10dError> {
         loop {
-            self.check(place)?;
+            self.check(rank)?;
             match from.recv_timeout(self.slice()) {
                 Ok(value) => return Ok(Some(value)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),

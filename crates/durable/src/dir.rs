@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
-    Access, DurableError, Entry, FolderError, OwnedDir, beside, check_ours, in_synced_dir, parent,
-    remove_ours,
+    Access, DurableError, Entry, FolderError, OwnedDir, beside, check_ours, in_synced_dir,
+    owned::ASIDE,
+    parent, remove_ours,
     watch::{Done, tell},
 };
 
@@ -167,9 +168,6 @@ fn exchange(a: &Path, b: &Path) -> io::Result<()> {
 fn exchange(a: &Path, b: &Path) -> io::Result<()> {
     exchange_by_three_renames(a, b)
 }
-
-/// What `.NAME.old` is called while NAME is replaced: whoever next claims NAME finds it there.
-pub(crate) const ASIDE: &str = "old";
 
 /// Leaves both as they were if the second rename fails.
 fn exchange_by_three_renames(a: &Path, b: &Path) -> io::Result<()> {

@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    Access, DurableError, FolderError, beside, create_dir_all, dir::ASIDE, lock::Lock, parent,
-};
+use crate::{Access, DurableError, FolderError, beside, create_dir_all, lock::Lock, parent};
+
+/// What `.NAME.old` is called while NAME is replaced: whoever next claims NAME finds it there.
+pub(crate) const ASIDE: &str = "old";
 
 /// A folder that this process, alone or with workers of the same job, may write until this is dropped.
 #[derive(Debug)]

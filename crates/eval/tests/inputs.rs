@@ -41,21 +41,8 @@ fn case(name: &str) -> Option<tempfile::TempDir> {
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
-    copy(&from, dir.path());
+    pfc_testing::copy_folder(&from, dir.path());
     Some(dir)
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::write(target, fs::read(&path).unwrap()).unwrap();
-        }
-    }
 }
 
 /// A face that no turn leaves as it is.

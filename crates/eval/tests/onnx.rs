@@ -26,19 +26,6 @@ fn is_runnable() -> bool {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::write(target, fs::read(&path).unwrap()).unwrap();
-        }
-    }
-}
-
 /// A copy of the kept case; none without it or onnxruntime.
 fn case(name: &str) -> Option<tempfile::TempDir> {
     let from = pfc_testing::case(name)?;
@@ -46,7 +33,7 @@ fn case(name: &str) -> Option<tempfile::TempDir> {
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
-    copy(&from, dir.path());
+    pfc_testing::copy_folder(&from, dir.path());
     Some(dir)
 }
 

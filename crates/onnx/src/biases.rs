@@ -12,8 +12,7 @@ use crate::{
     declared::Declared,
     flat::Flat,
     front::Way,
-    model::Device,
-    network::{Network, Settings},
+    network::{Device, Network, Settings},
     range::Range,
 };
 

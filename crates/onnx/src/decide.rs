@@ -94,7 +94,7 @@ fn normalisation(
 ) -> Result<Choice<InputSpec>, String> {
     let with = |(mean, std), origin| InputSpec {
         origin,
-        ..InputSpec::of(facts.declared, (mean, std), ChannelOrder::Rgb)
+        ..facts.declared.spec((mean, std), ChannelOrder::Rgb)
     };
     let of = |range: Range, origin| with(range.mean_std(), origin);
     let value = |key| metadata_value(facts.model, key);

@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 
 use crate::{
-    FACE_SIDE, InputOptions, Layout,
     flat::inputs_of,
-    input::SIDE_MAX,
+    input::{ChannelOrder, FACE_SIDE, InputOptions, InputSpec, Layout, Origin, SIDE_MAX},
     proto::{Dimension, GraphProto, ValueInfoProto, data_type},
 };
 
@@ -35,6 +34,24 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
+    /// What is given to this input, with pixels that are normalised so.
+    pub(crate) fn spec(
+        &self,
+        (mean, std): ([f32; 3], [f32; 3]),
+        channels: ChannelOrder,
+    ) -> InputSpec {
+        let channels = if self.n_channels == 1 { ChannelOrder::Grey } else { channels };
+        InputSpec {
+            height: self.height,
+            width: self.width,
+            channels,
+            layout: self.layout,
+            mean,
+            std,
+            origin: Origin::Convention,
+        }
+    }
+
     /// The one input of `graph`; `options` state a size that it leaves open.
     ///
     /// # Errors

@@ -15,10 +15,12 @@ use prost::Message as _;
 
 use crate::{
     OnnxError,
-    file::BYTES_MAX,
     proto::{EXTERNAL, StringStringEntryProto},
     wire::{self, Change, Payload},
 };
+
+/// What Protocol Buffers allow.
+pub(crate) const BYTES_MAX: u64 = 1 << 31;
 
 /// Tags of `TensorProto`.
 const NAME: u64 = 8;

@@ -12,13 +12,10 @@ use prost::Message as _;
 use crate::{
     OnnxError,
     declared::stale_inputs,
-    external,
+    external::{self, BYTES_MAX},
     proto::{ModelProto, ValueInfoProto},
     wire::{self, Change},
 };
-
-/// What Protocol Buffers allow.
-pub(crate) const BYTES_MAX: u64 = 1 << 31;
 
 /// The bytes of a model, which need no other file, and what they say.
 pub(crate) fn read(path: &Path) -> Result<(Bytes, ModelProto), OnnxError> {

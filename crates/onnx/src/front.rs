@@ -12,8 +12,7 @@ use prost::Message;
 use crate::{
     declared::Declared,
     flat::{Flat, inputs_of},
-    model::Device,
-    network::{Network, Settings},
+    network::{Device, Network, Settings},
     proto::{NodeProto, data_type},
 };
 

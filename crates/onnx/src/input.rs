@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::declared::Declared;
+/// Side of the aligned faces that everything starts from.
+pub const FACE_SIDE: usize = 112;
+/// Bytes of one: rows from the top, pixels from the left, red first.
+pub const FACE_BYTES: usize = FACE_SIDE * FACE_SIDE * 3;
 
 /// Order of the colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -111,24 +114,6 @@ impl InputSpec {
             layout: Layout::Planes,
             mean: [127.5; 3],
             std: [127.5; 3],
-            origin: Origin::Convention,
-        }
-    }
-
-    /// For the input of a file.
-    pub(crate) fn of(
-        declared: &Declared,
-        (mean, std): ([f32; 3], [f32; 3]),
-        channels: ChannelOrder,
-    ) -> InputSpec {
-        let channels = if declared.n_channels == 1 { ChannelOrder::Grey } else { channels };
-        InputSpec {
-            height: declared.height,
-            width: declared.width,
-            channels,
-            layout: declared.layout,
-            mean,
-            std,
             origin: Origin::Convention,
         }
     }

@@ -31,9 +31,10 @@ mod wire;
 
 pub use account::Account;
 pub use error::OnnxError;
-pub use input::{ChannelOrder, InputOptions, InputSpec, Layout, Origin};
-pub use model::{Device, OnnxModel, OpenOptions};
-pub use pixels::{FACE_BYTES, FACE_SIDE, mirrored};
+pub use input::{ChannelOrder, FACE_BYTES, FACE_SIDE, InputOptions, InputSpec, Layout, Origin};
+pub use model::{OnnxModel, OpenOptions};
+pub use network::Device;
+pub use pixels::mirrored;
 
 /// Keys of the metadata in which exported models state what they want; values are texts.
 pub mod metadata {

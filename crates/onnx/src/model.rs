@@ -13,7 +13,7 @@ use crate::{
     examine::{self, graph_of},
     file,
     flat::Flat,
-    network::{Network, Output, Settings},
+    network::{Device, Network, Output, Settings, default_threads},
     outputs::{Chosen, Refusal, choose},
     pixels::mirrored,
     runtime,
@@ -21,16 +21,6 @@ use crate::{
 
 /// Images per run where the file leaves the batch open: beyond this a CPU gains nothing.
 const BATCH: usize = 32;
-
-/// Where a model computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Device {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// An NVIDIA GPU by its index; needs the GPU build of onnxruntime.
-    Cuda(i32),
-}
 
 /// How a model is opened.
 #[derive(Debug, Clone, Default)]
@@ -256,8 +246,4 @@ impl std::fmt::Debug for OnnxModel {
             .field("output", &self.output)
             .finish_non_exhaustive()
     }
-}
-
-pub(crate) fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
 }

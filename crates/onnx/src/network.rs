@@ -10,7 +10,22 @@ use ort::{
     value::{DynValue, Tensor},
 };
 
-use crate::{Layout, declared::Declared, model::Device, proto::data_type, runtime};
+use crate::{Layout, declared::Declared, proto::data_type, runtime};
+
+/// Where a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU by its index; needs the GPU build of onnxruntime.
+    Cuda(i32),
+}
+
+/// One per core.
+pub(crate) fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
 
 /// A session of onnxruntime. Runs are serialised: one at a time uses all of its threads.
 pub(crate) struct Network {

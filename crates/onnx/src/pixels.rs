@@ -1,11 +1,6 @@
 //! Faces of 112×112 RGB bytes as the values that a network takes.
 
-use crate::{ChannelOrder, InputSpec, Layout};
-
-/// Side of the aligned faces that everything starts from.
-pub const FACE_SIDE: usize = 112;
-/// Bytes of one: rows from the top, pixels from the left, red first.
-pub const FACE_BYTES: usize = FACE_SIDE * FACE_SIDE * 3;
+use crate::input::{ChannelOrder, FACE_BYTES, FACE_SIDE, InputSpec, Layout};
 
 /// Shares of red, green and blue in grey, by ITU-R BT.601, as OpenCV and PIL have it.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];

@@ -13,9 +13,7 @@ use crate::{
     declared::Declared,
     faces,
     flat::Flat,
-    input::InputSpec,
-    model::Device,
-    network::{Network, Settings},
+    network::{Device, Network, Settings},
     proto::NodeProto,
     range::Range,
 };
@@ -74,7 +72,7 @@ pub(crate) fn measure(flat: &Flat<'_>, input: &Declared) -> Option<Fits> {
         return None;
     }
     let part = flat.cut(&input.value, &layers).encode_to_vec();
-    let threads = crate::model::default_threads();
+    let threads = crate::network::default_threads();
     let settings = Settings { threads, device: Device::Cpu, is_optimised: false };
     let network = Network::open(&part, settings).ok()?;
     let misfit = |range, channels| misfit(&network, input, range, channels);
@@ -106,7 +104,7 @@ fn misfit(
     range: Range,
     channels: ChannelOrder,
 ) -> Option<f64> {
-    let spec = InputSpec::of(input, range.mean_std(), channels);
+    let spec = input.spec(range.mean_std(), channels);
     let mut faces_seen = Vec::new();
     for face in faces::unlike() {
         let mut values = vec![0.0; spec.n_values()];

@@ -5,6 +5,7 @@
 //! Every byte of an input is taken to be hostile: reading ends in entries, in entries left out with
 //! a reason, or in a [`SourceError`], and memory is bounded by the size of the input.
 
+mod alignment;
 mod arrow_file;
 mod bin;
 mod catalogue;
@@ -33,6 +34,7 @@ mod tar;
 mod unread;
 mod walk;
 
+pub use alignment::{AlignOptions, Alignment};
 pub use arrow_file::ArrowFile;
 pub use choose::{InputOptions, open, open_images};
 pub use error::SourceError;
@@ -46,7 +48,6 @@ pub use in_order::InOrder;
 pub use index::Index;
 pub use kind::InputKind;
 pub use label::is_read_as_it_is;
-pub use landmarks::{AlignOptions, Alignment};
 pub use recordio::{Damaged, RecordSource};
 pub use reject::{ReadError, Reject};
 pub use source::{LeftOut, Source};

@@ -96,6 +96,26 @@ fn find(variable: &str, default: &str, name: &str) -> Option<PathBuf> {
     None
 }
 
+/// Copies a folder with all that is in it; permissions are those of new files, as the original may be
+/// read-only.
+///
+/// # Panics
+///
+/// If something cannot be read or written.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the folder can be made");
+    for entry in fs::read_dir(from).expect("the folder can be listed") {
+        let path = entry.expect("its entries can be read").path();
+        let target = to.join(path.file_name().expect("an entry has a name"));
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            let bytes = fs::read(&path).expect("the file can be read");
+            fs::write(target, bytes).expect("the file can be written");
+        }
+    }
+}
+
 /// Says that the running test, or a part of it, is skipped, and why.
 ///
 /// `cargo test` shows what a test prints only if it fails; so the line is also appended to the file

@@ -90,7 +90,7 @@ pub(super) fn find_first(place: &Rendezvous, patience: Patience) -> Result<TcpSt
     let started = Instant::now();
     let addresses = addresses(place, port, patience)?;
     loop {
-        patience.check(place)?;
+        patience.check(place.rank)?;
         let mut cause = String::new();
         for address in &addresses {
             match try_first(place, *address, patience)? {
@@ -124,7 +124,7 @@ fn addresses(
     };
     let thread = thread::Builder::new().name("look-up".to_owned()).spawn(look_up);
     thread.map_err(|error| place.refused(format!("no thread to look the host up: {error}")))?;
-    match patience.receive(place, &found)? {
+    match patience.receive(place.rank, &found)? {
         Some(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
         Some(Ok(_)) => Err(place.refused("the host has no address".to_owned())),
         Some(Err(error)) => Err(place.refused(format!("the host has no address: {error}"))),
@@ -148,7 +148,7 @@ fn try_first(
     // The socket may be open long before rank 0 is: its launcher has made it. So all the time that there
     // is may go by until an answer comes.
     let said = read_line(&stream, patience);
-    patience.check(place)?;
+    patience.check(place.rank)?;
     let said = match said {
         Ok(said) => said,
         Err(error) if is_timeout(&error) => {
@@ -190,7 +190,7 @@ fn connected(
     };
     let thread = thread::Builder::new().name("connect".to_owned()).spawn(connect);
     thread.map_err(|error| place.refused(format!("no thread to connect in: {error}")))?;
-    let connected = patience.receive(place, &connected)?;
+    let connected = patience.receive(place.rank, &connected)?;
     Ok(connected.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())))
 }
 

@@ -130,7 +130,7 @@ impl Liveness {
         if missing.is_empty() {
             return Ok(());
         }
-        if let Err(stopped) = patience.check(&self.place) {
+        if let Err(stopped) = patience.check(self.place.rank) {
             drop(state);
             self.abort(ASKED_TO_STOP);
             return Err(stopped);

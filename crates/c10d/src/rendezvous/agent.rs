@@ -108,7 +108,7 @@ fn by<T: Send + 'static>(
     thread.map_err(|error| place.refused(format!("no thread to ask the agent in: {error}")))?;
     // A moment longer than libtorch's own timeout, so that it gets to say why.
     let deadline = patience.deadline + Duration::from_secs(1);
-    match (Patience { deadline, ..patience }).receive(place, &done)? {
+    match (Patience { deadline, ..patience }).receive(place.rank, &done)? {
         Some(Ok(value)) => Ok(value),
         Some(Err(failure)) => Err(place.refused(format!(
             "the store of torchrun's agent, which TORCHELASTIC_USE_AGENT_STORE says is there: {}",

@@ -7,7 +7,9 @@ mod pipeline;
 mod plan;
 pub mod quarantine;
 pub mod resume;
+mod space;
 pub mod summary;
+mod worker;
 
 use std::{
     path::{Path, PathBuf},
@@ -27,10 +29,12 @@ use crate::{IngestError, PackError, loss::LossArgs, threads::Threads};
 use journal::Journal;
 use output::{Existing, Output};
 use pipeline::{Job, Recipe, Validate};
-use plan::{ShardSize, Worker};
+use plan::ShardSize;
 use resume::Standing;
+pub use space::{Space, explain_no_space};
 use summary::Summary;
-pub use summary::{Space, explain_no_space, name_shards};
+pub use summary::name_shards;
+use worker::Worker;
 
 /// Pack face crops into a data set.
 #[derive(Debug, clap::Args)]

@@ -23,8 +23,7 @@ use super::publish::Publisher;
 use crate::{
     config::{CheckpointConfig, Config},
     log::metrics::{self, EpochRecord, MetricsFile, Record},
-    run::Start,
-    run_folder::RunFolder,
+    run_folder::{RunFolder, Start},
 };
 
 /// A file or folder, for as long as it has a name.

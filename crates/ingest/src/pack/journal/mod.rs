@@ -29,7 +29,7 @@ use pfc_shard::{
 use pfc_sources::{Source, exists, is_file};
 use serde::de::DeserializeOwned;
 
-use super::{plan::Worker, quarantine, summary::Summary};
+use super::{quarantine, summary::Summary, worker::Worker};
 use crate::{IngestError, PackError};
 pub use record::{Done, JobRecord, ShardFile, ShardRecord, WorkerRecord};
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use pfc_image::align::Landmarks;
 
-use super::{LandmarkFormat, LandmarkTable};
 use crate::{
     error::SourceError,
+    landmarks::{LandmarkFormat, LandmarkTable},
     reject::Reject,
     source::{Source, stamp},
 };
