@@ -9,10 +9,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
-def build(*packages):
-    """Builds programs of the workspace with the release profile."""
-    named = [word for package in packages for word in ("-p", package)]
-    subprocess.run(["cargo", "build", "--release", "--locked", "-q", *named], cwd=ROOT, check=True)
+def build():
+    """Builds the programs of the workspace with the release profile.
+
+    All of them at once: built alone, each would have its libraries built again with other features.
+    """
+    programs = [word for name in ("ingest", "train", "eval") for word in ("-p", f"pfc-{name}")]
+    subprocess.run(["cargo", "build", "--release", "--locked", "-q", *programs], cwd=ROOT, check=True)
 
 
 def python_with(name, packages):

@@ -2,28 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
-use std::path::PathBuf;
-
 use pfc_binpack::{Dialect, Pack, PackWriter};
-use serde_json::Value;
-
-/// Each pack with its entry and the description of its images.
-fn packs() -> Vec<(PathBuf, Value, Value)> {
-    let Some(folder) = pfc_testing::golden("bin") else { return Vec::new() };
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    let descriptions = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "json"));
-    let mut packs = Vec::new();
-    for json in descriptions {
-        let description: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
-        for (name, entry) in description["files"].as_object().unwrap() {
-            let path = folder.join(format!("{name}.bin"));
-            packs.push((path, entry.clone(), description.clone()));
-        }
-    }
-    packs
-}
+use pfc_testing::{KnownPack, golden_packs};
 
 fn sha256(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
@@ -32,10 +12,10 @@ fn sha256(bytes: &[u8]) -> String {
 
 #[test]
 fn golden_packs_of_every_dialect_hold_the_bytes_and_labels_that_were_pickled() {
-    for (path, entry, description) in packs() {
+    for KnownPack { path, n_pairs, description } in golden_packs() {
         let name = path.display();
         let pack = Pack::read(&path).unwrap();
-        assert_eq!(Some(pack.same.len() as u64), entry["pairs"].as_u64(), "{name}");
+        assert_eq!(pack.same.len(), n_pairs, "{name}");
         for (i, &same) in pack.same.iter().enumerate() {
             assert_eq!(Some(same), description["issame"][i].as_bool(), "{name}: pair {i}");
         }
@@ -48,7 +28,7 @@ fn golden_packs_of_every_dialect_hold_the_bytes_and_labels_that_were_pickled() {
 
 #[test]
 fn golden_packs_written_anew_in_either_dialect_read_as_they_were() {
-    for (path, _, _) in packs() {
+    for KnownPack { path, .. } in golden_packs() {
         let pack = Pack::read(&path).unwrap();
         for dialect in [Dialect::Python3, Dialect::Any] {
             let mut writer = PackWriter::new(Vec::new(), dialect).unwrap();
@@ -63,8 +43,8 @@ fn golden_packs_written_anew_in_either_dialect_read_as_they_were() {
 
 #[test]
 fn golden_packs_that_are_cut_or_flipped_never_panic() {
-    for (path, entry, _) in packs() {
-        if entry["pairs"].as_u64() > Some(8) {
+    for KnownPack { path, n_pairs, .. } in golden_packs() {
+        if n_pairs > 8 {
             continue;
         }
         let bytes = std::fs::read(&path).unwrap();

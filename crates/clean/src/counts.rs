@@ -1,4 +1,4 @@
-//! Passes that count images: too few of an identity, too many.
+//! Passes that count images, to find identities with too few or too many.
 
 use pfc_findings::{Action, Decision};
 

@@ -1,4 +1,4 @@
-//! Why a pass finds nothing.
+//! Errors of the passes.
 
 use pfc_embeddings::EmbeddingError;
 use pfc_shard::ShardError;
@@ -6,10 +6,10 @@ use pfc_shard::ShardError;
 /// A data set that a pass cannot be run on.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
-    /// Too little to calibrate a threshold on.
+    /// There are too few pairs to calibrate a threshold on.
     #[error("{pairs} pairs of different people are too few to calibrate a threshold on")]
     TooFewPairs {
-        /// Pairs there are.
+        /// Number of pairs found.
         pairs: u64,
     },
     /// Embeddings that say nothing about the data set's identities.
@@ -21,13 +21,13 @@ pub enum CleanError {
     OtherRows {
         /// Median cosine of an image with the centre of the others of its identity.
         own: f32,
-        /// What a tenth of the scores of different identities exceed.
+        /// The score that a tenth of the pairs of different identities exceed.
         other: f32,
     },
     /// Decisions that cannot be applied: a fault of this program, or a damaged log.
     #[error("decisions contradict those before them: {what}")]
     Contradiction {
-        /// Which.
+        /// The contradiction.
         what: String,
     },
     /// The user stopped it.
@@ -40,7 +40,7 @@ pub enum CleanError {
         /// What is counted.
         unit: &'static str,
     },
-    /// What is done of a comparison cannot be kept.
+    /// The finished part of a comparison cannot be kept.
     #[error("what is compared so far cannot be kept")]
     Keep(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Embeddings that cannot be read.

@@ -1,4 +1,4 @@
-//! What is wrong in a data set of faces: a data set and its vectors in, findings out.
+//! Finds what is wrong in a data set of faces: it takes a data set and its embeddings, and returns findings.
 //!
 //! [`Work`] is what all passes see, the data set and what was decided so far. [`files`] holds the
 //! passes that look at images, [`identities`] those that compare embeddings, [`counts`] those that

@@ -1,4 +1,4 @@
-//! What all passes see: the data set, and what was decided so far.
+//! The input of all passes: the data set, and what was decided so far.
 
 use pfc_findings::{Decision, State};
 use pfc_shard::Dataset;
@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::CleanError;
 
-/// A data set being cleaned. Memory: 4 bytes a row, and 8 for those that [`groups`](Work::groups)
-/// sorts.
+/// A data set being cleaned. Takes 4 bytes of memory per row, and 8 more for the rows that
+/// [`groups`](Work::groups) sorts.
 pub struct Work<'a> {
     /// The data set.
     pub dataset: &'a Dataset,
@@ -17,7 +17,7 @@ pub struct Work<'a> {
     pub state: State,
     /// What passes measured, to be printed and kept.
     pub notes: Map<String, Value>,
-    /// Whether to draw no progress.
+    /// Whether to show no progress bar.
     pub quiet: bool,
 }
 
@@ -32,7 +32,7 @@ impl<'a> Work<'a> {
         Ok(Work { dataset, labels, state, notes: Map::new(), quiet })
     }
 
-    /// The identity of a row as it stands; `None` if it is left out.
+    /// The identity of a row after all decisions so far; `None` if the row is left out.
     pub fn label(&self, row: u64) -> Option<u32> {
         self.state.label(row, *self.labels.get(row as usize)?)
     }
@@ -42,7 +42,7 @@ impl<'a> Work<'a> {
         self.labels.get(row as usize).copied().unwrap_or_default()
     }
 
-    /// Takes decisions into account.
+    /// Applies decisions to what later passes see.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Rows by identity: only identities that have any, by label; rows ascending.
+/// Rows by identity. Only identities that have rows, in the order of their labels; rows ascend.
 #[derive(Debug)]
 pub struct Groups {
     /// Label of each identity.

@@ -4,9 +4,7 @@ use clap_complete::Shell;
 
 use crate::print_text;
 
-/// Print a completion script for a shell.
-///
-/// Example: `pfc-ingest completions bash > ~/.local/share/bash-completion/completions/pfc-ingest`
+/// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArgs {
     /// Shell to write for.

@@ -11,6 +11,7 @@ use clap::Parser;
 
 use crate::{
     HintFinder, Verbosity,
+    ending::Running,
     hint::hinted,
     init_log,
     interrupt::{self, Signal},
@@ -33,7 +34,8 @@ pub enum Outcome {
 /// * `verbosity`: how much the arguments have it say
 /// * `run`: the program itself
 ///
-/// Faulty arguments end with code 2, as does a help text that cannot be written.
+/// Faulty arguments end with code 2, as do a help text that cannot be written, memory that runs out, and
+/// a library that calls `exit`.
 pub fn program<C: Parser>(
     verbosity: impl FnOnce(&C) -> Verbosity,
     run: impl FnOnce(C) -> anyhow::Result<Outcome>,
@@ -49,7 +51,10 @@ pub fn program<C: Parser>(
         interrupt::answer_silently();
     }
     let ready = interrupt::listen().map_err(anyhow::Error::from);
-    exit(ready.and_then(|()| run(cli)), finders)
+    let running = Running::begin();
+    let result = ready.and_then(|()| run(cli));
+    drop(running);
+    exit(result, finders)
 }
 
 /// Prints help, a version, or what is wrong with the arguments.

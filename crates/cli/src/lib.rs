@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod completions;
+mod ending;
 mod exit;
 mod hint;
 pub mod interrupt;
@@ -15,6 +16,7 @@ mod output;
 mod progress;
 pub mod units;
 
+pub use ending::leave;
 pub use exit::{Outcome, exit, program};
 pub use hint::{HintFinder, Hinted, hint_of};
 pub use log::{Verbosity, init_log};

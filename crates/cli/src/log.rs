@@ -6,12 +6,13 @@ use tracing_subscriber::{filter::Targets, fmt, prelude::*};
 
 /// How much to say; flatten it into a program's top-level parser.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Verbosity {
     /// Say more on standard error: -v information, -vv debugging
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 1001, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Say nothing on standard error but errors; no progress bar
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, display_order = 1002, conflicts_with = "verbose")]
     quiet: bool,
 }
 

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::faults::is_of_system;
+
 /// What the operating system refused. Of a write, the target is as it was.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: cannot {op}", path.display())]
@@ -28,60 +30,56 @@ impl DurableError {
 
     /// Whether something was to be read, not written.
     pub fn is_read(&self) -> bool {
-        is_read(self.op)
+        matches!(self.op.split(' ').next(), Some("open" | "read" | "map" | "list" | "look"))
     }
 
     /// The way out, for the causes that have a common one.
     pub fn hint(&self) -> Option<String> {
-        hint_of(self.op, &self.path, &self.source)
-    }
-}
-
-fn is_read(op: &str) -> bool {
-    matches!(op.split(' ').next(), Some("open" | "read" | "map" | "list" | "look"))
-}
-
-/// The way out of what the operating system refused, for the causes that have a common one.
-///
-/// * `op`: what was being done, as in [`DurableError`]
-pub fn hint_of(op: &str, path: &Path, source: &io::Error) -> Option<String> {
-    let path = path.display();
-    if let Some(limit) = limit(source) {
-        return Some(limit.into());
-    }
-    match source.kind() {
-        io::ErrorKind::StorageFull => Some(format!(
-            "the disk that holds {path} is full: free space and run the same command again; nothing \
-             half-written was left under its final name"
-        )),
-        io::ErrorKind::QuotaExceeded => Some(format!(
-            "this user's quota on the disk that holds {path} is used up: free space, have it raised \
-             (`quota` shows it), or use another disk, and run the same command again; nothing \
-             half-written was left under its final name"
-        )),
-        io::ErrorKind::FileTooLarge => Some(format!(
-            "files like {path} may not grow so large here: raise the limit (`ulimit -f`) or use \
-             another file system, and run the same command again"
-        )),
-        io::ErrorKind::PermissionDenied if is_read(op) => {
-            Some(format!("{path} is not readable for this user"))
+        let (path, source) = (self.path.display(), &self.source);
+        if let Some(limit) = limit(source) {
+            return Some(limit.into());
         }
-        io::ErrorKind::PermissionDenied => Some(format!("{path} is not writable for this user")),
-        io::ErrorKind::NotFound if is_read(op) => {
-            Some(format!("there is no `{path}`: is the path right?"))
+        match source.kind() {
+            io::ErrorKind::StorageFull => Some(format!(
+                "the disk that holds {path} is full: free space and run the same command again; nothing \
+                 half-written was left under its final name"
+            )),
+            io::ErrorKind::QuotaExceeded => Some(format!(
+                "this user's quota on the disk that holds {path} is used up: free space, have it raised \
+                 (`quota` shows it), or use another disk, and run the same command again; nothing \
+                 half-written was left under its final name"
+            )),
+            io::ErrorKind::FileTooLarge => Some(format!(
+                "files like {path} may not grow so large here: raise the limit (`ulimit -f`) or use \
+                 another file system, and run the same command again"
+            )),
+            io::ErrorKind::PermissionDenied if self.is_read() => {
+                Some(format!("{path} is not readable for this user"))
+            }
+            io::ErrorKind::PermissionDenied => {
+                Some(format!("{path} is not writable for this user"))
+            }
+            io::ErrorKind::NotFound if self.is_read() => {
+                Some(format!("there is no `{path}`: is the path right?"))
+            }
+            io::ErrorKind::ReadOnlyFilesystem => {
+                Some(format!("{path} is on a file system mounted read-only"))
+            }
+            io::ErrorKind::DirectoryNotEmpty => Some(format!(
+                "another program put files into {path} meanwhile: move them to another place, or choose \
+                 another name, and run the same command again"
+            )),
+            io::ErrorKind::OutOfMemory => Some(
+                "end other programs, or give this one more memory (`ulimit -v` shows a bound), and run \
+                 the same command again"
+                    .into(),
+            ),
+            _ if is_failing(source) || self.is_read() && is_of_system(source) => Some(format!(
+                "the disk or the network that holds {path} fails, which says nothing about its content: \
+                 the system's log (`dmesg`) may tell why; then run the same command again"
+            )),
+            _ => None,
         }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            Some(format!("{path} is on a file system mounted read-only"))
-        }
-        io::ErrorKind::DirectoryNotEmpty => Some(format!(
-            "another program put files into {path} meanwhile: move them to another place, or choose \
-             another name, and run the same command again"
-        )),
-        _ if is_failing(source) => Some(format!(
-            "the disk or the network that holds {path} fails, which says nothing about its content: \
-             the system's log (`dmesg`) may tell why; then run the same command again"
-        )),
-        _ => None,
     }
 }
 
@@ -255,9 +253,10 @@ mod tests {
             let error = DurableError::at("read", Path::new("a/b"))(errno.into());
             error.hint().unwrap()
         };
-        for errno in [Errno::IO, Errno::STALE, Errno::TIMEDOUT] {
+        for errno in [Errno::IO, Errno::STALE, Errno::TIMEDOUT, Errno::REMOTEIO, Errno::HOSTDOWN] {
             assert!(hint(errno).starts_with("the disk or the network that holds a/b fails"));
         }
+        assert!(hint(Errno::NOMEM).starts_with("end other programs"));
         assert!(hint(Errno::NOTEMPTY).starts_with("another program put files into a/b"));
         assert!(hint(Errno::MFILE).contains("ulimit -n"));
         let error = FolderError::TakenByLink { link: "l".into(), folder: "d".into() };

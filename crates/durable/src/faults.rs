@@ -26,6 +26,21 @@ pub fn is_of_system(error: &io::Error) -> bool {
     }
 }
 
+/// Whether a library's message says that memory, or the threads that need some, cannot be had.
+pub fn says_no_memory(message: &str) -> bool {
+    let signs = [
+        "out of memory",
+        "can't allocate memory",
+        "Cannot allocate memory",
+        "not enough memory",
+        "bad_alloc",
+        "Failed to allocate memory",
+        "pthread_create failed",
+        "Resource temporarily unavailable",
+    ];
+    signs.iter().any(|sign| message.contains(sign))
+}
+
 #[cfg(target_os = "linux")]
 fn is_link_loop(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP)
@@ -116,6 +131,23 @@ mod tests {
         });
         assert_eq!(outer.unwrap_err().message, "outer");
         assert!(!IS_CAUGHT.get());
+    }
+
+    #[test]
+    fn every_way_of_saying_that_memory_ran_out_is_known() {
+        for text in [
+            "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate \
+             memory: you tried to allocate 1638400000 bytes. Error code 12",
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB",
+            "CUDA error: out of memory",
+            "std::bad_alloc",
+            "DefaultCPUAllocator: not enough memory: you tried to allocate 4611686018427387904 bytes.",
+            "pthread_create failed, error code: 12 error msg: Cannot allocate memory",
+            "bfc_arena.cc:376: Failed to allocate memory for requested buffer of size 6442450944",
+        ] {
+            assert!(says_no_memory(text), "{text}");
+        }
+        assert!(!says_no_memory("size mismatch"));
     }
 
     #[cfg(target_os = "linux")]

@@ -15,7 +15,7 @@ mod owned;
 pub mod watch;
 
 pub use dir::AtomicDir;
-pub use error::{DurableError, FolderError, hint_of, limit};
+pub use error::{DurableError, FolderError, limit};
 pub use file::{AtomicFile, sweep, sweep_all, write, write_output};
 pub use lock::Access;
 pub use owned::{Entry, OwnedDir, check_apart, check_ours, is_temporary_name, remove_ours};

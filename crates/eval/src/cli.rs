@@ -20,7 +20,19 @@ use crate::{
 
 /// Judge face recognition models: published figures, stricter ones beside them, and error bars
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  pfc-eval lfw --model run.ckpt --data lfw.bin
+  pfc-eval ijbc --model run.ckpt --data IJBC --cache ijbc-features
+  pfc-eval compare a.jpg b.jpg --model run.ckpt
+
+Exit codes: 0 the figures are there, 1 some images could not be used or a check failed, 2 there are none,
+130, 143 or 129 where Ctrl-C, SIGTERM or SIGHUP stopped the command."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -43,14 +55,29 @@ enum Command {
   pfc-eval lfw --model w600k_r50.onnx --data lfw.bin")]
     Lfw(Box<SetArgs>),
     /// Judge a model on CFP, frontal faces against profiles
+    #[command(after_help = "Examples:
+  pfc-eval cfp-fp --model run.ckpt --data cfp-dataset
+  pfc-eval cfp-fp --model run.ckpt --data cfp_fp.bin")]
     CfpFp(Box<CfpArgs>),
     /// Judge a model on CFP, frontal faces against frontal faces
+    #[command(after_help = "Examples:
+  pfc-eval cfp-ff --model run.ckpt --data cfp-dataset
+  pfc-eval cfp-ff --model run.ckpt --data cfp_ff.bin")]
     CfpFf(Box<CfpArgs>),
     /// Judge a model on AgeDB-30: a pack, or a folder with `path path 0|1` lines
+    #[command(after_help = "Examples:
+  pfc-eval agedb --model run.ckpt --data agedb_30.bin
+  pfc-eval agedb --model run.ckpt --data agedb --pairs agedb_30_pair.txt")]
     Agedb(Box<SetArgs>),
     /// Judge a model on Cross-Age LFW: a pack, or the aligned faces with `pairs_CALFW.txt`
+    #[command(after_help = "Examples:
+  pfc-eval calfw --model run.ckpt --data calfw.bin
+  pfc-eval calfw --model run.ckpt --data calfw/aligned --pairs calfw/pairs_CALFW.txt")]
     Calfw(Box<SetArgs>),
     /// Judge a model on Cross-Pose LFW: a pack, or the aligned faces with `pairs_CPLFW.txt`
+    #[command(after_help = "Examples:
+  pfc-eval cplfw --model run.ckpt --data cplfw.bin
+  pfc-eval cplfw --model run.ckpt --data cplfw/aligned --pairs cplfw/pairs_CPLFW.txt")]
     Cplfw(Box<SetArgs>),
     /// Judge a model on InsightFace packs, several at once
     Bin(Box<BinArgs>),
@@ -58,6 +85,9 @@ enum Command {
     ///
     /// The list holds one `path path 0|1` line per pair, or any published layout. Of a list with all
     /// genuine pairs first, tenths of both kinds make the folds.
+    #[command(after_help = "Examples:
+  pfc-eval pairs --model run.ckpt --data faces --pairs pairs.txt
+  pfc-eval pairs --model run.ckpt --data faces --pairs pairs.txt --plot roc.svg --json > own.json")]
     Pairs(Box<SetArgs>),
     /// Compare results on one page: figures, curves, and the pairs judged worst
     ///
@@ -65,11 +95,20 @@ enum Command {
     Report(ReportArgs),
     Ijbb(Box<IjbbArgs>),
     Ijbc(Box<IjbcArgs>),
-    #[command(name = "megaface")]
+    #[command(
+        name = "megaface",
+        after_help = "Examples:
+  pfc-eval megaface embed --model run.ckpt --images facescrub_images \\
+    --list data/facescrub_lst --out out/facescrub --suffix _run.bin
+  pfc-eval megaface score --help"
+    )]
     MegaFace(Box<MegaFaceArgs>),
     Nn(Box<NnArgs>),
     Embed(Box<EmbedArgs>),
     Compare(Box<CompareArgs>),
+    #[command(after_help = "Examples:
+  pfc-eval completions bash > ~/.local/share/bash-completion/completions/pfc-eval
+  pfc-eval completions fish > ~/.config/fish/completions/pfc-eval.fish")]
     Completions(CompletionsArgs),
 }
 
@@ -88,6 +127,9 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of(e, pfc_model::OnnxError::hint),
     |e| hint_of(e, pfc_shard::ShardError::hint),
     |e| hint_of(e, pfc_metrics::MetricError::hint),
+    |e| hint_of(e, pfc_embeddings::EmbeddingError::hint),
+    |e| hint_of(e, pfc_sources::SourceError::hint),
+    |e| hint_of(e, pfc_findings::FindingsError::hint),
     |e| hint_of(e, pfc_durable::DurableError::hint),
     |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];

@@ -88,6 +88,12 @@ pub enum EvalError {
         /// Why not.
         reason: String,
     },
+    /// A bound on a figure that is not among those found.
+    #[error("--require {reason}")]
+    NoFigure {
+        /// The bound, and the figures that there are.
+        reason: String,
+    },
     /// The operating system refused.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -307,6 +313,9 @@ impl EvalError {
             ),
             EvalError::Output { hint, .. } => Some(hint.clone()),
             EvalError::NothingReadable { example, .. } => Some(format!("the first one: {example}")),
+            EvalError::NoFigure { .. } => {
+                Some("--far names the rates at which TAR is read".to_owned())
+            }
             EvalError::Document { .. } => {
                 Some("write one with `pfc-eval lfw … --json > FILE`; any command's will do".to_owned())
             }

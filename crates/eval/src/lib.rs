@@ -14,6 +14,7 @@ pub mod nn;
 pub mod protocols;
 mod rates;
 pub mod report;
+mod require;
 pub mod worst;
 
 pub use cli::{Cli, HINTS, run};

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pfc_sources::is_verification_set;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +18,9 @@ pub enum Source {
         /// The folder.
         root: PathBuf,
     },
-    /// An `InsightFace` pack; pairs name image numbers.
+    /// An `InsightFace` pack, or a set of pairs of another program; pairs name image numbers.
     Pack {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
     },
 }
@@ -29,7 +30,8 @@ impl Source {
     pub fn of(data: &Path) -> Source {
         // A path that cannot be resolved now could not be found later either: keep it as given.
         let absolute = data.canonicalize().unwrap_or_else(|_| data.to_owned());
-        if data.is_dir() {
+        // What cannot be looked at now shows no picture later.
+        if data.is_dir() && !is_verification_set(data).unwrap_or(false) {
             Source::Folder { root: absolute }
         } else {
             Source::Pack { path: absolute }

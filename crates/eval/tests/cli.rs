@@ -226,6 +226,31 @@ fn a_folder_without_a_list_asks_for_one() {
 }
 
 #[test]
+fn a_bound_that_a_figure_does_not_keep_ends_with_1_after_the_figures() {
+    let files = LfwLike::new();
+    files.model();
+    let run = |bounds: &[&str]| {
+        let mut command = pfc_eval(files.dir.path());
+        command.args(LFW).args(["--json", "--bootstrap", "0"]);
+        bounds.iter().for_each(|bound| {
+            command.args(["--require", bound]);
+        });
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), output.stdout.len(), stderr)
+    };
+    let (code, n_bytes, _) = run(&["accuracy>=0", "tar@0.1>=0", "eer<=1", "auc>=0"]);
+    assert_eq!(code, 0);
+    let (code, n_unmet, stderr) = run(&["accuracy>=0", "accuracy>1"]);
+    assert_eq!((code, n_unmet), (1, n_bytes), "{stderr}");
+    assert!(stderr.contains("and accuracy>1 is required"), "{stderr}");
+    let (code, _, stderr) = run(&["tar@1e-9>0"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("the figures here are accuracy, auc, eer, tar@0.1"), "{stderr}");
+    assert_eq!(run(&["acuracy>0"]).0, 2);
+}
+
+#[test]
 fn a_set_that_is_not_the_published_one_is_warned_of() {
     let files = LfwLike::new();
     files.model();
@@ -319,4 +344,31 @@ fn auto_leaves_a_file_that_fixes_its_format_as_it_is() {
     let args = ["compare", left, right, "--model", "m.onnx", "--precision", "auto"];
     let said = stderr_of_failure(pfc_eval(files.dir.path()).args(args));
     assert!(!said.contains("--precision"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_larger_than_the_memory_granted_is_an_error_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (6000000, 128), }";
+    let mut header = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    header.extend(format!("{text:<117}\n").bytes());
+    let mut file = std::fs::File::create(dir.path().join("f.npy")).unwrap();
+    std::io::Write::write_all(&mut file, &header).unwrap();
+    // All of it is a hole, which takes no disk.
+    file.set_len(header.len() as u64 + 6_000_000 * 128 * 4).unwrap();
+    std::fs::write(dir.path().join("l.txt"), "0\n").unwrap();
+    // The program and its libraries map less than one gigabyte, the file would take three more.
+    let output = std::process::Command::new("sh")
+        .current_dir(dir.path())
+        .args(["-c", "ulimit -v 2500000; exec \"$@\"", "sh"])
+        .arg(assert_cmd::cargo::cargo_bin!("pfc-eval"))
+        .args(["nn", "--features", "f.npy", "--labels", "l.txt"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("f.npy: cannot map") && said.contains("hint: end other programs"),
+        "{said}"
+    );
 }

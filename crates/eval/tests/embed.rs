@@ -233,7 +233,11 @@ fn an_image_that_cannot_be_read_is_listed_and_costs_neither_the_run_nor_what_was
 fn every_kind_of_model_gives_the_same_embeddings() {
     let set = LfwLike::new();
     let (original, _) = expected(&set, &set.model());
-    let backbone = || weights::open(&set.path("run.ckpt"), Device::Cpu, None).unwrap().backbone;
+    let backbone = || {
+        weights::open(&set.path("run.ckpt"), Device::Cpu, weights::OpenOptions::default())
+            .unwrap()
+            .backbone
+    };
     export::pth(&set.path("m.pth"), &backbone(), false).unwrap();
     export::safetensors(&set.path("m.safetensors"), &backbone(), false).unwrap();
     export::torchscript(&set.path("m.pt"), &Inference::from(backbone())).unwrap();
@@ -270,7 +274,8 @@ fn an_onnx_model_that_gives_nan_is_refused_by_whoever_runs_it() {
         pfc_testing::skip(&error.to_string());
         return;
     }
-    let backbone = weights::open(&set.model(), Device::Cpu, None).unwrap().backbone;
+    let backbone =
+        weights::open(&set.model(), Device::Cpu, weights::OpenOptions::default()).unwrap().backbone;
     let state = backbone.state_dict();
     let (_, bias) = state.iter().rev().find(|(key, _)| key.ends_with("bias")).unwrap();
     tch::no_grad(|| drop(bias.view(-1).get(0).fill_(f64::NAN)));

@@ -2,47 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
-use std::{collections::HashMap, path::PathBuf};
-
 use pfc_eval::pack::Pack;
+use pfc_testing::{KnownPack, golden_cases, golden_packs, has_extension};
 use pfc_verify::{PairsSet, faces::decode};
 use safetensors::SafeTensors;
-use serde_json::Value;
 
 /// JPEG decoders differ by 1-3 levels, more at colour edges: the bounds of golden's README.
 const CHANNEL_MEAN_TOLERANCE: f64 = 0.5;
 const MEAN_DIFFERENCE_MAX: f64 = 1.0;
-
-fn folder() -> Option<PathBuf> {
-    pfc_testing::golden("bin")
-}
-
-fn files(extension: &str) -> Vec<PathBuf> {
-    let Some(folder) = folder() else { return Vec::new() };
-    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<PathBuf> =
-        paths.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
-    paths.sort();
-    paths
-}
-
-/// Each pack with its entry and the description of its images.
-fn packs() -> Vec<(PathBuf, Value, Value)> {
-    let mut entries = HashMap::new();
-    for json in files("json") {
-        let description: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
-        for (name, entry) in description["files"].as_object().unwrap() {
-            entries.insert(name.clone(), (entry.clone(), description.clone()));
-        }
-    }
-    let described = |path: PathBuf| {
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let (entry, description) =
-            entries.get(&name).unwrap_or_else(|| panic!("no description of {name}")).clone();
-        (path, entry, description)
-    };
-    files("bin").into_iter().map(described).collect()
-}
 
 fn sha256(bytes: &[u8]) -> String {
     sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), bytes))
@@ -53,10 +20,9 @@ fn sha256(bytes: &[u8]) -> String {
 
 #[test]
 fn golden_packs_of_every_dialect_hold_the_same_bytes_and_labels() {
-    for (path, entry, description) in packs() {
+    for KnownPack { path, n_pairs, description } in golden_packs() {
         let name = path.display();
         let pack = Pack::read(&path).unwrap();
-        let n_pairs = entry["pairs"].as_u64().unwrap() as usize;
         assert_eq!(pack.same.len(), n_pairs, "{name}");
         for (i, &same) in pack.same.iter().enumerate() {
             assert_eq!(Some(same), description["issame"][i].as_bool(), "{name}: pair {i}");
@@ -72,7 +38,7 @@ fn golden_packs_of_every_dialect_hold_the_same_bytes_and_labels() {
 
 #[test]
 fn golden_pixels_are_exact_for_png_and_near_for_jpeg() {
-    for (path, _, description) in packs() {
+    for KnownPack { path, description, .. } in golden_packs() {
         for (i, image) in Pack::read(&path).unwrap().images.iter().enumerate() {
             let place = format!("{}: image {i}", path.display());
             let expected = &description["images"][i];
@@ -96,14 +62,15 @@ fn golden_pixels_are_exact_for_png_and_near_for_jpeg() {
 
 #[test]
 fn golden_jpeg_pixels_differ_by_less_than_a_level_on_average() {
-    for path in files("safetensors") {
+    let packs = golden_packs();
+    for path in golden_cases("bin", |path| has_extension(path, "safetensors")) {
         let bytes = std::fs::read(&path).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         // `lfw200_jpeg_rgb` holds pixels of the images of `lfw200_jpeg_*.bin`.
         let stem = path.file_stem().unwrap().to_string_lossy().replace("_rgb", "");
         let of_same_images =
-            |path: &PathBuf| path.file_stem().unwrap().to_string_lossy().starts_with(&stem);
-        let pack = Pack::read(&files("bin").into_iter().find(of_same_images).unwrap()).unwrap();
+            |pack: &&KnownPack| pack.path.file_stem().unwrap().to_string_lossy().starts_with(&stem);
+        let pack = Pack::read(&packs.iter().find(of_same_images).unwrap().path).unwrap();
         for (name, tensor) in tensors.tensors() {
             let i: usize = name.rsplit('.').next().unwrap().parse().unwrap();
             let ours = decode(&pack.images[i]).unwrap().rgb;
@@ -117,9 +84,9 @@ fn golden_jpeg_pixels_differ_by_less_than_a_level_on_average() {
 
 #[test]
 fn golden_packs_open_as_sets_and_keep_repeated_images_once() {
-    for (path, entry, _) in packs() {
+    for KnownPack { path, n_pairs, .. } in golden_packs() {
         let set = PairsSet::open_pack(&path).unwrap();
-        assert_eq!(Some(set.n_pairs() as u64), entry["pairs"].as_u64());
+        assert_eq!(set.n_pairs(), n_pairs);
         assert!(set.n_images() <= 2 * set.n_pairs());
     }
 }

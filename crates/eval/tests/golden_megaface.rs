@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pfc_eval::megaface::{
     Gallery, MegaFaceReport, MegaFaceSet, Noises, Options, ProbeList, Store, judge, read_noises,
@@ -13,6 +13,14 @@ use serde_json::Value;
 
 /// Noise of ±0.001 on noisy probes is drawn anew, so their pairs may change places.
 const NOISY_SHARE: f64 = 0.01;
+
+/// The folder of the case, if it is whole.
+fn folder() -> Option<PathBuf> {
+    let folder = pfc_testing::golden("megaface")?;
+    let parts =
+        ["expected.json", "feature_out", "feature_out_clean.safetensors", "templatelists", "data"];
+    parts.iter().all(|part| pfc_testing::is_known(&folder.join(part))).then_some(folder)
+}
 
 fn expected(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap()
@@ -74,7 +82,7 @@ fn check(report: &MegaFaceReport, folder: &Path, state: &str, tolerance: f64) {
 
 #[test]
 fn golden_megaface_devkit_files_give_the_expected_figures() {
-    let Some(folder) = pfc_testing::golden("megaface") else { return };
+    let Some(folder) = folder() else { return };
     let report = judge(&set(&folder, None), &options(), |_| Ok(())).unwrap();
     check(&report, &folder, "raw", 1e-12);
     assert_eq!(report.incomplete.len(), 3, "made-up data is not the complete benchmark");
@@ -82,14 +90,14 @@ fn golden_megaface_devkit_files_give_the_expected_figures() {
 
 #[test]
 fn golden_megaface_cleaning_gives_the_expected_figures() {
-    let Some(folder) = pfc_testing::golden("megaface") else { return };
+    let Some(folder) = folder() else { return };
     let report = judge(&set(&folder, Some(noises(&folder))), &options(), |_| Ok(())).unwrap();
     check(&report, &folder, "clean", NOISY_SHARE);
 }
 
 #[test]
 fn golden_megaface_cleaned_features_are_those_of_the_reference() {
-    let Some(folder) = pfc_testing::golden("megaface") else { return };
+    let Some(folder) = folder() else { return };
     let (set, noises) = (set(&folder, None), noises(&folder));
     let bytes = std::fs::read(folder.join("feature_out_clean.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -124,7 +132,7 @@ fn golden_megaface_cleaned_features_are_those_of_the_reference() {
 
 #[test]
 fn golden_megaface_reports_do_not_depend_on_order_or_threads() {
-    let Some(folder) = pfc_testing::golden("megaface") else { return };
+    let Some(folder) = folder() else { return };
     let run = |set: &MegaFaceSet, n_threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
         pool.install(|| judge(set, &options(), |_| Ok(())).unwrap())

@@ -63,6 +63,21 @@ fn least_cosine(a: &[f32], b: &[f32], dim: usize) -> f64 {
 }
 
 #[test]
+fn wrapped_weights_give_the_plain_ones_rows_in_the_kept_case() {
+    let Some(case) = case("weights-wrapped-open") else { return };
+    let (plain, _, said) = embedded(case.path(), "plain.pth", &[]);
+    assert_eq!(said, "");
+    for (model, place) in [
+        ("lightning.pth", "under `state_dict.model.`; passed over: "),
+        ("magface.pth", "under `state_dict.features.module.`; passed over: "),
+    ] {
+        let (rows, _, said) = embedded(case.path(), model, &[]);
+        assert_eq!(rows, plain, "{model}");
+        assert!(said.contains(place), "{said}");
+    }
+}
+
+#[test]
 fn foreign_graphs_that_normalise_by_themselves_give_the_plain_ones_rows_in_the_kept_case() {
     let Some(case) = case("onnx-normalisation-open") else { return };
     let (plain, dim, said) = embedded(case.path(), "plain.onnx", &[]);
@@ -129,7 +144,10 @@ fn with_function(set: &LfwLike, location: &str) -> Vec<u8> {
     if !set.path("run.ckpt").exists() {
         set.model();
     }
-    let backbone = weights::open(&set.path("run.ckpt"), tch::Device::Cpu, None).unwrap().backbone;
+    let backbone =
+        weights::open(&set.path("run.ckpt"), tch::Device::Cpu, weights::OpenOptions::default())
+            .unwrap()
+            .backbone;
     let options = export::OnnxOptions::default();
     export::onnx(&set.path("m.onnx"), &Inference::from(backbone), options).unwrap();
     let mut model = ModelProto::decode(&fs::read(set.path("m.onnx")).unwrap()[..]).unwrap();
@@ -225,7 +243,9 @@ fn a_model_of_ours_needs_no_assumption_and_other_kinds_have_no_outputs_to_name()
         return;
     }
     let set = LfwLike::new();
-    let backbone = weights::open(&set.model(), tch::Device::Cpu, None).unwrap().backbone;
+    let backbone = weights::open(&set.model(), tch::Device::Cpu, weights::OpenOptions::default())
+        .unwrap()
+        .backbone;
     let options =
         export::OnnxOptions { embed_preprocessing: true, ..export::OnnxOptions::default() };
     export::onnx(&set.path("m.onnx"), &Inference::from(backbone), options).unwrap();

@@ -1,4 +1,4 @@
-//! What people decided, for a data set that is written from a view.
+//! The decisions of people, carried over to a data set that is written from a view.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use pfc_shard::ShardError;
 
 use crate::{Action, Decision, Run, View};
 
-/// What people decided in `runs` that still matters once `view` is a data set of its own: which rows
-/// stay whatever passes find, and who is not the same person. Rows and labels are those of the view.
+/// What people decided in `runs` that still matters once `view` is a data set of its own: which rows stay
+/// whatever passes find, and which identities are different people. Rows and labels are those of the view.
 /// Rows that were left out and identities that were joined are as the view has them.
 ///
 /// # Errors
@@ -20,7 +20,7 @@ pub fn carried(runs: &[Run], view: &View) -> Result<Vec<Decision>, ShardError> {
     for verdict in verdicts() {
         let place = view.place(verdict.row);
         let target = verdict.target.and_then(|target| view.new_label(target));
-        // A probe of a benchmark is no row.
+        // A probe of a benchmark is not a row.
         let is_row = verdict.finding() != "benchmark_overlap";
         let partner = match is_row {
             true => verdict.partner.and_then(|row| view.place(row)),

@@ -1,29 +1,29 @@
-//! What was found about a row or a pair, and what becomes of it.
+//! A finding about a row or a pair, and what is decided about it.
 
 use std::{fmt, str::FromStr};
 
-/// Begins the reason of what a person decided; the rest is the finding that was asked about.
+/// Prefix of the reason of a person's decision; the finding that was asked about follows.
 pub const REVIEWED: &str = "reviewed_";
 
 /// What becomes of a row, or of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
-    /// Stays, whatever earlier runs say, and later passes leave it alone.
+    /// The row stays, whatever earlier runs decided, and later passes do not decide about it.
     Keep,
-    /// Is left out.
+    /// The row is left out.
     Drop,
-    /// Belongs to identity `target`.
+    /// The row belongs to identity `target`.
     Relabel,
     /// All rows of identity `label` belong to identity `target`.
     Merge,
-    /// Nothing yet: a finding that somebody should look at.
+    /// Nothing is changed: it is a finding that a person should look at.
     Suspect,
     /// Identities `label` and `target` are two people and are never joined.
     Different,
 }
 
 impl Action {
-    /// All of them.
+    /// All actions.
     pub const ALL: [Action; 6] = [
         Action::Keep,
         Action::Drop,
@@ -81,9 +81,9 @@ pub struct Decision {
     pub target: Option<u32>,
     /// The row it was compared with.
     pub partner: Option<u64>,
-    /// What was measured; NaN for nothing.
+    /// The value that was measured; NaN if there is none.
     pub score: f32,
-    /// The bound that was crossed; NaN for none.
+    /// The bound that the value crossed; NaN if there is none.
     pub threshold: f32,
 }
 
@@ -95,30 +95,30 @@ impl Decision {
         Decision { row, action, reason: reason.into(), label, target, partner, score, threshold }
     }
 
-    /// With what was measured and the bound that was crossed.
+    /// Adds the measured value and the bound that it crossed.
     #[must_use]
     pub fn scored(self, score: f32, threshold: f32) -> Decision {
         Decision { score, threshold, ..self }
     }
 
-    /// With the row it was compared with.
+    /// Adds the row that it was compared with.
     #[must_use]
     pub fn with_partner(self, partner: u64) -> Decision {
         Decision { partner: Some(partner), ..self }
     }
 
-    /// With the identity it gives.
+    /// Adds the target identity.
     #[must_use]
     pub fn with_target(self, target: u32) -> Decision {
         Decision { target: Some(target), ..self }
     }
 
-    /// Whether a person decided so, and not a pass.
+    /// Whether a person made the decision, and not a pass.
     pub fn is_verdict(&self) -> bool {
         self.reason.starts_with(REVIEWED)
     }
 
-    /// The finding that was decided about, whoever decided.
+    /// The finding, without the prefix of a person's decision.
     pub fn finding(&self) -> &str {
         self.reason.strip_prefix(REVIEWED).unwrap_or(&self.reason)
     }

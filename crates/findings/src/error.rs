@@ -1,4 +1,4 @@
-//! What can be wrong with a log of findings.
+//! Errors of a log of findings.
 
 use std::path::PathBuf;
 
@@ -53,7 +53,7 @@ pub enum FindingsError {
     /// Decisions that contradict one another or the data set.
     #[error("the decisions do not fit the data set: {what}")]
     Contradiction {
-        /// Which.
+        /// The contradiction.
         what: String,
     },
     /// A table of answers that cannot be understood.

@@ -35,11 +35,11 @@ static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
 const RUN_KEY: &str = "pfc.run";
 /// Key of the checksum of that description and of all decisions.
 const CHECKSUM_KEY: &str = "pfc.checksum";
-/// Bytes of that description at most.
+/// Maximum bytes of that description.
 const RUN_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a reason at most.
+/// Maximum bytes of a reason.
 const REASON_BYTES_MAX: usize = 64;
-/// Decisions of a record batch.
+/// Number of decisions in a record batch.
 const BATCH_ROWS: usize = 1 << 16;
 
 const NO_LABEL: u32 = u32::MAX;
@@ -56,7 +56,7 @@ pub struct RunInfo {
     pub command: String,
     /// Its arguments that decide the outcome.
     pub arguments: Vec<String>,
-    /// What it measured and by which bounds it judged, for people and reports.
+    /// The measured values and the bounds, to be shown to people and in reports.
     pub notes: serde_json::Value,
 }
 
@@ -112,11 +112,12 @@ fn record_batch(rows: &[Decision]) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(COLUMNS.clone(), columns)
 }
 
-/// Of the description and every decision: a flipped bit may make another one that fits as well.
+/// Checksum of the description and of every decision, as a flipped bit may turn a decision into another valid
+/// one.
 fn checksum(run: &str, rows: &[Decision]) -> Checksum {
     let mut hashed = HashingWriter::new(io::sink());
     let mut add = |bytes: &[u8]| {
-        // A sink takes everything.
+        // Writing to a sink cannot fail.
         let _ = hashed.write_all(bytes);
     };
     add(run.as_bytes());
@@ -134,8 +135,8 @@ fn checksum(run: &str, rows: &[Decision]) -> Checksum {
     hashed.finish().2
 }
 
-/// Reads a run, of which nothing is trusted: not its structure, names, nor labels. One that was
-/// written before runs had checksums has none.
+/// Reads a run and trusts neither its structure nor its names and labels. A run that was written before runs
+/// had checksums has none.
 pub(crate) fn read(path: &Path) -> Result<(RunInfo, Vec<Decision>), FindingsError> {
     let bad = |what: String| FindingsError::Malformed { path: path.to_path_buf(), what };
     let Table { metadata, batches } = Table::open(path, &COLUMNS)?;

@@ -1,15 +1,15 @@
-//! The rows that are left in, by rank.
+//! The rows that are not left out, by rank.
 
 /// Rows in a block, of which the number of kept rows before is known.
 const BLOCK_ROWS: u64 = 512;
 /// Words of a block.
 const BLOCK_WORDS: usize = (BLOCK_ROWS / 64) as usize;
-/// Of every so many kept rows the block is known.
+/// The block is known of every row whose rank is a multiple of this.
 const HINT_ROWS: u64 = 4096;
 
-/// The rows of a data set that are left in, numbered without gaps in the order of the rows.
+/// The rows of a data set that are not left out, numbered without gaps in the order of the rows.
 ///
-/// Memory: a bit a row, and as much as an eighth of that again: 5.9 MB for 42 million rows.
+/// Takes a bit of memory per row, and at most an eighth of that in addition: 5.9 MB for 42 million rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptRows {
     n_rows: u64,
@@ -22,7 +22,7 @@ pub struct KeptRows {
 }
 
 impl KeptRows {
-    /// All of `n_rows` rows but those whose bit is set in `dropped`.
+    /// Keeps all of `n_rows` rows but those whose bit is set in `dropped`.
     ///
     /// # Panics
     ///
@@ -52,7 +52,7 @@ impl KeptRows {
         self.before.last().copied().unwrap_or(0)
     }
 
-    /// Whether none is.
+    /// Whether no row is kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -63,7 +63,7 @@ impl KeptRows {
         word.is_some_and(|word| word >> (row % 64) & 1 == 1)
     }
 
-    /// The row that kept row `place` is. Some ten steps, whatever the number of rows.
+    /// The row that kept row `place` is. Takes about ten steps, whatever the number of rows.
     ///
     /// # Panics
     ///

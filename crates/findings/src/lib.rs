@@ -1,4 +1,4 @@
-//! What cleaning found in a data set, what people say of it, and the data set as that leaves it.
+//! What cleaning found in a data set, what people decided about it, and the data set with that applied.
 //!
 //! Cleaning never rewrites a data set. Every run appends one file to the [`DecisionLog`] beside it,
 //! `decisions/000.arrow`, `decisions/001.arrow` and so on: who decided ([`RunInfo`]) and one

@@ -15,7 +15,7 @@ pub struct Links {
 }
 
 impl Links {
-    /// Nobody is joined. Members of each of `groups` are different people.
+    /// Begins without joined identities. The members of each of `groups` are different people.
     pub fn new<'a>(groups: impl IntoIterator<Item = &'a [u32]>) -> Links {
         let mut links = Links::default();
         for (number, members) in groups.into_iter().enumerate() {
@@ -39,7 +39,7 @@ impl Links {
         at
     }
 
-    /// Whether somebody said that the people of two sets differ.
+    /// Whether a group says that the people of two sets differ.
     pub fn are_different(&self, a: u32, b: u32) -> bool {
         let (a, b) = (self.leader(a), self.leader(b));
         let none = Vec::new();
@@ -78,7 +78,7 @@ impl Links {
         all
     }
 
-    /// Lets every follower point at its leader, so that each look-up is one step.
+    /// Makes every follower point at its leader, so that each look-up is one step.
     pub(crate) fn flatten(&mut self) {
         let all: Vec<u32> = self.parents.keys().copied().collect();
         for label in all {

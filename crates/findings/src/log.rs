@@ -14,7 +14,7 @@ use crate::{Decision, FindingsError, RunInfo, State, file};
 pub const DECISIONS_DIR: &str = "decisions";
 /// Folder of the runs that were taken back, in that of the log.
 const UNDONE_DIR: &str = "undone";
-/// Runs at most: their names sort as their numbers up to here.
+/// Maximum number of runs: up to here their names sort like their numbers.
 const RUNS_MAX: usize = 1000;
 
 /// The log of decisions of the data set in a folder.
@@ -37,7 +37,7 @@ pub struct Run {
 }
 
 impl DecisionLog {
-    /// Looks which runs the data set in `dir` has; none is no error.
+    /// Finds the runs of the data set in `dir`. Having none is not an error.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl DecisionLog {
         self.n_runs == 0
     }
 
-    /// What a run's description begins with: the data set as it is.
+    /// The start of a run's description, which names the data set as it is.
     pub fn dataset(&self) -> Checksum {
         self.dataset
     }
@@ -146,7 +146,7 @@ impl DecisionLog {
         }
         let folder = self.dir.join(DECISIONS_DIR);
         pfc_durable::create_dir_all(&folder)?;
-        // What a killed command was writing.
+        // The temporary file of a killed command.
         pfc_durable::sweep_all(&folder)?;
         file::write(&path, info, decisions)?;
         self.n_runs += 1;

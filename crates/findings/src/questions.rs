@@ -1,4 +1,4 @@
-//! Findings as questions, each asked once, and answers as decisions.
+//! Turns findings into questions, each asked once, and answers into decisions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -62,8 +62,8 @@ impl Question {
 
 /// All findings of a log as questions.
 ///
-/// One question stands for all findings about the same subjects: the same two identities however
-/// often they were found, and all images that show one picture. Memory: some hundred bytes a finding.
+/// One question stands for all findings about the same subjects: the same two identities however often they
+/// were found, and all images that show one picture. Takes about a hundred bytes of memory per finding.
 #[derive(Debug)]
 pub struct Questions {
     all: Vec<Question>,
@@ -537,7 +537,7 @@ impl Answering<'_> {
         Ok(Decision { label: question.label, ..decision })
     }
 
-    /// That the people of one picture are one, or all different.
+    /// Decides that the identities of one picture are one person, or all different.
     fn names(&self, action: Action) -> Vec<Decision> {
         let Some(target) = self.label_of_partner() else { return Vec::new() };
         let mut seen = HashSet::from([target]);
@@ -571,7 +571,7 @@ impl Answering<'_> {
     /// The images become an identity of their own.
     fn split(&self) -> Vec<Decision> {
         let n_old = self.state.n_old();
-        // What an earlier answer, or the finding itself, made of them.
+        // The identity that an earlier answer, or the finding itself, made of them.
         let made = |decision: &Decision| decision.target.filter(|label| *label >= n_old);
         let target = self.question.previous.iter().find_map(made);
         let target = target.or(self.question.target.filter(|label| *label >= n_old));

@@ -6,17 +6,17 @@ use pfc_shard::Dataset;
 
 use crate::{Action, Decision, Links};
 
-/// New identities that runs may name beyond those of the data set.
+/// Maximum number of new identities that runs may name beyond those of the data set.
 const NEW_IDENTITIES_MAX: u32 = 1 << 28;
 
-/// What the rows of a data set are once decisions are applied: left out, or of which identity.
+/// The state of every row once decisions are applied: whether it is left out, and its identity.
 ///
 /// The last decision about a row counts, and that of a person stands against later ones of passes.
 /// Identities that decisions merge are one set, in which the last target leads. Where a person said
 /// that two are different people, merges that would make them one do not count, those of passes
 /// before those of people and the later ones before the earlier.
 ///
-/// Memory: a bit a row, and some bytes a decision.
+/// Takes a bit of memory per row, and some bytes per decision.
 #[derive(Debug, Clone)]
 pub struct State {
     n_rows: u64,
@@ -34,16 +34,16 @@ pub struct State {
     n_new: u32,
 }
 
-/// What people said of who is who, by the question that they answered: a new answer replaces the old.
+/// What people said about identities, by the question that they answered: a new answer replaces the old one.
 #[derive(Debug, Clone, Default)]
 struct Verdicts {
-    /// Counts answers, so that of two that contradict one another the later one stands.
+    /// Counts answers, so that the later one of two contradicting answers counts.
     n_said: u64,
-    /// By unordered pair.
+    /// Answers by unordered pair of identities.
     same: BTreeMap<(u32, u32), Same>,
     /// The pairs that an answer to this question put there; some may have been replaced since.
     same_by_subject: HashMap<Subject, Vec<(u32, u32)>>,
-    /// Different people by question, and when that was said.
+    /// Different people by question, with the number of the answer.
     different: BTreeMap<Subject, (u64, Vec<u32>)>,
 }
 
@@ -58,7 +58,7 @@ struct Same {
     to: u32,
 }
 
-/// What a person was asked about.
+/// The subject of a question.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Subject {
     /// Two identities, the lower label first.
@@ -89,7 +89,7 @@ impl State {
         State::new(dataset.len(), dataset.n_identities())
     }
 
-    /// Of `n_rows` rows of `n_identities` identities, every row as it is.
+    /// The state without decisions, of `n_rows` rows and `n_identities` identities.
     pub fn new(n_rows: u64, n_identities: u32) -> State {
         State {
             n_rows,
@@ -192,7 +192,7 @@ impl State {
         self.dropped[word] ^= bit;
     }
 
-    /// Joins what was merged as far as verdicts allow.
+    /// Joins the merged identities, as far as verdicts allow.
     fn link(&self) -> Links {
         let groups = self.verdicts.groups();
         let mut links = Links::new(groups.iter().map(Vec::as_slice));
@@ -214,7 +214,8 @@ impl State {
         word.is_none_or(|word| word & (1 << (row % 64)) != 0)
     }
 
-    /// Whether a person said that `row` stays, or whose it is: passes leave it alone.
+    /// Whether a person said that `row` stays, or to which identity it belongs, so that passes do not decide
+    /// about it.
     pub fn is_pinned(&self, row: u64) -> bool {
         self.settled.contains(&row) && !self.is_dropped(row)
     }
@@ -237,7 +238,7 @@ impl State {
         self.links.leader(label)
     }
 
-    /// Who is one person, and who must stay apart.
+    /// Which identities are one person, and which must stay apart.
     pub fn links(&self) -> &Links {
         &self.links
     }

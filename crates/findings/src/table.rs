@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::FindingsError;
 
-/// Bytes of a table at most.
+/// Maximum bytes of a table.
 const TABLE_BYTES_MAX: u64 = 1 << 30;
 
 /// A line of the table: a question, and the place for its answer.
@@ -16,7 +16,7 @@ const TABLE_BYTES_MAX: u64 = 1 << 30;
 pub struct Line {
     /// Names the question.
     pub id: String,
-    /// What the person says; empty where nothing was said yet.
+    /// The answer; empty if there is none yet.
     pub answer: String,
     /// What may be answered, separated by spaces.
     pub answers: String,
@@ -32,7 +32,7 @@ pub struct Line {
     pub threshold: String,
     /// Number of images asked about.
     pub images: String,
-    /// Who they are by name.
+    /// Name of their identity.
     pub identity: String,
     /// Where the first of them came from.
     pub source: String,
@@ -65,7 +65,7 @@ pub struct Answer {
 pub fn write(lines: &[Line]) -> Vec<u8> {
     let mut out = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     let header: Vec<&str> = Line::default().cells().map(|(name, _)| name).to_vec();
-    // A vector takes everything, and all lines have as many cells.
+    // Writing to a vector cannot fail, and all lines have the same number of cells.
     let _ = out.write_record(&header);
     for line in lines {
         let _ = out.write_record(line.cells().map(|(_, cell)| guarded(cell)));
@@ -95,7 +95,7 @@ impl Line {
     }
 }
 
-/// Numbers are no formulas, whatever sign they have.
+/// Numbers are not formulas, whatever their sign is.
 fn guarded(cell: &str) -> String {
     let is_risky = cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']);
     match is_risky && cell.parse::<f64>().is_err() {

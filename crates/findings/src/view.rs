@@ -1,4 +1,4 @@
-//! A data set with decisions applied, which is how readers see it.
+//! A data set with its decisions applied, as readers see it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,49 +9,49 @@ use pfc_shard::{Checksum, Dataset, Face, Identities, Manifest, ShardError, hash:
 
 use crate::{DecisionLog, FindingsError, KeptRows, State};
 
-/// In place of the label of an identity of which no row is left.
+/// Stands for the label of an identity without rows.
 const GONE: u32 = u32::MAX;
 
 /// Whether decisions are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reading {
-    /// As the decisions beside the data set leave it.
+    /// With the decisions beside the data set applied.
     #[default]
     Decided,
-    /// As it was packed, whatever was decided.
+    /// As it was packed, without decisions.
     AsPacked,
 }
 
 impl Reading {
-    /// The reading that a switch `as_packed` asks for.
+    /// The reading for the switch `as_packed`.
     pub fn from_switch(as_packed: bool) -> Reading {
         if as_packed { Reading::AsPacked } else { Reading::Decided }
     }
 }
 
-/// A data set as decisions leave it: without the rows that are left out, under labels without gaps.
+/// A data set with decisions applied: rows that are left out are not seen, and labels have no gaps.
 ///
 /// Its rows are numbered anew, `0..len()`, in the order of the data set; [`row`](View::row) tells the
 /// number in the data set, which decisions and messages use. `Send` and `Sync`.
 ///
-/// Nothing is copied. Memory where decisions change anything: a bit a row and an eighth of that (see
-/// [`KeptRows`]), 20 bytes an identity, and some 40 bytes a relabelled row: 50 MB for 42 million rows
-/// of 2 million identities. Else none.
+/// Nothing is copied. Where decisions change anything, it takes a bit per row and an eighth of that (see
+/// [`KeptRows`]), 20 bytes per identity and about 40 bytes per relabelled row: 50 MB for 42 million rows of 2
+/// million identities. Otherwise it takes no memory.
 #[derive(Debug)]
 pub struct View {
     dataset: Dataset,
     applied: Option<Applied>,
-    /// Of what decisions change; none where they change nothing.
+    /// Checksum of what decisions change; `None` if they change nothing.
     checksum: Option<Checksum>,
 }
 
-/// What decisions make of a data set.
+/// The changes that decisions make to a data set.
 #[derive(Debug)]
 struct Applied {
     rows: KeptRows,
     /// The new label of rows that were relabelled one by one.
     relabelled: HashMap<u64, u32>,
-    /// The new label by the old one, those of identities that runs made included.
+    /// The new label by the old one, including identities that runs made.
     labels: Vec<u32>,
     people: Joined,
     n_merged: usize,
@@ -97,7 +97,7 @@ impl View {
         View { dataset, applied: None, checksum: None }
     }
 
-    /// The data set as `state`, which is of it, has it.
+    /// The data set with the decisions of `state`, which must belong to it.
     ///
     /// # Errors
     ///
@@ -143,19 +143,19 @@ impl View {
         &self.dataset
     }
 
-    /// The same, of which every shard is held against its checksum before a row of it is used; see
+    /// The same, but the checksum of every shard is verified before a row of it is used; see
     /// [`Dataset::checked`].
     #[must_use]
     pub fn checked(self) -> View {
         View { dataset: self.dataset.checked(), ..self }
     }
 
-    /// What the data set consists of, without decisions.
+    /// The manifest of the data set, which knows no decisions.
     pub fn manifest(&self) -> &Manifest {
         self.dataset.manifest()
     }
 
-    /// Number of rows that are left in.
+    /// Number of rows that are not left out.
     pub fn len(&self) -> u64 {
         self.applied.as_ref().map_or(self.dataset.len(), |applied| applied.rows.len())
     }
@@ -193,8 +193,8 @@ impl View {
         }
     }
 
-    /// The face at `place` of the view, under its label in the view. Its cost is that of
-    /// [`Dataset::get`] and some ten steps.
+    /// The face at `place` of the view, under its label in the view. It costs about ten steps more than
+    /// [`Dataset::get`].
     ///
     /// # Errors
     ///
@@ -222,7 +222,7 @@ impl View {
         Ok(Face { label: self.label_of(row, face.label)?, ..face })
     }
 
-    /// The label in the view of a row that is left in and whose label in the data set is `label`.
+    /// The label in the view of a row that is not left out and whose label in the data set is `label`.
     fn label_of(&self, row: u64, label: u32) -> Result<u32, ShardError> {
         let Some(applied) = &self.applied else { return Ok(label) };
         match applied.relabelled.get(&row).unwrap_or(&applied.labels[label as usize]) {
@@ -232,7 +232,7 @@ impl View {
         }
     }
 
-    /// The label of every row of the view, in their order. Reads this column alone; 4 bytes a row.
+    /// The label of every row of the view, in their order. Reads only this column; takes 4 bytes per row.
     ///
     /// # Errors
     ///
@@ -303,7 +303,7 @@ impl View {
         Some(format!("{text} by decisions; {switch} reads {what}"))
     }
 
-    /// Tells this view from others of the same data set; `None` where decisions change nothing or are
+    /// A checksum that differs between views of the same data set; `None` if decisions change nothing or are
     /// not applied.
     pub fn decisions(&self) -> Option<Checksum> {
         self.checksum
@@ -481,10 +481,10 @@ fn names(dataset: &Dataset, state: &State, relabelled: &[(u64, u32)]) -> HashMap
     names
 }
 
-/// Between a name and the number of the person that was split off it.
+/// Separates a name from the number of the person that was split off.
 const SPLIT: &str = "#split-";
 
-/// The name that a split person's began with.
+/// The name from which that of a split person was made.
 fn stem(name: &str) -> &str {
     match name.rsplit_once(SPLIT) {
         Some((stem, number))
@@ -496,7 +496,7 @@ fn stem(name: &str) -> &str {
     }
 }
 
-/// Of everything that decisions change, and of nothing else.
+/// Checksum of everything that decisions change, and of nothing else.
 fn checksum(state: &State, relabelled: &[(u64, u32)], merges: &[(u32, u32)]) -> Checksum {
     let mut bytes = Vec::new();
     bytes.extend(b"view 1\0");

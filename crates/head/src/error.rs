@@ -84,20 +84,9 @@ pub enum HeadError {
         /// Bytes that they take.
         needed: u64,
     },
-    /// A file of the folder of centres cannot be replaced.
+    /// The operating system refused, most often a file of the centres.
     #[error(transparent)]
     Durable(#[from] DurableError),
-    /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was being done.
-        op: &'static str,
-        /// To which file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
     /// The rank's batch does not have the shape of the head, or the labels are not one a row.
     #[error("step {step}: the batch is {found}, but the head takes {expected}")]
     BatchShape {
@@ -218,8 +207,7 @@ impl HeadError {
 
     /// Turns an I/O error into one that names the place; for `map_err`.
     pub(super) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HeadError {
-        let path = path.to_path_buf();
-        move |source| HeadError::Io { op, path, source }
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     /// The values from `least` to `most`, to complete "has to be". The smallest number above 0 stands for 0
@@ -247,7 +235,6 @@ impl HeadError {
             ),
             HeadError::Model(error) => error.hint(),
             HeadError::Durable(error) => error.hint(),
-            HeadError::Io { op, path, source } => pfc_durable::hint_of(op, path, source),
             HeadError::FilteredSubCentres => Some(
                 "set `interclass_filter = 0`: an image with a wrong label finds a sub-centre of its \
                  own, which is what both are for"

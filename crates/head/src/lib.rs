@@ -26,7 +26,6 @@ mod batch;
 mod centres;
 mod comm;
 mod config;
-mod elements;
 mod error;
 mod footprint;
 mod loss;
@@ -43,6 +42,7 @@ mod timings;
 
 use std::sync::Arc;
 
+use pfc_model::elements;
 use rayon::ThreadPool;
 use snapshot::Saving;
 use tch::{Device, Tensor};

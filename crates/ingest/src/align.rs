@@ -1,7 +1,7 @@
 //! `pfc-ingest align`: faces cut out of images by their landmarks.
 //!
-//! A whole list, in its order whatever the number of threads. Memory: some 16 bytes a line and 1024
-//! lines.
+//! A whole list, in its order whatever the number of threads. It takes about 16 bytes of memory per line, and
+//! 1024 whole lines.
 
 use std::{
     collections::HashSet,
@@ -40,15 +40,15 @@ use crate::{
 
 /// Cut faces out of images by five landmarks each.
 ///
-/// LIST names images and their landmarks, one a line: path, then x y of left eye, right eye, nose,
-/// left and right corner of the mouth (as seen in the image, in pixels), with tabs, blanks or as
-/// CSV, or 68 points in the iBUG order. Each face is turned, scaled and shifted so that its points
-/// come closest to InsightFace's template (least squares, bilinear, black outside the image), and
-/// written to OUT under the path that LIST has. Images that are missing or unreadable, landmarks that
-/// make no face in their image, and lines that cannot be understood are left out and listed with their
-/// reason in OUT/quarantine.jsonl. Each line is held to the same bounds: how far its points are from
-/// those of a face, how large the face is, and how much of it lies within the image. Points that all
-/// lie between 0 and 1 are taken for fractions of width and height, with a warning.
+/// LIST names images and their landmarks, one image per line: path, then x y of left eye, right eye, nose,
+/// left and right corner of the mouth (as seen in the image, in pixels), with tabs, blanks or as CSV, or 68
+/// points in the iBUG order. Each face is turned, scaled and shifted so that its points come closest to
+/// InsightFace's template (least squares, bilinear, black outside the image), and written to OUT under the
+/// path that LIST has. Images that are missing or unreadable, landmarks that make no face in their image, and
+/// lines that cannot be understood are left out and listed with their reason in OUT/quarantine.jsonl. Every
+/// line is checked with the same bounds: how far its points are from those of a face, how large the face is,
+/// and how much of it lies within the image. Points that all lie between 0 and 1 are taken for fractions of
+/// width and height, with a warning.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest align landmarks.txt crops --root photos
@@ -68,7 +68,7 @@ pub struct AlignArgs {
     /// Width and height of the crops in pixels, as in 112, 224 or 96x112
     #[arg(long, value_name = "SIZE", default_value = "112")]
     size: Size,
-    /// What the crops are written as; an extension that differs is replaced
+    /// File format of the crops; the extension of each path is replaced where it differs
     #[arg(long, value_enum, default_value_t)]
     format: CropFormat,
     /// Quality of JPEG crops; 100 is best
@@ -116,10 +116,10 @@ impl FromStr for Size {
     }
 }
 
-/// What is made of each line, and from where.
+/// How crops are made, and from which folder.
 struct Recipe<'a> {
     root: &'a Path,
-    /// The same, to judge paths by.
+    /// The same folder, to check paths against.
     folder: ImageFolder,
     crop: pfc_image::Recipe,
     format: CropFormat,
@@ -131,7 +131,7 @@ struct Recipe<'a> {
 struct Summary {
     aligned: u64,
     quarantined: u64,
-    /// What was done to the images beside aligning them.
+    /// Changes to the images other than aligning them.
     #[serde(skip)]
     changes: Tally,
     seconds: f64,
@@ -183,7 +183,7 @@ fn print(summary: &Summary) -> std::io::Result<()> {
     print_table(&table)
 }
 
-/// Lines that are read before they are worked on together.
+/// Number of lines that are read and then processed together.
 const CHUNK_LINES: usize = 1024;
 
 /// An image as it is called in messages, and what is to be cut out of it, or why nothing is.
@@ -351,7 +351,7 @@ fn place(
     let extension = if format == CropFormat::Jpg { "jpg" } else { "png" };
     let target = match format {
         _ if !has_image_extension(&image) => {
-            // What stands after a point in the name is no extension.
+            // The text after a point in the name need not be an extension.
             let mut target = image.clone().into_os_string();
             target.push(".");
             target.push(extension);

@@ -70,6 +70,9 @@ pub enum Command {
     /// Write a data set in a format of other tools.
     Export(ExportArgs),
     /// Print a completion script for a shell.
+    #[command(after_help = "Examples:
+  pfc-ingest completions bash > ~/.local/share/bash-completion/completions/pfc-ingest
+  pfc-ingest completions fish > ~/.config/fish/completions/pfc-ingest.fish")]
     Completions(CompletionsArgs),
 }
 

@@ -13,11 +13,11 @@ use crate::{IngestError, clean::TOOL, lineage, output};
 
 /// Write a new data set with all decisions applied.
 ///
-/// Rows that were left out are gone, the others keep their order and their bytes. Labels are
-/// numbered anew without gaps; a merged identity has all names, a new one the name of the identity
-/// it came from and the first `#split-N` that is free. Suspicions are not applied. What people
-/// answered in `review` goes along, so that later runs of `clean` on OUT honour it. Every shard is
-/// held against its checksum. OUT appears once it is complete; DATASET stays as it is.
+/// Rows that were left out are not written; the others keep their order and their bytes. Labels are numbered
+/// again without gaps. A merged identity has all names; a new identity has the name of the one that it came
+/// from, with the first free `#split-N`. Suspicions are not applied. Answers given in `review` are written to
+/// OUT, so that later runs of `clean` on it honour them. The checksum of every shard is verified. OUT appears
+/// once it is complete; DATASET stays as it is.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pfc-ingest clean data && pfc-ingest compact data data-clean

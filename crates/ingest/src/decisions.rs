@@ -29,11 +29,11 @@ pub struct DecisionsArgs {
 
 #[derive(Debug, Subcommand)]
 enum DecisionsCommand {
-    /// List the runs: who decided, and how many of what
+    /// List the runs with the command that decided, and count their decisions by action
     List(ListArgs),
     /// Print decisions one by one
     Show(ShowDecisionsArgs),
-    /// Take the last run back, or several; their files move to DATASET/decisions/undone
+    /// Take back the last run, or several runs; their files move to DATASET/decisions/undone
     Undo(UndoArgs),
 }
 
@@ -173,7 +173,7 @@ fn take_back(args: &UndoArgs) -> Result<Vec<PathBuf>, IngestError> {
     Ok((0..n).map(|_| log.undo()).collect::<Result<_, _>>()?)
 }
 
-/// What `decisions show` takes.
+/// The arguments of `decisions show`.
 #[derive(Debug, Args)]
 pub struct ShowDecisionsArgs {
     /// Folder of the data set
@@ -219,7 +219,7 @@ impl Named {
     ///
     /// [`IngestError::Shard`] for a row that is not there.
     pub fn of(dataset: &Dataset, run: usize, decision: &Decision) -> Result<Named, IngestError> {
-        // A benchmark's probe is no row of the data set, whoever has answered since.
+        // A probe of a benchmark is not a row of the data set, even after a person answered.
         let found = decision.reason.strip_prefix("reviewed_").unwrap_or(&decision.reason);
         let is_row = found != "benchmark_overlap";
         let partner = decision.partner.filter(|_| is_row);

@@ -1,6 +1,4 @@
-//! What can keep a command from running, said so that the user knows where and what to do; what
-//! stops a pack half-way, or keeps its parts from being joined; and what keeps an export alone from
-//! being written.
+//! The errors of all commands, with those of `pack` and `merge` and those of `export`.
 
 use std::{
     borrow::Cow,
@@ -32,7 +30,7 @@ pub enum IngestError {
         /// The file.
         path: PathBuf,
     },
-    /// A data set has nobody of this name.
+    /// No identity of the data set has this name.
     #[error("{place}: the data set has no identity `{name}`")]
     NoSuchIdentity {
         /// The option, or file and line, that names it.
@@ -50,7 +48,7 @@ pub enum IngestError {
         /// Identities of the data set.
         n_identities: u32,
     },
-    /// Images beyond what is drawn.
+    /// Images that are too large to be drawn on a sheet.
     #[error("images of {size} pixels are too large for a sheet")]
     SheetTooLarge {
         /// The size of all images.
@@ -78,7 +76,7 @@ pub enum IngestError {
         /// Their folder.
         path: PathBuf,
     },
-    /// Labels are 32 bits wide.
+    /// More identities than 32-bit labels can number.
     #[error("{n} identities are more than a data set can hold")]
     TooManyIdentities {
         /// Identity folders found.
@@ -106,7 +104,7 @@ pub enum IngestError {
     /// A data set without rows.
     #[error("the data set holds no images")]
     NothingToMeasure,
-    /// No threads are to be had.
+    /// The threads cannot be started.
     #[error("cannot start {}", if *n == 0 { "a thread per core".into() } else { pfc_cli::units::of(*n as u64, "thread") })]
     Threads {
         /// Threads asked for; 0 for one per core.

@@ -40,9 +40,9 @@ pub struct InspectArgs {
 /// What is shown, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Inspection {
-    /// As decisions leave them, unless asked otherwise.
+    /// The counts with decisions applied, unless `--as-packed` is given.
     images: u64,
-    /// As they were packed.
+    /// The counts without decisions.
     images_packed: u64,
     identities: u32,
     identities_packed: u32,
@@ -56,7 +56,7 @@ struct Inspection {
     measures: Measures,
     /// Reasons and counts of what `pack` left out.
     left_out: BTreeMap<String, u64>,
-    /// What made the data set of others, the oldest step first.
+    /// The steps that made the data set from others, the oldest first.
     lineage: Vec<Step>,
     shards: Vec<ShardEntry>,
 }
@@ -240,7 +240,7 @@ fn bars(bins: &[Bin]) -> Vec<String> {
             Bin { from, to, .. } if from == to => count(*from),
             Bin { from, to, .. } => format!("{}-{}", count(*from), count(*to)),
         };
-        // What is there shows, however little.
+        // A bin that is not empty gets a bar, however small.
         let columns = (bin.identities * BAR_COLUMNS / most).max(bin.identities.min(1));
         let bar = "█".repeat(columns as usize);
         let share = percent(bin.identities, total);

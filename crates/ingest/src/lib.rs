@@ -1,4 +1,4 @@
-//! `pfc-ingest`: identity-labelled face crops into columnar shards.
+//! `pfc-ingest`: packs face crops with identities into columnar shards, and works on such data sets.
 //!
 //! [`run`] is the whole program, for tests and for other programs of the project.
 
@@ -54,7 +54,7 @@ pub use show::ShowArgs;
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
 
-/// Who knows the way out of which error.
+/// The functions that find the hint for an error.
 pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<IngestError>(e, IngestError::hint),
     |e| hint_of::<FindingsError>(e, FindingsError::hint),

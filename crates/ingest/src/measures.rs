@@ -10,7 +10,7 @@ use serde::Serialize;
 pub struct Measures {
     /// Bytes of the encoded image.
     pub bytes: Option<Quantiles>,
-    /// Variance of the Laplacian of the luma; none of the three where nobody measured.
+    /// Variance of the Laplacian of the luma; this and the next two are `None` if they were not measured.
     pub sharpness: Option<Quantiles>,
     /// Mean luma, 0 to 255.
     pub brightness: Option<Quantiles>,
@@ -64,7 +64,7 @@ impl Measures {
 }
 
 impl Quantiles {
-    /// By nearest rank, of the values that are numbers; none of none.
+    /// Computed by nearest rank from the values that are numbers; `None` if there are none.
     fn of(mut values: Vec<f32>) -> Option<Quantiles> {
         values.retain(|value| !value.is_nan());
         let last = values.len().checked_sub(1)?;

@@ -4,7 +4,7 @@ use pfc_findings::View;
 
 use crate::IngestError;
 
-/// How like a name must be to be suggested, from 0 to 1 as Jaro and Winkler count.
+/// Least Jaro-Winkler similarity, from 0 to 1, at which a name is suggested.
 const SIMILAR: f64 = 0.8;
 
 /// The label of the identity called `name`.

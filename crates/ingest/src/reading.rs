@@ -1,4 +1,4 @@
-//! How commands read a data set: as decisions leave it, unless told otherwise.
+//! How commands read a data set: with its decisions applied, unless `--as-packed` is given.
 
 use std::path::Path;
 

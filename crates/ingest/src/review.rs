@@ -1,5 +1,5 @@
-//! `pfc-ingest review`: asking people about what is not sure. Open questions go out as a table and
-//! contact sheets, and answers come back as decisions.
+//! `pfc-ingest review`: exports open questions as a table with contact sheets, and imports the answers as
+//! decisions.
 
 use std::{
     collections::HashMap,
@@ -118,7 +118,7 @@ pub fn run(args: &ReviewArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Clean)
 }
 
-/// What was done, in a line.
+/// The result, in one line.
 fn told(imported: &Imported) -> String {
     let Imported { run, answers, known, open } = imported;
     let open = of(*open as u64, "question");
@@ -137,7 +137,7 @@ fn told(imported: &Imported) -> String {
     }
 }
 
-/// Questions on a sheet, two pictures each, and pairs in a line.
+/// Number of questions on a sheet, of two pictures each, and number of pairs in a row.
 const SHEET_QUESTIONS: usize = 24;
 const SHEET_COLUMNS: u32 = 8;
 
@@ -170,7 +170,7 @@ fn export(args: &ExportReviewArgs) -> Result<Exported, IngestError> {
     let left_out = open.len().saturating_sub(args.limit);
     open.truncate(args.limit);
     open.sort_by(|a, b| a.finding.cmp(&b.finding).then(a.rows.cmp(&b.rows)));
-    // With those that are left out now: an answer may bring them back.
+    // Rows that are left out are included, as an answer may bring them back.
     let sheets = write(&View::as_packed(dataset), &open, unfinished.path())?;
     unfinished.commit()?;
     Ok(Exported { questions: open.len(), sheets, left_out })
@@ -279,7 +279,7 @@ fn import(args: &ImportReviewArgs) -> Result<Imported, IngestError> {
         now.apply(&decided).map_err(|what| bad(answer.line, what))?;
         decisions.extend(decided);
     }
-    // As it will be read: all answers together.
+    // All answers are applied together, as they will be read.
     let mut after = state;
     after.apply(&decisions).map_err(|what| FindingsError::Contradiction { what })?;
     for answer in &found {
@@ -333,7 +333,7 @@ fn decide<'a>(
     Ok((question, action, decided))
 }
 
-/// Two identities that somebody said are one may still be kept apart by other answers.
+/// Other answers may still keep two identities apart that a person said are one.
 fn check_joined(question: &Question, answer: &Answer, state: &State) -> Result<(), String> {
     let joins = answer.answer == Action::Merge.name()
         && matches!(question.kind, Kind::SamePerson | Kind::Label);

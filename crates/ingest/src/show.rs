@@ -17,8 +17,8 @@ use crate::{IngestError, output, people::label_of, reading::ReadArgs};
 
 /// Draw some faces of a data set on one sheet.
 ///
-/// Writes a PNG with the crops in a grid. Under each stand its row and, where known to differ, who
-/// it is, and the end of the path it came from. An image that cannot be decoded is crossed out.
+/// Writes a PNG with the crops in a grid. The caption of each gives its row, its identity where identities
+/// differ, and the end of the path that it came from. An image that cannot be decoded is crossed out.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pfc-ingest show data --identity Aaron_Eckhart
@@ -43,10 +43,10 @@ pub struct ShowArgs {
     /// Replace the file if it is there
     #[arg(long)]
     force: bool,
-    /// Faces in a row of the sheet [default: as makes it square]
+    /// Faces in a row of the sheet [default: as many as make the sheet square]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
     columns: Option<u32>,
-    /// Most faces to draw; of more, the first are drawn
+    /// Maximum number of faces; if there are more, the first ones are drawn
     #[arg(long, value_name = "N", default_value_t = 400,
           value_parser = clap::value_parser!(u64).range(1..=5_000))]
     limit: u64,
@@ -146,7 +146,7 @@ impl FromStr for Rows {
 /// What is shown.
 #[derive(Debug, PartialEq)]
 pub struct Selection {
-    /// Over the sheet.
+    /// The title of the sheet.
     pub title: String,
     pub rows: Vec<u64>,
     /// Whether all rows are of one identity, which the title names.

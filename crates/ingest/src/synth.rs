@@ -10,11 +10,11 @@ use crate::threads::Threads;
 
 /// Make a folder of procedural faces to try things with.
 ///
-/// Writes 112x112 JPEGs, a folder per person, named and numbered as LFW's are. Who someone is decides the shape of the head and
-/// of all features, colours, hair, and the texture of the skin; pose, expression, light, camera,
-/// background and covered parts change from image to image. Identities come in families of three
-/// that look alike. The same seed gives the same bytes, and the first identities and images stay
-/// the same when more are asked for.
+/// Writes 112x112 JPEGs, a folder per person, named and numbered as LFW's are. The identity decides the shape
+/// of the head and of all features, colours, hair, and the texture of the skin; pose, expression, light,
+/// camera, background and covered parts change from image to image. Identities come in families of three that
+/// look alike. The same seed gives the same bytes, and the first identities and images stay the same when
+/// more are asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest synth faces --identities 100 --images-per-identity 20
@@ -28,13 +28,13 @@ injected noise; OUT/pairs.txt has the form of LFW's, over OUT/test if there is o
 pub struct SynthArgs {
     /// Folder to make
     out: PathBuf,
-    /// People to make
+    /// Number of identities
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     identities: u64,
-    /// Images of each
+    /// Images of each identity
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=9_999))]
     images_per_identity: u64,
-    /// Seed of the whole world
+    /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Spoil this share of the images: one number for each kind, or kind=share,...
@@ -45,11 +45,11 @@ pub struct SynthArgs {
     /// are spared.
     #[arg(long, value_name = "SHARE")]
     noise: Option<Noise>,
-    /// Further people in a folder of their own, to test with
+    /// Number of further identities, in a folder of their own, for tests
     #[arg(long, value_name = "M", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     holdout: u64,
-    /// Of the held-out people, show so many among the others too, under other names
+    /// Number of held-out people that also occur among the others, under other names
     #[arg(long, value_name = "N", default_value_t = 0)]
     hidden: u64,
     /// Write a list of this many verification pairs, a multiple of 20

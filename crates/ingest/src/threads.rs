@@ -4,7 +4,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::IngestError;
 
-/// Threads at most: more than any machine has cores for.
+/// Maximum number of threads, which is more than any machine has cores for.
 const THREADS_MAX: u64 = 1024;
 
 /// The `--threads` option.
@@ -19,8 +19,8 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// A pool of that many. Whoever uses rayon does so on such a pool: the one that rayon makes by
-    /// itself panics where no threads are to be had.
+    /// A pool of that many threads. All work with rayon runs on such a pool, as rayon's own pool panics where
+    /// threads cannot be started.
     ///
     /// # Errors
     ///

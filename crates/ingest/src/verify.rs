@@ -37,7 +37,7 @@ Exit codes: 0 the data set is whole, 1 it is damaged, 2 it could not be examined
 pub struct VerifyArgs {
     /// Folder that `pack` wrote
     dataset: PathBuf,
-    /// Also decode every image: finds those that no reader gets pixels of
+    /// Also decode every image, to find those that no reader can decode
     #[arg(long)]
     decode: bool,
     #[command(flatten)]

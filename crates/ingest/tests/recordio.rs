@@ -166,8 +166,8 @@ fn files_that_cannot_be_read_are_errors_with_a_place_and_a_way_out() {
     refuses(
         b"PK\x03\x04....",
         None,
-        "train.rec: is a zip archive, which is not read",
-        "hint: unpack it",
+        "train.rec: its name says RecordIO, and its first bytes say zip",
+        "hint: say with --from",
     );
     let one = [&b"\x0a\x23\xd7\xce\x18\0\0\0"[..], &[0; 24]].concat();
     refuses(&one[..30], None, "train.rec: byte 0: a payload of 24 bytes", "cut short");

@@ -52,7 +52,27 @@ pub fn intervals<F>(
 where
     F: Fn(&[u64]) -> Vec<f64> + Sync,
 {
+    intervals_until(bootstrap, n_people, people, figures, &|| false)
+}
+
+/// As [`intervals`], for callers that may want it to end early.
+///
+/// * `is_over`: asked before each resampled set, on all threads; once it says so, no more are made,
+///   and the intervals mean nothing
+pub fn intervals_until<F>(
+    bootstrap: &Bootstrap,
+    n_people: u32,
+    people: &[People],
+    figures: F,
+    is_over: &(dyn Fn() -> bool + Sync),
+) -> Vec<Option<Interval>>
+where
+    F: Fn(&[u64]) -> Vec<f64> + Sync,
+{
     let replicate = |index: u32| {
+        if is_over() {
+            return Vec::new();
+        }
         let drawn = draw(n_people, bootstrap.seed, index);
         let times = |person: u32| u64::from(drawn[person as usize]);
         let weight = |&(a, b): &People| if a == b { times(a) } else { times(a) * times(b) };
@@ -61,7 +81,7 @@ where
     };
     let replicates: Vec<Vec<f64>> =
         (0..bootstrap.n_replicates).into_par_iter().map(replicate).collect();
-    let n_figures = replicates.first().map_or(0, Vec::len);
+    let n_figures = replicates.iter().map(Vec::len).min().unwrap_or(0);
     (0..n_figures)
         .map(|k| percentile_interval(replicates.iter().map(|r| r[k]), bootstrap.confidence))
         .collect()
@@ -189,6 +209,20 @@ mod tests {
             pool.install(|| intervals(&Bootstrap::default(), 50, &people, figure))
         };
         assert_eq!(run(1), run(3));
+    }
+
+    #[test]
+    fn what_is_over_gives_no_interval_and_computes_nothing_more() {
+        let n_asked = std::sync::atomic::AtomicU32::new(0);
+        let figures = |_: &[u64]| {
+            n_asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            vec![1.0]
+        };
+        let is_over = || n_asked.load(std::sync::atomic::Ordering::Relaxed) >= 1;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let found = pool
+            .install(|| intervals_until(&Bootstrap::default(), 3, &[(0, 1)], figures, &is_over));
+        assert_eq!((found, n_asked.into_inner()), (vec![], 1));
     }
 
     #[test]

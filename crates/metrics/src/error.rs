@@ -38,7 +38,7 @@ pub enum MetricError {
         /// The length that it must have.
         expected: usize,
     },
-    /// Fewer pairs than folds.
+    /// Fewer pairs than folds, or too few folds to judge each by the others.
     #[error("{n_pairs} pairs cannot be split into {n_folds} folds")]
     TooFewPairs {
         /// Pairs in the set.

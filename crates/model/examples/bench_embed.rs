@@ -77,7 +77,10 @@ fn backbone(model: &str) -> Result<Backbone, Error> {
             let spec = BackboneSpec { network, embedding: 512 };
             Ok(Backbone::new(&spec, Device::Cpu, 0)?)
         }
-        Err(_) => Ok(weights::open(Path::new(model), Device::Cpu, None)?.backbone),
+        Err(_) => {
+            Ok(weights::open(Path::new(model), Device::Cpu, weights::OpenOptions::default())?
+                .backbone)
+        }
     }
 }
 

@@ -123,6 +123,20 @@ impl Backbone {
         own.state.check_shapes(origin, shapes)
     }
 
+    /// Key and shape of every tensor of a network.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::EmbeddingSize`].
+    pub(crate) fn own_shapes(
+        architecture: Architecture,
+        embedding: i64,
+    ) -> Result<Vec<(String, Vec<i64>)>, ModelError> {
+        let own = Backbone::build(architecture, embedding, Device::Cpu, Start::Shapes)?;
+        let shape = |(key, tensor): (String, Tensor)| (key, tensor.size());
+        Ok(own.state_dict().into_iter().map(shape).collect())
+    }
+
     /// The network's shapes alone, to count on: its tensors have no memory of their own.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ pub fn with_bytes<R>(tensor: &Tensor, read: impl FnOnce(&[u8]) -> R) -> R {
     read(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), len) })
 }
 
-/// Lends the bytes of a fresh tensor to be filled.
+/// Lends the bytes of a tensor that nobody else reads, such as a fresh one, to be filled.
 ///
 /// # Panics
 ///
@@ -27,7 +27,7 @@ pub fn with_bytes_mut<R>(tensor: &mut Tensor, fill: impl FnOnce(&mut [u8]) -> R)
         return fill(&mut []);
     }
     // SAFETY: as above; every bit pattern is a valid element of the kinds in use, and callers pass
-    // a tensor that they have just made, so that no other handle reads it meanwhile.
+    // a tensor that they have just made or hold alone, so that no other handle reads it meanwhile.
     fill(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), len) })
 }
 

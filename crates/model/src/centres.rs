@@ -14,7 +14,7 @@ use std::{
 };
 
 use pfc_durable::{AtomicFile, DurableError};
-use pfc_torchfile::{Dtype, Part, StateEntry, StateFile, StateWriter, TorchFileError};
+use pfc_torchfile::{Dtype, StateEntry, StateFile, StateWriter, TorchFileError};
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -25,6 +25,10 @@ use crate::{
 
 /// Name of the matrix in a file of `arcface_torch`.
 const WEIGHT: &str = "weight";
+
+/// Where `arcface_torch` keeps them: in `softmax_fc_gpu_0.pt`, in `checkpoint_gpu_0.pt`, and, until 2021, as a
+/// single tensor in `rank_0_softmax_weight.pt`.
+const TORCH_KEYS: [&str; 3] = [WEIGHT, "state_dict_softmax_fc.weight", ""];
 /// Name of the matrix in a safetensors file.
 pub const MATRIX: &str = "centres.weight";
 
@@ -59,7 +63,7 @@ impl CentreFiles {
     /// # Errors
     ///
     /// [`ModelError::NotCentres`] if there are no centres, a rank's file is missing or the files do not
-    /// belong together; [`ModelError::TorchFile`], [`ModelError::TensorFile`] and [`ModelError::Io`] for
+    /// belong together; [`ModelError::TorchFile`], [`ModelError::TensorFile`] and [`ModelError::Durable`] for
     /// files that cannot be read.
     pub fn open(path: &Path) -> Result<CentreFiles, ModelError> {
         let refuse = |reason: String| ModelError::NotCentres { path: path.to_path_buf(), reason };
@@ -170,9 +174,9 @@ impl Rows {
             (Source::Safetensors(file), shape)
         } else {
             let file = File::open(path).map_err(ModelError::io("open", path))?;
-            let file = StateFile::parse_part(BufReader::new(file), Part::Centres)
+            let file = StateFile::parse(BufReader::new(file))
                 .map_err(|source| ModelError::TorchFile { path: path.to_path_buf(), source })?;
-            let found = file.tensors().iter().position(|info| info.key == WEIGHT);
+            let found = file.tensors().iter().position(|info| TORCH_KEYS.contains(&&info.key[..]));
             let index = found.ok_or_else(|| refuse(format!("has no tensor `{WEIGHT}`")))?;
             let info = &file.tensors()[index];
             let (kind, shape) = (kind(info.dtype), info.shape.clone());

@@ -195,7 +195,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// [`ModelError::NotACheckpoint`], [`ModelError::Manifest`], [`ModelError::ManifestDamaged`],
-    /// [`ModelError::Format`], [`ModelError::FileDiffers`], and [`ModelError::Io`] where the system
+    /// [`ModelError::Format`], [`ModelError::FileDiffers`], and [`ModelError::Durable`] where the system
     /// does not let a file be read.
     pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
         let path = resolved(path)?;
@@ -307,7 +307,7 @@ pub fn open_backbone(path: &Path, device: Device) -> Result<Backbone, ModelError
 ///
 /// # Errors
 ///
-/// [`ModelError::Io`] where the system does not let the link be read.
+/// [`ModelError::Durable`] where the system does not let the link be read.
 pub(crate) fn resolved(path: &Path) -> Result<PathBuf, ModelError> {
     // Without a trailing slash, which would have the system follow the link on every use.
     let plain: PathBuf = path.components().collect();

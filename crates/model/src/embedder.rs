@@ -63,6 +63,7 @@ pub struct Embedder {
     name: String,
     input: InputSpec,
     fingerprint: String,
+    notes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -112,6 +113,7 @@ impl Embedder {
             return Err(refuse("--output", "only ONNX graphs have several outputs"));
         }
         let mut input = InputSpec::insightface().with(&options.input);
+        let mut notes = Vec::new();
         let engine = match kind {
             FileKind::Onnx => {
                 let model = OnnxModel::open(&file, &onnx_options(options)?)?;
@@ -125,7 +127,10 @@ impl Embedder {
                 Engine::Script(Box::new(Script::open(&file, options.device, &input)?))
             }
             _ => {
-                let loaded = weights::open(&file, options.device, options.heads)?;
+                let known =
+                    weights::OpenOptions { heads: options.heads, channels: options.input.channels };
+                let loaded = weights::open(&file, options.device, known)?;
+                notes = loaded.notes;
                 let mut inference = loaded.backbone.into_inference();
                 inference.set_precision(options.precision);
                 Engine::Native(Box::new(inference))
@@ -136,7 +141,8 @@ impl Embedder {
             Engine::Onnx(model) => format!("{:032x}", model.checksum()),
             _ => fingerprint(&kind, &file, &input, options.precision)?,
         };
-        Ok(Embedder { engine, name: path.display().to_string(), input, fingerprint })
+        let name = path.display().to_string();
+        Ok(Embedder { engine, name, input, fingerprint, notes })
     }
 
     /// What the input wants.
@@ -151,6 +157,11 @@ impl Embedder {
             Engine::Onnx(model) => Some(model.account()),
             _ => None,
         }
+    }
+
+    /// What of a file of weights was passed over, renamed or assumed, which is to be shown to the user.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Tells this model, opened with these options, from any other: embeddings made with equal
@@ -200,6 +211,7 @@ impl From<Backbone> for Embedder {
             name: "the network".to_owned(),
             input: InputSpec::insightface(),
             fingerprint: String::new(),
+            notes: Vec::new(),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The one error of the crate and its hints.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use pfc_durable::{DurableError, FolderError};
 use pfc_onnx::OnnxError;
@@ -30,17 +33,6 @@ pub enum ModelError {
         device: String,
     },
     /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was being done: `open`, `read`, `write`.
-        op: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// A file or folder could not be written whole.
     #[error(transparent)]
     Durable(#[from] DurableError),
     /// The folder of a checkpoint may not be written.
@@ -331,7 +323,6 @@ impl ModelError {
                  nothing"
                     .to_owned(),
             ),
-            ModelError::Io { op, path, source } => pfc_durable::hint_of(op, path, source),
             ModelError::Onnx(error) => error.hint(),
             ModelError::Durable(error) => error.hint(),
             ModelError::Folder(error) => error.hint(),
@@ -351,19 +342,18 @@ impl ModelError {
             | ModelError::FileDiffers { .. }
             | ModelError::TensorFile { .. }
             | ModelError::NotACheckpoint { .. } => true,
-            ModelError::Io { path, source, .. } => match source.kind() {
+            ModelError::Durable(error) if error.is_read() => match error.source.kind() {
                 io::ErrorKind::UnexpectedEof => true,
                 // Gone from a folder that is still there.
-                io::ErrorKind::NotFound => path.parent().is_some_and(std::path::Path::is_dir),
+                io::ErrorKind::NotFound => error.path.parent().is_some_and(Path::is_dir),
                 _ => false,
             },
             _ => false,
         }
     }
 
-    pub(crate) fn io(op: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |source| ModelError::Io { op, path, source }
+    pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     /// For `map_err` on a call of libtorch: [`Memory`](ModelError::Memory) if there was none, else
@@ -383,7 +373,13 @@ fn network_hint(name: &str) -> String {
         Ok(network) if network.name() != name => format!("did you mean `{network}`?"),
         _ => {
             let names: Vec<&str> = Network::all().map(|network| network.name()).collect();
-            format!("the networks are {}", names.join(", "))
+            let near =
+                names.iter().map(|known| (strsim::damerau_levenshtein(known, &short), known));
+            let near =
+                near.filter(|(distance, _)| *distance <= 1).min_by_key(|(distance, _)| *distance);
+            let near =
+                near.map(|(_, known)| format!("did you mean `{known}`? ")).unwrap_or_default();
+            format!("{near}the networks are {}", names.join(", "))
         }
     }
 }

@@ -64,7 +64,7 @@ impl IResNet {
     /// as in the reference.
     pub(crate) fn part(&self, index: usize, x: &Tensor, pass: &Pass) -> Tensor {
         if index == 0 {
-            return self.prelu.forward(&self.conv1.forward(x, pass), pass);
+            return self.conv1.forward_rectified(x, &self.prelu, pass);
         }
         if let Some(block) = self.blocks.get(index - 1) {
             return block.forward(x, pass);
@@ -124,8 +124,9 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        let y = self.conv1.forward(&self.bn1.forward(x, pass), pass);
-        let y = self.conv2.forward(&self.prelu.forward(&y, pass), pass);
+        let y = self.bn1.forward(x, pass);
+        let y = self.conv1.forward_rectified(&y, &self.prelu, pass);
+        let y = self.conv2.forward(&y, pass);
         match &self.downsample {
             Some(downsample) => y + downsample.forward(x, pass),
             None => y + x,

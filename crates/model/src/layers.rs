@@ -2,9 +2,10 @@
 
 // B = batch, C = channels, H, W = height and width, D = features.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::{
+    batch_norm::{self, Normalised, Parameters},
     graph::{Attribute, Graph, Value},
     init::Init,
     precision::Precision,
@@ -120,7 +121,18 @@ impl BatchNorm {
         graph.node("BatchNormalization", name, &inputs, eps, &x.shape)
     }
 
+    /// Normalises, and rectifies what comes out.
+    pub(crate) fn forward_rectified(&self, x: &Tensor, prelu: &PRelu, pass: &Pass) -> Tensor {
+        if pass.train && batch_norm::takes(x) {
+            return self.normalise(x, Some(&prelu.weight), pass);
+        }
+        prelu.forward(&self.forward(x, pass))
+    }
+
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
+        if pass.train && batch_norm::takes(x) {
+            return self.normalise(x, None, pass);
+        }
         // In training the batch's own statistics are used, whether or not there are running ones.
         let with_running = !pass.train || pass.moves_statistics;
         if pass.train && with_running {
@@ -136,6 +148,23 @@ impl BatchNorm {
             self.eps,
             true,
         )
+    }
+}
+
+impl BatchNorm {
+    /// In training on a CPU.
+    fn normalise(&self, x_bchw: &Tensor, slopes: Option<&Tensor>, pass: &Pass) -> Tensor {
+        let (weight, bias) = (&self.weight, &self.bias);
+        let parameters = Parameters { weight, bias, slopes, eps: self.eps };
+        let Normalised { y_bchw, mean_c, variance_c } = batch_norm::normalise(x_bchw, &parameters);
+        if pass.moves_statistics {
+            let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
+            tch::no_grad(|| {
+                let _ = self.running_mean.shallow_clone().lerp_(&mean_c, MOMENTUM);
+                let _ = self.running_var.shallow_clone().lerp_(&variance_c, MOMENTUM);
+            });
+        }
+        y_bchw
     }
 }
 
@@ -160,14 +189,10 @@ impl PRelu {
         graph.node("PRelu", &self.name, &[&x.name, &slopes], Vec::new(), &x.shape)
     }
 
-    pub(crate) fn forward(&self, x_bchw: &Tensor, pass: &Pass) -> Tensor {
-        let weight = self.weight.to_kind(x_bchw.kind());
-        if x_bchw.device() != Device::Cpu || !pass.train {
-            return x_bchw.prelu(&weight);
-        }
-        // The same in vector instructions, backward too: PyTorch's own gradient on the CPU goes
-        // element by element and takes three times as long as all of this.
-        x_bchw.relu().lerp_tensor(x_bchw, &weight.view([1, -1, 1, 1]))
+    /// In training on a CPU, where PyTorch's own gradient goes element by element, this is a part of
+    /// [`BatchNorm::forward_rectified`].
+    pub(crate) fn forward(&self, x_bchw: &Tensor) -> Tensor {
+        x_bchw.prelu(&self.weight.to_kind(x_bchw.kind()))
     }
 }
 
@@ -297,26 +322,12 @@ impl LayerNorm {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
     use crate::conv::{Conv2d, ConvShape};
     use crate::state::Start;
-    use crate::testing::{check_close, pass, random, with_gradients};
-
-    #[test]
-    fn prelu_and_its_gradients_equal_pytorch_s() {
-        let mut state = State::new(Device::Cpu, Start::Seed(0));
-        let layer = PRelu::new(&mut state, "prelu", 5);
-        let slopes = Tensor::from_slice(&[0.25f32, -0.5, 0.0, 1.0, 1.75]);
-        tch::no_grad(|| layer.weight.shallow_clone().copy_(&slopes));
-        let x = random(&[2, 5, 4, 4], "x");
-        let train = pass(Precision::F32);
-        let found = with_gradients(&x, &layer.weight, |x| layer.forward(x, &train));
-        let expected = with_gradients(&x, &layer.weight, |x| x.prelu(&layer.weight));
-        check_close(&found, &expected, 1e-6);
-        let at_zero = with_gradients(&x.zeros_like(), &layer.weight, |x| layer.forward(x, &train));
-        let expected = with_gradients(&x.zeros_like(), &layer.weight, |x| x.prelu(&layer.weight));
-        assert_eq!(at_zero[1], expected[1]);
-    }
+    use crate::testing::{check_close, pass, random};
 
     #[test]
     fn bf16_and_f16_keep_master_weights_and_their_gradients_in_f32() {
@@ -333,7 +344,7 @@ mod tests {
         let prelu = PRelu::new(&mut state, "p", 4);
         let pass = pass(precision);
         let x = random(&[2, 3, 5, 5], "x");
-        let y = prelu.forward(&bn.forward(&conv.forward(&x, &pass), &pass), &pass);
+        let y = bn.forward_rectified(&conv.forward(&x, &pass), &prelu, &pass);
         assert_eq!(y.kind(), kind);
         y.sum(Kind::Float).backward();
         for entry in state.entries().iter().filter(|entry| entry.trainable) {
@@ -342,6 +353,24 @@ mod tests {
         }
         let counted = state.entries().iter().find(|entry| entry.tensor.kind() == Kind::Int64);
         assert_eq!(counted.unwrap().tensor.int64_value(&[]), 1);
+    }
+
+    #[test]
+    fn running_statistics_move_as_pytorch_moves_them() {
+        let mut state = State::new(Device::Cpu, Start::Seed(0));
+        let (bn, prelu) = (BatchNorm::new(&mut state, "bn", 6), PRelu::new(&mut state, "p", 6));
+        let options = (Kind::Float, Device::Cpu);
+        let (mean, var) = (Tensor::zeros([6], options), Tensor::ones([6], options));
+        let train = pass(Precision::F32);
+        for x in ["first", "second"].map(|name| random(&[3, 6, 5, 4], name) * 2.0 + 1.0) {
+            let (weight, bias) = (Some(&bn.weight), Some(&bn.bias));
+            let _ =
+                x.batch_norm(weight, bias, Some(&mean), Some(&var), true, MOMENTUM, bn.eps, false);
+            let _ = bn.forward_rectified(&x, &prelu, &train);
+            let _ = bn.forward(&x, &Pass { moves_statistics: false, ..train });
+        }
+        check_close(&[bn.running_mean, bn.running_var], &[mean, var], 1e-6);
+        assert_eq!(bn.num_batches_tracked.int64_value(&[]), 2);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod allocator;
 pub mod bytes;
 pub mod centres;
 pub mod checkpoint;
+pub mod elements;
 pub mod export;
 pub mod libtorch;
 pub mod tensors;
@@ -16,6 +17,7 @@ pub mod weights;
 
 mod activation_checkpointing;
 mod backbone;
+mod batch_norm;
 mod conv;
 mod device;
 mod embed;
@@ -36,6 +38,7 @@ mod spec;
 mod state;
 #[cfg(test)]
 mod testing;
+mod vectors;
 mod vit;
 
 pub use activation_checkpointing::CheckpointedForward;
@@ -48,3 +51,4 @@ pub use inference::Inference;
 pub use pfc_onnx::{Account, ChannelOrder, InputOptions, InputSpec, OnnxError};
 pub use precision::{Bf16, Choice, Emulated, Precision, Work, slowdown};
 pub use spec::{Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, Network};
+pub use vectors::vectors;

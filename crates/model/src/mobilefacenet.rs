@@ -149,7 +149,7 @@ impl ConvBlock {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        self.prelu.forward(&self.conv.forward(x, pass), pass)
+        self.conv.forward_rectified(x, &self.prelu, pass)
     }
 
     fn emit(&self, graph: &mut Graph, x: &Value) -> Value {

@@ -6,7 +6,7 @@ use crate::{
     conv::{Conv2d, ConvShape},
     graph::{Graph, Value},
     init::Init,
-    layers::{BatchNorm, Linear, Pass},
+    layers::{BatchNorm, Linear, PRelu, Pass},
     state::State,
 };
 
@@ -33,6 +33,15 @@ impl ConvNorm {
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
         let y = self.conv.forward(x, pass);
         self.norm.as_ref().map_or_else(|| y.shallow_clone(), |norm| norm.forward(&y, pass))
+    }
+
+    /// As [`forward`](ConvNorm::forward), and rectifies what comes out.
+    pub(crate) fn forward_rectified(&self, x: &Tensor, prelu: &PRelu, pass: &Pass) -> Tensor {
+        let y = self.conv.forward(x, pass);
+        match &self.norm {
+            Some(norm) => norm.forward_rectified(&y, prelu, pass),
+            None => prelu.forward(&y),
+        }
     }
 
     /// Moves the running statistics into the convolution: evaluation only, from now on.

@@ -10,9 +10,12 @@ use std::{
     sync::atomic::{AtomicI64, Ordering},
 };
 
-use tch::{CModule, Device, Kind, Tensor};
+use tch::{CModule, Device, Kind, TchError, Tensor};
 
-use crate::{InputSpec, ModelError, libtorch::first_line};
+use crate::{
+    InputSpec, ModelError,
+    libtorch::{first_line, is_out_of_memory},
+};
 
 /// A program that turns images into embeddings.
 #[derive(Debug)]
@@ -33,9 +36,9 @@ impl Script {
         input: &InputSpec,
     ) -> Result<Script, ModelError> {
         let refuse = |reason: String| ModelError::Script { path: path.to_owned(), reason };
-        let mut module =
-            CModule::load_on_device(path, device).map_err(|error| refuse(first_line(&error)))?;
-        module.f_set_eval().map_err(|error| refuse(first_line(&error)))?;
+        let failed = |error| failed(path, error);
+        let mut module = CModule::load_on_device(path, device).map_err(failed)?;
+        module.f_set_eval().map_err(failed)?;
         let batch = AtomicI64::new(i64::MAX);
         let mut script = Script { path: path.to_owned(), module, device, dim: 0, batch };
         let shape = [1, 3, input.height as i64, input.width as i64];
@@ -61,7 +64,7 @@ impl Script {
         let mut batch = self.batch.load(Ordering::Relaxed).min(n);
         if batch == n {
             match self.run_rows(images) {
-                Err(error) if n > 1 => {
+                Err(error @ ModelError::Script { .. }) if n > 1 => {
                     // A trace keeps the batch of its example where it was read as a number.
                     tracing::warn!(
                         "{}: takes one image at a time only: {error}",
@@ -89,15 +92,30 @@ impl Script {
     }
 
     fn run(&self, images: &Tensor) -> Result<Tensor, ModelError> {
-        let refuse =
-            |error| ModelError::Script { path: self.path.clone(), reason: first_line(&error) };
-        tch::no_grad(|| self.module.forward_ts(&[images])).map_err(refuse)
+        tch::no_grad(|| self.module.forward_ts(&[images]))
+            .map_err(|error| failed(&self.path, error))
+    }
+}
+
+/// What an error of the program means: [`ModelError::Memory`] says nothing of the program itself.
+fn failed(path: &Path, error: TchError) -> ModelError {
+    match is_out_of_memory(&error) {
+        true => ModelError::torch("run the TorchScript program")(error),
+        false => ModelError::Script { path: path.to_owned(), reason: first_line(&error) },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_memory_is_not_taken_for_a_fault_of_the_program() {
+        let said = "The following operation failed in the TorchScript interpreter.\nRuntimeError: \
+                    [enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory";
+        let error = failed(Path::new("a.pt"), TchError::Torch(said.to_owned()));
+        assert!(matches!(error, ModelError::Memory { .. }), "{error:?}");
+    }
 
     #[test]
     fn what_is_no_program_is_refused() {

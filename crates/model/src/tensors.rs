@@ -52,7 +52,7 @@ pub fn write<K: AsRef<str>>(path: &Path, tensors: &[(K, Tensor)]) -> Result<File
 ///
 /// # Errors
 ///
-/// [`ModelError::Io`], and [`ModelError::TensorFile`] if the file is malformed, cut short or holds a
+/// [`ModelError::Durable`], and [`ModelError::TensorFile`] if the file is malformed, cut short or holds a
 /// kind that is not read here.
 pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
     TensorFile::open(path)?.read_all()

@@ -224,10 +224,20 @@ fn weights_that_are_not_finite_are_refused_by_name() {
         check_error(Embedder::open(&path, Device::Cpu), &expected);
         let weights = dir.path().join("a.safetensors");
         pfc_model::export::safetensors(&weights, &backbone, false).expect("written");
-        check_error(pfc_model::weights::open(&weights, Device::Cpu, None), &expected);
+        check_error(
+            pfc_model::weights::open(
+                &weights,
+                Device::Cpu,
+                pfc_model::weights::OpenOptions::default(),
+            ),
+            &expected,
+        );
         let pth = dir.path().join("a.pth");
         pfc_model::export::pth(&pth, &backbone, false).expect("written");
-        check_error(pfc_model::weights::open(&pth, Device::Cpu, None), &expected);
+        check_error(
+            pfc_model::weights::open(&pth, Device::Cpu, pfc_model::weights::OpenOptions::default()),
+            &expected,
+        );
     }
 }
 
@@ -245,7 +255,10 @@ fn a_variance_below_zero_is_refused_by_name() {
     check_error(checkpoint::open_backbone(&path, Device::Cpu), &expected);
     let pth = dir.path().join("a.pth");
     pfc_model::export::pth(&pth, &backbone, false).expect("written");
-    let error = check_error(pfc_model::weights::open(&pth, Device::Cpu, None), &expected);
+    let error = check_error(
+        pfc_model::weights::open(&pth, Device::Cpu, pfc_model::weights::OpenOptions::default()),
+        &expected,
+    );
     assert!(error.hint().is_some());
 }
 
@@ -259,7 +272,10 @@ fn a_torchscript_program_runs_only_if_it_is_trusted() {
     assert!(error.hint().expect("a hint").contains("--trust-code"));
     let trusted = pfc_model::EmbedderOptions { trust_code: true, ..Default::default() };
     Embedder::open_with(&path, &trusted).expect("trusted");
-    check_error(pfc_model::weights::open(&path, Device::Cpu, None), "it is a graph");
+    check_error(
+        pfc_model::weights::open(&path, Device::Cpu, pfc_model::weights::OpenOptions::default()),
+        "it is a graph",
+    );
 }
 
 #[test]

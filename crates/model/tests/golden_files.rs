@@ -7,20 +7,18 @@ mod golden;
 
 use std::path::{Path, PathBuf};
 
-use golden::{Case, json_files, relative_error};
+use golden::{Case, beside, relative_error};
 use pfc_model::{
     Architecture, Backbone, BackboneSpec, Embed, Embedder, EmbedderOptions, Network, export,
     tensors, weights,
 };
 use tch::{Device, Tensor};
 
-/// Every small network: its list, and the path of its files without their ending.
-fn cases() -> Vec<(Case, String)> {
+/// Every small network: its list, and where that is.
+fn cases() -> Vec<(Case, PathBuf)> {
     let Some(folder) = golden::folder() else { return Vec::new() };
-    let lists = json_files(&folder, ".tensors.json");
-    let stem =
-        |list: &Path| list.to_str().unwrap().strip_suffix(".tensors.json").unwrap().to_owned();
-    lists.iter().map(|list| (Case::open(list), stem(list))).collect()
+    let lists = golden::small_networks(&folder);
+    lists.into_iter().map(|list| (Case::open(&list), list)).collect()
 }
 
 fn heads(case: &Case) -> Option<i64> {
@@ -30,8 +28,9 @@ fn heads(case: &Case) -> Option<i64> {
     }
 }
 
-fn recorded(path: &str, name: &str) -> Tensor {
-    let answers = tensors::read(Path::new(path)).unwrap();
+/// The tensor `name` of the file beside `list` whose name ends in `ending`.
+fn recorded(list: &Path, ending: &str, name: &str) -> Tensor {
+    let answers = tensors::read(&beside(list, ending)).unwrap();
     answers.into_iter().find(|(other, _)| other == name).unwrap().1
 }
 
@@ -47,13 +46,13 @@ fn has_onnxruntime() -> bool {
 
 #[test]
 fn golden_files_of_every_format_give_the_recorded_embeddings() {
-    for (case, stem) in cases() {
-        let expected = recorded(&format!("{stem}.golden.safetensors"), "eval.output");
+    for (case, list) in cases() {
+        let expected = recorded(&list, ".golden.safetensors", "eval.output");
         let options =
             EmbedderOptions { heads: heads(&case), trust_code: true, ..EmbedderOptions::default() };
-        for ending in ["pth", "legacy.pth", "safetensors", "torchscript.pt"] {
-            let path = PathBuf::from(format!("{stem}.{ending}"));
-            if !path.exists() {
+        for ending in [".pth", ".legacy.pth", ".safetensors", ".torchscript.pt"] {
+            let path = beside(&list, ending);
+            if !pfc_testing::has_file(&path) {
                 continue;
             }
             let embedder = Embedder::open_with(&path, &options).unwrap();
@@ -69,12 +68,14 @@ fn golden_onnx_gives_its_recorded_output_through_the_embedder() {
     if !has_onnxruntime() {
         return;
     }
-    for (_, stem) in cases() {
-        let path = PathBuf::from(format!("{stem}.onnx"));
-        if !path.exists() {
+    for (_, list) in cases() {
+        let path = beside(&list, ".onnx");
+        if !pfc_testing::has_file(&path)
+            || !pfc_testing::is_known(&path.with_extension("onnx.golden.safetensors"))
+        {
             continue;
         }
-        let expected = recorded(&format!("{stem}.onnx.golden.safetensors"), "output");
+        let expected = recorded(&list, ".onnx.golden.safetensors", "output");
         let embedder = Embedder::open(&path, Device::Cpu).unwrap();
         let found = embedder.forward(&golden::input()).unwrap();
         let error = relative_error(&found, &expected);
@@ -85,8 +86,8 @@ fn golden_onnx_gives_its_recorded_output_through_the_embedder() {
 #[test]
 fn golden_networks_exported_and_read_again_embed_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    for (case, stem) in cases() {
-        let expected = recorded(&format!("{stem}.golden.safetensors"), "eval.output");
+    for (case, list) in cases() {
+        let expected = recorded(&list, ".golden.safetensors", "eval.output");
         let backbone = || {
             let backbone = case.small_backbone();
             backbone.load_state_dict("the formula", &case.weights(case.seed())).unwrap();
@@ -199,6 +200,6 @@ fn weights_of_a_graph_are_not_taken_apart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.onnx");
     std::fs::write(&path, b"\x08\x07").unwrap();
-    let error = weights::open(&path, Device::Cpu, None).unwrap_err();
+    let error = weights::open(&path, Device::Cpu, weights::OpenOptions::default()).unwrap_err();
     assert!(error.to_string().contains("weights are wanted"), "{error}");
 }

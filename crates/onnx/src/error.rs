@@ -1,20 +1,16 @@
 //! Why a model cannot be opened or run.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
+
+use pfc_durable::{DurableError, faults::says_no_memory};
 
 /// An ONNX model that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OnnxError {
     /// The operating system refused.
-    #[error("{}: cannot read", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// A file that is no ONNX model.
     #[error("{}: not an ONNX model: {reason}", path.display())]
     NotOnnx {
@@ -108,9 +104,20 @@ impl OnnxError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            OnnxError::Durable(error) => error.hint(),
+            OnnxError::Refused { reason, .. } | OnnxError::Run { reason, .. }
+                if says_no_memory(reason) =>
+            {
+                Some(
+                    "end other programs, give the job more memory (`ulimit -v` shows a bound), or \
+                     choose a smaller network"
+                        .to_owned(),
+                )
+            }
             OnnxError::Runtime { .. } => Some(
                 "`scripts/setup` fetches it; or name the library in ORT_DYLIB_PATH (in Python's \
-                 package onnxruntime it is capi/libonnxruntime.so.*)"
+                 package onnxruntime it is capi/libonnxruntime.so.*); where it is there, this process may \
+                 not map as much memory as it takes (`ulimit -v`)"
                     .to_owned(),
             ),
             OnnxError::NotOnnx { .. } => Some(

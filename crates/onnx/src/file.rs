@@ -7,25 +7,30 @@ use std::{
 };
 
 use bytes::Bytes;
+use pfc_durable::DurableError;
 use prost::Message as _;
 
 use crate::{
     OnnxError,
     declared::stale_inputs,
     external::{self, BYTES_MAX},
+    foreign,
     proto::{ModelProto, ValueInfoProto},
     wire::{self, Change},
 };
 
 /// The bytes of a model, which need no other file, and what they say.
 pub(crate) fn read(path: &Path) -> Result<(Bytes, ModelProto), OnnxError> {
-    let io = |source| OnnxError::Io { path: path.to_owned(), source };
+    let io = |source| OnnxError::from(DurableError::at("read", path)(source));
     let file = File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
+    let refuse = |reason: String| OnnxError::NotOnnx { path: path.to_owned(), reason };
+    if metadata.is_dir() {
+        return Err(refuse(foreign::convertible(path, &[]).unwrap_or_default()));
+    }
     if !metadata.is_file() {
         return Err(io(Error::new(ErrorKind::InvalidInput, "it is no regular file")));
     }
-    let refuse = |reason: String| OnnxError::NotOnnx { path: path.to_owned(), reason };
     if metadata.len() > BYTES_MAX {
         return Err(refuse(format!("{} bytes are more than {BYTES_MAX}", metadata.len())));
     }
@@ -34,7 +39,11 @@ pub(crate) fn read(path: &Path) -> Result<(Bytes, ModelProto), OnnxError> {
     file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(io)?;
     let bytes = Bytes::from(bytes);
     // Whether it is a model at all comes first.
-    parse(bytes.clone()).map_err(refuse)?;
+    parse(bytes.clone()).map_err(|reason| {
+        let head = &bytes[..bytes.len().min(foreign::HEAD_BYTES as usize)];
+        let known = foreign::convertible(path, head).or_else(|| foreign::named(path, head));
+        refuse(known.unwrap_or(reason))
+    })?;
     let bytes = external::inlined(path, &bytes)?.map_or(bytes, Bytes::from);
     if bytes.len() as u64 > BYTES_MAX {
         let reason = format!("{} bytes, with its weights, are more than {BYTES_MAX}", bytes.len());

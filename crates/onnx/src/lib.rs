@@ -15,6 +15,7 @@ mod external;
 mod faces;
 mod file;
 mod flat;
+pub mod foreign;
 mod front;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -35,6 +36,7 @@ pub use input::{ChannelOrder, FACE_BYTES, FACE_SIDE, InputOptions, InputSpec, La
 pub use model::{OnnxModel, OpenOptions};
 pub use network::Device;
 pub use pixels::mirrored;
+pub use statistics::{MeasuredInput, Normalisation, measured_input};
 
 /// Keys of the metadata in which exported models state what they want; values are texts.
 pub mod metadata {

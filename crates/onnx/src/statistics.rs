@@ -9,7 +9,7 @@
 use prost::Message;
 
 use crate::{
-    ChannelOrder,
+    ChannelOrder, InputSpec,
     declared::Declared,
     faces,
     flat::Flat,
@@ -97,7 +97,60 @@ fn layers(flat: &Flat<'_>) -> Vec<String> {
     values.cloned().collect()
 }
 
-/// The divergence of the channels' statistics from those kept, as logarithm, in the mean.
+/// A normalisation near the input of a network: what it was given for pictures, and what it keeps.
+#[derive(Debug, Clone, Default)]
+pub struct Normalisation {
+    /// For each picture the shape, `[1, C, ..]`, and the numbers.
+    pub given: Vec<(Vec<i64>, Vec<f32>)>,
+    /// The mean that it keeps of each channel, `[C]`.
+    pub mean: Vec<f32>,
+    /// The variance, `[C]`.
+    pub variance: Vec<f32>,
+}
+
+/// What the normalisations of a network whose graph is known tell of its input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeasuredInput {
+    /// Mean and deviation of the pixels, where others than 127.5 and 127.5 fit clearly better.
+    pub mean_std: Option<([f32; 3], [f32; 3])>,
+    /// The order of the colours, where one fits clearly better.
+    pub channels: Option<ChannelOrder>,
+}
+
+/// Measures the input of a network that takes one picture of 112×112.
+///
+/// * `run`: gives for the values of a picture, `[3, 112, 112]`, what the first normalisations are given, in
+///   the order of the network
+///
+/// `None` if nothing fits, as of a network that was not trained.
+pub fn measured_input(run: impl Fn(&[f32]) -> Option<Vec<Normalisation>>) -> Option<MeasuredInput> {
+    let misfit = |range: Range, channels| {
+        let (mean, std) = range.mean_std();
+        let spec = InputSpec { mean, std, channels, ..InputSpec::insightface() };
+        let mut layers: Vec<Normalisation> = Vec::new();
+        for face in faces::unlike() {
+            let mut values = vec![0.0; spec.n_values()];
+            spec.write(&face, &mut values);
+            let of_face = run(&values)?;
+            layers.resize_with(of_face.len(), Normalisation::default);
+            for (layer, found) in layers.iter_mut().zip(of_face) {
+                let mut given = std::mem::take(&mut layer.given);
+                given.extend(found.given);
+                *layer = Normalisation { given, ..found };
+            }
+        }
+        misfit_of(&layers)
+    };
+    let of_range = |range| Some((range, misfit(range, ChannelOrder::Rgb)?));
+    let rgb: Vec<(Range, f64)> = Range::ALL.into_iter().filter_map(of_range).collect();
+    let mut fits = Fits { rgb, bgr: None };
+    let best = fits.best()?;
+    fits.bgr = misfit(best, ChannelOrder::Bgr).map(|misfit| (best, misfit));
+    let mean_std = fits.refutes(Range::Signed).map(Range::mean_std);
+    Some(MeasuredInput { mean_std, channels: fits.order() })
+}
+
+/// The misfit of the channels' statistics from those kept, in the mean.
 fn misfit(
     network: &Network,
     input: &Declared,
@@ -105,7 +158,7 @@ fn misfit(
     channels: ChannelOrder,
 ) -> Option<f64> {
     let spec = input.spec(range.mean_std(), channels);
-    let mut faces_seen = Vec::new();
+    let mut layers: Vec<Normalisation> = Vec::new();
     for face in faces::unlike() {
         let mut values = vec![0.0; spec.n_values()];
         spec.write(&face, &mut values);
@@ -113,24 +166,31 @@ fn misfit(
         let outputs = network.run(input, n, values).ok()?;
         let outputs: Option<Vec<_>> =
             outputs.into_iter().map(|output| Some((output.shape, output.values.ok()?))).collect();
-        faces_seen.push(outputs?);
-    }
-    let mut misfits = Vec::new();
-    for layer in 0..faces_seen[0].len() / 3 {
-        let (mean, variance) = (&faces_seen[0][3 * layer + 1].1, &faces_seen[0][3 * layer + 2].1);
-        let is_untrained =
-            mean.iter().all(|&value| value == 0.0) && variance.iter().all(|&value| value == 1.0);
-        let seen: Vec<_> = faces_seen.iter().map(|outputs| &outputs[3 * layer]).collect();
-        if !is_untrained {
-            misfits.extend(divergence(&seen, mean, variance));
+        let (of_layers, _) = outputs.as_deref()?.as_chunks::<3>();
+        layers.resize_with(of_layers.len(), Normalisation::default);
+        for (layer, [given, mean, variance]) in layers.iter_mut().zip(of_layers) {
+            layer.given.push(given.clone());
+            (layer.mean, layer.variance) = (mean.1.clone(), variance.1.clone());
         }
     }
+    misfit_of(&layers)
+}
+
+/// The divergence of what the layers were given from what they keep, as logarithm, in the mean over the layers
+/// that were trained.
+fn misfit_of(layers: &[Normalisation]) -> Option<f64> {
+    let is_trained = |layer: &&Normalisation| {
+        let Normalisation { mean, variance, .. } = layer;
+        mean.iter().any(|&value| value != 0.0) || variance.iter().any(|&value| value != 1.0)
+    };
+    let misfits: Vec<f64> = layers.iter().filter(is_trained).filter_map(divergence).collect();
     let misfit = misfits.iter().sum::<f64>() / misfits.len() as f64;
     misfit.is_finite().then_some(misfit)
 }
 
 /// The mean over the channels, the second axis, of ln(1 + KL(seen ‖ kept)), both taken as normal.
-fn divergence(seen: &[&(Vec<i64>, Vec<f32>)], mean: &[f32], variance: &[f32]) -> Option<f64> {
+fn divergence(layer: &Normalisation) -> Option<f64> {
+    let Normalisation { given: seen, mean, variance } = layer;
     let n_channels = mean.len();
     let mut sum = 0.0;
     for channel in 0..n_channels {

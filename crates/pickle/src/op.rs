@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)] // the names are the documentation
 
+pub const ADDITEMS: u8 = 0x90;
 pub const APPEND: u8 = b'a';
 pub const APPENDS: u8 = b'e';
 pub const BINBYTES8: u8 = 0x8e;
@@ -21,9 +22,11 @@ pub const BYTEARRAY8: u8 = 0x96;
 pub const DICT: u8 = b'd';
 pub const EMPTY_DICT: u8 = b'}';
 pub const EMPTY_LIST: u8 = b']';
+pub const EMPTY_SET: u8 = 0x8f;
 pub const EMPTY_TUPLE: u8 = b')';
 pub const FLOAT: u8 = b'F';
 pub const FRAME: u8 = 0x95;
+pub const FROZENSET: u8 = 0x91;
 pub const GET: u8 = b'g';
 pub const GLOBAL: u8 = b'c';
 pub const INT: u8 = b'I';
@@ -35,6 +38,7 @@ pub const LONG_BINPUT: u8 = b'r';
 pub const MARK: u8 = b'(';
 pub const MEMOIZE: u8 = 0x94;
 pub const NEWFALSE: u8 = 0x89;
+pub const NEWOBJ: u8 = 0x81;
 pub const NEWTRUE: u8 = 0x88;
 pub const NONE: u8 = b'N';
 pub const POP: u8 = b'0';

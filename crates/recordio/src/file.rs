@@ -202,9 +202,10 @@ impl RecordFile {
     ///
     /// Reads the frames of all records: of a large file that takes as long as a walk through it.
     pub fn not_listed(&self) -> Vec<u64> {
-        let positions = 0..self.index.len();
+        let offsets = (0..self.index.len()).filter_map(|at| Some(self.index.get(at)?.offset));
+        // A wrong place must not part the record that it lies in from its beginning.
         let mut listed: Vec<u64> =
-            positions.filter_map(|at| Some(self.index.get(at)?.offset)).collect();
+            offsets.filter(|&offset| self.record_bytes(offset) > 0).collect();
         listed.sort_unstable();
         let mut found = Vec::new();
         let mut end = 0;

@@ -313,3 +313,21 @@ proptest! {
         let _ = RecordFile::from_bytes(small().0, Some(&idx));
     }
 }
+
+#[test]
+fn a_record_is_found_that_the_index_leaves_out_or_gives_a_wrong_place() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("out");
+    let mut writer = RecordWriter::create(&dir).unwrap();
+    // Of 8 + 24 + 8 bytes each.
+    for key in 0..5 {
+        writer.write(key, &Header::scalar(key as f32, key), b"an image").unwrap();
+    }
+    writer.finish(None).unwrap();
+    let rec = fs::read(dir.join("train.rec")).unwrap();
+    let not_listed =
+        |idx: &str| RecordFile::from_bytes(rec.clone(), Some(idx.as_bytes())).unwrap().not_listed();
+    assert_eq!(not_listed("0\t0\n1\t40\n2\t80\n3\t120\n4\t160\n"), [0_u64; 0]);
+    assert_eq!(not_listed("0\t0\n1\t40\n3\t120\n"), [80, 160]);
+    assert_eq!(not_listed("0\t0\n1\t40\n2\t88\n3\t120\n4\t160\n"), [80]);
+}

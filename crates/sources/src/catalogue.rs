@@ -212,7 +212,7 @@ impl Catalogue {
 
     fn both(&mut self, number: u64, name: &str) -> Result<u32, Refused> {
         let of_number = self.by_number.get(&number).copied();
-        let of_name = self.by_name.get(name.nfc().collect::<String>().as_str()).copied();
+        let of_name = self.by_name.get(composed(name).as_str()).copied();
         let of = |id: u32| &self.identities[id as usize];
         match (of_number, of_name) {
             (Some(a), Some(b)) if a == b => self.named(name),
@@ -379,6 +379,11 @@ fn by_label(identities: &[Identity]) -> Vec<u32> {
         by_label.sort_by_cached_key(|id| identity(id).name());
     }
     by_label
+}
+
+/// A name as it is compared with others: composed (NFC), since the same is written in two ways.
+pub fn composed(name: &str) -> String {
+    name.nfc().collect()
 }
 
 /// Says that numbers do not count from 0 without gaps.

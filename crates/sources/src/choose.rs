@@ -8,16 +8,20 @@ use crate::{
     columns::ColumnChoice,
     error::SourceError,
     file::{exists, is_file},
-    folder::{FolderSource, Parts},
+    folder::FolderSource,
+    folders::Parts,
     in_order::InOrder,
-    kind::InputKind,
+    kind::{InputKind, Look},
     list::{ListSource, is_stdin},
-    look::{self, Look, by_content, by_name},
+    lmdb,
+    look::{self, by_content, by_name},
     recordio::{Damaged, RecordSource},
     shards,
+    shelf::Wanted,
     source::Source,
-    table::TableSource,
-    tar::TarSource,
+    streams,
+    table::{Place, TableSource},
+    tar, tfrecord, zip,
 };
 
 /// How the input is to be read; flattened into the commands that read one.
@@ -26,15 +30,16 @@ pub struct InputOptions {
     /// What RAW is; found out from its name and first bytes if not given
     ///
     /// A folder is RecordIO if it holds .rec files (train.rec alone, if that is there), shards if it
-    /// holds .tar, .tar.gz or .tar.zst files, tables if it holds .parquet or .arrow files, the same
-    /// of the one folder in it that holds such files, as the folder `data` of a data set of Hugging
-    /// Face, and else identity folders. A file is told by its first bytes, and where these say
-    /// nothing by its name: .rec, .tar(.gz|.zst), .parquet, .arrow, .bin; .txt, .tsv, .lst, .list and
-    /// .csv are lists, as is `-`, standard input. What can be taken for two things is an error that
-    /// asks for this option.
+    /// holds .tar files, plain or compressed, archives if .zip files, tables if .parquet or .arrow
+    /// files, TFRecord if .tfrecord files, LMDB if data.mdb, MDS or LitData if index.json and their
+    /// files; a list if metadata.csv or metadata.jsonl in it says who is on its images; the same of the
+    /// one folder in it that holds such files, as the folder `data` of a data set of Hugging Face; and
+    /// else identity folders. A file is told by its first bytes, and where these say nothing by its
+    /// name; .txt, .tsv, .lst, .list, .csv and .jsonl are lists, as is `-`, standard input. What can be
+    /// taken for two things is an error that asks for this option.
     #[arg(long, value_enum)]
     from: Option<InputKind>,
-    /// Folder that the paths of a list start from; by default that of the list itself
+    /// Folder that the paths of a list or table start from; by default that of the list itself
     ///
     /// With it all images lie below the folder: a path that leads out of it is left out. Without it
     /// the list says where they are.
@@ -42,11 +47,18 @@ pub struct InputOptions {
     root: Option<PathBuf>,
     /// Columns of a list or table, as in `image=file_name,label=class`
     ///
-    /// The keys are image, label and identity. The columns are named as in the header or the schema;
-    /// those of a list without a header are numbered from 1, as in `image=2,label=3`. Without this
-    /// option columns are found by the names that are usual, and what was taken is printed.
+    /// The keys are image, label and identity (or id). The columns are named as in the header or the
+    /// schema, the keys of lines of JSON and the features of TFRecord likewise; those of a list without
+    /// a header are numbered from 1, as in `image=2,label=3`. Without this option columns are found by
+    /// the names that are usual, and what was taken is printed.
     #[arg(long, value_name = "KEY=COLUMN,…")]
     columns: Option<ColumnChoice>,
+    /// Splits of a data set to read, such as `train`; several are joined, and `all` is every one
+    ///
+    /// Splits are told by the names of files (`train-00000-of-00010.parquet`) and folders (`train/`). A
+    /// data set with several is an error that names them unless this option says which.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    split: Vec<String>,
     /// Take identity folders of one name for one person, wherever they lie
     ///
     /// In `train/ann` and `val/ann`, or `batch1/ann` and `batch2/ann`, the same person is meant. An
@@ -73,6 +85,9 @@ impl InputOptions {
         if let Some(columns) = &self.columns {
             arguments.push(format!("--columns={}", columns.text()));
         }
+        if !self.split.is_empty() {
+            arguments.push(format!("--split={}", self.split.join(",")));
+        }
         if self.join_parts {
             arguments.push("--join-parts=true".into());
         }
@@ -85,18 +100,18 @@ impl InputOptions {
     /// Refuses options that say nothing about an input of this kind.
     fn check(&self, kind: InputKind) -> Result<(), SourceError> {
         use InputKind::*;
-        if self.root.is_some() && kind != List {
+        if self.root.is_some() && !matches!(kind, List | Parquet) {
             return Err(SourceError::RootWithoutList { kind });
         }
         if self.salvage && !matches!(kind, Recordio | Tar) {
             return Err(SourceError::SalvageOfOther { kind });
         }
-        if self.join_parts && kind != Folder {
+        if self.join_parts && !matches!(kind, Folder | Tar | Zip | Lmdb) {
             let (option, what) = ("--join-parts", "identity folders");
             return Err(SourceError::OptionOfOther { option, what, kind });
         }
-        if self.columns.is_some() && !matches!(kind, List | Parquet) {
-            let (option, what) = ("--columns", "lists and tables");
+        if self.columns.is_some() && !matches!(kind, List | Parquet | TfRecord | Mds | LitData) {
+            let (option, what) = ("--columns", "lists, tables and records");
             return Err(SourceError::OptionOfOther { option, what, kind });
         }
         Ok(())
@@ -115,7 +130,7 @@ pub fn open(
     scratch: &Path,
     quiet: bool,
 ) -> Result<Box<dyn Source + Send>, SourceError> {
-    open_look(decide(raw, options.from)?, options, scratch, quiet, People::Needed)
+    open_look(decide(raw, options)?, options, scratch, quiet, People::Needed)
 }
 
 /// Opens `raw` for its images alone, in its own order: as [`open`] does, but no image needs an identity.
@@ -131,10 +146,10 @@ pub fn open_images(
     scratch: &Path,
     quiet: bool,
 ) -> Result<InOrder, SourceError> {
-    let look = match decide(raw, options.from) {
+    let look = match decide(raw, options) {
         // Lists of benchmarks have any name.
         Err(SourceError::Unknown { path }) => match look::is_text(&path)? {
-            true => Look { path, kind: InputKind::List },
+            true => Look::of(&path, InputKind::List),
             false => return Err(SourceError::Unknown { path }),
         },
         look => look?,
@@ -144,7 +159,7 @@ pub fn open_images(
 }
 
 fn open_look(
-    Look { path, kind }: Look,
+    Look { path, kind, files }: Look,
     options: &InputOptions,
     scratch: &Path,
     quiet: bool,
@@ -155,21 +170,44 @@ fn open_look(
     let damaged = if options.salvage { Damaged::Salvage } else { Damaged::Refuse };
     let parts = if options.join_parts { Parts::Joined } else { Parts::Apart };
     let columns = options.columns.clone().unwrap_or_default();
+    let root = options.root.as_deref();
+    let wanted = Wanted { people, parts, quiet };
+    let name = || path.display().to_string();
+    let chosen = Some(files).filter(|files| !files.is_empty());
+    let files = |what: &'static str| match chosen.clone() {
+        Some(files) => Ok(files),
+        None => shards::files(&path, |path| by_name(path) == Some(kind), what),
+    };
     Ok(match kind {
         InputKind::Folder => Box::new(FolderSource::open(&path, parts, people)?),
-        InputKind::Recordio => Box::new(RecordSource::open(&path, damaged, people, quiet)?),
-        InputKind::List => {
-            Box::new(ListSource::open(&path, options.root.as_deref(), &columns, people)?)
+        InputKind::Recordio => Box::new(RecordSource::open(&path, chosen, damaged, people, quiet)?),
+        InputKind::List => Box::new(ListSource::open(&path, root, &columns, people)?),
+        InputKind::Tar => {
+            let shards = files("shards (.tar, plain or compressed)")?;
+            Box::new(tar::open(name(), shards, scratch, damaged, wanted)?)
         }
-        InputKind::Tar => Box::new(TarSource::open(&path, scratch, damaged, people, quiet)?),
-        InputKind::Parquet => Box::new(TableSource::open(&path, scratch, &columns, people, quiet)?),
+        InputKind::Zip => Box::new(zip::open(name(), files("archives (.zip)")?, wanted)?),
+        InputKind::Parquet => {
+            let tables = files("tables (.parquet or .arrow)")?;
+            let place = Place { root, scratch };
+            Box::new(TableSource::open(name(), tables, place, &columns, people, quiet)?)
+        }
         InputKind::Bin => Box::new(BinSource::open(&path, people)?),
+        InputKind::TfRecord => {
+            let files = files("TFRecord files (.tfrecord)")?;
+            Box::new(tfrecord::open(name(), files, scratch, &columns, wanted)?)
+        }
+        InputKind::Lmdb => Box::new(lmdb::open(&path, wanted)?),
+        InputKind::Mds | InputKind::LitData => {
+            Box::new(streams::open(&path, scratch, &columns, wanted)?)
+        }
     })
 }
 
 /// What `raw` is, by the user's word if there is one, and else by itself.
-fn decide(raw: &Path, said: Option<InputKind>) -> Result<Look, SourceError> {
-    let here = |kind| Look { path: raw.to_path_buf(), kind };
+fn decide(raw: &Path, options: &InputOptions) -> Result<Look, SourceError> {
+    let (said, splits) = (options.from, &options.split[..]);
+    let here = |kind| Look::of(raw, kind);
     let contradiction = |what: String| SourceError::Contradiction { path: raw.to_path_buf(), what };
     if is_stdin(raw) {
         return match said {
@@ -188,12 +226,24 @@ fn decide(raw: &Path, said: Option<InputKind>) -> Result<Look, SourceError> {
                     "it is a folder, and --from says {kind}, which is a file"
                 )))
             }
-            Some(kind) => Ok(here(kind)),
-            None => look::folder(raw),
+            Some(kind) if splits.is_empty() => Ok(here(kind)),
+            Some(kind) => match look::folder(raw, splits)? {
+                look if look.kind == kind => Ok(look),
+                look => {
+                    let [a, b] = [look.kind, kind].map(InputKind::describe);
+                    Err(contradiction(format!("the split is {a}, and --from says {b}")))
+                }
+            },
+            None => look::folder(raw, splits),
         };
     }
+    if !splits.is_empty() {
+        return Err(contradiction(
+            "it is no folder, and --split chooses among what lies in one".into(),
+        ));
+    }
     if shards::is_pattern(raw) {
-        let first = || shards::files(raw, &[], "files").map(|files| files.into_iter().next());
+        let first = || shards::files(raw, |_| false, "files").map(|files| files.into_iter().next());
         return Ok(here(match said.or_else(|| by_name(raw)) {
             Some(kind) => kind,
             // An ending that is a pattern itself tells nothing; the first file does.

@@ -31,11 +31,29 @@ const IMAGES: &[&str] = &[
     "photo",
     "picture",
     "image_id",
+    "name_id",
+    "image_name_id",
+    "encoded",
+    "image_raw",
+    "image/encoded",
 ];
 
 /// Names of columns with a number per person.
-const LABELS: &[&str] =
-    &["label", "labels", "class", "class_id", "classid", "cls", "target", "label_id", "class_idx"];
+const LABELS: &[&str] = &[
+    "label",
+    "labels",
+    "class",
+    "class_id",
+    "classid",
+    "cls",
+    "target",
+    "label_id",
+    "class_idx",
+    "class_label",
+    "image/class/label",
+    "image/label",
+    "image/source_id",
+];
 
 /// Names of columns with a name per person.
 const IDENTITIES: &[&str] = &[
@@ -53,6 +71,7 @@ const IDENTITIES: &[&str] = &[
     "celebrity",
     "celebrity_name",
     "class_name",
+    "image/class/text",
     "name",
     "id",
 ];
@@ -86,7 +105,7 @@ impl FromStr for ColumnChoice {
             let place = match key.trim() {
                 "image" | "path" => &mut choice.image,
                 "label" => &mut choice.label,
-                "identity" => &mut choice.identity,
+                "identity" | "id" => &mut choice.identity,
                 other => {
                     return Err(format!(
                         "`{other}` is none of image, label and identity, {WANTED}"
@@ -99,6 +118,19 @@ impl FromStr for ColumnChoice {
         }
         Ok(choice)
     }
+}
+
+/// What is called how, where values are found by name and not by place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The image.
+    pub image: String,
+    /// The label.
+    pub label: Option<String>,
+    /// The identity's name.
+    pub identity: Option<String>,
+    /// What was taken for what, where that is a guess.
+    pub guess: Option<String>,
 }
 
 /// Where what is.
@@ -171,6 +203,31 @@ impl ColumnChoice {
                 && plain(label, &["label"])
                 && plain(identity, &["identity"]);
         Ok(Some(Found { image, label, identity, is_plain }))
+    }
+}
+
+impl ColumnChoice {
+    /// Finds the columns among `names`, by name.
+    ///
+    /// # Errors
+    ///
+    /// That a column is missing.
+    pub fn names(&self, names: &[String], people: People) -> Result<Names, String> {
+        let found = self.find(names, people)?.ok_or_else(|| {
+            let named: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            let named = named.join(", ");
+            match names.iter().any(|name| is_image_column(name)) {
+                true => format!("no column `label` or `identity` among {named}"),
+                false => format!("no column `image` among {named}"),
+            }
+        })?;
+        let name = |column: usize| names[column].clone();
+        Ok(Names {
+            image: name(found.image),
+            label: found.label.map(name),
+            identity: found.identity.map(name),
+            guess: (!found.is_plain).then(|| found.describe(names)),
+        })
     }
 }
 

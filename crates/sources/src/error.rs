@@ -118,6 +118,16 @@ pub enum SourceError {
         /// The first image and its reason.
         example: String,
     },
+    /// Nothing says whom any of a source's images shows.
+    #[error("{path}: of its {n} images it is not known whom they show: {why}")]
+    Unlabelled {
+        /// The source.
+        path: String,
+        /// Its images.
+        n: u64,
+        /// What is missing.
+        why: &'static str,
+    },
     /// The user stopped it.
     #[error("interrupted while {path} was listed")]
     Interrupted {
@@ -176,6 +186,20 @@ pub enum SourceError {
         /// Images that the index lists.
         n: u64,
     },
+    /// An index that does not list images which its file holds.
+    #[error(
+        "{}: its .idx file does not list {n_unlisted} of its images, the first of which begins at byte \
+         {offset}",
+        path.display()
+    )]
+    ShortIndex {
+        /// The `.rec` file.
+        path: PathBuf,
+        /// Images that the index does not list.
+        n_unlisted: u64,
+        /// Where the first of them begins.
+        offset: u64,
+    },
     /// `--salvage` for something else than RecordIO or tar.
     #[error("--salvage reads what is left of damaged .rec and tar files, and this is {}", kind.describe())]
     SalvageOfOther {
@@ -211,6 +235,34 @@ pub enum SourceError {
         seen: Vec<String>,
         /// What to give instead, for example.
         example: PathBuf,
+    },
+    /// A data set with several splits, none of which is asked for.
+    #[error("{}: holds the splits {}", path.display(), splits.join(" and "))]
+    Splits {
+        /// The folder.
+        path: PathBuf,
+        /// What they are called.
+        splits: Vec<String>,
+        /// Whether several can be read as one.
+        are_joined: bool,
+    },
+    /// A split that is not there.
+    #[error("{}: there is no split `{wanted}`", path.display())]
+    NoSplit {
+        /// The folder.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        splits: Vec<String>,
+    },
+    /// A file of another program that is not whole, or of a kind that is not read.
+    #[error("{}: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A link leads back to a folder that it lies in.
     #[error("{}: is a link back to {}, so the folder has no end", path.display(), ancestor.display())]
@@ -250,8 +302,8 @@ impl SourceError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             SourceError::Unknown { .. } => {
-                "say what it is with --from: recordio, list, tar, parquet or bin; or give a folder \
-                 with one sub-folder of images per identity, as in faces/NAME/1.jpg"
+                "say what it is with --from: recordio, list, tar, zip, parquet, bin, tfrecord or lmdb; \
+                 or give a folder with one sub-folder of images per identity, as in faces/NAME/1.jpg"
                     .into()
             }
             SourceError::Gone { .. } => {
@@ -299,6 +351,11 @@ impl SourceError {
                 "run the same command again; no data set was left behind".into()
             }
             SourceError::NothingUsable { example, .. } => format!("the first one: {example}"),
+            SourceError::Unlabelled { .. } => {
+                "pack a list of the images with their labels, or a folder with one sub-folder of images \
+                 per identity"
+                    .into()
+            }
             SourceError::NoSuchFolder { .. } => "is the path right?".into(),
             SourceError::NotAFolder { .. } => {
                 "give a folder with one sub-folder of images per identity, as in faces/NAME/1.jpg, \
@@ -311,14 +368,10 @@ impl SourceError {
             ),
             SourceError::NoIdentities { path, n_loose, list: Some(list) } => {
                 let list = path.join(list);
-                let list = list.display();
-                let way = match list.to_string().ends_with(".jsonl") {
-                    true => "write it as CSV, with columns such as file_name and label, and pack that",
-                    false => "pack that list",
-                };
                 format!(
-                    "{n_loose} images lie directly in {}, and {list} may say who is on them: {way}",
-                    path.display()
+                    "{n_loose} images lie directly in {}, and {} may say who is on them: pack that list",
+                    path.display(),
+                    list.display()
                 )
             }
             SourceError::NoIdentities { path, n_loose, list: None } => format!(
@@ -336,12 +389,30 @@ impl SourceError {
                  --salvage ignores it as well, and lists what is damaged",
                 path.with_extension("idx").display()
             ),
+            SourceError::ShortIndex { path, .. } => format!(
+                "fetch the whole .idx file, or move {} away, and every image is found without it; \
+                 --salvage ignores it as well, and lists what is damaged",
+                path.with_extension("idx").display()
+            ),
             SourceError::SalvageOfOther { .. } => "leave out --salvage".into(),
             SourceError::OptionOfOther { option, .. } => format!("leave out {option}"),
             SourceError::OtherFormat { way_out, .. } => way_out.clone(),
             SourceError::Below { example, .. } => {
                 format!("give one of them, such as {}", example.display())
             }
+            SourceError::Splits { splits, are_joined: false, .. } => {
+                format!("--split {} takes one of them", splits.first().map_or("", String::as_str))
+            }
+            SourceError::Splits { splits, are_joined: true, .. } => format!(
+                "--split {} takes one of them, and --split {} joins them",
+                splits.first().map_or("", String::as_str),
+                splits.join(",")
+            ),
+            SourceError::NoSplit { splits, .. } if splits.is_empty() => {
+                "leave out --split: nothing in it is called as splits are".into()
+            }
+            SourceError::NoSplit { splits, .. } => format!("it has {}", splits.join(" and ")),
+            SourceError::Damaged { problem, .. } => damaged_hint(problem),
             SourceError::FolderLoop { path, .. } => format!("remove the link {}", path.display()),
             SourceError::Durable(source) => return source.hint(),
             SourceError::Record(source) => return record_hint(source),
@@ -367,11 +438,21 @@ fn record_hint(error: &RecordError) -> Option<String> {
     })
 }
 
+/// What is wrong may be the columns, or that a file is not what it should be.
+fn damaged_hint(problem: &str) -> String {
+    if problem.contains("column") {
+        return "--columns image=NAME,label=NAME says which is what".into();
+    }
+    "is the copy complete? If it is, the program that wrote it can write the images to folders, one per \
+     identity, or to a list"
+        .into()
+}
+
 /// What is wrong with a table may be its columns, or that it is not what it should be.
 fn table_hint(problem: &str) -> String {
     if problem.contains("column") {
         return "an image table has a column `image` of encoded bytes, or of {bytes, path} as Hugging \
-                Face writes it, and a column `label` or `identity` of numbers or text; --columns \
+                Face writes it, or of paths that start at --root, and a column `label` or `identity` of numbers or text; --columns \
                 image=NAME,label=NAME names others"
             .into();
     }

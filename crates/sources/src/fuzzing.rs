@@ -1,12 +1,46 @@
 //! The readers of foreign bytes, with what must hold of whatever they accept: for the fuzz targets,
 //! which see nothing else of this module's neighbours.
 
-use std::{fs, path::Path};
+use std::{fs, io::Cursor, path::Path};
 
 use crate::{
-    catalogue::People, columns::ColumnChoice, list::Lines, recordio::Damaged, spool::Spool,
-    table::Table, tar::samples,
+    catalogue::People, columns::ColumnChoice, list::Lines, lmdb, recordio::Damaged, shelf::Found,
+    shelf::Span, spool::Spool, streams, table::Table, tar::samples, tfrecord, zip,
 };
+
+/// Any bytes as a zip archive: files that unpack to what is stated of them, or an error.
+pub fn zip(bytes: &[u8]) {
+    let Ok(found) = zip::list(Cursor::new(bytes), bytes.len() as u64, "fuzz.zip") else { return };
+    for entry in found.entries {
+        // An image of a fuzzer is small; what claims more is read as far as it goes.
+        let _ = zip::unpacked(Cursor::new(bytes), &entry.place);
+    }
+}
+
+/// Any bytes as a TFRecord file: images within the bytes, or an error.
+pub fn tfrecord(bytes: &[u8]) {
+    let names = ["image", "label"].map(str::to_owned);
+    let Ok(names) = ColumnChoice::default().names(&names, People::Needed) else { return };
+    check(tfrecord::list(bytes, Some(bytes.len() as u64), &names, None, None, "fuzz").ok(), bytes);
+}
+
+/// Any bytes as a file of MDS or LitData, behind an index: images within the bytes, or an error.
+pub fn stream(bytes: &[u8]) {
+    let (index, bytes) = bytes.split_at(bytes.iter().position(|b| *b == 0).unwrap_or(0));
+    let Some((n_samples, roles)) = streams::fuzzed(index) else { return };
+    check(streams::list(bytes, n_samples, &roles, None, "fuzz").ok(), bytes);
+}
+
+/// Any bytes as an LMDB file: images within the bytes, or an error.
+pub fn lmdb(bytes: &[u8]) {
+    check(lmdb::list(bytes, "fuzz").ok(), bytes);
+}
+
+fn check(found: Option<Found<Span>>, bytes: &[u8]) {
+    for entry in found.into_iter().flat_map(|found| found.entries) {
+        assert!(entry.place.start + u64::from(entry.place.n_bytes) <= bytes.len() as u64);
+    }
+}
 
 /// Any bytes as a tar file: samples or an error, and every image lies within the bytes.
 pub fn tar(bytes: &[u8]) {
@@ -52,8 +86,8 @@ pub fn table(bytes: &[u8], dir: &Path) -> std::io::Result<()> {
         let Ok(table) = Table::open(&path, &ColumnChoice::default(), people) else { continue };
         for part in 0..table.n_parts() {
             let Ok(part) = table.read(&path, part, &spool) else { break };
-            for (_, start, n_bytes) in part.rows.into_iter().flatten() {
-                assert!(start + u64::from(n_bytes) <= spool.len());
+            for row in part.rows.into_iter().flatten() {
+                assert!(row.start + u64::from(row.n_bytes) <= spool.len());
             }
         }
     }

@@ -21,7 +21,7 @@ pub const FILE: &str = "identities.tsv";
 /// First line of the table beside a verification pack.
 pub const PACK_HEADER: &str = "image\tlabel\tidentity";
 
-/// As many names of 100 bytes as there are labels.
+/// Maximum bytes of a table: room for names of 100 bytes for every label.
 const BYTES_MAX: u64 = 1 << 30;
 
 /// Gives the identities of `index` the names that a table in `folder` gives their numbers. One that

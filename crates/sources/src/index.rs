@@ -1,4 +1,4 @@
-//! Which label each entry of a source has: compact, since there may be hundreds of millions.
+//! The label of each entry of a source, in a compact form, as there may be hundreds of millions of entries.
 
 use std::io::{self, Write};
 
@@ -42,7 +42,7 @@ impl Index {
         }
     }
 
-    /// Writes the names and sizes of all identities, such that others are other bytes.
+    /// Writes the names and sizes of all identities; different ones give different bytes.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Index {
         u32::try_from(label).expect("the source has checked the number of identities")
     }
 
-    /// What the identity of image `entry` is called.
+    /// The name of the identity of image `entry`.
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
 //! Collections of face images with identities, wherever they come from: folders, lists, RecordIO,
-//! tar, Parquet, Arrow and verification packs. A source is indexed first, which fixes labels and
+//! tar, zip, Parquet, Arrow, verification packs, TFRecord, LMDB, MDS and LitData. A source is indexed first, which fixes labels and
 //! order; images are then read in any order from many threads.
 //!
 //! Every byte of an input is taken to be hostile: reading ends in entries, in entries left out with
@@ -14,6 +14,7 @@ mod columns;
 mod error;
 mod file;
 mod folder;
+mod folders;
 pub mod fuzzing;
 mod identities;
 mod in_order;
@@ -22,20 +23,29 @@ mod kind;
 mod label;
 pub mod landmarks;
 mod list;
+mod lmdb;
 mod look;
 mod names;
 mod recordio;
 mod reject;
 mod shards;
+mod shelf;
 mod source;
+mod splits;
 mod spool;
+mod streams;
 mod table;
 mod tar;
+mod tfrecord;
 mod unread;
+mod verification;
 mod walk;
+mod wire;
+mod zip;
 
 pub use alignment::{AlignOptions, Alignment};
 pub use arrow_file::ArrowFile;
+pub use catalogue::composed;
 pub use choose::{InputOptions, open, open_images};
 pub use error::SourceError;
 pub use file::{Root, exists, is_file, read_file};
@@ -52,4 +62,5 @@ pub use recordio::{Damaged, RecordSource};
 pub use reject::{ReadError, Reject};
 pub use source::{LeftOut, Source};
 pub use unread::Unread;
+pub use verification::{is_verification_set, verification_set};
 pub use walk::{Dir, Listing, is_system};

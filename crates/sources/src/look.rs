@@ -1,8 +1,7 @@
-//! What a file or folder is: by the names in it and by first bytes. A folder is looked into, two
-//! levels deep, before anything is said about it.
+//! Finds out what a file or folder is, by names and by first bytes. A folder is looked into, two levels deep,
+//! before anything is said about it.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -14,7 +13,15 @@ use pfc_image::{Sniffed, has_image_extension, sniff};
 use pfc_recordio::{MAGIC, RecordPaths};
 
 use crate::{
-    error::SourceError, file::is_file, kind::InputKind, list, shards, table, tar, walk::is_system,
+    error::SourceError,
+    file::is_file,
+    kind::{InputKind, Look},
+    list, lmdb, shards,
+    splits::{Groups, Place, name_of, no_split},
+    streams, table, tar, tfrecord,
+    verification::bcolz,
+    walk::is_system,
+    zip,
 };
 
 /// Folders that are looked into, of those in a folder: the first by name. Where images are, they are
@@ -24,15 +31,6 @@ const FOLDERS_MAX: usize = 64;
 const FOLDERS_BELOW_MAX: usize = 8;
 /// Files without a telling name that are opened, of those in a folder.
 const OPENED_MAX: usize = 8;
-
-/// What is to be read, and as what.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Look {
-    /// The path given, or what lies in it.
-    pub path: PathBuf,
-    /// What it is.
-    pub kind: InputKind,
-}
 
 /// What lies directly in a folder, the system's own files aside; sorted by name.
 #[derive(Debug, Default)]
@@ -68,11 +66,38 @@ impl Seen {
         Ok(seen)
     }
 
-    /// The first file of a kind that fills folders, and how many there are.
-    fn shards(&self, kind: InputKind) -> Option<(&Path, u64)> {
-        let mut files = self.files.iter().filter(|path| by_name(path) == Some(kind));
-        let first = files.next()?;
-        Some((first, 1 + files.count() as u64))
+    /// The first file of a kind that fills folders.
+    fn first(&self, kind: InputKind) -> Option<&Path> {
+        self.files.iter().find(|path| by_name(path) == Some(kind)).map(PathBuf::as_path)
+    }
+
+    /// The files of a kind that fills folders.
+    fn of_kind(&self, kind: InputKind) -> Vec<PathBuf> {
+        self.files.iter().filter(|path| by_name(path) == Some(kind)).cloned().collect()
+    }
+
+    /// The data set of another program that the folder is.
+    fn data_set(&self) -> Option<InputKind> {
+        let is_chunk = |path: &PathBuf| name_of(path).starts_with("chunk-");
+        match () {
+            () if self.has_file(lmdb::FILE) => Some(InputKind::Lmdb),
+            () if !self.has_file(streams::INDEX) => None,
+            () if self.some_ends_in(".mds") => Some(InputKind::Mds),
+            () if self.files.iter().any(is_chunk) => Some(InputKind::LitData),
+            () => None,
+        }
+    }
+
+    /// The list of the images of `dir` that lies beside them and says who is on them.
+    fn metadata(&self, dir: &Path) -> Result<Option<Look>, SourceError> {
+        for name in METADATA.into_iter().filter(|name| self.has_file(name)) {
+            let path = dir.join(name);
+            let kind = by_name(&path).unwrap_or(InputKind::List);
+            if kind == InputKind::Parquet || list::says_people(&path)? {
+                return Ok(Some(Look::of(&path, kind)));
+            }
+        }
+        Ok(None)
     }
 
     fn has_file(&self, name: &str) -> bool {
@@ -90,33 +115,56 @@ impl Seen {
 }
 
 /// The kinds of which there are several files in a folder.
-const SHARDED: [InputKind; 3] = [InputKind::Recordio, InputKind::Tar, InputKind::Parquet];
+const SHARDED: [InputKind; 5] =
+    [InputKind::Recordio, InputKind::Tar, InputKind::Zip, InputKind::Parquet, InputKind::TfRecord];
+
+/// Lists beside images, as Hugging Face's folders of images have them.
+const METADATA: [&str; 3] = ["metadata.csv", "metadata.jsonl", "metadata.parquet"];
 
 /// What the folder `raw` is.
+///
+/// * `splits`: those that are wanted of a data set with several, such as `train`; `all` is every one
 ///
 /// # Errors
 ///
 /// [`SourceError::OtherFormat`] if it is of a kind that is known and not read,
-/// [`SourceError::Contradiction`] or [`SourceError::Below`] if it may be several things, and what
+/// [`SourceError::Contradiction`] or [`SourceError::Below`] if it may be several things,
+/// [`SourceError::Splits`] if it has several splits and none is wanted, [`SourceError::NoSplit`], and what
 /// listing it gives.
-pub fn folder(raw: &Path) -> Result<Look, SourceError> {
-    let here = |kind| Look { path: raw.to_path_buf(), kind };
+pub fn folder(raw: &Path, splits: &[String]) -> Result<Look, SourceError> {
+    let here = |kind| Look::of(raw, kind);
     let top = Seen::of(raw)?;
     if let Some(error) = other_folder(raw, &top) {
         return Err(error);
     }
-    if RecordPaths::find(raw).is_some() {
-        return Ok(here(InputKind::Recordio));
+    if let [split] = splits
+        && top.has_folder(split)
+    {
+        return folder(&raw.join(split), &[]);
+    }
+    let whole = match () {
+        () if RecordPaths::find(raw).is_some() => Some(here(InputKind::Recordio)),
+        () if top.data_set().is_some() => top.data_set().map(here),
+        // What `pfc-ingest export --to list` writes.
+        () if top.has_file("list.tsv") && top.has_folder("images") => {
+            Some(Look::of(&raw.join("list.tsv"), InputKind::List))
+        }
+        () => top.metadata(raw)?,
+    };
+    if let Some(look) = whole.filter(|_| splits.is_empty()) {
+        if METADATA.contains(&&*name_of(&look.path)) {
+            tracing::warn!("{}: {} says who is on its images", raw.display(), name_of(&look.path));
+        }
+        return Ok(look);
     }
     let found: Vec<(InputKind, &Path)> =
-        SHARDED.iter().filter_map(|kind| Some((*kind, top.shards(*kind)?.0))).collect();
+        SHARDED.iter().filter_map(|kind| Some((*kind, top.first(*kind)?))).collect();
     let name = |path: &Path| name_of(path);
     let ambiguous = |what: String| SourceError::Contradiction { path: raw.to_path_buf(), what };
     match found[..] {
         [] => {}
-        [(kind, _)] if top.folders.is_empty() => {
-            warn_of_splits(raw, &top, kind);
-            return Ok(here(kind));
+        [(kind, _)] if top.folders.is_empty() || !splits.is_empty() => {
+            return Groups::of(raw, &[(raw.to_path_buf(), kind, top.of_kind(kind))]).choose(splits);
         }
         [(_, a)] => {
             let a = name(a);
@@ -129,80 +177,86 @@ pub fn folder(raw: &Path) -> Result<Look, SourceError> {
             return Err(ambiguous(what));
         }
     }
-    // What `pfc-ingest export --to list` writes.
-    if top.has_file("list.tsv") && top.has_folder("images") {
-        return Ok(Look { path: raw.join("list.tsv"), kind: InputKind::List });
-    }
-    below(raw, &top)
+    below(raw, &top, splits)
 }
 
-/// Looks for shards in the folders of a folder that holds none, unless there are images.
-fn below(raw: &Path, top: &Seen) -> Result<Look, SourceError> {
-    let identities = || Look { path: raw.to_path_buf(), kind: InputKind::Folder };
-    let mut places: Vec<(PathBuf, InputKind, u64)> = Vec::new();
+/// Looks for shards and data sets in the folders of a folder that holds none, unless there are images.
+fn below(raw: &Path, top: &Seen, splits: &[String]) -> Result<Look, SourceError> {
+    let identities = |seen: &Seen| {
+        let names = seen.folders.iter().map(|path| name_of(path));
+        match splits.is_empty() {
+            true => Ok(Look::of(raw, InputKind::Folder)),
+            false => Err(no_split(raw, splits, names.take(FOLDERS_MAX).collect())),
+        }
+    };
+    let mut places: Vec<Place> = Vec::new();
+    let mut lists: Vec<Look> = Vec::new();
     for dir in top.folders.iter().take(FOLDERS_MAX) {
         let seen = Seen::of(dir)?;
         if let Some(error) = other_folder(dir, &seen) {
             return Err(error);
         }
+        if let Some(list) = seen.metadata(dir)? {
+            lists.push(list);
+            continue;
+        }
         if seen.has_images {
-            return Ok(identities());
+            return identities(top);
         }
         add_shards(dir, &seen, &mut places);
         for dir in seen.folders.iter().take(FOLDERS_BELOW_MAX) {
             let seen = Seen::of(dir)?;
             if seen.has_images {
-                return Ok(identities());
+                return identities(top);
             }
             add_shards(dir, &seen, &mut places);
         }
     }
-    let described = |(path, kind, n): &(PathBuf, InputKind, u64)| {
-        let path = path.strip_prefix(raw).unwrap_or(path);
-        format!("{} of {} in {}", units::of(*n, "file"), kind.describe(), path.display())
-    };
-    match &places[..] {
-        [] => Ok(identities()),
-        [one] => {
-            tracing::warn!("{}: {}, which is read", raw.display(), described(one));
-            warn_of_splits(&one.0, &Seen::of(&one.0)?, one.1);
-            Ok(Look { path: one.0.clone(), kind: one.1 })
+    match (&places[..], &lists[..]) {
+        ([], []) => return identities(top),
+        ([], [one]) => {
+            tracing::warn!("{}: {} says who is on its images", raw.display(), one.path.display());
+            return Ok(one.clone());
         }
-        [first, ..] => Err(SourceError::Below {
+        ([], lists) => {
+            let folder = |list: &Look| list.path.parent().map_or_else(String::new, name_of);
+            let splits = lists.iter().map(folder).collect();
+            return Err(SourceError::Splits { path: raw.to_path_buf(), splits, are_joined: false });
+        }
+        _ => {}
+    }
+    let described = |(path, kind, files): &Place| {
+        let path = path.strip_prefix(raw).unwrap_or(path).display();
+        match files.len() {
+            0 => format!("a data set of {} in {path}", kind.describe()),
+            n => format!("{} of {} in {path}", units::of(n as u64, "file"), kind.describe()),
+        }
+    };
+    if let [one] = &places[..] {
+        tracing::warn!("{}: {}, which is read", raw.display(), described(one));
+        return Groups::of(raw, &places).choose(splits);
+    }
+    let groups = Groups::of(raw, &places);
+    match groups.are_splits(top.has_file("dataset_dict.json")) {
+        true => groups.choose(splits),
+        false => Err(SourceError::Below {
             path: raw.to_path_buf(),
             seen: places.iter().map(described).collect(),
-            example: first.0.clone(),
+            example: places[0].0.clone(),
         }),
     }
 }
 
-fn add_shards(dir: &Path, seen: &Seen, places: &mut Vec<(PathBuf, InputKind, u64)>) {
-    for kind in SHARDED {
-        if let Some((_, n)) = seen.shards(kind) {
-            places.push((dir.to_path_buf(), kind, n));
-        }
+fn add_shards(dir: &Path, seen: &Seen, places: &mut Vec<Place>) {
+    if let Some(kind) = seen.data_set() {
+        places.push((dir.to_path_buf(), kind, Vec::new()));
+        return;
     }
-}
-
-/// Says that the files of a folder are those of several splits, as `train-` and `test-00000.parquet`.
-fn warn_of_splits(dir: &Path, seen: &Seen, kind: InputKind) {
-    const SPLITS: &[&str] =
-        &["train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"];
-    let files = seen.files.iter().filter(|path| by_name(path) == Some(kind));
-    let words = files.filter_map(|path| {
-        let name = name_of(path).to_ascii_lowercase();
-        let word = name.split(|c: char| !c.is_ascii_alphabetic()).next()?;
-        SPLITS.contains(&word).then(|| word.to_owned())
-    });
-    let mut words: Vec<String> = words.collect();
-    words.sort_unstable();
-    words.dedup();
-    if words.len() > 1 {
-        tracing::warn!(
-            "{}: the files of {} are all read; a pattern names those of one",
-            dir.display(),
-            words.join(" and ")
-        );
+    for kind in SHARDED {
+        let files = seen.of_kind(kind);
+        if !files.is_empty() {
+            places.push((dir.to_path_buf(), kind, files));
+        }
     }
 }
 
@@ -223,35 +277,13 @@ fn other_folder(dir: &Path, seen: &Seen) -> Option<SourceError> {
                 dir.display()
             ),
         ),
-        () if seen.has_file("dataset_dict.json") && seen.folders.len() != 1 => {
-            let splits: Vec<String> = seen.folders.iter().map(|path| name_of(path)).collect();
-            let first = seen.folders.first().map_or("train".into(), |path| name_of(path));
-            other(
-                &format!("a DatasetDict of Hugging Face with the splits {}", splits.join(", ")),
-                format!("give one of them, such as {}", dir.join(first).display()),
-            )
-        }
-        () if seen.has_file("data.mdb") || seen.some_ends_in(".lmdb") => {
-            other("an LMDB database, which is not read", convert.into())
-        }
-        () if seen.some_ends_in(".mds") => {
-            other("a data set of MosaicML Streaming (MDS), which is not read", convert.into())
-        }
-        () if seen.some_ends_in(".tfrecord") => {
-            other("a folder of TFRecord files, which are not read", convert.into())
-        }
         () if seen.some_ends_in(".beton") => {
             other("a folder of FFCV files (.beton), which are not read", convert.into())
         }
         () if seen.has_file("__rootdirs__")
             || seen.has_file("__attrs__") && seen.has_folder("meta") =>
         {
-            other(
-                "a bcolz array, which is not read",
-                "verification sets of face.evoLVe are the same pairs as InsightFace's .bin files: \
-             give those"
-                    .into(),
-            )
+            Some(bcolz(dir))
         }
         () => None,
     }
@@ -260,7 +292,6 @@ fn other_folder(dir: &Path, seen: &Seen) -> Option<SourceError> {
 /// What a file is that is of no kind that is read.
 pub fn other_file(path: &Path) -> io::Result<Option<SourceError>> {
     let head = head(path)?;
-    let unpack = "unpack it, and pack the folder that comes out";
     let convert = "export the images to folders, one per identity, or to a list";
     let name = name_of(path).to_ascii_lowercase();
     let ends = |ending: &str| name.ends_with(ending);
@@ -269,31 +300,39 @@ pub fn other_file(path: &Path) -> io::Result<Option<SourceError>> {
             ("a pointer of Git LFS and not the file itself", "fetch it with `git lfs pull`")
         }
         _ if ends(".npz") => ("a NumPy archive, which is not read", convert),
-        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => {
-            ("a zip archive, which is not read", unpack)
+        [b'R', b'a', b'r', b'!', ..] => (
+            "a RAR archive, which is not read",
+            "`unrar x FILE FOLDER/` unpacks it: pack the folder",
+        ),
+        [b'7', b'z', 0xbc, 0xaf, ..] => {
+            ("a 7z archive, which is not read", "`7z x FILE -oFOLDER` unpacks it: pack the folder")
         }
-        [b'P', b'K'] if ends(".zip") => ("a zip archive, which is not read", unpack),
-        [b'R', b'a', b'r', b'!', ..] => ("a RAR archive, which is not read", unpack),
-        [b'7', b'z', 0xbc, 0xaf, ..] => ("a 7z archive, which is not read", unpack),
-        [b'B', b'Z', b'h', ..] => ("compressed by bzip2, which is not read", unpack),
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => ("compressed by xz, which is not read", unpack),
+        [b'B', b'Z', b'h', ..] if by_name(path).is_none() => (
+            "compressed by bzip2, and no tar file by its name",
+            "`bunzip2 FILE` unpacks it; --from tar reads a tar file",
+        ),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] if by_name(path).is_none() => (
+            "compressed by xz, and no tar file by its name",
+            "`unxz FILE` unpacks it; --from tar reads a tar file",
+        ),
+        [0x1f, 0x8b, ..] if by_name(path).is_none() => (
+            "compressed by gzip, and no tar file by its name",
+            "`gunzip FILE` unpacks it; --from tar reads a tar file",
+        ),
         [0x89, b'H', b'D', b'F', ..] => ("an HDF5 file, which is not read", convert),
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => ("a NumPy array, which is not read", convert),
-        _ if name.contains(".tfrecord") => ("a TFRecord file, which is not read", convert),
-        _ if ends(".mdb") || ends(".lmdb") => ("an LMDB database, which is not read", convert),
         _ if ends(".beton") => ("an FFCV file, which is not read", convert),
-        _ if ends(".jsonl") => (
-            "a list in JSON, which is not read",
-            "write it as CSV, with columns such as file_name and label",
+        _ if ends(".mds") || ends(".mds.zstd") => (
+            "one file of a data set of MosaicML Streaming",
+            "give the folder that it lies in, with its index.json",
         ),
-        _ if ends(".mds") => ("a file of MosaicML Streaming, which is not read", convert),
         head if sniff(head) != Sniffed::NotAnImage => {
             ("one image", "give a folder with one sub-folder of images per identity, or a list")
         }
         _ => return Ok(None),
     };
-    let (path, what) = (path.to_path_buf(), what.to_owned());
-    Ok(Some(SourceError::OtherFormat { path, what, way_out: way_out.into() }))
+    let way_out = way_out.replace("FILE", &path.display().to_string());
+    Ok(Some(SourceError::OtherFormat { path: path.to_path_buf(), what: what.to_owned(), way_out }))
 }
 
 /// What the name of a file promises.
@@ -302,6 +341,9 @@ pub fn by_name(path: &Path) -> Option<InputKind> {
     match () {
         () if has(&[".rec"]) => Some(InputKind::Recordio),
         () if has(tar::ENDINGS) => Some(InputKind::Tar),
+        () if has(zip::ENDINGS) => Some(InputKind::Zip),
+        () if tfrecord::is_named(path) => Some(InputKind::TfRecord),
+        () if has(lmdb::ENDINGS) => Some(InputKind::Lmdb),
         () if has(table::ENDINGS) => Some(InputKind::Parquet),
         () if has(list::ENDINGS) => Some(InputKind::List),
         () if has(&[".bin"]) => Some(InputKind::Bin),
@@ -322,6 +364,12 @@ pub fn by_content(path: &Path) -> io::Result<Option<InputKind>> {
         | [b'A', b'R', b'R', b'O', b'W', b'1', ..]
         | [0xff, 0xff, 0xff, 0xff, ..] => Some(InputKind::Parquet),
         head if head.get(257..262) == Some(b"ustar") => Some(InputKind::Tar),
+        // NumPy's archives are told by their name alone.
+        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => {
+            (!shards::has_ending(path, &[".npz"])).then_some(InputKind::Zip)
+        }
+        head if head.get(16..20) == Some(&[0xde, 0xc0, 0xef, 0xbe]) => Some(InputKind::Lmdb),
+        head if tfrecord::begins(head) => Some(InputKind::TfRecord),
         // A pickle of a protocol that names itself.
         [0x80, 2..=5, ..] => Some(InputKind::Bin),
         _ => None,
@@ -347,7 +395,7 @@ fn head(path: &Path) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// The first bytes of a file; of one that cannot be read none.
+/// The first bytes of a file; none if it cannot be read.
 fn known_head(path: &Path) -> Result<Vec<u8>, SourceError> {
     match head(path) {
         Err(error) if is_of_system(&error) => Err(SourceError::at("read", path)(error)),
@@ -357,10 +405,6 @@ fn known_head(path: &Path) -> Result<Vec<u8>, SourceError> {
 
 fn holds_image(path: &Path) -> Result<bool, SourceError> {
     Ok(is_file(path)? && sniff(&known_head(path)?) != Sniffed::NotAnImage)
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().map(OsString::from).unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -399,13 +443,19 @@ mod tests {
             (&["recs/mine.rec", "recs/mine.idx"], "recs", Recordio),
             (&["shards/000.tar", "shards/001.tar"], "shards", Tar),
             (&["dataset_dict.json", "train/data-0.arrow"], "train", Parquet),
+            (&["a.zip", "b.zip"], "", Zip),
+            (&["faces.tfrecord-00000-of-00002", "faces.tfrecord.index"], "", TfRecord),
+            (&["data.mdb", "lock.mdb"], "", Lmdb),
+            (&["train.lmdb/data.mdb", "train.tsv"], "train.lmdb", Lmdb),
+            (&["index.json", "shard.00000.mds"], "", Mds),
+            (&["index.json", "chunk-0-0.bin"], "", LitData),
             (&["list.tsv", "images/ann/1.jpg", "identities.tsv"], "list.tsv", List),
         ];
         for (paths, place, kind) in cases {
             let dir = tree(paths);
-            let look = folder(dir.path()).unwrap();
+            let look = folder(dir.path(), &[]).unwrap();
             let path = if place.is_empty() { dir.path().into() } else { dir.path().join(place) };
-            assert_eq!(look, Look { path, kind: *kind }, "{paths:?}");
+            assert_eq!(look, Look::of(&path, *kind), "{paths:?}");
         }
     }
 
@@ -413,19 +463,11 @@ mod tests {
     fn folders_of_other_programs_are_named() {
         for (paths, word) in [
             (&["dataset.json", "shards/00000.arrow"][..], "packed already"),
-            (
-                &["dataset_dict.json", "train/data-0.arrow", "test/data-0.arrow"],
-                "splits test, train",
-            ),
-            (&["data.mdb", "lock.mdb"], "LMDB"),
-            (&["faces/data.mdb"], "LMDB"),
-            (&["index.json", "shard.00000.mds"], "MDS"),
-            (&["faces.tfrecord-00000-of-00002"], "TFRecord"),
             (&["faces.beton"], "FFCV"),
             (&["lfw/__rootdirs__"], "bcolz"),
         ] {
             let dir = tree(paths);
-            let error = folder(dir.path()).unwrap_err();
+            let error = folder(dir.path(), &[]).unwrap_err();
             assert!(matches!(error, SourceError::OtherFormat { .. }), "{error}");
             assert!(error.to_string().contains(word), "{error}");
             assert!(error.hint().is_some());
@@ -440,23 +482,91 @@ mod tests {
         let paths: Vec<String> =
             names.iter().chain(&more).map(|name| format!("{name}/1.jpg")).collect();
         let dir = tree(&paths.iter().map(String::as_str).collect::<Vec<_>>());
-        let found = folder(dir.path()).unwrap();
-        assert_eq!(found, Look { path: dir.path().to_path_buf(), kind: InputKind::Folder });
+        let found = folder(dir.path(), &[]).unwrap();
+        assert_eq!(found, Look::of(dir.path(), InputKind::Folder));
         // What `pfc-ingest export --to list` writes.
         let dir = tree(&["list.tsv", "images/1.jpg"]);
-        assert_eq!(folder(dir.path()).unwrap().kind, InputKind::List);
+        assert_eq!(folder(dir.path(), &[]).unwrap().kind, InputKind::List);
+    }
+
+    /// The files that are read of a folder, below it.
+    fn chosen(paths: &[&str], splits: &[&str]) -> Result<Vec<String>, String> {
+        let dir = tree(paths);
+        let splits: Vec<String> = splits.iter().map(|split| (*split).to_owned()).collect();
+        let look = folder(dir.path(), &splits).map_err(|error| {
+            format!("{error}; {}", error.hint().unwrap_or_default())
+                .replace(&dir.path().display().to_string(), "raw")
+        })?;
+        let below = |path: &PathBuf| path.strip_prefix(dir.path()).unwrap().display().to_string();
+        Ok(match look.files.is_empty() {
+            true => vec![below(&look.path)],
+            false => look.files.iter().map(below).collect(),
+        })
+    }
+
+    #[test]
+    fn splits_are_chosen_by_name_and_joined_on_request() {
+        let hub =
+            ["README.md", "data/train-0.parquet", "data/train-1.parquet", "data/test-0.parquet"];
+        let dict = ["dataset_dict.json", "train/data-0.arrow", "other/data-0.arrow"];
+        let converted = ["default/train/0.parquet", "default/test/0.parquet"];
+        let flat = ["train.parquet", "validation.parquet"];
+        let shards = ["faces-train.tfrecord-00000-of-00001", "faces-val.tfrecord-00000-of-00001"];
+        let folders = ["train/ann/1.jpg", "val/bob/1.jpg"];
+        let sets = ["train/data.mdb", "val/data.mdb"];
+        for (paths, splits, expected) in [
+            (&hub[..], &["train"][..], &hub[1..3]),
+            (&hub, &["TEST"], &hub[3..]),
+            (&dict, &["other"], &["other"]),
+            (&converted, &["test"], &converted[1..]),
+            (&flat, &["train"], &flat[..1]),
+            (&shards, &["val"], &shards[1..]),
+            (&folders, &["val"], &["val"]),
+            (&sets, &["train"], &["train"]),
+            (&flat, &["all"], &flat),
+            (&dict, &["train", "other"], &dict[1..]),
+        ] {
+            let expected = expected.iter().map(|path| (*path).to_owned()).collect();
+            assert_eq!(chosen(paths, splits), Ok(expected), "{paths:?} {splits:?}");
+        }
+        let error = chosen(&hub, &[]).unwrap_err();
+        let expected = "raw: holds the splits test and train; --split test takes one of them, and \
+                        --split test,train joins them";
+        assert_eq!(error, expected);
+        let error = chosen(&dict, &["dev"]).unwrap_err();
+        assert_eq!(error, "raw: there is no split `dev`; it has other and train");
+        let error = chosen(&sets, &["all"]).unwrap_err();
+        assert!(error.ends_with("--split train takes one of them"), "{error}");
+    }
+
+    #[test]
+    fn a_list_beside_images_says_who_is_on_them() {
+        let dir = tree(&["1.jpg", "train/2.jpg", "test/3.jpg"]);
+        let write = |path: &str, text: &str| fs::write(dir.path().join(path), text).unwrap();
+        write("train/metadata.csv", "file_name,label\n2.jpg,0\n");
+        write("test/metadata.jsonl", "{\"file_name\": \"3.jpg\", \"label\": 1}\n");
+        let error = folder(dir.path(), &[]).unwrap_err();
+        assert!(matches!(error, SourceError::Splits { .. }), "{error}");
+        let look = folder(dir.path(), &["test".into()]).unwrap();
+        assert_eq!(look, Look::of(&dir.path().join("test/metadata.jsonl"), InputKind::List));
+        // Without people it says other things.
+        write("metadata.csv", "file_name,text\n1.jpg,hello\n");
+        assert!(folder(dir.path(), &[]).is_err());
+        write("metadata.csv", "file_name,label\n1.jpg,0\n");
+        let look = folder(dir.path(), &[]).unwrap();
+        assert_eq!(look, Look::of(&dir.path().join("metadata.csv"), InputKind::List));
     }
 
     #[test]
     fn what_may_be_several_things_is_told_by_what_was_seen() {
-        let dir = tree(&["train/0.tar", "train/1.tar", "val/0.tar"]);
-        let error = folder(dir.path()).unwrap_err().to_string();
-        assert!(error.ends_with("2 files of tar in train, 1 file of tar in val"), "{error}");
-        let both = folder(tree(&["a.tar", "b.parquet"]).path()).unwrap_err().to_string();
+        let dir = tree(&["one/0.tar", "one/1.tar", "two/0.tar"]);
+        let error = folder(dir.path(), &[]).unwrap_err().to_string();
+        assert!(error.ends_with("2 files of tar in one, 1 file of tar in two"), "{error}");
+        let both = folder(tree(&["a.tar", "b.parquet"]).path(), &[]).unwrap_err().to_string();
         assert!(
             both.ends_with("it holds both a.tar and b.parquet: which of them is to be packed?")
         );
-        assert!(folder(tree(&["a.tar", "x/1.jpg"]).path()).is_err());
+        assert!(folder(tree(&["a.tar", "x/1.jpg"]).path(), &[]).is_err());
     }
 
     #[test]
@@ -468,16 +578,16 @@ mod tests {
             other_file(&path).unwrap().map(|error| error.to_string())
         };
         for (name, bytes, word) in [
-            ("a.zip", &b"PK\x03\x04"[..], "zip"),
-            ("a", b"PK\x03\x04", "zip"),
-            ("a.tar.xz", b"\xfd7zXZ\0", "xz"),
-            ("a.tar.bz2", b"BZh9", "bzip2"),
+            ("a.txt.xz", &b"\xfd7zXZ\0"[..], "xz"),
+            ("a", b"BZh9", "bzip2"),
+            ("list.csv.gz", b"\x1f\x8b\x08", "gzip"),
+            ("a.rar", b"Rar!\x1a\x07", "RAR"),
+            ("a.7z", b"7z\xbc\xaf", "7z"),
             ("a.h5", b"\x89HDF\r\n", "HDF5"),
             ("a.npy", b"\x93NUMPY", "NumPy"),
-            ("a.tfrecord", b"\x10\0\0\0", "TFRecord"),
             ("a.beton", b"x", "FFCV"),
             ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
-            ("metadata.jsonl", b"{\"file_name\": \"a.jpg\"}\n", "JSON"),
+            ("shard.00000.mds", b"x", "MosaicML"),
             ("a.jpg", JPEG, "one image"),
         ] {
             let found = other(name, bytes).unwrap_or_default();

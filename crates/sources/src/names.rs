@@ -8,18 +8,18 @@ pub struct Names {
 }
 
 impl Names {
-    /// Adds the next.
+    /// Adds the next text.
     pub fn push(&mut self, name: &str) {
         self.text.push_str(name);
         self.ends.push(self.text.len() as u64);
     }
 
-    /// How many there are.
+    /// Number of texts.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Number `i`, which must be below the number of those added.
+    /// The text with number `i`, which must be below [`len`](Names::len).
     pub fn get(&self, i: usize) -> &str {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         &self.text[start as usize..self.ends[i] as usize]

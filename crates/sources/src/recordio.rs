@@ -18,19 +18,17 @@ use crate::{
     index::Index,
     label::{Value, Who},
     reject::{ReadError, Reject},
-    shards::files,
+    shards::{files, has_ending},
     source::{LeftOut, Source, nothing, stamp, write_paths},
 };
 
-/// Images read between two looks at whether the user has had enough, and before their pages are
-/// given back.
+/// Number of images after which the command looks for an interrupt and gives pages back to the system.
 const CHUNK_IMAGES: u64 = 1 << 16;
 
-/// Damage hits single records; of an index that is wrong at so many of its places the file is not to
-/// blame.
+/// Damage hits single records. If an index is wrong at this share of its places, it belongs to another file.
 const MISPLACED_PERCENT_MAX: u64 = 5;
 
-/// In place of the class of a record that has none.
+/// Stands for the class of a record without one.
 const NO_CLASS: u32 = u32::MAX;
 
 /// What becomes of a damaged file.
@@ -56,28 +54,29 @@ pub struct RecordSource {
     /// The position at which the images of each file begin.
     firsts: Vec<u64>,
     index: Index,
-    /// By entry: the class, and where it is among the images of all files.
+    /// For each entry its class, and its position among the images of all files.
     entries: Vec<(u32, u32)>,
     left_out: Vec<LeftOut>,
     n_read: AtomicU64,
 }
 
 impl RecordSource {
-    /// Opens the files that `raw` is: one, those of a pattern, or those in a folder, of which
-    /// `train.rec` is the data set if it is there. Classes of several files are of one numbering. Where
-    /// identities are optional, a record needs no class.
+    /// Opens `files` or, without any, those that `raw` is: one, those of a pattern, or those in a folder,
+    /// of which `train.rec` is the data set if it is there. Several files share one numbering of classes.
+    /// Where identities are optional, a record needs no class.
     ///
     /// # Errors
     ///
-    /// [`SourceError`] if a file or its index cannot be read or the index is another file's, there is
-    /// no image with a class, or the user interrupts.
+    /// [`SourceError`] if a file or its index cannot be read, the index is another file's or does not list
+    /// all images, there is no image with a class, or the user interrupts.
     pub fn open(
         raw: &Path,
+        files: Option<Vec<PathBuf>>,
         damaged: Damaged,
         people: People,
         quiet: bool,
     ) -> Result<RecordSource, SourceError> {
-        let paths: Vec<RecordPaths> = record_paths(raw)?;
+        let paths: Vec<RecordPaths> = record_paths(raw, files)?;
         let mut left_out = Vec::new();
         let mut files = Vec::new();
         for paths in &paths {
@@ -119,7 +118,7 @@ impl RecordSource {
             let (classes, bytes_found) = classes(file, damaged, quiet)?;
             check_index(file, &classes)?;
             warn_of_rounding(file, &classes);
-            left_out.extend(not_listed(file, bytes_found));
+            check_listed(file, bytes_found)?;
             for (position, reject) in without_class(file, &classes, damaged) {
                 match reject {
                     Reject::NoLabel(_) if people == People::Optional => {
@@ -204,14 +203,14 @@ impl Source for RecordSource {
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
         let (file, position) = self.located(entry);
-        // The images of a pack are all over the files, which may be larger than memory.
+        // The images of a pack are spread over the files, which may be larger than memory.
         if self.n_read.fetch_add(1, Relaxed) % CHUNK_IMAGES == CHUNK_IMAGES - 1 {
             self.files.iter().for_each(RecordFile::release_pages);
         }
         let file = &self.files[file];
         let unreadable = |e: RecordError| Reject::Unreadable(e.to_string());
         let image = match self.entries[entry as usize].0 {
-            // What it states as its class is none, so that it is read as any record.
+            // Its label is not a class, so that it is read like any other record.
             NO_CLASS => {
                 let key = file.image_entry(position).map_or(position, |entry| entry.key);
                 let record = file.by_key(key).map_err(unreadable)?;
@@ -228,8 +227,8 @@ impl Source for RecordSource {
 }
 
 /// The files that `raw` is.
-fn record_paths(raw: &Path) -> Result<Vec<RecordPaths>, SourceError> {
-    if let Some(paths) = RecordPaths::find(raw) {
+fn record_paths(raw: &Path, chosen: Option<Vec<PathBuf>>) -> Result<Vec<RecordPaths>, SourceError> {
+    if let Some(paths) = RecordPaths::find(raw).filter(|_| chosen.is_none()) {
         return Ok(vec![paths]);
     }
     let with_index = |rec: PathBuf| {
@@ -237,10 +236,14 @@ fn record_paths(raw: &Path) -> Result<Vec<RecordPaths>, SourceError> {
         let idx = is_file(&idx)?.then_some(idx);
         Ok(RecordPaths { rec, idx, property: None })
     };
-    files(raw, &[".rec"], "file .rec")?.into_iter().map(with_index).collect()
+    let files = match chosen {
+        Some(files) => files,
+        None => files(raw, |path| has_ending(path, &[".rec"]), "file .rec")?,
+    };
+    files.into_iter().map(with_index).collect()
 }
 
-/// What is whole in a damaged file; what is not is added to `left_out`.
+/// Reads the whole records of a damaged file; the damaged stretches are added to `left_out`.
 fn salvaged(rec: &Path, left_out: &mut Vec<LeftOut>) -> Result<RecordFile, SourceError> {
     let (file, salvage) = RecordFile::salvage(rec)?;
     let Salvage { damage, n_damaged, bytes_lost } = salvage;
@@ -267,8 +270,8 @@ fn salvaged(rec: &Path, left_out: &mut Vec<LeftOut>) -> Result<RecordFile, Sourc
     Ok(file)
 }
 
-/// The class of the image at every position, [`NO_CLASS`] where there is none to be had, and the bytes
-/// of the file that these records take.
+/// The class of the image at every position, [`NO_CLASS`] where it has none, and the bytes of the file that
+/// these records take.
 fn classes(
     file: &RecordFile,
     damaged: Damaged,
@@ -304,7 +307,7 @@ fn class(file: &RecordFile, position: u64, damaged: Damaged) -> Result<u32, Reje
         }
         error => Reject::Unreadable(error.to_string()),
     })?;
-    // Where record 0 is lost nothing tells identity records from images but that they hold none.
+    // Where record 0 is lost, identity records can be told from images only by holding no image.
     if damaged == Damaged::Salvage && face.image.is_empty() {
         return Err(Reject::NoImage);
     }
@@ -313,32 +316,24 @@ fn class(file: &RecordFile, position: u64, damaged: Damaged) -> Result<u32, Reje
         .ok_or_else(|| Reject::NoLabel(format!("its class {} is not below {NO_CLASS}", face.label)))
 }
 
-/// The images that the index of a file passes over.
+/// Refuses an index that passes over images of its file, as one that was cut short does: they would be
+/// lost.
 ///
 /// * `bytes_found`: bytes of the images that it lists
-fn not_listed(file: &RecordFile, bytes_found: u64) -> Vec<LeftOut> {
+fn check_listed(file: &RecordFile, bytes_found: u64) -> Result<(), SourceError> {
     if !file.has_index() {
-        return Vec::new();
+        return Ok(());
     }
     // Record 0 and those of identities are listed as well.
     let others = file.other_entries().map(|entry| file.record_bytes(entry.offset));
     let bytes_of_others: u64 = others.sum();
     if bytes_found + bytes_of_others >= file.n_bytes() {
-        return Vec::new();
+        return Ok(());
     }
-    let (path, offsets) = (file.path(), file.not_listed());
-    if !offsets.is_empty() {
-        tracing::warn!(
-            "{}: {} that its .idx file does not list: they are left out; --salvage ignores the index \
-             and reads them",
-            path.display(),
-            units::of(offsets.len() as u64, "image")
-        );
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let source = |offset: u64| format!("{name}: byte {offset}");
-    let left_out = |offset| LeftOut { source: source(offset), reject: Reject::NotListed };
-    offsets.into_iter().map(left_out).collect()
+    let offsets = file.not_listed();
+    let Some(&offset) = offsets.first() else { return Ok(()) };
+    let (path, n_unlisted) = (file.path().to_path_buf(), offsets.len() as u64);
+    Err(SourceError::ShortIndex { path, n_unlisted, offset })
 }
 
 /// Refuses an index at whose offsets records are missing too often: it is another file's, or out of

@@ -51,9 +51,6 @@ pub enum Reject {
     /// A stretch of a damaged file that holds no readable entry.
     #[error("{0}")]
     Damaged(String),
-    /// A record that the index of its file passes over.
-    #[error("the .idx file does not list it")]
-    NotListed,
     /// A sample or a row without an image.
     #[error("there is no image in it")]
     NoImage,
@@ -98,7 +95,6 @@ impl Reject {
             Reject::BadLine(_) => "bad_line",
             Reject::Damaged(_) => "damaged",
             Reject::NoLabel(_) => "no_label",
-            Reject::NotListed => "not_listed",
             Reject::NoImage => "no_image",
             Reject::SecondImage => "second_image",
             Reject::Unreadable(_) => "unreadable",

@@ -1,26 +1,28 @@
-//! The files of a source that is spread over many: one, those of a folder, or those that a pattern
-//! names.
+//! Finds the files of a source: a single one, those of a folder, or those of a pattern.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use crate::{error::SourceError, file::is_file};
 
 /// More files than any data set has shards.
 const FILES_MAX: usize = 1 << 20;
 
-/// The files of `raw` in their order: those directly in a folder whose names end in one of
-/// `endings`, by name; or those of a pattern, in the pattern's order; or the one file.
+/// The files of `raw` in their order: those directly in a folder whose names are as `is_one` says, by
+/// name; or those of a pattern, in the pattern's order; or the one file.
 ///
 /// # Errors
 ///
 /// [`SourceError`] if there is none, one is missing, or the folder cannot be listed.
 pub fn files(
     raw: &Path,
-    endings: &[&str],
+    is_one: impl Fn(&Path) -> bool,
     what: &'static str,
 ) -> Result<Vec<PathBuf>, SourceError> {
     if raw.is_dir() {
-        let files = in_folder(raw, endings)?;
+        let files = in_folder(raw, is_one)?;
         if files.is_empty() {
             return Err(SourceError::NoShards { path: raw.to_path_buf(), what });
         }
@@ -44,13 +46,33 @@ pub fn has_ending(path: &Path, endings: &[&str]) -> bool {
     name.is_some_and(|name| endings.iter().any(|ending| name.ends_with(ending)))
 }
 
-/// The files directly in `dir` with one of the endings, by name. Hidden ones are none of them.
-fn in_folder(dir: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, SourceError> {
+/// What each of `files` is called where images are named by their file: its last part or, where two files
+/// have the same, all parts that not all of them share.
+pub fn names(files: &[PathBuf]) -> Vec<String> {
+    let last = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names: Vec<String> = files.iter().map(last).collect();
+    let distinct: HashSet<&String> = names.iter().collect();
+    if distinct.len() == names.len() {
+        return names;
+    }
+    let parts = |path: &PathBuf| -> Vec<String> {
+        path.iter().map(|part| part.to_string_lossy().into_owned()).collect()
+    };
+    let all: Vec<Vec<String>> = files.iter().map(parts).collect();
+    let n_shared = (0..).find(|i| {
+        let part = |path: &Vec<String>| path.get(*i).cloned().filter(|_| i + 1 < path.len());
+        part(&all[0]).is_none() || all.iter().any(|path| part(path) != part(&all[0]))
+    });
+    all.iter().map(|path| path[n_shared.unwrap_or(0)..].join("/")).collect()
+}
+
+/// The files directly in `dir` that are as `is_one` says, by name. Hidden ones are none of them.
+fn in_folder(dir: &Path, is_one: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, SourceError> {
     let mut files = Vec::new();
     for entry in dir.read_dir().map_err(SourceError::at("list", dir))? {
         let path = entry.map_err(SourceError::at("list", dir))?.path();
         let is_hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
-        if has_ending(&path, endings) && !is_hidden && is_file(&path)? {
+        if is_one(&path) && !is_hidden && is_file(&path)? {
             files.push(path);
         }
     }
@@ -79,7 +101,7 @@ fn of_pattern(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
     }
 }
 
-/// Those of `paths` at which no file lies.
+/// The `paths` at which there is no file.
 fn without_files(paths: &[PathBuf]) -> Result<Vec<&Path>, SourceError> {
     let mut missing = Vec::new();
     for path in paths {
@@ -239,7 +261,8 @@ mod tests {
             std::fs::write(path, "").unwrap();
         }
         let find = |pattern: &str| {
-            let found = files(&dir.path().join(pattern), &[".tar"], "shards");
+            let found =
+                files(&dir.path().join(pattern), |path| has_ending(path, &[".tar"]), "shards");
             let found = found.map_err(|error| error.to_string())?;
             let name =
                 |path: PathBuf| path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned();
@@ -252,6 +275,15 @@ mod tests {
         let none = find("a/*.parquet").unwrap_err();
         assert!(none.contains("1 of its 1 files are missing"), "{none}");
         assert!(find("none/*.tar").is_err());
+    }
+
+    #[test]
+    fn files_of_one_name_are_told_apart_by_their_folders() {
+        let names = |paths: &[&str]| names(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(names(&["/d/a.tar", "/e/b.tar"]), ["a.tar", "b.tar"]);
+        assert_eq!(names(&["/d/x/a.tar", "/d/y/a.tar"]), ["x/a.tar", "y/a.tar"]);
+        assert_eq!(names(&["a", "a"]), ["a", "a"]);
+        assert_eq!(names(&[]), [""; 0]);
     }
 
     #[test]

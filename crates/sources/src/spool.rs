@@ -14,14 +14,14 @@ use crate::{error::SourceError, reject::ReadError};
 /// ends. Any number of threads may add to it and read it.
 #[derive(Debug)]
 pub struct Spool {
-    /// The folder whose disk it takes.
+    /// The folder on whose disk the file lies.
     dir: PathBuf,
     file: File,
     end: Mutex<u64>,
 }
 
 impl Spool {
-    /// An empty one on the disk of `dir`.
+    /// Creates an empty file on the disk of `dir`.
     ///
     /// # Errors
     ///
@@ -33,7 +33,7 @@ impl Spool {
         Ok(Spool { dir, file, end: Mutex::new(0) })
     }
 
-    /// Keeps an image; gives its place.
+    /// Appends an image and returns its place.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl Spool {
         Ok(start)
     }
 
-    /// The image of so many bytes at `start`.
+    /// Reads the image of `n_bytes` bytes at `start`.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Spool {
         Ok(bytes)
     }
 
-    /// Bytes of disk taken.
+    /// Number of bytes that the file takes on disk.
     pub fn len(&self) -> u64 {
         *self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

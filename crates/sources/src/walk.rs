@@ -1,5 +1,4 @@
-//! The image files below a folder, whoever is on them: what a folder of identities and a folder of
-//! images to embed have in common.
+//! Lists the image files below a folder, for folders of identities and for folders of images to embed.
 
 use std::{
     collections::HashSet,
@@ -68,7 +67,7 @@ pub struct Listing {
     pub dirs: Vec<Dir>,
     /// The names of all images.
     names: Names,
-    /// What is no image, or cannot be named.
+    /// Files that are no image, or whose names cannot be stored.
     pub left_out: Vec<LeftOut>,
     /// The folders that links to images lead to.
     linked: HashSet<PathBuf>,
@@ -97,7 +96,7 @@ impl Listing {
     ///
     /// # Errors
     ///
-    /// [`SourceError`] if `root` is no folder, or a folder cannot be listed or never ends.
+    /// [`SourceError`] if `root` is no folder, or a folder cannot be listed, or a link makes it endless.
     pub fn of(root: &Path) -> Result<Listing, SourceError> {
         match root.metadata() {
             Ok(meta) if meta.is_dir() => {}

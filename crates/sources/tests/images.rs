@@ -154,3 +154,32 @@ fn a_data_set_is_made_of_those_with_an_identity_alone() {
         assert!(error.hint().is_some(), "{name}: {error}");
     }
 }
+
+#[test]
+fn archives_and_data_sets_of_other_programs_give_all_their_images() {
+    let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zoo");
+    let scratch = tempfile::tempdir().unwrap();
+    let images = |name: &str| {
+        let options = InputOptions::default();
+        let images = open_images(&zoo.join(name), &options, scratch.path(), true);
+        let mut found = all(&images.unwrap_or_else(|error| panic!("{name}: {error}")));
+        found.sort();
+        found
+    };
+    let expected = images("faces");
+    assert_eq!(expected.len(), 7);
+    for name in [
+        "stored.zip",
+        "wrapped.zip",
+        "faces.tar",
+        "faces.tar.xz",
+        "label.lmdb",
+        "numbered.lmdb",
+        "arcface.tfrecord",
+        "mds",
+        "litdata",
+        "struct.parquet",
+    ] {
+        assert!(images(name) == expected, "{name}");
+    }
+}

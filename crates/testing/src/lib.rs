@@ -12,6 +12,8 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
+
 /// The folder of known answers `area`: below `PFC_GOLDEN`, by default `../shared/golden` beside the
 /// checkout. A few are committed in `tests/golden`, which `scripts/test` names in `PFC_GOLDEN` in a run
 /// of its own.
@@ -21,17 +23,15 @@ use std::{
 /// If the folder is absent and `PFC_REQUIRE_GOLDEN` is `1`, as it is where the known answers must be.
 #[must_use]
 pub fn golden(area: &str) -> Option<PathBuf> {
-    let found = find("PFC_GOLDEN", "golden", area);
-    let required = env::var("PFC_REQUIRE_GOLDEN").is_ok_and(|value| value == "1");
-    assert!(found.is_some() || !required, "PFC_REQUIRE_GOLDEN is 1, and `{area}` is absent");
-    found
+    let path = root("PFC_GOLDEN", "golden").join(area);
+    is_known(&path).then_some(path)
 }
 
 /// Every entry of [`golden`]`(area)` that `is_case` takes, in order of name; none without the folder.
 ///
 /// # Panics
 ///
-/// If the folder cannot be listed or holds no case, as a test that checks nothing proves nothing.
+/// If the folder cannot be listed, and as [`golden`] if it holds no case.
 #[must_use]
 pub fn golden_cases(area: &str, is_case: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let Some(folder) = golden(area) else { return Vec::new() };
@@ -39,8 +39,102 @@ pub fn golden_cases(area: &str, is_case: impl Fn(&Path) -> bool) -> Vec<PathBuf>
     let paths = entries.map(|entry| entry.expect("its entries can be read").path());
     let mut cases: Vec<PathBuf> = paths.filter(|path| is_case(path)).collect();
     cases.sort();
-    assert!(!cases.is_empty(), "no case in {}", folder.display());
+    if cases.is_empty() {
+        lacking(&format!("{} holds no such case", folder.display()));
+    }
     cases
+}
+
+/// Whether a known answer, or a part of one, is there; says so if it is not, and the test leaves out
+/// what needs it.
+///
+/// # Panics
+///
+/// As [`golden`].
+#[must_use]
+pub fn is_known(path: &Path) -> bool {
+    let exists = path.exists();
+    if !exists {
+        lacking(&format!("{} is absent", path.display()));
+    }
+    exists
+}
+
+/// Whether a file that only some cases have is there; prints that it is not, which is no skipped test.
+#[must_use]
+pub fn has_file(path: &Path) -> bool {
+    let exists = path.exists();
+    if !exists {
+        println!("skipped: {} is absent", path.display());
+    }
+    exists
+}
+
+/// A verification pack among the known answers.
+pub struct KnownPack {
+    /// The pickle.
+    pub path: PathBuf,
+    /// How many pairs it holds.
+    pub n_pairs: usize,
+    /// What is known of its pairs (`issame`) and images (`images`: sizes, checksums, means).
+    pub description: Value,
+}
+
+/// Every pack of [`golden`]`("bin")`, in order of name.
+///
+/// # Panics
+///
+/// If a description is not as the answers' own page states it, and as [`golden`].
+#[must_use]
+pub fn golden_packs() -> Vec<KnownPack> {
+    let mut packs = Vec::new();
+    for json in golden_cases("bin", |path| has_extension(path, "json")) {
+        let text = fs::read(&json).expect("the description can be read");
+        let description: Value = serde_json::from_slice(&text).expect("it is JSON");
+        for (name, entry) in description["files"].as_object().expect("it lists files") {
+            let path = json.with_file_name(format!("{name}.bin"));
+            if is_known(&path) {
+                let n_pairs =
+                    entry["pairs"].as_u64().expect("a file has a number of pairs") as usize;
+                packs.push(KnownPack { path, n_pairs, description: description.clone() });
+            }
+        }
+    }
+    packs.sort_by(|a, b| a.path.cmp(&b.path));
+    packs
+}
+
+fn lacking(reason: &str) {
+    let required = env::var("PFC_REQUIRE_GOLDEN").is_ok_and(|value| value == "1");
+    assert!(!required, "PFC_REQUIRE_GOLDEN is 1, and {reason}");
+    skip(reason);
+}
+
+/// The `n` values of tensor `key` under `seed`, from `low` to `high`, by which known answers of networks
+/// define their weights and inputs: SplitMix64 from the FNV-1a hash of the text `SEED/KEY`.
+#[must_use]
+pub fn formula(seed: u64, key: &str, n: usize, low: f64, high: f64) -> Vec<f32> {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in format!("{seed}/{key}").bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    let value = |i: u64| {
+        let mut z = hash.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        (low + (high - low) * ((z >> 40) as f64 * (-24f64).exp2())) as f32
+    };
+    (0..n as u64).map(value).collect()
+}
+
+/// Side of the images that known answers of networks are of.
+const SIDE: usize = 112;
+
+/// The four images that the known answers of networks were computed on, `[4, 3, 112, 112]`.
+#[must_use]
+pub fn network_input() -> Vec<f32> {
+    formula(0, "data", 4 * 3 * SIDE * SIDE, -1.0, 1.0)
 }
 
 /// File or folder `name` of the real faces: below `PFC_FACES`, by default `../shared/faces` beside
@@ -85,10 +179,13 @@ pub fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found == extension)
 }
 
-fn find(variable: &str, default: &str, name: &str) -> Option<PathBuf> {
+fn root(variable: &str, default: &str) -> PathBuf {
     let shared = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared");
-    let root = env::var_os(variable).map_or_else(|| Path::new(shared).join(default), Into::into);
-    let path = root.join(name);
+    env::var_os(variable).map_or_else(|| Path::new(shared).join(default), Into::into)
+}
+
+fn find(variable: &str, default: &str, name: &str) -> Option<PathBuf> {
+    let path = root(variable, default).join(name);
     if path.exists() {
         return Some(path);
     }

@@ -24,6 +24,5 @@ mod writer;
 pub use dtype::Dtype;
 pub use error::TorchFileError;
 pub use object::{Object, StateEntry};
-pub use state_dict::Part;
 pub use state_file::{StateFile, TensorInfo, is_torchscript};
 pub use writer::StateWriter;

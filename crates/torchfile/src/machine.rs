@@ -60,6 +60,18 @@ impl<'a> Machine<'a> {
                 self.stack.push(std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text))
             }
             op::EMPTY_DICT => self.stack.push(Value::Dict(Vec::new())),
+            op::EMPTY_SET => self.stack.push(Value::Opaque),
+            op::FROZENSET => {
+                self.stack.pop_mark()?;
+                self.stack.push(Value::Opaque)
+            }
+            op::ADDITEMS => {
+                self.stack.pop_mark()?;
+                match self.stack.get(self.stack.top()?) {
+                    Value::Opaque => Ok(()),
+                    _ => Err(self.stack.wrong("items are added to what is no set")),
+                }
+            }
             op::DICT => {
                 let items = self.stack.pop_mark()?;
                 self.stack.push(Value::Dict(Vec::new()))?;
@@ -87,6 +99,7 @@ impl<'a> Machine<'a> {
             }
             op::BINPERSID => self.storage(),
             op::REDUCE => self.reduce(),
+            op::NEWOBJ => self.new_object(),
             op::BUILD => self.build(),
             other => Err(self.stack.no_such_instruction(other)),
         }
@@ -128,6 +141,7 @@ impl<'a> Machine<'a> {
                 old.extend(pairs.iter().map(|&[key, value]| (key, value)));
                 Ok(())
             }
+            Value::Opaque => Ok(()),
             _ => Err(self.stack.wrong("items are set in what is no dictionary")),
         }
     }
@@ -177,11 +191,24 @@ impl<'a> Machine<'a> {
         let Value::Global(global) = *self.stack.get(callable) else {
             return Err(self.stack.wrong("what is called is no callable"));
         };
+        if global == Global::Opaque {
+            return self.stack.push(Value::Opaque);
+        }
         let arguments = self.stack.short_tuple(arguments)?;
-        match (global, &arguments[..]) {
-            (Global::OrderedDict, []) => self.stack.push(Value::Dict(Vec::new())),
-            // Python 2 wrote the items as a list of pairs.
-            (Global::OrderedDict, &[items]) => self.ordered_dict(items),
+        self.call(global, &arguments)
+    }
+
+    fn call(&mut self, global: Global, arguments: &[Id]) -> Done {
+        match (global, arguments) {
+            (Global::Dict, []) => self.stack.push(Value::Dict(Vec::new())),
+            // Python 2 wrote the items of an `OrderedDict` as a list of pairs; a `defaultdict` comes with what
+            // makes its values, a `Counter` with a dictionary.
+            (Global::Dict, &[items]) => match self.stack.get(items) {
+                Value::List(_) => self.ordered_dict(items),
+                Value::Dict(_) => self.stack.push_id(items),
+                _ => self.stack.push(Value::Dict(Vec::new())),
+            },
+            (Global::List, _) => self.stack.push(Value::List(Vec::new())),
             (Global::RebuildTensor, &[storage, offset, shape, strides, ..]) => {
                 let tensor = self.tensor([storage, offset, shape, strides])?;
                 self.stack.push(Value::Tensor(tensor))
@@ -190,11 +217,28 @@ impl<'a> Machine<'a> {
                 Value::Tensor(_) => self.stack.push_id(tensor),
                 _ => Err(self.stack.wrong("a parameter that is no tensor")),
             },
+            (Global::RebuildFromType, &[function, _, arguments, ..]) => {
+                let &Value::Global(function @ Global::RebuildTensor) = self.stack.get(function)
+                else {
+                    return Err(self.stack.wrong("a tensor is made in an unknown way"));
+                };
+                let arguments = self.stack.short_tuple(arguments)?;
+                self.call(function, &arguments)
+            }
             (Global::Size, &[sizes]) => self.stack.push_id(sizes),
-            (Global::Device, _) => self.stack.push(Value::Opaque),
             _ => Err(self
                 .stack
                 .wrong(format!("{global:?} is called with other arguments than known"))),
+        }
+    }
+
+    /// An object of a class, without a call of its initialiser.
+    fn new_object(&mut self) -> Done {
+        let (_arguments, class) = (self.stack.pop()?, self.stack.pop()?);
+        match self.stack.get(class) {
+            Value::Global(Global::Opaque) => self.stack.push(Value::Opaque),
+            Value::Global(Global::Dict) => self.stack.push(Value::Dict(Vec::new())),
+            _ => Err(self.stack.wrong("an object is made of what is no known class")),
         }
     }
 
@@ -229,12 +273,12 @@ impl<'a> Machine<'a> {
         Ok(TensorRef { storage, offset, shape, strides })
     }
 
-    /// The only state that is set is a dictionary's `_metadata`, of no interest here.
+    /// The state that is set is a dictionary's `_metadata`, or that of an object of no interest here.
     fn build(&mut self) -> Done {
         self.stack.pop()?;
         let target = self.stack.top()?;
         match self.stack.get(target) {
-            Value::Dict(_) => Ok(()),
+            Value::Dict(_) | Value::Opaque => Ok(()),
             _ => Err(self.stack.wrong("a state is set for what has none")),
         }
     }
@@ -268,10 +312,28 @@ mod tests {
 
     #[test]
     fn instructions_that_make_objects_are_refused_by_name() {
-        for (opcode, name) in [(b'i', "INST"), (b'o', "OBJ"), (0x81, "NEWOBJ"), (0x82, "EXT1")] {
+        for (opcode, name) in [(b'i', "INST"), (b'o', "OBJ"), (0x92, "NEWOBJ_EX"), (0x82, "EXT1")] {
             let problem = parse(&[0x80, 2, opcode]).unwrap_err().problem;
             assert!(problem.contains(name), "{problem}");
         }
+    }
+
+    #[test]
+    fn objects_are_made_of_harmless_classes_alone() {
+        // argparse.Namespace(), with its state set.
+        let harmless =
+            parse(b"\x80\x02cargparse\nNamespace\n)\x81}X\x01\x00\x00\x00aK\x01sb.").unwrap();
+        assert_eq!(harmless.root(), &Value::Opaque);
+        check_refused(
+            b"\x80\x02csubprocess\nPopen\n)\x81.",
+            "byte 2: it asks to import `subprocess.Popen`, which has no place in a state dict",
+        );
+        check_refused(b"\x80\x02N)\x81.", "byte 4: an object is made of what is no known class");
+        // A set, and a defaultdict with an item.
+        assert_eq!(parse(b"\x80\x04\x8f(K\x01\x90.").unwrap().root(), &Value::Opaque);
+        let dict =
+            parse(b"\x80\x02ccollections\ndefaultdict\nc__builtin__\nint\n\x85RK\x01K\x02s.");
+        assert!(matches!(dict.unwrap().root(), Value::Dict(items) if items.len() == 1));
     }
 
     #[test]

@@ -9,15 +9,15 @@ use std::{
 use crate::{
     Dtype, TorchFileError, archive,
     layout::gather,
-    legacy, machine,
-    state_dict::{self, Part},
-    value::{TensorRef, Value},
+    legacy, machine, state_dict,
+    value::{Pickle, TensorRef, Value},
 };
 
 /// A tensor of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its key, without prefixes such as `module.` that all keys share.
+    /// Its key, after those of the dictionaries around its own, with points between. That of a file that
+    /// holds a tensor and nothing else is empty.
     pub key: String,
     /// What an element is.
     pub dtype: Dtype,
@@ -49,36 +49,28 @@ const ALIASED_MAX: u64 = 4;
 pub struct StateFile<R> {
     reader: R,
     tensors: Vec<TensorInfo>,
+    others: Vec<String>,
 }
 
 impl<R: Read + Seek> StateFile<R> {
     /// Reads the pickles and checks every tensor against the file. Elements are not read yet.
     ///
-    /// Where the file holds more than a state dict, such as `arcface_torch`'s
-    /// `checkpoint_gpu_0.pt`, the backbone's is taken.
+    /// A file may hold more than a state dict, such as `arcface_torch`'s `checkpoint_gpu_0.pt`: the tensors
+    /// of all its dictionaries are listed.
     ///
     /// # Errors
     ///
-    /// [`TorchFileError`] for anything that is no state dict, for tensors that take many times the file
-    /// because they share storages, and for I/O.
-    pub fn parse(reader: R) -> Result<StateFile<R>, TorchFileError> {
-        StateFile::parse_part(reader, Part::Backbone)
-    }
-
-    /// The same for another part of such a file.
-    ///
-    /// # Errors
-    ///
-    /// As [`parse`](StateFile::parse).
-    pub fn parse_part(mut reader: R, part: Part) -> Result<StateFile<R>, TorchFileError> {
+    /// [`TorchFileError`] for a file without tensors, for tensors that take many times the file because
+    /// they share storages, and for I/O.
+    pub fn parse(mut reader: R) -> Result<StateFile<R>, TorchFileError> {
         let mut magic = Vec::new();
         reader.seek(SeekFrom::Start(0))?;
         reader.by_ref().take(4).read_to_end(&mut magic)?;
-        let tensors = if magic.starts_with(b"PK\x03\x04") {
+        let (tensors, others) = if magic.starts_with(b"PK\x03\x04") {
             let archive = archive::open(&mut reader)?;
             let pickle = machine::parse(&archive.pickle)
                 .map_err(|source| TorchFileError::Pickle { name: "data.pkl", source })?;
-            locate(state_dict::tensors(&pickle, part)?, &archive.storages)?
+            locate(&pickle, &archive.storages)?
         } else {
             let head = legacy::head(&mut reader)?;
             let (pickle, start) = legacy::object(&head)?;
@@ -91,9 +83,9 @@ impl<R: Read + Seek> StateFile<R> {
                 })
                 .collect();
             let storages = legacy::storages(&mut reader, &head, start, &element_bytes)?;
-            locate(state_dict::tensors(&pickle, part)?, &storages)?
+            locate(&pickle, &storages)?
         };
-        let mut file = StateFile { reader, tensors };
+        let mut file = StateFile { reader, tensors, others };
         file.check_ends()?;
         Ok(file)
     }
@@ -101,6 +93,11 @@ impl<R: Read + Seek> StateFile<R> {
     /// The tensors, in the order of the file.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
+    }
+
+    /// The keys of what holds no tensor, such as the number of the epoch.
+    pub fn others(&self) -> &[String] {
+        &self.others
     }
 
     /// Reads the elements of tensor `i`, little-endian and in order, into `out`.
@@ -202,18 +199,18 @@ pub fn is_torchscript<R: Read + Seek>(mut reader: R) -> bool {
     archive::has_code(&mut reader)
 }
 
+/// The tensors of `pickle` by their places in the file, and the keys of everything else.
 fn locate(
-    named: Vec<(String, &TensorRef<'_>)>,
+    pickle: &Pickle<'_>,
     storages: &HashMap<String, (u64, u64)>,
-) -> Result<Vec<TensorInfo>, TorchFileError> {
-    named
-        .into_iter()
-        .map(|(key, tensor)| {
-            let info = place(tensor, storages);
-            info.map(|info| TensorInfo { key: key.clone(), ..info })
-                .map_err(|reason| TorchFileError::Tensor { key, reason })
-        })
-        .collect()
+) -> Result<(Vec<TensorInfo>, Vec<String>), TorchFileError> {
+    let state_dict::Contents { tensors, others } = state_dict::contents(pickle)?;
+    let located = tensors.into_iter().map(|(key, tensor)| {
+        let info = place(tensor, storages);
+        info.map(|info| TensorInfo { key: key.clone(), ..info })
+            .map_err(|reason| TorchFileError::Tensor { key, reason })
+    });
+    Ok((located.collect::<Result<_, _>>()?, others))
 }
 
 fn place(

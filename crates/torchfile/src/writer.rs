@@ -204,11 +204,7 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::{
-        Dtype, StateFile, machine,
-        state_dict::{self, Part},
-        value::Value,
-    };
+    use crate::{Dtype, StateFile, machine, value::Value};
 
     fn spec(key: &str, dtype: Dtype, shape: &[u64]) -> StateEntry {
         StateEntry { key: key.to_owned(), dtype, shape: shape.to_vec() }
@@ -334,20 +330,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn wrappers_prefixes_are_taken_off_where_all_keys_have_them() {
-        let keys = |keys: &[&str]| {
-            let specs: Vec<_> = keys.iter().map(|key| spec(key, Dtype::U8, &[1])).collect();
-            let (pickle, _) = pickle(&Object::StateDict(specs));
-            let parsed = machine::parse(&pickle).unwrap();
-            let tensors = state_dict::tensors(&parsed, Part::Backbone).unwrap();
-            tensors.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
-        };
-        assert_eq!(keys(&["module.a", "module.b"]), ["a", "b"]);
-        assert_eq!(keys(&["module._orig_mod.a"]), ["a"]);
-        assert_eq!(keys(&["module.a", "b"]), ["module.a", "b"]);
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn golden_state_dicts_of_both_formats_hold_the_recorded_bytes() {
         let list: Value = serde_json::from_slice(&std::fs::read(&list).unwrap()).unwrap();
         for ending in [".pth", ".legacy.pth"] {
             let file = format!("{stem}{ending}");
-            if Path::new(&file).exists() {
+            if pfc_testing::has_file(Path::new(&file)) {
                 check(Path::new(&file), &list);
                 n_files += 1;
             }

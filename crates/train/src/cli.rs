@@ -46,6 +46,9 @@ enum Command {
     /// Check a configuration against its data and print it with every value spelled out
     ///
     /// Nothing is trained and nothing written. The text printed is a configuration file itself.
+    #[command(after_help = "Examples:
+  pfc-train check data/configs/demo.toml
+  pfc-train check data/configs/glint360k-r50-pfc01.toml --set data.path=glint360k.pfc > run.toml")]
     Check(CheckArgs),
     Model(ModelArgs),
     Export(ExportArgs),
@@ -55,9 +58,16 @@ enum Command {
     #[command(after_help = plan::EXAMPLES)]
     Plan(PlanArgs),
     /// Time parts of the training on this machine
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  pfc-train bench head --identities 1M --rate 0.1"
+    )]
     Bench(BenchCommand),
     /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  pfc-train completions bash > ~/.local/share/bash-completion/completions/pfc-train
+  pfc-train completions fish > ~/.config/fish/completions/pfc-train.fish")]
     Completions(CompletionsArgs),
 }
 

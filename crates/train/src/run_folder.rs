@@ -46,7 +46,7 @@ impl RunFolder {
     /// # Errors
     ///
     /// [`TrainError::RunExists`] for [`Start::Fresh`] in a folder that holds a run,
-    /// [`TrainError::RunInUse`] if another process trains in it, [`TrainError::Io`].
+    /// [`TrainError::RunInUse`] if another process trains in it, [`TrainError::Durable`].
     pub fn open(path: &Path, start: Start) -> Result<RunFolder, TrainError> {
         fs::create_dir_all(path).map_err(TrainError::io("create", path))?;
         let lock_path = path.join(LOCK);
@@ -102,7 +102,7 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`] and [`TrainError::Durable`].
+    /// [`TrainError::Durable`].
     pub fn begin(&self, config: &str, resumed: bool) -> Result<(), TrainError> {
         let checkpoints = self.checkpoints();
         fs::create_dir_all(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
@@ -122,7 +122,7 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn has_saved(&self) -> Result<(), TrainError> {
         remove_if_there(&self.unsaved())
     }
@@ -131,7 +131,7 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn trace_of_lost_checkpoints(&self) -> Result<Option<String>, TrainError> {
         let name = |path: &Path| path.file_name().unwrap_or_default().display().to_string();
         let mut damaged = entries(&self.checkpoints())?;
@@ -211,7 +211,7 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn list_checkpoints(&self) -> Result<Vec<(u64, PathBuf)>, TrainError> {
         let mut found: Vec<(u64, PathBuf)> = Vec::new();
         for path in entries(&self.checkpoints())? {
@@ -229,7 +229,7 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn point_last_at(&self, step: u64) -> Result<(), TrainError> {
         self.point("last.ckpt", step)
     }
@@ -238,7 +238,7 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn point_best_at(&self, step: u64) -> Result<(), TrainError> {
         self.point("best.ckpt", step)
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use pfc_model::{bytes, centres::CentreFiles, checkpoint::Checkpoint, tensors};
-use pfc_torchfile::StateFile;
+use pfc_torchfile::{StateFile, TensorInfo};
 use support::run::{Setup, as_strs, checkpoint, finish, program, refused, sets};
 use tch::Tensor;
 use zip::ZipArchive;
@@ -62,12 +62,15 @@ fn network_centres_and_momenta_come_back_bit_for_bit_from_the_checkpoints_of_all
             let mut torch =
                 StateFile::parse(BufReader::new(File::open(file(rank)).unwrap())).unwrap();
             let infos = torch.tensors().to_vec();
-            assert_eq!(infos.len(), network.len());
-            for (i, info) in infos.iter().enumerate() {
-                let mut found = vec![0; info.n_bytes()];
+            let of_network = |i: usize| infos[i].key.strip_prefix("state_dict_backbone.");
+            let found: Vec<(usize, &str)> =
+                (0..infos.len()).filter_map(|i| Some((i, of_network(i)?))).collect();
+            assert_eq!(found.len(), network.len());
+            for (i, key) in found {
+                let mut found = vec![0; infos[i].n_bytes()];
                 torch.read(i, &mut found).unwrap();
-                let (_, expected) = network.iter().find(|(key, _)| *key == info.key).unwrap();
-                assert_eq!(found, bytes_of(expected), "{} of rank {rank}", info.key);
+                let (_, expected) = network.iter().find(|(name, _)| name == key).unwrap();
+                assert_eq!(found, bytes_of(expected), "{key} of rank {rank}");
             }
         }
 
@@ -83,7 +86,9 @@ fn network_centres_and_momenta_come_back_bit_for_bit_from_the_checkpoints_of_all
         // that of the state dict. `features.weight` is frozen, as in the reference.
         let momenta = saved.tensors("optimizer.safetensors").unwrap();
         let torch = StateFile::parse(BufReader::new(File::open(file(0)).unwrap())).unwrap();
-        let keys: Vec<String> = torch.tensors().iter().map(|info| info.key.clone()).collect();
+        let key =
+            |info: &TensorInfo| info.key.strip_prefix("state_dict_backbone.").map(str::to_owned);
+        let keys: Vec<String> = torch.tensors().iter().filter_map(key).collect();
         let is_statistic = |key: &str| key.contains("running_") || key.contains("num_batches");
         let learning: Vec<&String> =
             keys.iter().filter(|key| !is_statistic(key) && *key != "features.weight").collect();

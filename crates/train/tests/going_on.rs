@@ -4,49 +4,23 @@
 
 mod support;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
-use pfc_findings::{Reading, View};
 use pfc_model::tensors;
 use pfc_train::{
-    TrainError,
-    config::{self, Config, OnError},
+    TrainError, config,
     data::{
-        loader::{Batch, Loader, LoaderSpec, Replaced},
+        loader::{Batch, Replaced},
         plan::StepPlan,
     },
     log::metrics::Record,
-    ranks::Ranks,
     step::{NotFinite, Trainer},
 };
-use support::run::{
-    Setup, as_strs, check_same, checkpoint, last_step, records, refused, sets, wait_for,
+use support::{
+    run::{Setup, as_strs, check_same, checkpoint, last_step, records, refused, sets, wait_for},
+    trainer::trainer,
 };
-use tch::{Device, Tensor};
-
-/// A trainer and the batches of its run.
-fn trainer(setup: &Setup, change: impl FnOnce(&mut Config)) -> (Trainer, Loader) {
-    let mut config = config::load(&setup.config, &[]).unwrap();
-    config.optim.warmup_epochs = 0.0;
-    change(&mut config);
-    tch::set_num_threads(1);
-    let dataset = Arc::new(View::open(&config.data.path, Reading::Decided).unwrap());
-    let plan = StepPlan { n_images: dataset.len(), batch_size: 4, epochs: 3, steps: 0, seed: 1 };
-    let ranks = Ranks::solo();
-    let trainer = Trainer::new(&config, &plan, dataset.n_identities(), &ranks).unwrap();
-    let spec = LoaderSpec {
-        plan,
-        rank: 0,
-        world: 1,
-        first_step: 0,
-        n_threads: 1,
-        n_ahead: 1,
-        mirror: true,
-        on_error: OnError::Stop,
-        device: Device::Cpu,
-    };
-    (trainer, Loader::start(dataset, spec).unwrap())
-}
+use tch::Tensor;
 
 /// Weights, running statistics, the optimizer's state and the centres.
 fn everything(trainer: &mut Trainer) -> Vec<(String, Tensor)> {

@@ -4,22 +4,15 @@
 
 mod support;
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
-use pfc_findings::{Reading, View};
 use pfc_model::{Choice, Precision};
-use pfc_train::{
-    config::{self, Config, OnError},
-    data::{
-        loader::{Loader, LoaderSpec},
-        plan::StepPlan,
-    },
-    log::metrics::Record,
-    ranks::Ranks,
-    step::Trainer,
+use pfc_train::{log::metrics::Record, step::Trainer};
+use support::{
+    run::{Setup, as_strs, check_same, checkpoint, records, sets, wait_for},
+    trainer::trainer,
 };
-use support::run::{Setup, as_strs, check_same, checkpoint, records, sets, wait_for};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// The largest that is taken: gradients overflow with it.
 const TOO_LARGE: f64 = (1_u64 << 32) as f64;
@@ -92,30 +85,6 @@ fn a_run_saved_on_two_ranks_goes_on_with_its_scale_on_one() {
     let found = scales(&out);
     assert_eq!(found.len(), 16);
     check_scales(&found);
-}
-
-/// A trainer and the first batch of its run.
-fn trainer(setup: &Setup, change: impl FnOnce(&mut Config)) -> (Trainer, Loader) {
-    let mut config = config::load(&setup.config, &[]).unwrap();
-    config.optim.warmup_epochs = 0.0;
-    change(&mut config);
-    tch::set_num_threads(1);
-    let dataset = Arc::new(View::open(&config.data.path, Reading::Decided).unwrap());
-    let plan = StepPlan { n_images: dataset.len(), batch_size: 4, epochs: 3, steps: 0, seed: 1 };
-    let ranks = Ranks::solo();
-    let trainer = Trainer::new(&config, &plan, dataset.n_identities(), &ranks).unwrap();
-    let spec = LoaderSpec {
-        plan,
-        rank: 0,
-        world: 1,
-        first_step: 0,
-        n_threads: 1,
-        n_ahead: 1,
-        mirror: true,
-        on_error: OnError::Stop,
-        device: Device::Cpu,
-    };
-    (trainer, Loader::start(dataset, spec).unwrap())
 }
 
 fn parameters(trainer: &Trainer) -> Vec<(String, Tensor)> {

@@ -76,11 +76,15 @@ fn every_format_embeds_as_the_checkpoint_does() {
 fn weights_of_others_become_a_checkpoint_and_come_back() {
     let dir = tempfile::tempdir().unwrap();
     checkpoint(dir.path());
-    let original = weights::open(&dir.path().join("m.ckpt"), Device::Cpu, None).unwrap();
+    let original =
+        weights::open(&dir.path().join("m.ckpt"), Device::Cpu, weights::OpenOptions::default())
+            .unwrap();
     export::pth(&dir.path().join("model.pt"), &original.backbone, false).unwrap();
     let args = ["export", "model.pt", "--to", "ckpt", "--out", "back.ckpt"];
     pfc_train(dir.path()).args(args).assert().success();
-    let back = weights::open(&dir.path().join("back.ckpt"), Device::Cpu, None).unwrap();
+    let back =
+        weights::open(&dir.path().join("back.ckpt"), Device::Cpu, weights::OpenOptions::default())
+            .unwrap();
     assert_eq!(back.network, original.network);
     let state = back.backbone.state_dict();
     for ((key, found), (_, expected)) in state.iter().zip(original.backbone.state_dict()) {

@@ -7,9 +7,11 @@ use std::{
 
 use pfc_binpack::PackError;
 use pfc_durable::DurableError;
+use pfc_findings::FindingsError;
 use pfc_image::ImageError;
 use pfc_metrics::MetricError;
 use pfc_model::ModelError;
+use pfc_sources::SourceError;
 
 /// Why a set of pairs cannot be read or judged.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,12 @@ pub enum VerifyError {
     /// A verification pack that cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A verification set of another program that cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A packed data set that cannot be read, or what was decided about it.
+    #[error(transparent)]
+    Dataset(#[from] FindingsError),
     /// An image that cannot be decoded.
     #[error("{image}: cannot decode the image: {reason}")]
     Image {
@@ -114,6 +122,8 @@ impl VerifyError {
                 root.display()
             )),
             VerifyError::Pack(error) => error.hint(),
+            VerifyError::Source(error) => error.hint(),
+            VerifyError::Dataset(error) => error.hint(),
             VerifyError::Image { reason, .. } => reason.hint(),
             VerifyError::Model(error) => error.hint(),
             VerifyError::Metric(error) => error.hint(),

@@ -11,6 +11,7 @@ mod error;
 pub mod faces;
 pub mod files;
 mod judge;
+mod packed;
 pub mod pairs;
 mod report;
 mod set;

@@ -6,16 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_binpack::Pack;
 use pfc_image::{ImageFolder, LeadsOut, with_extensions};
 use pfc_metrics::union::Union;
 use pfc_model::{Embed, MirroredEmbeddings, ModelError};
+use pfc_sources::{SourceError, verification_set};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     VerifyError,
     faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
     files::{is_file, read_regular_file},
+    packed::Rows,
     pairs::{ImageName, Pair, PairList, Protocol},
 };
 
@@ -52,7 +53,8 @@ impl PairsSet {
     /// Opens a folder of images and a list of pairs of them.
     ///
     /// Images of any size and common format are taken; other sizes than 112×112 are resized, with
-    /// a warning. All of them lie below `root` ([`ImageFolder`]).
+    /// a warning. All of them lie below `root` ([`ImageFolder`]), or are rows of the packed data set there,
+    /// by name or by number.
     ///
     /// # Errors
     ///
@@ -72,6 +74,9 @@ impl PairsSet {
     pub fn from_list(root: &Path, pairs: &Path, list: PairList) -> Result<PairsSet, VerifyError> {
         if list.pairs.is_empty() {
             return Err(VerifyError::NoPairs { list: pairs.to_owned() });
+        }
+        if is_file(&root.join(pfc_shard::MANIFEST_FILE))? {
+            return PairsSet::of_rows(root, pairs, list);
         }
         std::fs::read_dir(root).map_err(VerifyError::io("open the folder", root))?;
         let paths = find_images(root, pairs, &list.images)?;
@@ -94,13 +99,44 @@ impl PairsSet {
         Ok(set)
     }
 
-    /// Opens an `InsightFace` pack (`lfw.bin`); images that occur more than once are kept once.
+    /// The set of a list whose images are rows of the data set at `root`, which says who is on them.
+    fn of_rows(root: &Path, pairs: &Path, mut list: PairList) -> Result<PairsSet, VerifyError> {
+        let rows = Rows::find(root, pairs, &list.images)?;
+        let mut image_names = Vec::with_capacity(list.images.len());
+        for (i, image) in list.images.iter_mut().enumerate() {
+            let (source, person) = rows.names(i)?;
+            image.person = Some(person);
+            image_names.push(source);
+        }
+        let name = |i: usize| format!("{}: {}", root.display(), image_names[i]);
+        let faces = Faces::load(image_names.len(), |i| rows.read(i), name)?;
+        let (people, n_people, people_from) = people(&list);
+        let set = PairsSet {
+            name: stem(pairs),
+            protocol: list.protocol,
+            pairs: list.pairs,
+            faces,
+            image_names,
+            people,
+            n_people,
+            people_from,
+        };
+        set.warn_of_sizes();
+        Ok(set)
+    }
+
+    /// Opens an `InsightFace` pack (`lfw.bin`), or a verification set of CVLface or AdaFace
+    /// ([`verification_set`]); images that occur more than once are kept once.
     ///
     /// # Errors
     ///
-    /// [`VerifyError::Pack`] if the file cannot be read or is no pack, [`VerifyError::Image`].
+    /// [`VerifyError::Pack`] or [`VerifyError::Source`] if it cannot be read or is none,
+    /// [`VerifyError::Image`].
     pub fn open_pack(path: &Path) -> Result<PairsSet, VerifyError> {
-        let pack = Pack::read(path)?;
+        let pack = verification_set(path).map_err(|error| match error {
+            SourceError::Bin(error) => VerifyError::Pack(error),
+            error => error.into(),
+        })?;
         // Where image i of the pack lies among the different ones.
         let mut index = HashMap::new();
         let mut firsts = Vec::new();

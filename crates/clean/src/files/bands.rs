@@ -1,4 +1,4 @@
-//! Which pictures have hashes that differ in few bits, without comparing each with each.
+//! Finds pictures whose hashes differ in few bits, without comparing every pair.
 //!
 //! A hash is cut into one band more than bits may differ, so that two such hashes are equal in some
 //! band. Entries of one value in a band make a bucket, and a crowded bucket is split in the same way
@@ -11,13 +11,14 @@ use std::collections::HashMap;
 use pfc_metrics::union::Union;
 use rayon::prelude::*;
 
-/// Entries of a bucket that are compared as they are.
+/// Number of entries up to which all pairs of a bucket are compared.
 const LEAF: usize = 48;
-/// Times that a crowded bucket is split. What is crowded even then is copies for the most part.
+/// Number of times that a crowded bucket is split. A bucket that is still crowded then holds copies for the
+/// most part.
 const SPLITS_MAX: usize = 2;
-/// Entries from which the parts of a bucket are shared among threads.
+/// Number of entries above which the parts of a bucket are shared among threads.
 const PARALLEL: usize = 1 << 13;
-/// Hashes that an entry is compared with in one crowd at most. Only pictures that share half of the
+/// Maximum number of hashes that an entry is compared with in one crowd. Only pictures that share half of the
 /// hash and yet do not look alike can reach it.
 const COMPARED_MAX: u64 = 1 << 16;
 
@@ -26,13 +27,13 @@ const COMPARED_MAX: u64 = 1 << 16;
 pub struct Entry {
     /// The hash.
     pub hash: u64,
-    /// Whose it is.
+    /// The row that it belongs to.
     pub row: u32,
     /// Whether it is the hash of the mirror image.
     pub is_mirrored: bool,
 }
 
-/// What was compared, and what was not.
+/// How much was compared, and how much was not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Pairs of hashes.
@@ -124,7 +125,7 @@ struct Bands<'a> {
 }
 
 impl Bands<'_> {
-    /// Looks into the buckets of `entries`, which are sorted by `band`.
+    /// Compares the entries of each bucket; `entries` are sorted by `band`.
     ///
     /// * `free`: the bits that entries of a bucket may differ in
     fn buckets(&self, entries: &mut [Entry], band: u64, free: u64, n_splits: usize) -> Found {
@@ -156,7 +157,7 @@ impl Bands<'_> {
             entries.sort_unstable_by_key(|entry| (entry.hash & band, *entry));
             all = all.add(self.buckets(entries, band, free & !band, n_splits + 1));
         }
-        // Bands find much the same.
+        // Most bands find the same pairs.
         all.pairs.sort_unstable();
         all.pairs.dedup();
         all

@@ -11,9 +11,9 @@ use crate::Work;
 /// A hash of an image.
 type Key = fn(&Signature) -> u128;
 
-/// Drops all but one of the rows of an identity with the same bytes or the same pixels. The one that
-/// stays is pinned, or else the first. Across identities each further one is a suspicion: one of the
-/// two labels is wrong. The cost is that of sorting, however many names one picture has.
+/// Drops all but one of the rows of an identity with the same bytes or the same pixels. The one that stays is
+/// pinned, or else the first. Across identities each further row is a suspicion, as one of the two labels is
+/// wrong. The cost is that of sorting, however many names one picture has.
 pub fn exact(work: &Work<'_>, signatures: &[Option<Signature>]) -> Vec<Decision> {
     let mut decisions = Vec::new();
     let mut taken: HashSet<u64> = HashSet::new();
@@ -41,7 +41,7 @@ pub fn exact(work: &Work<'_>, signatures: &[Option<Signature>]) -> Vec<Decision>
                     }
                     Some(_) => {}
                     None => {
-                        // The second kind of hash finds those of the first again.
+                        // The second kind of hash finds the copies of the first kind again.
                         let is_new = reason == "same_bytes" || !same_bytes(signatures, row, first);
                         if !kept.is_empty() && is_new {
                             decisions.push(decision(

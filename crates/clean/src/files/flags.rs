@@ -5,23 +5,23 @@ use pfc_findings::{Action, Decision};
 use super::Signature;
 use crate::Work;
 
-/// What an image may lack.
+/// A property that an image may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
-    /// Pixels: it was enlarged.
+    /// Pixels: the image was enlarged from a small one.
     Small,
     /// Detail.
     Blurred,
     /// Contrast.
     Blank,
-    /// Width or height: its content is a strip.
+    /// Width or height: the content of the image is a strip.
     Aspect,
 }
 
 /// The least that an image must have.
 #[derive(Debug, Clone, Copy)]
 pub struct FlagOptions {
-    /// Side in pixels of a picture that held the same detail, before it was enlarged.
+    /// Side in pixels of the picture that the image was enlarged from, as its detail tells.
     pub min_detail: u16,
     /// Variance of the Laplacian of the luma.
     pub min_sharpness: f32,

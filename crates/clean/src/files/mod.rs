@@ -1,4 +1,4 @@
-//! Passes that look at the images themselves. Each image is decoded once, for its [`Signature`].
+//! Passes that look at the images themselves. Each image is decoded once, to compute its [`Signature`].
 
 mod bands;
 mod exact;

@@ -1,4 +1,4 @@
-//! Pictures that look alike, as the same picture encoded again or turned left to right does.
+//! Pictures that look alike: the same picture encoded again, or mirrored.
 
 use std::collections::HashMap;
 
@@ -16,9 +16,9 @@ use crate::{CleanError, Work};
 /// Bounds of the pass near.
 #[derive(Debug, Clone, Copy)]
 pub struct NearOptions {
-    /// Bits of 64 in which perceptual hashes may differ, 0 to 7.
+    /// Number of bits, of 64, in which perceptual hashes may differ; 0 to 7.
     pub near_bits: u32,
-    /// Mean difference of the pictures, in grey levels, up to which it is the same picture.
+    /// Largest mean difference, in grey levels, at which two pictures count as the same.
     pub near_levels: f32,
 }
 
@@ -34,14 +34,13 @@ impl NearOptions {
     }
 }
 
-/// Drops rows that look as another of their identity does, mirrored or not: hashes within
-/// `near_bits`, and thumbnails within `near_levels` once brightness is made equal. The best image of
-/// each group stays: pinned before free, then the sharper, the one of more detail, the first. The
-/// same across identities is a suspicion; a picture with the very pixels of another is left to the
-/// pass `exact`.
+/// Drops rows that look like another row of their identity, mirrored or not: hashes within `near_bits`, and
+/// thumbnails within `near_levels` once brightness is made equal. The best image of each group stays: pinned
+/// before free, then the sharper, the one of more detail, the first. Across identities such a pair is a
+/// suspicion. A picture whose pixels equal those of another is left to the pass `exact`.
 ///
-/// Notes how many pairs were compared, and how many were not (`near` in the notes). No image is
-/// decoded. Memory: 52 bytes a row beside the signatures.
+/// Notes how many pairs were compared, and how many were not (`near` in the notes). No image is decoded.
+/// Takes 52 bytes of memory per row beside the signatures.
 ///
 /// # Errors
 ///
@@ -65,7 +64,7 @@ pub fn near(
     Ok(decisions)
 }
 
-/// Rows that are connected by pairs that look alike; those alone are not among them.
+/// Groups of rows that are connected by pairs that look alike; rows without such a pair are in no group.
 fn groups(
     work: &Work<'_>,
     signatures: &[Option<Signature>],

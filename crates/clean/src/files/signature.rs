@@ -1,4 +1,4 @@
-//! What is remembered of an image, so that it is decoded once for all passes.
+//! What is kept of an image, so that it is decoded once for all passes.
 
 use std::num::NonZeroU16;
 
@@ -12,26 +12,26 @@ use crate::{CleanError, Work};
 
 /// Rows between two looks at whether the user wants to stop.
 const CHUNK: u64 = 4096;
-/// Grey levels by which a picture may differ from what its reduced size tells of it.
+/// Grey levels by which a picture may differ from its reduced copy, enlarged again.
 const DETAIL_LEVELS: f32 = 2.0;
-/// Shares of the side that a picture's detail is compared with.
+/// Shares of the side to which a picture is reduced, to measure its detail.
 const DETAIL_SIDES: [usize; 6] = [12, 16, 24, 32, 48, 64];
-/// Grey levels that a border may vary by and still be one.
+/// Grey levels by which a border may vary.
 const BORDER_LEVELS: u8 = 10;
 
 /// Side of the picture that is kept of an image.
 pub const THUMBNAIL_SIDE: usize = 14;
 
-/// An image in 272 bytes, and no more where it may be missing.
+/// An image in 272 bytes; `Option` of it takes no more.
 #[derive(Debug, Clone, Copy)]
 pub struct Signature {
     /// Hash of the bytes.
     pub content: u128,
     /// Hash of the decoded pixels.
     pub pixels: u128,
-    /// Hash of what it looks like.
+    /// Perceptual hash of the picture.
     pub perceptual: u64,
-    /// The same of its mirror image.
+    /// Perceptual hash of its mirror image.
     pub mirrored: u64,
     /// Measures of the crop.
     pub quality: Quality,
@@ -62,14 +62,14 @@ impl Signature {
         let pairs =
             || self.thumbnail.iter().zip(second).map(|(a, b)| i32::from(*a) - i32::from(*b));
         let sum: i32 = pairs().sum();
-        // In units of a level by the number of pixels, which keeps it whole.
+        // The sum is in levels times pixels, so that it is a whole number.
         let all: i32 = pairs().map(|difference| (difference * n - sum).abs()).sum();
         all as f32 / (n * n) as f32
     }
 }
 
-/// Decodes every row that is not left out, on all threads; also tells which rows cannot be decoded.
-/// Some 150 µs an image; 272 bytes a row.
+/// Decodes every row that is not left out, on all threads; also tells which rows cannot be decoded. Takes
+/// about 150 µs per image, and 272 bytes per row.
 ///
 /// # Errors
 ///

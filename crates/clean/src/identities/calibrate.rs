@@ -15,9 +15,10 @@ use crate::CleanError;
 /// Samples per distribution: rows times centres.
 const SAMPLE_ROWS: u64 = 2048;
 const SAMPLE_CENTRES: u64 = 2048;
-/// Pairs below which nothing can be said of the tail.
+/// With fewer pairs nothing can be said of the tail.
 const PAIRS_MIN: u64 = 1000;
-/// Where the tail is read. Further out it may hold people with two labels, which are looked for.
+/// The two rates at which the tail is read. Beyond them it may hold people with two labels, which the passes
+/// look for.
 const RATES: [f64; 2] = [1e-1, 1e-2];
 /// Rate of the bound that tells centres of one person from mixtures, whose scores say nothing.
 pub const SURE_RATE: f64 = 1e-3;
@@ -27,16 +28,16 @@ const SEED: u64 = 0x1a7e;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tail {
     pairs: usize,
-    /// What a tenth and a hundredth of them exceed.
+    /// The scores that a tenth and a hundredth of the pairs exceed.
     scores: [f32; 2],
 }
 
 impl Tail {
-    /// Of `scores` in any order; most of them must be of different people, not all.
+    /// Measures `scores`, in any order. Most of them must be of different people, but not all need be.
     ///
     /// # Errors
     ///
-    /// [`CleanError::TooFewPairs`] of fewer than a thousand.
+    /// [`CleanError::TooFewPairs`] if there are fewer than a thousand.
     pub fn of(mut scores: Vec<f32>) -> Result<Tail, CleanError> {
         let pairs = scores.len();
         if (pairs as u64) < PAIRS_MIN {
@@ -57,14 +58,14 @@ impl Tail {
         ((high + slope * (wanted - second)) as f32).clamp(-1.0, 1.0)
     }
 
-    /// For people and reports.
+    /// The figures, to be printed and kept with the run.
     pub fn note(&self) -> Value {
         json!({"pairs": self.pairs, "at_0.1": self.scores[0], "at_0.01": self.scores[1]})
     }
 }
 
-/// Impostor scores of single images with centres of at least two images. In a second round neither
-/// mixtures of people nor images far from their own centre count.
+/// Impostor scores of single images with centres of at least two images. A second round counts neither
+/// mixtures of people nor images that are far from their own centre.
 ///
 /// # Errors
 ///
@@ -86,12 +87,12 @@ fn image_to_sure_centre(
     let with = sample(places.len() as u64, SAMPLE_ROWS, SEED + 1);
     let mut scores = Vec::new();
     let mut image = vec![0.0; embeddings.dim()];
-    // Few identities give several images each.
+    // Where there are few identities, each gives several images.
     let turns = (SAMPLE_ROWS as usize / with.len().max(1)).clamp(1, 64);
     for (turn, from) in with.iter().cycle().take(turns * with.len()).copied().enumerate() {
         let rows: Vec<(u64, f32)> =
             centres.own(places[from]).filter(|(_, own)| *own >= least).collect();
-        // Another image of the identity in every turn, or identities of many would look alike.
+        // Every turn takes another image of the identity.
         let nth = turn + turn / with.len();
         let Some((row, _)) = rows.get(nth % rows.len().max(1)) else { continue };
         embeddings.read(*row, &mut image)?;
@@ -101,8 +102,8 @@ fn image_to_sure_centre(
     Tail::of(scores)
 }
 
-/// Impostor scores of centres of `single` images, or else of several, with those of several; as
-/// [`image_to_centre`] of those that are no mixtures.
+/// Impostor scores of centres with centres of several images each: the first are of one image if `single`,
+/// else of several. As in [`image_to_centre`], mixtures do not count.
 ///
 /// # Errors
 ///
@@ -131,8 +132,8 @@ fn centre_to_sure_centre(centres: &Centres, single: bool, least: f32) -> Result<
     Tail::of(scores)
 }
 
-/// Refuses embeddings by which images are hardly nearer to their own identity than to others, as those
-/// of another data set are, or rows in another order: every bound told from them would be nonsense.
+/// Refuses embeddings by which images are hardly nearer to their own identity than to others. Those of
+/// another data set, or rows in another order, are such, and every bound calibrated with them would be wrong.
 fn check_rows(centres: &Centres, impostors: &Tail) -> Result<(), CleanError> {
     let (Some(own), other) = (centres.typical_own(), impostors.scores[0]) else { return Ok(()) };
     match own <= other {
@@ -154,7 +155,7 @@ pub fn probe_to_centre(centres: &Centres, probes: Rows<'_>) -> Result<Tail, Clea
     Tail::of(pairs.map(|(a, b)| cosine(probes.row(a), centres.centre(b))).collect())
 }
 
-/// `n` of `total` numbers at random, always the same.
+/// `n` of the numbers below `total`, drawn at random and the same in every run.
 fn sample(total: u64, n: u64, seed: u64) -> Vec<usize> {
     let order = Permutation::new(total, seed);
     (0..n.min(total)).map(|place| order.apply(place) as usize).collect()

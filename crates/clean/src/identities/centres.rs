@@ -10,9 +10,9 @@ use crate::{
     work::{Groups, Work},
 };
 
-/// Images that the first guess is chosen among.
+/// Number of images that the first guess is chosen from.
 const MEDOID_MAX: usize = 64;
-/// Rounds of centre, nearest half, centre.
+/// Number of times that the centre is computed and its nearest half is chosen.
 const ROUNDS: usize = 3;
 /// Share of the nearest half's typical score from which on an image outside that half is of the same
 /// person: strangers reach about a third of it.
@@ -24,16 +24,18 @@ const CHUNK: usize = 1024;
 #[derive(Debug)]
 pub struct Centres {
     pub groups: Groups,
-    /// `[G, D]`, each of length 1, in the order of the groups.
+    /// `[G, D]`, each row of length 1, in the order of the groups.
     data: Vec<f32>,
     dim: usize,
-    /// Per row of each group in turn: cosine with the centre of the others; NaN of a single one.
+    /// For each row, group by group: its cosine with the centre of the others of its group; NaN for a single
+    /// row.
     own: Vec<f32>,
     /// Where the rows of each group begin in `own`.
     starts: Vec<usize>,
-    /// Per identity the median of its `own`: how sure it is that they are one person.
+    /// For each identity the median of its part of `own`, which tells how sure it is that they are one
+    /// person.
     pub cohesion: Vec<f32>,
-    /// Per identity the row nearest to its centre.
+    /// For each identity the row nearest to its centre.
     pub typical: Vec<u64>,
 }
 
@@ -153,9 +155,9 @@ struct Person {
 }
 
 impl Person {
-    /// The half of `members` that is nearest to its own mean, found from the member with the greatest
-    /// median cosine to the others, so that up to half of them may be strangers; and those outside it
-    /// that are like it. Of two members both.
+    /// The half of `members` that is nearest to its own mean, found from the member with the greatest median
+    /// cosine to the others, so that up to half of them may be strangers; and those outside it that are like
+    /// it. If there are two members, both of them.
     fn among(members: &[&[f32]]) -> Person {
         let mut person = Person { is_inside: vec![true; members.len()] };
         if members.len() <= 2 {
@@ -178,7 +180,7 @@ impl Person {
         person
     }
 
-    /// Takes in whoever is like those inside.
+    /// Adds the members that are like those inside.
     fn admit(&mut self, members: &[&[f32]]) {
         let scores = self.without_each(members);
         let scored = scores.iter().zip(&self.is_inside);
@@ -192,8 +194,8 @@ impl Person {
         members.iter().zip(&self.is_inside).filter(|(_, is)| **is).map(|(member, _)| *member)
     }
 
-    /// The cosine of each member with the mean of those inside but for itself: one's own image says
-    /// nothing of whether it belongs to the others.
+    /// The cosine of each member with the mean of those inside, itself left out, as an image says nothing
+    /// about whether it belongs to the others.
     fn without_each(&self, members: &[&[f32]]) -> Vec<f64> {
         let sum = sum(self.of(members));
         let score = |(member, is_inside): (&&[f32], &bool)| {
@@ -211,7 +213,8 @@ impl Person {
     }
 }
 
-/// The member that is most like the others, by the median; of many, among some spread evenly.
+/// The member with the greatest median cosine to the others. If there are many members, some are chosen at
+/// even distances and compared.
 fn medoid(members: &[&[f32]]) -> usize {
     let step = members.len().div_ceil(MEDOID_MAX);
     let some: Vec<usize> = (0..members.len()).step_by(step).collect();
@@ -224,7 +227,7 @@ fn medoid(members: &[&[f32]]) -> usize {
     best.map_or(0, |(_, i)| i)
 }
 
-/// The mean with length 1; a mean of nothing or of opposites is the first.
+/// The mean, scaled to length 1. If the sum has no direction, it is the first member.
 fn mean<'a>(members: impl Iterator<Item = &'a [f32]> + Clone) -> Vec<f32> {
     let first = members.clone().next().unwrap_or(&[]).to_vec();
     let sum = sum(members);
@@ -253,7 +256,7 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// The middle value, the lower of two; NaN of none.
+/// The middle value, or the lower of the two in the middle; NaN if there is none.
 pub fn median(values: &[f32]) -> f32 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f32::total_cmp);

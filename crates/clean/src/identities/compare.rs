@@ -17,29 +17,30 @@ use crate::CleanError;
 
 /// Centres compared with all others between two looks at the clock and the user's wishes.
 const BLOCK: usize = 4096;
-/// Pairs kept of a centre. One person is in a few identities; whoever is like more of them is kept with
-/// those that he is most like, and no identity loses its pairs to others. 384 bytes an identity at most.
+/// Number of pairs that are kept for a centre. One person is in a few identities; a centre that is like more
+/// of them keeps those that it is most like, and no identity loses its pairs to others. At most 384 bytes per
+/// identity.
 const BEST: usize = 32;
-/// Work that a kill may cost. Saving more often would cost more than that is worth.
+/// Time between two saves, which is the work that a kill may lose.
 const SAVED_EVERY: Duration = Duration::from_secs(30);
 
-/// Where what is done of a comparison is kept, so that a stopped one goes on.
+/// Keeps the finished part of a comparison, so that a stopped one can go on.
 pub trait Keeper {
-    /// What a stopped comparison left; nothing where it is damaged.
+    /// Returns what a stopped comparison left, and nothing if that is damaged.
     ///
     /// # Errors
     ///
     /// A fault of the system, which says nothing of what was left.
     fn load(&self) -> Result<Option<Standing>, Box<dyn Error + Send + Sync>>;
 
-    /// Keeps what is done so far in place of what was kept.
+    /// Replaces what was kept by what is done so far.
     ///
     /// # Errors
     ///
     /// Why it cannot be kept.
     fn save(&self, standing: &Standing) -> Result<(), Box<dyn Error + Send + Sync>>;
 
-    /// Removes what was kept, if anything was.
+    /// Removes what was kept, if there is anything.
     ///
     /// # Errors
     ///
@@ -65,10 +66,10 @@ impl Keeper for Nowhere {
     }
 }
 
-/// What is done of a comparison.
+/// The finished part of a comparison.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Standing {
-    /// Of the centres and the bound.
+    /// Checksum of the centres and the bound.
     key: Checksum,
     /// Centres compared so far.
     done: usize,
@@ -82,7 +83,7 @@ pub struct Standing {
 /// * `allowed`: whether two centres may be a pair
 /// * `keeper`: keeps what is done every half minute, and on interrupts
 ///
-/// D·G² operations; 384 bytes an identity at most.
+/// Takes D·G² operations and at most 384 bytes per identity.
 ///
 /// # Errors
 ///
@@ -97,7 +98,7 @@ pub fn pairs_above(
     let mut standing = resume(keeper, key(centres, threshold))?;
     let n = centres.len();
     let mut best = Best::new(n, BEST);
-    // What is kept may be from elsewhere.
+    // What is kept may come from another comparison.
     let kept = standing.pairs.drain(..).filter(|(a, b, _)| a < b && (*b as usize) < n);
     kept.for_each(|(a, b, score)| best.add(Near { a, b, score }));
     let as_kept = |best: &Best| best.pairs().iter().map(|p| (p.a, p.b, p.score)).collect();
@@ -139,7 +140,7 @@ fn key(centres: Rows<'_>, threshold: f32) -> Checksum {
     Checksum(content_hash(&hashes))
 }
 
-/// What an earlier run left, if it was of the same centres.
+/// Returns what an earlier run left, if its centres were the same.
 fn resume(keeper: &dyn Keeper, key: Checksum) -> Result<Standing, CleanError> {
     let left = keeper.load().map_err(CleanError::Keep)?;
     let fits = left.filter(|standing| standing.key == key);

@@ -13,21 +13,21 @@ use super::{
 };
 use crate::{CleanError, Work};
 
-/// Share of strangers that pass as one's own image: what is below that score is looked at.
+/// Share of images of strangers that would pass as an identity's own. Images below that score are looked at.
 const STRANGER_RATE: f64 = 1e-3;
 /// Extra margin that is required where an identity has a single image, which says less of a person
 /// than a centre of several does.
 const SINGLE_EXTRA: f32 = 0.1;
-/// Suspects compared at a time: bounds their memory.
+/// Number of suspects that are compared at a time, which bounds their memory.
 const CHUNK: usize = 1 << 16;
 
-/// Relabels images that are far from their own identity, near to another's centre and nearer to it
-/// than to their own by a margin, where the other identity is sure of itself. Such as are near to a
-/// single image only, or not near enough, are suspicions. Where both identities look like one person,
-/// which is for `merges` to decide, it is no error. The surest go first, and what is then alone
-/// in its identity stays as a suspicion: of two images that are unlike, one is where it belongs.
+/// Relabels images that are far from their own identity, near to another's centre and nearer to it than to
+/// their own by a margin, where the other identity is sure of itself. Images that are near to a single image
+/// only, or not near enough, are suspicions. Where both identities look like one person, which `merges`
+/// decides, there is no label error. The surest moves come first, and an image that is then alone in its
+/// identity stays, as a suspicion: of two images that are unlike, one is where it belongs.
 ///
-/// Only suspects are compared with all centres: 2·D·(suspects)·G operations.
+/// Only suspects are compared with all centres, which takes 2·D·(suspects)·G operations.
 ///
 /// # Errors
 ///
@@ -65,8 +65,7 @@ pub fn labels(
     Ok(decisions)
 }
 
-/// Makes suspicions of the moves that would take the last image of an identity; the surest moves
-/// come first.
+/// Turns moves that would take the last image of an identity into suspicions. The surest moves come first.
 fn leave_one(centres: &Centres, judged: &mut [(usize, Decision)]) {
     judged.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)));
     let mut n_moved: HashMap<usize, usize> = HashMap::new();
@@ -125,14 +124,14 @@ impl Judge<'_> {
         Ok(decided.collect())
     }
 
-    /// Whether the identity is one person, as far as its images tell: a single one always is.
+    /// Whether the images of the identity show one person, as far as they tell; a single image always does.
     fn is_sure(&self, place: usize) -> bool {
         let cohesion = self.centres.cohesion[place];
         cohesion.is_nan() || cohesion >= self.stranger
     }
 
-    /// Whether two identities look like one. The centre of one that is not sure of itself says
-    /// nothing: it is made of the suspect too.
+    /// Whether two identities look like one. The centre of an identity that may be a mixture says nothing, as
+    /// the suspect is part of it.
     fn is_one_person(&self, a: usize, b: usize) -> bool {
         let label = |place: usize| self.centres.groups.labels[place];
         let is_sure = self.centres.cohesion[a] >= self.stranger;
@@ -152,7 +151,7 @@ impl Judge<'_> {
         let is_nearer = score >= suspect.own + self.margin;
         let action = match score >= bound && is_nearer {
             true => Action::Relabel,
-            // One such suspicion in ten is right; below it is noise.
+            // One such suspicion in ten is right; below this bound there are hardly any right ones.
             false if is_nearer && score >= 0.5 * (self.stranger + self.label_match) => {
                 Action::Suspect
             }

@@ -12,17 +12,17 @@ use super::{
 };
 use crate::{CleanError, Work};
 
-/// How many times as many false pairs the lower band admits.
+/// The lower bound admits this many times as many false pairs.
 const BAND: f64 = 100.0;
 /// Extra margin that is required where an identity has a single image, which says less of a person
 /// than a centre of several does.
 const SINGLE_EXTRA: f32 = 0.1;
 /// Identities that one person may have been split into.
 const SET_MAX: u32 = 16;
-/// By how much a member may be less like its leader than pairs must be alike.
+/// How much further below the bound the cosine of a member with its leader may be.
 const DIAMETER: f32 = 0.1;
 
-/// Two identities by place, how alike their centres are, and the bound for such a pair.
+/// Two identities by their places, the cosine of their centres, and the bound for such a pair.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Pair {
     a: usize,
@@ -31,12 +31,13 @@ struct Pair {
     bound: f32,
 }
 
-/// Merges identities whose centres are mutually nearest and above the upper bound; pairs between the
-/// bounds, above without being mutually nearest, or with a mixture of people are suspicions. The
-/// identity of more images leads. Identities that a person said are different people are neither.
+/// Merges identities whose centres are mutually nearest and above the upper bound; pairs between the bounds,
+/// above without being mutually nearest, or with a mixture of people are suspicions. The identity with more
+/// images leads. Identities of which a person said that they are different people are neither merged nor
+/// suspicions.
 ///
-/// D·G² operations in tiles; memory for the centres and for pairs above the lower bound. What is
-/// done is kept by `keeper`, and a stopped run goes on from there.
+/// Takes D·G² operations in tiles, and memory for the centres and for the pairs above the lower bound.
+/// `keeper` keeps the finished part, and a stopped run goes on from there.
 ///
 /// # Errors
 ///
@@ -51,7 +52,7 @@ pub fn merges(
     joined(work, embeddings, bounds, keeper, |_, _| true)
 }
 
-/// As [`merges`], of pairs that `allowed(label, label)` alone.
+/// As [`merges`], but only for pairs of labels that `allowed(label, label)` accepts.
 ///
 /// # Errors
 ///
@@ -66,7 +67,7 @@ pub fn joined(
     let centres = &Centres::of(work, embeddings)?;
     let limits = Limits::new(work, centres, bounds)?;
     let label = |place: usize| centres.groups.labels[place];
-    // Filtered here and not later, so that pairs that do not count leave no others out.
+    // They are filtered here and not later, so that pairs that do not count displace no others.
     let may_be = |a: usize, b: usize| allowed(label(a), label(b));
     let pairs = compare::pairs_above(centres.rows(), limits.lowest(), may_be, keeper, work.quiet)?;
     let pairs: Vec<Pair> = pairs
@@ -86,7 +87,7 @@ pub fn joined(
 struct Limits {
     single: [f32; 2],
     several: [f32; 2],
-    /// Cohesion below which an identity may be a mixture of people, near to each of them.
+    /// Cohesion below which an identity may be a mixture of people, whose centre is near to each of them.
     sure: f32,
 }
 
@@ -108,7 +109,7 @@ impl Limits {
                 Limits { single: stated, several: stated, sure }
             }
             None => {
-                // Of one kind there may be too few to tell; they are judged as the other then.
+                // If there are too few pairs of one kind, they are judged as those of the other kind.
                 let several = calibrate::centre_to_centre(centres, false);
                 let single = calibrate::centre_to_centre(centres, true);
                 let (single, several) = match (single, several) {
@@ -158,11 +159,11 @@ fn pairs_of(n: f64) -> f64 {
 
 fn decide(work: &Work<'_>, centres: &Centres, mut pairs: Vec<Pair>, sure: f32) -> Vec<Decision> {
     let label = |place: usize| centres.groups.labels[place];
-    // Who was said to be different people is not joined, nor asked about again.
+    // Identities that are known to be different people are neither joined nor asked about again.
     let mut links = work.state.links().clone();
     pairs.retain(|pair| !links.are_different(label(pair.a), label(pair.b)));
     pairs.sort_by(|x, y| y.score.total_cmp(&x.score).then((x.a, x.b).cmp(&(y.a, y.b))));
-    // By descending score the first pair of a place is that with its nearest.
+    // In descending order of scores, the first pair of a place is the one with its nearest.
     let mut nearest: Vec<Option<u32>> = vec![None; centres.len()];
     for pair in &pairs {
         nearest[pair.a].get_or_insert(pair.b as u32);
@@ -170,7 +171,7 @@ fn decide(work: &Work<'_>, centres: &Centres, mut pairs: Vec<Pair>, sure: f32) -
     }
     let mut union = Union::new(centres.len());
     let mut decisions = Vec::new();
-    // A single image is one person, and has no cohesion.
+    // A single image shows one person and has no cohesion.
     let is_sure = |place: usize| centres.n_images(place) == 1 || centres.cohesion[place] >= sure;
     for pair in &pairs {
         let (a, b) = (union.leader(pair.a), union.leader(pair.b));

@@ -1,6 +1,6 @@
-//! Passes that compare embeddings: who is nobody's, someone else's, or twice there.
+//! Passes that compare embeddings, to find outliers, wrong labels and people with two labels.
 //!
-//! Scores are cosines. `G` identities, `D` numbers of an embedding.
+//! Scores are cosines. `G` is the number of identities, `D` the number of values in an embedding.
 
 mod calibrate;
 mod centres;
@@ -16,34 +16,34 @@ pub use merges::{joined, merges};
 pub use outliers::outliers;
 pub use overlap::overlap;
 
-/// Bounds of the passes that compare embeddings; those not stated are calibrated. All are cosines but
-/// where it says otherwise.
+/// Bounds of the passes that compare embeddings. Those that are not given are calibrated. All are cosines
+/// unless it says otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// `merges`, `overlap`: wrong pairs to expect among all that are compared.
+    /// `merges`, `overlap`: number of wrong pairs to expect among all that are compared.
     pub false_matches: f64,
-    /// `merges`: of two centres, above which they are one person.
+    /// `merges`: cosine of two centres above which they are one person.
     pub same_person: Option<f32>,
-    /// `merges`: above which it is a suspicion.
+    /// `merges`: cosine of two centres above which it is a suspicion.
     pub maybe_same_person: Option<f32>,
-    /// `labels`: of an image with another identity's centre, above which it is theirs.
+    /// `labels`: cosine of an image with another identity's centre above which it belongs to that identity.
     pub label_match: Option<f32>,
-    /// `labels`: share of images of others that are so near to a centre.
+    /// `labels`: share of images of other people that may exceed that bound.
     pub label_rate: f64,
     /// `labels`: by how much that centre must be nearer than its own.
     pub label_margin: f32,
-    /// `outliers`, `labels`: with its own centre, below which an image may be a stranger's.
+    /// `outliers`, `labels`: cosine with its own centre below which an image may be a stranger's.
     pub stranger: Option<f32>,
-    /// `outliers`: with its own centre, below which an image is left out.
+    /// `outliers`: cosine with its own centre below which an image is left out.
     pub outlier: Option<f32>,
-    /// `overlap`: of a probe with a centre, above which the identity is left out.
+    /// `overlap`: cosine of a probe with a centre above which the identity is left out.
     pub probe_match: Option<f32>,
     /// `outliers`: what becomes of a second person's images among those of one identity.
     pub second_cluster: SecondCluster,
 }
 
 impl Default for Bounds {
-    /// All bounds calibrated, as the command line has them.
+    /// All bounds are calibrated, as on the command line.
     fn default() -> Bounds {
         Bounds {
             false_matches: 1.0,

@@ -10,16 +10,17 @@ use super::{
 };
 use crate::{CleanError, Work};
 
-/// Share of strangers that are nearer to a centre than what is left out, and than what is suspected.
+/// Shares of strangers that are nearer to a centre than the images that are left out, and than those that are
+/// suspicions.
 const OUTLIER_RATE: f64 = 2e-2;
 const SUSPECT_RATE: f64 = 1e-3;
-/// Images that make a second person, and their share of the identity.
+/// Least number of images that make a second person, and their least share of the identity.
 const CLUSTER_MIN: usize = 3;
 const CLUSTER_SHARE_MIN: f64 = 0.1;
 
-/// Drops images of identities of three or more that are no nearer to their centre than strangers
-/// are; of those a little nearer, and where most images are unlike, it makes suspicions. Images that are
-/// like one another but not like the rest are a second person's: see [`SecondCluster`].
+/// Drops images of identities of three or more that are no nearer to their centre than strangers are; images
+/// that are a little nearer, and those of identities in which most images are unlike, are suspicions. Images
+/// that are like one another but not like the rest are a second person's: see [`SecondCluster`].
 ///
 /// # Errors
 ///
@@ -50,7 +51,8 @@ pub fn outliers(
             .filter(|(row, own)| *own < stranger && !work.state.is_pinned(*row))
             .collect();
         let cluster = second_cluster(&centres, place, &far, stranger, embeddings)?;
-        // Among two, or where most are strangers to one another, none is known to be the right one.
+        // Of two images, or of images of which most are strangers to one another, none is known to be the
+        // right one.
         let is_sure = centres.n_images(place) > 2 && centres.cohesion[place] >= stranger;
         let is_split = bounds.second_cluster == SecondCluster::Split && !cluster.is_empty();
         for &(row, own) in &far {
@@ -75,7 +77,7 @@ pub fn outliers(
     Ok(decisions)
 }
 
-/// Rows among `far` that show one other person; none where they are too few or unlike.
+/// Rows among `far` that show one other person; none if they are too few or unlike.
 fn second_cluster(
     centres: &Centres,
     place: usize,

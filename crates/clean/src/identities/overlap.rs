@@ -10,15 +10,15 @@ use serde_json::json;
 use super::{Bounds, calibrate, centres::Centres};
 use crate::{CleanError, Work};
 
-/// Probes compared at a time: bounds their memory.
+/// Number of probes that are compared at a time, which bounds their memory.
 const CHUNK: u64 = 1 << 14;
-/// Lower bounds admit so many times as many false matches; what lies between is a suspicion.
+/// The lower bound admits this many times as many false matches; matches between the bounds are suspicions.
 const BAND: f64 = 100.0;
 
-/// Drops all images of identities whose centre some probe matches; those that are nearly matched
-/// are suspicions, one an identity. The partner of a decision is the probe's number.
+/// Drops all images of identities whose centre some probe matches; an identity that is nearly matched is one
+/// suspicion. The partner of a decision is the number of the probe.
 ///
-/// 2·D·(probes)·G operations.
+/// Takes 2·D·(probes)·G operations.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub fn overlap(
     Ok(decisions)
 }
 
-/// For every identity that is some probe's nearest, the greatest score and the probe.
+/// For every identity that is the nearest of a probe, the greatest score and that probe.
 fn best_probes(
     centres: &Centres,
     probes: &Embeddings,

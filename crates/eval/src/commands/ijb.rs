@@ -13,6 +13,7 @@ use super::{
     ijb_table,
     pairs::parse_far,
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
+    require::RequireArgs,
     source::{Source, SourceArgs},
 };
 use crate::{
@@ -107,6 +108,8 @@ struct IjbArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "no_search")]
     cmc: Option<PlotPath>,
     #[command(flatten)]
+    require: RequireArgs,
+    #[command(flatten)]
     format: pfc_cli::Format,
 }
 
@@ -173,8 +176,10 @@ fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outc
     let embedded = Embedded { original, mirrored };
     let judged = ijb::judge(&set, &embedded, &args.options()).with_context(context)?;
     tracing::info!("templates and pairs judged in {:.3} s", started.elapsed().as_secs_f64());
-    output(args, benchmark, &judged)?;
-    Ok(outcome)
+    match output(args, benchmark, &judged)? {
+        Outcome::Clean => Ok(outcome),
+        unmet => Ok(unmet),
+    }
 }
 
 /// Takes faces that cannot be read out of the set, and names them.
@@ -218,20 +223,21 @@ impl IjbArgs {
     }
 }
 
-fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow::Result<()> {
+fn output(args: &IjbArgs, benchmark: Benchmark, judged: &ijb::Judged) -> anyhow::Result<Outcome> {
     let report = &judged.report;
     if let Some(path) = &args.scores {
         write::npy(path, &judged.scores)?;
     }
     draw(args, report)?;
+    let findings = Findings::Ijb(Box::new(judged.report.clone()));
+    let outcome = args.require.check(&findings);
     if args.format.json {
-        let findings = Findings::Ijb(Box::new(judged.report.clone()));
         let model = args.source.name();
         pfc_cli::print_json(&Document::new(benchmark.prefix(), model.as_ref(), findings))?;
     } else {
         ijb_table::print(report)?;
     }
-    Ok(())
+    Ok(outcome?)
 }
 
 fn draw(args: &IjbArgs, report: &IjbReport) -> Result<(), EvalError> {

@@ -14,6 +14,7 @@ use super::{
     megaface_set::SetArgs,
     pairs::parse_far,
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
+    require::RequireArgs,
 };
 use crate::{
     EvalError,
@@ -80,6 +81,8 @@ struct ScoreArgs {
     #[arg(long, value_name = "FILE")]
     cmc: Option<PlotPath>,
     #[command(flatten)]
+    require: RequireArgs,
+    #[command(flatten)]
     format: pfc_cli::Format,
 }
 
@@ -90,9 +93,7 @@ struct ScoreArgs {
 /// [`EvalError`] with context.
 pub fn megaface(args: &MegaFaceArgs, quiet: bool) -> anyhow::Result<Outcome> {
     match &args.command {
-        Command::Score(args) => {
-            score(args, quiet).context("cannot judge on MegaFace").map(|()| Outcome::Clean)
-        }
+        Command::Score(args) => score(args, quiet).context("cannot judge on MegaFace"),
         Command::Embed(args) => {
             features::embed(args, quiet).context("cannot make features for MegaFace")
         }
@@ -103,7 +104,7 @@ pub fn megaface(args: &MegaFaceArgs, quiet: bool) -> anyhow::Result<Outcome> {
     }
 }
 
-fn score(args: &ScoreArgs, quiet: bool) -> anyhow::Result<()> {
+fn score(args: &ScoreArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let set = args.set.open()?;
     let options = megaface::Options {
         fars: args.far.clone(),
@@ -122,13 +123,15 @@ fn score(args: &ScoreArgs, quiet: bool) -> anyhow::Result<()> {
         tracing::warn!("not the complete MegaFace: {}", report.incomplete.join(", "));
     }
     draw(args, &report)?;
-    if args.format.json {
-        let findings = Findings::MegaFace(Box::new(report));
-        pfc_cli::print_json(&Document::new("megaface", &args.set.probes, findings))?;
-    } else {
+    if !args.format.json {
         print(&report)?;
     }
-    Ok(())
+    let findings = Findings::MegaFace(Box::new(report));
+    let outcome = args.require.check(&findings);
+    if args.format.json {
+        pfc_cli::print_json(&Document::new("megaface", &args.set.probes, findings))?;
+    }
+    Ok(outcome?)
 }
 
 fn draw(args: &ScoreArgs, report: &MegaFaceReport) -> Result<(), EvalError> {

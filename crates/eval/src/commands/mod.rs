@@ -13,6 +13,7 @@ pub mod nn;
 pub mod pairs;
 pub mod protocol;
 pub mod report;
+pub mod require;
 mod scores;
 pub mod source;
 mod table;

@@ -1,7 +1,8 @@
 //! Which network to judge, and where it computes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use pfc_durable::DurableError;
 use pfc_model::{
     Bf16, ChannelOrder, Choice, Embedder, EmbedderOptions, Emulated, InputOptions, ModelError,
     Precision, Work,
@@ -85,13 +86,11 @@ impl ModelArgs {
         };
         if trust_code {
             // What the program prints must not get between the results.
-            pfc_cli::divert_stdout().map_err(|source| ModelError::Io {
-                op: "divert",
-                path: "standard output".into(),
-                source,
-            })?;
+            let failed = DurableError::at("divert", Path::new("standard output"));
+            pfc_cli::divert_stdout().map_err(failed)?;
         }
         let embedder = Embedder::open_with(&self.model, &options)?;
+        embedder.notes().iter().for_each(|note| pfc_cli::tell(note));
         match embedder.account() {
             Some(account) => {
                 account.lines(self.options.explain).for_each(|line| pfc_cli::tell(&line));

@@ -11,6 +11,7 @@ use pfc_report::{chart::Curve, interval, percent};
 use super::{
     pairs::parse_far,
     protocol::{BootstrapArgs, CurveArgs, asked_to_stop},
+    require::RequireArgs,
 };
 use crate::{
     EvalError,
@@ -35,7 +36,8 @@ well under a minute on two cores.
 
 Examples:
   pfc-eval nn --features e.npy --labels labels.txt
-  pfc-eval nn --features e.safetensors --labels labels.txt --far 1e-8,1e-6,1e-4 --state nn.state --json")]
+  pfc-eval nn --features e.safetensors --labels labels.txt --far 1e-8,1e-6,1e-4 \\
+      --state nn.state --json")]
 pub struct NnArgs {
     /// Embeddings, float32: .npy, or .safetensors with `embs`, `embeddings` or `features`
     #[arg(long, value_name = "FILE")]
@@ -54,6 +56,8 @@ pub struct NnArgs {
     bootstrap: BootstrapArgs,
     #[command(flatten)]
     curves: CurveArgs,
+    #[command(flatten)]
+    require: RequireArgs,
     #[command(flatten)]
     format: pfc_cli::Format,
 }
@@ -96,13 +100,15 @@ pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
         .collect();
     let all = report.groups.last().and_then(|group| group.histogram.as_ref());
     args.curves.draw(&curves, all)?;
-    if args.format.json {
-        let findings = Findings::Nn(Box::new(report));
-        pfc_cli::print_json(&Document::new("nn", &args.features, findings))?;
-    } else {
+    if !args.format.json {
         print(&report)?;
     }
-    Ok(Outcome::Clean)
+    let findings = Findings::Nn(Box::new(report));
+    let outcome = args.require.check(&findings);
+    if args.format.json {
+        pfc_cli::print_json(&Document::new("nn", &args.features, findings))?;
+    }
+    Ok(outcome?)
 }
 
 /// What a count depends on.

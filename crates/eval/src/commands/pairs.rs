@@ -7,11 +7,13 @@ use pfc_cli::{Outcome, Progress};
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::Embed;
 use pfc_report::chart;
+use pfc_sources::is_verification_set;
 use pfc_verify::{Judged, Options, PairsSet, VerificationReport};
 
 use super::{
     model::ModelArgs,
     protocol::{CurveArgs, asked_to_stop},
+    require::RequireArgs,
     scores, table,
 };
 use crate::{
@@ -44,13 +46,15 @@ pub struct JudgeArgs {
     #[arg(long, value_name = "FILE")]
     scores: Option<PathBuf>,
     #[command(flatten)]
+    require: RequireArgs,
+    #[command(flatten)]
     format: pfc_cli::Format,
 }
 
 /// A set as a folder with a list of pairs, or as a pack.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SetArgs {
-    /// Folder of aligned faces, or an InsightFace pack such as lfw.bin
+    /// Folder of aligned faces or packed data set, or a set of pairs: InsightFace's lfw.bin, CVLface's folder
     #[arg(long, value_name = "FOLDER|PACK")]
     data: PathBuf,
     /// List of pairs of the folder's faces
@@ -62,9 +66,6 @@ pub struct SetArgs {
 
 /// CFP as a folder or as a pack.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:
-  pfc-eval cfp-fp --model run.ckpt --data cfp-dataset
-  pfc-eval cfp-fp --model run.ckpt --data cfp_fp.bin")]
 pub struct CfpArgs {
     /// Folder that holds Protocol and Data, its faces aligned in place; or a pack such as `cfp_fp.bin`
     #[arg(long, value_name = "FOLDER|PACK")]
@@ -76,7 +77,8 @@ pub struct CfpArgs {
 /// Several packs.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
-  pfc-eval bin --model run.ckpt faces_emore/lfw.bin faces_emore/cfp_fp.bin faces_emore/agedb_30.bin")]
+  pfc-eval bin --model run.ckpt faces_emore/lfw.bin faces_emore/cfp_fp.bin
+  pfc-eval bin --model run.ckpt faces_emore/*.bin --json > packs.json")]
 pub struct BinArgs {
     /// InsightFace packs
     #[arg(value_name = "PACK", required = true)]
@@ -94,6 +96,7 @@ pub fn set(command: &'static str, args: &SetArgs, quiet: bool) -> anyhow::Result
     let open = || match &args.pairs {
         _ if args.data.is_file() => Ok(PairsSet::open_pack(&args.data)?),
         Some(pairs) => Ok(PairsSet::open(&args.data, pairs)?),
+        None if is_verification_set(&args.data)? => Ok(PairsSet::open_pack(&args.data)?),
         None => Err(EvalError::NoList { data: args.data.clone() }),
     };
     run(command, &args.judge, &[(&args.data, &open)], quiet)
@@ -110,7 +113,8 @@ pub fn cfp(split: CfpSplit, args: &CfpArgs, quiet: bool) -> anyhow::Result<Outco
         CfpSplit::FrontalProfile => ("cfp-fp", "CFP-FP"),
     };
     let open = || {
-        if args.data.is_file() {
+        let is_layout = args.data.join("Protocol").is_dir();
+        if args.data.is_file() || !is_layout && is_verification_set(&args.data)? {
             return Ok(PairsSet::open_pack(&args.data)?);
         }
         let list = PairList::read_cfp(&args.data, split)?;
@@ -179,11 +183,12 @@ fn run(
     if let Some(path) = &args.scores {
         pfc_durable::write_output(path, csv.as_bytes())?;
     }
+    let findings = Findings::Pairs { results };
+    let outcome = args.require.check(&findings);
     if args.format.json {
-        let findings = Findings::Pairs { results };
         pfc_cli::print_json(&Document::new(command, &args.model.model, findings))?;
     }
-    Ok(Outcome::Clean)
+    Ok(outcome?)
 }
 
 fn judge<E: Embed>(

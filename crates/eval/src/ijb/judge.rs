@@ -14,7 +14,7 @@ use pfc_report::chart::Histogram;
 use pfc_verify::Figure;
 
 use super::{
-    GalleryRow, IjbReport, IjbSet, SearchList, SearchLists, SearchReport, TarRow, TarTable,
+    GalleryRow, IjbReport, IjbSet, SearchList, SearchLists, SearchReport, TarTable, TemplateTarRow,
     TpirRow, Units,
 };
 use crate::{
@@ -164,7 +164,7 @@ fn table(
     let intervals = pair_intervals(&options.bootstrap, &scored, &sorted, &fars)?;
     let row = |i: usize| {
         let at_most = sorted.at_most(fars[i]);
-        TarRow {
+        TemplateTarRow {
             far: targets[i],
             nearest_tar: nearest[i].tar,
             nearest_far: nearest[i].far,
@@ -208,10 +208,10 @@ fn worst_pairs(
     set: &IjbSet,
     scores: &[f64],
     portraits: &[u32],
-    rows: &[TarRow],
+    rows: &[TemplateTarRow],
 ) -> (Vec<WorstPair>, Vec<WorstPair>) {
     let (pairs, same) = (&set.pairs.pairs, &set.pairs.same);
-    let decades = |row: &TarRow| (row.far / WRONG_AT_FAR).log10().abs();
+    let decades = |row: &TemplateTarRow| (row.far / WRONG_AT_FAR).log10().abs();
     let row = rows.iter().min_by(|a, b| decades(a).total_cmp(&decades(b)));
     let threshold = row.map_or(0.0, |row| row.threshold);
     let name = |template: u32| set.faces.names[portraits[template as usize] as usize].clone();

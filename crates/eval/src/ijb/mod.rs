@@ -11,7 +11,7 @@ pub use extract::embed;
 pub use judge::{Embedded, Judged, Options, judge};
 pub use meta::{FaceList, MetaPaths, PairList, SearchList, TemplateIndex};
 pub(crate) use report::pooling;
-pub use report::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable, TpirRow, Units};
+pub use report::{GalleryRow, IjbReport, SearchReport, TarTable, TemplateTarRow, TpirRow, Units};
 
 use std::path::{Path, PathBuf};
 

@@ -49,7 +49,7 @@ pub struct TarTable {
     /// How faces became templates.
     pub pooling: Pooling,
     /// By falling FAR.
-    pub rows: Vec<TarRow>,
+    pub rows: Vec<TemplateTarRow>,
     /// Area under the ROC curve.
     pub auc: f64,
     /// Its confidence interval.
@@ -73,7 +73,7 @@ pub struct TarTable {
 
 /// TAR at one FAR, read in two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct TarRow {
+pub struct TemplateTarRow {
     /// FAR asked for.
     pub far: f64,
     /// TAR where the decimated curve's FAR is nearest: what papers print.

@@ -9,7 +9,7 @@ use pfc_metrics::{
 use pfc_report::chart::Histogram;
 use pfc_verify::Figure;
 
-use super::{Gallery, GalleryRow, MegaFaceReport, Noises, ProbeList, Store, TarRow};
+use super::{DistractorTarRow, DistractorsRow, Gallery, MegaFaceReport, Noises, ProbeList, Store};
 use crate::{
     EvalError,
     protocols::{differences, megaface as facts},
@@ -111,7 +111,7 @@ pub fn judge(
     Ok(report(set, galleries))
 }
 
-fn report(set: &MegaFaceSet, galleries: Vec<GalleryRow>) -> MegaFaceReport {
+fn report(set: &MegaFaceSet, galleries: Vec<DistractorsRow>) -> MegaFaceReport {
     let mut n_by_person = vec![0; set.probes.names.len()];
     set.probes.identities.iter().for_each(|&person| n_by_person[person as usize] += 1);
     let facts = facts();
@@ -136,18 +136,18 @@ fn gallery_row(
     matches: &Matches,
     histogram: Histogram,
     options: &Options,
-) -> Result<GalleryRow, EvalError> {
+) -> Result<DistractorsRow, EvalError> {
     let at = options.fars.iter().map(|&far| matches.tar_at_far(far));
     let at: Vec<TarByDistance> = at.collect::<Result<_, _>>()?;
     let shares = shares(set, matches, &at, &options.bootstrap);
-    let tar = |(i, at): (usize, &TarByDistance)| TarRow {
+    let tar = |(i, at): (usize, &TarByDistance)| DistractorTarRow {
         far: options.fars[i].get(),
         tar: shares[RANKS.len() + i],
         threshold: at.threshold,
         n_negatives_allowed: at.allowed,
         finer_than_data: at.allowed == 0,
     };
-    Ok(GalleryRow {
+    Ok(DistractorsRow {
         name: gallery.name.clone(),
         n_distractors: matches.n_distractors,
         n_negatives: matches.n_negatives(),

@@ -11,5 +11,5 @@ mod store;
 
 pub use judge::{MegaFaceSet, Options, judge};
 pub use lists::{Gallery, ProbeList, is_dataset, parse_noises, read_noises};
-pub use report::{GalleryRow, MegaFaceReport, TarRow};
+pub use report::{DistractorTarRow, DistractorsRow, MegaFaceReport};
 pub use store::{Noises, Store};

@@ -19,12 +19,12 @@ pub struct MegaFaceReport {
     /// What is not as in the complete benchmark; empty if all is.
     pub incomplete: Vec<String>,
     /// One row per list of distractors.
-    pub galleries: Vec<GalleryRow>,
+    pub galleries: Vec<DistractorsRow>,
 }
 
 /// One list of distractors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GalleryRow {
+pub struct DistractorsRow {
     /// Size and set, or the name of the list.
     pub name: String,
     /// Distractors in it.
@@ -41,7 +41,7 @@ pub struct GalleryRow {
     /// The same, counting each probe once, with its nearest mate.
     pub cmc_of_best_mates: Vec<f64>,
     /// Verification.
-    pub tar_at_far: Vec<TarRow>,
+    pub tar_at_far: Vec<DistractorTarRow>,
     /// The curve up to the largest of those FARs; scores are negated distances.
     #[serde(default)]
     pub roc: Vec<RocPoint>,
@@ -52,7 +52,7 @@ pub struct GalleryRow {
 
 /// TAR at one FAR.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct TarRow {
+pub struct DistractorTarRow {
     /// FAR asked for.
     pub far: f64,
     /// Share of mate pairs strictly nearer than the threshold; the interval resamples people and

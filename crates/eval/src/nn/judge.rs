@@ -56,7 +56,7 @@ pub struct GroupRow {
     /// Pairs of two people.
     pub n_impostors: u64,
     /// By the FARs asked for.
-    pub tar_at_far: Vec<TarRow>,
+    pub tar_at_far: Vec<AllPairsTarRow>,
     /// The curve up to the largest of those FARs.
     #[serde(default)]
     pub roc: Vec<RocPoint>,
@@ -67,7 +67,7 @@ pub struct GroupRow {
 
 /// TAR at one FAR.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct TarRow {
+pub struct AllPairsTarRow {
     /// FAR asked for.
     pub far: f64,
     /// Share of genuine pairs strictly above the threshold; `None` without genuine or impostor
@@ -173,7 +173,7 @@ fn report(
         let mut intervals = rates.intervals(group, &known, &options.bootstrap).into_iter();
         let tar = |(far, at): (&Far, Option<TarAt>)| {
             let allowed = far.allowed(sizes.n_impostors);
-            TarRow {
+            AllPairsTarRow {
                 far: far.get(),
                 tar: at.map(|at| at.tar),
                 interval: at.and_then(|_| intervals.next().flatten()),

@@ -7,6 +7,6 @@ mod judge;
 mod labels;
 mod state;
 
-pub use judge::{GroupRow, NnReport, Options, TarRow, judge};
+pub use judge::{AllPairsTarRow, GroupRow, NnReport, Options, judge};
 pub use labels::Labels;
 pub use state::State;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     EvalError,
-    ijb::{GalleryRow, IjbReport, SearchReport, TarRow, TarTable, pooling},
+    ijb::{GalleryRow, IjbReport, SearchReport, TarTable, TemplateTarRow, pooling},
     rates::rate,
 };
 
@@ -104,7 +104,7 @@ fn one_to_one(entries: &[Ijb<'_>]) -> Markup {
     rows.html()
 }
 
-fn tar_cell(row: &TarRow) -> Markup {
+fn tar_cell(row: &TemplateTarRow) -> Markup {
     let nearest = format!("nearest {}", percent(row.nearest_tar));
     share(
         row.tar,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     EvalError,
-    megaface::{GalleryRow, MegaFaceReport},
+    megaface::{DistractorsRow, MegaFaceReport},
     rates::rate,
 };
 
@@ -30,7 +30,7 @@ pub fn section(entries: &[MegaFace<'_>]) -> Result<Markup, EvalError> {
             report.n_pairs, report.n_probes, report.n_people
         )
     };
-    let galleries: Vec<(&str, &GalleryRow)> = entries
+    let galleries: Vec<(&str, &DistractorsRow)> = entries
         .iter()
         .flat_map(|entry| entry.of.galleries.iter().map(|row| (entry.model.as_str(), row)))
         .collect();
@@ -54,7 +54,7 @@ pub fn section(entries: &[MegaFace<'_>]) -> Result<Markup, EvalError> {
     })
 }
 
-fn table(galleries: &[(&str, &GalleryRow)]) -> Markup {
+fn table(galleries: &[(&str, &DistractorsRow)]) -> Markup {
     let fars = different_rates(
         galleries.iter().flat_map(|gallery| &gallery.1.tar_at_far).map(|row| row.far),
     );

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     EvalError,
-    nn::{GroupRow, NnReport, TarRow},
+    nn::{AllPairsTarRow, GroupRow, NnReport},
     rates::rate,
 };
 
@@ -70,7 +70,7 @@ fn table(groups: &[(&str, &GroupRow)]) -> Markup {
     table.html()
 }
 
-fn tar_cell(row: &TarRow) -> Markup {
+fn tar_cell(row: &AllPairsTarRow) -> Markup {
     let notes = rests_on(row.n_impostors_allowed, row.finer_than_data);
     match row.tar {
         Some(tar) => share(tar, row.interval, &[&notes]),

@@ -9,6 +9,7 @@ use std::{
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use pfc_image::ImageFolder;
 use pfc_report::html::data_uri;
+use pfc_sources::verification_set;
 
 use crate::{
     faces::{FACE_SIDE, IMAGE_BYTES_MAX, decode},
@@ -47,7 +48,7 @@ impl Pictures {
         let pack = self
             .packs
             .entry(path.to_owned())
-            .or_insert_with(|| Pack::read(path).map_err(|e| why_not(&e)));
+            .or_insert_with(|| verification_set(path).map_err(|e| why_not(&e)));
         let pack = pack.as_ref().map_err(String::clone)?;
         let image = name.parse().ok().and_then(|i: usize| pack.images.get(i));
         image.cloned().ok_or_else(|| format!("image {name} is not in the pack"))

@@ -10,7 +10,7 @@ use memmap2::{MmapMut, MmapOptions};
 
 use crate::HeadError;
 
-/// Memory that the system hands out page by page when it is first written to.
+/// Memory that the system allocates page by page, when each page is first written.
 ///
 /// It begins at the start of a page.
 #[derive(Debug)]
@@ -20,10 +20,10 @@ pub(in crate::centres) struct Memory {
 }
 
 impl Memory {
-    /// Rows of zeros that no file holds, in large pages where the system has them: rows are read in
-    /// random order, and much of the time would go into finding their pages, and more into having
-    /// each of them handed out. What is used should lie together, as a page is there as a whole once
-    /// a byte of it is written to.
+    /// Rows of zeros that no file holds, in large pages where the system has them. Rows are read in random
+    /// order, so that with small pages much of the time would go into address translation, and more into
+    /// page faults. Rows that are used should lie together: the system allocates a page as a whole once a
+    /// byte of it is written.
     pub fn anonymous(n_rows: usize, row_bytes: usize) -> Result<Memory, HeadError> {
         let n_bytes = n_rows.checked_mul(row_bytes);
         let memory = n_bytes.and_then(|n_bytes| Memory::zeros(n_bytes).ok());

@@ -30,7 +30,7 @@ pub trait CentreStore: Send {
     /// Number of rows.
     fn n_rows(&self) -> usize;
 
-    /// Where its tiles compute: what they take and give is there.
+    /// The device on which the tiles compute, and on which their inputs and outputs lie.
     fn device(&self) -> Device {
         Device::Cpu
     }
@@ -55,7 +55,7 @@ pub trait CentreStore: Send {
     /// If [`CentreStore::prepare`] was not called with one of the rows before.
     fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>>;
 
-    /// Called with the rows that the next step will most likely use, so that they can be read ahead.
+    /// Called with the rows that the next step will most likely use, so that the store can read them ahead.
     fn prefetch(&mut self, rows: &[u32]) {
         let _ = rows;
     }
@@ -68,8 +68,8 @@ pub trait CentreStore: Send {
     /// Applies the updates that were put off to every row that a step has moved. For rows that no step
     /// has used they stay put off, which costs nothing.
     ///
-    /// Returns false, and does nothing, where the rows as they are belong to a checkpoint of this
-    /// very time.
+    /// Returns false, and does nothing, where a checkpoint of this very step needs the rows as they
+    /// are.
     ///
     /// # Errors
     ///

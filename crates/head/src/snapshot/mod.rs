@@ -176,7 +176,7 @@ impl Head {
         self.parts.store.in_files().map_or(Ok(()), |centres| centres.check_free())
     }
 
-    /// Has a save that has just begun hand over so many rows at a time, and copy as many.
+    /// Sets how many rows the save that has just begun hands over at a time, and how many it copies.
     #[cfg(test)]
     pub(crate) fn shrink_save(&mut self, n_rows: usize) {
         self.saving.as_mut().expect("a save has begun").shrink(n_rows);

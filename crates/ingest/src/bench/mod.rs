@@ -33,11 +33,11 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 4_096,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     images: u64,
-    /// Times that everything is measured
+    /// Number of times that everything is measured
     #[arg(long, value_name = "N", default_value_t = 7,
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
-    /// Threads of the second half; 0 takes one per core
+    /// Threads of the multi-threaded measurements; 0 takes one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
     /// Seed of the epoch

@@ -50,7 +50,7 @@ pub struct CleanArgs {
     /// Network to embed with; what it gives is kept in DATASET/embeddings
     #[arg(long, value_name = "FILE.onnx")]
     model: Option<PathBuf>,
-    /// Embed images alone, not summed with their mirror image
+    /// Do not add the embedding of the mirror image to that of each image
     #[arg(long, requires = "model")]
     no_mirror: bool,
     /// Embeddings of benchmark faces, by the same network: their people are left out
@@ -62,10 +62,10 @@ pub struct CleanArgs {
     flags: FlagArgs,
     #[command(flatten)]
     bounds: BoundArgs,
-    /// few: drop identities of fewer images
+    /// few: drop identities with fewer images than this
     #[arg(long, value_name = "N")]
     pub(super) min_images: Option<u64>,
-    /// many: drop images beyond this many of an identity
+    /// many: keep at most this number of images of an identity
     #[arg(long, value_name = "N")]
     pub(super) max_images: Option<u64>,
     /// Print what would be decided and write nothing
@@ -80,12 +80,12 @@ pub struct CleanArgs {
 /// Bounds of the pass near.
 #[derive(Debug, Clone, Copy, Args)]
 struct NearArgs {
-    /// near: bits of 64 in which perceptual hashes may differ; 4 find more than 2 and, as pixels
-    /// decide, nothing wrong (docs/cleaning.md)
+    /// near: number of bits, of 64, in which perceptual hashes may differ; pixels then decide, so that a
+    /// larger number costs time and not precision (docs/cleaning.md)
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=7))]
     near_bits: u32,
-    /// near: mean difference of the pictures, shrunk to 14x14, in grey levels, up to which it is the
-    /// same picture
+    /// near: largest mean difference of two pictures, shrunk to 14x14, in grey levels, at which they
+    /// count as the same
     #[arg(long, value_name = "LEVELS", default_value_t = 2.0, value_parser = within(0.0..=255.0f32))]
     near_levels: f32,
 }
@@ -93,7 +93,7 @@ struct NearArgs {
 /// Bounds of the passes small, blurred, blank and aspect.
 #[derive(Debug, Clone, Copy, Args)]
 struct FlagArgs {
-    /// small: least side in pixels of a picture that held the same detail, before it was enlarged
+    /// small: least side in pixels of the picture that an image was enlarged from, as its detail tells
     #[arg(long, value_name = "PIXELS", default_value_t = 16)]
     min_detail: u16,
     /// blurred: least variance of the Laplacian of the luma
@@ -117,13 +117,13 @@ struct BoundArgs {
     /// merges: cosine of two centres above which they are one person
     #[arg(long, value_name = "COSINE", value_parser = cosine)]
     same_person: Option<f32>,
-    /// merges: cosine above which it is a suspicion
+    /// merges: cosine of two centres above which it is a suspicion that they are one person
     #[arg(long, value_name = "COSINE", value_parser = cosine)]
     maybe_same_person: Option<f32>,
-    /// labels: cosine of an image with another identity's centre above which it is theirs
+    /// labels: cosine of an image with another identity's centre above which it belongs to that identity
     #[arg(long, value_name = "COSINE", value_parser = cosine)]
     label_match: Option<f32>,
-    /// labels: share of images of others that are so near to a centre; its bound is calibrated to that
+    /// labels: share of images of other people that may exceed the bound, which is calibrated to it
     #[arg(long, value_name = "RATE", default_value_t = 1e-5, value_parser = positive::<f64>)]
     label_rate: f64,
     /// labels: by how much that centre must be nearer than its own

@@ -23,15 +23,15 @@ pub struct FormatOptions {
     /// webdataset, parquet: size at which a file is closed and the next begun [default: 256]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65_536))]
     shard_mib: Option<u64>,
-    /// webdataset, parquet: what files are called, as in NAME-000000.tar [default: train]
+    /// webdataset, parquet: first part of file names, as in NAME-000000.tar [default: train]
     #[arg(long, value_name = "NAME", value_parser = file_name)]
     name: Option<String>,
-    /// recordio: images alone, with one label each and keys from 0, as DALI and im2rec have them,
-    /// rather than InsightFace's identity records
+    /// recordio: write images with one label each and keys from 0, as DALI and im2rec do, and no
+    /// identity records as InsightFace does
     #[arg(long)]
     sequential: bool,
-    /// bin: so many random pairs in ten folds, in each half of one person and half of two; of 20
-    /// people or more nobody is in two folds
+    /// bin: number of random pairs, in ten folds; half of the pairs of a fold show one person, and no
+    /// person is in two folds where there are 20 or more
     #[arg(long, value_name = "N", conflicts_with = "pairs_file")]
     pairs: Option<u64>,
     /// bin: the pairs in FILE, lines `PATH PATH 1|0` of sources, or LFW's pairs.txt

@@ -37,7 +37,7 @@ pub struct SelectArgs {
     /// Only the first K selected images of each identity
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     pub per_identity: Option<u64>,
-    /// Only the first N selected images, in the order in which they go out
+    /// Only the first N selected images, in the order of the output
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// Keep the labels of the data set, rather than number the selected identities from 0
@@ -111,7 +111,7 @@ pub enum RowOrder {
     Row,
 }
 
-/// Rows of a data set, by their numbers as packed, in the order in which they go out.
+/// Rows of a data set, by their numbers as packed, in the order of the output.
 ///
 /// Memory: 8 bytes per selected row, and per identity 4 that stay and 17 while selecting: 0.15 GB for
 /// Glint360K.

@@ -15,18 +15,20 @@ use pfc_embeddings::{EmbedOptions, Embeddings, with_model, write_rows};
 use pfc_findings::{DECISIONS_DIR, Decision, DecisionLog, Run, RunInfo, State, View, carried};
 use pfc_shard::{
     Checksum, DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames,
-    Permutation, Step,
     hash::content_hash,
     sealed::{self, SealedError},
 };
 use pfc_sources::exists;
 use serde::{Deserialize, Serialize};
 
-use super::MergeArgs;
+use super::{
+    MergeArgs,
+    datasets::{self, order},
+};
 use crate::{
     IngestError,
     clean::{PartFile, TOOL, tally},
-    lineage, output,
+    output,
 };
 
 /// Embeddings of the new data set, relative to its folder, for later runs of `clean`.
@@ -174,16 +176,8 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
     let mut parts: Vec<Part> = Vec::new();
     let (mut first_row, mut first_label) = (0u64, 0u32);
     for (i, dir) in args.parts.iter().enumerate() {
-        let dataset = Dataset::open(dir)?;
-        dataset.preload()?;
-        let name = part_name(dir, &parts);
-        let (state, runs) = match args.as_packed {
-            true => (State::of(&dataset), Vec::new()),
-            false => {
-                let log = DecisionLog::open(dir)?;
-                (log.state(&dataset)?, log.runs()?)
-            }
-        };
+        let (dataset, state, runs) = datasets::read(dir, args.as_packed)?;
+        let name = datasets::name(dir, parts.iter().map(|part| &*part.name));
         let view = View::new(dataset, &state)?;
         let embeddings = match &args.model {
             Some(model) => {
@@ -205,13 +199,7 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
         let view = view.checked();
         let (rows, labels) = (view.len(), view.n_identities());
         if let Some(first) = parts.first() {
-            let sizes = [&first.view, &view].map(|view| view.manifest().image_size);
-            if sizes[0] != sizes[1] {
-                return wrong(format!(
-                    "{} has images of {}, {name} of {}",
-                    first.name, sizes[0], sizes[1]
-                ));
-            }
+            datasets::check_sizes((&first.name, &first.view), (&name, &view))?;
             let dims = [first.embeddings.dim(), embeddings.dim()];
             if dims[0] != dims[1] {
                 let what = format!(
@@ -234,12 +222,8 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
     Ok(parts)
 }
 
-/// The folder's name, with a number if another has it too.
-fn part_name(dir: &Path, before: &[Part]) -> String {
-    let name = dir.file_name().map_or("part".into(), |name| name.to_string_lossy().into_owned());
-    let numbered = (1..).map(|number| format!("{name}-{number}"));
-    let is_free = |name: &String| before.iter().all(|part| part.name != *name);
-    std::iter::once(name.clone()).chain(numbered).find(is_free).unwrap_or(name)
+fn views(parts: &[Part]) -> Vec<&View> {
+    parts.iter().map(|part| &part.view).collect()
 }
 
 /// All rows in a random order, their sources and names under the part's name; embeddings likewise.
@@ -253,9 +237,11 @@ fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
         sources: parts.iter().map(|part| part.name.clone()).collect(),
         tool: TOOL.into(),
         arguments: vec!["merge --match embeddings".into()],
-        lineage: lineage_of(parts)?,
+        lineage: datasets::lineage(
+            parts.iter().map(|part| (&*part.name, &part.view, &part.runs[..])),
+        )?,
     };
-    let (total, order) = order(parts);
+    let (total, order) = order(&views(parts));
     let mut writer = DatasetWriter::create(out, spec)?;
     let progress = Progress::new("join", "images", total, quiet);
     let place = |place: u64| {
@@ -290,41 +276,10 @@ fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
     Ok(write_rows(&out.join(EMBEDDINGS_FILE), total, first.embeddings.dim(), read)?)
 }
 
-/// The rows of all parts, and the random order in which they are written.
-fn order(parts: &[Part]) -> (u64, Permutation) {
-    let total = parts.iter().map(|part| part.view.len()).sum();
-    let seed = parts.first().map_or(0, |part| part.view.manifest().seed);
-    (total, Permutation::new(total, seed))
-}
-
-/// The steps that made each part, and this one.
-fn lineage_of(parts: &[Part]) -> Result<Vec<Step>, IngestError> {
-    let mut steps = Vec::new();
-    for part in parts {
-        for step in lineage::of(part.view.manifest(), &part.runs)? {
-            let of = match step.of.is_empty() {
-                true => part.name.clone(),
-                false => format!("{}/{}", part.name, step.of),
-            };
-            steps.push(Step { of, ..step });
-        }
-    }
-    steps.push(Step {
-        command: "merge".into(),
-        tool: TOOL.into(),
-        arguments: parts.iter().map(|part| part.name.clone()).collect(),
-        rows: parts.iter().map(|part| part.view.len()).sum(),
-        n_identities: Some(parts.iter().map(|part| part.view.n_identities()).sum()),
-        effect: String::new(),
-        of: String::new(),
-    });
-    Ok(steps)
-}
-
 /// What people decided about the parts, in rows and labels of the new data set, so that identities which
 /// they said are different people are not joined.
 fn carry(parts: &[Part]) -> Result<Vec<Decision>, IngestError> {
-    let (_, order) = order(parts);
+    let (_, order) = order(&views(parts));
     let mut all: Vec<Decision> = Vec::new();
     for part in parts {
         let row = |row: u64| order.invert(part.first_row + row);

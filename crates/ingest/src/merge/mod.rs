@@ -1,6 +1,8 @@
-//! `pfc-ingest merge`: what several workers packed becomes one data set; or, with `--match`, data sets
-//! that have people in common do.
+//! `pfc-ingest merge`: what several workers packed becomes one data set; or, with `--by` or `--match`, data
+//! sets that have people in common do.
 
+mod by;
+mod datasets;
 mod matched;
 mod parts;
 
@@ -36,6 +38,10 @@ use parts::Parts;
 /// checksum. Parts in folders of their own stay as they are; their shards are linked into OUT where
 /// it is on the same file system, else copied. If it is stopped, run the same command again.
 ///
+/// With --by name or --by label the parts are finished data sets as well, and OUT gets all rows of all
+/// of them: identities of equal names, or of equal labels, become one. Labels follow the names as in
+/// `pack`, or stay those that they are.
+///
 /// With --match embeddings the parts are finished data sets. OUT gets all rows of all of them, and
 /// decisions that say which identities of different parts are one person: `decisions` shows them,
 /// `compact` applies them. Parts are read as the decisions beside them leave them, and identities that
@@ -43,9 +49,10 @@ use parts::Parts;
 /// Sources and names begin with the name of the part they come from.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  pfc-ingest merge data                       all workers wrote to data
-  pfc-ingest merge data part0 part1 part2     each wrote to a folder of its own
+  pfc-ingest merge data                       # all workers wrote to data
+  pfc-ingest merge data part0 part1 part2     # each wrote to a folder of its own
   pfc-ingest merge data /scratch/*/part --json
+  pfc-ingest merge both batch1 batch2 --by name
   pfc-ingest merge both ms1m asian --match embeddings --embeddings ms1m.npy --embeddings asian.npy
   pfc-ingest merge both ms1m asian --match embeddings --model r50.onnx && \\
       pfc-ingest compact both joined")]
@@ -54,15 +61,19 @@ pub struct MergeArgs {
     out: PathBuf,
     /// Folders that workers wrote; none where all wrote to OUT
     parts: Vec<PathBuf>,
-    /// Join data sets by who is in them
+    /// Join data sets whose identities are called alike or have equal labels
+    #[arg(long, value_name = "WHAT", group = "how", conflicts_with = "max_left_out")]
+    by: Option<By>,
+    /// Join data sets and the people that they have in common
     #[arg(
         long = "match",
         value_name = "BY",
+        group = "how",
         requires = "by_what",
         conflicts_with = "max_left_out"
     )]
     matching: Option<Match>,
-    /// Embeddings of a part's rows, once for each part, in their order
+    /// Embeddings of the rows of a part; given once for each part, in the order of the parts
     #[arg(long, value_name = "FILE", requires = "matching", group = "by_what")]
     embeddings: Vec<PathBuf>,
     /// Network to embed all parts with
@@ -71,11 +82,11 @@ pub struct MergeArgs {
     /// Cosine of two centres above which they are one person [default: calibrated]
     #[arg(long, value_name = "COSINE", requires = "matching", value_parser = cosine)]
     same_person: Option<f32>,
-    /// Wrong joins to expect, for the calibration
+    /// Number of wrong joins that the calibrated bound may be expected to make
     #[arg(long, value_name = "N", default_value_t = 0.3, requires = "matching", value_parser = positive::<f64>)]
     false_matches: f64,
     /// Join the data sets as they were packed: do not apply the decisions beside them
-    #[arg(long, requires = "matching")]
+    #[arg(long, requires = "how")]
     as_packed: bool,
     #[command(flatten)]
     loss: LossArgs,
@@ -83,6 +94,15 @@ pub struct MergeArgs {
     threads: Threads,
     #[command(flatten)]
     format: Format,
+}
+
+/// What identities of different data sets have in common that are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum By {
+    /// Their names; two spellings in Unicode are one
+    Name,
+    /// Their labels, of one numbering in all data sets
+    Label,
 }
 
 /// By what people are known again.
@@ -99,6 +119,11 @@ pub fn run(args: &MergeArgs, quiet: bool) -> anyhow::Result<Outcome> {
         let pool = args.threads.pool()?;
         let joined = pool.install(|| matched::join(args, quiet));
         let joined = joined.with_context(|| format!("cannot make `{out}`"))?;
+        joined.print(args.format.json)?;
+        return Ok(Outcome::Clean);
+    }
+    if let Some(by) = args.by {
+        let joined = by::join(args, by, quiet).with_context(|| format!("cannot make `{out}`"))?;
         joined.print(args.format.json)?;
         return Ok(Outcome::Clean);
     }

@@ -63,13 +63,13 @@ pub struct PackArgs {
     /// Seed of the random order
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Size of a shard, about
+    /// Approximate size of a shard
     ///
-    /// All but the last have the same number of images, which a sample of 256 of them decides.
+    /// All shards but the last have the same number of images, which is computed from a sample of 256.
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_SHARD_BYTES >> 20,
           value_parser = clap::value_parser!(u64).range(1..=1024))]
     shard_mib: u64,
-    /// Images per shard, those left out included; in place of --shard-mib
+    /// Images per shard, counting those that are left out; replaces --shard-mib
     #[arg(long, value_name = "N", conflicts_with = "shard_mib",
           value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
     shard_rows: Option<u64>,
@@ -106,7 +106,7 @@ enum FitOption {
     Crop,
     /// Fill the shorter side up with black.
     Pad,
-    /// Squeeze the longer side.
+    /// Scale the longer side down to the shorter one, which distorts the image.
     Stretch,
 }
 

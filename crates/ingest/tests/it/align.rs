@@ -257,7 +257,8 @@ fn a_folder_of_some_images_that_vanishes_stops_the_work() {
 
 /// `golden/aligned`, made by scikit-image and `OpenCV`.
 fn golden() -> Option<PathBuf> {
-    pfc_testing::golden("aligned")
+    let folder = pfc_testing::golden("aligned")?;
+    pfc_testing::is_known(&folder.join("aligned.json")).then_some(folder)
 }
 
 #[test]

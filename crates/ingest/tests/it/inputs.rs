@@ -8,6 +8,7 @@ mod messages;
 mod parts;
 mod tables;
 mod tars;
+mod zoo;
 
 use crate::common::{Bench, picture};
 

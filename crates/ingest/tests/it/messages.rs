@@ -75,9 +75,10 @@ fn a_file_in_place_of_a_folder() {
         &bench,
         "pack faces.zip data",
         "error: cannot pack `faces.zip`
-  cause: faces.zip: is a zip archive, which is not read
+  cause: faces.zip: no zip archive ends here: the file is cut short, or is another kind of file
 
-hint: unpack it, and pack the folder that comes out",
+hint: is the copy complete? If it is, the program that wrote it can write the images to folders, one \
+per identity, or to a list",
     );
     bench.write("faces.dat", b"hello");
     check(
@@ -86,8 +87,8 @@ hint: unpack it, and pack the folder that comes out",
         "error: cannot pack `faces.dat`
   cause: faces.dat: neither its name nor its first bytes say what it is
 
-hint: say what it is with --from: recordio, list, tar, parquet or bin; or give a folder with one \
-sub-folder of images per identity, as in faces/NAME/1.jpg",
+hint: say what it is with --from: recordio, list, tar, zip, parquet, bin, tfrecord or lmdb; or give a \
+folder with one sub-folder of images per identity, as in faces/NAME/1.jpg",
     );
 }
 

@@ -11,4 +11,4 @@ mod spread;
 pub use pairs::score_pairs;
 pub use pooling::{Faces, Pooling, Templates, pool};
 pub use search::{Gallery, Mated, Probes, Search, TpirAt, search};
-pub use spread::{PairIntervals, ScoredPairs, pair_intervals};
+pub use spread::{PairIntervals, ScoredPairs, pair_intervals, pair_intervals_until};

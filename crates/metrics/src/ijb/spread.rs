@@ -55,6 +55,25 @@ pub fn pair_intervals(
     sorted: &SortedScores,
     fars: &[Far],
 ) -> Result<PairIntervals, MetricError> {
+    pair_intervals_until(bootstrap, scored, sorted, fars, &|| false)
+}
+
+/// As [`pair_intervals`], which takes minutes of tens of millions of pairs, for callers that may want
+/// it to end early.
+///
+/// * `is_over`: asked before each resampled set, on all threads; once it says so, no more are made,
+///   and the intervals mean nothing
+///
+/// # Errors
+///
+/// As [`pair_intervals`].
+pub fn pair_intervals_until(
+    bootstrap: &Bootstrap,
+    scored: &ScoredPairs,
+    sorted: &SortedScores,
+    fars: &[Far],
+    is_over: &(dyn Fn() -> bool + Sync),
+) -> Result<PairIntervals, MetricError> {
     check(scored)?;
     if bootstrap.n_replicates == 0 {
         return Ok(PairIntervals { tar: vec![None; fars.len()], auc: None });
@@ -71,6 +90,9 @@ pub fn pair_intervals(
     let replicates: Vec<Vec<f64>> = (0..bootstrap.n_replicates)
         .into_par_iter()
         .map(|replicate| {
+            if is_over() {
+                return vec![f64::NAN; fars.len() + 1];
+            }
             let drawn = draw(n_units, bootstrap.seed, replicate);
             let weight: Vec<u32> = scored.units.iter().map(|&u| drawn[u as usize]).collect();
             let weighed = Weighed::new(scored, &weight, &bins);

@@ -1,8 +1,8 @@
 //! Accuracy over ten folds, each at the threshold that is best on the others.
 
 use super::{
-    N_FOLDS, check_pairs, fold_ranges,
-    folds::{Counts, Grid},
+    N_FOLDS, check_pairs,
+    folds::{Counts, Grid, folds_to_judge},
     mean_and_std,
 };
 use crate::MetricError;
@@ -51,12 +51,29 @@ pub fn ten_fold(
     same: &[bool],
     weights: Option<&[u64]>,
 ) -> Result<Accuracies, MetricError> {
+    k_fold(distances, same, N_FOLDS, weights)
+}
+
+/// As [`ten_fold`], over another number of folds.
+///
+/// * `n_folds`: 2 or more, since each is judged by the others
+///
+/// # Errors
+///
+/// [`MetricError::TooFewPairs`] with fewer pairs than folds, or fewer than two folds; else as
+/// [`ten_fold`].
+pub fn k_fold(
+    distances: &[f64],
+    same: &[bool],
+    n_folds: usize,
+    weights: Option<&[u64]>,
+) -> Result<Accuracies, MetricError> {
     check_pairs(distances, same)?;
     let grid = Grid::accuracy();
     let places = grid.place(distances);
     let count = |range| Counts::of(&grid, &places, same, weights, range);
     let folds: Vec<Counts> =
-        fold_ranges(distances.len(), N_FOLDS)?.into_iter().map(count).collect();
+        folds_to_judge(distances.len(), n_folds)?.into_iter().map(count).collect();
     let mut all = Counts::none(grid.thresholds.len());
     folds.iter().for_each(|fold| all.add(fold));
     let judged = folds.iter().filter(|fold| fold.n_pairs() > 0);
@@ -113,6 +130,20 @@ mod tests {
         let same: Vec<bool> = (0..20).map(|i| i % 3 == 0).collect();
         let weighted = ten_fold(&distances, &same, Some(&[3; 20])).unwrap();
         assert_eq!(weighted, ten_fold(&distances, &same, None).unwrap());
+    }
+
+    #[test]
+    fn two_folds_judge_each_other() {
+        // Fold 0 separates at 0.51, fold 1 at 0.21: each misjudges what lies between in the other.
+        let distances = [0.5, 1.5, 0.5, 1.5, 0.2, 0.3, 0.2, 0.3];
+        let same = [true, false].repeat(4);
+        let result = k_fold(&distances, &same, 2, None).unwrap();
+        let found: Vec<(f64, f64)> =
+            result.folds.iter().map(|fold| (fold.accuracy, fold.threshold)).collect();
+        assert_eq!(found, [(0.5, 21.0 * 0.01), (0.5, 51.0 * 0.01)]);
+        for n_folds in [0, 1, 9] {
+            assert!(k_fold(&distances, &same, n_folds, None).is_err(), "{n_folds}");
+        }
     }
 
     #[test]

@@ -21,6 +21,18 @@ pub fn fold_ranges(n: usize, n_folds: usize) -> Result<Vec<Range<usize>>, Metric
     Ok((0..n_folds).map(|fold| start(fold)..start(fold + 1)).collect())
 }
 
+/// Folds that are each judged by the others, of which there is at least one.
+///
+/// # Errors
+///
+/// As [`fold_ranges`], and for fewer than two folds.
+pub(super) fn folds_to_judge(n: usize, n_folds: usize) -> Result<Vec<Range<usize>>, MetricError> {
+    match n_folds {
+        0 | 1 => Err(MetricError::TooFewPairs { n_pairs: n, n_folds }),
+        _ => fold_ranges(n, n_folds),
+    }
+}
+
 /// Thresholds `i · step`, i = 0 … n-1, as f64 products, and a quick way to place a distance.
 #[derive(Debug, Clone)]
 pub(super) struct Grid {

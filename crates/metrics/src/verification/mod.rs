@@ -7,10 +7,10 @@ mod folds;
 mod pca;
 mod val;
 
-pub use accuracy::{Accuracies, FoldAccuracy, ten_fold};
+pub use accuracy::{Accuracies, FoldAccuracy, k_fold, ten_fold};
 pub use folds::{N_FOLDS, fold_ranges};
 pub use pca::{ReducedFolds, ten_fold_pca};
-pub use val::{FoldVal, ValAtFar, val_at_far};
+pub use val::{FoldVal, ValAtFar, k_fold_val, val_at_far};
 
 use crate::MetricError;
 

@@ -1,8 +1,8 @@
 //! VAL@FAR: the share of genuine pairs accepted at a threshold chosen for its false accepts.
 
 use super::{
-    N_FOLDS, check_pairs, fold_ranges,
-    folds::{Counts, Grid},
+    N_FOLDS, check_pairs,
+    folds::{Counts, Grid, folds_to_judge},
     mean_and_std,
 };
 use crate::{MetricError, roc::Far};
@@ -49,13 +49,30 @@ pub fn val_at_far(
     far: Far,
     weights: Option<&[u64]>,
 ) -> Result<ValAtFar, MetricError> {
+    k_fold_val(distances, same, far, N_FOLDS, weights)
+}
+
+/// As [`val_at_far`], over another number of folds.
+///
+/// * `n_folds`: 2 or more, since each is judged by the others
+///
+/// # Errors
+///
+/// As [`k_fold`](super::k_fold).
+pub fn k_fold_val(
+    distances: &[f64],
+    same: &[bool],
+    far: Far,
+    n_folds: usize,
+    weights: Option<&[u64]>,
+) -> Result<ValAtFar, MetricError> {
     check_pairs(distances, same)?;
     let grid = Grid::val();
     let places = grid.place(distances);
-    let ranges = fold_ranges(distances.len(), N_FOLDS)?;
+    let ranges = folds_to_judge(distances.len(), n_folds)?;
     let count = |range| Counts::of(&grid, &places, same, weights, range);
     let all = count(0..distances.len());
-    let mut folds = Vec::with_capacity(N_FOLDS);
+    let mut folds = Vec::with_capacity(n_folds);
     for range in ranges {
         let training = all.without(&count(range.clone()));
         let threshold = interpolate(&training, &grid.thresholds, far.get());

@@ -21,7 +21,7 @@ const ROOT: &str = "backbone.pt";
 ///
 /// # Errors
 ///
-/// [`ModelError::Torch`], [`ModelError::Memory`], [`ModelError::Io`] and [`ModelError::Durable`].
+/// [`ModelError::Torch`], [`ModelError::Memory`] and [`ModelError::Durable`].
 pub fn torchscript(path: &Path, inference: &Inference) -> Result<(), ModelError> {
     let shape = [2, 3, IMAGE_SIZE, IMAGE_SIZE];
     let example = Tensor::zeros(shape, (Kind::Float, inference.device()));

@@ -32,7 +32,7 @@ impl TensorFile {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Io`], and [`ModelError::TensorFile`] if the header is malformed or does not
+    /// [`ModelError::Durable`], and [`ModelError::TensorFile`] if the header is malformed or does not
     /// cover the file exactly.
     pub fn open(path: &Path) -> Result<TensorFile, ModelError> {
         let refuse = |reason: String| ModelError::TensorFile { path: path.to_path_buf(), reason };
@@ -113,7 +113,7 @@ impl TensorFile {
     ///
     /// # Errors
     ///
-    /// As [`spec`](TensorFile::spec), and [`ModelError::Io`].
+    /// As [`spec`](TensorFile::spec), and [`ModelError::Durable`].
     pub fn read(&mut self, name: &str) -> Result<Tensor, ModelError> {
         let spec = self.spec(name)?;
         let offset = self.info(name)?.data_offsets.0 as u64;

@@ -1,10 +1,9 @@
 //! Finds the recorded cases and computes the weights they were made with.
 
-#![allow(clippy::print_stdout)] // the reason for a skip
-
 use std::path::{Path, PathBuf};
 
-use pfc_model::{Architecture, Backbone, tensors};
+use pfc_model::{Architecture, Backbone};
+use pfc_testing::formula;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -20,32 +19,29 @@ pub fn json_files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     paths.retain(|path| path.to_str().is_some_and(|path| path.ends_with(ending)));
     paths.sort();
     if paths.is_empty() {
-        println!("skipped: no file in {} ends in {ending}", folder.display());
+        pfc_testing::skip(&format!("no file in {} ends in {ending}", folder.display()));
     }
     paths
 }
 
-/// The images that all cases were run on, `[N, 3, 112, 112]`.
-pub fn input() -> Tensor {
-    let folder = folder().expect("cases were found in it");
-    let file = tensors::read(&folder.join("input.safetensors")).unwrap();
-    file.into_iter().find(|(name, _)| name == "data").unwrap().1
+/// Lists of the small networks whose answers are there as well.
+pub fn small_networks(folder: &Path) -> Vec<PathBuf> {
+    let mut lists = json_files(folder, TENSORS);
+    lists.retain(|list| pfc_testing::is_known(&beside(list, ".golden.safetensors")));
+    lists
 }
 
-/// The `n` values of tensor `key` under `seed`, as the folder's description defines them.
-pub fn formula(seed: u64, key: &str, n: usize, low: f64, high: f64) -> Vec<f32> {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in format!("{seed}/{key}").bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    let value = |i: u64| {
-        let mut z = hash.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        (low + (high - low) * ((z >> 40) as f64 * (-24f64).exp2())) as f32
-    };
-    (0..n as u64).map(value).collect()
+const TENSORS: &str = ".tensors.json";
+
+/// The file of the network that `list` describes whose name ends in `ending`.
+pub fn beside(list: &Path, ending: &str) -> PathBuf {
+    let stem = list.to_str().unwrap().strip_suffix(TENSORS).unwrap();
+    PathBuf::from(format!("{stem}{ending}"))
+}
+
+/// The images that all cases were run on, `[4, 3, 112, 112]`.
+pub fn input() -> Tensor {
+    Tensor::from_slice(&pfc_testing::network_input()).view([4, 3, 112, 112])
 }
 
 /// max|a − b| / max|b|.

@@ -1,4 +1,4 @@
-//! Why a list of landmarks is not read.
+//! Errors of lists of landmarks.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub struct BadLine {
     pub image: Option<String>,
 }
 
-/// A list that cannot be made sense of. Lines are counted from 1.
+/// A list that cannot be understood. Lines are counted from 1.
 #[derive(Debug, thiserror::Error)]
 pub enum LandmarkError {
     /// Nothing but blank lines and comments.

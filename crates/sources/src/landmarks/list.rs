@@ -52,6 +52,8 @@ enum Split {
     Csv,
     /// At blanks; the first field ends at a tab if there is one.
     Blanks,
+    /// At commas and blanks: `PATH X,Y,W,H X1,Y1,…`, as FaceX-Zoo's list of FaceScrub.
+    Both,
 }
 
 impl LandmarkList {
@@ -81,6 +83,7 @@ impl LandmarkList {
         // One path may hold a comma.
         let n_commas = head.iter().filter(|(_, line)| line.contains(',')).count();
         let split = match n_commas > 0 && 2 * n_commas >= head.len() {
+            true if head.iter().all(|(_, line)| is_mixed(line)) => Split::Both,
             true => Split::Csv,
             false => Split::Blanks,
         };
@@ -237,6 +240,10 @@ impl Split {
     fn fields(self, line: &str) -> Vec<String> {
         match self {
             Split::Csv => csv_fields(line),
+            Split::Both => {
+                let fields = line.split(|c: char| c == ',' || c.is_whitespace());
+                fields.filter(|field| !field.is_empty()).map(str::to_owned).collect()
+            }
             Split::Blanks => match line.split_once('\t') {
                 None => line.split_whitespace().map(str::to_owned).collect(),
                 Some((path, rest)) => {
@@ -246,6 +253,15 @@ impl Split {
             },
         }
     }
+}
+
+/// Whether blanks part a path from numbers that commas part.
+fn is_mixed(line: &str) -> bool {
+    let mut groups = line.split_whitespace();
+    let is_path = groups.next().is_some_and(|path| !path.contains(','));
+    let is_group = |group: &str| group.split(',').all(|number| number.parse::<f64>().is_ok());
+    let rest: Vec<&str> = groups.collect();
+    is_path && !rest.is_empty() && rest.iter().all(|group| group.contains(',') && is_group(group))
 }
 
 fn csv_fields(line: &str) -> Vec<String> {
@@ -335,6 +351,16 @@ mod tests {
     const FACE: Landmarks =
         [[38.5, 51.75], [73.5, 51.5], [56.0, 71.75], [41.5, 92.25], [70.75, 92.25]];
 
+    #[test]
+    fn numbers_between_commas_may_stand_in_groups() {
+        let points = "38.3,51.7,73.5,51.5,56.0,71.7,41.5,92.4,70.7,92.2";
+        let text = format!("a/1.jpg 10,12,90,95 {points}\nb/2.jpg 1,2,80,85 {points}\n");
+        let marks = read(text.as_bytes(), LandmarkFormat::Auto).unwrap();
+        let images: Vec<&str> = marks.iter().map(|marks| &marks.image[..]).collect();
+        assert_eq!(images, ["a/1.jpg", "b/2.jpg"]);
+        assert_eq!(marks[1].points[2], [56.0, 71.7]);
+    }
+
     #[track_caller]
     fn check(text: &str, image: &str) {
         let marks = read(text.as_bytes(), LandmarkFormat::Auto).unwrap();
@@ -374,7 +400,11 @@ mod tests {
         let auto = LandmarkFormat::Auto;
         refused(b"", auto, ": lists no landmarks");
         refused(b"image,x1,y1\n", auto, ": lists no landmarks");
-        refused(b"1.jpg 1 2 3", auto, ": line 1 has 4 fields, expected 11 or 12 or 137 or 138");
+        refused(
+            b"1.jpg 1 2 3",
+            auto,
+            ": line 1 has 4 fields, expected 11 to 16 or 137 to 142 or 213 to 218",
+        );
         let long = [vec![b'a'; 65 << 10], b"\n".to_vec()].concat();
         refused(&long, auto, ": none of its 1 lines can be understood");
         refused(b"\n\xff.jpg 1", auto, ": none of its 1 lines can be understood");

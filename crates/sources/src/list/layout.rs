@@ -252,6 +252,15 @@ impl Layout {
                 let what = "lines of number, label and path, as im2rec has them";
                 guessed(plain(n - 1, 1, Some(n)), what)
             }
+            // Behind these may be a box and, for an image that is not aligned yet, five points: first x.
+            ["0", path, label, ..] if n == 17 && may_be_path(path) && is_number(label) => {
+                let points = [7, 12, 8, 13, 9, 14, 10, 15, 11, 16];
+                let layout = Layout { points: Some(points), ..plain(1, 2, None) };
+                guessed(
+                    layout,
+                    "lines of flag, path, label, box and landmarks, as face2rec2 has them",
+                )
+            }
             // InsightFace's face2rec2 writes whether it is aligned, the path and the label.
             ["0" | "1", path, label, ..] if may_be_path(path) && is_number(label) => {
                 guessed(plain(1, 2, None), "lines of flag, path and label, as face2rec2 has them")

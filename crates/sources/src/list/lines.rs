@@ -9,26 +9,25 @@ use std::{
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use pfc_image::{align::Landmarks, has_image_extension};
 
-use super::layout::{Layout, POINT_COLUMNS, Split};
-use crate::{catalogue::People, columns::ColumnChoice, label::Who};
+use super::{
+    json,
+    layout::{Layout, POINT_COLUMNS, Split},
+    row::Row,
+};
+use crate::{
+    catalogue::People,
+    columns::{ColumnChoice, Names},
+    label::Who,
+};
 
 /// A path has 4,096 bytes at most, and a line little else.
 const LINE_BYTES_MAX: u64 = 1 << 16;
 /// More columns than any list has.
 const COLUMNS_MAX: usize = 1024;
 
-/// One image of a list.
-#[derive(Debug, PartialEq)]
-pub struct Row<'a> {
-    /// As it is listed, but with `/` between its parts.
-    pub path: Cow<'a, str>,
-    /// Its backslashes were turned.
-    pub is_turned: bool,
-    /// Whose it is, or why nobody's.
-    pub who: Result<Who, String>,
-    /// In a list with columns for landmarks; not a number in a line that leaves them empty.
-    pub points: Option<Landmarks>,
-}
+/// What is said of a line in another encoding.
+const NOT_UTF8: &str =
+    "the line is not valid UTF-8; `iconv -f LATIN1 -t UTF-8` turns a list that is in Latin-1";
 
 /// The lines of a list, read one by one in bounded memory.
 pub struct Lines<R> {
@@ -43,6 +42,8 @@ pub struct Lines<R> {
     fields: Fields,
     /// Unknown until the first line is seen.
     layout: Option<Layout>,
+    /// The same of lines of JSON.
+    json: Option<Names>,
     /// Lines that were passed over before that.
     n_notes: u64,
 }
@@ -51,8 +52,8 @@ impl<R: BufRead> Lines<R> {
     /// The lines of `input`, which may be paths alone where `people` are optional.
     pub fn new(input: R, choice: ColumnChoice, people: People) -> Lines<R> {
         let (text, fields) = (Vec::new(), Fields::new(b','));
-        let (line, is_too_long, layout, n_notes) = (0, false, None, 0);
-        Lines { input, choice, people, line, text, is_too_long, fields, layout, n_notes }
+        let (line, is_too_long, layout, json, n_notes) = (0, false, None, None, 0);
+        Lines { input, choice, people, line, text, is_too_long, fields, layout, json, n_notes }
     }
 
     /// Number of the line last read, from 1.
@@ -62,7 +63,16 @@ impl<R: BufRead> Lines<R> {
 
     /// What the layout was guessed to be, once a line is seen, if it is no documented one.
     pub fn guess(&self) -> Option<&str> {
-        self.layout.as_ref()?.guess.as_deref()
+        let of_json = self.json.as_ref().and_then(|names| names.guess.as_deref());
+        of_json.or_else(|| self.layout.as_ref()?.guess.as_deref())
+    }
+
+    /// Whether lines say whom their images show, once one is seen.
+    pub fn says_people(&self) -> bool {
+        let of_json =
+            self.json.as_ref().map(|names| names.label.is_some() || names.identity.is_some());
+        let of_fields = || self.layout.as_ref().map(|l| l.label.or(l.identity).is_some());
+        of_json.or_else(of_fields).unwrap_or(false)
     }
 
     /// How many lines before the first were passed over: comments, a count, a word on the separator.
@@ -82,12 +92,13 @@ impl<R: BufRead> Lines<R> {
             if is_empty {
                 continue;
             }
-            if self.layout.is_none() && self.is_note() {
+            let is_begun = self.layout.is_some() || self.json.is_some();
+            if !is_begun && self.is_note() {
                 self.n_notes += 1;
                 continue;
             }
             // A header holds no image.
-            if self.layout.is_some() || !self.begin()? {
+            if is_begun || !self.begin()? {
                 return Ok(true);
             }
         }
@@ -102,6 +113,9 @@ impl<R: BufRead> Lines<R> {
     pub fn row(&mut self) -> Result<Row<'_>, String> {
         if self.is_too_long {
             return Err(format!("the line has more than {LINE_BYTES_MAX} bytes"));
+        }
+        if let Some(names) = &self.json {
+            return json::row(&self.text, names);
         }
         let layout = self.layout.as_ref().ok_or("the layout is not known")?;
         row(layout, &self.fields.split(&self.text, layout.split)?)
@@ -174,6 +188,10 @@ impl<R: BufRead> Lines<R> {
         if self.is_too_long {
             return Err(format!("the line has more than {LINE_BYTES_MAX} bytes"));
         }
+        if self.text.trim_ascii().starts_with(b"{") {
+            self.json = Some(json::names(&self.text, &self.choice, self.people)?);
+            return Ok(false);
+        }
         let text = std::mem::take(&mut self.text);
         let layout = self.layout_of(&text);
         self.text = text;
@@ -189,11 +207,6 @@ impl<R: BufRead> Lines<R> {
     }
 
     fn layout_of(&mut self, line: &[u8]) -> Result<Layout, String> {
-        if line.trim_ascii().starts_with(b"{") {
-            return Err("lines of JSON are not read: write them as CSV, with columns such as \
-                        file_name and label"
-                .into());
-        }
         let fields = &mut self.fields;
         Layout::of(&self.choice, self.people, |split| texts(fields, line, split))
     }
@@ -224,7 +237,7 @@ fn row<'a>(layout: &Layout, fields: &Cut<'a>) -> Result<Row<'a>, String> {
     let text = |column: usize| {
         let field = fields.get(column).ok_or_else(|| format!("{n} fields are too few"))?;
         let field = std::str::from_utf8(field);
-        let field = field.map_err(|_| "the line is not valid UTF-8".to_owned())?;
+        let field = field.map_err(|_| NOT_UTF8.to_owned())?;
         Ok::<_, String>(match layout.split.keeps_quotes() {
             true => unquoted(field),
             false => Cow::Borrowed(field),
@@ -235,7 +248,9 @@ fn row<'a>(layout: &Layout, fields: &Cut<'a>) -> Result<Row<'a>, String> {
     let who = Who::parse(label.as_deref(), identity.as_deref());
     let points = layout.points.map(|columns| landmarks(fields, columns)).transpose()?;
     let mut path = text(layout.path)?;
-    if layout.split != Split::At(b'\t') {
+    // Between tabs blanks are parts of names, but not behind the ending of an image.
+    let is_image = |path: &str| has_image_extension(Path::new(path));
+    if layout.split != Split::At(b'\t') || !is_image(&path) && is_image(path.trim_end()) {
         path = match path {
             Cow::Borrowed(path) => Cow::Borrowed(path.trim()),
             Cow::Owned(path) => Cow::Owned(path.trim().to_owned()),
@@ -472,6 +487,46 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_json_are_rows_by_their_keys() {
+        check(
+            "{\"file_name\": \"a.jpg\", \"label\": 3}\n\n{\"label\": \"4.0\", \"file_name\": \"b\\\\c.jpg\"}\n",
+            &[("a.jpg", Who::Number(3)), ("b/c.jpg", Who::Number(4))],
+        );
+        check(
+            "{\"image\": \"\u{e9}.jpg\", \"identity\": \"Zo\u{eb}\"}\n",
+            &[("\u{e9}.jpg", name("Zo\u{eb}"))],
+        );
+        let rows = rows_of(
+            b"{\"file_name\": \"a\", \"label\": null}\n{\"file_name\": \"b\", \"label\": [1]}\n{\"label\": 1}\n[]\n",
+            "",
+        );
+        let problems: Vec<String> =
+            rows.unwrap().into_iter().map(|row| row.1.unwrap_err()).collect();
+        assert_eq!(
+            problems[..2],
+            ["the label is missing", "its label is neither a number nor text"]
+        );
+        assert_eq!(problems[2], "`file_name` is no path");
+        assert!(problems[3].starts_with("the line is no object of JSON: "), "{}", problems[3]);
+        check_wrong("{\"a\": 1}\n", "1: no column `image` among `a`");
+        let rows = rows_of(b"{\"x\": \"a\", \"y\": 1}\n", "image=x,id=y").unwrap();
+        assert_eq!(rows, [("a".to_owned(), Ok(Who::Number(1)))]);
+    }
+
+    #[test]
+    fn landmarks_behind_a_box_have_all_x_before_all_y() {
+        let line =
+            "0\ta.jpg\t7\t1\t2\t30\t40\t11\t12\t13\t14\t15\t21\t22\t23\t24\t25\n0\tb.jpg\t8\n";
+        let mut lines = Lines::new(line.as_bytes(), ColumnChoice::default(), People::Needed);
+        assert!(lines.advance().unwrap());
+        let row = lines.row().unwrap();
+        let expected = [[11., 21.], [12., 22.], [13., 23.], [14., 24.], [15., 25.]];
+        assert_eq!((row.who, row.points), (Ok(Who::Number(7)), Some(expected)));
+        assert!(lines.advance().unwrap());
+        assert!(lines.row().unwrap().points.unwrap()[0][0].is_nan());
+    }
+
+    #[test]
     fn paths_and_labels_between_tabs_need_no_header() {
         check(
             "a b.jpg\tAnn Lee\r\n\n\"c\".jpg\t16777217\n\"d.jpg\"\t3",
@@ -626,9 +681,6 @@ mod tests {
         check_wrong("notes\n", &format!("1: {neither}"));
         check_wrong("a/1.jpg\n", "1: a path without a label, and each line needs both");
         check_wrong("my face 1.jpg\n", "1: a path without a label, and each line needs both");
-        let json = "lines of JSON are not read: write them as CSV, with columns such as file_name \
-                    and label";
-        check_wrong("{\"file_name\": \"a.jpg\", \"label\": 3}\n", &format!("1: {json}"));
         check_wrong("\n\npath,age\n", "3: it is not clear which of the 2 fields is what");
         check_wrong("a\tb\tc\n", "1: it is not clear which of the 3 fields is what");
         check_wrong("path,label,path\n", "1: there are two columns `path`");
@@ -645,7 +697,7 @@ mod tests {
         check_bad_line("a\tb\n\tb\n", "the path is empty");
         check_bad_line("a\tb\na\t-1\n", "label -1 is negative, so the image is nobody's");
         check_bad_line("a\tb\na\tnan\n", "label `nan` stands for none");
-        check_bad_line(b"a\tb\n\xff\tc\n", "the line is not valid UTF-8");
+        check_bad_line(b"a\tb\n\xff\tc\n", NOT_UTF8);
         check_bad_line("path,label\na\n", "1 fields, and the header has 2");
         check_bad_line("path,label\n\"a,1\n", "a quote is not closed on its line");
         check_bad_line("path,label\na\rb,1\n", "a carriage return within the line");

@@ -1,8 +1,10 @@
 //! Lists of image files with their labels.
 
 mod encoding;
+mod json;
 mod layout;
 mod lines;
+mod row;
 
 use std::{
     fs::File,
@@ -15,7 +17,8 @@ use pfc_image::{ImageFolder, align::Landmarks};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use lines::{Lines, Row};
+pub use lines::Lines;
+use row::Row;
 
 use crate::{
     catalogue::{Catalogue, People, Sealed},
@@ -30,7 +33,7 @@ use crate::{
 };
 
 /// How the names of lists end.
-pub const ENDINGS: &[&str] = &[".txt", ".tsv", ".lst", ".list", ".csv"];
+pub const ENDINGS: &[&str] = &[".txt", ".tsv", ".lst", ".list", ".csv", ".jsonl"];
 
 /// Lines between two looks at whether the user has had enough.
 const CHUNK_LINES: u64 = 1 << 16;
@@ -118,12 +121,46 @@ impl Listed {
     }
 }
 
+/// Whether the list at `path` says whom its images show.
+///
+/// # Errors
+///
+/// [`SourceError::Durable`] if it cannot be opened or the system fails.
+pub fn says_people(path: &Path) -> Result<bool, SourceError> {
+    let (_, input, _) = opened(path, None)?;
+    let mut lines = Lines::new(input, ColumnChoice::default(), People::Optional);
+    Ok(lines.advance().unwrap_or(false) && lines.says_people())
+}
+
+fn first_line(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes)
+}
+
 /// Refuses a path that leads out of the folder of the images, where the user has named that.
 fn check(folder: Option<&ImageFolder>, path: &str) -> Result<(), Reject> {
     match folder {
         Some(folder) => Ok(folder.below(path).map(|_| ())?),
         None => Ok(()),
     }
+}
+
+/// Says that the landmarks of CelebA lie beside its list of identities.
+fn tell_of_landmarks(list: &Path, folder: &Path) -> Result<(), SourceError> {
+    let is_celeba =
+        list.file_stem().is_some_and(|stem| stem.eq_ignore_ascii_case("identity_CelebA"));
+    for name in ["list_landmarks_align_celeba", "list_landmarks_celeba"] {
+        for ending in [".txt", ".csv"] {
+            let landmarks = folder.join(format!("{name}{ending}"));
+            if is_celeba && is_file(&landmarks)? {
+                tracing::warn!(
+                    "{}: {name}{ending} lies beside it; --landmarks {} cuts the faces out",
+                    list.display(),
+                    landmarks.display()
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The folder that a list lies in, which a pipe does not.
@@ -190,13 +227,16 @@ impl ListSource {
         let (name, mut input, root) = opened(path, root)?;
         let first = input.fill_buf().map_err(SourceError::at("read", path))?.trim_ascii_start();
         let listed = match people {
-            People::Optional if first.starts_with(b"{") => devkit(&name, input, folder.as_ref())?,
+            People::Optional if first.starts_with(b"{") && !json::is_line(first_line(first)) => {
+                devkit(&name, input, folder.as_ref())?
+            }
             _ => Listed::read(&name, input, choice, people, folder.as_ref())?,
         };
         let mut source = ListSource::of(name, root, listed, people)?;
         source.folder = folder;
         if let Some(folder) = folder_of(path)? {
             identities::rename(&mut source.index, folder, "")?;
+            tell_of_landmarks(path, folder)?;
         }
         Ok(source)
     }
@@ -388,6 +428,10 @@ mod tests {
             &[("b.jpg", Some(1)), ("a.jpg", None), ("c.jpg", Some(0))],
         );
         check_images("0 b.jpg\n1 a.jpg\n", &[("b.jpg", Some(0)), ("a.jpg", Some(1))]);
+        check_images(
+            "{\"file_name\": \"b.jpg\", \"age\": 3}\n{\"file_name\": \"a.jpg\"}\n",
+            &[("b.jpg", None), ("a.jpg", None)],
+        );
         check_images(
             " {\"path\": [\"b/1.jpg\", \"a.jpg\"], \"id\": [1, 2]}",
             &[("b/1.jpg", None), ("a.jpg", None)],

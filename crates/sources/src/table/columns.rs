@@ -3,21 +3,21 @@
 use std::collections::HashMap;
 
 use arrow_array::{
-    Array, BinaryArray, BinaryViewArray, Decimal128Array, Decimal256Array, Float16Array,
-    Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array, LargeBinaryArray,
-    LargeStringArray, RecordBatch, StringArray, StringViewArray, StructArray, UInt8Array,
-    UInt16Array, UInt32Array, UInt64Array, cast::AsArray,
+    Array, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, Decimal256Array,
+    Float16Array, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array,
+    LargeBinaryArray, LargeStringArray, RecordBatch, StringArray, StringViewArray, StructArray,
+    UInt8Array, UInt16Array, UInt32Array, UInt64Array, cast::AsArray,
 };
 use arrow_schema::{DataType, Schema};
 use serde::Deserialize;
 
 use crate::{
     catalogue::People,
-    columns::ColumnChoice,
+    columns::{ColumnChoice, is_image_column},
     label::{Value, Who},
 };
 
-/// Where a schema has what.
+/// The columns of a schema that are used.
 #[derive(Debug, Clone)]
 pub struct Columns {
     image: String,
@@ -28,12 +28,14 @@ pub struct Columns {
     guess: Option<String>,
 }
 
-/// What one row holds.
+/// The content of one row.
 #[derive(Debug, PartialEq)]
 pub enum RowImage<'a> {
     /// An encoded image.
     Bytes(&'a [u8]),
-    /// Nothing but, perhaps, a path to a file that was left elsewhere.
+    /// The path of a file.
+    Path(&'a str),
+    /// Nothing.
     Missing,
 }
 
@@ -61,12 +63,15 @@ impl Columns {
         let is_of = |name: &str, is: fn(&DataType) -> bool| {
             schema.field_with_name(name).is_ok_and(|field| is(field.data_type()))
         };
-        // A column of another type is another column, unless it is asked for or the only one.
+        // A column of another type is another column, unless it is asked for or the only one; and beside
+        // images a path says where they came from.
+        let has_images = names.iter().any(|name| is_image_column(name) && is_of(name, is_stored));
         let usable: Vec<String> = names
             .iter()
             .map(|name| {
                 let is_usable = is_of(name, is_image) || is_of(name, is_label);
-                if is_usable { name.clone() } else { String::new() }
+                let is_beside = has_images && is_image_column(name) && !is_of(name, is_stored);
+                if is_usable && !is_beside { name.clone() } else { String::new() }
             })
             .collect();
         let found = match choice.is_empty() {
@@ -84,7 +89,9 @@ impl Columns {
         let image = name(found.image);
         if !is_of(&image, is_image) {
             let found = schema.field(found.image).data_type();
-            return Err(format!("column `{image}` holds {found}, not encoded images"));
+            return Err(format!(
+                "column `{image}` holds {found}, not encoded images or their paths"
+            ));
         }
         for column in [found.label, found.identity].into_iter().flatten() {
             let field = schema.field(column);
@@ -115,6 +122,7 @@ impl Columns {
         let is = |column: &Option<String>| column.as_deref() == Some(leaf);
         leaf == self.image
             || leaf.strip_suffix(".bytes") == Some(&self.image)
+            || leaf.strip_suffix(".path") == Some(&self.image)
             || is(&self.label)
             || is(&self.identity)
     }
@@ -162,10 +170,20 @@ fn is_bytes(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
 }
 
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+/// Encoded images, or the paths of their files.
 fn is_image(data_type: &DataType) -> bool {
+    is_stored(data_type) || is_text(data_type)
+}
+
+fn is_stored(data_type: &DataType) -> bool {
     match data_type {
         DataType::Struct(fields) => {
             fields.iter().any(|field| field.name() == "bytes" && is_bytes(field.data_type()))
+                || fields.iter().any(|field| field.name() == "path" && is_text(field.data_type()))
         }
         plain => is_bytes(plain),
     }
@@ -175,6 +193,7 @@ fn is_label(data_type: &DataType) -> bool {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
         DataType::Dictionary(_, values) => is_label(values),
+        DataType::Boolean => true,
         other => other.is_numeric(),
     }
 }
@@ -184,8 +203,10 @@ enum Images<'a> {
     Small(&'a BinaryArray),
     Large(&'a LargeBinaryArray),
     View(&'a BinaryViewArray),
-    /// The column `bytes` of structs, any of which may be null.
-    Of(&'a StructArray, Box<Images<'a>>),
+    /// Paths of files.
+    Paths(&'a dyn Array),
+    /// The columns `bytes` and `path` of structs, any of which may be null or lack.
+    Of(&'a StructArray, Option<Box<Images<'a>>>, Option<Box<Images<'a>>>),
 }
 
 impl<'a> Images<'a> {
@@ -195,13 +216,17 @@ impl<'a> Images<'a> {
             DataType::Binary => Ok(Images::Small(array.as_binary())),
             DataType::LargeBinary => Ok(Images::Large(array.as_binary())),
             DataType::BinaryView => Ok(Images::View(array.as_binary_view())),
+            text if is_text(text) => Ok(Images::Paths(array)),
             DataType::Struct(_) => {
                 let structs = array.as_struct();
-                let bytes = structs.column_by_name("bytes").ok_or_else(other)?;
-                if !is_bytes(bytes.data_type()) {
-                    return Err(other());
+                let part = |name: &str, is: fn(&DataType) -> bool| {
+                    let part = structs.column_by_name(name).filter(|part| is(part.data_type()));
+                    part.map(|part| Images::of(part.as_ref()).map(Box::new)).transpose()
+                };
+                match (part("bytes", is_bytes)?, part("path", is_text)?) {
+                    (None, None) => Err(other()),
+                    (bytes, path) => Ok(Images::Of(structs, bytes, path)),
                 }
-                Ok(Images::Of(structs, Box::new(Images::of(bytes.as_ref())?)))
             }
             _ => Err(other()),
         }
@@ -212,7 +237,23 @@ impl<'a> Images<'a> {
             Images::Small(array) if array.is_valid(row) => RowImage::Bytes(array.value(row)),
             Images::Large(array) if array.is_valid(row) => RowImage::Bytes(array.value(row)),
             Images::View(array) if array.is_valid(row) => RowImage::Bytes(array.value(row)),
-            Images::Of(structs, bytes) if structs.is_valid(row) => bytes.get(row),
+            Images::Paths(array) if array.is_valid(row) => {
+                let path = match array.data_type() {
+                    DataType::Utf8 => array.as_string::<i32>().value(row),
+                    DataType::LargeUtf8 => array.as_string::<i64>().value(row),
+                    _ => array.as_string_view().value(row),
+                };
+                if path.is_empty() { RowImage::Missing } else { RowImage::Path(path) }
+            }
+            Images::Of(structs, bytes, path) if structs.is_valid(row) => {
+                let get = |part: &Option<Box<Images<'a>>>| {
+                    part.as_ref().map_or(RowImage::Missing, |part| part.get(row))
+                };
+                match get(bytes) {
+                    RowImage::Missing => get(path),
+                    image => image,
+                }
+            }
             _ => RowImage::Missing,
         }
     }
@@ -241,6 +282,9 @@ impl Cell {
         either!(Integer: Int64Array, Int32Array, UInt64Array, UInt32Array);
         either!(Integer: Int16Array, Int8Array, UInt16Array, UInt8Array);
         either!(Text: StringArray, LargeStringArray, StringViewArray);
+        if let Some(array) = array.as_any().downcast_ref::<BooleanArray>() {
+            return Cell::Integer(array.value(row).into());
+        }
         either!(Float: Float64Array, Float32Array, Float16Array);
         if let Some(array) = array.as_any().downcast_ref::<Decimal128Array>() {
             return Cell::Text(array.value_as_string(row));
@@ -410,6 +454,35 @@ mod tests {
     }
 
     #[test]
+    fn paths_stand_for_images_that_are_not_there_themselves() {
+        let paths: ArrayRef = Arc::new(StringArray::from(vec![Some("a.jpg"), None, Some("")]));
+        let label: ArrayRef = Arc::new(Int8Array::from(vec![0; 3]));
+        let images_of = |columns| {
+            let batch = batch(columns);
+            let columns = find(&batch, None, &ColumnChoice::default()).unwrap();
+            let images = columns.rows(&batch).unwrap().map(|(image, _)| match image {
+                RowImage::Bytes(bytes) => format!("{bytes:?}"),
+                RowImage::Path(path) => path.to_owned(),
+                RowImage::Missing => String::new(),
+            });
+            images.collect::<Vec<_>>()
+        };
+        let alone = vec![("file_name", paths.clone()), ("label", label.clone())];
+        assert_eq!(images_of(alone), ["a.jpg", "", ""]);
+        // Beside images they say where these came from.
+        let beside = vec![("path", paths.clone()), ("image", images()), ("label", label.clone())];
+        assert_eq!(images_of(beside), ["[97]", "", "[99]"]);
+        let field = |name: &str, kind| Arc::new(arrow_schema::Field::new(name, kind, true));
+        let none: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![None, None, Some(b"x")]));
+        let both = StructArray::from(vec![
+            (field("bytes", DataType::Binary), none),
+            (field("path", DataType::Utf8), paths),
+        ]);
+        let columns = vec![("image", Arc::new(both) as ArrayRef), ("label", label)];
+        assert_eq!(images_of(columns), ["a.jpg", "", "[120]"]);
+    }
+
+    #[test]
     fn what_a_table_lacks_is_said_with_what_it_has() {
         let check = |columns, expected: &str| {
             let error = find(&batch(columns), None, &ColumnChoice::default()).unwrap_err();
@@ -426,7 +499,7 @@ mod tests {
         );
         check(
             vec![("image", numbers.clone()), ("label", numbers)],
-            "column `image` holds Int64, not encoded images",
+            "column `image` holds Int64, not encoded images or their paths",
         );
         check(
             vec![("image", images()), ("label", images())],

@@ -6,22 +6,25 @@ mod read;
 mod thrift;
 
 use std::{
+    collections::HashSet,
     io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use pfc_cli::{Progress, interrupt, units};
+use pfc_image::ImageFolder;
 use rayon::prelude::*;
 
 pub use self::read::Table;
-use self::read::{Part, left_out};
+use self::read::{Part, Unpacked, left_out};
 use crate::{
     catalogue::{Catalogue, People},
     columns::ColumnChoice,
     error::SourceError,
+    file::{Root, file_size, read_file},
     index::Index,
     reject::{ReadError, Reject},
-    shards::files,
+    shards,
     source::{LeftOut, Source, nothing, stamp, write_paths},
     spool::Spool,
 };
@@ -29,7 +32,7 @@ use crate::{
 /// How the names of tables end.
 pub const ENDINGS: &[&str] = &[".parquet", ".arrow"];
 
-/// Rows of tables.
+/// The rows of image tables, as a source.
 ///
 /// Images in a table are compressed and lie in pages of many, so that reading them one by one in
 /// any order would unpack each page again and again. So every table is read once, all parts in
@@ -39,37 +42,58 @@ pub const ENDINGS: &[&str] = &[".parquet", ".arrow"];
 pub struct TableSource {
     name: String,
     files: Vec<PathBuf>,
+    /// What each is called before the numbers of its rows.
+    names: Vec<String>,
+    /// Where paths of images start, if the user has said so: all then lie below it.
+    folder: Option<(PathBuf, ImageFolder)>,
+    /// The folders of images that are files.
+    root: Root,
     /// The row of the source at which each file begins.
     firsts: Vec<u64>,
     spool: Spool,
-    /// By row.
+    /// By row: where its image begins, with the highest bit where that is its path, and how long it is.
     places: Vec<(u64, u32)>,
     index: Index,
     order: Vec<u32>,
     left_out: Vec<LeftOut>,
 }
 
+/// Where else a table needs something.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The folder that the paths of images start from, by default that of their table.
+    pub root: Option<&'a Path>,
+    /// The folder on whose disk unpacked images are kept.
+    pub scratch: &'a Path,
+}
+
+/// Says of a place that a path is kept there.
+const PATH: u64 = 1 << 63;
+
 impl TableSource {
-    /// Reads the tables that `raw` is, on the current thread pool, and keeps their images in a
-    /// temporary file in `scratch`. Where identities are optional, a table needs no label column.
+    /// Reads the tables `files`, on the current thread pool, and keeps their images in a temporary file;
+    /// images that are files stay where they are. Where identities are optional, a table needs no label
+    /// column.
     ///
     /// # Errors
     ///
     /// [`SourceError`] if a table cannot be read, there is no row, the disk is full, or the user
     /// interrupts.
     pub fn open(
-        raw: &Path,
-        scratch: &Path,
+        name: String,
+        files: Vec<PathBuf>,
+        Place { root, scratch }: Place<'_>,
         choice: &ColumnChoice,
         people: People,
         quiet: bool,
     ) -> Result<TableSource, SourceError> {
-        let name = raw.display().to_string();
-        let files = files(raw, ENDINGS, "tables (.parquet or .arrow)")?;
         let tables = files.par_iter().map(|path| Table::open(path, choice, people));
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
         let mut source = TableSource {
             name,
+            names: shards::names(&files),
+            folder: root.map(|root| (root.to_path_buf(), ImageFolder::at(root))),
+            root: Root::of(root.unwrap_or(Path::new(""))),
             files,
             firsts: Vec::new(),
             spool: Spool::create(scratch)?,
@@ -82,6 +106,10 @@ impl TableSource {
             tracing::warn!("{}: its columns are {guess}; --columns says otherwise", source.name);
         }
         source.list(&tables, people, quiet)?;
+        let n_paths = source.places.iter().filter(|(start, _)| start & PATH != 0).count() as u64;
+        if n_paths > 0 {
+            tracing::info!("{}: {} of images", source.name, units::of(n_paths, "path"));
+        }
         let bytes = units::bytes(source.spool.len());
         tracing::info!("{}: {bytes} of images unpacked", source.name);
         Ok(source)
@@ -93,6 +121,7 @@ impl TableSource {
         let parts: Vec<(usize, usize)> = tables.iter().enumerate().flat_map(parts_of).collect();
         let progress = Progress::new("unpack", "row groups", parts.len() as u64, quiet);
         let mut catalogue = Catalogue::of(people);
+        let mut folders = HashSet::new();
         // Parts vary in size: several per thread keep all of them busy.
         for wave in parts.chunks(4 * rayon::current_num_threads()) {
             if interrupt::requested() {
@@ -105,10 +134,16 @@ impl TableSource {
             };
             let read: Vec<_> = wave.par_iter().map(read).collect();
             for (&(file, _), part) in wave.iter().zip(read) {
-                self.add(file, part?, &mut catalogue)?;
+                let part = part?;
+                folders.extend(part.folders.iter().map(|folder| self.base(file).join(folder)));
+                self.add(file, part, &mut catalogue)?;
             }
         }
         progress.finish();
+        if !folders.is_empty() {
+            let base = self.base(0).to_path_buf();
+            self.root = Root::with(&base, folders);
+        }
         if catalogue.is_nobody() {
             return Err(nothing(&self.name, &self.left_out));
         }
@@ -130,7 +165,7 @@ impl TableSource {
         let start = first - self.firsts[file];
         self.left_out.extend(left_out(part.left_out, &self.file_name(file), start));
         for (row, found) in (start..).zip(part.rows) {
-            let Some((who, start, n_bytes)) = found else {
+            let Some(Unpacked { who, start, n_bytes, is_path }) = found else {
                 catalogue.push_gap(&self.name)?;
                 self.places.push((0, 0));
                 continue;
@@ -139,13 +174,41 @@ impl TableSource {
                 let source = format!("{}/{row}", self.file_name(file));
                 self.left_out.push(LeftOut { source, reject: Reject::NoLabel(problem) });
             }
-            self.places.push((start, n_bytes));
+            self.places.push((start | if is_path { PATH } else { 0 }, n_bytes));
         }
         Ok(())
     }
 
     fn file_name(&self, file: usize) -> String {
-        self.files[file].file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.names[file].clone()
+    }
+
+    /// Where the paths of a table start.
+    fn base(&self, file: usize) -> &Path {
+        match &self.folder {
+            Some((root, _)) => root,
+            None => self.files[file].parent().unwrap_or(Path::new("")),
+        }
+    }
+
+    /// The table that a row is in.
+    fn file_of(&self, row: usize) -> usize {
+        self.firsts.partition_point(|first| *first <= row as u64).saturating_sub(1)
+    }
+
+    /// The file of an image that is one.
+    fn image_file(&self, row: usize) -> Result<Option<PathBuf>, ReadError> {
+        let (start, n_bytes) = self.places[row];
+        if start & PATH == 0 {
+            return Ok(None);
+        }
+        let path = self.spool.read(start & !PATH, n_bytes as usize)?;
+        let path = String::from_utf8_lossy(&path).replace('\\', "/");
+        let path = match &self.folder {
+            Some((_, folder)) => folder.below(&path).map_err(Reject::from)?,
+            None => PathBuf::from(path),
+        };
+        Ok(Some(self.base(self.file_of(row)).join(path)))
     }
 
     fn row(&self, entry: u64) -> usize {
@@ -163,9 +226,9 @@ impl Source for TableSource {
     }
 
     fn path(&self, entry: u64) -> String {
-        let row = self.row(entry) as u64;
-        let file = self.firsts.partition_point(|first| *first <= row).saturating_sub(1);
-        format!("{}/{}", self.file_name(file), row - self.firsts[file])
+        let row = self.row(entry);
+        let file = self.file_of(row);
+        format!("{}/{}", self.file_name(file), row as u64 - self.firsts[file])
     }
 
     fn place(&self, entry: u64) -> u64 {
@@ -173,7 +236,11 @@ impl Source for TableSource {
     }
 
     fn stamp(&self, entry: u64) -> u128 {
-        stamp(&self.path(entry), &[self.places[self.row(entry)].1.into()])
+        let row = self.row(entry);
+        match self.image_file(row) {
+            Ok(Some(file)) => stamp(&file.to_string_lossy(), &[file_size(&file)]),
+            _ => stamp(&self.path(entry), &[self.places[row].1.into()]),
+        }
     }
 
     fn write_names(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -181,8 +248,14 @@ impl Source for TableSource {
     }
 
     fn read(&self, entry: u64) -> Result<Vec<u8>, ReadError> {
-        let (start, n_bytes) = self.places[self.row(entry)];
-        self.spool.read(start, n_bytes as usize)
+        let row = self.row(entry);
+        match self.image_file(row)? {
+            Some(file) => read_file(&file, &self.root),
+            None => {
+                let (start, n_bytes) = self.places[row];
+                self.spool.read(start, n_bytes as usize)
+            }
+        }
     }
 
     fn left_out(&self) -> &[LeftOut] {
@@ -215,7 +288,9 @@ mod tests {
             let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
             writer.write(&batch).unwrap();
             writer.close().unwrap();
-            TableSource::open(&path, dir.path(), &ColumnChoice::default(), people, true)
+            let place = Place { root: None, scratch: dir.path() };
+            let files = vec![path.clone()];
+            TableSource::open("x".into(), files, place, &ColumnChoice::default(), people, true)
         };
         let image = || ("image", images.clone());
         assert!(open(vec![image()], People::Needed).is_err());

@@ -1,6 +1,7 @@
 //! Tables read part by part: a row group of Parquet, or an Arrow file, at a time.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, BufRead, BufReader, Read},
     path::Path,
@@ -44,8 +45,18 @@ enum Layout {
     ArrowStream,
 }
 
-/// Whose a row is, or why nobody's, and where among the unpacked images its own begins and how long it is.
-pub type Unpacked = (Result<Who, String>, u64, u32);
+/// A row that was unpacked.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// Whose it is, or why nobody's.
+    pub who: Result<Who, String>,
+    /// Where among what was unpacked its image begins, or the path of that.
+    pub start: u64,
+    /// How long it is.
+    pub n_bytes: u32,
+    /// It is a path.
+    pub is_path: bool,
+}
 
 /// What a part of a table holds.
 #[derive(Debug, Default)]
@@ -54,6 +65,8 @@ pub struct Part {
     pub rows: Vec<Option<Unpacked>>,
     /// The rows left out, with numbers that start at the part.
     pub left_out: Vec<(usize, Reject)>,
+    /// The folders in the paths of images.
+    pub folders: HashSet<String>,
 }
 
 impl Table {
@@ -215,7 +228,7 @@ impl Part {
         wrong: impl Fn(String) -> SourceError,
     ) -> Result<(), SourceError> {
         for (image, who) in table.columns.rows(batch).map_err(wrong)? {
-            let (bytes, who) = match (image, who) {
+            let (bytes, who, is_path) = match (image, who) {
                 (RowImage::Missing, _) => {
                     self.leave_out(Reject::NoImage);
                     continue;
@@ -224,14 +237,21 @@ impl Part {
                     self.leave_out(Reject::NoLabel(problem));
                     continue;
                 }
-                (RowImage::Bytes(bytes), who) => (bytes, who),
+                (RowImage::Bytes(bytes), who) => (bytes, who, false),
+                (RowImage::Path(path), who) => {
+                    let folder = path.rsplit_once(['/', '\\']).map_or("", |(folder, _)| folder);
+                    if !self.folders.contains(folder) {
+                        self.folders.insert(folder.replace('\\', "/"));
+                    }
+                    (path.as_bytes(), who, true)
+                }
             };
             if let Err(reject) = check_size(bytes.len() as u64) {
                 self.leave_out(reject);
                 continue;
             }
-            let start = spool.push(bytes)?;
-            self.rows.push(Some((who, start, bytes.len() as u32)));
+            let (start, n_bytes) = (spool.push(bytes)?, bytes.len() as u32);
+            self.rows.push(Some(Unpacked { who, start, n_bytes, is_path }));
         }
         Ok(())
     }

@@ -11,15 +11,15 @@ const BLOCK: usize = 512;
 const END_BYTES: u64 = 2 * BLOCK as u64;
 /// Most writers fill the last record: 20 blocks, as tapes had them.
 const RECORD_BYTES: u64 = 20 * BLOCK as u64;
-/// Names and pax headers beyond this are an attack, or damage.
+/// Longer names and pax headers are an attack or damage.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
-/// Bytes that can be read forwards and passed over.
+/// A stream of bytes that can be read and skipped, forwards only.
 pub trait Forward: Read {
     /// How many bytes are left, where that is known.
     fn left(&self) -> Option<u64>;
 
-    /// Passes over `n` bytes; whether there were as many.
+    /// Skips `n` bytes; returns whether there were as many.
     ///
     /// # Errors
     ///

@@ -17,6 +17,7 @@ use crate::{
     names::Names,
     recordio::Damaged,
     reject::Reject,
+    shelf::Span,
     source::LeftOut,
     spool::Spool,
     walk::is_system,
@@ -25,23 +26,16 @@ use crate::{
 /// Labels are short; a JSON description may hold more than the label.
 const LABEL_BYTES_MAX: u64 = 1 << 20;
 
-/// What is said of a sample without a label.
+/// The reason that is given for a sample without a label.
 pub const NO_LABEL: &str = "no .cls or .json names it";
-
-/// Where an image is, in its shard or among the unpacked images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    pub start: u64,
-    pub n_bytes: u32,
-}
 
 /// What a shard holds.
 #[derive(Debug, Default)]
 pub struct Shard {
     /// Of every sample with an image: those last that lack a label, or whose members do not lie
     /// together.
-    pub places: Vec<Place>,
-    /// Whose each is, or why nobody's.
+    pub places: Vec<Span>,
+    /// The identity of each, or why it has none.
     pub whose: Vec<Result<Who, String>>,
     /// The names of the images in the shard.
     pub names: Names,
@@ -49,10 +43,10 @@ pub struct Shard {
     pub left_out: Vec<LeftOut>,
 }
 
-/// A sample of which not all is seen yet.
+/// A sample of which more members may follow.
 #[derive(Default)]
 struct Sample {
-    image: Option<(Place, String)>,
+    image: Option<(Span, String)>,
     /// What its `.cls` says, and its `.json`.
     labels: [Option<Result<Who, String>>; 2],
     /// Its members do not lie together: the last of them may come at any time.
@@ -113,7 +107,7 @@ pub fn read(
     let mut n_joined = 0;
     while let Some(member) = reader.members.advance().map_err(fault)? {
         if reader.members.n_joined() > n_joined {
-            // Samples of two files are two, also where they have the same key.
+            // Samples of two files are different samples, even if they have the same key.
             reader.close_open();
             n_joined = reader.members.n_joined();
         }
@@ -178,7 +172,7 @@ impl<R: Forward> Reader<R> {
                 self.leave_out(name, reject);
                 return Ok(());
             }
-            let mut place = Place { start: member.start, n_bytes: member.n_bytes as u32 };
+            let mut place = Span { start: member.start, n_bytes: member.n_bytes as u32 };
             if let Some(spool) = spool {
                 match (self.members.content(member.n_bytes), damaged) {
                     (Ok(image), _) => place.start = spool.push(&image.unwrap_or_default())?,
@@ -217,12 +211,12 @@ impl<R: Forward> Reader<R> {
 }
 
 /// Whether a part of a member's path is a system's name; `.` is none.
-fn is_of_system(name: &str) -> bool {
+pub fn is_of_system(name: &str) -> bool {
     name.split('/').any(|part| !matches!(part, "" | "." | "..") && is_system(part.as_ref()))
 }
 
 impl<R> Reader<R> {
-    fn image(&mut self, key: &[u8], place: Place, name: &str) {
+    fn image(&mut self, key: &[u8], place: Span, name: &str) {
         let image = &mut self.sample(key).image;
         if image.is_some() {
             return self.leave_out(name, Reject::SecondImage);

@@ -187,7 +187,7 @@ impl Checkpointer<'_> {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`], [`TrainError::Ranks`].
+    /// [`TrainError::Durable`], [`TrainError::Ranks`].
     pub fn set_aside(
         &self,
         resumed: &Resumed,
@@ -365,6 +365,8 @@ fn other_run(
 
 #[cfg(test)]
 mod tests {
+    use pfc_durable::DurableError;
+
     use super::*;
 
     #[test]
@@ -372,7 +374,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backbone.safetensors");
         let error = |source: std::io::Error| {
-            TrainError::from(ModelError::Io { op: "open", path: path.clone(), source })
+            TrainError::from(ModelError::from(DurableError::at("open", &path)(source)))
         };
         // EPERM, ENOENT of a folder that is gone (below), EIO, EAGAIN, ENOMEM, EACCES, EBUSY, ENFILE,
         // EMFILE, ENOSPC, EROFS, ENOLCK, ELOOP, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENETDOWN,
@@ -386,11 +388,9 @@ mod tests {
         }
         assert!(is_damage(&error(std::io::ErrorKind::NotFound.into())));
         assert!(is_damage(&error(std::io::ErrorKind::UnexpectedEof.into())));
-        let gone = ModelError::Io {
-            op: "open",
-            path: dir.path().join("gone/backbone.safetensors"),
-            source: std::io::ErrorKind::NotFound.into(),
-        };
+        let elsewhere = dir.path().join("gone/backbone.safetensors");
+        let gone = DurableError::at("open", &elsewhere)(std::io::ErrorKind::NotFound.into());
+        let gone = ModelError::from(gone);
         assert!(!is_damage(&gone.into()), "the whole folder is gone");
         let newer = ModelError::Format { path: path.clone(), found: 2, supported: 1 };
         assert!(!is_damage(&newer.into()));

@@ -1,7 +1,7 @@
 //! `pfc-train model`: what a network costs.
 
 use pfc_cli::{Format, Outcome, print_json, print_table, table};
-use pfc_model::{Backbone, BackboneSpec, Network};
+use pfc_model::{Backbone, BackboneSpec, ModelError, Network};
 use serde::Serialize;
 
 /// Print what networks cost: parameters and multiply-accumulates
@@ -16,13 +16,22 @@ use serde::Serialize;
   pfc-train model --json")]
 pub struct ModelArgs {
     /// Networks by name; all if none is given
-    #[arg(value_name = "NETWORK")]
+    #[arg(value_name = "NETWORK", value_parser = parse_network)]
     networks: Vec<Network>,
     /// Numbers in an embedding
     #[arg(long, value_name = "N", default_value_t = 512)]
     embedding: i64,
     #[command(flatten)]
     format: Format,
+}
+
+/// With the way out, which an error of the command line shows nowhere else.
+fn parse_network(name: &str) -> Result<Network, String> {
+    let told = |error: ModelError| match error.hint() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    };
+    name.parse::<Network>().map_err(told)
 }
 
 /// One network's costs.
@@ -71,7 +80,7 @@ pub fn model(args: &ModelArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Clean)
 }
 
-fn row(network: Network, embedding: i64) -> Result<Row, pfc_model::ModelError> {
+fn row(network: Network, embedding: i64) -> Result<Row, ModelError> {
     let backbone = Backbone::shapes(&BackboneSpec { network, embedding })?;
     let trainable = backbone.named_parameters().iter().map(|(_, t)| t.numel() as u64).sum();
     Ok(Row {

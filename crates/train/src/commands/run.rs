@@ -183,7 +183,7 @@ fn stopped_before_a_step(local_rank: usize) -> Option<Outcome> {
 fn leave_it_to(first: usize, place: Option<&Rendezvous>) {
     let Some(place) = place.filter(|_| launch::is_launched()) else { return };
     if !says_it(first, place) {
-        std::process::exit(2);
+        pfc_cli::leave(2);
     }
 }
 

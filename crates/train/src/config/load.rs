@@ -2,6 +2,7 @@
 
 use std::{io, path::Path, str::FromStr};
 
+use pfc_durable::DurableError;
 use pfc_model::ModelError;
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -38,14 +39,8 @@ impl FromStr for Override {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is not there or not readable.
-    #[error("{path}: cannot read the configuration")]
-    Io {
-        /// The file.
-        path: String,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// A key that means nothing.
     #[error("{place}: unknown key `{key}`")]
     UnknownKey {
@@ -72,9 +67,12 @@ impl ConfigError {
     /// The way out, for the causes that have a common one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            ConfigError::Io { .. } => {
-                Some("data/configs has configurations to start from".to_owned())
-            }
+            ConfigError::Durable(error) => match error.source.kind() {
+                io::ErrorKind::NotFound => {
+                    Some("data/configs has configurations to start from".to_owned())
+                }
+                _ => error.hint(),
+            },
             ConfigError::UnknownKey { key, known, .. } => {
                 let list = known.join(", ");
                 Some(match nearest(key, known) {
@@ -94,8 +92,8 @@ impl ConfigError {
 /// [`ConfigError`] with the line, or the override, that is at fault.
 pub fn load(path: &Path, overrides: &[Override]) -> Result<Config, ConfigError> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Io { path: name.clone(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(DurableError::at("read the configuration", path))?;
     parse(&text, &name, overrides)
 }
 

@@ -99,7 +99,7 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`] if the data set's manifest cannot be read.
+    /// [`TrainError::Durable`] if the data set's manifest cannot be read.
     pub fn identity(&self, config: &DataConfig) -> Result<DataIdentity, TrainError> {
         let checksum = match self {
             Source::Packed(_) => {

@@ -57,23 +57,12 @@ pub enum TrainError {
         /// Which rank, and why.
         error: C10dError,
     },
-    /// A file cannot be written whole.
+    /// The operating system refused.
     #[error(transparent)]
     Durable(#[from] DurableError),
     /// A folder may not be written.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// The operating system refused.
-    #[error("{}: cannot {op}", path.display())]
-    Io {
-        /// What was being done.
-        op: &'static str,
-        /// To which file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
     /// The data set's images have another size than networks take.
     #[error("{}: images are {found} pixels, but networks take {expected}", path.display())]
     ImageSize {
@@ -316,8 +305,7 @@ impl fmt::Display for DamagedAt {
 impl TrainError {
     /// For `map_err` on an operation on `path`.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TrainError {
-        let path = path.to_path_buf();
-        move |source| TrainError::Io { op, path, source }
+        move |source| DurableError::at(op, path)(source).into()
     }
 
     /// The same, with the number of steps that were finished where it does not say a step.
@@ -363,19 +351,18 @@ impl TrainError {
             TrainError::Model(error) => error.hint(),
             TrainError::Head(error) => error.hint(),
             TrainError::Verify(error) => error.hint(),
-            TrainError::Durable(error) => error.hint(),
             TrainError::Folder(error) => error.hint(),
             TrainError::Ranks(error) | TrainError::RanksAfter { error, .. } => error.hint(),
-            TrainError::Io { source, path, .. }
-                if source.kind() == io::ErrorKind::StorageFull =>
+            TrainError::Durable(error)
+                if error.source.kind() == io::ErrorKind::StorageFull =>
             {
                 Some(format!(
                     "the disk that holds {} is full: free space and run the same command with \
                      `--resume`; checkpoints already there are whole",
-                    path.display()
+                    error.path.display()
                 ))
             }
-            TrainError::Io { op, path, source } => pfc_durable::hint_of(op, path, source),
+            TrainError::Durable(error) => error.hint(),
             TrainError::Thread(_)
             | TrainError::Compute(_)
             | TrainError::TooFewIdentities { .. } => None,

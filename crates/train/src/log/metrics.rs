@@ -155,7 +155,7 @@ impl MetricsFile {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`] and [`TrainError::Durable`].
+    /// [`TrainError::Durable`].
     pub fn open(path: &Path, step: u64) -> Result<(MetricsFile, Vec<Record>), TrainError> {
         let kept: Vec<Record> =
             read(path)?.into_iter().filter(|record| record.step() <= step).collect();
@@ -173,7 +173,7 @@ impl MetricsFile {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn write(&mut self, record: &Record) -> Result<(), TrainError> {
         self.file.write_all(&line(record)).map_err(TrainError::io("write", &self.path))
     }
@@ -183,7 +183,7 @@ impl MetricsFile {
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`].
+/// [`TrainError::Durable`].
 pub fn sync(path: &Path) -> Result<(), TrainError> {
     let file = File::open(path).map_err(TrainError::io("open", path))?;
     file.sync_data().map_err(TrainError::io("sync", path))?;
@@ -195,7 +195,7 @@ pub fn sync(path: &Path) -> Result<(), TrainError> {
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`].
+/// [`TrainError::Durable`].
 pub fn read(path: &Path) -> Result<Vec<Record>, TrainError> {
     // A power cut may leave a last line of any bytes.
     let bytes = match fs::read(path) {

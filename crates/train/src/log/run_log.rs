@@ -74,7 +74,7 @@ impl RunLog {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`] and [`TrainError::Durable`].
+    /// [`TrainError::Durable`].
     pub fn open(folder: &RunFolder, spec: RunLogSpec, tally: Tally) -> Result<RunLog, TrainError> {
         let (metrics, kept) = MetricsFile::open(&folder.metrics(), spec.n_done)?;
         let scores = kept.into_iter().filter_map(|record| match record {
@@ -159,7 +159,7 @@ impl RunLog {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn step(
         &mut self,
         n_done: u64,
@@ -196,7 +196,7 @@ impl RunLog {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn replaced(&mut self, images: &[Replaced]) -> Result<(), TrainError> {
         self.tally.add_replaced(images.len() as u64);
         let Some(list) = &mut self.unreadable else { return Ok(()) };
@@ -239,7 +239,7 @@ impl RunLog {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn epoch(&mut self, n_done: u64) -> Result<(), TrainError> {
         let epoch = self.spec.plan.epoch_of(n_done);
         let mean_loss = self.tally.epoch.take().loss;
@@ -254,7 +254,7 @@ impl RunLog {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn eval(&mut self, n_done: u64, scores: Vec<Score>) -> Result<(), TrainError> {
         let epoch = self.epochs(n_done);
         for score in scores {

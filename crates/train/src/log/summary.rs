@@ -45,7 +45,7 @@ impl Summary {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`].
+    /// [`TrainError::Durable`].
     pub fn read(folder: &Path, finished: bool) -> Result<Summary, TrainError> {
         let records = metrics::read(&folder.join("metrics.jsonl"))?;
         Ok(Summary {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pfc_findings::{People, Reading, View};
 use pfc_head::{ClassRange, Head};
-use pfc_model::{ModelError, checkpoint::Checkpoint, weights};
+use pfc_model::{ModelError, checkpoint::Checkpoint, weights, weights::OpenOptions};
 use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use tch::Device;
 
@@ -19,7 +19,7 @@ use crate::{
 /// Classes of the old data set whose centres are read at a time.
 const CHUNK_CLASSES: u64 = 1 << 13;
 
-/// Puts the weights in their place, and says what was done; `None` if nothing was to be.
+/// Puts the weights in their place, and says what was done, a line each; `None` if nothing was to be.
 ///
 /// # Errors
 ///
@@ -37,8 +37,10 @@ pub fn begin(
         let is_there = !is_given(path) || path.exists();
         BadValue::unless(is_there, key, path.display(), "a file or folder that exists")?;
     }
+    let mut notes = Vec::new();
     if is_given(&config.model) {
-        let loaded = weights::open(&config.model, Device::Cpu, None)?;
+        let loaded = weights::open(&config.model, Device::Cpu, OpenOptions::default())?;
+        notes = loaded.notes;
         let state = loaded.backbone.state_dict();
         trainer.backbone.load_state_dict(&origin, &state)?;
         if let Some(ema) = &trainer.ema {
@@ -46,8 +48,8 @@ pub fn begin(
         }
     }
     if !config.carries_centres() {
-        let done = || format!("the backbone begins with the weights of {origin}");
-        return Ok(is_given(&config.model).then(done));
+        notes.push(format!("the backbone begins with the weights of {origin}"));
+        return Ok(is_given(&config.model).then(|| notes.join("\n")));
     }
     let range = trainer.head.range();
     let (mut centres, labels) = centres_and_labels(config, &range, source)?;
@@ -55,7 +57,7 @@ pub fn begin(
     let n_carried = carry(&mut centres, &labels, &mut trainer.head, path)?;
     let carried = format!("{n_carried} of {} centres of the first rank", range.len());
     let from = path.display();
-    Ok(Some(match (is_given(&config.model), is_given(&config.centres)) {
+    notes.push(match (is_given(&config.model), is_given(&config.centres)) {
         (true, false) => format!("backbone and {carried} begin with those of {from}"),
         (true, true) => {
             format!(
@@ -63,7 +65,8 @@ pub fn begin(
             )
         }
         (false, _) => format!("{carried} begin with those of {from}"),
-    }))
+    });
+    Ok(Some(notes.join("\n")))
 }
 
 /// The centres of then, and for each class of `range` the label that it had, if it was there.

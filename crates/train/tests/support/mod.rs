@@ -4,6 +4,7 @@
 
 pub mod ranks;
 pub mod run;
+pub mod trainer;
 
 use std::{
     fs,

@@ -399,9 +399,7 @@ fn lock(path: &Path, range: ClassRange) -> Result<File, HeadError> {
         Err(fs::TryLockError::WouldBlock) => {
             Err(HeadError::CentresInUse { path: path.to_path_buf() })
         }
-        Err(fs::TryLockError::Error(source)) => {
-            Err(HeadError::Io { op: "lock", path: lock_path, source })
-        }
+        Err(fs::TryLockError::Error(source)) => Err(HeadError::io("lock", &lock_path)(source)),
     }
 }
 

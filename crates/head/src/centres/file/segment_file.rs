@@ -219,7 +219,7 @@ impl SegmentFile {
     ///
     /// # Errors
     ///
-    /// [`HeadError::CentresDamaged`] if one is missing or of another size, [`HeadError::Io`] if it is
+    /// [`HeadError::CentresDamaged`] if one is missing or of another size, [`HeadError::Durable`] if it is
     /// there though it should not be.
     pub fn open(
         folder: &Path,
@@ -479,6 +479,8 @@ impl Drop for Prefetch {
 
 #[cfg(test)]
 mod tests {
+    use pfc_durable::DurableError;
+
     use super::*;
 
     #[test]
@@ -523,7 +525,7 @@ mod tests {
         assert!(quota.to_string().contains("quota") && quota.hint().is_some(), "{quota}");
         let error = files.refused(Errno::FBIG, 2);
         assert_eq!(error.to_string(), format!("{path}: cannot make room in"));
-        let HeadError::Io { source, .. } = &error else { panic!("{error:?}") };
+        let HeadError::Durable(DurableError { source, .. }) = &error else { panic!("{error:?}") };
         assert_eq!(source.raw_os_error(), Some(Errno::FBIG.raw_os_error()));
         assert!(error.hint().unwrap().contains("ulimit -f"), "{error:?}");
     }

@@ -51,7 +51,7 @@ impl RowStore {
     /// # Errors
     ///
     /// [`HeadError::Memory`] if the machine does not grant the address space;
-    /// [`HeadError::CentreFile`] and [`HeadError::Io`] if the folder of the files cannot be used.
+    /// [`HeadError::CentreFile`] and [`HeadError::Durable`] if the folder of the files cannot be used.
     pub fn new(config: &HeadConfig, range: ClassRange) -> Result<RowStore, HeadError> {
         let layout = RowLayout::of_config(config);
         let range = range.of_centres(config.margin.sub_centres());

@@ -2,7 +2,7 @@
 
 use crate::{HeadError, centres::memory::Memory};
 
-/// The place of every row. A row's number takes memory once it is set.
+/// The place of every row. The entry of a row takes memory once it is set.
 #[derive(Debug)]
 pub(super) struct Places {
     /// 1 + the place; 0 for none.

@@ -22,7 +22,8 @@ impl RowStore {
     ///
     /// # Errors
     ///
-    /// [`HeadError::CentreFile`] for such a folder, [`HeadError::CentresDamaged`] if it cannot be told.
+    /// [`HeadError::CentreFile`] for such a folder, [`HeadError::CentresDamaged`] if its files do not show
+    /// whether it is one.
     pub fn check_free(&self) -> Result<(), HeadError> {
         self.folder.as_ref().map_or(Ok(()), |folder| folder.check_free())
     }
@@ -66,7 +67,7 @@ impl RowStore {
     ///
     /// # Errors
     ///
-    /// [`HeadError::CentreFile`] if that is no longer, or not yet, held,
+    /// [`HeadError::CentreFile`] if the store no longer holds that time, or does not hold it yet,
     /// [`HeadError::CentresDamaged`] if a file is lost or is not what the checkpoint had.
     pub(crate) fn restore(
         &mut self,

@@ -5,6 +5,7 @@
 use std::{ops::Range, path::Path, sync::Arc};
 
 use half::bf16;
+use pfc_model::vectors;
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 /// Standard deviation of the initial centres, as in `arcface_torch`.
 const INITIAL_DEVIATION: f32 = 0.01;
 
-/// Rows that are called into the cache together before they are worked on.
+/// Rows that are loaded into the cache together before any of them is computed on.
 const TOUCH_ROWS: usize = 8;
 
 /// What the rows of a store have in common.
@@ -48,7 +49,7 @@ pub(crate) struct DamagedRow {
     pub row: usize,
 }
 
-/// A row on its way through the processor, in f32.
+/// A row in f32, between its storage and the arithmetic.
 pub(super) struct Scratch {
     pub weight: Vec<f32>,
     pub state: Vec<f32>,
@@ -295,7 +296,7 @@ impl RowTile<'_> {
         let motion = rule.motion(lr);
         with_elements(gradient.as_negatives_td, |negatives: &[T]| {
             with_elements(gradient.unit_embeddings_gd, |unit_embeddings: &[f32]| {
-                pulp::Arch::new().dispatch(|| {
+                vectors().dispatch(|| {
                     self.move_rows(rule, &motion, negatives, gradient, unit_embeddings)
                 })
             })
@@ -315,7 +316,7 @@ impl CentreTile for RowTile<'_> {
     }
 
     fn unit_rows(&mut self, rule: &dyn UpdateRule, unit_td: &mut Tensor) -> Result<(), HeadError> {
-        let arch = pulp::Arch::new();
+        let arch = vectors();
         let written = match unit_td.kind() {
             Kind::BFloat16 => with_elements_mut(unit_td, |out| {
                 arch.dispatch(|| self.write_units::<bf16>(rule, out))

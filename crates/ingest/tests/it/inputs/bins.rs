@@ -1,32 +1,19 @@
 //! Verification packs of every dialect of `golden/bin`, and one by hand.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
+use pfc_testing::{KnownPack, golden_packs};
 use serde_json::Value;
 
 use super::{check_rows, face, rows};
 use crate::common::{Bench, stderr};
 
-/// The packs of `golden/bin`, each with the description of its images.
-fn golden() -> Vec<(PathBuf, u64, Value)> {
-    let Some(folder) = pfc_testing::golden("bin") else { return Vec::new() };
-    let entries = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut packs = Vec::new();
-    for json in entries.filter(|path| path.extension().is_some_and(|e| e == "json")) {
-        let description: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
-        for (name, entry) in description["files"].as_object().unwrap() {
-            let path = folder.join(format!("{name}.bin"));
-            packs.push((path, entry["pairs"].as_u64().unwrap(), description.clone()));
-        }
-    }
-    packs
-}
-
 /// For each different image of the pack its first number and the lowest number of its person: from
 /// the description's checksums, by handing the lowest number on until nothing changes.
-fn expected(n_pairs: u64, description: &Value) -> BTreeMap<u64, u64> {
+fn expected(n_pairs: usize, description: &Value) -> BTreeMap<u64, u64> {
     let sum = |i: u64| description["images"][i as usize]["sha256_of_bytes"].as_str().unwrap();
-    let mut people: Vec<u64> = (0..2 * n_pairs).collect();
+    let n_images = 2 * n_pairs as u64;
+    let mut people: Vec<u64> = (0..n_images).collect();
     loop {
         let before = people.clone();
         for i in 0..people.len() {
@@ -42,13 +29,13 @@ fn expected(n_pairs: u64, description: &Value) -> BTreeMap<u64, u64> {
         }
     }
     let is_first = |i: &u64| (0..*i).all(|k| sum(k) != sum(*i));
-    (0..2 * n_pairs).filter(is_first).map(|i| (i, people[i as usize])).collect()
+    (0..n_images).filter(is_first).map(|i| (i, people[i as usize])).collect()
 }
 
 #[test]
 fn golden_packs_of_every_dialect_give_each_image_once_under_the_person_its_pairs_connect() {
     let mut by_images = BTreeMap::new();
-    for (path, n_pairs, description) in golden() {
+    for KnownPack { path, n_pairs, description } in golden_packs() {
         let bench = Bench::new();
         bench.run(&format!("pack {} data", path.display())).success();
         // Computed once for the dialects of the same pairs.

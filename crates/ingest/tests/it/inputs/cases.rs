@@ -236,7 +236,7 @@ fn an_index_of_another_file_is_noticed() {
 }
 
 #[test]
-fn an_index_that_is_wrong_in_parts_is_noticed_and_what_a_short_one_passes_over_is_counted() {
+fn an_index_that_is_wrong_in_parts_or_passes_over_images_is_refused_and_nothing_is_lost() {
     let bench = Bench::new();
     let classes: Vec<u64> = (0..40).map(|i| i / 4).collect();
     record_file(&bench, "own", &classes);
@@ -244,20 +244,32 @@ fn an_index_that_is_wrong_in_parts_is_noticed_and_what_a_short_one_passes_over_i
     let lines: Vec<&str> = index.lines().collect();
     let write = |lines: &[String]| bench.write("own/train.idx", lines.concat().as_bytes());
     let line = |i: usize| format!("{}\n", lines[i]);
-    // The first ten records, and every fourth.
-    let short = [(0..10).map(line).collect::<Vec<_>>(), (0..40).step_by(4).map(line).collect()];
-    for (i, short) in short.iter().enumerate() {
+    let offset = |i: usize| lines[i].split_once('\t').unwrap().1;
+    // The first ten records, every fourth, and all but the last.
+    let ten: Vec<String> = (0..10).map(line).collect();
+    let fourth = (0..40).step_by(4).map(line).collect();
+    let all_but_one = (0..39).map(line).collect();
+    let short = [(ten, 30, 10), (fourth, 30, 1), (all_but_one, 1, 39)];
+    for (i, (short, n_unlisted, first)) in short.iter().enumerate() {
         write(short);
         let out = format!("short{i}");
-        let run = bench.run(&format!("pack own {out}")).code(1);
-        let text = stderr(&run);
-        assert!(text.contains("30 images that its .idx file does not list"), "{text}");
-        assert!(text.contains("--salvage ignores the index"), "{text}");
-        assert_eq!(bench.dataset(&out).len(), 10);
-        let left_out = bench.quarantine(&out);
-        assert_eq!(left_out.iter().filter(|line| line.2 == "not_listed").count(), 30);
+        let text = stderr(&bench.run(&format!("pack own {out}")).code(2));
+        let message = format!(
+            "its .idx file does not list {n_unlisted} of its images, the first of which begins at byte {}",
+            offset(*first)
+        );
+        assert!(text.contains(&message), "{text}");
+        assert!(text.contains("--salvage ignores it"), "{text}");
+        assert!(!bench.path(&out).exists());
         assert_eq!(packed(&bench, &format!("own whole{i} --salvage")), [40, 10, 0, 0]);
     }
+    // One place is wrong: too few for another file's index, but the record of that place is lost.
+    let wrong = format!("5\t{}\n", offset(5).parse::<u64>().unwrap() + 8);
+    write(&[(0..5).map(line).collect(), vec![wrong], (6..40).map(line).collect()].concat());
+    let text = stderr(&bench.run("pack own wrong").code(2));
+    let message =
+        format!("does not list 1 of its images, the first of which begins at byte {}", offset(5));
+    assert!(text.contains(&message) && !bench.path("wrong").exists(), "{text}");
     // A third of the places is wrong.
     let shift = |i: usize| {
         let (key, offset) = lines[i].split_once('\t').unwrap();

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, Progress, print_json};
-use pfc_durable::AtomicDir;
+use pfc_durable::{AtomicDir, DurableError};
 use pfc_head::{
     CentreOptimizer, Communicator, Head, HeadConfig, HeadError, LocalMember, Parts, Placement,
     ProductPrecision, RowLayout, Solo, Storage, Timings, Update, shards,
@@ -29,7 +29,8 @@ Examples:
   pfc-train bench head --identities 20M --rows 100K --weights bf16 --state bf16
   pfc-train bench head --identities 100M --rows 100K --weights bf16 --state bf16 \\
       --file /data/centres --checkpoint-every 5 --steps 20
-  pfc-train bench head … --file /data/centres --checkpoint-every 5 --steps 20 --resume
+  pfc-train bench head --identities 100M --rows 100K --weights bf16 --state bf16 \\
+      --file /data/centres --checkpoint-every 5 --steps 20 --resume
   pfc-train bench head --identities 1M --device cuda --precision bf16";
 
 #[derive(Debug, clap::Args)]
@@ -457,11 +458,7 @@ fn report(
     let rows_of_rank = rows_per_step as f64 / f64::from(args.ranks);
     let flop = 6.0 * rows_of_rank * args.batch as f64 * args.dim as f64;
     let disk_mib = args.file.as_deref().map(|folder| {
-        folder_mib(folder).map_err(|source| HeadError::Io {
-            op: "read",
-            path: folder.to_path_buf(),
-            source,
-        })
+        folder_mib(folder).map_err(|e| HeadError::from(DurableError::at("read", folder)(e)))
     });
     Ok(HeadBench {
         rows_per_step,

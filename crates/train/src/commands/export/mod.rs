@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use pfc_cli::{Format, Hinted, Outcome, print_json, print_table, table};
+use pfc_durable::DurableError;
 use pfc_model::{
     Backbone, Embed, Embedder, EmbedderOptions, ModelError, OnnxError, checkpoint, export, weights,
 };
@@ -118,7 +119,9 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
         return arcface_torch::export(args);
     }
     let context = || format!("cannot export `{}`", args.model.display());
-    let loaded = weights::open(&args.model, Device::Cpu, args.heads).with_context(context)?;
+    let options = weights::OpenOptions { heads: args.heads, ..weights::OpenOptions::default() };
+    let loaded = weights::open(&args.model, Device::Cpu, options).with_context(context)?;
+    loaded.notes.iter().for_each(|note| pfc_cli::tell(note));
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.model, args.to));
     let network = loaded.network;
     let embedding = loaded.backbone.embedding();
@@ -257,8 +260,7 @@ fn min_cosine(a: &[f32], b: &[f32], dim: usize) -> f64 {
 fn size(out: &Path) -> Result<u64, ModelError> {
     // Of a checkpoint, the weights alone.
     let file = if out.is_dir() { out.join(checkpoint::BACKBONE) } else { out.to_owned() };
-    let read = |source| ModelError::Io { op: "read", path: file.clone(), source };
-    Ok(file.metadata().map_err(read)?.len())
+    Ok(file.metadata().map_err(DurableError::at("read", &file))?.len())
 }
 
 fn print(args: &ExportArgs, report: &ExportResult) -> anyhow::Result<()> {

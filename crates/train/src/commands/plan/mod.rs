@@ -20,7 +20,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   pfc-train plan --identities 10M --gpus 8 --gpu-memory 80
   pfc-train plan --identities 1B --gpus 1000 --gpu-memory 80 --rate 0.01 --json
-  pfc-train plan --check      the model beside published figures, with its errors";
+  pfc-train plan --check      # compares the model with published figures";
 
 /// Arguments of `pfc-train plan`.
 #[derive(Debug, clap::Args)]

@@ -1,0 +1,13 @@
+//! Operators for libtorch whose forward and backward passes are written in Rust.
+//!
+//! `tch` has every operator of libtorch, but no way to add one. [`with_gradient`] gives a tensor that was
+//! computed in any way its place in a recorded forward pass, and [`parallel_map`] shares work among the
+//! threads of libtorch's own operators. A second pool of threads would compete with those, which
+//! wait for their next operator without giving up their cores.
+
+mod ffi;
+mod gradient;
+mod threads;
+
+pub use gradient::{OutputGradient, with_gradient};
+pub use threads::parallel_map;

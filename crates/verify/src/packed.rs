@@ -1,0 +1,140 @@
+//! The images of a list of pairs that are rows of a packed data set.
+
+use std::{collections::HashMap, path::Path};
+
+use pfc_findings::{FindingsError, Reading, View};
+
+use crate::{VerifyError, pairs::ImageName};
+
+/// The rows of a data set that a list names.
+#[derive(Debug)]
+pub struct Rows {
+    view: View,
+    /// By image: the place in the view.
+    places: Vec<u64>,
+}
+
+impl Rows {
+    /// Finds `images` in the data set at `root`, as the decisions beside it leave it: by what a row is
+    /// called there (its column `source`), with any extension where a list leaves that open, or by the
+    /// number of the row. Every row is looked at once.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Dataset`], and [`VerifyError::MissingImages`].
+    pub fn find(root: &Path, list: &Path, images: &[ImageName]) -> Result<Rows, VerifyError> {
+        let view = View::open(root, Reading::Decided)?;
+        let mut places: Vec<Option<u64>> = vec![None; images.len()];
+        let wanted = |any_extension: bool| -> HashMap<&str, usize> {
+            let of_kind =
+                images.iter().enumerate().filter(|(_, i)| i.any_extension == any_extension);
+            of_kind.map(|(i, image)| (image.path.as_str(), i)).collect()
+        };
+        let (exact, open) = (wanted(false), wanted(true));
+        for place in 0..view.len() {
+            let face = view.get(place).map_err(FindingsError::from)?;
+            let stem = face.source.rsplit_once('.').map_or(face.source, |(stem, _)| stem);
+            for i in [exact.get(face.source), open.get(stem)].into_iter().flatten() {
+                places[*i].get_or_insert(place);
+            }
+        }
+        for (place, image) in places.iter_mut().zip(images).filter(|(place, _)| place.is_none()) {
+            *place = image.path.parse().ok().and_then(|row| view.place(row));
+        }
+        let mut missing = images.iter().zip(&places).filter(|(_, place)| place.is_none());
+        let Some((first, _)) = missing.next() else {
+            return Ok(Rows { view, places: places.into_iter().flatten().collect() });
+        };
+        Err(VerifyError::MissingImages {
+            root: root.to_owned(),
+            list: list.to_owned(),
+            n_missing: 1 + missing.count(),
+            n_images: images.len(),
+            first: first.path.clone(),
+            line: first.line,
+        })
+    }
+
+    /// The encoded bytes of image `i`.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Dataset`].
+    pub fn read(&self, i: usize) -> Result<Vec<u8>, VerifyError> {
+        Ok(self.view.get(self.places[i]).map_err(FindingsError::from)?.image.to_vec())
+    }
+
+    /// What image `i` is called, and whom it shows.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Dataset`].
+    pub fn names(&self, i: usize) -> Result<(String, String), VerifyError> {
+        let face = self.view.get(self.places[i]).map_err(FindingsError::from)?;
+        Ok((face.source.to_owned(), self.view.people().name(face.label).to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pfc_image::{ImageSize, Pixels, Quality, encode_jpeg};
+    use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, Face};
+
+    use super::*;
+    use crate::{PairsSet, PeopleFrom};
+
+    /// Three images of two people.
+    fn pack(dir: &Path) {
+        let spec = DatasetSpec {
+            image_size: ImageSize::FACE,
+            seed: 1,
+            shard_bytes: DEFAULT_SHARD_BYTES,
+            sources: vec!["faces".into()],
+            tool: "test".into(),
+            arguments: Vec::new(),
+            lineage: Vec::new(),
+        };
+        let mut writer = DatasetWriter::create(dir, spec).unwrap();
+        for (i, (label, source)) in
+            [(0, "Ann/Ann_0001.jpg"), (0, "Ann/Ann_0002.png"), (1, "Bob/Bob_0001.jpg")]
+                .iter()
+                .enumerate()
+        {
+            let pixels = Pixels::grey(112, 112, vec![40 * i as u8; 112 * 112]);
+            let jpeg = encode_jpeg(&pixels, 90).unwrap();
+            let face = Face::new(&jpeg, *label, source, ImageSize::FACE, Quality::default());
+            writer.push(face).unwrap();
+        }
+        writer.finish(["Ann", "Bob"].into_iter().collect()).unwrap();
+    }
+
+    fn open(dir: &Path, pairs: &str) -> Result<PairsSet, VerifyError> {
+        let list = dir.join("pairs.txt");
+        std::fs::write(&list, pairs).unwrap();
+        PairsSet::open(&dir.join("data"), &list)
+    }
+
+    #[test]
+    fn pairs_name_rows_by_their_source_or_number_and_the_data_set_says_who_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        pack(&dir.path().join("data"));
+        let all = ["Ann/Ann_0001.jpg", "Ann/Ann_0002.png", "Bob/Bob_0001.jpg"];
+        for pairs in [
+            "Ann/Ann_0001.jpg Ann/Ann_0002.png 1\nAnn/Ann_0001.jpg Bob/Bob_0001.jpg 0\n",
+            "0,1,1\n0,2,0\n",
+            "1\nAnn 1 2\nAnn 1 Bob 1\n",
+        ] {
+            let set = open(dir.path(), pairs).unwrap();
+            let names: Vec<&str> = (0..set.n_images()).map(|i| set.image_name(i)).collect();
+            assert_eq!(names, all, "{pairs}");
+            assert_eq!((set.n_people, set.people_from), (2, PeopleFrom::Names), "{pairs}");
+            let same: Vec<bool> = set.pairs().iter().map(|pair| pair.same).collect();
+            assert_eq!(same, [true, false]);
+        }
+        let error = open(dir.path(), "0,1,1\n0,3,0\n").unwrap_err();
+        assert!(
+            matches!(error, VerifyError::MissingImages { n_missing: 1, line: 2, .. }),
+            "{error}"
+        );
+    }
+}
