@@ -127,8 +127,10 @@ impl Embedder {
                 Engine::Script(Box::new(Script::open(&file, options.device, &input)?))
             }
             _ => {
+                let InputOptions { channels, mean, std, .. } = options.input;
+                let is_range_stated = mean.is_some() || std.is_some();
                 let known =
-                    weights::OpenOptions { heads: options.heads, channels: options.input.channels };
+                    weights::OpenOptions { heads: options.heads, channels, is_range_stated };
                 let loaded = weights::open(&file, options.device, known)?;
                 notes = loaded.notes;
                 let mut inference = loaded.backbone.into_inference();

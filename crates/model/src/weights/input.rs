@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use pfc_onnx::{ChannelOrder, InputSpec, MeasuredInput, Normalisation, measured_input};
 use tch::{Kind, Tensor};
 
-use super::choose::Choice;
+use super::{OpenOptions, choose::Choice};
 use crate::{Architecture, IMAGE_SIZE, ModelError};
 
 /// The weights of the layer that pictures come to first.
@@ -17,7 +17,7 @@ const FIRST: &str = "conv1.weight";
 /// statistics fit something else clearly better, that is said and nothing is changed. Of the other keys
 /// both orders are about, so what fits is done.
 ///
-/// * `stated`: the order that the user knows; nothing is measured then
+/// * `stated`: what the user knows; of a known order nothing is measured, and of known normalisation nothing said
 ///
 /// # Errors
 ///
@@ -25,10 +25,10 @@ const FIRST: &str = "conv1.weight";
 pub(super) fn settle(
     origin: &str,
     choice: &Choice,
-    stated: Option<ChannelOrder>,
+    stated: OpenOptions,
     tensors: &mut [(String, Tensor)],
 ) -> Result<Option<String>, ModelError> {
-    if stated.is_some() || !matches!(choice.architecture, Architecture::IResNet { .. }) {
+    if stated.channels.is_some() || !matches!(choice.architecture, Architecture::IResNet { .. }) {
         return Ok(None);
     }
     let measured = {
@@ -36,6 +36,10 @@ pub(super) fn settle(
             tensors.iter().map(|(key, tensor)| (key.as_str(), tensor)).collect();
         measured_input(|values| first_normalisations(&by_key, values).ok())
     };
+    let measured = measured.map(|measured| match stated.is_range_stated {
+        true => MeasuredInput { mean_std: None, ..measured },
+        false => measured,
+    });
     let spec = |mean_std: Option<_>, channels: Option<_>| {
         let (mean, std) = mean_std.unwrap_or(([127.5; 3], [127.5; 3]));
         let channels = channels.unwrap_or(ChannelOrder::Rgb);

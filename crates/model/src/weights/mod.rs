@@ -115,6 +115,8 @@ pub struct OpenOptions {
     /// The order of the colours that the weights in the file want. By default it is measured where the
     /// program that trained them is known to have used both, and the network is made to take red first.
     pub channels: Option<ChannelOrder>,
+    /// Whether the user has said what the pixels are normalised by, so that no other way is proposed.
+    pub is_range_stated: bool,
 }
 
 /// Opens a checkpoint, a state dict of `torch.save` in either format, or safetensors.
@@ -174,7 +176,7 @@ fn load(
         tensors.push((weight.key.clone(), weight.tensor(&mut read)?));
     }
     let mut notes: Vec<String> = note(&origin, &choice, others).into_iter().collect();
-    notes.extend(input::settle(&origin, &choice, options.channels, &mut tensors)?);
+    notes.extend(input::settle(&origin, &choice, options, &mut tensors)?);
     let Choice { architecture, network, embedding, .. } = choice;
     let backbone = Backbone::from_tensors(architecture, embedding, device, &origin, &tensors)?;
     Ok(Loaded { backbone, network, notes })
