@@ -5,6 +5,7 @@
 use std::{collections::HashMap, io::Read, path::Path};
 
 use half::f16;
+use pfc_findings::Reading;
 use pfc_model::{Embed, Embedder, MirroredEmbeddings};
 use pfc_verify::{Options, PairsSet, evaluate};
 use tch::Device;
@@ -44,7 +45,12 @@ fn published_embeddings(path: &Path) -> HashMap<String, [Vec<f32>; 2]> {
 fn golden_fold_accuracies_of_a_published_network_on_lfw_are_met() {
     let Some(root) = pfc_testing::faces("") else { return };
     let published = published_embeddings(&root.join("model/mobileface_v2_lfw_embeddings.npz"));
-    let set = PairsSet::open(&root.join("lfw112"), &root.join("lfw_protocol/pairs.txt")).unwrap();
+    let set = PairsSet::open(
+        &root.join("lfw112"),
+        &root.join("lfw_protocol/pairs.txt"),
+        Reading::Decided,
+    )
+    .unwrap();
     assert_eq!((set.n_images(), set.n_pairs()), (7701, 6000));
     let mut embeddings = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
     for i in 0..set.n_images() {
@@ -118,7 +124,12 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 fn golden_accuracy_on_lfw_of_a_real_network_is_that_of_its_publication() {
     let Some(root) = pfc_testing::faces("") else { return };
     let Some(embedder) = network(&root) else { return };
-    let set = PairsSet::open(&root.join("lfw112"), &root.join("lfw_protocol/pairs.txt")).unwrap();
+    let set = PairsSet::open(
+        &root.join("lfw112"),
+        &root.join("lfw_protocol/pairs.txt"),
+        Reading::Decided,
+    )
+    .unwrap();
     let options = Options::default();
     let report = evaluate(&embedder, &set, &options).unwrap();
     let mean = report.accuracy.mean;

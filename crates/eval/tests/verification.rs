@@ -4,6 +4,7 @@ mod support;
 
 use std::path::Path;
 
+use pfc_findings::Reading;
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::MirroredEmbeddings;
 use pfc_verify::{
@@ -13,7 +14,7 @@ use pfc_verify::{
 use support::{Colours, LfwLike, draw_face};
 
 fn open(set: &LfwLike, list: &str) -> Result<PairsSet, VerifyError> {
-    PairsSet::open(&set.path("faces"), &set.path(list))
+    PairsSet::open(&set.path("faces"), &set.path(list), Reading::Decided)
 }
 
 #[test]

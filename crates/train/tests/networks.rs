@@ -181,7 +181,7 @@ fn every_network_is_measured_before_its_first_step_or_said_not_to_be() {
     let pairs = dir.path().join("pairs.txt");
     fs::write(&pairs, "1\nP0\t1\t2\nP0\t1\tP1\t1\n").unwrap();
     let (name, data) = ("made".to_owned(), dir.path().to_owned());
-    let set = EvalSet { name, data, pack: PathBuf::new(), pairs };
+    let set = EvalSet { name, data, pack: PathBuf::new(), pairs, as_packed: false };
     let verifier = Verifier::open(&EvalConfig { every_steps: 0, sets: vec![set] }).unwrap();
     let mut overflowing = Vec::new();
     for network in Network::all() {

@@ -51,6 +51,27 @@ pub enum VerifyError {
         /// The line that names it.
         line: usize,
     },
+    /// Images of a list that are no rows of the packed data set.
+    #[error(
+        "{}: {n_missing} of {n_images} images of {} are no rows of the data set, first `{first}` (line {line})",
+        root.display(), list.display()
+    )]
+    MissingRows {
+        /// The data set.
+        root: PathBuf,
+        /// The list that names the images.
+        list: PathBuf,
+        /// How many are missing.
+        n_missing: usize,
+        /// How many the list names.
+        n_images: usize,
+        /// The first missing one.
+        first: String,
+        /// The line that names it.
+        line: usize,
+        /// Whether decisions leave rows of the data set out.
+        are_some_left_out: bool,
+    },
     /// A list that holds nothing.
     #[error("{}: the list holds no pair", list.display())]
     NoPairs {
@@ -121,6 +142,16 @@ impl VerifyError {
                 "is `{}` the folder that the list's paths start from, and is the download complete?",
                 root.display()
             )),
+            VerifyError::MissingRows { are_some_left_out: true, .. } => Some(
+                "decisions leave some rows of the data set out, perhaps these: --as-packed reads all rows, \
+                 and so does `as_packed = true` of a set in [[eval.sets]]"
+                    .into(),
+            ),
+            VerifyError::MissingRows { .. } => Some(
+                "a list names rows by what they were called when they were packed, which `pfc-ingest show` \
+                 prints, or by their number, from 0"
+                    .into(),
+            ),
             VerifyError::Pack(error) => error.hint(),
             VerifyError::Source(error) => error.hint(),
             VerifyError::Dataset(error) => error.hint(),

@@ -9,21 +9,26 @@ use crate::{VerifyError, pairs::ImageName};
 /// The rows of a data set that a list names.
 #[derive(Debug)]
 pub struct Rows {
-    view: View,
+    pub(crate) view: View,
     /// By image: the place in the view.
     places: Vec<u64>,
 }
 
 impl Rows {
-    /// Finds `images` in the data set at `root`, as the decisions beside it leave it: by what a row is
-    /// called there (its column `source`), with any extension where a list leaves that open, or by the
-    /// number of the row. Every row is looked at once.
+    /// Finds `images` in the data set at `root`, without the rows that decisions beside it leave out unless
+    /// `reading` says so: by what a row is called there (its column `source`), with any extension where a
+    /// list leaves that open, or by the number of the row. Every row is looked at once.
     ///
     /// # Errors
     ///
-    /// [`VerifyError::Dataset`], and [`VerifyError::MissingImages`].
-    pub fn find(root: &Path, list: &Path, images: &[ImageName]) -> Result<Rows, VerifyError> {
-        let view = View::open(root, Reading::Decided)?;
+    /// [`VerifyError::Dataset`], and [`VerifyError::MissingRows`].
+    pub fn find(
+        root: &Path,
+        list: &Path,
+        images: &[ImageName],
+        reading: Reading,
+    ) -> Result<Rows, VerifyError> {
+        let view = View::open(root, reading)?;
         let mut places: Vec<Option<u64>> = vec![None; images.len()];
         let wanted = |any_extension: bool| -> HashMap<&str, usize> {
             let of_kind =
@@ -45,7 +50,8 @@ impl Rows {
         let Some((first, _)) = missing.next() else {
             return Ok(Rows { view, places: places.into_iter().flatten().collect() });
         };
-        Err(VerifyError::MissingImages {
+        Err(VerifyError::MissingRows {
+            are_some_left_out: view.len() < view.dataset().len(),
             root: root.to_owned(),
             list: list.to_owned(),
             n_missing: 1 + missing.count(),
@@ -77,6 +83,7 @@ impl Rows {
 
 #[cfg(test)]
 mod tests {
+    use pfc_findings::{Action, Decision, DecisionLog, RunInfo};
     use pfc_image::{ImageSize, Pixels, Quality, encode_jpeg};
     use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, Face};
 
@@ -111,7 +118,40 @@ mod tests {
     fn open(dir: &Path, pairs: &str) -> Result<PairsSet, VerifyError> {
         let list = dir.join("pairs.txt");
         std::fs::write(&list, pairs).unwrap();
-        PairsSet::open(&dir.join("data"), &list)
+        PairsSet::open(&dir.join("data"), &list, Reading::Decided)
+    }
+
+    /// Has row 1 dropped by a person.
+    fn decide(dir: &Path) {
+        let mut log = DecisionLog::open(dir).unwrap();
+        let info = RunInfo {
+            dataset: log.dataset(),
+            tool: "test".into(),
+            command: "review".into(),
+            arguments: Vec::new(),
+            notes: serde_json::Value::Null,
+        };
+        log.append(&info, &[Decision::new(1, 0, Action::Drop, "blurred")]).unwrap();
+    }
+
+    #[test]
+    fn a_row_that_a_decision_leaves_out_is_missing_unless_the_set_is_read_as_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        pack(&data);
+        decide(&data);
+        let error = open(dir.path(), "0,1,1\n0,2,0\n").unwrap_err();
+        let left_out =
+            matches!(error, VerifyError::MissingRows { are_some_left_out: true, line: 1, .. });
+        assert!(left_out, "{error}");
+        let list = dir.path().join("pairs.txt");
+        let packed = PairsSet::open(&data, &list, Reading::AsPacked).unwrap();
+        assert_eq!((packed.n_pairs(), packed.notice("--as-packed")), (2, None));
+        let decided = open(dir.path(), "0,2,0\n2,0,0\n").unwrap();
+        assert_eq!(
+            decided.notice("--as-packed").unwrap(),
+            "1 of 3 rows are left out by decisions; --as-packed reads them"
+        );
     }
 
     #[test]
@@ -132,9 +172,6 @@ mod tests {
             assert_eq!(same, [true, false]);
         }
         let error = open(dir.path(), "0,1,1\n0,3,0\n").unwrap_err();
-        assert!(
-            matches!(error, VerifyError::MissingImages { n_missing: 1, line: 2, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, VerifyError::MissingRows { n_missing: 1, line: 2, .. }), "{error}");
     }
 }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_findings::{Reading, View};
 use pfc_image::{ImageFolder, LeadsOut, with_extensions};
 use pfc_metrics::union::Union;
 use pfc_model::{Embed, MirroredEmbeddings, ModelError};
@@ -47,6 +48,8 @@ pub struct PairsSet {
     pub(crate) people: Vec<u32>,
     pub(crate) n_people: u32,
     pub(crate) people_from: PeopleFrom,
+    /// The data set that the images are rows of.
+    view: Option<View>,
 }
 
 impl PairsSet {
@@ -56,14 +59,17 @@ impl PairsSet {
     /// a warning. All of them lie below `root` ([`ImageFolder`]), or are rows of the packed data set there,
     /// by name or by number.
     ///
+    /// * `reading`: of a data set, whether the decisions beside it are applied; see
+    ///   [`notice`](PairsSet::notice)
+    ///
     /// # Errors
     ///
     /// [`VerifyError::Line`] for a broken list or a path that leads out of `root`,
-    /// [`VerifyError::MissingImages`], [`VerifyError::Image`] for
+    /// [`VerifyError::MissingImages`] or [`VerifyError::MissingRows`], [`VerifyError::Image`] for
     /// the first image that cannot be decoded, [`VerifyError::Durable`].
-    pub fn open(root: &Path, pairs: &Path) -> Result<PairsSet, VerifyError> {
+    pub fn open(root: &Path, pairs: &Path, reading: Reading) -> Result<PairsSet, VerifyError> {
         let list = PairList::read(pairs)?;
-        PairsSet::from_list(root, pairs, list)
+        PairsSet::from_list(root, pairs, list, reading)
     }
 
     /// As [`open`](PairsSet::open), with a list that is parsed already; `pairs` names it.
@@ -71,12 +77,17 @@ impl PairsSet {
     /// # Errors
     ///
     /// As [`open`](PairsSet::open).
-    pub fn from_list(root: &Path, pairs: &Path, list: PairList) -> Result<PairsSet, VerifyError> {
+    pub fn from_list(
+        root: &Path,
+        pairs: &Path,
+        list: PairList,
+        reading: Reading,
+    ) -> Result<PairsSet, VerifyError> {
         if list.pairs.is_empty() {
             return Err(VerifyError::NoPairs { list: pairs.to_owned() });
         }
         if is_file(&root.join(pfc_shard::MANIFEST_FILE))? {
-            return PairsSet::of_rows(root, pairs, list);
+            return PairsSet::of_rows(root, pairs, list, reading);
         }
         std::fs::read_dir(root).map_err(VerifyError::io("open the folder", root))?;
         let paths = find_images(root, pairs, &list.images)?;
@@ -94,14 +105,20 @@ impl PairsSet {
             people,
             n_people,
             people_from,
+            view: None,
         };
         set.warn_of_sizes();
         Ok(set)
     }
 
     /// The set of a list whose images are rows of the data set at `root`, which says who is on them.
-    fn of_rows(root: &Path, pairs: &Path, mut list: PairList) -> Result<PairsSet, VerifyError> {
-        let rows = Rows::find(root, pairs, &list.images)?;
+    fn of_rows(
+        root: &Path,
+        pairs: &Path,
+        mut list: PairList,
+        reading: Reading,
+    ) -> Result<PairsSet, VerifyError> {
+        let rows = Rows::find(root, pairs, &list.images, reading)?;
         let mut image_names = Vec::with_capacity(list.images.len());
         for (i, image) in list.images.iter_mut().enumerate() {
             let (source, person) = rows.names(i)?;
@@ -120,6 +137,7 @@ impl PairsSet {
             people,
             n_people,
             people_from,
+            view: Some(rows.view),
         };
         set.warn_of_sizes();
         Ok(set)
@@ -161,9 +179,16 @@ impl PairsSet {
             people,
             n_people,
             people_from: PeopleFrom::Pairs,
+            view: None,
         };
         set.warn_of_sizes();
         Ok(set)
+    }
+
+    /// Of images in a data set, what its decisions change and `switch`, which turns them off; see
+    /// [`View::notice`].
+    pub fn notice(&self, switch: &str) -> Option<String> {
+        self.view.as_ref()?.notice(switch)
     }
 
     /// What the set is called, from the list's file name.

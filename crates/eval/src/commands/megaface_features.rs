@@ -112,7 +112,10 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let reading = Reading::from_switch(args.as_packed);
     let names = match &args.list {
         Some(list) => Gallery::read(list)?.paths,
-        None if is_dataset(&args.images) => Gallery::of_dataset(&args.images, reading)?.paths,
+        None if is_dataset(&args.images) => {
+            let dataset = View::open(&args.images, reading)?;
+            Gallery::of_dataset(&args.images, &dataset)?.paths
+        }
         None => return Err(EvalError::NoImageList { images: args.images.clone() }.into()),
     };
     let images = Images::open(&args.images, &names, reading)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pfc_findings::Reading;
+use pfc_findings::{Reading, View};
 
 use crate::{
     EvalError,
@@ -44,7 +44,11 @@ impl SetArgs {
         let mut galleries = Vec::new();
         for path in &self.galleries {
             if is_dataset(path) {
-                galleries.push(Gallery::of_dataset(path, Reading::from_switch(self.as_packed))?);
+                let dataset = View::open(path, Reading::from_switch(self.as_packed))?;
+                if let Some(notice) = dataset.notice("--as-packed") {
+                    tracing::warn!("{}: {notice}", path.display());
+                }
+                galleries.push(Gallery::of_dataset(path, &dataset)?);
             } else if path.is_dir() {
                 for file in Gallery::find(path)? {
                     galleries.push(Gallery::read(&file)?);

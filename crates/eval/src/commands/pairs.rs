@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_findings::Reading;
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::Embed;
 use pfc_report::chart;
@@ -60,6 +61,9 @@ pub struct SetArgs {
     /// List of pairs of the folder's faces
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
+    /// Read a packed data set as it was packed: do not apply the decisions beside it
+    #[arg(long)]
+    as_packed: bool,
     #[command(flatten)]
     judge: JudgeArgs,
 }
@@ -95,7 +99,7 @@ pub struct BinArgs {
 pub fn set(command: &'static str, args: &SetArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let open = || match &args.pairs {
         _ if args.data.is_file() => Ok(PairsSet::open_pack(&args.data)?),
-        Some(pairs) => Ok(PairsSet::open(&args.data, pairs)?),
+        Some(pairs) => Ok(PairsSet::open(&args.data, pairs, Reading::from_switch(args.as_packed))?),
         None if is_verification_set(&args.data)? => Ok(PairsSet::open_pack(&args.data)?),
         None => Err(EvalError::NoList { data: args.data.clone() }),
     };
@@ -118,7 +122,7 @@ pub fn cfp(split: CfpSplit, args: &CfpArgs, quiet: bool) -> anyhow::Result<Outco
             return Ok(PairsSet::open_pack(&args.data)?);
         }
         let list = PairList::read_cfp(&args.data, split)?;
-        Ok(PairsSet::from_list(&args.data, Path::new(title), list)?)
+        Ok(PairsSet::from_list(&args.data, Path::new(title), list, Reading::Decided)?)
     };
     run(command, &args.judge, &[(&args.data, &open)], quiet)
 }
@@ -163,6 +167,9 @@ fn run(
     for (data, open) in sets {
         let context = || format!("cannot judge the model on `{}`", data.display());
         let set = open().with_context(context)?;
+        if let Some(notice) = set.notice("--as-packed") {
+            tracing::warn!("{}: {notice}", set.name());
+        }
         let differs = benchmarks::check(command, &set).err().map(|mismatch| mismatch.to_string());
         if let Some(differs) = &differs {
             tracing::warn!("{}: {differs}", set.name());

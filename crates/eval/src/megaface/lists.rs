@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_findings::{Reading, View};
+use pfc_findings::View;
 use pfc_image::{ImageFolder, LeadsOut};
 use serde::Deserialize;
 
@@ -135,15 +135,14 @@ impl Gallery {
         Ok(Gallery { name, file: file.to_owned(), paths })
     }
 
-    /// All images of a packed data set, called by their sources, in the order of the rows; images of
+    /// All images of the packed data set at `folder`, called by their sources, in the order of the rows; images of
     /// one source are named once.
     ///
     /// # Errors
     ///
     /// [`EvalError::Shard`] for a damaged data set, [`EvalError::List`] for a source that is no path
     /// below a folder.
-    pub fn of_dataset(folder: &Path, reading: Reading) -> Result<Gallery, EvalError> {
-        let dataset = View::open(folder, reading)?;
+    pub fn of_dataset(folder: &Path, dataset: &View) -> Result<Gallery, EvalError> {
         let mut known = HashSet::new();
         let mut paths = Vec::new();
         for row in 0..dataset.len() {

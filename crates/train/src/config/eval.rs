@@ -33,6 +33,10 @@ pub struct EvalSet {
     /// paths and 1 or 0.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub pairs: PathBuf,
+    /// Where `data` is a packed data set, whether its rows are read as they were packed, without the decisions
+    /// beside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_packed: bool,
 }
 
 fn is_empty(path: &Path) -> bool {

@@ -1,6 +1,7 @@
 //! Verification during training: how well the embeddings tell two people apart.
 
 use pfc_cli::Progress;
+use pfc_findings::Reading;
 use pfc_model::{Backbone, MirroredEmbeddings};
 use pfc_verify::{Options, PairsSet, VerifyError};
 use serde::{Deserialize, Serialize};
@@ -28,10 +29,13 @@ impl Verifier {
     pub fn open(config: &EvalConfig) -> Result<Verifier, VerifyError> {
         let open = |set: &EvalSet| {
             let opened = if set.pack.as_os_str().is_empty() {
-                PairsSet::open(&set.data, &set.pairs)?
+                PairsSet::open(&set.data, &set.pairs, Reading::from_switch(set.as_packed))?
             } else {
                 PairsSet::open_pack(&set.pack)?
             };
+            if let Some(notice) = opened.notice("as_packed = true") {
+                tracing::warn!("{}: {notice}", set.name);
+            }
             Ok((set.name.clone(), opened))
         };
         Ok(Verifier { sets: config.sets.iter().map(open).collect::<Result<_, VerifyError>>()? })
