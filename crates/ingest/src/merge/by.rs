@@ -6,14 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_cli::{Progress, interrupt, print_json, units::count};
-use pfc_findings::{Action, Decision, DecisionLog, Run, RunInfo, View, carried};
-use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, Face, IdentityNames};
+use pfc_cli::{print_json, units::count};
+use pfc_findings::{Action, Decision, DecisionLog, RunInfo};
+use pfc_shard::IdentityNames;
 use serde::Serialize;
 
 use super::{
     By, MergeArgs,
-    datasets::{self, order},
+    datasets::{Part, Rows},
 };
 use crate::{IngestError, clean::TOOL, output};
 
@@ -26,16 +26,6 @@ pub struct Summary {
     /// Identities that are in two parts or more.
     joined: u64,
     answers_carried_over: usize,
-}
-
-/// One of the data sets to join.
-struct Part {
-    name: String,
-    view: View,
-    runs: Vec<Run>,
-    first_row: u64,
-    /// By label: that of the new data set.
-    labels: Vec<u32>,
 }
 
 /// What makes identities one; in the order of the new labels.
@@ -58,8 +48,12 @@ pub fn join(args: &MergeArgs, by: By, quiet: bool) -> Result<Summary, IngestErro
     let people = people(&mut parts, by)?;
     let unfinished = owned.resume()?.begin_anew()?;
     let out = unfinished.path();
-    let images = write(&parts, &people, by, out, quiet)?;
-    let carried = carry(&parts)?;
+    let mut names = IdentityNames::default();
+    people.iter().for_each(|person| names.push(&person.names));
+    let rows = Rows::of(&parts);
+    let by = if by == By::Name { "name" } else { "label" };
+    rows.write(format!("merge --by {by}"), names, out, quiet)?;
+    let carried = of_different_people(rows.decisions()?);
     if !carried.is_empty() {
         let mut log = DecisionLog::open(out)?;
         let info = RunInfo {
@@ -74,7 +68,7 @@ pub fn join(args: &MergeArgs, by: By, quiet: bool) -> Result<Summary, IngestErro
     unfinished.commit()?;
     Ok(Summary {
         parts: parts.iter().map(|part| part.name.clone()).collect(),
-        images,
+        images: rows.len(),
         identities: people.len() as u32,
         joined: people.iter().filter(|of| of.n_parts > 1).count() as u64,
         answers_carried_over: carried.len(),
@@ -89,21 +83,9 @@ fn open(args: &MergeArgs) -> Result<Vec<Part>, IngestError> {
         });
     }
     let mut parts: Vec<Part> = Vec::new();
-    let mut first_row = 0;
     for dir in &args.parts {
-        let (dataset, state, runs) = datasets::read(dir, args.as_packed)?;
-        let name = datasets::name(dir, parts.iter().map(|part| &*part.name));
-        let view = View::new(dataset, &state)?;
-        if let Some(notice) = view.notice("--as-packed") {
-            tracing::warn!("{}: {notice}", dir.display());
-        }
-        let view = view.checked();
-        if let Some(first) = parts.first() {
-            datasets::check_sizes((&first.name, &first.view), (&name, &view))?;
-        }
-        let n_rows = view.len();
-        parts.push(Part { name, view, runs, first_row, labels: Vec::new() });
-        first_row += n_rows;
+        let (part, _) = Part::open(dir, args.as_packed, &parts)?;
+        parts.push(part);
     }
     Ok(parts)
 }
@@ -201,87 +183,21 @@ fn number(name: &str) -> Option<u64> {
     (number.to_string() == name).then_some(number)
 }
 
-/// All rows in a random order; how many there are.
-fn write(
-    parts: &[Part],
-    people: &[Person],
-    by: By,
-    out: &Path,
-    quiet: bool,
-) -> Result<u64, IngestError> {
-    let Some(first) = parts.first() else { return Ok(0) };
-    let manifest = first.view.manifest();
-    let by = if by == By::Name { "name" } else { "label" };
-    let spec = DatasetSpec {
-        image_size: manifest.image_size,
-        seed: manifest.seed,
-        shard_bytes: DEFAULT_SHARD_BYTES,
-        sources: parts.iter().map(|part| part.name.clone()).collect(),
-        tool: TOOL.into(),
-        arguments: vec![format!("merge --by {by}")],
-        lineage: datasets::lineage(
-            parts.iter().map(|part| (&*part.name, &part.view, &part.runs[..])),
-        )?,
-    };
-    let views: Vec<&View> = parts.iter().map(|part| &part.view).collect();
-    let (total, order) = order(&views);
-    let mut writer = DatasetWriter::create(out, spec)?;
-    let progress = Progress::new("join", "images", total, quiet);
-    for i in 0..total {
-        if i % 4096 == 0 && interrupt::requested() {
-            return Err(IngestError::Interrupted { done: i, total });
-        }
-        let at = order.apply(i);
-        let part = &parts[parts.partition_point(|part| part.first_row <= at) - 1];
-        let row = at - part.first_row;
-        let face = part.view.get(row)?;
-        face.check(part.view.row(row))?;
-        let source = format!("{}/{}", part.name, face.source);
-        let label = part.labels[face.label as usize];
-        writer.push(Face { label, source: &source, ..face })?;
-        progress.add(1);
-    }
-    progress.finish();
-    let mut names = IdentityNames::default();
-    people.iter().for_each(|person| names.push(&person.names));
-    writer.finish(names)?;
-    Ok(total)
-}
-
-/// What people decided about the parts, in rows and labels of the new data set. What says of two identities
-/// that are one now that they are different, or the same, is dropped, and told.
-fn carry(parts: &[Part]) -> Result<Vec<Decision>, IngestError> {
-    let views: Vec<&View> = parts.iter().map(|part| &part.view).collect();
-    let (_, order) = order(&views);
-    let (mut all, mut n_dropped) = (Vec::new(), 0_u64);
-    for part in parts {
-        let row = |row: u64| order.invert(part.first_row + row);
-        let label = |label: u32| part.labels[label as usize];
-        for decision in carried(&part.runs, &part.view)? {
-            // A probe of a benchmark is no row.
-            let is_row = decision.finding() != "benchmark_overlap";
-            let of = label(decision.label);
-            let target = decision.target.map(label);
-            if matches!(decision.action, Action::Different | Action::Merge) && target == Some(of) {
-                n_dropped += 1;
-                continue;
-            }
-            all.push(Decision {
-                row: row(decision.row),
-                label: of,
-                target,
-                partner: decision.partner.map(|other| if is_row { row(other) } else { other }),
-                ..decision
-            });
-        }
-    }
+/// The decisions but for those which say of two identities that are one now that they are different, or the
+/// same; says how many they are.
+fn of_different_people(mut decisions: Vec<Decision>) -> Vec<Decision> {
+    let n_all = decisions.len();
+    let is_of_pair =
+        |decision: &Decision| matches!(decision.action, Action::Different | Action::Merge);
+    decisions.retain(|decision| !(is_of_pair(decision) && decision.target == Some(decision.label)));
+    let n_dropped = n_all - decisions.len();
     if n_dropped > 0 {
         tracing::warn!(
             "{} answers about two identities that are one now are not carried over",
-            count(n_dropped)
+            count(n_dropped as u64)
         );
     }
-    Ok(all)
+    decisions
 }
 
 impl Summary {

@@ -9,12 +9,12 @@ use pfc_clean::{
     CleanError, Work,
     identities::{Bounds, joined},
 };
-use pfc_cli::{Progress, interrupt, print_json, print_table, table, units::count};
+use pfc_cli::{print_json, print_table, table, units::count};
 use pfc_durable::{AtomicDir, OwnedDir, faults::is_of_system};
 use pfc_embeddings::{EmbedOptions, Embeddings, with_model, write_rows};
-use pfc_findings::{DECISIONS_DIR, Decision, DecisionLog, Run, RunInfo, State, View, carried};
+use pfc_findings::{DECISIONS_DIR, Decision, DecisionLog, RunInfo, State};
 use pfc_shard::{
-    Checksum, DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames,
+    Checksum, Dataset, IdentityNames,
     hash::content_hash,
     sealed::{self, SealedError},
 };
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     MergeArgs,
-    datasets::{self, order},
+    datasets::{Part, Rows},
 };
 use crate::{
     IngestError,
@@ -48,17 +48,6 @@ pub struct Summary {
     notes: serde_json::Map<String, serde_json::Value>,
 }
 
-/// One of the data sets to join.
-struct Part {
-    name: String,
-    view: View,
-    runs: Vec<Run>,
-    /// By row of the data set as it was packed.
-    embeddings: Embeddings,
-    first_row: u64,
-    first_label: u32,
-}
-
 /// Joins the parts into OUT, which appears once complete. A run that is stopped leaves `.OUT.tmp`, and
 /// the next one goes on from there.
 ///
@@ -68,17 +57,26 @@ struct Part {
 pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let inputs: Vec<&Path> = args.parts.iter().map(PathBuf::as_path).collect();
     let owned = output::claim(&inputs, &args.out)?;
-    let parts = open(args, quiet)?;
-    let unfinished = joined_rows(owned, &parts, quiet)?;
+    let (parts, of_parts) = open(args, quiet)?;
+    let rows = Rows::of(&parts);
+    let unfinished = joined_rows(owned, &parts, &of_parts, quiet)?;
     let out = unfinished.path();
     let dataset = Dataset::open(out)?;
     let embeddings = Embeddings::open(&out.join(EMBEDDINGS_FILE))?.of(&dataset)?;
-    let carried = carry(&parts)?;
+    let carried = rows.decisions()?;
     let mut state = State::of(&dataset);
     state.apply(&carried).map_err(|what| CleanError::Contradiction { what })?;
     let mut work = Work::new(&dataset, state, quiet)?;
     let bounds = bounds(args);
-    let part_of = |label: u32| parts.partition_point(|part| part.first_label <= label);
+    // Labels of one part follow those of the part before.
+    let ends: Vec<usize> = parts
+        .iter()
+        .scan(0, |end, part| {
+            *end += part.labels.len();
+            Some(*end)
+        })
+        .collect();
+    let part_of = |label: u32| ends.partition_point(|end| *end <= label as usize);
     let decisions: Vec<Decision> =
         joined(&mut work, &embeddings, &bounds, &PartFile::beside(out), |a, b| {
             part_of(a) != part_of(b)
@@ -92,12 +90,12 @@ pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
         arguments,
         notes: notes.clone().into(),
     };
-    let (of_parts, of_merge) = (
+    let (of_answers, of_merge) = (
         info(vec!["answers carried over".into()], &serde_json::Map::new()),
         info(stated(args, &parts), &notes),
     );
     if !carried.is_empty() {
-        log.append(&of_parts, &carried)?;
+        log.append(&of_answers, &carried)?;
     }
     log.append(&of_merge, &decisions)?;
     let job = out.join(JOB_FILE);
@@ -122,23 +120,29 @@ struct Job {
 }
 
 impl Job {
-    fn of(parts: &[Part]) -> Result<Job, IngestError> {
-        let of_part = |part: &Part| {
+    fn of(parts: &[Part], embeddings: &[Embeddings]) -> Result<Job, IngestError> {
+        let of_part = |(part, embeddings): (&Part, &Embeddings)| {
             let manifest = serde_json::to_vec(part.view.manifest()).unwrap_or_default();
             let decisions = part.view.decisions().map(|decisions| decisions.to_string());
             let both = [manifest, decisions.unwrap_or_default().into_bytes()].concat();
             let checksum = Checksum(content_hash(&both));
-            Ok((part.name.clone(), checksum, part.embeddings.identity()?))
+            Ok((part.name.clone(), checksum, embeddings.identity()?))
         };
-        let parts = parts.iter().map(of_part).collect::<Result<_, IngestError>>()?;
+        let parts =
+            parts.iter().zip(embeddings).map(of_part).collect::<Result<_, IngestError>>()?;
         Ok(Job { tool: TOOL.into(), parts })
     }
 }
 
 /// The unfinished result with all rows and their embeddings: what a stopped run of the same parts left,
 /// together with how far it had compared people, or else written now.
-fn joined_rows(owned: OwnedDir, parts: &[Part], quiet: bool) -> Result<AtomicDir, IngestError> {
-    let job = Job::of(parts)?;
+fn joined_rows(
+    owned: OwnedDir,
+    parts: &[Part],
+    embeddings: &[Embeddings],
+    quiet: bool,
+) -> Result<AtomicDir, IngestError> {
+    let job = Job::of(parts, embeddings)?;
     let unfinished = owned.resume()?;
     let path = unfinished.path().join(JOB_FILE);
     let found = match sealed::read::<Job>(&path) {
@@ -154,13 +158,14 @@ fn joined_rows(owned: OwnedDir, parts: &[Part], quiet: bool) -> Result<AtomicDir
         return Ok(unfinished);
     }
     let unfinished = unfinished.begin_anew()?;
-    write(parts, unfinished.path(), quiet)?;
+    write(parts, embeddings, unfinished.path(), quiet)?;
     // Last, since it says that all the rest is there.
     sealed::write(&path, &job)?;
     Ok(unfinished)
 }
 
-fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
+/// The data sets and the embeddings of each, by row of the data set as it was packed.
+fn open(args: &MergeArgs, quiet: bool) -> Result<(Vec<Part>, Vec<Embeddings>), IngestError> {
     let (n, given) = (args.parts.len(), args.embeddings.len());
     let wrong = |what: String| {
         let hint =
@@ -174,16 +179,18 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
         return wrong(format!("{given} files of embeddings for {n} data sets"));
     }
     let mut parts: Vec<Part> = Vec::new();
-    let (mut first_row, mut first_label) = (0u64, 0u32);
+    let mut all: Vec<Embeddings> = Vec::new();
+    let mut first_label = 0u32;
     for (i, dir) in args.parts.iter().enumerate() {
-        let (dataset, state, runs) = datasets::read(dir, args.as_packed)?;
-        let name = datasets::name(dir, parts.iter().map(|part| &*part.name));
-        let view = View::new(dataset, &state)?;
+        let (mut part, state) = Part::open(dir, args.as_packed, &parts)?;
+        let dataset = part.view.dataset();
         let embeddings = match &args.model {
             Some(model) => {
                 let options = EmbedOptions { plain: false, quiet };
-                let (embeddings, undecodable) = with_model(model, dir, view.dataset(), options)?;
-                if let Some(row) = undecodable.into_iter().find(|row| view.place(*row).is_some()) {
+                let (embeddings, undecodable) = with_model(model, dir, dataset, options)?;
+                if let Some(row) =
+                    undecodable.into_iter().find(|row| part.view.place(*row).is_some())
+                {
                     return wrong(format!(
                         "{}: row {row} cannot be decoded; `pfc-ingest clean {0}` leaves it out",
                         dir.display()
@@ -191,76 +198,40 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<Vec<Part>, IngestError> {
                 }
                 embeddings
             }
-            None => Embeddings::open(&args.embeddings[i])?.of_left(view.dataset(), &state)?,
+            None => Embeddings::open(&args.embeddings[i])?.of_left(dataset, &state)?,
         };
-        if let Some(notice) = view.notice("--as-packed") {
-            tracing::warn!("{}: {notice}", dir.display());
+        if let Some(first) = all.first()
+            && first.dim() != embeddings.dim()
+        {
+            let what = format!(
+                "the embeddings of {} have {} numbers, those of {} {}",
+                parts[0].name,
+                first.dim(),
+                part.name,
+                embeddings.dim()
+            );
+            let hint = "embed both with the same network".into();
+            return Err(IngestError::Options { what, hint });
         }
-        let view = view.checked();
-        let (rows, labels) = (view.len(), view.n_identities());
-        if let Some(first) = parts.first() {
-            datasets::check_sizes((&first.name, &first.view), (&name, &view))?;
-            let dims = [first.embeddings.dim(), embeddings.dim()];
-            if dims[0] != dims[1] {
-                let what = format!(
-                    "the embeddings of {} have {} numbers, those of {name} {}",
-                    first.name, dims[0], dims[1]
-                );
-                return Err(IngestError::Options {
-                    what,
-                    hint: "embed both with the same network".into(),
-                });
-            }
-        }
-        parts.push(Part { name, view, runs, embeddings, first_row, first_label });
-        first_row += rows;
-        let Some(next) = first_label.checked_add(labels).filter(|next| *next < u32::MAX) else {
+        let n = part.view.n_identities();
+        let Some(next) = first_label.checked_add(n).filter(|next| *next < u32::MAX) else {
             return Err(IngestError::TooManyIdentities { n: u32::MAX as usize });
         };
+        part.labels = (first_label..next).collect();
+        parts.push(part);
+        all.push(embeddings);
         first_label = next;
     }
-    Ok(parts)
-}
-
-fn views(parts: &[Part]) -> Vec<&View> {
-    parts.iter().map(|part| &part.view).collect()
+    Ok((parts, all))
 }
 
 /// All rows in a random order, their sources and names under the part's name; embeddings likewise.
-fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
-    let Some(first) = parts.first() else { return Ok(()) };
-    let manifest = first.view.manifest();
-    let spec = DatasetSpec {
-        image_size: manifest.image_size,
-        seed: manifest.seed,
-        shard_bytes: DEFAULT_SHARD_BYTES,
-        sources: parts.iter().map(|part| part.name.clone()).collect(),
-        tool: TOOL.into(),
-        arguments: vec!["merge --match embeddings".into()],
-        lineage: datasets::lineage(
-            parts.iter().map(|part| (&*part.name, &part.view, &part.runs[..])),
-        )?,
-    };
-    let (total, order) = order(&views(parts));
-    let mut writer = DatasetWriter::create(out, spec)?;
-    let progress = Progress::new("join", "images", total, quiet);
-    let place = |place: u64| {
-        let at = order.apply(place);
-        let part = &parts[parts.partition_point(|part| part.first_row <= at) - 1];
-        (part, at - part.first_row)
-    };
-    for i in 0..total {
-        if i % 4096 == 0 && interrupt::requested() {
-            return Err(IngestError::Interrupted { done: i, total });
-        }
-        let (part, row) = place(i);
-        let face = part.view.get(row)?;
-        face.check(part.view.row(row))?;
-        let source = format!("{}/{}", part.name, face.source);
-        writer.push(Face { label: part.first_label + face.label, source: &source, ..face })?;
-        progress.add(1);
-    }
-    progress.finish();
+fn write(
+    parts: &[Part],
+    embeddings: &[Embeddings],
+    out: &Path,
+    quiet: bool,
+) -> Result<(), IngestError> {
     let mut names = IdentityNames::default();
     for part in parts {
         let people = part.view.people();
@@ -268,34 +239,14 @@ fn write(parts: &[Part], out: &Path, quiet: bool) -> Result<(), IngestError> {
             names.push(people.names(label).map(|name| format!("{}/{name}", part.name)));
         }
     }
-    writer.finish(names)?;
+    let rows = Rows::of(parts);
+    rows.write("merge --match embeddings".into(), names, out, quiet)?;
     let read = |i: u64, out: &mut [f32]| {
-        let (part, row) = place(i);
-        part.embeddings.read(part.view.row(row), out)
+        let (part, row) = rows.place(i);
+        embeddings[part].read(parts[part].view.row(row), out)
     };
-    Ok(write_rows(&out.join(EMBEDDINGS_FILE), total, first.embeddings.dim(), read)?)
-}
-
-/// What people decided about the parts, in rows and labels of the new data set, so that identities which
-/// they said are different people are not joined.
-fn carry(parts: &[Part]) -> Result<Vec<Decision>, IngestError> {
-    let (_, order) = order(&views(parts));
-    let mut all: Vec<Decision> = Vec::new();
-    for part in parts {
-        let row = |row: u64| order.invert(part.first_row + row);
-        for decision in carried(&part.runs, &part.view)? {
-            // A probe of a benchmark is no row.
-            let is_row = decision.finding() != "benchmark_overlap";
-            all.push(Decision {
-                row: row(decision.row),
-                label: part.first_label + decision.label,
-                target: decision.target.map(|label| part.first_label + label),
-                partner: decision.partner.map(|other| if is_row { row(other) } else { other }),
-                ..decision
-            });
-        }
-    }
-    Ok(all)
+    let dim = embeddings.first().map_or(0, Embeddings::dim);
+    Ok(write_rows(&out.join(EMBEDDINGS_FILE), rows.len(), dim, read)?)
 }
 
 fn bounds(args: &MergeArgs) -> Bounds {
