@@ -25,25 +25,19 @@ fn above_median(low: &[f32]) -> u64 {
 
 /// Mean of every cell of a grid of `columns` by `rows`; pixels that lie in two cells count in parts.
 pub fn shrink(luma: &[u8], width: usize, height: usize, columns: usize, rows: usize) -> Vec<f32> {
+    // Down first: that adds whole lines, and leaves few of them to go across.
+    let mut lines = vec![0.0; rows * width];
+    for (line, span) in lines.chunks_exact_mut(width).zip(spans(height, rows)) {
+        for (y, weight) in span {
+            let row = &luma[y * width..(y + 1) * width];
+            line.iter_mut().zip(row).for_each(|(sum, v)| *sum += f32::from(*v) * weight);
+        }
+    }
     let across = spans(width, columns);
-    let down = spans(height, rows);
-    let mut lines = vec![0.0; height * columns];
-    for y in 0..height {
-        let row = &luma[y * width..(y + 1) * width];
-        for (x, span) in across.iter().enumerate() {
-            let sum: f32 = span.iter().map(|&(i, weight)| f32::from(row[i]) * weight).sum();
-            lines[y * columns + x] = sum;
-        }
-    }
-    let mut out = vec![0.0; rows * columns];
-    for (y, span) in down.iter().enumerate() {
-        for &(i, weight) in span {
-            for x in 0..columns {
-                out[y * columns + x] += lines[i * columns + x] * weight;
-            }
-        }
-    }
-    out
+    let cell = |line: &[f32], span: &[(usize, f32)]| -> f32 {
+        span.iter().map(|&(x, weight)| line[x] * weight).sum()
+    };
+    lines.chunks_exact(width).flat_map(|line| across.iter().map(|s| cell(line, s))).collect()
 }
 
 /// For each of `n` cells along a side of `length` pixels, the pixels in it and their weights, which

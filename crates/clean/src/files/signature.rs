@@ -154,14 +154,15 @@ fn detail(luma: &[u8], width: usize, height: usize) -> u16 {
     let side = width.min(height);
     let holds_all = |small: &usize| {
         let shrunk = shrink(luma, width, height, *small, *small);
-        difference(luma, width, height, &shrunk, *small) <= DETAIL_LEVELS
+        is_near(luma, (width, height), &shrunk, *small)
     };
     let found = DETAIL_SIDES.into_iter().filter(|small| *small < side).find(holds_all);
     found.unwrap_or(side) as u16
 }
 
-/// Root of the mean square between a picture and a small one enlarged linearly.
-fn difference(luma: &[u8], width: usize, height: usize, small: &[f32], side: usize) -> f32 {
+/// Whether a picture and a small one enlarged linearly differ by [`DETAIL_LEVELS`] at most, as the root of the
+/// mean square. Most pictures that differ by more do so clearly, which their first lines show.
+fn is_near(luma: &[u8], (width, height): (usize, usize), small: &[f32], side: usize) -> bool {
     let taps = |n: usize| -> Vec<(usize, usize, f32)> {
         let scale = side as f32 / n as f32;
         let tap = |i: usize| {
@@ -172,6 +173,8 @@ fn difference(luma: &[u8], width: usize, height: usize, small: &[f32], side: usi
         (0..n).map(tap).collect()
     };
     let (across, down) = (taps(width), taps(height));
+    // A little more than what the root is compared with, so that rounding decides nothing here.
+    let most = 1.001 * DETAIL_LEVELS.powi(2) * luma.len() as f32;
     let mut sum = 0.0;
     for (y, row) in luma.chunks_exact(width).enumerate() {
         let (top, bottom, low) = down[y];
@@ -181,8 +184,11 @@ fn difference(luma: &[u8], width: usize, height: usize, small: &[f32], side: usi
             let value = line(top) * (1.0 - low) + line(bottom) * low;
             sum += (f32::from(*pixel) - value).powi(2);
         }
+        if sum > most {
+            return false;
+        }
     }
-    (sum / luma.len() as f32).sqrt()
+    (sum / luma.len() as f32).sqrt() <= DETAIL_LEVELS
 }
 
 #[cfg(test)]
