@@ -130,6 +130,8 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of(e, pfc_embeddings::EmbeddingError::hint),
     |e| hint_of(e, pfc_sources::SourceError::hint),
     |e| hint_of(e, pfc_findings::FindingsError::hint),
+    |e| hint_of(e, pfc_image::ImageError::hint),
+    |e| hint_of(e, pfc_durable::FolderError::hint),
     |e| hint_of(e, pfc_durable::DurableError::hint),
     |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];

@@ -30,7 +30,7 @@ mod verify;
 use std::process::ExitCode;
 
 use pfc_cli::{HintFinder, Outcome, hint_of, interrupt};
-use pfc_durable::DurableError;
+use pfc_durable::{DurableError, FolderError};
 use pfc_findings::FindingsError;
 use pfc_shard::ShardError;
 use pfc_sources::SourceError;
@@ -61,6 +61,7 @@ pub const HINTS: &[HintFinder] = &[
     |e| hint_of::<ShardError>(e, ShardError::hint),
     |e| hint_of::<SourceError>(e, SourceError::hint),
     |e| hint_of::<SynthError>(e, SynthError::hint),
+    |e| hint_of::<FolderError>(e, FolderError::hint),
     |e| hint_of::<DurableError>(e, DurableError::hint),
     |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];

@@ -14,6 +14,7 @@ use crate::{
         plan::{self, PlanArgs},
         run::{self, RunArgs},
     },
+    config::ConfigError,
 };
 
 const EXAMPLES: &str = "\
@@ -74,8 +75,15 @@ enum Command {
 /// Where the hints of errors come from.
 pub const HINTS: &[HintFinder] = &[
     |error| hint_of(error, TrainError::hint),
+    |error| hint_of(error, ConfigError::hint),
     |error| hint_of(error, C10dError::hint),
+    |error| hint_of(error, pfc_head::HeadError::hint),
+    |error| hint_of(error, pfc_verify::VerifyError::hint),
     |error| hint_of(error, pfc_model::ModelError::hint),
+    |error| hint_of(error, pfc_findings::FindingsError::hint),
+    |error| hint_of(error, pfc_shard::ShardError::hint),
+    |error| hint_of(error, pfc_durable::FolderError::hint),
+    |error| hint_of(error, pfc_durable::DurableError::hint),
     |error| hint_of::<std::io::Error>(error, |error| pfc_durable::limit(error).map(str::to_owned)),
 ];
 
