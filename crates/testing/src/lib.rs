@@ -14,16 +14,18 @@ use std::{
 
 use serde_json::Value;
 
-/// The folder of known answers `area`: below `PFC_GOLDEN`, by default `../shared/golden` beside the
-/// checkout. A few are committed in `tests/golden`, which `scripts/test` names in `PFC_GOLDEN` in a run
-/// of its own.
+/// The folder of known answers `area`: below `PFC_GOLDEN`, by default the whole collection in
+/// `../shared/golden` beside the checkout, or where that is absent the slice of it that is committed in
+/// `tests/golden`.
 ///
 /// # Panics
 ///
 /// If the folder is absent and `PFC_REQUIRE_GOLDEN` is `1`, as it is where the known answers must be.
 #[must_use]
 pub fn golden(area: &str) -> Option<PathBuf> {
-    let path = root("PFC_GOLDEN", "golden").join(area);
+    let whole = root("PFC_GOLDEN", "golden");
+    let is_chosen = env::var_os("PFC_GOLDEN").is_some();
+    let path = if is_chosen || whole.exists() { whole } else { committed() }.join(area);
     is_known(&path).then_some(path)
 }
 
@@ -182,6 +184,11 @@ pub fn has_extension(path: &Path, extension: &str) -> bool {
 fn root(variable: &str, default: &str) -> PathBuf {
     let shared = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared");
     env::var_os(variable).map_or_else(|| Path::new(shared).join(default), Into::into)
+}
+
+/// The known answers that are part of the checkout.
+fn committed() -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).into()
 }
 
 fn find(variable: &str, default: &str, name: &str) -> Option<PathBuf> {
