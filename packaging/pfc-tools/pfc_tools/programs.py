@@ -1,0 +1,72 @@
+"""Start the programs of this package in place of Python.
+
+pfc-train and pfc-eval are linked to libtorch and look for it in the package torch beside this one. A torch
+that lies elsewhere, as in the user's own site-packages, is named to them in LD_LIBRARY_PATH.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+TORCH = "2.11"
+
+
+def fail(message, hint):
+    print(f"error: {message}\n\nhint: {hint}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def torch_libraries():
+    """The folder of libtorch, without importing torch, which takes seconds."""
+    install = f"pip install 'torch=={TORCH}.*'"
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        fail("the package torch is not installed beside pfc-tools", install)
+    version = importlib.metadata.version("torch")
+    if not version.startswith(f"{TORCH}."):
+        fail(
+            f"torch is {version}, and the programs of pfc-tools are linked to libtorch {TORCH}",
+            f"give pfc-tools an environment of its own, with pipx or `uv tool install`; or {install}",
+        )
+    return pathlib.Path(spec.submodule_search_locations[0], "lib")
+
+
+def start(program, needs_torch):
+    """Runs a program with this process's arguments; its exit code and signals are those of this process."""
+    path = HERE / "bin" / program
+    environment = dict(os.environ)
+    if needs_torch:
+        libraries = torch_libraries()
+        if libraries != HERE.parent / "torch" / "lib":
+            before = environment.get("LD_LIBRARY_PATH")
+            environment["LD_LIBRARY_PATH"] = f"{libraries}:{before}" if before else str(libraries)
+    if "ORT_DYLIB_PATH" not in environment and (runtime := onnxruntime()):
+        environment["ORT_DYLIB_PATH"] = runtime
+    try:
+        os.execve(path, [program, *sys.argv[1:]], environment)
+    except OSError as error:
+        fail(f"cannot start {path}: {error.strerror}", "install pfc-tools again")
+
+
+def onnxruntime():
+    """The library of the package onnxruntime; None if it is not installed."""
+    spec = importlib.util.find_spec("onnxruntime")
+    for folder in (spec and spec.submodule_search_locations) or []:
+        for path in sorted(pathlib.Path(folder, "capi").glob("libonnxruntime.so*")):
+            return str(path)
+    return None
+
+
+def ingest():
+    start("pfc-ingest", needs_torch=False)
+
+
+def train():
+    start("pfc-train", needs_torch=True)
+
+
+def evaluate():
+    start("pfc-eval", needs_torch=True)
