@@ -1,10 +1,12 @@
 """A dense-update Partial FC head in PyTorch, written from the published semantics, and its times.
 
 Usage: python bench_head.py --identities C --rate R --batch N --dim D --steps S --warm-up W
+                            [--device cpu|cuda] [--math f32|tf32|bf16]
 
 One rank of the second version of the reference's head: every step draws the rows from a vector of C
-random numbers, gathers them through autograd, and moves every row of the weight with SGD, momentum and
-weight decay. Prints one JSON object: milliseconds of each timed step and the peak memory in MiB.
+random numbers of the CPU, gathers them through autograd, and moves every row of the weight with SGD, momentum and
+weight decay. Prints one JSON object: milliseconds of each timed step and the peak memory in MiB, of the
+GPU where there is one.
 """
 
 import argparse
@@ -19,9 +21,10 @@ from torch.nn.functional import cross_entropy, linear, normalize
 class DenseHead(torch.nn.Module):
     """Softmax with CosFace's margin over all positives and a share of the negatives."""
 
-    def __init__(self, identities, dim, rate, scale=64.0, margin=0.4):
+    def __init__(self, identities, dim, rate, scale=64.0, margin=0.4, device="cpu", math="f32"):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.normal(0, 0.01, (identities, dim)))
+        self.weight = torch.nn.Parameter(torch.empty(identities, dim, device=device).normal_(0, 0.01))
+        self.math = math
         self.n_rows = int(rate * identities)
         self.scale, self.margin = scale, margin
 
@@ -30,7 +33,7 @@ class DenseHead(torch.nn.Module):
         positives = labels.unique(sorted=True)
         rows = positives
         if self.n_rows >= len(positives):
-            scores = torch.rand(len(self.weight))
+            scores = torch.rand(len(self.weight)).to(labels.device)
             scores[positives] = 2.0
             rows = torch.topk(scores, k=self.n_rows)[1].sort()[0]
         return rows, torch.searchsorted(rows, labels)
@@ -40,8 +43,10 @@ class DenseHead(torch.nn.Module):
         if self.n_rows < len(self.weight):
             rows, labels = self.rows(labels)
             weight = self.weight[rows]
-        cosines = linear(normalize(embeddings), normalize(weight)).clamp(-1, 1)
-        own = torch.arange(len(labels))
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.math == "bf16"):
+            cosines = linear(normalize(embeddings), normalize(weight))
+        cosines = cosines.float().clamp(-1, 1)
+        own = torch.arange(len(labels), device=labels.device)
         cosines[own, labels] = cosines[own, labels] - self.margin
         return cross_entropy(cosines * self.scale, labels)
 
@@ -54,22 +59,31 @@ def main():
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--warm-up", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--math", choices=["f32", "tf32", "bf16"], default="f32")
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    head = DenseHead(args.identities, args.dim, args.rate)
+    torch.backends.cuda.matmul.allow_tf32 = args.math == "tf32"
+    on_gpu = args.device.startswith("cuda")
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    head = DenseHead(args.identities, args.dim, args.rate, device=args.device, math=args.math)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     times = []
     for _ in range(args.warm_up + args.steps):
-        embeddings = torch.randn(args.batch, args.dim, requires_grad=True)
-        labels = torch.randint(args.identities, (args.batch,))
+        embeddings = torch.randn(args.batch, args.dim, device=args.device, requires_grad=True)
+        labels = torch.randint(args.identities, (args.batch,), device=args.device)
+        wait()
         start = time.perf_counter()
         head(embeddings, labels).backward()
         optimizer.step()
         optimizer.zero_grad()
+        wait()
         times.append((time.perf_counter() - start) * 1e3)
     # Linux counts it in KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if on_gpu:
+        peak = torch.cuda.max_memory_allocated() / 2**20
     print(json.dumps({"step_ms": times[args.warm_up :], "peak_mib": peak}))
 
 

@@ -1,4 +1,8 @@
-"""Lays out a libtorch folder from PyPI wheels; called by scripts/setup. Standard library only."""
+"""Lays out a libtorch folder from PyPI wheels; called by scripts/setup. Standard library only.
+
+`libtorch.py --needs FOLDER` prints what else torch's CUDA wheel, which is in FOLDER, needs to load: without
+Triton and what else only Python uses.
+"""
 
 import argparse
 import pathlib
@@ -28,6 +32,19 @@ def wanted(flavour: str, name: str) -> str | None:
     return f"lib/{file}" if keep else None
 
 
+def needs(wheel: pathlib.Path) -> list[str]:
+    """The requirements of a wheel that bring libraries of CUDA."""
+    with zipfile.ZipFile(wheel) as files:
+        metadata = next(name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
+        return needs_of(files.read(metadata).decode())
+
+
+def needs_of(metadata: str) -> list[str]:
+    lines = re.findall(r"^Requires-Dist: *(.+)$", metadata, re.MULTILINE)
+    requirements = [line.split(";")[0].strip() for line in lines if "extra ==" not in line]
+    return [text for text in requirements if text.startswith(("cuda-toolkit", "nvidia-"))]
+
+
 def fill(arguments: argparse.Namespace, home: pathlib.Path) -> None:
     """Copies what is wanted of all wheels below `home`."""
     for path in sorted(arguments.wheels.glob("*.whl")):
@@ -43,6 +60,9 @@ def fill(arguments: argparse.Namespace, home: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--needs"]:
+        print(*needs(next(pathlib.Path(sys.argv[2]).glob("torch-*.whl"))), sep="\n")
+        sys.exit()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flavour", choices=("cpu", "cuda"), required=True)
     sys.exit(wheels.run(parser, fill))

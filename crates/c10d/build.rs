@@ -1,15 +1,8 @@
 //! Compiles the C++ bridge against the libtorch that torch-sys links, and lets tests find it.
 
-use std::path::PathBuf;
-
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=cpp");
-    let lib = std::env::var_os("DEP_TCH_LIBTORCH_LIB");
-    let lib = PathBuf::from(lib.expect("torch-sys tells where the libtorch is that it links"));
-    let lib = lib.canonicalize().unwrap_or(lib);
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
-
+    let lib = pfc_linking::libtorch().expect("torch-sys tells where the libtorch is that it links");
     let include = lib.join("../include");
     let mut build = cc::Build::new();
     build

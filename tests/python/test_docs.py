@@ -63,4 +63,5 @@ def test_every_function_is_on_the_page():
     page = (ROOT / "docs" / "python.md").read_text()
     for name in ("Dataset", "Embedder", "open_rec", "open_bin", "verification", "nn", "ijb"):
         assert f"pfc.{name}" in page and hasattr(pfc, name)
+    assert "pfc.torch.PartialFC" in page
     assert pathlib.Path(pfc.__file__).exists()

@@ -119,7 +119,7 @@ def trained(network=None):
 
 
 def export(program, model, to, out):
-    command = [program, "export", model, "--to", to, "--out", out, "--json"]
+    command = [program, "export", model, "--to", to, "--out", out, "--force", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout)
 
@@ -203,7 +203,7 @@ def check_colours(program, folder, check):
         network(images)
         network.eval()
         torch.save(network.state_dict(), folder / "colours.pth")
-        command = [program, "export", folder / "colours.pth", "--to", "pth", "--out", folder / "back.pth"]
+        command = [program, "export", folder / "colours.pth", "--to", "pth", "--out", folder / "back.pth", "--force"]
         done = subprocess.run(command, capture_output=True, check=True, text=True)
         assert ("turned to take red first" in done.stderr) == (order == "bgr"), done.stderr
         fresh = Network().eval()

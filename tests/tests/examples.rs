@@ -1,6 +1,10 @@
 //! The examples of every help text, as they stand there.
 
-use clap::{Command, CommandFactory, Parser};
+mod support;
+
+use clap::{Command, CommandFactory};
+
+use support::{commands, parse};
 
 /// A line longer than this is wrapped, and cannot be pasted then.
 const WIDTH: usize = 100;
@@ -24,30 +28,6 @@ fn examples(command: &Command, name: &str, found: &mut Vec<(String, String)>) {
     for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
         examples(below, &format!("{name} {}", below.get_name()), found);
     }
-}
-
-/// The commands of a line of a shell that are ours, as words.
-fn commands(line: &str) -> Vec<Vec<String>> {
-    let line = line.replace("; wait", "");
-    let words = shlex::split(&line).unwrap_or_else(|| panic!("`{line}` is no line of a shell"));
-    let is_end = |word: &String| ["&&", "||", "|", "&", ";"].contains(&&word[..]);
-    let ours = words.split(is_end).filter(|words| words[0].starts_with("pfc-"));
-    let before = |words: &[String]| {
-        let end = words.iter().position(|word| word == ">").unwrap_or(words.len());
-        words[..end].to_vec()
-    };
-    ours.map(before).collect()
-}
-
-/// Parses the words as the program that they name would.
-fn parse(words: &[String]) -> Result<(), clap::Error> {
-    let done = match &words[0][..] {
-        "pfc-ingest" => pfc_ingest::Cli::try_parse_from(words).map(drop),
-        "pfc-train" => pfc_train::Cli::try_parse_from(words).map(drop),
-        "pfc-eval" => pfc_eval::Cli::try_parse_from(words).map(drop),
-        other => panic!("`{other}` is no program of ours"),
-    };
-    done.or_else(|error| if error.exit_code() == 0 { Ok(()) } else { Err(error) })
 }
 
 #[test]

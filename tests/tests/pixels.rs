@@ -107,7 +107,7 @@ fn embedded(input: &Path, scratch: &Path) -> Seen {
 /// The same of faces that are cut out by their landmarks.
 fn embedded_by(path: &Path, align: &AlignOptions, scratch: &Path) -> Seen {
     let (input, reading) = (&InputOptions::default(), Reading::Decided);
-    let opening = Opening { input, align, reading, scratch, quiet: true };
+    let opening = Opening { input, align, detector: None, reading, scratch, quiet: true };
     let images = Images::open(path, &opening).unwrap();
     let (pixels, left_out) = images.rgb(0..images.len()).unwrap();
     let mut faces = pixels.chunks_exact(ImageSize::FACE.rgb_bytes());

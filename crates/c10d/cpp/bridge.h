@@ -99,6 +99,9 @@ void pfc_work_free(PfcWork* work);
 // How libtorch computes on GPUs from now on: the same bits in every run, and whether factors of f32
 // products may be rounded to TF32.
 PfcFailure* pfc_compute_set(int32_t deterministic, int32_t tf32);
+// The CUDA stream, a `cudaStream_t`, that operations of this thread on CUDA device `index` go to, into
+// `out`; null is the default one. Fails in a library without CUDA.
+PfcFailure* pfc_current_stream(int32_t index, void** out);
 
 // Sums gradients over the ranks in buckets while the backward pass runs.
 PfcFailure* pfc_reducer_new(

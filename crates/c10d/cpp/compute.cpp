@@ -1,6 +1,7 @@
 #include <cstdlib>
 
 #include <ATen/Context.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "failure.h"
 
@@ -20,5 +21,14 @@ PfcFailure* pfc_compute_set(int32_t deterministic, int32_t tf32) {
     context.setBenchmarkCuDNN(!deterministic);
     context.setAllowTF32CuBLAS(tf32);
     context.setAllowTF32CuDNN(tf32);
+  });
+}
+
+PfcFailure* pfc_current_stream(int32_t index, void** out) {
+  return pfc::guarded([=] {
+    constexpr auto cuda = c10::DeviceType::CUDA;
+    TORCH_CHECK(at::globalContext().hasCUDA(), "this libtorch has no CUDA");
+    const c10::Device device(cuda, static_cast<c10::DeviceIndex>(index));
+    *out = c10::impl::VirtualGuardImpl(cuda).getStream(device).native_handle();
   });
 }

@@ -1,6 +1,8 @@
 //! How libtorch computes on GPUs, for which `tch` has no call.
 #![allow(unsafe_code)]
 
+use std::ffi::c_void;
+
 use crate::ffi;
 
 /// Choices between speed, precision and repeatability on GPUs. CPUs have none of them.
@@ -25,5 +27,30 @@ impl Compute {
         let result =
             unsafe { ffi::take(ffi::pfc_compute_set(self.deterministic.into(), self.tf32.into())) };
         result.map_err(|failure| failure.message)
+    }
+}
+
+/// The CUDA stream, a `CUstream`, that libtorch's operations of this thread on GPU `index` go to; null is
+/// the default one. `None` where there is no GPU of that number, or no CUDA in libtorch.
+///
+/// The stream lives as long as the process.
+pub fn current_stream(index: usize) -> Option<*mut c_void> {
+    let mut stream = std::ptr::null_mut();
+    let index = i32::try_from(index).ok()?;
+    // SAFETY: `out` points to a live pointer, and `take` owns what the function gives.
+    unsafe { ffi::take(ffi::pfc_current_stream(index, &raw mut stream)) }.ok()?;
+    Some(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_not_there_has_no_stream() {
+        assert_eq!(current_stream(usize::MAX), None);
+        if !tch::Cuda::is_available() {
+            assert_eq!(current_stream(0), None);
+        }
     }
 }

@@ -69,6 +69,7 @@ pub const PENDING: i32 = 1;
 
 unsafe extern "C" {
     pub fn pfc_compute_set(deterministic: i32, tf32: i32) -> *mut PfcFailure;
+    pub fn pfc_current_stream(index: i32, out: *mut *mut c_void) -> *mut PfcFailure;
 
     pub fn pfc_failure_timed_out(failure: *const PfcFailure) -> i32;
     pub fn pfc_failure_message(failure: *const PfcFailure) -> *const c_char;

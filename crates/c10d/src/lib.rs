@@ -25,7 +25,7 @@ mod patience;
 mod reducer;
 mod rendezvous;
 
-pub use compute::Compute;
+pub use compute::{Compute, current_stream};
 pub use error::C10dError;
 pub use group::{GroupOptions, Pending, ProcessGroup, Reduce, device_id, nccl_available};
 pub use reducer::Reducer;

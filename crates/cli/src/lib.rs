@@ -14,6 +14,8 @@ mod log;
 pub mod number;
 mod output;
 mod progress;
+mod replace;
+pub mod time;
 pub mod units;
 
 pub use ending::leave;
@@ -24,3 +26,4 @@ pub use output::{
     Format, Stdout, divert_stdout, print_json, print_table, print_text, stdout, table, tell,
 };
 pub use progress::Progress;
+pub use replace::Replace;

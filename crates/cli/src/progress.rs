@@ -2,11 +2,14 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     io::{IsTerminal, Write},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use crate::units;
 
 /// A progress bar that draws nothing unless standard error is a terminal. Cheap to clone and share.
 #[derive(Debug, Clone)]
@@ -73,8 +76,38 @@ impl Progress {
 
 fn style(unit: &'static str) -> ProgressStyle {
     let template = format!(
-        "{{prefix}} {{bar:30}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  \
-         {{eta_precise}} left  {{msg}}"
+        "{{prefix}} {{bar:30}} {{human_pos}}/{{human_len}} {unit}  {{rate}}  {{left}} left  {{msg}}"
     );
-    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(&template);
+    style
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(&rate(state.per_sec()));
+        })
+        .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(&units::duration(state.eta().as_secs_f64()));
+        })
+}
+
+/// Units in a second, with three digits: `526/s`, `6.74/s`; slower than one in a second, `14.8 s each`.
+fn rate(per_second: f64) -> String {
+    match per_second {
+        rate if rate >= 99.95 => format!("{}/s", units::count(rate.round() as u64)),
+        rate if rate >= 9.995 => format!("{rate:.1}/s"),
+        rate if rate >= 0.995 => format!("{rate:.2}/s"),
+        rate if rate > 0.0 => format!("{:.1} s each", 1.0 / rate),
+        _ => "–/s".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_three_digits() {
+        let found = [23_042.772, 526.0512, 52.6, 6.744, 1.0, 0.0674, 0.0].map(rate);
+        let expected = ["23,043/s", "526/s", "52.6/s", "6.74/s", "1.00/s", "14.8 s each", "–/s"];
+        assert_eq!(found, expected);
+    }
 }

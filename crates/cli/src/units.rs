@@ -38,6 +38,16 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// `2h05m`, `3m20s` or `45s`.
+pub fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match (s / 3600, s / 60 % 60, s % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s:02}s"),
+        (h, m, _) => format!("{h}h{m:02}m"),
+    }
+}
+
 /// `1 image`, `2 images`; the plural adds an s.
 pub fn of(n: u64, noun: &str) -> String {
     let s = if n == 1 { "" } else { "s" };
@@ -64,5 +74,11 @@ mod tests {
         assert_eq!(bytes(1_535_000), "1.46 MiB");
         assert_eq!(bytes(134_217_728), "128 MiB");
         assert_eq!(bytes(u64::MAX), "16384 PiB");
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        let found = [45.4, 200.0, 7534.0, -1.0].map(duration);
+        assert_eq!(found, ["45s", "3m20s", "2h05m", "0s"]);
     }
 }

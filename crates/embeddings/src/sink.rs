@@ -39,7 +39,7 @@ impl FeatureFormat {
             Some("safetensors") => Ok(FeatureFormat::Safetensors),
             _ => Err(EmbeddingError::Output {
                 path: path.to_owned(),
-                reason: "its name ends in no format that is written",
+                reason: "unsupported extension",
             }),
         }
     }

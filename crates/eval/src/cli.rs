@@ -52,7 +52,8 @@ enum Command {
   pfc-eval lfw --model run.ckpt --data lfw --pairs pairs.txt
   pfc-eval lfw --model run.ckpt --data lfw --pairs pairs.txt --plot roc.svg --json > run.json
   pfc-eval lfw --model run.ckpt --data lfw.bin
-  pfc-eval lfw --model w600k_r50.onnx --data lfw.bin")]
+  pfc-eval lfw --model w600k_r50.onnx --data lfw.bin
+  pfc-eval lfw --model r50.onnx --data lfw --pairs pairs.txt --detector yunet.onnx --face central")]
     Lfw(Box<SetArgs>),
     /// Judge a model on CFP, frontal faces against profiles
     #[command(after_help = "Examples:

@@ -6,6 +6,7 @@ use std::{
 };
 
 use pfc_binpack::PackError;
+use pfc_detect::NoFace;
 use pfc_durable::{DurableError, FolderError, faults::is_of_system};
 use pfc_embeddings::EmbeddingError;
 use pfc_image::{ImageError, align::AlignError};
@@ -25,6 +26,17 @@ pub enum EvalError {
         /// The folder.
         data: PathBuf,
     },
+    /// A photograph in which a detector finds no face that can be used.
+    #[error("{image}: {reason}")]
+    NoFace {
+        /// The photograph.
+        image: String,
+        /// Why.
+        reason: NoFace,
+    },
+    /// Two ways of finding faces at once.
+    #[error("a detector and landmarks are both given")]
+    DetectorAndLandmarks,
     /// A folder of images without the list that names them.
     #[error("{}: a folder, and no list of its images is given", images.display())]
     NoImageList {
@@ -145,8 +157,8 @@ pub enum EvalError {
         /// Why not.
         reason: String,
     },
-    /// Landmarks for a data set, whose images are cut out already.
-    #[error("{}: a data set holds crops, and there are no landmarks of them", path.display())]
+    /// Landmarks or a detector for a data set or a pack, whose images are cut out already.
+    #[error("{}: its faces are cut out already", path.display())]
     PackedCrops {
         /// The data set.
         path: PathBuf,
@@ -202,6 +214,7 @@ impl EvalError {
                 Ok(format!("cannot {}: {}", error.op, error.source))
             }
             EvalError::Unread { reject, .. } => Ok(reject.to_string()),
+            EvalError::NoFace { reason, .. } => Ok(reason.to_string()),
             EvalError::Landmarks { source, .. } => Ok(source.to_string()),
             EvalError::NotPacked { .. } => Ok(self.to_string()),
             error => Err(error),
@@ -254,6 +267,9 @@ impl EvalError {
             EvalError::NoList { .. } => {
                 Some("give the list with --pairs, or an InsightFace pack as --data".to_owned())
             }
+            EvalError::DetectorAndLandmarks => Some(
+                "leave out --detector to cut faces out by the landmarks that are known".to_owned(),
+            ),
             EvalError::NoImageList { images } => Some(format!(
                 "name the images below {} with --list: one path a line, or the devkit's JSON",
                 images.display()
@@ -293,7 +309,7 @@ impl EvalError {
                     .to_owned(),
             ),
             EvalError::PackedCrops { .. } => {
-                Some("leave out --align or --landmarks, or give the photographs".to_owned())
+                Some("leave out --align, --landmarks or --detector, or give a folder of photographs".to_owned())
             }
             EvalError::Landmarks { source, .. } => source.hint(),
             EvalError::State { path, .. } => Some(format!(

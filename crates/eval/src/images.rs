@@ -6,6 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use pfc_detect::{DetectorArgs, Finder};
 use pfc_embeddings::cache::LeftOut;
 use pfc_findings::{Reading, View};
 use pfc_image::Tally;
@@ -14,11 +15,12 @@ use pfc_sources::{
     AlignOptions, Alignment, InOrder, InputOptions, LeftOut as NotListed, ReadError, Root,
     open_images, read_file,
 };
+use pfc_verify::VerifyError;
 use rayon::prelude::*;
 
 use crate::{
     EvalError,
-    faces::{Decoded, FACE_BYTES, cut, decode},
+    faces::{Decoded, FACE_BYTES, cut, decode, found},
 };
 
 /// Images in a fixed order, read from many threads.
@@ -33,7 +35,15 @@ pub struct Images {
 #[derive(Debug)]
 enum Inside {
     Dataset(Box<View>),
-    Input(InOrder, Alignment),
+    Input(InOrder, Alignment, Option<Box<Detecting>>),
+}
+
+/// What finds the faces of photographs.
+#[derive(Debug)]
+struct Detecting {
+    finder: Finder,
+    /// What tells its faces from those of another, or of other bounds.
+    stamp: String,
 }
 
 /// How images are opened.
@@ -43,12 +53,25 @@ pub struct Opening<'a> {
     pub input: &'a InputOptions,
     /// By which landmarks faces are cut out of its images.
     pub align: &'a AlignOptions,
+    /// What finds the faces of its images, where they are photographs.
+    pub detector: Option<&'a DetectorArgs>,
     /// How a data set is read.
     pub reading: Reading,
     /// A folder on whose disk images of compressed inputs are unpacked to a temporary file.
     pub scratch: &'a Path,
     /// Whether no progress is shown.
     pub quiet: bool,
+}
+
+impl Detecting {
+    fn open(args: &DetectorArgs, alignment: &Alignment) -> Result<Option<Detecting>, EvalError> {
+        if args.is_given() && !matches!(alignment, Alignment::None) {
+            return Err(EvalError::DetectorAndLandmarks);
+        }
+        let finder = args.open(rayon::current_num_threads()).map_err(VerifyError::from)?;
+        let stamp = |finder: &Finder| args.content_arguments(Some(finder)).join(" ");
+        Ok(finder.map(|finder| Detecting { stamp: stamp(&finder), finder }))
+    }
 }
 
 impl Images {
@@ -63,7 +86,8 @@ impl Images {
     pub fn open(path: &Path, opening: &Opening<'_>) -> Result<Images, EvalError> {
         let alignment = opening.align.open()?;
         let inside = if path.join(MANIFEST_FILE).is_file() {
-            if !matches!(alignment, Alignment::None) {
+            let is_detector_given = opening.detector.is_some_and(DetectorArgs::is_given);
+            if is_detector_given || !matches!(alignment, Alignment::None) {
                 return Err(EvalError::PackedCrops { path: path.to_owned() });
             }
             let view = View::open(path, opening.reading)?;
@@ -77,7 +101,11 @@ impl Images {
             if let Some(notice) = alignment.notice(images.source()) {
                 tracing::warn!("{notice}");
             }
-            Inside::Input(images, alignment)
+            let detecting = match opening.detector {
+                Some(args) => Detecting::open(args, &alignment)?.map(Box::new),
+                None => None,
+            };
+            Inside::Input(images, alignment, detecting)
         };
         let images = Images { path: path.to_owned(), inside, changes: Mutex::default() };
         images.count_skipped();
@@ -87,7 +115,7 @@ impl Images {
     /// Says how many files were never meant as images of someone: nothing that is in an input is missing
     /// without a word.
     fn count_skipped(&self) {
-        let Inside::Input(input, _) = &self.inside else { return };
+        let Inside::Input(input, ..) = &self.inside else { return };
         let n = input.source().left_out().iter().filter(|l| l.reject.is_skip()).count();
         if n > 0 {
             tracing::warn!(
@@ -110,7 +138,7 @@ impl Images {
     pub fn not_listed(&self) -> Vec<&NotListed> {
         match &self.inside {
             Inside::Dataset(_) => Vec::new(),
-            Inside::Input(input, _) => {
+            Inside::Input(input, ..) => {
                 input.source().left_out().iter().filter(|l| !l.reject.is_skip()).collect()
             }
         }
@@ -120,7 +148,7 @@ impl Images {
     pub fn len(&self) -> usize {
         match &self.inside {
             Inside::Dataset(dataset) => dataset.len() as usize,
-            Inside::Input(input, _) => input.len(),
+            Inside::Input(input, ..) => input.len(),
         }
     }
 
@@ -137,7 +165,7 @@ impl Images {
     pub fn name(&self, i: usize) -> Result<String, EvalError> {
         Ok(match &self.inside {
             Inside::Dataset(dataset) => dataset.get(i as u64)?.source.to_owned(),
-            Inside::Input(input, _) => input.source().path(input.entry(i)),
+            Inside::Input(input, ..) => input.source().path(input.entry(i)),
         })
     }
 
@@ -149,7 +177,7 @@ impl Images {
     pub fn label(&self, i: usize) -> Result<Option<u64>, EvalError> {
         Ok(match &self.inside {
             Inside::Dataset(dataset) => Some(u64::from(dataset.get(i as u64)?.label)),
-            Inside::Input(input, _) => input.source().index().who(input.entry(i)).map(u64::from),
+            Inside::Input(input, ..) => input.source().index().who(input.entry(i)).map(u64::from),
         })
     }
 
@@ -170,8 +198,12 @@ impl Images {
                 };
                 (0..dataset.len()).map(stamp).collect()
             }
-            Inside::Input(input, alignment) => {
-                let stamp = |i| alignment.stamp(input.source(), input.entry(i));
+            Inside::Input(input, alignment, detecting) => {
+                let stamp = |i| {
+                    let stamp = alignment.stamp(input.source(), input.entry(i));
+                    let Some(detecting) = detecting else { return stamp };
+                    content_hash(format!("{stamp:032x} {}", detecting.stamp).as_bytes())
+                };
                 Ok((0..input.len()).into_par_iter().map(stamp).collect())
             }
         }
@@ -227,16 +259,21 @@ impl Images {
     fn face(&self, i: usize) -> Result<Decoded, EvalError> {
         let decoded = match &self.inside {
             Inside::Dataset(dataset) => decode(dataset.get(i as u64)?.image),
-            Inside::Input(input, alignment) => {
+            Inside::Input(input, alignment, detecting) => {
                 let (source, entry) = (input.source(), input.entry(i));
                 let read = || {
                     let landmarks = alignment.landmarks(source, entry)?;
                     Ok::<_, ReadError>((source.read(entry)?, landmarks))
                 };
-                match read() {
-                    Ok((bytes, landmarks)) => cut(&bytes, landmarks.as_ref()),
-                    Err(ReadError::Fault(error)) => return Err(error.into()),
-                    Err(ReadError::Reject(reject)) => {
+                match (read(), detecting) {
+                    (Ok((bytes, _)), Some(detecting)) => {
+                        let place = self.place(i)?;
+                        let face = found(&bytes, &detecting.finder, || place.clone())?;
+                        return face.map_err(|reason| EvalError::NoFace { image: place, reason });
+                    }
+                    (Ok((bytes, landmarks)), None) => cut(&bytes, landmarks.as_ref()),
+                    (Err(ReadError::Fault(error)), _) => return Err(error.into()),
+                    (Err(ReadError::Reject(reject)), _) => {
                         return Err(EvalError::Unread { image: self.place(i)?, reject });
                     }
                 }
@@ -284,7 +321,7 @@ mod tests {
         let scratch = &std::env::temp_dir();
         let reading = Reading::Decided;
         let (input, align) = (&input, &align);
-        Images::open(path, &Opening { input, align, reading, scratch, quiet: true })
+        Images::open(path, &Opening { input, align, detector: None, reading, scratch, quiet: true })
     }
 
     fn names(images: &Images) -> Vec<String> {
@@ -391,7 +428,8 @@ mod tests {
         let input = InputOptions::default().with_root(dir.path().join("faces"));
         let (input, align) = (&input, &AlignOptions::default());
         let reading = Reading::Decided;
-        let opening = Opening { input, align, reading, scratch: dir.path(), quiet: true };
+        let opening =
+            Opening { input, align, detector: None, reading, scratch: dir.path(), quiet: true };
         for text in [list, devkit] {
             std::fs::write(dir.path().join("list.txt"), text).unwrap();
             let images = Images::open(&dir.path().join("list.txt"), &opening).unwrap();
@@ -417,7 +455,8 @@ mod tests {
         let input = InputOptions::default().with_root(dir.path().join("faces"));
         let reading = Reading::Decided;
         let (input, align) = (&input, &AlignOptions::default());
-        let opening = Opening { input, align, reading, scratch: dir.path(), quiet: true };
+        let opening =
+            Opening { input, align, detector: None, reading, scratch: dir.path(), quiet: true };
         let other = Images::open(&dir.path().join("other.txt"), &opening).unwrap();
         assert_eq!(other.rgb(0..1).unwrap().0[0], 9);
     }

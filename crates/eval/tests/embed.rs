@@ -51,6 +51,16 @@ fn a_folder_becomes_rows_in_the_order_of_its_paths() {
     assert_eq!(names, "P00_0001.png\nP00_0002.png\nP00_0003.png\n");
     run("b.npy", &["--mirror", "none"]);
     check_close(&rows(&set.path("b.npy"), ""), &original);
+    let args = ["embed", "faces", "d.npy", "--model", "run.ckpt", "--mirror", "none"];
+    let beside = ["--names", "d.txt", "--labels", "d.labels"];
+    pfc_eval(set.dir.path()).args(args).args(beside).assert().success();
+    let read = |name: &str| std::fs::read_to_string(set.path(name)).unwrap();
+    let (names, labels) = (read("d.txt"), read("d.labels"));
+    let mut people: Vec<&str> = names.lines().map(|name| &name[..3]).collect();
+    let labelled: Vec<usize> = labels.lines().map(|label| label.parse().unwrap()).collect();
+    let distinct: std::collections::BTreeSet<&str> = people.drain(..).collect();
+    let expected = names.lines().map(|name| distinct.iter().position(|p| name.starts_with(p)));
+    assert_eq!(labelled.into_iter().map(Some).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     run("c.safetensors", &["--mirror", "keep"]);
     check_close(&rows(&set.path("c.safetensors"), "embs"), &original);
     check_close(&rows(&set.path("c.safetensors"), "embs_f"), &mirrored);
@@ -146,6 +156,7 @@ fn an_output_that_is_something_else_is_refused_before_the_model_is_opened() {
         ("list.npy list.npy --root faces --force", "list.npy: is a file of the input"),
         ("faces a.npy --names a.npy", "is to hold the names and something else"),
         ("faces a.npy --names a.npy.left-out.tsv", "is to hold the names and something else"),
+        ("faces a.npy --names n.txt --labels n.txt", "is to hold the labels and something else"),
         // What may be replaced is, and then there is no model.
         ("faces old.npy --names names.txt --force", "cannot open the model `none.ckpt`"),
     ] {
@@ -309,6 +320,17 @@ fn comparing_prints_the_cosine_alone() {
     assert_eq!(compare(a, a), 1.0);
     assert!(compare(a, b) < 1.0);
     assert_eq!(compare(a, b), compare(b, a));
+    let judged = |left: &str, right: &str, threshold: &str| {
+        let args = ["compare", left, right, "--model", "run.ckpt", "--threshold", threshold];
+        let output = pfc_eval(set.dir.path()).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = judged(a, a, "0.99");
+    assert!(code == Some(0) && said.ends_with("  one person\n"), "{said}");
+    let (code, said) = judged(a, b, "1");
+    assert!(code == Some(1) && said.ends_with("  different people\n"), "{said}");
+    assert_eq!(judged(a, b, "-1").0, Some(0));
+    assert_eq!(judged(a, b, "2").0, Some(2));
 }
 
 #[test]

@@ -5,9 +5,8 @@
 use std::{collections::HashMap, io::Read, path::Path};
 
 use half::f16;
-use pfc_findings::Reading;
 use pfc_model::{Embed, Embedder, MirroredEmbeddings};
-use pfc_verify::{Options, PairsSet, evaluate};
+use pfc_verify::{Opening, Options, PairsSet, evaluate};
 use tch::Device;
 
 const DIM: usize = 256;
@@ -48,7 +47,7 @@ fn golden_fold_accuracies_of_a_published_network_on_lfw_are_met() {
     let set = PairsSet::open(
         &root.join("lfw112"),
         &root.join("lfw_protocol/pairs.txt"),
-        Reading::Decided,
+        Opening::default(),
     )
     .unwrap();
     assert_eq!((set.n_images(), set.n_pairs()), (7701, 6000));
@@ -127,7 +126,7 @@ fn golden_accuracy_on_lfw_of_a_real_network_is_that_of_its_publication() {
     let set = PairsSet::open(
         &root.join("lfw112"),
         &root.join("lfw_protocol/pairs.txt"),
-        Reading::Decided,
+        Opening::default(),
     )
     .unwrap();
     let options = Options::default();

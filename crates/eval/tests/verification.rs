@@ -4,17 +4,16 @@ mod support;
 
 use std::path::Path;
 
-use pfc_findings::Reading;
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::MirroredEmbeddings;
 use pfc_verify::{
-    Options, PairsSet, VerifyError, evaluate,
+    Opening, Options, PairsSet, VerifyError, evaluate,
     pairs::{PairList, Protocol},
 };
 use support::{Colours, LfwLike, draw_face};
 
 fn open(set: &LfwLike, list: &str) -> Result<PairsSet, VerifyError> {
-    PairsSet::open(&set.path("faces"), &set.path(list), Reading::Decided)
+    PairsSet::open(&set.path("faces"), &set.path(list), Opening::default())
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{
     HeadError,
@@ -16,7 +16,8 @@ use super::{
     elements::to_f64,
     loss::{Loss, Target},
     range::ClassRange,
-    sampling::{SampledRows, centres_of},
+    sampling::{SampleError, SampledRows, centres_of},
+    traffic,
 };
 
 /// What all ranks feed the head in one step.
@@ -61,8 +62,9 @@ impl GlobalBatch {
         }
         let first: usize = rows_of_rank[..comm.rank()].iter().sum();
         let own = first..first + labels.len();
-        let own_bd =
-            embeddings_bd.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+        let own_bd = traffic::to_host(&embeddings_bd.detach())
+            .map_err(HeadError::torch("copy the embeddings"))?
+            .contiguous();
         let raw_gd = comm
             .all_gather_rows(&own_bd, &rows_of_rank)
             .map_err(HeadError::comm(step, "embeddings"))?;
@@ -196,7 +198,7 @@ impl Positives {
         let mut places: Vec<(usize, usize)> = Vec::new();
         for (sample, &class) in batch.labels_g.iter().enumerate() {
             let Some(row) = range.row_of(class) else { continue };
-            let slot = classes.slot_of(row).ok_or_else(|| HeadError::Sample {
+            let slot = classes.slot_of(row).ok_or_else(|| SampleError {
                 step,
                 problem: format!("class {class} is in the batch but not among them"),
             })?;
@@ -276,5 +278,6 @@ fn unit_centres(
     for mut tile in centres.store.tiles(&rows, rows.len().max(1)) {
         tile.unit_rows(centres.rule, &mut unit_pd)?;
     }
-    Ok(unit_pd.to_device(Device::Cpu).index_select(0, &Tensor::from_slice(&index)))
+    let unit_pd = traffic::to_host(&unit_pd).map_err(HeadError::torch("copy centres"))?;
+    Ok(unit_pd.index_select(0, &Tensor::from_slice(&index)))
 }

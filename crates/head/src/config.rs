@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::Kind;
 
 use super::HeadError;
+pub use pfc_rows::{margin::ArcfaceGradient, optim::CentreOptimizer};
 
 /// Everything that decides what a [`Head`](super::Head) computes.
 ///
@@ -63,7 +64,8 @@ pub struct HeadConfig {
     #[serde(default = "default_seed")]
     pub seed: u64,
     /// Rows of centres that are worked on at a time. Larger tiles multiply faster, smaller ones
-    /// need less memory: a tile holds `tile_rows * (D + G)` numbers for a global batch of G.
+    /// need less memory: a tile holds `tile_rows * (D + G)` numbers for a global batch of G. Where centres
+    /// are on a GPU, the default is as many as fit into a sixteenth of its memory.
     #[serde(default = "default_tile_rows")]
     pub tile_rows: usize,
     /// Upper bound, in MiB, of the exponentials kept between the passes forwards and backwards;
@@ -169,18 +171,6 @@ impl Default for Margin {
     }
 }
 
-/// The derivative of ArcFace's logit by the cosine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ArcfaceGradient {
-    /// `s * sin(theta + m) / sin(theta)`. Past `theta + m = pi`, where the cosine would rise again,
-    /// the logit goes on as `s * (cos(theta) - m * sin(m))`.
-    #[default]
-    Exact,
-    /// `s`, and no guard past pi: what `arcface_torch` trains with.
-    StraightThrough,
-}
-
 /// Which rows of centres a step moves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -191,34 +181,6 @@ pub enum Update {
     /// steps that a row was not sampled in are made up for when it is touched next.
     #[default]
     Dense,
-}
-
-/// What moves a row of centres.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
-pub enum CentreOptimizer {
-    /// SGD with momentum: a number of state for each of the weight.
-    #[default]
-    Sgd,
-    /// `AdamW` (arXiv 1711.05101): two numbers of state for each of the weight. Its moments are not
-    /// linear in the row, so it goes with sparse updates alone.
-    Adamw {
-        /// Decay of the mean gradient, in `[0, 1)`.
-        #[serde(default = "default_beta1")]
-        beta1: f64,
-        /// Decay of the mean square, in `[0, 1)`.
-        #[serde(default = "default_beta2")]
-        beta2: f64,
-        /// Added to the root of the mean square, above 0.
-        #[serde(default = "default_eps")]
-        eps: f64,
-    },
-    /// Adagrad with one number of state a row; sparse updates alone.
-    RowAdagrad {
-        /// Added to the root of the sum of squares, above 0.
-        #[serde(default = "default_eps")]
-        eps: f64,
-    },
 }
 
 /// Where the centres live.
@@ -320,7 +282,7 @@ impl HeadConfig {
         require("weight_decay", self.weight_decay, 0.0..=1.0)?;
         require("tile_rows", self.tile_rows as f64, 1.0..=16_777_216.0)?;
         require("cache_mib", self.cache_mib as f64, 0.0..=1_048_576.0)?;
-        self.optimizer.validate()?;
+        validate_optimizer(self.optimizer)?;
         self.margin.validate()?;
         let k = self.margin.sub_centres();
         if k > 1 && self.interclass_filter > 0.0 {
@@ -337,23 +299,6 @@ impl HeadConfig {
     #[must_use]
     pub fn rows_per_step(&self) -> u64 {
         (self.sample_rate * self.classes as f64).floor() as u64
-    }
-}
-
-impl CentreOptimizer {
-    fn validate(&self) -> Result<(), HeadError> {
-        let below_one = 0.0..=1.0 - f64::EPSILON;
-        match *self {
-            CentreOptimizer::Sgd => Ok(()),
-            CentreOptimizer::Adamw { beta1, beta2, eps } => {
-                require("optimizer.beta1", beta1, below_one.clone())?;
-                require("optimizer.beta2", beta2, below_one)?;
-                require("optimizer.eps", eps, f64::MIN_POSITIVE..=1.0)
-            }
-            CentreOptimizer::RowAdagrad { eps } => {
-                require("optimizer.eps", eps, f64::MIN_POSITIVE..=1.0)
-            }
-        }
     }
 }
 
@@ -406,6 +351,21 @@ impl Margin {
     }
 }
 
+fn validate_optimizer(optimizer: CentreOptimizer) -> Result<(), HeadError> {
+    let below_one = 0.0..=1.0 - f64::EPSILON;
+    match optimizer {
+        CentreOptimizer::Sgd => Ok(()),
+        CentreOptimizer::Adamw { beta1, beta2, eps } => {
+            require("optimizer.beta1", beta1, below_one.clone())?;
+            require("optimizer.beta2", beta2, below_one)?;
+            require("optimizer.eps", eps, f64::MIN_POSITIVE..=1.0)
+        }
+        CentreOptimizer::RowAdagrad { eps } => {
+            require("optimizer.eps", eps, f64::MIN_POSITIVE..=1.0)
+        }
+    }
+}
+
 fn require(
     field: &'static str,
     value: f64,
@@ -429,15 +389,6 @@ fn default_momentum() -> f64 {
 }
 fn default_weight_decay() -> f64 {
     5e-4
-}
-fn default_beta1() -> f64 {
-    0.9
-}
-fn default_beta2() -> f64 {
-    0.999
-}
-fn default_eps() -> f64 {
-    1e-8
 }
 fn default_h() -> f64 {
     0.333
@@ -469,7 +420,8 @@ fn default_k() -> usize {
 fn default_seed() -> u64 {
     2048
 }
-fn default_tile_rows() -> usize {
+/// Rows of a tile, unless a store that is asked for no other number knows a better one.
+pub(crate) fn default_tile_rows() -> usize {
     2048
 }
 fn default_cache_mib() -> usize {

@@ -7,6 +7,7 @@ use std::{
 
 use pfc_durable::DurableError;
 use pfc_model::ModelError;
+use pfc_rows::sampling::SampleError;
 use tch::TchError;
 
 use super::comm::CommError;
@@ -132,13 +133,8 @@ pub enum HeadError {
         loss: f64,
     },
     /// A sampler broke its promise.
-    #[error("step {step}: the sampled rows are unusable: {problem}")]
-    Sample {
-        /// Training step.
-        step: u64,
-        /// Which promise, and where.
-        problem: String,
-    },
+    #[error(transparent)]
+    Sample(#[from] SampleError),
     /// The machine does not grant the memory for the centres.
     #[error(
         "{rows} centres of {row_bytes} bytes, optimizer state included, do not fit into memory"
@@ -298,7 +294,7 @@ impl HeadError {
             ),
             HeadError::Comm { source: CommError::Group(error), .. } => error.hint(),
             HeadError::BatchShape { .. }
-            | HeadError::Sample { .. }
+            | HeadError::Sample(_)
             | HeadError::Comm { .. }
             | HeadError::SaveAbandoned => None,
         }

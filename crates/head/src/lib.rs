@@ -30,26 +30,25 @@ mod error;
 mod footprint;
 mod loss;
 mod optim;
-mod range;
-mod rng;
-mod sampling;
 mod snapshot;
 mod softmax;
 mod step;
 #[cfg(test)]
 mod tests;
 mod timings;
+mod traffic;
 
 use std::sync::Arc;
 
 use pfc_model::elements;
+use pfc_rows::{range, rng, sampling};
 use rayon::ThreadPool;
 use snapshot::Saving;
 use tch::{Device, Tensor};
 
 pub use centres::{
     CentreStore, CentreTile, DeviceStore, FileRecord, PositiveGradient, RowLayout, RowStore,
-    TileGradient,
+    TileGradient, Tiling,
 };
 pub use comm::{CommError, Communicator, LocalMember, Solo};
 pub use config::{
@@ -64,9 +63,10 @@ pub use optim::{
     UpdateRule, rule,
 };
 pub use range::ClassRange;
-pub use sampling::{Draw, Pprn, Sampler};
+pub use sampling::{Draw, Pprn, SampleError, Sampler};
 pub use snapshot::{CentreReader, Column, RowPiece, RowPieces, SavedTensors, Snapshot, shards};
 pub use timings::Timings;
+pub use traffic::Traffic;
 
 /// Class centres with their momentum, and all that turns a batch of embeddings into a loss.
 pub struct Head {
@@ -178,6 +178,13 @@ impl Head {
     #[must_use]
     pub fn config(&self) -> &HeadConfig {
         &self.config
+    }
+
+    /// What does the work on centres, for people; where a card is used, whether by the head's own kernels,
+    /// and if not, why.
+    #[must_use]
+    pub fn operations(&self) -> &str {
+        self.parts.store.operations()
     }
 
     /// The classes whose centres this rank holds.

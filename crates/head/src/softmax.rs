@@ -8,12 +8,13 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::{
     HeadError,
     batch::Positives,
-    centres::{CentreTile, Centres, PositiveGradient, TileGradient},
+    centres::{CentreTile, Centres, PositiveGradient, TileGradient, Tiling},
     config::{HeadConfig, ProductPrecision},
     elements::to_f64,
     loss::{Loss, Negatives, TileCosines},
     optim::UpdateRule,
     timings::{Timings, timed},
+    traffic,
 };
 
 /// The largest logit plus ln C whose exponentials can be summed in f32 as they are.
@@ -33,20 +34,29 @@ pub(super) struct TiledSoftmax<'a> {
 impl<'a> TiledSoftmax<'a> {
     /// * `rows`: `[S]`, the step's rows on this rank, strictly ascending
     /// * `unit_embeddings_gd`: `[G, D]` f32
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Torch`] if the device has no memory.
     pub fn new(
         (config, loss): (&'a HeadConfig, &'a dyn Loss),
         centres: Centres<'a>,
         rows: &'a [u32],
         positives: &Positives,
         unit_embeddings_gd: &Tensor,
-    ) -> TiledSoftmax<'a> {
+    ) -> Result<TiledSoftmax<'a>, HeadError> {
         let Centres { store, rule } = centres;
         let device = store.device();
-        let unit_embeddings_gd = unit_embeddings_gd.to_device(device);
+        let unit_embeddings_gd = traffic::to_device(unit_embeddings_gd, device)
+            .map_err(HeadError::torch("copy the embeddings"))?;
+        traffic::hand_over(1);
         let operand_gd = unit_embeddings_gd.to_kind(kind(config));
+        let n_samples = unit_embeddings_gd.size()[0] as usize;
+        let row_bytes = n_samples * operand_gd.kind().elt_size_in_bytes();
+        let Tiling { tile_rows, kept_bytes } = store.tiling(config, row_bytes);
         // A tile holds all sub-centres of a class or none.
         let k = config.margin.sub_centres();
-        let tile_rows = (config.tile_rows / k).max(1) * k;
+        let tile_rows = (tile_rows / k).max(1) * k;
         let n_tiles = rows.len().div_ceil(tile_rows);
         // Another device works on one tile after the other, on all of its own threads.
         let n_groups = n_tiles.min(if device == Device::Cpu { GROUPS } else { 1 });
@@ -61,14 +71,12 @@ impl<'a> TiledSoftmax<'a> {
             timings: Timings::default(),
         };
         let mut groups: Vec<TileGroup<'a>> = (0..n_groups).map(new_group).collect();
-        let n_samples = unit_embeddings_gd.size()[0] as usize;
-        let tile_bytes = tile_rows * n_samples * operand_gd.kind().elt_size_in_bytes();
-        let n_kept = (config.cache_mib << 20) / tile_bytes.max(1);
+        let n_kept = kept_bytes / (tile_rows * row_bytes).max(1);
         for (t, rows) in store.tiles(rows, tile_rows).into_iter().enumerate() {
             let tile = new_tile(rows, t * tile_rows, positives, t < n_kept);
             groups[t * n_groups / n_tiles].tiles.push(tile);
         }
-        TiledSoftmax { groups, unit_embeddings_gd }
+        Ok(TiledSoftmax { groups, unit_embeddings_gd })
     }
 
     /// Whether exponentials might overflow, so that each sample's largest logit is needed first.
@@ -104,9 +112,9 @@ impl<'a> TiledSoftmax<'a> {
     /// As above.
     pub fn forward(&mut self, offsets_g: Option<&[f64]>) -> Result<PartialSums, HeadError> {
         if let Some(offsets_g) = offsets_g {
-            let offsets_g = Tensor::from_slice(offsets_g)
-                .to_kind(Kind::Float)
-                .to_device(self.unit_embeddings_gd.device());
+            let offsets_g = Tensor::from_slice(offsets_g).to_kind(Kind::Float);
+            let offsets_g = traffic::to_device(&offsets_g, self.unit_embeddings_gd.device())
+                .map_err(HeadError::torch("copy the largest logits"))?;
             for group in &mut self.groups {
                 group.offsets_g = Some(offsets_g.shallow_clone());
             }
@@ -116,9 +124,11 @@ impl<'a> TiledSoftmax<'a> {
         for group in groups.collect::<Result<Vec<_>, _>>()? {
             add(&mut sums.sums_g, &group.sums_g);
             add(&mut sums.parameter_sums_g, &group.parameter_sums_g);
+            traffic::hand_over(1);
             sums.weighted_rows_gd += group.weighted_rows_gd;
         }
-        sums.weighted_rows_gd = sums.weighted_rows_gd.to_device(Device::Cpu);
+        sums.weighted_rows_gd = traffic::to_host(&sums.weighted_rows_gd)
+            .map_err(HeadError::torch("copy the gradient"))?;
         Ok(sums)
     }
 
@@ -130,7 +140,11 @@ impl<'a> TiledSoftmax<'a> {
     /// As above.
     pub fn backward(mut self, by_cosine: &Derivatives, lr: f64) -> Result<Timings, HeadError> {
         // The factor goes with the embeddings, of which there are fewer than exponentials.
-        let factors_g1 = by_cosine.factors_g1.to_device(self.unit_embeddings_gd.device());
+        let device = self.unit_embeddings_gd.device();
+        let factors_g1 = traffic::to_device(&by_cosine.factors_g1, device)
+            .map_err(HeadError::torch("copy the factors"))?;
+        // Scaled, and in the products' format.
+        traffic::hand_over(2);
         let weighted_gd = &self.unit_embeddings_gd * factors_g1;
         let handles: Vec<Tensor> =
             self.groups.iter().map(|group| weighted_gd.to_kind(kind(group.config))).collect();
@@ -228,6 +242,7 @@ pub(super) struct PartialSums {
 impl PartialSums {
     /// * `unit_embeddings_gd`: `[G, D]`, whose shape and device the sum of rows has
     fn zeros(unit_embeddings_gd: &Tensor) -> PartialSums {
+        traffic::hand_over(1);
         let zeros_g = vec![0.0; unit_embeddings_gd.size()[0] as usize];
         let weighted_rows_gd = unit_embeddings_gd.zeros_like();
         PartialSums { sums_g: zeros_g.clone(), parameter_sums_g: zeros_g, weighted_rows_gd }
@@ -256,6 +271,7 @@ impl TileGroup<'_> {
         let mut buffer_td = self.buffer()?;
         for t in 0..self.tiles.len() {
             let (_, cos_tg) = self.cosines(t, &mut buffer_td)?;
+            traffic::wait();
             let values_tg = self
                 .shaped(&cos_tg.clamp(-1.0, 1.0))
                 .map_err(HeadError::torch("shape the negatives of a tile"))?;
@@ -317,6 +333,7 @@ impl TileGroup<'_> {
                 }
             };
             let as_negatives_td = gradient_td.narrow(0, 0, slopes_tg.size()[0]);
+            traffic::hand_over(1);
             let _ = timed(&mut self.timings.product_ms, || {
                 slopes_tg.f_mm_out(&as_negatives_td, weighted_gd)
             })
@@ -363,6 +380,7 @@ impl TileGroup<'_> {
         let (rule, rows) = (self.rule, &mut self.tiles[t].rows);
         let mut unit_td = buffer_td.narrow(0, 0, rows.n_rows() as i64);
         timed(&mut self.timings.gather_ms, || rows.unit_rows(rule, &mut unit_td))?;
+        traffic::hand_over(1);
         let cos_tg =
             timed(&mut self.timings.product_ms, || unit_td.f_matmul(&self.operand_gd.tr()))
                 .map_err(HeadError::torch("multiply a tile"))?;
@@ -397,8 +415,12 @@ impl Tile<'_> {
 
 /// Adds `a * b` to the f32 `sum`.
 fn add_product(sum: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<(), TchError> {
+    traffic::hand_over(1);
     let added = if a.kind() == sum.kind() {
         sum.f_addmm_(a, b)
+    } else if sum.device().is_cuda() {
+        // Sums of bf16 factors in f32, and one pass. libtorch has it for CUDA alone.
+        sum.f_addmm_dtype(a, b, sum.kind()).inspect(|added| *sum = added.shallow_clone())
     } else {
         a.f_matmul(b).and_then(|product| sum.f_add_(&product))
     };

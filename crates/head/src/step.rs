@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     Head, HeadError, HeadOutput, Parts,
@@ -41,11 +41,16 @@ impl Head {
         lr: f64,
     ) -> Result<HeadOutput, HeadError> {
         let embeddings_bd = embeddings_bd.detach();
+        if self.parts.store.device() != Device::Cpu {
+            // Each thread that uses a card gets a cuBLAS workspace on it, and one thread is enough to
+            // launch what the card does.
+            return self.step_here(&embeddings_bd, labels, step, lr);
+        }
         let workers = Arc::clone(&self.workers);
-        workers.install(move || self.step_on_worker(&embeddings_bd, labels, step, lr))
+        workers.install(move || self.step_here(&embeddings_bd, labels, step, lr))
     }
 
-    fn step_on_worker(
+    fn step_here(
         &mut self,
         embeddings_bd: &Tensor,
         labels: &[i64],
@@ -54,6 +59,7 @@ impl Head {
     ) -> Result<HeadOutput, HeadError> {
         let (config, range, k) = (&self.config, self.range, self.config.margin.sub_centres());
         let Parts { sampler, loss, rule, store, comm } = &mut self.parts;
+        let centres_device = store.device();
         let mut timings = Timings::default();
         let batch = timed(&mut timings.communication_ms, || {
             GlobalBatch::collect(embeddings_bd, labels, step, config, comm.as_mut())
@@ -81,8 +87,8 @@ impl Head {
             })?;
             loss.see_cosines(&cosines_g);
         }
-        let mut tiles =
-            TiledSoftmax::new((config, loss.as_ref()), centres, &rows, &positives, &batch.unit_gd);
+        let of_loss = (config, loss.as_ref());
+        let mut tiles = TiledSoftmax::new(of_loss, centres, &rows, &positives, &batch.unit_gd)?;
         let offsets_g = if TiledSoftmax::needs_offsets(config, loss.as_ref()) {
             let mut largest_g = tiles.largest_logits()?;
             comm.all_reduce_max(&mut largest_g).map_err(HeadError::comm(step, "logits"))?;
@@ -116,7 +122,9 @@ impl Head {
         }
 
         let mut tile_timings = tiles.backward(&derivatives, lr)?;
-        tile_timings /= rayon::current_num_threads() as f64;
+        if centres_device == Device::Cpu {
+            tile_timings /= rayon::current_num_threads() as f64;
+        }
         timings += tile_timings;
         if loss.has_parameter() {
             loss.move_parameter(&forward.parameter_step(config, lr));

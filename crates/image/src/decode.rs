@@ -31,7 +31,11 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<Pixels, ImageError> {
 }
 
 /// As [`decode`], and whether the image was turned.
-pub(crate) fn decode_noting(bytes: &[u8], limits: Limits) -> Result<(Pixels, bool), ImageError> {
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_noting(bytes: &[u8], limits: Limits) -> Result<(Pixels, bool), ImageError> {
     let kind = match sniff(bytes) {
         _ if bytes.is_empty() => return Err(ImageError::Empty),
         Sniffed::Image(kind) => kind,

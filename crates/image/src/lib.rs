@@ -37,7 +37,7 @@ mod template;
 mod turn;
 
 pub use crop::{Changes, Crop, Recipe, Tally};
-pub use decode::decode;
+pub use decode::{decode, decode_noting};
 pub use error::ImageError;
 pub use jpeg::{decode_luma, decode_rgb, encode as encode_jpeg, header as jpeg_header};
 pub use kind::{Kind, SNIFF_BYTES, Sniffed, sniff};
@@ -47,5 +47,5 @@ pub use normalise::{mirror_rgb, normalise};
 pub use pixels::{Channels, Pixels};
 pub use png::encode as encode_png;
 pub use quality::{Quality, measure};
-pub use resize::{Fit, resize};
+pub use resize::{Fit, Part, resize, resize_part};
 pub use size::ImageSize;

@@ -59,15 +59,63 @@ pub fn resize(pixels: Pixels, size: ImageSize, fit: Fit) -> Result<Pixels, Image
     }
 }
 
+/// A rectangle of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// First column.
+    pub left: u32,
+    /// First row.
+    pub top: u32,
+    /// Columns, at least 1.
+    pub width: u32,
+    /// Rows, at least 1.
+    pub height: u32,
+}
+
+/// A part of an image, scaled to `width`×`height`; what shrinks is averaged (bilinear filter, twice as
+/// wide as a pixel of the result, which reads what lies around the part as well).
+///
+/// # Errors
+///
+/// [`ImageError::Corrupt`] if the part does not lie in the image, or one of the sizes is 0.
+pub fn resize_part(
+    pixels: &Pixels,
+    part: Part,
+    width: u32,
+    height: u32,
+) -> Result<Pixels, ImageError> {
+    let Part { left, top, width: part_width, height: part_height } = part;
+    let fits =
+        |start: u32, n: u32, all: u32| n > 0 && start.checked_add(n).is_some_and(|end| end <= all);
+    let is_inside = fits(left, part_width, pixels.width) && fits(top, part_height, pixels.height);
+    if !is_inside || width == 0 || height == 0 {
+        let reason = format!("cannot resize {part:?} of it to {width}x{height}");
+        return Err(ImageError::Corrupt(reason));
+    }
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .crop(left.into(), top.into(), part_width.into(), part_height.into());
+    scale_with(pixels, width, height, &options)
+}
+
 fn scale(pixels: Pixels, width: u32, height: u32, crop: bool) -> Result<Pixels, ImageError> {
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
     let options = if crop { options.fit_into_destination(None) } else { options };
+    scale_with(&pixels, width, height, &options)
+}
+
+fn scale_with(
+    pixels: &Pixels,
+    width: u32,
+    height: u32,
+    options: &ResizeOptions,
+) -> Result<Pixels, ImageError> {
     let channels = pixels.channels;
     let mut data = vec![0; width as usize * height as usize * channels.count()];
     let mut target = Target { width, height, data: &mut data };
     let done = match channels {
-        Channels::Grey => convolve::<U8>(&pixels, &mut target, &options),
-        Channels::Rgb => convolve::<U8x3>(&pixels, &mut target, &options),
+        Channels::Grey => convolve::<U8>(pixels, &mut target, options),
+        Channels::Rgb => convolve::<U8x3>(pixels, &mut target, options),
     };
     done.map_err(|e| ImageError::Corrupt(format!("cannot resize: {e}")))?;
     Ok(Pixels { width, height, channels, data })
@@ -128,6 +176,23 @@ mod tests {
             resize(Pixels::grey(6, 2, vec![200; 12]), ImageSize::square(6), Fit::Pad).unwrap();
         let (black, grey) = ([0u8; 6], [200u8; 6]);
         assert_eq!(out.data, [black, black, grey, grey, black, black].concat());
+    }
+
+    #[test]
+    fn a_part_is_cut_out_and_averaged() {
+        let left = Part { left: 0, top: 0, width: 4, height: 2 };
+        let out = resize_part(&thirds(), left, 2, 1).unwrap();
+        // Black and white pairs. Pixels at 1/4 and 3/4 of the filter weigh 3/4 and 1/4; nothing lies left of the
+        // part, so that 1/4 of white is shared by 7/4, and a black pixel right of it.
+        assert_eq!(out.data, [36, 191]);
+        let same = resize_part(&thirds(), Part { left: 2, top: 1, width: 2, height: 1 }, 2, 1);
+        assert_eq!(same.unwrap().data, [255, 255]);
+        for part in
+            [Part { left: 5, ..left }, Part { width: 0, ..left }, Part { top: u32::MAX, ..left }]
+        {
+            assert!(resize_part(&thirds(), part, 2, 2).is_err(), "{part:?}");
+        }
+        assert!(resize_part(&thirds(), left, 0, 2).is_err());
     }
 
     #[test]

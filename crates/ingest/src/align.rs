@@ -91,7 +91,7 @@ pub struct AlignArgs {
 
 /// File format of crops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-enum CropFormat {
+pub enum CropFormat {
     /// JPEG, lossy.
     #[default]
     Jpg,
@@ -101,7 +101,7 @@ enum CropFormat {
 
 /// The `--size` option.
 #[derive(Debug, Clone, Copy)]
-struct Size(ImageSize);
+pub struct Size(pub ImageSize);
 
 impl FromStr for Size {
     type Err = String;

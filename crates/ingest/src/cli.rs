@@ -4,8 +4,9 @@ use clap::{Parser, Subcommand};
 use pfc_cli::{Verbosity, completions::CompletionsArgs};
 
 use crate::{
-    AlignArgs, BenchArgs, CleanArgs, CompactArgs, DecisionsArgs, ExportArgs, InspectArgs,
-    MergeArgs, PackArgs, ReportArgs, ReviewArgs, ShowArgs, SynthArgs, VerifyArgs, pack::help,
+    AlignArgs, BenchArgs, CleanArgs, CompactArgs, DecisionsArgs, DetectArgs, ExportArgs,
+    InspectArgs, MergeArgs, PackArgs, ReportArgs, ReviewArgs, ShowArgs, SynthArgs, VerifyArgs,
+    pack::help,
 };
 
 /// Pack face crops into columnar shards, check them, and look at them.
@@ -20,6 +21,7 @@ use crate::{
     after_help = "Examples:
   pfc-ingest synth faces --identities 100 --images-per-identity 20
   pfc-ingest pack faces data
+  pfc-ingest detect photos faces --detector face_detection_yunet_2023mar.onnx
   pfc-ingest verify data
   pfc-ingest inspect data --json
   pfc-ingest show data --sample 40
@@ -44,7 +46,9 @@ pub enum Command {
     Synth(SynthArgs),
     /// Pack face crops, from folders, lists or other formats, into a data set.
     #[command(long_about = help::ABOUT)]
-    Pack(PackArgs),
+    Pack(Box<PackArgs>),
+    /// Find the faces of photographs, by a detector, and cut them out.
+    Detect(Box<DetectArgs>),
     /// Cut faces out of images by their landmarks.
     Align(AlignArgs),
     /// Join what several workers packed, or data sets with people in common.

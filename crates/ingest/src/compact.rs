@@ -6,7 +6,10 @@ use anyhow::Context;
 use clap::Args;
 use pfc_cli::{Format, Outcome, Progress, interrupt, print_json, print_table, table, units::count};
 use pfc_findings::{DecisionLog, Run, RunInfo, View, carried};
-use pfc_shard::{DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, IdentityNames, Step};
+use pfc_shard::{
+    DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Detections, IdentityNames, Step,
+    write_detections,
+};
 use serde::Serialize;
 
 use crate::{IngestError, clean::TOOL, lineage, output};
@@ -69,6 +72,7 @@ fn compact(args: &CompactArgs, quiet: bool) -> Result<Summary, IngestError> {
     let state = log.state(&dataset)?;
     let view = View::new(dataset, &state)?.checked();
     let out = unfinished.path();
+    write_found(&args.dataset, &view, out)?;
     write(&view, lineage, out, quiet)?;
     let n_carried = carry(&runs, &view, out)?;
     unfinished.commit()?;
@@ -120,6 +124,13 @@ fn write(view: &View, lineage: Vec<Step>, out: &Path, quiet: bool) -> Result<(),
     (0..people.len()).for_each(|label| names.push(people.names(label)));
     writer.finish(names)?;
     Ok(())
+}
+
+/// Copies where the faces were found, if that is known.
+fn write_found(from: &Path, view: &View, out: &Path) -> Result<(), IngestError> {
+    let Some(mut found) = Detections::open(from, view.manifest().rows)? else { return Ok(()) };
+    let rows = (0..view.len()).map(|place| Ok(found.forward_to(view.row(place))?));
+    write_detections(out, view.len(), rows)
 }
 
 /// Writes what people decided to the log of the new data set, where it still matters; returns how

@@ -10,10 +10,12 @@ use parquet::errors::ParquetError;
 use pfc_binpack::PackError as BinError;
 use pfc_clean::CleanError;
 use pfc_cli::units;
+use pfc_detect::DetectError;
 use pfc_durable::{DurableError, FolderError};
 use pfc_embeddings::EmbeddingError;
 use pfc_findings::FindingsError;
 use pfc_image::{ImageError, ImageSize};
+use pfc_onnx::OnnxError;
 use pfc_recordio::RecordError;
 use pfc_shard::ShardError;
 use pfc_sources::{SourceError, landmarks::LandmarkError};
@@ -142,6 +144,12 @@ pub enum IngestError {
     /// The input cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A detector that cannot be used.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
+    /// A network to embed with that cannot be used.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     /// A list of landmarks could not be understood.
     #[error(transparent)]
     Landmarks(#[from] LandmarkError),
@@ -222,6 +230,8 @@ impl IngestError {
             Record(source) => return source.hint(),
             Bin(source) => return source.hint(),
             Source(source) => return source.hint(),
+            Detect(source) => return source.hint(),
+            Onnx(source) => return source.hint(),
             Landmarks(source) => return source.hint(),
             Options { hint, .. } => hint.clone().into_owned(),
             Clean(source) => return source.hint(),

@@ -8,6 +8,7 @@ mod clean;
 mod cli;
 mod compact;
 mod decisions;
+mod detect;
 mod error;
 mod export;
 mod inspect;
@@ -42,6 +43,7 @@ pub use clean::CleanArgs;
 pub use cli::{Cli, Command};
 pub use compact::CompactArgs;
 pub use decisions::DecisionsArgs;
+pub use detect::DetectArgs;
 pub use error::{ExportError, IngestError, PackError};
 pub use export::ExportArgs;
 pub use inspect::InspectArgs;
@@ -88,6 +90,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Synth(args) => synth::run(&args, quiet),
         Command::Pack(args) => pack::run(&args, quiet),
+        Command::Detect(args) => detect::run(&args, quiet),
         Command::Align(args) => align::run(&args, quiet),
         Command::Merge(args) => merge::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),

@@ -1,5 +1,6 @@
 //! Why an image is not packed.
 
+use pfc_detect::{DetectError, NoFace};
 use pfc_image::ImageError;
 use pfc_sources::ReadError;
 
@@ -17,6 +18,9 @@ pub enum Reject {
     /// What the file holds is of no use.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The detector finds no face in it that can be used.
+    #[error(transparent)]
+    Face(#[from] NoFace),
 }
 
 impl Reject {
@@ -25,6 +29,7 @@ impl Reject {
         match self {
             Reject::Source(reject) => reject.reason(),
             Reject::ListedTwice => "listed_twice",
+            Reject::Face(no_face) => no_face.reason(),
             Reject::Image(ImageError::TooManyPixels { .. }) => "too_large",
             Reject::Image(ImageError::Empty) => "empty",
             Reject::Image(ImageError::NotAnImage) => "not_an_image",
@@ -67,6 +72,12 @@ impl Failure {
             }
             reject => Failure::Reject(reject),
         }
+    }
+}
+
+impl From<DetectError> for Failure {
+    fn from(error: DetectError) -> Failure {
+        Failure::Fatal(error.into())
     }
 }
 

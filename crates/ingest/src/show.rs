@@ -38,8 +38,8 @@ pub struct ShowArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// File to write
-    #[arg(short, long, value_name = "FILE", default_value = "sheet.png")]
-    output: PathBuf,
+    #[arg(short, long, alias = "output", value_name = "FILE", default_value = "sheet.png")]
+    out: PathBuf,
     /// Replace the file if it is there
     #[arg(long)]
     force: bool,
@@ -89,7 +89,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<Outcome> {
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
-    output::check_file(&args.output, args.force)?;
+    output::check_file(&args.out, args.force)?;
     let view = args.reading.open(&args.dataset)?;
     let Selection { title, mut rows, is_one_identity } = select(&view, &args.which, args.seed)?;
     let size = view.manifest().image_size;
@@ -100,9 +100,9 @@ fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     let left_out = (rows.len() as u64).saturating_sub(limit);
     rows.truncate(limit as usize);
     let sheet = draw(&view, &rows, title, args.columns, !is_one_identity)?;
-    pfc_durable::write(&args.output, &png(sheet.pixels)?)?;
+    pfc_durable::write(&args.out, &png(sheet.pixels)?)?;
     let (images, broken) = (rows.len() as u64, sheet.n_broken);
-    Ok(Shown { file: args.output.clone(), images, broken, left_out, rows })
+    Ok(Shown { file: args.out.clone(), images, broken, left_out, rows })
 }
 
 fn png(pixels: RgbImage) -> Result<Vec<u8>, pfc_image::ImageError> {

@@ -14,8 +14,8 @@ use pfc_cli::{
 use pfc_embeddings::{DIR as EMBEDDINGS_DIR, kept};
 use pfc_findings::{DECISIONS_DIR, check_log};
 use pfc_shard::{
-    Checks, IDENTITIES_FILE, MANIFEST_FILE, Manifest, QUARANTINE_FILE, SHARDS_DIR, VerifyReport,
-    hash::file_checksum, verify_with,
+    Checks, DETECTIONS_FILE, IDENTITIES_FILE, MANIFEST_FILE, Manifest, QUARANTINE_FILE, SHARDS_DIR,
+    VerifyReport, hash::file_checksum, verify_with,
 };
 use serde::Serialize;
 
@@ -188,7 +188,7 @@ fn check_embeddings(dir: &Path, report: &mut Report) -> Result<(), IngestError> 
 /// Names what lies in the data set's folder and is not of it.
 fn note_strays(dir: &Path, report: &mut Report) -> Result<(), IngestError> {
     let (files, folders) = (
-        [MANIFEST_FILE, IDENTITIES_FILE, QUARANTINE_FILE],
+        [MANIFEST_FILE, IDENTITIES_FILE, QUARANTINE_FILE, DETECTIONS_FILE],
         [SHARDS_DIR, DECISIONS_DIR, EMBEDDINGS_DIR],
     );
     let is_own = |name: &str| match dir.join(name).is_dir() {

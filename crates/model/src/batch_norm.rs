@@ -24,7 +24,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     elements::{Number, to_f64, with_elements, with_elements_mut},
-    vectors::vectors,
+    vectors,
 };
 
 /// What one normalisation multiplies by and adds, all `[C]` f32.

@@ -7,13 +7,21 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Backbone, IMAGE_SIZE, InputSpec, ModelError, libtorch::guarded};
 
-/// Images per pass: beyond this a CPU gains nothing, and r200 keeps below 1 GB.
-const BATCH: usize = 64;
+/// Images per pass. Beyond 64 a CPU gains nothing, and r200 keeps below 1 GB; a GPU needs more to be
+/// filled, and r200 keeps below 4 GB there.
+pub(crate) fn batch_size(device: Device) -> usize {
+    if device == Device::Cpu { 64 } else { 256 }
+}
 
 /// Anything that turns aligned faces into embeddings.
 pub trait Embed {
     /// Numbers in an embedding, E.
     fn embedding(&self) -> usize;
+
+    /// Images that are embedded in one pass: with more at a time nothing is gained.
+    fn batch_size(&self) -> usize {
+        batch_size(Device::Cpu)
+    }
 
     /// Embeddings of `n` images, `[n, E]` row by row, not normalised.
     ///
@@ -49,6 +57,10 @@ impl Embed for Backbone {
         Backbone::embedding(self) as usize
     }
 
+    fn batch_size(&self) -> usize {
+        batch_size(self.device())
+    }
+
     fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError> {
         embed(rgb, n, &InputSpec::insightface(), self.device(), |images| {
             Ok(tch::no_grad(|| self.forward(images, false)))
@@ -72,8 +84,9 @@ pub(crate) fn embed(
 ) -> Result<Vec<f32>, ModelError> {
     guarded("embed images", || {
         let mut out = Vec::new();
-        for (i, batch) in batches(rgb, n)?.enumerate() {
-            out.extend(rows(&forward(&images(batch, input, device)?)?, i * BATCH)?);
+        let size = batch_size(device);
+        for (i, batch) in batches(rgb, n, size)?.enumerate() {
+            out.extend(rows(&forward(&images(batch, input, device)?)?, i * size)?);
         }
         Ok(out)
     })
@@ -89,11 +102,12 @@ pub(crate) fn embed_with_mirror(
 ) -> Result<MirroredEmbeddings, ModelError> {
     guarded("embed images", || {
         let (mut original, mut mirrored) = (Vec::new(), Vec::new());
-        for (i, batch) in batches(rgb, n)?.enumerate() {
+        let size = batch_size(device);
+        for (i, batch) in batches(rgb, n, size)?.enumerate() {
             let images = images(batch, input, device)?;
             let flipped = images.f_flip([3]).map_err(ModelError::torch("mirror images"))?;
-            original.extend(rows(&forward(&images)?, i * BATCH)?);
-            mirrored.extend(rows(&forward(&flipped)?, i * BATCH)?);
+            original.extend(rows(&forward(&images)?, i * size)?);
+            mirrored.extend(rows(&forward(&flipped)?, i * size)?);
         }
         Ok(MirroredEmbeddings { original, mirrored })
     })
@@ -123,12 +137,12 @@ pub(crate) fn images(rgb: &[u8], input: &InputSpec, device: Device) -> Result<Te
     Ok(images_nhwc.permute([0, 3, 1, 2]))
 }
 
-fn batches(rgb: &[u8], n: usize) -> Result<std::slice::Chunks<'_, u8>, ModelError> {
+fn batches(rgb: &[u8], n: usize, size: usize) -> Result<std::slice::Chunks<'_, u8>, ModelError> {
     let expected = n.saturating_mul(FACE_BYTES);
     if rgb.len() != expected {
         return Err(ModelError::Pixels { n, found: rgb.len(), expected });
     }
-    Ok(rgb.chunks(BATCH * FACE_BYTES))
+    Ok(rgb.chunks(size * FACE_BYTES))
 }
 
 /// The embeddings `[N, E]` of a batch as numbers, all of them finite.
@@ -199,12 +213,14 @@ mod tests {
 
     #[test]
     fn embeddings_come_row_by_row_over_batches() {
-        let (backbone, n) = (backbone(), BATCH + 1);
+        let backbone = backbone();
+        let size = Embed::batch_size(&backbone);
+        let n = size + 1;
         let rgb = faces(n);
         let all = backbone.embed(&rgb, n).unwrap();
         assert_eq!(all.len(), n * Embed::embedding(&backbone));
-        let last = backbone.embed(&rgb[BATCH * FACE_BYTES..], 1).unwrap();
-        assert!(close(&all[BATCH * 12..], &last));
+        let last = backbone.embed(&rgb[size * FACE_BYTES..], 1).unwrap();
+        assert!(close(&all[size * 12..], &last));
         assert!(backbone.embed(&[], 0).unwrap().is_empty());
     }
 

@@ -227,6 +227,10 @@ impl Embed for Embedder {
         }
     }
 
+    fn batch_size(&self) -> usize {
+        embed::batch_size(self.device())
+    }
+
     fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError> {
         if let Engine::Onnx(model) = &self.engine {
             return model.embed(rgb, n).map_err(|error| self.of_onnx(error));

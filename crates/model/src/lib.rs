@@ -38,17 +38,16 @@ mod spec;
 mod state;
 #[cfg(test)]
 mod testing;
-mod vectors;
 mod vit;
 
 pub use activation_checkpointing::CheckpointedForward;
 pub use backbone::Backbone;
-pub use device::free_memory;
+pub use device::{all_memory, free_memory, memory_in_use};
 pub use embed::{Embed, MirroredEmbeddings};
 pub use embedder::{Embedder, EmbedderOptions};
 pub use error::ModelError;
 pub use inference::Inference;
 pub use pfc_onnx::{Account, ChannelOrder, InputOptions, InputSpec, OnnxError};
+pub use pfc_rows::vectors;
 pub use precision::{Bf16, Choice, Emulated, Precision, Work, slowdown};
 pub use spec::{Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, Network};
-pub use vectors::vectors;

@@ -58,6 +58,19 @@ impl Declared {
     ///
     /// Why it takes no images.
     pub(crate) fn of(graph: &GraphProto, options: &InputOptions) -> Result<Declared, String> {
+        Declared::within(graph, options, SIDE_MAX)
+    }
+
+    /// As [`of`](Declared::of), of pictures with sides of up to `side_max`.
+    ///
+    /// # Errors
+    ///
+    /// Why it takes no images.
+    pub(crate) fn within(
+        graph: &GraphProto,
+        options: &InputOptions,
+        side_max: usize,
+    ) -> Result<Declared, String> {
         let inputs = inputs(graph);
         let input = match inputs[..] {
             [] => return Err("the graph takes no input".to_owned()),
@@ -100,8 +113,8 @@ impl Declared {
         };
         let side = |fixed: Option<usize>, i: usize| {
             let side = fixed.or(options.size.map(|size| size[i])).unwrap_or(FACE_SIDE);
-            let too_large = || format!("its side of {side} is too large, more than {SIDE_MAX}");
-            if side <= SIDE_MAX { Ok(side) } else { Err(too_large()) }
+            let too_large = || format!("its side of {side} is too large, more than {side_max}");
+            if side <= side_max { Ok(side) } else { Err(too_large()) }
         };
         let (height, width) = (side(sides[0], 0)?, side(sides[1], 1)?);
         let n_values = batch.unwrap_or(1).checked_mul(n_channels * height * width);

@@ -23,6 +23,7 @@ mod input;
 mod model;
 mod network;
 mod outputs;
+mod pictures;
 mod pixels;
 pub mod proto;
 mod range;
@@ -35,6 +36,7 @@ pub use error::OnnxError;
 pub use input::{ChannelOrder, FACE_BYTES, FACE_SIDE, InputOptions, InputSpec, Layout, Origin};
 pub use model::{OnnxModel, OpenOptions};
 pub use network::Device;
+pub use pictures::{DeviceChoice, PICTURE_SIDE_MAX, PictureNetwork, Tensor, has_cuda};
 pub use pixels::mirrored;
 pub use statistics::{MeasuredInput, Normalisation, measured_input};
 

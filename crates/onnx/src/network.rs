@@ -22,6 +22,9 @@ pub enum Device {
     Cuda(i32),
 }
 
+/// Values of an output that is looked at: 1 GiB of f32. Nothing that any network gives is as large.
+const VALUES_MAX: i64 = 1 << 28;
+
 /// One per core.
 pub(crate) fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
@@ -127,6 +130,10 @@ fn tensor(input: &Declared, n: usize, values: Vec<f32>) -> ort::Result<DynValue>
 fn floats(value: &DynValue) -> (Vec<i64>, Result<Vec<f32>, String>) {
     let dtype = value.dtype();
     let shape = dtype.tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
+    let n_values = shape.iter().try_fold(1_i64, |n, &side| n.checked_mul(side));
+    if n_values.is_none_or(|n_values| n_values > VALUES_MAX) {
+        return (shape, Err(format!("more than {VALUES_MAX} values")));
+    }
     if let Ok((shape, values)) = value.try_extract_tensor::<f32>() {
         return (shape.to_vec(), Ok(values.to_vec()));
     }

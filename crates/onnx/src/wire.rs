@@ -17,8 +17,12 @@ pub(crate) enum Message {
     Attribute,
     Sparse,
     Tensor,
-    /// An input or output of a graph.
+    /// An input of a graph.
     Value,
+    /// An output of a graph.
+    Output,
+    /// What a file says of a value between two nodes.
+    Between,
 }
 
 impl Message {
@@ -37,6 +41,8 @@ impl Message {
                 Message::Tensor
             }
             (Message::Graph, 11) => Message::Value,
+            (Message::Graph, 12) => Message::Output,
+            (Message::Graph, 13) => Message::Between,
             _ => return None,
         })
     }
@@ -137,7 +143,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 /// What becomes of a message, which lies among so many others; or why it is refused.
 pub(crate) type ChangeOf<'a> = dyn FnMut(Message, &[u8], usize) -> Result<Change, String> + 'a;
 
-/// The model with every tensor, and every input of a graph, changed as `change` says; `None` if all
+/// The model with every tensor, and every value of a graph, changed as `change` says; `None` if all
 /// stay. `change` is given the message, its bytes, and how many messages lie around it.
 ///
 /// # Errors
@@ -156,7 +162,8 @@ fn rewrite_message(
     depth: usize,
     change: &mut ChangeOf<'_>,
 ) -> Result<Change, String> {
-    if matches!(message, Message::Tensor | Message::Value) {
+    use Message::{Between, Output, Tensor, Value};
+    if matches!(message, Tensor | Value | Output | Between) {
         return change(message, bytes, depth);
     }
     if depth > DEPTH_MAX {

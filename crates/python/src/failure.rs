@@ -9,6 +9,7 @@ use pfc_image::ImageError;
 use pfc_metrics::MetricError;
 use pfc_onnx::OnnxError;
 use pfc_recordio::RecordError;
+use pfc_rows::sampling::SampleError;
 use pfc_shard::ShardError;
 use pyo3::PyErr;
 
@@ -260,5 +261,15 @@ impl Told for MetricError {
 impl Told for ImageError {
     fn way_out(&self) -> Option<String> {
         self.hint()
+    }
+}
+
+impl Told for SampleError {
+    fn way_out(&self) -> Option<String> {
+        Some(
+            "give the head a sampler whose rows are whole numbers from 0, strictly ascending, with those of \
+             the batch among them"
+                .to_owned(),
+        )
     }
 }

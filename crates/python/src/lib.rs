@@ -8,7 +8,7 @@
 //!   Ctrl-C, and so that no panic goes on into Python
 //! * `images`: encoded images to arrays, the same for all collections
 //! * `order`, `batches`, `dataset`: data sets; `rec`, `bin`: RecordIO and verification packs
-//! * `metrics`: figures; `embedder`: ONNX models
+//! * `metrics`: figures; `embedder`: ONNX models; `partial_fc`: the head of `pfc.torch.PartialFC`
 
 // What Python sees has Python's docstrings, in which names stand without marks.
 #![allow(clippy::doc_markdown)]
@@ -21,6 +21,7 @@ mod failure;
 mod images;
 mod metrics;
 mod order;
+mod partial_fc;
 mod rec;
 mod work;
 
@@ -37,6 +38,8 @@ mod _pfc {
     use crate::embedder::Embedder;
     #[pymodule_export]
     use crate::metrics::{ijb, nn, verification};
+    #[pymodule_export]
+    use crate::partial_fc::{Head, HeadGradient, HeadPass};
     #[pymodule_export]
     use crate::rec::Rec;
 }

@@ -21,25 +21,64 @@ use crate::failure::Failure;
 /// Between two looks at whether Ctrl-C was pressed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The threads, and the process that they are of.
-static POOL: Mutex<Option<(u32, Arc<ThreadPool>)>> = Mutex::new(None);
+/// Those that most work shares.
+static SHARED: Threads = Threads::new(0);
 
-/// One thread per core. A process that was forked gets threads of its own: those of its parent are
-/// not in it, and rayon's global ones would be waited for without end.
-fn pool() -> Result<Arc<ThreadPool>, Failure> {
-    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((of, pool)) = &*pool
-        && *of == process::id()
-    {
-        return Ok(Arc::clone(pool));
+/// Threads of this process. One that was forked gets threads of its own: those of its parent are not in it, and
+/// would be waited for without end.
+#[derive(Debug)]
+pub struct Threads {
+    /// 0 for one per core.
+    n_threads: usize,
+    /// The threads, and the process that they are of.
+    pool: Mutex<Option<(u32, Arc<ThreadPool>)>>,
+}
+
+impl Threads {
+    /// `n_threads` threads, or one per core if it is 0, which are started when they are first needed.
+    pub const fn new(n_threads: usize) -> Threads {
+        Threads { n_threads, pool: Mutex::new(None) }
     }
-    let name = |i| format!("pfc {i}");
-    let built = ThreadPoolBuilder::new().thread_name(name).build();
-    let built = built.map_err(|error| no_threads(&error))?;
-    let built = Arc::new(built);
-    // The parent's is not dropped, since that would wait for threads that are not there.
-    mem::forget(pool.replace((process::id(), Arc::clone(&built))));
-    Ok(built)
+
+    fn pool(&self) -> Result<Arc<ThreadPool>, Failure> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, pool)) = &*pool
+            && *of == process::id()
+        {
+            return Ok(Arc::clone(pool));
+        }
+        let name = |i| format!("pfc {i}");
+        let built = ThreadPoolBuilder::new().num_threads(self.n_threads).thread_name(name).build();
+        let built = Arc::new(built.map_err(|error| no_threads(&error))?);
+        // The parent's is not dropped, since that would wait for threads that are not there.
+        mem::forget(pool.replace((process::id(), Arc::clone(&built))));
+        Ok(built)
+    }
+
+    /// Runs short work on the threads, while other Python threads run.
+    ///
+    /// # Errors
+    ///
+    /// The work's own; a panic is one too.
+    pub fn released<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce() -> Result<T, Failure> + Send,
+    ) -> PyResult<T> {
+        let pool = self.pool()?;
+        Ok(py.detach(|| caught(|| pool.install(work)))?)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((of, pool)) = pool
+            && of != process::id()
+        {
+            mem::forget(pool);
+        }
+    }
 }
 
 /// Whether somebody asked the work to end.
@@ -70,17 +109,16 @@ impl Stop {
     }
 }
 
-/// Runs short work on the threads, while other Python threads run.
+/// Runs short work on the threads that most work shares, while other Python threads run.
 ///
 /// # Errors
 ///
-/// The work's own; a panic is one too.
+/// As [`Threads::released`].
 pub fn released<T: Send>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T, Failure> + Send,
 ) -> PyResult<T> {
-    let pool = pool()?;
-    Ok(py.detach(|| caught(|| pool.install(work)))?)
+    SHARED.released(py, work)
 }
 
 /// As [`released`], on the calling thread: for work that is too little to be handed on.
@@ -105,7 +143,7 @@ pub fn interruptible<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&Stop) -> Result<T, Failure> + Send,
 ) -> PyResult<T> {
-    let pool = pool()?;
+    let pool = SHARED.pool()?;
     let stop = Stop::default();
     let (done, is_done) = bounded(1);
     let work = || {

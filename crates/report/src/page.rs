@@ -4,8 +4,8 @@ use maud::{DOCTYPE, PreEscaped, html};
 
 use crate::html::{Markup, plain};
 
-/// Colours follow the reader's setting, the layout fits a phone, tables scroll on their own, and there is
-/// no script.
+/// Colours follow the reader's setting, the layout fits a phone, tables scroll on their own with a shade at
+/// the edge beyond which they go on, and there is no script.
 const STYLE: &str = "
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1b1f;--pale:#5c5f66;--line:#d9dbe0;
 --card:#f4f5f7;--before:#9aa4b5;--after:#2f6fde;--mark:#0072b2;--bad:#b3261e}
@@ -21,7 +21,11 @@ p{margin:.5rem 0;overflow-wrap:anywhere}.pale{color:var(--pale)}
 .note{font-size:.9rem;color:var(--pale);max-width:45rem}
 .warning{color:var(--bad);font-weight:600}
 nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem}a{color:var(--mark)}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto;background:
+linear-gradient(to right,var(--paper) 40%,transparent) left/2.5rem 100% no-repeat local,
+linear-gradient(to left,var(--paper) 40%,transparent) right/2.5rem 100% no-repeat local,
+linear-gradient(to right,var(--before),transparent) left/.6rem 100% no-repeat scroll,
+linear-gradient(to left,var(--before),transparent) right/.6rem 100% no-repeat scroll}
 table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .5rem;text-align:right;border-bottom:1px solid var(--line);
 vertical-align:top;white-space:nowrap}
@@ -29,6 +33,7 @@ th.text,td.text{text-align:left;white-space:normal}
 tbody th,thead th:first-child{text-align:left;font-weight:600;position:sticky;left:0;
 background:var(--paper)}
 tbody th{min-width:7rem;max-width:14rem;white-space:normal;overflow-wrap:break-word}
+pre{margin:.3rem 0;font-size:.85rem}
 td small{display:block;color:var(--pale);white-space:normal}td .interval{white-space:nowrap}
 .whisker{width:120px;height:12px;display:block;margin-left:auto}
 .whisker line{stroke:var(--mark);stroke-width:2}.whisker circle{fill:var(--mark)}

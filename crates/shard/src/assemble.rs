@@ -5,12 +5,14 @@ use std::{fs, io, path::Path};
 use pfc_durable::DurableError;
 
 use crate::{
-    DatasetSpec, FileEntry, IDENTITIES_FILE, IdentityNames, MANIFEST_FILE, Manifest,
-    QUARANTINE_FILE, ShardEntry, ShardError, format::FORMAT, hash::file_checksum, identities,
+    DETECTIONS_FILE, DatasetSpec, FileEntry, IDENTITIES_FILE, IdentityNames, MANIFEST_FILE,
+    Manifest, QUARANTINE_FILE, ShardEntry, ShardError, format::FORMAT, hash::file_checksum,
+    identities,
 };
 
 /// Makes a data set of finished shards in `dir`: writes the table of identities, and the manifest
-/// last. The list of what was left out, [`QUARANTINE_FILE`], is entered in the manifest if it is there.
+/// last. The list of what was left out, [`QUARANTINE_FILE`], and [`DETECTIONS_FILE`] are
+/// entered in the manifest if they are there.
 ///
 /// For packers that write shards in any order, in several runs or on several machines, with
 /// [`ShardWriter`](crate::ShardWriter).
@@ -63,12 +65,16 @@ pub fn assemble(
 
 /// Lists what lies beside the shards already, with size and checksum.
 fn list_others(dir: &Path) -> Result<Vec<FileEntry>, ShardError> {
-    let path = dir.join(QUARANTINE_FILE);
-    let bytes = match fs::metadata(&path) {
-        Ok(metadata) => metadata.len(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(DurableError::at("look at", &path)(source).into()),
-    };
-    let checksum = file_checksum(&path, |_| ())?;
-    Ok(vec![FileEntry { file: QUARANTINE_FILE.into(), bytes, checksum }])
+    let mut others = Vec::new();
+    for file in [QUARANTINE_FILE, DETECTIONS_FILE] {
+        let path = dir.join(file);
+        let bytes = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(DurableError::at("look at", &path)(source).into()),
+        };
+        let checksum = file_checksum(&path, |_| ())?;
+        others.push(FileEntry { file: file.into(), bytes, checksum });
+    }
+    Ok(others)
 }

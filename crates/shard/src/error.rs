@@ -84,6 +84,14 @@ pub enum ShardError {
         /// The checksum in the manifest.
         expected: Checksum,
     },
+    /// The table of detections is not as it was written.
+    #[error("{}: is no table of the detections of {n_rows} rows, or not whole", path.display())]
+    Detections {
+        /// The file.
+        path: PathBuf,
+        /// Rows of the data set.
+        n_rows: u64,
+    },
     /// A file's structure is broken, or it is no Arrow file at all.
     #[error("{}: is not a whole Arrow file: {what}", path.display())]
     Malformed {
@@ -284,6 +292,7 @@ impl ShardError {
             | Checksum { .. }
             | Malformed { .. }
             | RowCount { .. }
+            | Detections { .. }
             | Uncounted { .. }
             | Counts { .. } => {
                 format!("`pfc-ingest verify` lists everything that is damaged; {again}")

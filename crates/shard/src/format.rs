@@ -6,6 +6,9 @@ pub const MANIFEST_FILE: &str = "dataset.json";
 /// Name of the table of identities in a data set's folder.
 pub const IDENTITIES_FILE: &str = "identities.arrow";
 
+/// Where the faces were found in their photographs, if a detector found them.
+pub const DETECTIONS_FILE: &str = "detections.npy";
+
 /// Name of the list of what was left out, in a data set's folder.
 pub const QUARANTINE_FILE: &str = "quarantine.jsonl";
 

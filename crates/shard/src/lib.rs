@@ -88,6 +88,7 @@ pub mod table;
 mod assemble;
 mod dataset;
 mod dataset_writer;
+mod detections;
 mod error;
 mod face;
 mod faces;
@@ -110,10 +111,13 @@ mod verify;
 pub use assemble::assemble;
 pub use dataset::Dataset;
 pub use dataset_writer::DatasetWriter;
+pub use detections::{DetectionRow, Detections, write_detections};
 pub use error::ShardError;
 pub use face::{Face, IMAGE_BYTES_MAX, SOURCE_BYTES_MAX};
 pub use faces::{Faces, Visit};
-pub use format::{FORMAT, IDENTITIES_FILE, MANIFEST_FILE, QUARANTINE_FILE, SHARDS_DIR};
+pub use format::{
+    DETECTIONS_FILE, FORMAT, IDENTITIES_FILE, MANIFEST_FILE, QUARANTINE_FILE, SHARDS_DIR,
+};
 pub use hash::Checksum;
 pub use identities::Identities;
 pub use manifest::{FileEntry, Manifest, ShardEntry, Step, shard_file};

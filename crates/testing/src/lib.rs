@@ -146,6 +146,20 @@ pub fn faces(name: &str) -> Option<PathBuf> {
     find("PFC_FACES", "faces", name)
 }
 
+/// Published model `name`: below `PFC_MODELS`, by default in the cache folder that `scripts/models` fills.
+#[must_use]
+pub fn model(name: &str) -> Option<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let folder = set("PFC_MODELS").or_else(|| Some(cache()?.join("pfc/models")))?;
+    let path = folder.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    skip(&format!("{} is absent; scripts/models fetches it", path.display()));
+    None
+}
+
 /// Folder `name` of the small inputs that once went wrong: below `PFC_CASES`, by default
 /// `../shared/cases` beside the checkout.
 #[must_use]

@@ -12,18 +12,22 @@ use crate::{
         export::{self, ExportArgs},
         model::{self, ModelArgs},
         plan::{self, PlanArgs},
+        recipe::{self, RecipeArgs},
+        report::{self, ReportArgs},
         run::{self, RunArgs},
+        watch::{self, WatchArgs},
     },
     config::ConfigError,
 };
 
 const EXAMPLES: &str = "\
 Examples:
-  pfc-train run data/configs/demo.toml
-  pfc-train run data/configs/demo.toml --out runs/a --set optim.lr=0.05 --set train.epochs=2
+  pfc-train recipe demo > demo.toml
+  pfc-train check demo.toml --set data.path=my/shards
+  pfc-train run demo.toml --set data.path=my/shards
+  pfc-train run demo.toml --out runs/a --set optim.lr=0.05 --set train.epochs=2
   pfc-train run runs/a/config.toml --out runs/a --resume
-  pfc-train run data/configs/demo.toml --nproc-per-node 2
-  pfc-train check data/configs/demo.toml --set data.path=my/shards
+  pfc-train run demo.toml --nproc-per-node 2
   tensorboard --logdir runs";
 
 /// Train a face-recognition backbone with the margin softmax of Partial FC.
@@ -44,16 +48,27 @@ enum Command {
     /// Train from a configuration file, or go on with a run
     #[command(after_help = run::HELP)]
     Run(RunArgs),
-    /// Check a configuration against its data and print it with every value spelled out
+    /// Print a configuration to start from, or list those that there are
+    #[command(after_help = recipe::HELP)]
+    Recipe(RecipeArgs),
+    /// Check a configuration against everything that it names, and print it with every value explained
     ///
-    /// Nothing is trained and nothing written. The text printed is a configuration file itself.
-    #[command(after_help = "Examples:
-  pfc-train check data/configs/demo.toml
-  pfc-train check data/configs/glint360k-r50-pfc01.toml --set data.path=glint360k.pfc > run.toml")]
+    /// Opens what a run would: the data set, the evaluation sets, weights and centres to begin with. Says
+    /// what memory and time the steps take, the latter measured on a few images. Nothing is trained and
+    /// nothing written. The text printed is a configuration file itself.
+    #[command(after_help = check::HELP)]
     Check(CheckArgs),
+    /// Write one page about one or more runs: curves, verification, configuration, machines
+    ///
+    /// Of runs that go on, it shows what they have so far.
+    #[command(after_help = report::HELP)]
+    Report(ReportArgs),
+    /// Draw the curves of one or more runs in the terminal, while they go on or afterwards
+    #[command(after_help = watch::HELP)]
+    Watch(WatchArgs),
     Model(ModelArgs),
     Export(ExportArgs),
-    /// Tell what a head of a given size takes, by scheme: memory, wire, time, and where it stops
+    /// Estimate memory, network traffic and step time of the classification head, per scheme
     ///
     /// Exits with 1 if nothing fits.
     #[command(after_help = plan::EXAMPLES)]
@@ -79,6 +94,7 @@ pub const HINTS: &[HintFinder] = &[
     |error| hint_of(error, C10dError::hint),
     |error| hint_of(error, pfc_head::HeadError::hint),
     |error| hint_of(error, pfc_verify::VerifyError::hint),
+    |error| hint_of(error, pfc_report::ReportError::hint),
     |error| hint_of(error, pfc_model::ModelError::hint),
     |error| hint_of(error, pfc_findings::FindingsError::hint),
     |error| hint_of(error, pfc_shard::ShardError::hint),
@@ -97,12 +113,15 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
 }
 
 fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
-    if matches!(cli.command, Command::Check(_) | Command::Plan(_)) {
+    if matches!(cli.command, Command::Check(_) | Command::Plan(_) | Command::Report(_)) {
         interrupt::end_at_once();
     }
     match cli.command {
         Command::Run(args) => run::run(&args, cli.verbosity.is_quiet()),
         Command::Check(args) => check::check(&args, cli.verbosity.is_quiet()),
+        Command::Watch(args) => watch::watch(&args),
+        Command::Report(args) => report::report(&args),
+        Command::Recipe(args) => recipe::recipe(&args),
         Command::Model(args) => model::model(&args),
         Command::Export(args) => export::export(&args),
         Command::Plan(args) => plan::run(&args),

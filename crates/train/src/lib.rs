@@ -11,6 +11,7 @@ mod error;
 pub mod log;
 pub mod optim;
 pub mod ranks;
+pub mod recipes;
 pub mod run;
 mod run_folder;
 pub mod step;

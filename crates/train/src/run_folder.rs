@@ -62,13 +62,23 @@ impl RunFolder {
             }
         }
         let folder = RunFolder { path: path.to_path_buf(), _lock: Some(lock) };
-        if start == Start::Fresh && folder.holds_a_run()? {
-            return Err(TrainError::RunExists { path: path.to_path_buf() });
-        }
         if start == Start::Fresh {
-            folder.check_ours()?;
+            folder.check_fresh()?;
         }
         Ok(folder)
+    }
+
+    /// Refuses a folder in which a new run may not begin. A folder that is not there is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::RunExists`] if it holds a run, [`TrainError::Folder`] if it holds files of others, and
+    /// [`TrainError::Durable`].
+    pub fn check_fresh(&self) -> Result<(), TrainError> {
+        if self.holds_a_run()? {
+            return Err(TrainError::RunExists { path: self.path.clone() });
+        }
+        self.check_ours()
     }
 
     /// Refuses a folder in which a new run would write over files of others. Files of other names may
@@ -78,8 +88,8 @@ impl RunFolder {
         if self.unsaved().exists() {
             return Ok(());
         }
-        let named = [self.config(), self.unreadable()].into_iter().filter(|path| path.exists());
-        let mut names: Vec<PathBuf> = named.collect();
+        let named = [self.config(), self.log(), self.starts(), self.unreadable()];
+        let mut names: Vec<PathBuf> = named.into_iter().filter(|path| path.exists()).collect();
         for folder in [self.tensorboard(), self.checkpoints()] {
             names.extend(entries(&folder)?);
         }
@@ -112,6 +122,7 @@ impl RunFolder {
             false => {
                 // Figures of a start that never saved, perhaps with another configuration.
                 remove_if_there(&self.metrics())?;
+                remove_if_there(&self.starts())?;
                 pfc_durable::write(&self.unsaved(), UNSAVED_TEXT.as_bytes())?;
             }
         }
@@ -179,6 +190,16 @@ impl RunFolder {
     /// Figures, a JSON object per line.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
+    }
+
+    /// What the run said, with the time of each line.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("train.log")
+    }
+
+    /// What each start ran on, a JSON object per line.
+    pub fn starts(&self) -> PathBuf {
+        self.path.join("starts.jsonl")
     }
 
     /// Images that could not be loaded, a JSON object per line.
@@ -378,9 +399,14 @@ mod tests {
 
     #[test]
     fn files_of_others_are_neither_written_over_nor_removed() {
-        for name in
-            ["config.toml", "run.lock", "tensorboard/a", "checkpoints/a", "unreadable.jsonl"]
-        {
+        for name in [
+            "config.toml",
+            "run.lock",
+            "train.log",
+            "tensorboard/a",
+            "checkpoints/a",
+            "unreadable.jsonl",
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -37,6 +37,7 @@ fn spec(n_threads: usize, n_ahead: usize, first_step: u64) -> LoaderSpec {
         mirror: true,
         on_error: OnError::Stop,
         device: Device::Cpu,
+        as_bytes: false,
     }
 }
 
@@ -89,6 +90,20 @@ fn a_batch_holds_the_rows_of_its_plan_mirrored_and_normalised() {
         normalise(&rgb, 112, place.mirror, &mut expected);
         assert!(images[i * n..(i + 1) * n] == expected[..], "image {i}");
         assert_eq!(batch.labels[i], i64::from(face.label));
+    }
+}
+
+#[test]
+fn images_that_stay_bytes_become_the_same_numbers_where_the_step_computes() {
+    let (_dir, dataset) = dataset();
+    let as_bytes = batches(&dataset, LoaderSpec { as_bytes: true, ..spec(2, 2, 0) });
+    for (bytes, numbers) in as_bytes.iter().zip(batches(&dataset, spec(2, 2, 0))) {
+        assert_eq!(bytes.images.kind(), tch::Kind::Uint8);
+        assert_eq!(bytes.labels, numbers.labels);
+        let [found, expected] = [&bytes.images, &numbers.images]
+            .map(|images| pfc_train::step::images_on(Device::Cpu, images).unwrap());
+        assert_eq!((found.kind(), found.size()), (tch::Kind::Float, vec![4, 3, 112, 112]));
+        assert!(found == expected);
     }
 }
 

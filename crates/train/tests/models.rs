@@ -65,7 +65,16 @@ fn every_format_embeds_as_the_checkpoint_does() {
             None => pfc_testing::skip(&format!("{to} was not checked")),
         }
     }
-    let args = ["export", "m.ckpt", "--to", "onnx", "--fp16", "--embed-preprocessing", "--json"];
+    let args = [
+        "export",
+        "m.ckpt",
+        "--to",
+        "onnx",
+        "--fp16",
+        "--embed-preprocessing",
+        "--json",
+        "--force",
+    ];
     let report = json(pfc_train(dir.path()).args(args));
     if let Some(cosine) = report["min_cosine"].as_f64() {
         assert!(cosine > 0.999, "{cosine}");
@@ -105,4 +114,8 @@ fn options_that_do_not_belong_together_are_refused() {
     assert!(error.contains("--embed-preprocessing belongs to --to onnx"), "{error}");
     let error = refuse(&["--to", "torchscript", "--fp16"]);
     assert!(error.contains("hint: leave it out"), "{error}");
+    std::fs::write(dir.path().join("m.pth"), "mine").unwrap();
+    let error = refuse(&["--to", "pth"]);
+    assert!(error.contains("m.pth: already exists") && error.contains("--force"), "{error}");
+    assert_eq!(std::fs::read(dir.path().join("m.pth")).unwrap(), b"mine");
 }

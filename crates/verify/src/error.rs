@@ -6,6 +6,7 @@ use std::{
 };
 
 use pfc_binpack::PackError;
+use pfc_detect::DetectError;
 use pfc_durable::DurableError;
 use pfc_findings::FindingsError;
 use pfc_image::ImageError;
@@ -20,6 +21,9 @@ pub enum VerifyError {
     /// The operating system refused.
     #[error(transparent)]
     Durable(#[from] DurableError),
+    /// A detector that fails, which says nothing of a picture.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
     /// A line of a list that breaks the list's layout.
     #[error("{}:{line}: {problem}", path.display())]
     Line {
@@ -136,6 +140,7 @@ impl VerifyError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            VerifyError::Detect(error) => error.hint(),
             VerifyError::Durable(error) => error.hint(),
             VerifyError::Line { layout, .. } => Some((*layout).to_owned()),
             VerifyError::MissingImages { root, .. } => Some(format!(

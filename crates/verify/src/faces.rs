@@ -1,6 +1,12 @@
 //! Faces held in memory: small while they wait, 112×112 RGB when they are needed.
 
-use pfc_image::{Changes, Crop, Fit, ImageError, ImageSize, Recipe, Tally, align::Landmarks};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use pfc_detect::{Finder, NoFace};
+use pfc_image::{
+    Changes, Crop, Fit, ImageError, ImageSize, Limits, Recipe, Tally, align, align::Landmarks,
+    decode_noting,
+};
 use rayon::prelude::*;
 
 use crate::VerifyError;
@@ -19,6 +25,8 @@ pub const IMAGE_BYTES_MAX: u64 = 64 << 20;
 pub struct Faces {
     faces: Vec<Face>,
     changes: Tally,
+    /// Images in which a detector found no face, and which count whole.
+    n_without_face: u64,
 }
 
 #[derive(Debug)]
@@ -42,8 +50,33 @@ impl Faces {
         read: impl Fn(usize) -> Result<Vec<u8>, VerifyError> + Sync,
         name: impl Fn(usize) -> String + Sync,
     ) -> Result<Faces, VerifyError> {
+        Faces::load_with(None, n, read, name)
+    }
+
+    /// As [`load`](Faces::load) of the faces that a detector finds. An image in which it finds none counts as it
+    /// is, as without a detector: in a protocol every image counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Faces::load), and [`VerifyError::Detect`].
+    pub fn load_with(
+        finder: Option<&Finder>,
+        n: usize,
+        read: impl Fn(usize) -> Result<Vec<u8>, VerifyError> + Sync,
+        name: impl Fn(usize) -> String + Sync,
+    ) -> Result<Faces, VerifyError> {
+        let n_without_face = AtomicU64::new(0);
         let load = |i: usize| -> Result<(Face, Changes), VerifyError> {
             let bytes = read(i)?;
+            if let Some(finder) = finder {
+                match found(&bytes, finder, || name(i))? {
+                    Ok(decoded) => return Ok((Face::Rgb(decoded.rgb), decoded.changes)),
+                    Err(reason) => {
+                        tracing::debug!("{}: {reason}", name(i));
+                        n_without_face.fetch_add(1, Relaxed);
+                    }
+                }
+            }
             let decoded =
                 decode(&bytes).map_err(|reason| VerifyError::Image { image: name(i), reason })?;
             Ok(match decoded.changes == Changes::default() {
@@ -56,7 +89,8 @@ impl Faces {
         let loaded = results.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut changes = Tally::default();
         loaded.iter().for_each(|(_, change)| changes.add(*change));
-        Ok(Faces { faces: loaded.into_iter().map(|(face, _)| face).collect(), changes })
+        let faces = loaded.into_iter().map(|(face, _)| face).collect();
+        Ok(Faces { faces, changes, n_without_face: n_without_face.into_inner() })
     }
 
     /// Number of faces.
@@ -67,6 +101,11 @@ impl Faces {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.faces.is_empty()
+    }
+
+    /// Images in which a detector found no face, and which count whole.
+    pub fn n_without_face(&self) -> u64 {
+        self.n_without_face
     }
 
     /// What was done to them: how many were resized, turned, cut to another shape.
@@ -122,10 +161,45 @@ pub fn cut(bytes: &[u8], landmarks: Option<&Landmarks>) -> Result<Decoded, Image
     Ok(Decoded { rgb: pixels.into_rgb(), changes })
 }
 
+/// The face that a detector finds in a photograph, cut out as `pfc-ingest detect` does it; or why there is none.
+///
+/// * `name`: what to call the image in errors
+///
+/// # Errors
+///
+/// [`VerifyError::Image`] if it cannot be decoded, [`VerifyError::Detect`] if the detector fails.
+pub fn found(
+    bytes: &[u8],
+    finder: &Finder,
+    name: impl Fn() -> String,
+) -> Result<Result<Decoded, NoFace>, VerifyError> {
+    let of_image = |reason: ImageError| VerifyError::Image { image: name(), reason };
+    let (pixels, is_turned) = decode_noting(bytes, Limits::DEFAULT).map_err(of_image)?;
+    let landmarks = match finder.landmarks(&pixels)? {
+        Ok(landmarks) => landmarks.map(|point| point.map(f64::from)),
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let face = align::cut(&pixels, &landmarks, ImageSize::FACE);
+    let face = face.map_err(|error| of_image(error.into()))?;
+    let changes = Changes { is_turned, is_aligned: true, ..Changes::default() };
+    Ok(Ok(Decoded { rgb: face.into_rgb(), changes }))
+}
+
 /// Says once what was done to images beyond decoding them.
 pub fn warn_of_changes(what: &str, changes: &Tally) {
     for sentence in changes.sentences(ImageSize::FACE, Fit::Crop) {
         tracing::warn!("{what}: {sentence}");
+    }
+}
+
+/// Says in how many images a detector found no face.
+pub fn warn_of_unfound(what: &str, faces: &Faces) {
+    let (n, of) = (faces.n_without_face(), faces.len());
+    if n > 0 {
+        tracing::warn!(
+            "{what}: the detector finds no usable face in {n} of {of} images, which count whole, as without \
+             a detector"
+        );
     }
 }
 

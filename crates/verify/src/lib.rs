@@ -19,7 +19,7 @@ mod set;
 pub use error::VerifyError;
 pub use judge::{Judged, Options};
 pub use report::{Accuracy, Figure, FoldRow, ReducedAccuracy, TarRow, ValRow, VerificationReport};
-pub use set::{PairsSet, PeopleFrom};
+pub use set::{Opening, PairsSet, PeopleFrom};
 
 use pfc_model::Embed;
 

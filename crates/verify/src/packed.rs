@@ -88,7 +88,7 @@ mod tests {
     use pfc_shard::{DEFAULT_SHARD_BYTES, DatasetSpec, DatasetWriter, Face};
 
     use super::*;
-    use crate::{PairsSet, PeopleFrom};
+    use crate::{Opening, PairsSet, PeopleFrom};
 
     /// Three images of two people.
     fn pack(dir: &Path) {
@@ -118,7 +118,7 @@ mod tests {
     fn open(dir: &Path, pairs: &str) -> Result<PairsSet, VerifyError> {
         let list = dir.join("pairs.txt");
         std::fs::write(&list, pairs).unwrap();
-        PairsSet::open(&dir.join("data"), &list, Reading::Decided)
+        PairsSet::open(&dir.join("data"), &list, Opening::default())
     }
 
     /// Has row 1 dropped by a person.
@@ -145,7 +145,8 @@ mod tests {
             matches!(error, VerifyError::MissingRows { are_some_left_out: true, line: 1, .. });
         assert!(left_out, "{error}");
         let list = dir.path().join("pairs.txt");
-        let packed = PairsSet::open(&data, &list, Reading::AsPacked).unwrap();
+        let opening = Opening { reading: Reading::AsPacked, ..Opening::default() };
+        let packed = PairsSet::open(&data, &list, opening).unwrap();
         assert_eq!((packed.n_pairs(), packed.notice("--as-packed")), (2, None));
         let decided = open(dir.path(), "0,2,0\n2,0,0\n").unwrap();
         assert_eq!(

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pfc_detect::Finder;
 use pfc_findings::{Reading, View};
 use pfc_image::{ImageFolder, LeadsOut, with_extensions};
 use pfc_metrics::union::Union;
@@ -15,13 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     VerifyError,
-    faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
+    faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes, warn_of_unfound},
     files::{is_file, read_regular_file},
     packed::Rows,
     pairs::{ImageName, Pair, PairList, Protocol},
 };
 
-/// Images embedded between two looks at the clock and at Ctrl-C.
+/// Images embedded between two looks at the clock and at Ctrl-C, at least: a model that takes more in a
+/// pass is given them.
 const BATCH: usize = 128;
 
 /// How it is known who is on an image; the bootstrap resamples these people.
@@ -33,6 +35,16 @@ pub enum PeopleFrom {
     /// Not named: images of matched pairs, and equal images, are taken for one person. A person
     /// in several unlinked pairs counts as several, so intervals may be too narrow.
     Pairs,
+}
+
+/// How the images of a list are opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Opening<'a> {
+    /// Of a data set, whether the decisions beside it are applied; see [`PairsSet::notice`].
+    pub reading: Reading,
+    /// What finds the faces of photographs; images in which it finds none count as they are. The rows of a data
+    /// set are faces already.
+    pub finder: Option<&'a Finder>,
 }
 
 /// Pairs of faces to judge, every image decoded once and kept.
@@ -59,17 +71,15 @@ impl PairsSet {
     /// a warning. All of them lie below `root` ([`ImageFolder`]), or are rows of the packed data set there,
     /// by name or by number.
     ///
-    /// * `reading`: of a data set, whether the decisions beside it are applied; see
-    ///   [`notice`](PairsSet::notice)
-    ///
     /// # Errors
     ///
     /// [`VerifyError::Line`] for a broken list or a path that leads out of `root`,
     /// [`VerifyError::MissingImages`] or [`VerifyError::MissingRows`], [`VerifyError::Image`] for
-    /// the first image that cannot be decoded, [`VerifyError::Durable`].
-    pub fn open(root: &Path, pairs: &Path, reading: Reading) -> Result<PairsSet, VerifyError> {
+    /// the first image that cannot be decoded, [`VerifyError::Durable`], [`VerifyError::Detect`] for a
+    /// detector that fails.
+    pub fn open(root: &Path, pairs: &Path, opening: Opening<'_>) -> Result<PairsSet, VerifyError> {
         let list = PairList::read(pairs)?;
-        PairsSet::from_list(root, pairs, list, reading)
+        PairsSet::from_list(root, pairs, list, opening)
     }
 
     /// As [`open`](PairsSet::open), with a list that is parsed already; `pairs` names it.
@@ -81,18 +91,19 @@ impl PairsSet {
         root: &Path,
         pairs: &Path,
         list: PairList,
-        reading: Reading,
+        opening: Opening<'_>,
     ) -> Result<PairsSet, VerifyError> {
         if list.pairs.is_empty() {
             return Err(VerifyError::NoPairs { list: pairs.to_owned() });
         }
         if is_file(&root.join(pfc_shard::MANIFEST_FILE))? {
-            return PairsSet::of_rows(root, pairs, list, reading);
+            return PairsSet::of_rows(root, pairs, list, opening.reading);
         }
         std::fs::read_dir(root).map_err(VerifyError::io("open the folder", root))?;
         let paths = find_images(root, pairs, &list.images)?;
         let read = |i: usize| read_regular_file(&paths[i], IMAGE_BYTES_MAX);
-        let faces = Faces::load(paths.len(), read, |i| paths[i].display().to_string())?;
+        let name = |i: usize| paths[i].display().to_string();
+        let faces = Faces::load_with(opening.finder, paths.len(), read, name)?;
         let (people, n_people, people_from) = people(&list);
         let below_root =
             |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
@@ -252,8 +263,9 @@ impl PairsSet {
     ) -> Result<MirroredEmbeddings, F> {
         let mut all = MirroredEmbeddings { original: Vec::new(), mirrored: Vec::new() };
         let mut start = range.start;
+        let size = embedder.batch_size().max(BATCH);
         while start < range.end {
-            let batch = start..range.end.min(start + BATCH);
+            let batch = start..range.end.min(start + size);
             let n = batch.len();
             let part = embedder.embed_with_mirror(&self.faces.rgb(batch), n);
             let part = part.map_err(|error| self.of_model(error, start))?;
@@ -281,6 +293,7 @@ impl PairsSet {
 
     fn warn_of_sizes(&self) {
         warn_of_changes(&self.name, self.faces.changes());
+        warn_of_unfound(&self.name, &self.faces);
     }
 }
 

@@ -76,7 +76,7 @@ impl Signature {
 /// [`CleanError::Interrupted`], or [`CleanError::Shard`] for a row that cannot be read.
 pub fn signatures(work: &Work<'_>) -> Result<(Vec<Option<Signature>>, Vec<u64>), CleanError> {
     let total = work.dataset.len();
-    let progress = Progress::new("look", "images", total, work.quiet);
+    let progress = Progress::new("hash and measure", "images", total, work.quiet);
     let mut all = Vec::with_capacity(total as usize);
     let mut undecodable = Vec::new();
     for start in (0..total).step_by(CHUNK as usize) {

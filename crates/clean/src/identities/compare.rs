@@ -102,7 +102,7 @@ pub fn pairs_above(
     let kept = standing.pairs.drain(..).filter(|(a, b, _)| a < b && (*b as usize) < n);
     kept.for_each(|(a, b, score)| best.add(Near { a, b, score }));
     let as_kept = |best: &Best| best.pairs().iter().map(|p| (p.a, p.b, p.score)).collect();
-    let progress = Progress::new("compare", "identities", n as u64, quiet);
+    let progress = Progress::new("compare identities", "centres", n as u64, quiet);
     progress.add(standing.done as u64);
     let mut saved = Instant::now();
     while standing.done < n {

@@ -3,33 +3,42 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use pfc_cli::Outcome;
+use pfc_cli::{Outcome, number::within};
+use pfc_detect::DetectorArgs;
 use pfc_model::{Embed, Embedder, ModelError};
 use pfc_verify::VerifyError;
 use serde::Serialize;
 
 use super::model::ModelArgs;
 use crate::{
-    faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes},
+    faces::{Faces, IMAGE_BYTES_MAX, warn_of_changes, warn_of_unfound},
     files::read_regular_file,
 };
 
-/// Compare two aligned faces: the cosine of their embeddings
+/// Compare two aligned faces, or with --detector two photographs: the cosine of their embeddings
 ///
 /// 1 is the same direction, 0 unrelated. Embeddings of each face and of its mirror image are summed,
 /// as in the verification protocols. A threshold that fits the model is in the table of
-/// `pfc-eval lfw`, as squared distance: cosine = 1 − distance / 2.
+/// `pfc-eval lfw`, as squared distance: cosine = 1 − distance / 2. With --threshold the exit code says
+/// whether the faces are taken for one person.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   pfc-eval compare a.jpg b.jpg --model run.ckpt
-  pfc-eval compare a.jpg b.jpg --model w600k_r50.onnx --json")]
+  pfc-eval compare a.jpg b.jpg --model run.ckpt --threshold 0.35 && echo \"the same person\"
+  pfc-eval compare a.jpg b.jpg --model w600k_r50.onnx --json
+  pfc-eval compare me.jpg you.jpg --model r50.onnx --detector face_detection_yunet_2023mar.onnx")]
 pub struct CompareArgs {
-    /// An aligned face
+    /// An aligned face, or a photograph
     left: PathBuf,
     /// Another
     right: PathBuf,
     #[command(flatten)]
+    detector: DetectorArgs,
+    #[command(flatten)]
     model: ModelArgs,
+    /// Take the faces for one person from this cosine on, and end with exit code 1 below it
+    #[arg(long, value_name = "COSINE", value_parser = within(-1.0..=1.0f64), allow_negative_numbers = true)]
+    threshold: Option<f64>,
     /// Leave the mirror images out
     #[arg(long)]
     no_flip: bool,
@@ -44,6 +53,12 @@ struct Report {
     model: String,
     flip: bool,
     cosine: f64,
+    /// As given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<f64>,
+    /// Whether the cosine is not below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    same: Option<bool>,
 }
 
 /// Runs `pfc-eval compare`.
@@ -55,8 +70,10 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
     use std::io::Write;
     let paths = [&args.left, &args.right];
     let read = |i: usize| read_regular_file(paths[i], IMAGE_BYTES_MAX);
-    let faces = Faces::load(2, read, |i| paths[i].display().to_string())?;
+    let finder = args.detector.open(2).map_err(VerifyError::from)?;
+    let faces = Faces::load_with(finder.as_ref(), 2, read, |i| paths[i].display().to_string())?;
     warn_of_changes("compare", faces.changes());
+    warn_of_unfound("compare", &faces);
     let embedder = args
         .model
         .open()
@@ -75,19 +92,28 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
         return Err(unusable(image, "zero and has no direction").into());
     }
     let [left, right] = rows;
+    let cosine = cosine(&left, &right);
+    let same = args.threshold.map(|threshold| cosine >= threshold);
     let report = Report {
         left: args.left.display().to_string(),
         right: args.right.display().to_string(),
         model: args.model.model.display().to_string(),
         flip: !args.no_flip,
-        cosine: cosine(&left, &right),
+        cosine,
+        threshold: args.threshold,
+        same,
     };
     if args.format.json {
         pfc_cli::print_json(&report)?;
     } else {
-        writeln!(pfc_cli::stdout(), "{:.6}", report.cosine)?;
+        let verdict = match same {
+            Some(true) => "  one person",
+            Some(false) => "  different people",
+            None => "",
+        };
+        writeln!(pfc_cli::stdout(), "{cosine:.6}{verdict}")?;
     }
-    Ok(Outcome::Clean)
+    Ok(if same == Some(false) { Outcome::Findings } else { Outcome::Clean })
 }
 
 /// The embeddings of two faces.

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_detect::DetectorArgs;
 use pfc_embeddings::{
     EmbeddingError,
     cache::{self, Cache, Kept, Key, LeftOut, divide},
@@ -24,7 +25,8 @@ use crate::{
     images::{Images, Opening},
 };
 
-/// Images between two looks at the clock and at Ctrl-C.
+/// Images between two looks at the clock and at Ctrl-C, at least: a model that takes more in a pass is
+/// given them.
 const BATCH: usize = 128;
 
 /// The array of a part that is kept.
@@ -57,7 +59,10 @@ enum Mirror {
   pfc-eval embed data faces.arrow --model w600k_r50.onnx --mirror none
   pfc-eval embed train.rec faces.safetensors --model model.pt --mirror keep
   pfc-eval embed list.txt faces.npy --root photos --model run.ckpt --names faces.txt
-  pfc-eval embed photos faces.arrow --landmarks landmarks.txt --model run.ckpt")]
+  pfc-eval embed photos faces.arrow --landmarks landmarks.txt --model run.ckpt
+  pfc-eval embed data faces.npy --model run.ckpt --labels labels.txt && \\
+      pfc-eval nn --features faces.npy --labels labels.txt
+  pfc-eval embed photos faces.arrow --detector face_detection_yunet_2023mar.onnx --model run.ckpt")]
 pub struct EmbedArgs {
     /// Data set, folder of images, list of image paths, .rec, .bin, .tar, .parquet or .arrow
     input: PathBuf,
@@ -69,13 +74,18 @@ pub struct EmbedArgs {
     images: InputOptions,
     #[command(flatten)]
     align: AlignOptions,
+    #[command(flatten)]
+    detector: DetectorArgs,
     /// What becomes of the embedding of each mirrored image
     #[arg(long, value_enum, default_value = "sum")]
     mirror: Mirror,
     /// Also write the name of each row's image to this file, one a line
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
-    /// Replace OUT, and the file of --names, where they are there already
+    /// Also write who is on each row's image to this file, one a line, as `pfc-eval nn --labels` takes it
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Replace OUT, and the files of --names and --labels, where they are there already
     #[arg(long)]
     force: bool,
     /// Read a data set as it was packed: do not apply the decisions beside it
@@ -114,7 +124,8 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let list = check_outputs(args).with_context(context)?;
     let reading = Reading::from_switch(args.as_packed);
     let (input, align, scratch) = (&args.images, &args.align, folder_of(&args.out));
-    let opening = Opening { input, align, reading, scratch, quiet };
+    let detector = Some(&args.detector);
+    let opening = Opening { input, align, detector, reading, scratch, quiet };
     let images = Images::open(&args.input, &opening).with_context(context)?;
     if let Some(notice) = images.notice("--as-packed") {
         tracing::warn!("{}: {notice}", args.input.display());
@@ -123,6 +134,10 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         .model
         .open()
         .with_context(|| format!("cannot open the model `{}`", args.model.model.display()))?;
+    // Before the work: where the first image has a label, the others have one as a rule.
+    if let Some(path) = args.labels.as_ref().filter(|_| !images.is_empty()) {
+        label(&images, 0, path).with_context(context)?;
+    }
     pfc_durable::sweep(&args.out)?;
     let job = Job::new(args, &images, &embedder).with_context(context)?;
     let progress = Progress::new("embed", "images", images.len() as u64, quiet);
@@ -141,6 +156,13 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
         }
         pfc_durable::write(path, text.as_bytes())?;
     }
+    if let Some(path) = &args.labels {
+        let mut text = String::new();
+        for i in with_rows(0..images.len(), &left_out) {
+            text += &format!("{}\n", label(&images, i, path)?);
+        }
+        pfc_durable::write(path, text.as_bytes())?;
+    }
     let n_left_out = job.list_left_out(&list, &left_out)?;
     let done = Done { rows: images.len() - left_out.len(), left_out: n_left_out, resumed: n_kept };
     report(args, &job, &done)?;
@@ -153,6 +175,17 @@ pub fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     Ok(Outcome::Findings)
 }
 
+/// Who is on image `i`, as the file of --labels has it.
+fn label(images: &Images, i: usize, path: &Path) -> Result<u64, EvalError> {
+    let unknown = || EvalError::Output {
+        path: path.to_owned(),
+        problem: "is to say who is on each image, and the input does not tell that",
+        hint: "leave --labels out, or embed a data set, a folder per person or a list with labels"
+            .to_owned(),
+    };
+    images.label(i)?.ok_or_else(unknown)
+}
+
 /// Looks at the files that will be written before any work is done; gives the list of what is left out.
 ///
 /// A run that was stopped at its very end has written some of them and may write them again.
@@ -161,13 +194,28 @@ fn check_outputs(args: &EmbedArgs) -> Result<LeftOutList, EvalError> {
     let had_written = goes_on && args.out.exists();
     check_output(&args.out, &args.input, args.force || goes_on)?;
     let list = LeftOutList::at(beside(&args.out, ".left-out.tsv"), "row")?;
-    if let Some(names) = &args.names {
-        check_output(names, &args.input, args.force || had_written)?;
-        if names == &args.out || names == list.path() {
+    let is_out = |path: &PathBuf| path == &args.out || path == list.path();
+    for (path, is_taken, problem) in [
+        (
+            &args.names,
+            args.names.as_ref().is_some_and(is_out),
+            "is to hold the names and something else as well",
+        ),
+        (
+            &args.labels,
+            args.labels
+                .as_ref()
+                .is_some_and(|path| is_out(path) || args.names.as_ref() == Some(path)),
+            "is to hold the labels and something else as well",
+        ),
+    ] {
+        let Some(path) = path else { continue };
+        check_output(path, &args.input, args.force || had_written)?;
+        if is_taken {
             return Err(EvalError::Output {
-                path: names.clone(),
-                problem: "is to hold the names and something else as well",
-                hint: "give --names a file of its own".to_owned(),
+                path: path.clone(),
+                problem,
+                hint: "give --names and --labels a file of their own".to_owned(),
             });
         }
     }
@@ -286,8 +334,9 @@ impl<'a> Job<'a> {
         let start = part.range.start;
         let mut rows = Vec::with_capacity(part.range.len() * self.width);
         let mut all_left_out = Vec::new();
-        for first in part.range.clone().step_by(BATCH) {
-            let batch = first..(first + BATCH).min(part.range.end);
+        let size = self.embedder.batch_size().max(BATCH);
+        for first in part.range.clone().step_by(size) {
+            let batch = first..(first + size).min(part.range.end);
             let n = batch.len();
             let (pixels, left_out) = self.images.rgb(batch)?;
             if left_out.len() < n {

@@ -163,6 +163,7 @@ fn print(report: &MegaFaceReport) -> std::io::Result<()> {
             let [value, interval] = share(row.tar);
             let notes = match row.n_negatives_allowed {
                 0 => format!("finer than {} negatives can measure", gallery.n_negatives),
+                1 => format!("rests on 1 negative; distance < {:.4}", row.threshold),
                 n => format!("rests on {n} negatives; distance < {:.4}", row.threshold),
             };
             table.add_row([format!("  TAR@FAR {}", rate(row.far)), value, interval, notes]);

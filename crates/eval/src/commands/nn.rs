@@ -81,7 +81,7 @@ pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let options = nn::Options { fars: args.far.clone(), bootstrap: args.bootstrap.get() };
     let n_rows = rows.len() as u64;
     let n_pairs = n_rows * n_rows.saturating_sub(1) / 2;
-    let progress = Progress::new("compare", "pairs", n_pairs, quiet);
+    let progress = Progress::new("compare pairs", "pairs", n_pairs, quiet);
     let mut done = 0;
     let report = nn::judge(rows, &labels, &options, state.as_ref(), |n| {
         // A second count from a lower floor starts at 0 again.

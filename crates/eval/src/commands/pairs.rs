@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
+use pfc_detect::{DetectorArgs, Finder};
 use pfc_findings::Reading;
 use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
 use pfc_model::Embed;
 use pfc_report::chart;
 use pfc_sources::is_verification_set;
-use pfc_verify::{Judged, Options, PairsSet, VerificationReport};
+use pfc_verify::{Judged, Opening, Options, PairsSet, VerificationReport, VerifyError};
 
 use super::{
     model::ModelArgs,
@@ -65,6 +66,8 @@ pub struct SetArgs {
     #[arg(long)]
     as_packed: bool,
     #[command(flatten)]
+    detector: DetectorArgs,
+    #[command(flatten)]
     judge: JudgeArgs,
 }
 
@@ -74,6 +77,8 @@ pub struct CfpArgs {
     /// Folder that holds Protocol and Data, its faces aligned in place; or a pack such as `cfp_fp.bin`
     #[arg(long, value_name = "FOLDER|PACK")]
     data: PathBuf,
+    #[command(flatten)]
+    detector: DetectorArgs,
     #[command(flatten)]
     judge: JudgeArgs,
 }
@@ -97,13 +102,31 @@ pub struct BinArgs {
 ///
 /// [`EvalError`] with context.
 pub fn set(command: &'static str, args: &SetArgs, quiet: bool) -> anyhow::Result<Outcome> {
+    let finder = finder(&args.detector, &args.data)?;
     let open = || match &args.pairs {
         _ if args.data.is_file() => Ok(PairsSet::open_pack(&args.data)?),
-        Some(pairs) => Ok(PairsSet::open(&args.data, pairs, Reading::from_switch(args.as_packed))?),
+        Some(pairs) => {
+            let opening =
+                Opening { reading: Reading::from_switch(args.as_packed), finder: finder.as_ref() };
+            Ok(PairsSet::open(&args.data, pairs, opening)?)
+        }
         None if is_verification_set(&args.data)? => Ok(PairsSet::open_pack(&args.data)?),
         None => Err(EvalError::NoList { data: args.data.clone() }),
     };
     run(command, &args.judge, &[(&args.data, &open)], quiet)
+}
+
+/// The detector that finds the faces of photographs, if one is given.
+///
+/// # Errors
+///
+/// [`EvalError::PackedCrops`] if `data` is no folder of photographs, and what opening the detector gives.
+fn finder(args: &DetectorArgs, data: &Path) -> Result<Option<Finder>, EvalError> {
+    let is_packed = data.is_file() || data.join(pfc_shard::MANIFEST_FILE).is_file();
+    if args.is_given() && is_packed {
+        return Err(EvalError::PackedCrops { path: data.to_owned() });
+    }
+    Ok(args.open(rayon::current_num_threads()).map_err(VerifyError::from)?)
 }
 
 /// Runs `pfc-eval cfp-fp` or `cfp-ff`.
@@ -116,13 +139,15 @@ pub fn cfp(split: CfpSplit, args: &CfpArgs, quiet: bool) -> anyhow::Result<Outco
         CfpSplit::FrontalFrontal => ("cfp-ff", "CFP-FF"),
         CfpSplit::FrontalProfile => ("cfp-fp", "CFP-FP"),
     };
+    let finder = finder(&args.detector, &args.data)?;
     let open = || {
         let is_layout = args.data.join("Protocol").is_dir();
         if args.data.is_file() || !is_layout && is_verification_set(&args.data)? {
             return Ok(PairsSet::open_pack(&args.data)?);
         }
         let list = PairList::read_cfp(&args.data, split)?;
-        Ok(PairsSet::from_list(&args.data, Path::new(title), list, Reading::Decided)?)
+        let opening = Opening { finder: finder.as_ref(), ..Opening::default() };
+        Ok(PairsSet::from_list(&args.data, Path::new(title), list, opening)?)
     };
     run(command, &args.judge, &[(&args.data, &open)], quiet)
 }

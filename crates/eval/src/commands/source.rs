@@ -20,7 +20,7 @@ pub struct SourceArgs {
     /// images, `embs_f`; or .npy; float32, one row per face in the order of the lists
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
-    /// Embeddings of the mirror images, where --features has them not
+    /// Embeddings of the mirror images, if --features does not hold them
     #[arg(long, value_name = "FILE", requires = "features")]
     mirrored: Option<PathBuf>,
     /// Keep the model's embeddings in this folder; an interrupted run resumes, and a later run with

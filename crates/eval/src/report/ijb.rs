@@ -43,7 +43,9 @@ pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<Markup, E
     let mut all = curves(&named);
     all.extend(entries.iter().filter_map(|entry| {
         let table = entry.of.one_to_one.first()?;
-        Some(scores(&entry.model, table.histogram.as_ref()?))
+        let row = table.rows.iter().find(|row| row.far == 1e-4 && !row.finer_than_data);
+        let threshold = row.map(|row| ("threshold at FAR 1e-4", row.threshold));
+        Some(scores(&entry.model, table.histogram.as_ref()?, threshold))
     }));
     let of_entry = |entry: &Ijb<'_>| {
         let table = entry.of.one_to_one.first()?;

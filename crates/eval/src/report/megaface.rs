@@ -44,7 +44,7 @@ pub fn section(entries: &[MegaFace<'_>]) -> Result<Markup, EvalError> {
     all.extend(curves(&rocs));
     all.extend(entries.iter().filter_map(|entry| {
         let largest = entry.of.galleries.iter().max_by_key(|gallery| gallery.n_distractors)?;
-        Some(scores(&entry.model, largest.histogram.as_ref()?))
+        Some(scores(&entry.model, largest.histogram.as_ref()?, None))
     }));
     Ok(html! {
         (summary(entries.iter().map(holds)))

@@ -63,7 +63,11 @@ pub fn page(documents: &[Document]) -> Result<String, EvalError> {
     for (title, entries) in &benchmarks.nn {
         sections.push((title, nn::section(entries)?));
     }
-    Ok(page::html(&names, &sections))
+    let tools: Vec<String> = documents
+        .iter()
+        .map(|document| format!("{} {}", document.tool, document.command))
+        .collect();
+    Ok(page::html(&names, &tools, &sections))
 }
 
 impl<'a> Benchmarks<'a> {

@@ -46,7 +46,7 @@ pub fn section(entries: &[Nn<'_>]) -> Result<Markup, EvalError> {
     let mut all = curves(&named);
     all.extend(entries.iter().filter_map(|entry| {
         let histogram = entry.of.groups.last()?.histogram.as_ref()?;
-        Some(scores(&entry.model, histogram))
+        Some(scores(&entry.model, histogram, None))
     }));
     Ok(html! { (summary(entries.iter().map(holds))) (table(&groups)) (charts(&all)?) })
 }

@@ -3,14 +3,14 @@
 use maud::html;
 use pfc_report::{Page, html::Markup};
 
-/// The whole page: models, links, and the sections, each `(title, body)`.
-pub fn html(models: &[String], sections: &[(&str, Markup)]) -> String {
-    let mut different = models.to_vec();
-    different.sort();
-    different.dedup();
-    let mut page = Page::new("Face recognition figures");
+/// The whole page: models, what computed their results, links, and the sections, each `(title, body)`.
+pub fn html(models: &[String], tools: &[String], sections: &[(&str, Markup)]) -> String {
+    let (models, tools) = (different(models), different(tools));
+    let titles: Vec<&str> = sections.iter().map(|(title, _)| *title).collect();
+    let mut page = Page::new(&format!("{}: {}", titles.join(", "), models.join(", ")));
     page.push(html! {
-        p { "Models: " (different.join(", ")) }
+        p { "Models: " (models.join(", ")) }
+        p.pale { "Computed by " (tools.join(", ")) "; page by pfc-eval " (env!("CARGO_PKG_VERSION")) "." }
         nav {
             @for (i, (title, _)) in (1..).zip(sections) { a href={ "#s" (i) } { (title) } " " }
         }
@@ -25,4 +25,11 @@ pub fn html(models: &[String], sections: &[(&str, Markup)]) -> String {
         }
     });
     page.finish()
+}
+
+fn different(texts: &[String]) -> Vec<String> {
+    let mut different = texts.to_vec();
+    different.sort();
+    different.dedup();
+    different
 }

@@ -27,7 +27,11 @@ pub fn section(entries: &[Pairs<'_>], pictures: &mut Pictures) -> Result<Markup,
         .map(|entry| (entry.model.as_str(), &entry.of.roc[..], entry.of.figures.n_impostor))
         .collect();
     let mut all = curves(&named);
-    all.extend(entries.iter().map(|entry| scores(&entry.model, &entry.of.histogram)));
+    all.extend(entries.iter().map(|entry| {
+        // Of unit vectors, the squared distance is 2 − 2·cosine.
+        let cosine = 1.0 - entry.of.figures.accuracy.threshold / 2.0;
+        scores(&entry.model, &entry.of.histogram, Some(("threshold", cosine)))
+    }));
     let of_entry = |entry: &Pairs<'_>| {
         let (accepts, rejects) = (&entry.of.worst_accepts, &entry.of.worst_rejects);
         worst(&entry.model, Some(&entry.of.source), accepts, rejects, pictures)

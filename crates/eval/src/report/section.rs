@@ -2,8 +2,9 @@
 
 use maud::html;
 use pfc_report::{
-    chart::{self, Chart, Curve, Histogram},
-    html::Markup,
+    Table,
+    chart::{self, Chart, Curve, Histogram, Series, Shape},
+    html::{Markup, text},
 };
 
 use super::pictures::Pictures;
@@ -42,9 +43,17 @@ pub fn curves(curves: &[Curve<'_>]) -> Vec<Chart> {
     if drawn.is_empty() { Vec::new() } else { vec![chart::roc(&drawn), chart::det(&drawn)] }
 }
 
-/// The spread of the scores of `model`.
-pub fn scores(model: &str, histogram: &Histogram) -> Chart {
-    Chart { title: format!("Scores of {model}"), ..chart::histogram(histogram) }
+/// The spread of the scores of `model`, with a line at the threshold that figures were read at.
+///
+/// * `threshold`: its name, and the cosine
+pub fn scores(model: &str, histogram: &Histogram, threshold: Option<(&str, f64)>) -> Chart {
+    let mut chart = chart::histogram(histogram);
+    chart.title = format!("Scores of {model}");
+    if let Some((name, cosine)) = threshold.filter(|(_, cosine)| cosine.is_finite()) {
+        let label = format!("{name} {cosine:.3}");
+        chart.series.push(Series { label, shape: Shape::Mark(cosine) });
+    }
+    chart
 }
 
 /// Charts side by side, as many as there is room for.
@@ -76,17 +85,32 @@ pub fn worst(
                 summary {
                     (model) ": " (title) " (" (n_wrong) " of " (pairs.len()) " " (mistake) ")"
                 }
-                div.cases { @for pair in pairs { (picture_pair(source, pair, pictures)) } }
+                @match source {
+                    Some(source) => div.cases {
+                        @for pair in pairs { (picture_pair(source, pair, pictures)) }
+                    },
+                    None => { (named_pairs(pairs)) },
+                }
             }
         }
     }
 }
 
-fn picture_pair(source: Option<&Source>, pair: &WorstPair, pictures: &mut Pictures) -> Markup {
-    let mut picture = |name: &str| match source.map(|source| pictures.data_uri(source, name)) {
-        None => html! { span.gone { (name) } },
-        Some(Ok(uri)) => html! { img alt=(name) src=(uri); },
-        Some(Err(reason)) => html! { span.gone { (reason) } },
+/// Pairs whose images are not known, as judged by embeddings alone.
+fn named_pairs(pairs: &[WorstPair]) -> Markup {
+    let mut table = Table::new(["left", "right", "similarity", "judged"]).with_texts(&[0, 1, 3]);
+    for pair in pairs {
+        let judged = if pair.wrong { "wrongly" } else { "rightly" };
+        let similarity = format!("{:.3}", pair.similarity);
+        table.row(&pair.left, [text(&pair.right), text(similarity), text(judged)]);
+    }
+    table.html()
+}
+
+fn picture_pair(source: &Source, pair: &WorstPair, pictures: &mut Pictures) -> Markup {
+    let mut picture = |name: &str| match pictures.data_uri(source, name) {
+        Ok(uri) => html! { img alt=(name) src=(uri); },
+        Err(reason) => html! { span.gone { (reason) } },
     };
     html! {
         figure class=(if pair.wrong { "wrong" } else { "right" }) {

@@ -14,6 +14,7 @@ use tch::{Device, TchError, Tensor};
 
 use super::{
     HeadError,
+    config::HeadConfig,
     loss::{Negatives, TileCosines},
     optim::{Stamp, UpdateRule},
 };
@@ -33,6 +34,21 @@ pub trait CentreStore: Send {
     /// The device on which the tiles compute, and on which their inputs and outputs lie.
     fn device(&self) -> Device {
         Device::Cpu
+    }
+
+    /// What does the work on rows, for people; where a card is used, whether by the head's own kernels,
+    /// and if not, why.
+    fn operations(&self) -> &str {
+        "operations of the CPU"
+    }
+
+    /// How a step's rows are to be cut into tiles. It depends on the configuration, the sizes and the kind
+    /// of the device, and not on what else is in memory, as sums depend on it in their last bits.
+    ///
+    /// * `row_bytes`: what the exponentials of one row take
+    fn tiling(&self, config: &HeadConfig, row_bytes: usize) -> Tiling {
+        let _ = row_bytes;
+        Tiling { tile_rows: config.tile_rows, kept_bytes: config.cache_mib << 20 }
     }
 
     /// Called once per step, before [`CentreStore::tiles`], with the rows that the step will use. The
@@ -140,6 +156,15 @@ pub trait CentreStore: Send {
     fn in_files(&mut self) -> Option<&mut RowStore> {
         None
     }
+}
+
+/// How a step's rows are cut into tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    /// Rows of a tile.
+    pub tile_rows: usize,
+    /// Bytes of exponentials that are kept between the two passes; tiles beyond are computed twice.
+    pub kept_bytes: usize,
 }
 
 /// A few of a store's rows, in the hands of one thread.

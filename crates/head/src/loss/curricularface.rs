@@ -1,9 +1,10 @@
 //! `CurricularFace` (arXiv 2004.00288): negatives that are harder than the positive count more, the more
 //! so the further training has come.
 
+use pfc_rows::margin::guarded;
 use tch::{TchError, Tensor};
 
-use super::{Loss, Shaped, Target, arcface::guarded};
+use super::{Loss, Shaped, Target};
 
 /// `psi = cos(theta + m)`, guarded past pi as in ArcFace, and for a negative with `cos > cos(theta + m)`
 /// the value `cos * (t + cos)` in place of `cos`.

@@ -3,7 +3,9 @@
 
 use std::f64::consts::PI;
 
-use super::{Loss, Target, of_angle};
+use pfc_rows::margin::of_angle;
+
+use super::{Loss, Target};
 
 /// `psi = cos(theta + m(a))`, guarded past pi as in ArcFace, with `a` the length of the embedding cut to
 /// `[l_a, u_a]` and `m(a)` linear from `l_margin` at `l_a` to `u_margin` at `u_a`; and

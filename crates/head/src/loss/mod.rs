@@ -8,12 +8,8 @@
 //! returns the derivative beside the value. All but `target` have the margin softmax as their default.
 
 mod adaface;
-mod arcface;
-mod combined;
-mod cosface;
 mod curricularface;
 mod magface;
-mod softmax;
 mod subcentre;
 mod tile;
 mod uniface;
@@ -21,27 +17,9 @@ mod uniface;
 use tch::{TchError, Tensor};
 
 use super::config::{HeadConfig, Margin};
-pub use softmax::SampleLoss;
+use pfc_rows::margin::AngularMargin;
+pub use pfc_rows::{cross_entropy::SampleLoss, margin::Target};
 pub use tile::{Negatives, Shaped, TileCosines};
-
-/// What a loss makes of one positive's cosine.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Target {
-    /// The value psi that takes the cosine's place; the logit is `s * psi`.
-    pub value: f64,
-    /// The derivative of psi by the cosine that is sent back.
-    pub slope: f64,
-    /// The derivative of psi by the length of the embedding; 0 where no gradient flows to it.
-    pub by_length: f64,
-}
-
-impl Target {
-    /// A target that does not depend on the length of the embedding.
-    #[must_use]
-    pub fn new(value: f64, slope: f64) -> Target {
-        Target { value, slope, by_length: 0.0 }
-    }
-}
 
 /// What one step tells a loss that has a parameter of its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -172,12 +150,18 @@ pub trait Loss: Send + Sync {
     }
 }
 
+impl Loss for AngularMargin {
+    fn target(&self, _: usize, cosine: f64) -> Target {
+        AngularMargin::target(self, cosine)
+    }
+}
+
 /// The loss that a head of this configuration computes.
 pub(super) fn of_config(config: &HeadConfig) -> Box<dyn Loss> {
     match config.margin {
-        Margin::Cosface { m } => Box::new(cosface::Cosface { m }),
-        Margin::Arcface { m, gradient } => Box::new(arcface::Arcface { m, gradient }),
-        Margin::Combined { m1, m2, m3 } => Box::new(combined::Combined { m1, m2, m3 }),
+        Margin::Cosface { m } => Box::new(AngularMargin::Cosface { m }),
+        Margin::Arcface { m, gradient } => Box::new(AngularMargin::Arcface { m, gradient }),
+        Margin::Combined { m1, m2, m3 } => Box::new(AngularMargin::Combined { m1, m2, m3 }),
         Margin::Adaface { m, h, alpha } => Box::new(adaface::Adaface::new(m, h, alpha)),
         Margin::Curricularface { m, alpha } => {
             Box::new(curricularface::Curricularface::new(m, alpha))
@@ -194,18 +178,6 @@ pub(super) fn of_config(config: &HeadConfig) -> Box<dyn Loss> {
         }
     }
 }
-
-/// `cos(m1 * theta + m2)` and its derivative `m1 * sin(m1 * theta + m2) / sin(theta)` by the cosine.
-fn of_angle(cosine: f64, m1: f64, m2: f64) -> Target {
-    let theta = cosine.acos();
-    let (sin, value) = (m1 * theta + m2).sin_cos();
-    Target::new(value, m1 * sin / theta.sin().max(SINE_LEAST))
-}
-
-/// Keeps the slope finite where embedding and centre are parallel. The slope multiplies a vector of
-/// length sin(theta), so the gradient vanishes there anyhow; below this the sine of an angle between
-/// two f32 unit vectors is rounding noise (square root of twice 2^-23 is 5e-4).
-const SINE_LEAST: f64 = 1e-3;
 
 #[cfg(test)]
 mod tests {

@@ -1,29 +1,30 @@
 //! Sub-centre ArcFace (Deng et al., "Sub-center ArcFace: Boosting Face Recognition by Large-Scale Noisy
 //! Web Faces", ECCV 2020): an identity has several centres, and an embedding answers to the nearest.
 
+use pfc_rows::margin::AngularMargin;
 use tch::TchError;
 
-use super::{Loss, Negatives, Target, TileCosines, arcface::Arcface};
+use super::{Loss, Negatives, Target, TileCosines};
 use crate::config::ArcfaceGradient;
 
 /// ArcFace on `cos = max over k of cos_k`, of the K centres of a class, for positives and negatives alike.
 /// A gradient reaches the nearest centre alone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SubcentreArcface {
-    arcface: Arcface,
+    arcface: AngularMargin,
     k: usize,
 }
 
 impl SubcentreArcface {
     pub fn new(m: f64, k: usize, gradient: ArcfaceGradient) -> SubcentreArcface {
-        SubcentreArcface { arcface: Arcface { m, gradient }, k }
+        SubcentreArcface { arcface: AngularMargin::Arcface { m, gradient }, k }
     }
 }
 
 impl Loss for SubcentreArcface {
-    fn target(&self, sample: usize, cosine: f64) -> Target {
+    fn target(&self, _: usize, cosine: f64) -> Target {
         // The step has chosen the nearest of the positive's centres.
-        self.arcface.target(sample, cosine)
+        self.arcface.target(cosine)
     }
 
     fn shapes_negatives(&self) -> bool {

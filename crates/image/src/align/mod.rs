@@ -6,11 +6,13 @@
 //! here gives the embedding that published figures were made with.
 
 mod judge;
+mod pose;
 mod similarity;
 mod warp;
 
 pub use crate::template::{Landmarks, Point, TEMPLATE};
 pub use judge::{are_fractions, judge};
+pub use pose::{Pose, pose};
 pub use similarity::{
     AlignError, Matrix, RESIDUAL_MAX, align, align_to, five_of_68, residual, similarity,
 };

@@ -30,7 +30,7 @@ use crate::IngestError;
 use summary::Summary;
 
 pub use options::{CleanArgs, Pass, cosine};
-pub use summary::{brief, tally};
+pub use summary::{bounds, brief, tally};
 
 /// Name and version of this program, for what it writes.
 pub const TOOL: &str = concat!("pfc-ingest ", env!("CARGO_PKG_VERSION"));

@@ -133,23 +133,15 @@ impl Summary {
 
     /// The bounds of the passes that compare embeddings, and where they come from.
     fn print_bounds(&self) -> std::io::Result<()> {
-        let mut bounds = table(["pass", "bound", "value", "calibrated on"]);
-        let mut n_bounds = 0;
-        for (pass, note) in &self.notes {
-            let calibrated = calibrated(note);
-            for (name, what) in BOUNDS {
-                let Some(value) = note.get(name).and_then(Value::as_f64) else { continue };
-                let value = format!("{value:.3}");
-                bounds.add_row([
-                    pass.clone(),
-                    format!("{name}: {what}"),
-                    value,
-                    calibrated.clone(),
-                ]);
-                n_bounds += 1;
-            }
+        let mut printed = table(["pass", "bound", "value", "calibrated on"]);
+        let bounds = bounds(&self.notes);
+        if bounds.is_empty() {
+            return Ok(());
         }
-        if n_bounds > 0 { print_table(&bounds) } else { Ok(()) }
+        for bound in bounds {
+            printed.add_row(bound);
+        }
+        print_table(&printed)
     }
 
     fn print_next(&self) -> std::io::Result<()> {
@@ -170,6 +162,20 @@ impl Summary {
         }
         line(format!("pfc-ingest decisions undo {data}"), "takes this run back")
     }
+}
+
+/// Every bound among the figures of passes: the pass, the bound and what it decides, its value, and what it
+/// was calibrated on.
+pub fn bounds(notes: &Map<String, Value>) -> Vec<[String; 4]> {
+    let mut bounds = Vec::new();
+    for (pass, note) in notes {
+        for (name, what) in BOUNDS {
+            let Some(value) = note.get(name).and_then(Value::as_f64) else { continue };
+            let (what, value) = (format!("{name}: {what}"), format!("{value:.3}"));
+            bounds.push([pass.clone(), what, value, calibrated(note)]);
+        }
+    }
+    bounds
 }
 
 /// What the bounds of a pass rest on.

@@ -2,7 +2,7 @@
 
 mod bin;
 mod folder;
-mod names;
+pub mod names;
 mod options;
 mod pairs;
 mod parquet;

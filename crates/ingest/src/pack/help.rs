@@ -73,6 +73,7 @@ Examples:
   pfc-ingest pack glint360k/train.rec data
   pfc-ingest pack photos data --landmarks landmarks.txt
   pfc-ingest pack photos.csv data --align
+  pfc-ingest pack photos data --detector face_detection_yunet_2023mar.onnx
   pfc-ingest pack faces.csv data --root /mnt/faces
   find faces -name '*.jpg' | awk -F/ '{print $0 \"\\t\" $2}' | pfc-ingest pack - data
   pfc-ingest pack 'shards/train-{0000..0127}.tar' data

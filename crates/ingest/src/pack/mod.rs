@@ -20,6 +20,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 use pfc_cli::{Format, Outcome, print_json, units};
+use pfc_detect::{DetectorArgs, Finder};
 use pfc_durable::Access;
 use pfc_image::{Fit, Limits};
 use pfc_shard::{Checksum, DEFAULT_SHARD_BYTES, DatasetSpec, ImageSize, NAME_BYTES_MAX};
@@ -75,6 +76,8 @@ pub struct PackArgs {
     shard_rows: Option<u64>,
     #[command(flatten)]
     alignment: AlignOptions,
+    #[command(flatten)]
+    detector: DetectorArgs,
     /// Pixels of the largest image to decode; larger ones are quarantined
     #[arg(long, value_name = "N", default_value_t = 50_000_000)]
     max_pixels: u64,
@@ -172,11 +175,11 @@ fn pack(args: &PackArgs, quiet: bool) -> anyhow::Result<Summary> {
     let source = pool.install(|| pfc_sources::open(&args.raw, &args.input, &scratch, quiet))?;
     check_names(&*source)?;
     tracing::info!("{} images listed in {:.1?}", source.index().len(), started.elapsed());
-    let job = args.job()?;
+    let job = args.job(pool.current_num_threads())?;
     if let Some(notice) = job.alignment.notice(&*source) {
         tracing::warn!("{notice}");
     }
-    let spec = args.spec(&*source, &job.alignment);
+    let spec = args.spec(&*source, &job);
     let record = pool.install(|| plan::plan(&job, &*source, spec, args.shard_size()))?;
     let (output, finished) = output.finished(&record, existing)?;
     let (mut summary, n_new) = match finished {
@@ -262,7 +265,7 @@ fn report(standing: &Standing, shards: &std::ops::Range<u64>) {
 }
 
 impl PackArgs {
-    fn job(&self) -> Result<Job, IngestError> {
+    fn job(&self, n_threads: usize) -> Result<Job, IngestError> {
         let recipe = Recipe {
             crop: pfc_image::Recipe {
                 size: ImageSize::square(self.size),
@@ -273,7 +276,15 @@ impl PackArgs {
             validate: self.validate,
         };
         let alignment = self.alignment.open()?;
-        Ok(Job { recipe, order: self.order, seed: self.seed, alignment })
+        if self.detector.is_given() && !matches!(alignment, Alignment::None) {
+            return Err(IngestError::Options {
+                what: "a detector and landmarks are both given".into(),
+                hint: "leave out --detector to cut faces out by the landmarks that are known"
+                    .into(),
+            });
+        }
+        let finder = self.detector.open(n_threads)?;
+        Ok(Job { recipe, order: self.order, seed: self.seed, alignment, finder })
     }
 
     fn shard_size(&self) -> ShardSize {
@@ -281,8 +292,8 @@ impl PackArgs {
         self.shard_rows.map_or(bytes, ShardSize::Images)
     }
 
-    fn spec(&self, source: &dyn Source, alignment: &Alignment) -> DatasetSpec {
-        let list = match (self.alignment.list(), alignment) {
+    fn spec(&self, source: &dyn Source, job: &Job) -> DatasetSpec {
+        let list = match (self.alignment.list(), &job.alignment) {
             (Some(path), Alignment::List(table)) => {
                 Some(format!("{} {}", path.display(), Checksum(table.checksum())))
             }
@@ -295,12 +306,12 @@ impl PackArgs {
             shard_bytes: self.shard_mib << 20,
             sources: std::iter::once(source.name()).chain(list).collect(),
             tool: concat!("pfc-ingest ", env!("CARGO_PKG_VERSION")).into(),
-            arguments: self.content_arguments(),
+            arguments: self.content_arguments(job.finder.as_ref()),
         }
     }
 
     /// The arguments that decide the content; not the output, nor the number of threads.
-    fn content_arguments(&self) -> Vec<String> {
+    fn content_arguments(&self, finder: Option<&Finder>) -> Vec<String> {
         let word = |value: &dyn ValueName| value.name();
         let mut arguments = vec!["pack".to_owned()];
         let mut option = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
@@ -316,6 +327,7 @@ impl PackArgs {
         option("max-pixels", self.max_pixels.to_string());
         option("validate", word(&self.validate));
         arguments.extend(self.alignment.content_arguments());
+        arguments.extend(self.detector.content_arguments(finder));
         arguments.extend(self.input.content_arguments());
         arguments
     }

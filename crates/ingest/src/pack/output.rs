@@ -11,7 +11,10 @@ use pfc_cli::units;
 use pfc_durable::{Access, AtomicDir, Entry, FolderError, OwnedDir, check_apart, remove_ours};
 use pfc_embeddings::{DIR as EMBEDDINGS_DIR, is_kept_name};
 use pfc_findings::DECISIONS_DIR;
-use pfc_shard::{IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR, ShardEntry, assemble};
+use pfc_shard::{
+    DETECTIONS_FILE, DetectionRow, IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR, ShardEntry,
+    assemble, write_detections,
+};
 use pfc_sources::exists;
 
 use super::{
@@ -254,7 +257,10 @@ pub fn is_of_unfinished(entry: Entry<'_>) -> bool {
     }
     match entry.path.split_once('/') {
         None if entry.is_dir => [SHARDS_DIR, journal::DIR].contains(&entry.path),
-        None => entry.is_file && [IDENTITIES_FILE, quarantine::FILE].contains(&entry.path),
+        None => {
+            entry.is_file
+                && [IDENTITIES_FILE, DETECTIONS_FILE, quarantine::FILE].contains(&entry.path)
+        }
         Some((SHARDS_DIR, name)) => entry.is_file && journal::is_shard_name(name),
         Some((journal::DIR, name)) => entry.is_file && journal::is_file_name(name),
         Some(_) => false,
@@ -302,12 +308,38 @@ pub fn finish(journal: &Journal, n_images: &[u64]) -> Result<Summary, IngestErro
     summary.identities = job.identities;
     summary.identities_without_images = Some(n_images.iter().filter(|n| **n == 0).count() as u64);
     list.commit()?;
+    write_found(journal, &shards)?;
     remove_strays(journal, &shards)?;
     let names = record::read_labels(&journal.labels_path(), job.labels_list)?;
     journal.set_done(&summary)?;
     let count = |label: u32| n_images.get(label as usize).copied().unwrap_or(0);
     assemble(out, job.spec(), shards, &names, count)?;
     Ok(summary)
+}
+
+/// Writes where the faces were found, if a detector found them.
+fn write_found(journal: &Journal, shards: &[ShardEntry]) -> Result<(), IngestError> {
+    let first = (0..journal.n_shards()).map(|index| record(journal, index)?.detections());
+    let mut has_any = false;
+    for rows in first {
+        has_any |= !rows?.is_empty();
+        if has_any {
+            break;
+        }
+    }
+    if !has_any {
+        return Ok(());
+    }
+    let n_rows = shards.iter().map(|shard| shard.rows).sum();
+    let rows = (0..journal.n_shards()).flat_map(|index| {
+        let rows = record(journal, index).and_then(|record| record.detections());
+        let rows: Vec<Result<DetectionRow, IngestError>> = match rows {
+            Ok(rows) => rows.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        rows
+    });
+    write_detections(journal.out(), n_rows, rows)
 }
 
 /// What the shards of one worker hold.

@@ -9,9 +9,10 @@ use std::{
 };
 
 use pfc_cli::{Progress, interrupt};
+use pfc_detect::{Detection, Finder};
 use pfc_image::{
-    Changes, Crop, ImageError, Kind, Pixels, Sniffed, align::Landmarks, decode_luma, encode_jpeg,
-    jpeg, measure, sniff,
+    Changes, Crop, ImageError, Kind, Pixels, Sniffed, align, align::Landmarks, decode_luma,
+    decode_noting, encode_jpeg, jpeg, measure, sniff,
 };
 use pfc_shard::{
     Face, IMAGE_BYTES_MAX, ImageSize, Permutation, Quality, ShardSpec, ShardWriter,
@@ -42,6 +43,8 @@ pub struct Job {
     pub order: Order,
     pub seed: u64,
     pub alignment: Alignment,
+    /// Finds the face to cut out of each image.
+    pub finder: Option<Finder>,
 }
 
 impl Job {
@@ -52,6 +55,9 @@ impl Job {
     /// [`Failure::Reject`] if this one image cannot be had or used, [`Failure::Fatal`] if the system
     /// fails, which says nothing of the image.
     pub fn prepare(&self, source: &dyn Source, entry: u64) -> Result<Prepared, Failure> {
+        if let Some(finder) = &self.finder {
+            return found(&source.read(entry)?, finder, &self.recipe, || source.path(entry));
+        }
         let landmarks = self.alignment.landmarks(source, entry).map_err(Reject::from)?;
         prepare(source.read(entry)?, landmarks.as_ref(), &self.recipe)
             .map_err(|reject| Failure::of(reject, || source.path(entry)))
@@ -185,7 +191,7 @@ impl Writer<'_> {
     }
 
     fn push(&mut self, entry: u64, prepared: &Prepared) -> Result<(), IngestError> {
-        let Prepared { image, passed_through, changes, quality, hash } = prepared;
+        let Prepared { image, passed_through, changes, quality, hash, detection } = prepared;
         let shard = match &mut self.shard {
             Some(shard) => shard,
             None => {
@@ -198,6 +204,12 @@ impl Writer<'_> {
         let ImageSize { width, height } = self.size;
         let (hash, quality) = (*hash, *quality);
         shard.push(Face { image, label, source: &source, width, height, hash, quality })?;
+        if let Some(found) = detection {
+            let numbers = [found.score].into_iter().chain(found.bounds);
+            self.record
+                .detections
+                .extend(numbers.chain(found.landmarks.as_flattened().iter().copied()));
+        }
         self.record.changes.add(*changes);
         match passed_through {
             true => self.record.passed_through += 1,
@@ -298,6 +310,8 @@ pub struct Prepared {
     pub quality: Quality,
     /// Content hash of `image`.
     pub hash: u128,
+    /// Where the face was found.
+    pub detection: Option<Detection>,
 }
 
 /// Decodes and measures an image, as far as the recipe asks; keeps its bytes where they will do. With
@@ -323,7 +337,29 @@ pub fn prepare(
     let image = encode_jpeg(&pixels, recipe.quality)?;
     let quality = measured(&pixels);
     let hash = content_hash(&image);
-    Ok(Prepared { image, passed_through: false, changes, quality, hash })
+    Ok(Prepared { image, passed_through: false, changes, quality, hash, detection: None })
+}
+
+/// Cuts out the face that a detector finds.
+///
+/// * `name`: of the image, for errors
+fn found(
+    bytes: &[u8],
+    finder: &Finder,
+    recipe: &Recipe,
+    name: impl Fn() -> String,
+) -> Result<Prepared, Failure> {
+    let of_image = |error: ImageError| Failure::of(error.into(), &name);
+    let (pixels, is_turned) = decode_noting(bytes, recipe.crop.limits).map_err(of_image)?;
+    let detection = finder.one(&pixels)?.map_err(Reject::from)?.detection;
+    let points = detection.landmarks.map(|point| point.map(f64::from));
+    let crop = align::cut(&pixels, &points, recipe.crop.size);
+    let crop = crop.map_err(|error| of_image(error.into()))?;
+    let image = encode_jpeg(&crop, recipe.quality).map_err(of_image)?;
+    let changes = Changes { is_turned, is_aligned: true, ..Changes::default() };
+    let (quality, hash) = (measured(&crop), content_hash(&image));
+    let detection = Some(detection);
+    Ok(Prepared { image, passed_through: false, changes, quality, hash, detection })
 }
 
 fn is_jpeg(bytes: &[u8]) -> bool {
@@ -344,7 +380,8 @@ fn kept(image: Vec<u8>, recipe: &Recipe) -> Result<Prepared, Reject> {
         Validate::Header => Quality::UNKNOWN,
     };
     let hash = content_hash(&image);
-    Ok(Prepared { image, passed_through: true, changes: Changes::default(), quality, hash })
+    let changes = Changes::default();
+    Ok(Prepared { image, passed_through: true, changes, quality, hash, detection: None })
 }
 
 fn measured(pixels: &Pixels) -> Quality {

@@ -43,6 +43,16 @@ impl Line {
         }
     }
 
+    /// The word for the reason.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// What it is about, and why, for people.
+    pub fn sentence(&self) -> String {
+        format!("{}: {}", self.source, self.detail)
+    }
+
     /// Whether nothing is lost by it.
     pub fn is_skip(&self) -> bool {
         self.kind == SKIPPED

@@ -60,7 +60,11 @@ pub fn write(
         }
     }
     page.push(html! {
-        nav { @for reason in by_reason.keys() { a href={ "#" (reason) } { (words(reason)) } } }
+        nav {
+            @for reason in by_reason.keys() { a href={ "#" (reason) } { (words(reason)) } }
+            a href="#figures" { "figures" }
+            @if !runs.is_empty() { a href="#runs" { "what was decided" } }
+        }
     });
     let mut n_written = 0;
     for (reason, mut all) in by_reason {

@@ -12,7 +12,7 @@ use pfc_shard::{Dataset, Face};
 
 use crate::{
     IngestError,
-    clean::{brief, tally},
+    clean::{bounds, brief, tally},
 };
 
 const BINS: usize = 40;
@@ -28,12 +28,12 @@ const MEASURES: [(&str, &str, Measure); 4] = [
     ("contrast (deviation of the luma)", "levels", |face| face.quality.contrast),
 ];
 
-/// Counts and histograms of all rows and of those that are left.
+/// Images of each identity, before and after.
 ///
 /// # Errors
 ///
-/// [`IngestError::Shard`] if a row cannot be read.
-pub fn write(page: &mut Page, dataset: &Dataset, view: &State) -> Result<(), IngestError> {
+/// [`IngestError::Shard`] if the labels cannot be read.
+pub fn sizes(dataset: &Dataset, view: &State) -> Result<[Vec<u64>; 2], IngestError> {
     let mut before = vec![0u64; view.n_identities() as usize];
     let mut after = before.clone();
     for (row, label) in (0..).zip(dataset.labels()?) {
@@ -42,9 +42,24 @@ pub fn write(page: &mut Page, dataset: &Dataset, view: &State) -> Result<(), Ing
             after[label as usize] += 1;
         }
     }
-    write_counts(page, dataset, view, [&before, &after]);
+    Ok([before, after])
+}
+
+/// Histograms of all rows and of those that are left.
+///
+/// * `sizes`: images by identity, before and after
+///
+/// # Errors
+///
+/// [`IngestError::Shard`] if a row cannot be read.
+pub fn write(
+    page: &mut Page,
+    dataset: &Dataset,
+    view: &State,
+    sizes: &[Vec<u64>; 2],
+) -> Result<(), IngestError> {
     page.heading("figures", "Figures", "pale: before, strong: after");
-    let mut charts = vec![draw_sizes([&before, &after])];
+    let mut charts = vec![draw_sizes([&sizes[0], &sizes[1]])];
     for (title, unit, measure) in MEASURES {
         let mut values = Vec::with_capacity(dataset.len() as usize);
         for row in 0..dataset.len() {
@@ -56,8 +71,11 @@ pub fn write(page: &mut Page, dataset: &Dataset, view: &State) -> Result<(), Ing
     Ok(())
 }
 
+/// How many images and identities there were and are.
+///
 /// * `sizes`: images by identity, before and after
-fn write_counts(page: &mut Page, dataset: &Dataset, view: &State, sizes: [&[u64]; 2]) {
+pub fn write_counts(page: &mut Page, dataset: &Dataset, view: &State, sizes: &[Vec<u64>; 2]) {
+    let sizes = [&sizes[0][..], &sizes[1][..]];
     let [seen_before, seen_after] =
         sizes.map(|sizes| sizes.iter().filter(|n| **n > 0).count() as u64);
     let kept = dataset.len() - view.n_dropped();
@@ -115,20 +133,32 @@ pub fn write_runs(page: &mut Page, runs: &[Run]) {
         }
     }
     page.push(table.html());
-    let mut bounds = Table::new(["pass", "", ""]).with_texts(&[1]);
-    let mut n_bounds = 0;
+    let mut table = Table::new(["pass", "bound", "value", "calibrated on"]).with_texts(&[1, 3]);
+    let mut measured = Table::new(["pass", "figure", "value"]).with_texts(&[1, 2]);
+    let (mut n_bounds, mut n_measured) = (0, 0);
     for run in runs {
-        for (pass, note) in run.info.notes.as_object().into_iter().flatten() {
+        let notes = run.info.notes.as_object();
+        for [pass, bound, value, rests_on] in notes.into_iter().flat_map(bounds) {
+            let head = format!("{:03} {pass}", run.number);
+            table.row(&head, [words(&bound), value, rests_on].map(text));
+            n_bounds += 1;
+        }
+        for (pass, note) in notes.into_iter().flatten() {
             for (name, value) in note.as_object().into_iter().flatten() {
                 let head = format!("{:03} {pass}", run.number);
-                bounds.row(&head, [words(name), brief(value)].map(text));
-                n_bounds += 1;
+                measured.row(&head, [words(name), brief(value)].map(text));
+                n_measured += 1;
             }
         }
     }
     if n_bounds > 0 {
         page.heading("bounds", "Bounds", "as stated, or calibrated on pairs of different people");
-        page.push(bounds.html());
+        page.push(table.html());
+    }
+    if n_measured > 0 {
+        page.push(html! {
+            details { summary { "Everything that the passes measured" } (measured.html()) }
+        });
     }
 }
 

@@ -26,8 +26,8 @@ pub struct ReportArgs {
     /// Folder of the data set
     dataset: PathBuf,
     /// File to write
-    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
-    output: PathBuf,
+    #[arg(short, long, alias = "output", value_name = "FILE", default_value = "report.html")]
+    out: PathBuf,
     /// Replace the file if it is there
     #[arg(long)]
     force: bool,
@@ -56,13 +56,13 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Clean);
     }
     use std::io::Write;
-    let (file, size) = (args.output.display(), units::bytes(written.bytes as u64));
+    let (file, size) = (args.out.display(), units::bytes(written.bytes as u64));
     writeln!(pfc_cli::stdout(), "{file}: {size}, {} examples", written.examples)?;
     Ok(Outcome::Clean)
 }
 
 fn write(args: &ReportArgs) -> Result<Written<'_>, IngestError> {
-    output::check_file(&args.output, args.force)?;
+    output::check_file(&args.out, args.force)?;
     let (runs, dataset, log) = decisions::read(&args.dataset)?;
     dataset.preload()?;
     let view = log.state(&dataset)?;
@@ -70,10 +70,13 @@ fn write(args: &ReportArgs) -> Result<Written<'_>, IngestError> {
     let folder = args.dataset.canonicalize().unwrap_or_else(|_| args.dataset.clone());
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let mut page = Page::new(&format!("{name}: what is in it"));
-    figures::write(&mut page, &dataset, &view)?;
-    figures::write_runs(&mut page, &runs);
+    let sizes = figures::sizes(&dataset, &view)?;
+    figures::write_counts(&mut page, &dataset, &view, &sizes);
+    // Pictures first: they say more than the bounds by which they were found.
     let examples = examples::write(&mut page, &dataset, &runs, args.examples as usize)?;
+    figures::write(&mut page, &dataset, &view, &sizes)?;
+    figures::write_runs(&mut page, &runs);
     let html = page.finish();
-    pfc_durable::write(&args.output, html.as_bytes())?;
-    Ok(Written { file: &args.output, bytes: html.len(), runs: runs.len(), examples })
+    pfc_durable::write(&args.out, html.as_bytes())?;
+    Ok(Written { file: &args.out, bytes: html.len(), runs: runs.len(), examples })
 }

@@ -6,6 +6,7 @@ mod align;
 mod bench;
 mod clean;
 mod common;
+mod detect;
 mod faults;
 mod folders;
 mod inputs;

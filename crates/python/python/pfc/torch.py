@@ -5,6 +5,8 @@
 >>> loader = torch.utils.data.DataLoader(ds, 128, shuffle=True, num_workers=4, collate_fn=pfc.torch.collate)
 >>> for images, labels in loader:      # (128, H, W, 3) uint8, (128,) int64
 ...     x = pfc.torch.normalise(images.to("cuda", non_blocking=True))      # (128, 3, H, W) float32
+
+`PartialFC` takes the place of arcface_torch's PartialFC_V2 in a training loop.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import torch
 from torch.utils.data import Sampler
 
 from . import Dataset, PfcValueError
+from ._margin import Margin
+from ._partial_fc import PartialFC
 
-__all__ = ["TrainingOrder", "collate", "normalise", "tensors"]
+__all__ = ["Margin", "PartialFC", "TrainingOrder", "collate", "normalise", "tensors"]
 
 
 def collate(items: Sequence[tuple[np.ndarray, int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -104,6 +104,10 @@ fn try_draw<B: DrawingBackend>(
                 line.iter().map(|&(a, b)| (x.at(a), y.at(b))).collect::<Vec<_>>(),
                 stroke,
             )))?,
+            Shape::Mark(at) => {
+                let ends = [(x.at(*at), y.at(y.low)), (x.at(*at), y.at(y.high))];
+                plot.draw_series(std::iter::once(PathElement::new(ends.to_vec(), stroke)))?
+            }
             Shape::Bars(bars) => plot.draw_series(visible(bars).map(|&(from, to, height)| {
                 let corners = [(x.at(from), y.at(0.0)), (x.at(to), y.at(height))];
                 Rectangle::new(corners, colour.mix(0.55).filled())

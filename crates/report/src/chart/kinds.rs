@@ -24,7 +24,7 @@ pub fn roc(curves: &[Curve<'_>]) -> Chart {
     let lowest = curves.iter().map(|c| visible(c.1)).fold(1.0, f64::min);
     Chart {
         title: "ROC".to_owned(),
-        x: Axis::log("False accept rate", finest, 1.0),
+        x: Axis::log("False accept rate", finest, coarsest_far(curves, finest)),
         y: Axis::linear("True accept rate", bottom(lowest), 1.0),
         series: lines(curves, |p| (p.far, p.tar)),
         legend: Legend::LowerRight,
@@ -40,7 +40,11 @@ pub fn det(curves: &[Curve<'_>]) -> Chart {
     let lowest = curves.iter().map(|c| smallest(c.1)).fold(0.1, f64::min);
     Chart {
         title: "DET".to_owned(),
-        x: Axis::log("False accept rate", finest_far(curves), 1.0),
+        x: Axis::log(
+            "False accept rate",
+            finest_far(curves),
+            coarsest_far(curves, finest_far(curves)),
+        ),
         y: Axis::log("False reject rate", lowest, 1.0),
         series: lines(curves, |p| (p.far, 1.0 - p.tar)),
         legend: Legend::LowerLeft,
@@ -81,6 +85,16 @@ fn bottom(lowest: f64) -> f64 {
 fn finest_far(curves: &[Curve<'_>]) -> f64 {
     let n_max = curves.iter().map(|curve| curve.2).max().unwrap_or(0);
     1.0 / (n_max.max(10) as f64)
+}
+
+/// Where the curves end: those that only the highest impostors were kept for end early. At least a decade
+/// above `finest`.
+fn coarsest_far(curves: &[Curve<'_>], finest: f64) -> f64 {
+    let ends = curves.iter().flat_map(|curve| curve.1).map(|point| point.far);
+    match ends.fold(0.0, f64::max) {
+        0.0 => 1.0,
+        end => end.clamp(10.0 * finest, 1.0),
+    }
 }
 
 fn lines(curves: &[Curve<'_>], point: impl Fn(&RocPoint) -> (f64, f64)) -> Vec<Series> {
@@ -194,6 +208,26 @@ mod tests {
         let points = [RocPoint { threshold: 0.0, far: 0.0, tar: 0.93 }];
         let chart = roc(&[("a", &points, 3000)]);
         assert_eq!((chart.x.low, chart.y.low), (1e-4, 0.9));
+    }
+
+    #[test]
+    fn the_roc_ends_where_its_curves_do() {
+        let point = |far| RocPoint { threshold: 0.0, far, tar: 0.93 };
+        let end = |points: &[RocPoint]| roc(&[("a", points, 1_000_000)]).x.high;
+        assert_eq!(end(&[point(1e-6), point(1e-4)]), 1e-4);
+        assert_eq!(end(&[point(1e-6), point(3e-4)]), 1e-3);
+        assert_eq!(end(&[point(1e-6), point(1.0)]), 1.0);
+        assert_eq!(end(&[point(1e-6)]), 1e-5);
+        assert_eq!(end(&[point(0.0)]), 1.0);
+    }
+
+    #[test]
+    fn a_mark_is_drawn_with_its_name() {
+        let mut chart = histogram(&Histogram::new(&[0.1, 0.2, 0.7], &[false, false, true]));
+        let without = chart.svg().unwrap();
+        chart.series.push(Series { label: "threshold 0.4".to_owned(), shape: Shape::Mark(0.4) });
+        let with = chart.svg().unwrap();
+        assert!(with.contains("threshold 0.4") && with.len() > without.len());
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub enum Shape {
     Line(Vec<(f64, f64)>),
     /// Filled bars `(from, to, height)` that stand on the horizontal axis.
     Bars(Vec<(f64, f64, f64)>),
+    /// A vertical line from edge to edge, such as a threshold.
+    Mark(f64),
 }
 
 /// A corner of the plot.

@@ -5,7 +5,10 @@ pub(crate) mod check;
 pub(crate) mod export;
 pub(crate) mod model;
 pub(crate) mod plan;
+pub(crate) mod recipe;
+pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod watch;
 
 use std::path::PathBuf;
 
@@ -17,7 +20,7 @@ use crate::{
 /// A configuration file and the values that replace some of its own.
 #[derive(Debug, clap::Args)]
 struct ConfigArgs {
-    /// TOML file; data/configs has some to start from
+    /// TOML file; `pfc-train recipe` prints some to start from
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
     /// Change one value, for example optim.lr=0.05; may be given several times

@@ -21,9 +21,10 @@ const ASKED_TO_STOP: &str = "it was asked to stop";
 
 pub(crate) const HELP: &str = "\
 Examples:
-  pfc-train run data/configs/demo.toml --out runs/a
-  pfc-train run data/configs/demo.toml --out runs/a --resume
-  pfc-train run data/configs/demo.toml --set head.sample_rate=0.2 --set model.network=r18
+  pfc-train recipe demo > demo.toml
+  pfc-train run demo.toml --out runs/a
+  pfc-train run demo.toml --out runs/a --resume
+  pfc-train run demo.toml --set head.sample_rate=0.2 --set model.network=r18
 
 The folder of a run:
   config.toml       every value of the run, defaults included
@@ -51,7 +52,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Folder of the run [default: runs/NAME of the configuration file]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on from the newest whole checkpoint in the folder; from the start if there is none
     #[arg(long)]
@@ -250,7 +251,7 @@ fn print_result(args: &RunArgs, folder: &Path, ended: Ended, quiet: bool) -> any
 }
 
 /// `runs/demo` for `data/configs/demo.toml`.
-fn default_folder(config: &Path) -> PathBuf {
+pub(super) fn default_folder(config: &Path) -> PathBuf {
     let name = config.file_stem().unwrap_or_else(|| "run".as_ref());
     Path::new("runs").join(name)
 }

@@ -4,31 +4,36 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{BadValue, require_path};
+use super::{
+    section::section,
+    value::{BadValue, require_path},
+};
 
-/// Section `[data]`: what is trained on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DataConfig {
-    /// A data set that `pfc-ingest pack` wrote.
-    pub path: PathBuf,
-    /// Whether the data set is read as it was packed; else decisions beside it are applied: rows that
-    /// they leave out are not seen, and identities are those that they make.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub as_packed: bool,
-    /// Threads that decode; 0 chooses. One thread decodes some ten thousand images a second.
-    pub loader_threads: usize,
-    /// Batches made ahead of the step, in memory.
-    pub batches_ahead: usize,
-    /// Mirror half of the images left to right, other ones each epoch.
-    pub mirror: bool,
-    /// What an image that cannot be read or decoded does: `stop` ends the run; `skip` puts another one
-    /// in its place, the same in every run, and lists it in `unreadable.jsonl` of the run's folder.
-    pub on_error: OnError,
-    /// Made-up images instead of `path`, to try the speed of a recipe without data:
-    /// `{ identities = 360232, images = 17091657 }`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub synthetic: Option<Synthetic>,
+section! {
+    /// Section `[data]`: what is trained on.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct DataConfig {
+        /// A data set that `pfc-ingest pack` wrote.
+        pub path: PathBuf,
+        /// Whether the data set is read as it was packed; else decisions beside it are applied: rows that
+        /// they leave out are not seen, and identities are those that they make.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        pub as_packed: bool,
+        /// Threads that decode; 0 chooses. One thread decodes some ten thousand images a second.
+        pub loader_threads: usize,
+        /// Batches made ahead of the step, in memory.
+        pub batches_ahead: usize,
+        /// Mirror half of the images left to right, other ones each epoch.
+        pub mirror: bool,
+        /// What an image that cannot be read or decoded does: `stop` ends the run; `skip` puts another one
+        /// in its place, the same in every run, and lists it in `unreadable.jsonl` of the run's folder.
+        pub on_error: OnError,
+        /// Made-up images instead of `path`, to try the speed of a recipe without data:
+        /// `{ identities = 360232, images = 17091657 }`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub synthetic: Option<Synthetic>,
+    }
 }
 
 /// What becomes of a run that comes upon an unreadable image.
@@ -86,14 +91,16 @@ impl DataConfig {
     }
 }
 
-/// `data.synthetic`: how many made-up faces of how many made-up people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Synthetic {
-    /// People, from 2 to 2^32 - 1.
-    pub identities: u32,
-    /// Images of them all; at least one of each.
-    pub images: u64,
+section! {
+    /// `data.synthetic`: how many made-up faces of how many made-up people.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Synthetic {
+        /// People, from 2 to 2^32 - 1.
+        pub identities: u32,
+        /// Images of them all; at least one of each.
+        pub images: u64,
+    }
 }
 
 impl Synthetic {

@@ -69,7 +69,7 @@ impl ConfigError {
         match self {
             ConfigError::Durable(error) => match error.source.kind() {
                 io::ErrorKind::NotFound => {
-                    Some("data/configs has configurations to start from".to_owned())
+                    Some("`pfc-train recipe` lists configurations to start from".to_owned())
                 }
                 _ => error.hint(),
             },
@@ -125,7 +125,7 @@ pub fn parse(text: &str, name: &str, overrides: &[Override]) -> Result<Config, C
     Config::deserialize(table).map_err(|e| explain(&e, name.to_owned(), ""))
 }
 
-fn put(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
+pub(super) fn put(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
     let (last, sections) = path.split_last().ok_or("no key")?;
     let mut at = table;
     for section in sections {
@@ -260,7 +260,7 @@ mod tests {
         "#);
         insta::assert_snapshot!(complaint("[[eval.sets]]\nname = \"a\"\npair = \"b\"\n", &[]), @r#"
         run.toml line 3: unknown key `eval.sets.pair`
-        hint: did you mean `eval.sets.pairs`? The keys here are eval.sets.name, eval.sets.data, eval.sets.pack, eval.sets.pairs
+        hint: did you mean `eval.sets.pairs`? The keys here are eval.sets.name, eval.sets.data, eval.sets.pack, eval.sets.pairs, eval.sets.as_packed
         "#);
     }
 

@@ -2,16 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::BadValue;
+use super::{section::section, value::BadValue};
 
-/// Section `[log]`: when figures are written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// Steps between two lines of figures, which are means over these steps.
-    pub every_steps: u64,
-    /// Also write TensorBoard's event files.
-    pub tensorboard: bool,
+section! {
+    /// Section `[log]`: when figures are written.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct LogConfig {
+        /// Steps between two lines of figures, which are means over these steps.
+        pub every_steps: u64,
+        /// Also write TensorBoard's event files.
+        pub tensorboard: bool,
+    }
 }
 
 impl Default for LogConfig {

@@ -10,6 +10,8 @@ mod log;
 mod optim;
 mod placement;
 mod precision;
+pub mod reference;
+mod section;
 mod value;
 
 use std::time::Duration;
@@ -28,6 +30,7 @@ pub use log::LogConfig;
 pub use optim::{LOSS_SCALE_MAX, OptimConfig, OptimizerKind, ScheduleKind};
 pub use placement::CentrePlace;
 pub(crate) use placement::DeviceRoom;
+use section::section;
 pub use value::BadValue;
 pub(crate) use value::is_given;
 
@@ -57,21 +60,23 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// Section `[model]`: the backbone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ModelConfig {
-    /// A network by name, for example r50 or mbf.
-    pub network: Network,
-    /// Numbers in an embedding.
-    pub embedding: i64,
-    /// What convolutions compute in: f32, bf16, f16, or auto, which is bf16 where the device has
-    /// instructions for it and f32 elsewhere. Parameters are f32 in each; f16, for GPUs that have no
-    /// bf16, needs `optim.loss_scale`.
-    pub precision: Choice<Precision>,
-    /// Whether a GPU may round the factors of f32 products and convolutions to the 10 bits of TF32,
-    /// which is several times faster. Off, f32 is 32-bit throughout. No matter to bf16 and f16.
-    pub tf32: bool,
+section! {
+    /// Section `[model]`: the backbone.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct ModelConfig {
+        /// A network by name, for example r50 or mbf.
+        pub network: Network,
+        /// Numbers in an embedding.
+        pub embedding: i64,
+        /// What convolutions compute in: f32, bf16, f16, or auto, which is bf16 where the device has
+        /// instructions for it and f32 elsewhere. Parameters are f32 in each; f16, for GPUs that have no
+        /// bf16, needs `optim.loss_scale`.
+        pub precision: Choice<Precision>,
+        /// Whether a GPU may round the factors of f32 products and convolutions to the 10 bits of TF32,
+        /// which is several times faster. Off, f32 is 32-bit throughout. No matter to bf16 and f16.
+        pub tf32: bool,
+    }
 }
 
 impl Default for ModelConfig {
@@ -88,46 +93,48 @@ impl ModelConfig {
     }
 }
 
-/// Section `[train]`: how long, how wide, on what.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Images per step over all ranks, at least 2 for each: batch normalisation needs a variance.
-    pub batch_size: usize,
-    /// Gradient accumulation: micro-batches that a rank computes its images of a step in, one after the
-    /// other, for batches that do not fit the memory. The step is that of the whole batch, but for
-    /// normalisation, which sees a micro-batch; each takes a second forward pass.
-    pub accumulate: usize,
-    /// Activation checkpointing: blocks whose activations are computed a second time together in the
-    /// backward pass, so that only the input of every such group stays in memory: for deep networks. A
-    /// step takes one more forward pass; gradients and running statistics are the same. 0 keeps all
-    /// activations.
-    pub recompute: usize,
-    /// Times that the data set is gone through. The last `len mod batch_size` images of an epoch's
-    /// order are left out, other ones each time.
-    pub epochs: u64,
-    /// Steps of the run instead of `epochs`, which then decides nothing; 0 leaves it to `epochs`.
-    pub steps: u64,
-    /// Whether a GPU computes the same bits in every run. Kernels whose sums depend on the order of
-    /// threads are then refused or replaced, and cuDNN does not search for its fastest ones, which makes
-    /// steps slower, by how much depends on network and card. A CPU computes the same bits in any case.
-    pub deterministic: bool,
-    /// Seed of the first weights, the order of images, their mirroring and the drawn classes.
-    pub seed: u64,
-    /// Threads that compute in each rank; 0 shares the cores of a machine among its ranks. Results
-    /// are the same to the bit only for the same number.
-    pub threads: usize,
-    /// cpu, cuda, cuda:N, or auto: a GPU if there is one. Of several ranks on a machine, each takes
-    /// the GPU of its local number.
-    pub device: String,
-    /// Seconds that ranks wait for each other before they give up, above 0. A rank that dies is
-    /// noticed at once; this is for one that hangs.
-    pub timeout_s: f64,
-    /// MiB of gradients that one collective sums at a time, while the backward pass computes the others.
-    pub bucket_mib: usize,
-    /// Whether a run is refused that memory or disks have no room for: centres that its steps are going
-    /// to use, the network, checkpoints and centres in files. Activations are not counted.
-    pub check_room: bool,
+section! {
+    /// Section `[train]`: how long, how wide, on what.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct TrainConfig {
+        /// Images per step over all ranks, at least 2 for each: batch normalisation needs a variance.
+        pub batch_size: usize,
+        /// Gradient accumulation: micro-batches that a rank computes its images of a step in, one after the
+        /// other, for batches that do not fit the memory. The step is that of the whole batch, but for
+        /// normalisation, which sees a micro-batch; each takes a second forward pass.
+        pub accumulate: usize,
+        /// Activation checkpointing: blocks whose activations are computed a second time together in the
+        /// backward pass, so that only the input of every such group stays in memory: for deep networks. A
+        /// step takes one more forward pass; gradients and running statistics are the same. 0 keeps all
+        /// activations.
+        pub recompute: usize,
+        /// Times that the data set is gone through. The last `len mod batch_size` images of an epoch's
+        /// order are left out, other ones each time.
+        pub epochs: u64,
+        /// Steps of the run instead of `epochs`, which then decides nothing; 0 leaves it to `epochs`.
+        pub steps: u64,
+        /// Whether a GPU computes the same bits in every run. Kernels whose sums depend on the order of
+        /// threads are then refused or replaced, and cuDNN does not search for its fastest ones, which makes
+        /// steps slower, by how much depends on network and card. A CPU computes the same bits in any case.
+        pub deterministic: bool,
+        /// Seed of the first weights, the order of images, their mirroring and the drawn classes.
+        pub seed: u64,
+        /// Threads that compute in each rank; 0 shares the cores of a machine among its ranks. Results
+        /// are the same to the bit only for the same number.
+        pub threads: usize,
+        /// cpu, cuda, cuda:N, or auto: a GPU if there is one. Of several ranks on a machine, each takes
+        /// the GPU of its local number.
+        pub device: String,
+        /// Seconds that ranks wait for each other before they give up, above 0. A rank that dies is
+        /// noticed at once; this is for one that hangs.
+        pub timeout_s: f64,
+        /// MiB of gradients that one collective sums at a time, while the backward pass computes the others.
+        pub bucket_mib: usize,
+        /// Whether a run is refused that memory or disks have no room for: centres that its steps are going
+        /// to use, the network, checkpoints and centres in files. Activations are not counted.
+        pub check_room: bool,
+    }
 }
 
 impl Default for TrainConfig {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::BadValue;
+use super::{section::section, value::BadValue};
 
 /// The largest scale: f32, in which the last layers compute, has room for what it does to gradients.
 pub const LOSS_SCALE_MAX: f64 = (1_u64 << 32) as f64;
@@ -18,54 +18,56 @@ pub enum OptimizerKind {
     Adamw,
 }
 
-/// Section `[optim]`: how weights move.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OptimConfig {
-    /// What moves the backbone: sgd or adamw.
-    pub optimizer: OptimizerKind,
-    /// Learning rate at the end of warm-up, above 0; that of the head is this times
-    /// `head.lr_factor`.
-    pub lr: f64,
-    /// The batch that `lr` is meant for: it is multiplied by `train.batch_size` over this. 0 takes
-    /// `lr` as it is, as InsightFace does since 2022; until then it was 512.
-    pub lr_batch: u64,
-    /// Share of the last velocity that is kept, in `[0, 1)`.
-    pub momentum: f64,
-    /// For adamw: decay of the mean gradient, in `[0, 1)`.
-    pub beta1: f64,
-    /// For adamw: decay of the mean square, in `[0, 1)`.
-    pub beta2: f64,
-    /// For adamw: added to the root of the mean square, above 0.
-    pub eps: f64,
-    /// Decay: under sgd added to every gradient as `weight_decay · w`, under adamw taken off the
-    /// weights as `lr · weight_decay · w`.
-    pub weight_decay: f64,
-    /// Whether biases, normalisation, slopes and position embeddings decay too, as in the reference.
-    pub decay_all: bool,
-    /// Decay of the exponential moving average (EMA) of the weights, which is then what is measured and
-    /// exported; in `[0, 1)`, 0 turns it off.
-    pub ema: f64,
-    /// The backbone's gradient is scaled down to this L2 norm where it is longer; 0 turns it off.
-    pub clip_norm: f64,
-    /// How the learning rate falls: poly1, poly2, step, cosine, constant.
-    pub schedule: ScheduleKind,
-    /// Epochs over which the learning rate first rises in a line from 0.
-    pub warmup_epochs: f64,
-    /// For `step`: the epochs at whose start the learning rate falls, ascending.
-    pub milestones: Vec<f64>,
-    /// For `step`: what it is multiplied by.
-    pub gamma: f64,
-    /// With `model.precision = "f16"`: what the loss is multiplied by at first, so that small gradients
-    /// do not vanish; from 1 to 2^32. Where gradients overflow the step is left out and this is
-    /// halved.
-    pub loss_scale: f64,
-    /// Steps without an overflow after which it is doubled.
-    pub loss_scale_steps: u64,
-    /// Steps in a row that may be left out because their loss or gradient is not finite, on whichever
-    /// rank; the run ends at the next one. 0 ends it at the first. Network and optimizer are then as
-    /// before the step; centres too, unless the gradient alone was at fault.
-    pub skip_nonfinite: u64,
+section! {
+    /// Section `[optim]`: how weights move.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct OptimConfig {
+        /// What moves the backbone: sgd or adamw.
+        pub optimizer: OptimizerKind,
+        /// Learning rate at the end of warm-up, above 0; that of the head is this times
+        /// `head.lr_factor`.
+        pub lr: f64,
+        /// The batch that `lr` is meant for: it is multiplied by `train.batch_size` over this. 0 takes
+        /// `lr` as it is, as InsightFace does since 2022; until then it was 512.
+        pub lr_batch: u64,
+        /// Share of the last velocity that is kept, in `[0, 1)`.
+        pub momentum: f64,
+        /// For adamw: decay of the mean gradient, in `[0, 1)`.
+        pub beta1: f64,
+        /// For adamw: decay of the mean square, in `[0, 1)`.
+        pub beta2: f64,
+        /// For adamw: added to the root of the mean square, above 0.
+        pub eps: f64,
+        /// Decay: under sgd added to every gradient as `weight_decay · w`, under adamw taken off the
+        /// weights as `lr · weight_decay · w`.
+        pub weight_decay: f64,
+        /// Whether biases, normalisation, slopes and position embeddings decay too, as in the reference.
+        pub decay_all: bool,
+        /// Decay of the exponential moving average (EMA) of the weights, which is then what is measured and
+        /// exported; in `[0, 1)`, 0 turns it off.
+        pub ema: f64,
+        /// The backbone's gradient is scaled down to this L2 norm where it is longer; 0 turns it off.
+        pub clip_norm: f64,
+        /// How the learning rate falls: poly1, poly2, step, cosine, constant.
+        pub schedule: ScheduleKind,
+        /// Epochs over which the learning rate first rises in a line from 0.
+        pub warmup_epochs: f64,
+        /// For `step`: the epochs at whose start the learning rate falls, ascending.
+        pub milestones: Vec<f64>,
+        /// For `step`: what it is multiplied by.
+        pub gamma: f64,
+        /// With `model.precision = "f16"`: what the loss is multiplied by at first, so that small gradients
+        /// do not vanish; from 1 to 2^32. Where gradients overflow the step is left out and this is
+        /// halved.
+        pub loss_scale: f64,
+        /// Steps without an overflow after which it is doubled.
+        pub loss_scale_steps: u64,
+        /// Steps in a row that may be left out because their loss or gradient is not finite, on whichever
+        /// rank; the run ends at the next one. 0 ends it at the first. Network and optimizer are then as
+        /// before the step; centres too, unless the gradient alone was at fault.
+        pub skip_nonfinite: u64,
+    }
 }
 
 impl Default for OptimConfig {

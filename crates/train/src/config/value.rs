@@ -41,6 +41,11 @@ impl BadValue {
         if holds { Ok(()) } else { Err(BadValue::new(key, value, bound)) }
     }
 
+    /// The bound, if it is of this key.
+    pub(super) fn bound_of(self, key: &str) -> Option<String> {
+        (self.key == key).then_some(self.bound)
+    }
+
     /// The way out.
     pub fn hint(&self) -> Option<String> {
         let key = &self.key;

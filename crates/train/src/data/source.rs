@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pfc_findings::{Reading, View};
-use pfc_image::{ImageSize, decode_rgb, normalise};
+use pfc_image::{ImageSize, decode_rgb, mirror_rgb, normalise};
 use pfc_model::checkpoint::DataIdentity;
 use pfc_shard::{MANIFEST_FILE, hash::content_hash, mix};
 
@@ -129,6 +129,28 @@ impl Source {
         rgb: &mut [u8],
         out: &mut [f32],
     ) -> Result<i64, LoadError> {
+        let label = self.decode(row, rgb)?;
+        normalise(rgb, ImageSize::FACE.width.into(), mirror, out);
+        Ok(label)
+    }
+
+    /// Puts an image as bytes, mirrored if asked, into `out`, and gives its label.
+    ///
+    /// * `out`: `[112, 112, 3]`
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Source::load).
+    pub fn load_bytes(&self, row: u64, mirror: bool, out: &mut [u8]) -> Result<i64, LoadError> {
+        let label = self.decode(row, out)?;
+        if mirror {
+            mirror_rgb(out, ImageSize::FACE.width.into());
+        }
+        Ok(label)
+    }
+
+    /// Decodes an image, and gives its label.
+    fn decode(&self, row: u64, rgb: &mut [u8]) -> Result<i64, LoadError> {
         let label = match self {
             Source::Packed(dataset) => {
                 let place = row;
@@ -144,7 +166,6 @@ impl Source {
                 synthetic.label(row)
             }
         };
-        normalise(rgb, ImageSize::FACE.width.into(), mirror, out);
         Ok(label.into())
     }
 }

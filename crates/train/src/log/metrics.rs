@@ -54,6 +54,14 @@ pub struct TrainRecord {
     /// not tell.
     #[serde(default)]
     pub peak_memory_mib: f64,
+    /// On a GPU: the memory that is in use on the card of the first rank, in MiB, by whichever process;
+    /// `None` where it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_mib: Option<f64>,
+    /// On a GPU: what does the work on the centres of the first rank, and why it is not the head's own
+    /// kernels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_operations: Option<String>,
     /// Milliseconds that saving has held up the steps since the last such line, in all.
     #[serde(default)]
     pub save_ms: f64,

@@ -7,13 +7,16 @@ use std::{
     time::Duration,
 };
 
-use pfc_cli::{Progress, tell};
+use pfc_cli::{Progress, tell, units::duration};
+use pfc_model::memory_in_use;
+use tch::Device;
 
 use crate::{
     TrainError,
     data::{loader::Replaced, plan::StepPlan},
     log::{
         Score,
+        journal::{Journal, StartRecord},
         metrics::{EpochRecord, EvalRecord, MetricsFile, Record, TrainRecord},
         tally::Tally,
         tensorboard::EventFile,
@@ -45,6 +48,7 @@ pub struct RunLog {
     /// On the first rank only; the others write nothing.
     metrics: Option<MetricsFile>,
     events: Option<EventFile>,
+    journal: Option<Journal>,
     events_dir: PathBuf,
     progress: Progress,
     /// Sums since the last line and since the epoch began.
@@ -56,6 +60,8 @@ pub struct RunLog {
     kept_scores: Vec<(u64, Vec<Score>)>,
     /// Images that could not be loaded; on the first rank only.
     unreadable: Option<Unreadable>,
+    /// On a GPU, which it is, and what does the work on centres.
+    gpu: Option<(Device, String)>,
 }
 
 /// Where the time of the steps since the last line went.
@@ -98,6 +104,7 @@ impl RunLog {
             spec,
             metrics,
             events,
+            journal: Some(Journal::open(&folder.log())?),
             events_dir,
             progress,
             tally,
@@ -105,6 +112,7 @@ impl RunLog {
             evaluated,
             kept_scores,
             unreadable: Some(Unreadable::open(&folder.unreadable())?),
+            gpu: None,
         })
     }
 
@@ -115,6 +123,7 @@ impl RunLog {
             spec: RunLogSpec { quiet: true, ..spec },
             metrics: None,
             events: None,
+            journal: None,
             events_dir: PathBuf::new(),
             progress: Progress::new("train", "steps", spec.plan.n_steps(), true),
             tally,
@@ -122,7 +131,14 @@ impl RunLog {
             evaluated: None,
             kept_scores: Vec::new(),
             unreadable: None,
+            gpu: None,
         }
+    }
+
+    /// Has every line of figures say from now on how much memory of a GPU is in use, and what does the
+    /// work on centres there; on a CPU there is nothing to say.
+    pub fn computes_on(&mut self, device: Device, head_operations: &str) {
+        self.gpu = device.is_cuda().then(|| (device, head_operations.to_owned()));
     }
 
     /// What was measured before this start, with the steps finished by then.
@@ -150,9 +166,38 @@ impl RunLog {
         self.evaluated == Some(step)
     }
 
-    /// Prints a sentence to standard error, unless the log is quiet.
-    pub fn say(&self, text: &str) {
+    /// Prints a sentence to standard error, unless the log is quiet, and keeps it in `train.log`.
+    pub fn say(&mut self, text: &str) {
+        self.keep(text);
         say(self.spec.quiet, &self.progress, text);
+    }
+
+    /// Keeps a sentence that was printed already in `train.log`.
+    pub fn keep(&mut self, text: &str) {
+        if let Some(journal) = &mut self.journal {
+            journal.add(text);
+        }
+    }
+
+    /// Keeps what this start runs on, and its configuration for TensorBoard; on the first rank only.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Durable`].
+    pub fn started(
+        &mut self,
+        folder: &RunFolder,
+        start: &StartRecord,
+        config: &str,
+    ) -> Result<(), TrainError> {
+        if self.journal.is_some() {
+            start.append(&folder.starts())?;
+        }
+        let Some(events) = &mut self.events else { return Ok(()) };
+        // Markdown takes lines that are indented for text as it is.
+        let text: String = config.lines().map(|line| format!("    {line}\n")).collect();
+        let written = events.text(start.step, "config", &text);
+        written.map_err(TrainError::io("write", &self.events_dir))
     }
 
     /// Counts a step that took `elapsed`, of which `waited` for data; writes a line when one is due.
@@ -186,6 +231,7 @@ impl RunLog {
         let n_left = self.spec.plan.n_steps().saturating_sub(n_done);
         let steps_per_s = record.images_per_s / self.spec.plan.batch_size as f64;
         self.say(&train_line(&record, self.spec.plan.n_steps(), n_left as f64 / steps_per_s));
+        self.progress.note(bar_note(&record));
         let scalars = scalars_of(&record);
         self.write(Record::Train(record))?;
         self.scalars(n_done, scalars)
@@ -200,13 +246,14 @@ impl RunLog {
     pub fn replaced(&mut self, images: &[Replaced]) -> Result<(), TrainError> {
         self.tally.add_replaced(images.len() as u64);
         let Some(list) = &mut self.unreadable else { return Ok(()) };
+        let mut lines = Vec::new();
         for image in images {
             if list.add(image)? {
                 let Replaced { row, by, reason } = image;
-                let text = format!("warning: row {by} takes the place of row {row}: {reason}");
-                say(self.spec.quiet, &self.progress, &text);
+                lines.push(format!("warning: row {by} takes the place of row {row}: {reason}"));
             }
         }
+        lines.iter().for_each(|line| self.say(line));
         Ok(())
     }
 
@@ -227,6 +274,8 @@ impl RunLog {
             head_ms: clock.head_ms / clock.n_steps as f64,
             comm_ms: clock.comm_ms / clock.n_steps as f64,
             peak_memory_mib: peak_memory_mib(),
+            gpu_memory_mib: self.gpu.as_ref().and_then(|(device, _)| gpu_memory_mib(*device)),
+            head_operations: self.gpu.as_ref().map(|(_, operations)| operations.clone()),
             save_ms: clock.saved.as_secs_f64() * 1e3,
             loss_scale: figures.loss_scale,
             n_skipped: means.n_skipped,
@@ -362,11 +411,26 @@ fn peak_memory_mib() -> f64 {
     kib.unwrap_or(0.0) / 1024.0
 }
 
+fn gpu_memory_mib(device: Device) -> Option<f64> {
+    memory_in_use(device).map(|bytes| bytes as f64 / f64::from(1 << 20))
+}
+
 /// Prints a line to standard error, clear of the progress bar.
 fn say(quiet: bool, progress: &Progress, text: &str) {
     if !quiet {
         progress.suspend(|| tell(text));
     }
+}
+
+/// What stands after the figures of the progress bar.
+fn bar_note(record: &TrainRecord) -> String {
+    format!("loss {}  {} img/s", shown(record.loss, 3), speed(record.images_per_s))
+}
+
+/// Images a second: with a decimal where there are few.
+fn speed(images_per_s: f64) -> String {
+    let decimals = if images_per_s < 100.0 { 1 } else { 0 };
+    format!("{images_per_s:.decimals$}")
 }
 
 fn train_line(record: &TrainRecord, n_steps: u64, seconds_left: f64) -> String {
@@ -386,11 +450,11 @@ fn train_line(record: &TrainRecord, n_steps: u64, seconds_left: f64) -> String {
         0 => String::new(),
         n => format!("  {n} unreadable"),
     };
-    let decimals = if *images_per_s < 100.0 { 1 } else { 0 };
+    let speed = speed(*images_per_s);
     let width = n_steps.to_string().len();
     format!(
         "step {step:>width$}/{n_steps}  loss {}  grad_norm {}  lr {}  cavg {}{scale}{not_finite}{replaced}  \
-         {images_per_s:.decimals$} img/s  data {:.1}%  {} left",
+         {speed} img/s  data {:.1}%  {} left",
         shown(*loss, 3),
         shown(*grad_norm, 2),
         learning_rate(record.lr),
@@ -418,16 +482,6 @@ fn eval_line(step: u64, score: &Score) -> String {
     )
 }
 
-/// `2h05m`, `3m20s` or `45s`.
-pub fn duration(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match (s / 3600, s / 60 % 60, s % 60) {
-        (0, 0, s) => format!("{s}s"),
-        (0, m, s) => format!("{m}m{s:02}s"),
-        (h, m, _) => format!("{h}h{m:02}m"),
-    }
-}
-
 /// How to go on with a run, as a command; ranks that others started are for these to start again.
 pub fn resume_command(folder: &Path) -> String {
     let folder = folder.display();
@@ -453,6 +507,8 @@ mod tests {
             head_ms: 2.0,
             comm_ms: 0.0,
             peak_memory_mib: 0.0,
+            gpu_memory_mib: None,
+            head_operations: None,
             save_ms: 0.0,
             loss_scale: None,
             n_skipped: 0,
@@ -505,11 +561,5 @@ mod tests {
     #[test]
     fn a_resumed_run_keeps_the_figures_of_the_step_that_it_goes_on_after() {
         assert_eq!([0, 300].map(first_step_to_forget), [0, 301]);
-    }
-
-    #[test]
-    fn durations_have_two_units_at_most() {
-        let found = [45.4, 200.0, 7534.0, -1.0].map(duration);
-        assert_eq!(found, ["45s", "3m20s", "2h05m", "0s"]);
     }
 }

@@ -3,7 +3,7 @@
 use pfc_cli::Progress;
 use pfc_findings::Reading;
 use pfc_model::{Backbone, MirroredEmbeddings};
-use pfc_verify::{Options, PairsSet, VerifyError};
+use pfc_verify::{Opening, Options, PairsSet, VerifyError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,7 +29,8 @@ impl Verifier {
     pub fn open(config: &EvalConfig) -> Result<Verifier, VerifyError> {
         let open = |set: &EvalSet| {
             let opened = if set.pack.as_os_str().is_empty() {
-                PairsSet::open(&set.data, &set.pairs, Reading::from_switch(set.as_packed))?
+                let reading = Reading::from_switch(set.as_packed);
+                PairsSet::open(&set.data, &set.pairs, Opening { reading, ..Opening::default() })?
             } else {
                 PairsSet::open_pack(&set.pack)?
             };

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use pfc_findings::{People, Reading, View};
 use pfc_head::{ClassRange, Head};
-use pfc_model::{ModelError, checkpoint::Checkpoint, weights, weights::OpenOptions};
+use pfc_model::{Backbone, ModelError, checkpoint::Checkpoint, weights, weights::OpenOptions};
 use pfc_shard::{MANIFEST_FILE, hash::content_hash};
 use tch::Device;
 
 use crate::{
     TrainError,
     checkpoint::{SavedRun, centres::Centres},
-    config::{BadValue, InitConfig, is_given},
+    config::{BadValue, Config, InitConfig, is_given},
     data::source::Source,
     step::Trainer,
 };
@@ -33,10 +33,7 @@ pub fn begin(
     source: &Source,
 ) -> Result<Option<String>, TrainError> {
     let origin = config.model.display().to_string();
-    for (key, path) in [("init.model", &config.model), ("init.centres", &config.centres)] {
-        let is_there = !is_given(path) || path.exists();
-        BadValue::unless(is_there, key, path.display(), "a file or folder that exists")?;
-    }
+    check_paths(config)?;
     let mut notes = Vec::new();
     if is_given(&config.model) {
         let loaded = weights::open(&config.model, Device::Cpu, OpenOptions::default())?;
@@ -53,10 +50,10 @@ pub fn begin(
     }
     let range = trainer.head.range();
     let (mut centres, labels) = centres_and_labels(config, &range, source)?;
-    let path = if is_given(&config.centres) { &config.centres } else { &config.model };
-    let n_carried = carry(&mut centres, &labels, &mut trainer.head, path)?;
+    check_width(&centres, config, trainer.head.config().dim)?;
+    let n_carried = carry(&mut centres, &labels, &mut trainer.head)?;
     let carried = format!("{n_carried} of {} centres of the first rank", range.len());
-    let from = path.display();
+    let from = origin_of_centres(config).display();
     notes.push(match (is_given(&config.model), is_given(&config.centres)) {
         (true, false) => format!("backbone and {carried} begin with those of {from}"),
         (true, true) => {
@@ -67,6 +64,49 @@ pub fn begin(
         (false, _) => format!("{carried} begin with those of {from}"),
     });
     Ok(Some(notes.join("\n")))
+}
+
+/// Opens what a run is to begin with, and compares it with the network, the width of its embeddings and the
+/// data set, without a trainer.
+///
+/// # Errors
+///
+/// Those of [`begin`], but for centres that turn out to be damaged as they are read.
+pub(crate) fn check(config: &Config, source: &Source) -> Result<(), TrainError> {
+    let Config { init, model, .. } = config;
+    check_paths(init)?;
+    if is_given(&init.model) {
+        let loaded = weights::open(&init.model, Device::Cpu, OpenOptions::default())?;
+        let origin = init.model.display().to_string();
+        let state = loaded.backbone.state_dict();
+        Backbone::from_state_dict(&model.spec(), Device::Cpu, &origin, &state)?;
+    }
+    if init.carries_centres() {
+        let all = ClassRange::of_rank(source.n_identities().into(), 0, 1);
+        let (centres, _) = centres_and_labels(init, &all, source)?;
+        check_width(&centres, init, model.embedding as usize)?;
+    }
+    Ok(())
+}
+
+fn check_paths(config: &InitConfig) -> Result<(), BadValue> {
+    for (key, path) in [("init.model", &config.model), ("init.centres", &config.centres)] {
+        let is_there = !is_given(path) || path.exists();
+        BadValue::unless(is_there, key, path.display(), "a file or folder that exists")?;
+    }
+    Ok(())
+}
+
+/// Where the centres come from.
+fn origin_of_centres(config: &InitConfig) -> &Path {
+    if is_given(&config.centres) { &config.centres } else { &config.model }
+}
+
+fn check_width(centres: &Centres, config: &InitConfig, dim: usize) -> Result<(), ModelError> {
+    match centres.dim() {
+        found if found == dim => Ok(()),
+        found => Err(misfit(origin_of_centres(config), found, dim)),
+    }
 }
 
 /// The centres of then, and for each class of `range` the label that it had, if it was there.
@@ -169,12 +209,8 @@ fn carry(
     centres: &mut Centres,
     labels: &[Option<u32>],
     head: &mut Head,
-    path: &Path,
 ) -> Result<usize, TrainError> {
     let (n_rows, dim) = (centres.n_rows(), head.config().dim);
-    if centres.dim() != dim {
-        return Err(misfit(path, centres.dim(), dim).into());
-    }
     // Labels of then and rows of the head, by the former.
     let mut known: Vec<(u64, u32)> = labels
         .iter()

@@ -1,5 +1,6 @@
 //! A run from the first to the last step.
 
+pub(crate) mod estimate;
 pub mod evaluate;
 pub mod init;
 pub(crate) mod room;
@@ -19,8 +20,11 @@ use tch::Device;
 
 pub use crate::run_folder::Start;
 
-use self::evaluate::{Measured, Verifier};
-pub(crate) use self::settle::settle;
+use self::{
+    evaluate::{Measured, Verifier},
+    room::Seat,
+    settle::settle,
+};
 use crate::{
     TrainError,
     checkpoint::{Checkpointer, check_same_config},
@@ -30,7 +34,10 @@ use crate::{
         plan::StepPlan,
         source::Source,
     },
-    log::run_log::{RunLog, RunLogSpec, resume_command},
+    log::{
+        StartRecord,
+        run_log::{RunLog, RunLogSpec, resume_command},
+    },
     ranks::Ranks,
     run_folder::RunFolder,
     step::Trainer,
@@ -81,6 +88,34 @@ pub fn check(config: &Config) -> Result<Checked, TrainError> {
     Ok(Checked { source, plan })
 }
 
+/// Opens and compares what a run does before its first step, for ranks that are yet to be started on this
+/// machine, so that what it would refuse is refused now. Returns the configuration with every choice made,
+/// and a sentence for each.
+///
+/// * `seats`: the ranks of this machine, at least one
+///
+/// # Errors
+///
+/// Those of [`train`] before its first step.
+pub(crate) fn foresee(
+    config: &Config,
+    checked: &Checked,
+    seats: &[Seat],
+) -> Result<(Config, Vec<String>), TrainError> {
+    guarded("look at what the run begins with", || {
+        let Checked { source, plan } = checked;
+        let (config, notes) = settle::foresee(config, source.n_identities(), seats)?;
+        if let Some(view) = source.dataset() {
+            check_labels(view)?;
+        }
+        let world = seats.first().map_or(1, |seat| seat.world);
+        check_ranks(plan, config.train.accumulate, world)?;
+        Verifier::open(&config.eval)?;
+        init::check(&config, source)?;
+        Ok((config, notes))
+    })
+}
+
 /// Trains in `folder` until the last step or a signal. Every rank calls it with the same arguments; the
 /// first one writes and reports.
 ///
@@ -114,7 +149,7 @@ fn train_unguarded(
     if let Some(view) = source.dataset().filter(|_| ranks.is_first()) {
         check_labels(view)?;
     }
-    check_ranks(&plan, config.train.accumulate, ranks)?;
+    check_ranks(&plan, config.train.accumulate, ranks.world())?;
     let verifier = Verifier::open(&config.eval)?;
     let folder = open_folder(folder, start, ranks)?;
     set_threads(config.train.threads);
@@ -162,11 +197,20 @@ fn train_unguarded(
     };
     log.kept_scores().iter().for_each(|(step, score)| checkpointer.measured(*step, score));
     log.agree(ranks)?;
+    let device = config.train.device(ranks.local_rank())?;
+    let begun_at = StartRecord::now(trainer.n_done, device, config.train.threads, ranks.world());
+    log.started(&folder, &begun_at, &config.to_toml())?;
+    notes.iter().for_each(|note| log.keep(note));
     let notice = source.dataset().and_then(|view| view.notice("data.as_packed = true"));
     if let Some(notice) = notice {
         log.say(&format!("{}: {notice}", config.data.path.display()));
     }
     log.say(&opening(config, &source, &plan, ranks, trainer.n_done));
+    let device = config.train.device(ranks.local_rank())?;
+    log.computes_on(device, trainer.head.operations());
+    if device.is_cuda() {
+        log.say(&format!("centres are moved by {}", trainer.head.operations()));
+    }
     if let Some(begun) = begun {
         log.say(&begun);
     }
@@ -178,6 +222,7 @@ fn train_unguarded(
     // What libtorch throws in a step, no memory above all, ends this rank as any error does.
     if let Err(error) = guarded("take a step", || run.steps(loader)) {
         run.log.finish();
+        run.log.keep(&format!("the run ends after step {}: {error}", run.trainer.n_done));
         run.checkpointer.rescue(&error, &mut run.trainer.head);
         let error = run.checkpointer.with_way_out(error);
         return Err(error.after(run.trainer.n_done));
@@ -187,10 +232,13 @@ fn train_unguarded(
     // of failures, must not be gone before them.
     let signals = ranks.gather(interrupt::signal().map(Signal::number))?;
     if run.trainer.n_done == plan.n_steps() {
+        run.log.keep("finished");
         return Ok(Ended::Finished);
     }
+    let stopped = stopped(&folder, &run.trainer, &plan);
+    run.log.keep(&stopped);
     if ranks.is_first() {
-        tell(&stopped(&folder, &run.trainer, &plan));
+        tell(&stopped);
     }
     let signal = signals.into_iter().flatten().find_map(Signal::from_number);
     Ok(Ended::Stopped(signal.unwrap_or(Signal::INTERRUPT)))
@@ -267,8 +315,8 @@ fn check_labels(dataset: &View) -> Result<(), TrainError> {
 }
 
 /// Normalisation needs two images in every micro-batch of every rank.
-fn check_ranks(plan: &StepPlan, n_micro_batches: usize, ranks: &Ranks) -> Result<(), TrainError> {
-    let (world, batch_size) = (ranks.world(), plan.batch_size);
+fn check_ranks(plan: &StepPlan, n_micro_batches: usize, world: usize) -> Result<(), TrainError> {
+    let batch_size = plan.batch_size;
     if plan.images_of_rank(world - 1, world) / n_micro_batches < 2 {
         return Err(TrainError::TooManyMicroBatches { world, n_micro_batches, batch_size });
     }
@@ -379,6 +427,7 @@ fn loader_spec(config: &Config, plan: StepPlan, ranks: &Ranks, first_step: u64) 
         mirror: config.data.mirror,
         on_error: config.data.on_error,
         device,
+        as_bytes: device.is_cuda(),
     }
 }
 
@@ -398,7 +447,7 @@ fn opening(
         world => format!(" among {world} ranks"),
     };
     format!(
-        "{} on {} {made_up}images of {} identities, {} centres a step, {} steps of {} in {} \
+        "{} on {} {made_up}images of {} identities, {} centres per step, {} steps of {} in {} \
          epochs{among}{resumed}",
         config.model.network,
         plan.n_images,

@@ -51,6 +51,24 @@ struct DiskClaim {
     free: u64,
 }
 
+/// The place of a rank among those of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seat {
+    /// Number among all.
+    pub(crate) rank: usize,
+    /// Number on its machine.
+    pub(crate) local_rank: usize,
+    /// Number of all.
+    pub(crate) world: usize,
+}
+
+impl Seat {
+    /// That of this process.
+    pub(crate) fn of(ranks: &Ranks) -> Seat {
+        Seat { rank: ranks.rank(), local_rank: ranks.local_rank(), world: ranks.world() }
+    }
+}
+
 /// Refuses a run that memory or disks have no room for; `train.check_room` turns it off. Every rank
 /// calls it, and all come to the same answer.
 ///
@@ -69,9 +87,52 @@ pub(crate) fn check(
     if !config.train.check_room {
         return Ok(());
     }
-    let claim = Claim::of(config, plan, n_identities, folder, ranks)?;
+    let claim = Claim::of(config, plan, n_identities, folder, Seat::of(ranks))?;
     let claims = ranks.gather(claim)?;
     decide(&claims)
+}
+
+/// The same for ranks of this machine that are yet to be started.
+///
+/// # Errors
+///
+/// [`TrainError::NoMemory`], [`TrainError::NoDisk`].
+pub(crate) fn check_seats(
+    config: &Config,
+    plan: &StepPlan,
+    n_identities: u32,
+    folder: &RunFolder,
+    seats: &[Seat],
+) -> Result<(), TrainError> {
+    if !config.train.check_room {
+        return Ok(());
+    }
+    let claims = seats.iter().map(|seat| Claim::of(config, plan, n_identities, folder, *seat));
+    decide(&claims.collect::<Result<Vec<Claim>, TrainError>>()?)
+}
+
+/// What the network of a rank takes, for people.
+///
+/// * `activations`: bytes that a rank keeps between the passes, where that is known
+///
+/// # Errors
+///
+/// [`TrainError::Model`].
+pub(crate) fn describe_network(
+    config: &Config,
+    activations: Option<u64>,
+) -> Result<String, TrainError> {
+    let Network { training, copies, .. } = Network::of(config)?;
+    let activations = activations
+        .map_or_else(String::new, |bytes| format!(", its activations about {}", in_units(bytes)));
+    let free = free_memory().map_or_else(String::new, |free| {
+        format!("; {} of this machine's memory are available", in_units(free))
+    });
+    Ok(format!(
+        "a rank's network takes {} with gradients and optimizer{activations}, a save {} more{free}",
+        in_units(training),
+        in_units(copies)
+    ))
 }
 
 /// What the centres of a run on one rank take, for people.
@@ -103,12 +164,12 @@ impl Claim {
         plan: &StepPlan,
         n_identities: u32,
         folder: &RunFolder,
-        ranks: &Ranks,
+        seat: Seat,
     ) -> Result<Claim, TrainError> {
         let head = config.head_config(n_identities);
-        let range = ClassRange::of_rank(n_identities.into(), ranks.rank(), ranks.world());
+        let range = ClassRange::of_rank(n_identities.into(), seat.rank, seat.world);
         let footprint = Footprint::of(&head, range, plan.n_steps(), plan.batch_size);
-        let on_host = !config.train.device(ranks.local_rank())?.is_cuda();
+        let on_host = !config.train.device(seat.local_rank)?.is_cuda();
         let network = Network::of(config)?;
         let memory = MemoryClaim {
             rows: footprint.memory,
@@ -124,9 +185,10 @@ impl Claim {
         // Those that are kept, the best, and the one that is being written before an old one goes.
         let best = usize::from(!config.checkpoint.best.is_empty());
         let n_checkpoints = (config.checkpoint.keep + best + 1) as u64;
-        let whole = if ranks.is_first() { network.saved } else { 0 };
+        let is_first = seat.rank == 0;
+        let whole = if is_first { network.saved } else { 0 };
         let needed = n_checkpoints.saturating_mul(footprint.checkpoint + whole);
-        let is_own = |_: &str| ranks.is_first();
+        let is_own = |_: &str| is_first;
         disks.extend(DiskClaim::of(&folder.checkpoints(), needed, is_own));
         Ok(Claim { machine: machine(), memory, disks })
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use pfc_head::{Head, Parts};
 use pfc_model::{Backbone, ModelError};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use self::gradients::{BackwardInput, Gradients, RecordedForward};
 use crate::{
@@ -346,12 +346,7 @@ impl Trainer {
     /// The images as a `[B, 3, 112, 112]` tensor whose memory is channels-last. On a CPU it is the
     /// batch's own; to a GPU they are copied while this goes on, and are there before the step ends.
     fn images(&self, batch: &Batch) -> Result<Tensor, ModelError> {
-        let options = (Kind::Float, self.device);
-        let images = batch
-            .images
-            .f_to_dtype_layout(options, true, false)
-            .and_then(|images| images.f_permute([0, 3, 1, 2]));
-        images.map_err(ModelError::torch("copy the images"))
+        images_on(self.device, &batch.images).map_err(ModelError::torch("copy the images"))
     }
 
     /// Whether the gradient is finite on every rank. Sums over ranks are the same on all; where the run
@@ -408,6 +403,26 @@ impl LeftOut {
         self.in_a_row += 1;
         Ok(self.in_a_row)
     }
+}
+
+/// A batch of images as the network takes them, `[B, 3, 112, 112]` f32 on `device`, normalised there if
+/// they are still bytes: to the very bits that [`pfc_image::normalise`] gives.
+///
+/// * `images_nhwc`: `[B, 112, 112, 3]`, f32 and normalised, or u8
+///
+/// # Errors
+///
+/// That of libtorch if memory runs out.
+pub fn images_on(device: Device, images_nhwc: &Tensor) -> Result<Tensor, TchError> {
+    let options = (images_nhwc.kind(), device);
+    let mut images_nhwc = images_nhwc.f_to_dtype_layout(options, true, false)?;
+    if images_nhwc.kind() == Kind::Uint8 {
+        // A divisor that is a number would become a factor on a GPU, whose rounding is another.
+        let half_range = Tensor::f_from_slice(&[127.5f32])?.f_to_device(device)?;
+        images_nhwc =
+            images_nhwc.f_to_kind(Kind::Float)?.f_sub_scalar_(127.5)?.f_div_(&half_range)?;
+    }
+    images_nhwc.f_permute([0, 3, 1, 2])
 }
 
 /// What a step changes before its loss is known.

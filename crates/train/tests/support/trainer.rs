@@ -36,6 +36,7 @@ pub fn trainer(setup: &Setup, change: impl FnOnce(&mut Config)) -> (Trainer, Loa
         mirror: true,
         on_error: OnError::Stop,
         device: Device::Cpu,
+        as_bytes: false,
     };
     (trainer, Loader::start(dataset, spec).unwrap())
 }

@@ -33,6 +33,13 @@ __device__ __forceinline__ void store_random(u16 *p, i64 i, float value, u64 key
     p[i] = value != value ? bits >> 16 | 0x40 : (bits + random) >> 16;
 }
 
+// 64 bits for 64 bits, as `pfc_random::mix` has it.
+__device__ __forceinline__ u64 scramble(u64 x) {
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
 // The sum over the block, in all threads; their number is a power of two.
 __device__ __forceinline__ float block_sum(float value, float *scratch) {
     scratch[threadIdx.x] = value;
@@ -79,7 +86,8 @@ __device__ void unit_rows(const W *weight_cd, const S *state_cn, const i64 *rows
     }
 }
 
-// A thread takes one sample, a block a stretch of rows; `sums_kg` has a row for each stretch.
+// A thread takes one sample, a block stretches of rows: of its own number, and of every further one that
+// is larger by the number of blocks in y. `sums_kg` has a row for each stretch.
 template <typename O>
 __device__ void exponentials(const O *cos_tg, const int *own_g, const float *offsets_g, float scale,
                              float filter, int n_rows, int n_samples, int stretch_rows, O *exp_tg,
@@ -87,19 +95,22 @@ __device__ void exponentials(const O *cos_tg, const int *own_g, const float *off
     const int g = blockIdx.x * blockDim.x + threadIdx.x;
     if (g >= n_samples) return;
     const float offset = offsets_g == nullptr ? 0.0f : offsets_g[g];
-    const int first = blockIdx.y * stretch_rows;
-    float sum = 0;
-    for (int t = first; t < min(first + stretch_rows, n_rows); t++) {
-        const i64 at = static_cast<i64>(t) * n_samples + g;
-        const float cosine = fminf(fmaxf(load(cos_tg, at), -1.0f), 1.0f);
-        const bool is_noise = filter > 0.0f && cosine > filter;
-        const float e =
-            own_g[g] == t ? 0.0f : expf((is_noise ? 0.0f : cosine) * scale - offset);
-        sum += e;
-        // Noise stays in the sum as cosine 0 and passes nothing back.
-        store(exp_tg, at, is_noise ? 0.0f : e);
+    const int n_stretches = n_rows / stretch_rows + 1;
+    for (int stretch = blockIdx.y; stretch < n_stretches; stretch += gridDim.y) {
+        const int first = stretch * stretch_rows;
+        float sum = 0;
+        for (int t = first; t < min(first + stretch_rows, n_rows); t++) {
+            const i64 at = static_cast<i64>(t) * n_samples + g;
+            const float cosine = fminf(fmaxf(load(cos_tg, at), -1.0f), 1.0f);
+            const bool is_noise = filter > 0.0f && cosine > filter;
+            const float e =
+                own_g[g] == t ? 0.0f : expf((is_noise ? 0.0f : cosine) * scale - offset);
+            sum += e;
+            // Noise stays in the sum as cosine 0 and passes nothing back.
+            store(exp_tg, at, is_noise ? 0.0f : e);
+        }
+        sums_kg[static_cast<i64>(stretch) * n_samples + g] = sum;
     }
-    sums_kg[static_cast<i64>(blockIdx.y) * n_samples + g] = sum;
 }
 
 enum { SGD = 0, ADAMW = 1, ROW_ADAGRAD = 2 };
@@ -119,12 +130,12 @@ struct Pulls {
 
 template <typename W, typename S, typename O>
 __device__ void update(W *weight_cd, S *state_cn, const i64 *rows_t, const UpdateMap *missed_t, int dim,
-                       int n_state, const O *negatives_td, Pulls pulls, const u64 *keys_t, int optimizer,
+                       int n_state, const O *negatives_td, Pulls pulls, u64 key_base, int optimizer,
                        Motion motion) {
     float *scratch = shared, *w = scratch + blockDim.x, *g = w + dim;
     const i64 at_w = rows_t[blockIdx.x] * dim, at_s = rows_t[blockIdx.x] * n_state;
     const i64 at_g = static_cast<i64>(blockIdx.x) * dim;
-    const u64 key = keys_t[blockIdx.x];
+    const u64 key = scramble(key_base + static_cast<u64>(rows_t[blockIdx.x]));
     float squares = 0, along = 0;
     for (int i = threadIdx.x; i < dim; i += blockDim.x) {
         w[i] = weight_now(weight_cd, state_cn, at_w + i, missed_t);
@@ -150,7 +161,9 @@ __device__ void update(W *weight_cd, S *state_cn, const i64 *rows_t, const Updat
             const float decayed = (g[i] - along * w[i]) * inverse + m[2] * w[i];
             mean += decayed * decayed;
         }
-        const float sum = load(state_cn, at_s) + block_sum(mean, scratch) / dim;
+        // Read before the barriers of the sum, after which a thread writes it.
+        const float before = load(state_cn, at_s);
+        const float sum = before + block_sum(mean, scratch) / dim;
         rate = m[0] / (sqrtf(sum) + m[1]);
         if (threadIdx.x == 0) store_random(state_cn, at_s, sum, key + 1, 0);
     }
@@ -191,10 +204,10 @@ __device__ void update(W *weight_cd, S *state_cn, const i64 *rows_t, const Updat
     extern "C" __global__ void update_##name(                                                        \
         W *weight_cd, S *state_cn, const i64 *rows_t, const UpdateMap *missed_t, int dim, int n_state,    \
         const O *negatives_td, const int *begin_t, const int *samples_o, const float *slopes_o,      \
-        const float *unit_embeddings_gd, const u64 *keys_t, int optimizer, float m0, float m1,       \
+        const float *unit_embeddings_gd, u64 key_base, int optimizer, float m0, float m1,       \
         float m2, float m3, float m4, float m5) {                                                    \
         update(weight_cd, state_cn, rows_t, missed_t, dim, n_state, negatives_td,                    \
-               Pulls{begin_t, samples_o, slopes_o, unit_embeddings_gd}, keys_t, optimizer,           \
+               Pulls{begin_t, samples_o, slopes_o, unit_embeddings_gd}, key_base, optimizer,           \
                Motion{{m0, m1, m2, m3, m4, m5}});                                                    \
     }
 #define EXPONENTIALS(name, O)                                                                        \

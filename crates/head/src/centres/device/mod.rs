@@ -5,6 +5,8 @@
 
 #[cfg(feature = "kernels")]
 mod cuda;
+#[cfg(feature = "kernels")]
+mod nvrtc;
 mod tensor_ops;
 #[cfg(test)]
 mod tests;
@@ -14,19 +16,27 @@ use std::{ops::Range, sync::Arc};
 use rayon::prelude::*;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{CentreStore, CentreTile, TileGradient, file::cut, host::Frame, row::RowLayout};
+use super::{
+    CentreStore, CentreTile, TileGradient, Tiling, file::cut, host::Frame, row::RowLayout,
+};
 use crate::{
     HeadError,
-    config::HeadConfig,
+    config::{HeadConfig, default_tile_rows},
     elements::with_elements,
     loss::{Negatives, TileCosines},
     optim::{Stamp, UNTOUCHED, UpdateMap, UpdateRule},
     range::ClassRange,
+    traffic,
 };
+use pfc_model::all_memory;
 use tensor_ops::{RowKeys, RowOps, RowSteps, Rows, TensorOps};
 
 /// Rows that are brought to the device, or caught up there, at a time.
 const PIECE_ROWS: usize = 65_536;
+/// Bytes of the exponentials of a tile, where it is not known how much memory the device has.
+const TILE_BYTES: usize = 256 << 20;
+/// As `head.tile_rows` allows.
+const TILE_ROWS_MAX: usize = 1 << 24;
 
 /// Rows of weight and optimizer state as two tensors of a device, all of them there from the start.
 /// When each last moved is known to the host, which decides what it has missed.
@@ -38,6 +48,10 @@ pub struct DeviceStore {
     table: Table,
     stamps: Vec<Stamp>,
     ops: Arc<dyn RowOps>,
+    /// For people: what does the work on rows, and why it is not the kernels.
+    operations: String,
+    /// Bytes that the exponentials of a tile may take.
+    tile_bytes: usize,
 }
 
 /// Handles of the tensors.
@@ -56,17 +70,35 @@ impl Table {
     }
 }
 
-/// The kernels where there is a card and what compiles them, tensor operations elsewhere.
-fn ops_of(device: Device, dim: usize) -> Arc<dyn RowOps> {
+/// The kernels where there is a card and what compiles them, tensor operations elsewhere; and their name,
+/// with the reason where there might have been kernels.
+fn ops_of(device: Device, dim: usize) -> (Arc<dyn RowOps>, String) {
+    #[cfg(all(test, feature = "kernels"))]
+    if tests::on_the_stand_in() {
+        let ops = cuda::CudaOps::new(0, dim).expect("scripts/test-kernels has set the card up");
+        let name = ops.name().to_owned();
+        return (Arc::new(ops), name);
+    }
+    let mut why = String::new();
     #[cfg(feature = "kernels")]
     if let Device::Cuda(index) = device {
         match cuda::CudaOps::new(index, dim) {
-            Ok(ops) => return Arc::new(ops),
-            Err(error) => tracing::warn!("the head goes on with tensor operations: {error}"),
+            Ok(ops) => {
+                let name = ops.name().to_owned();
+                return (Arc::new(ops), name);
+            }
+            Err(error) => {
+                tracing::warn!("the head goes on with tensor operations: {error}");
+                why = format!(", as its kernels cannot be used: {error}");
+            }
         }
     }
-    let _ = (device, dim);
-    Arc::new(TensorOps)
+    if device.is_cuda() && cfg!(not(feature = "kernels")) {
+        ", as this program is built without its kernels".clone_into(&mut why);
+    }
+    let _ = dim;
+    let name = format!("{}{why}", TensorOps.name());
+    (Arc::new(TensorOps), name)
 }
 
 impl DeviceStore {
@@ -93,7 +125,9 @@ impl DeviceStore {
         let table = Table::new(&frame, n_rows, device)
             .map_err(HeadError::torch("make room for the centres on the device"))?;
         let stamps = vec![UNTOUCHED; n_rows];
-        Ok(DeviceStore { frame, table, stamps, ops: ops_of(device, layout.dim()) })
+        let (ops, operations) = ops_of(device, layout.dim());
+        let tile_bytes = all_memory(device).map_or(TILE_BYTES, |all| (all / 16) as usize);
+        Ok(DeviceStore { frame, table, stamps, ops, operations, tile_bytes })
     }
 
     fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -132,8 +166,23 @@ impl CentreStore for DeviceStore {
         self.table.weight_cd.device()
     }
 
+    fn operations(&self) -> &str {
+        &self.operations
+    }
+
+    /// One tile unless memory says otherwise: whatever is done to it is handed over once, and the host
+    /// waits for its sums once.
+    fn tiling(&self, config: &HeadConfig, row_bytes: usize) -> Tiling {
+        let kept_bytes = config.cache_mib << 20;
+        if config.tile_rows != default_tile_rows() {
+            return Tiling { tile_rows: config.tile_rows, kept_bytes };
+        }
+        let tile_rows = (self.tile_bytes / row_bytes.max(1)).clamp(config.tile_rows, TILE_ROWS_MAX);
+        Tiling { tile_rows, kept_bytes: kept_bytes.max(self.tile_bytes) }
+    }
+
     fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>> {
-        let DeviceStore { frame, table, stamps, ops } = self;
+        let DeviceStore { frame, table, stamps, ops, .. } = self;
         let mut stamps = &mut stamps[..];
         let mut done = 0;
         let tile = |rows: &'a [u32]| -> Box<dyn CentreTile + 'a> {
@@ -141,7 +190,7 @@ impl CentreStore for DeviceStore {
             let stamps = cut(&mut stamps, first - done, end - first);
             done = end;
             let (table, ops) = (table.handle(), Arc::clone(ops));
-            Box::new(DeviceTile { frame: *frame, table, ops, first, rows, stamps })
+            Box::new(DeviceTile { frame: *frame, table, ops, first, rows, stamps, there: None })
         };
         rows.chunks(tile_rows).map(tile).collect()
     }
@@ -161,6 +210,7 @@ impl CentreStore for DeviceStore {
                 first,
                 rows: &rows,
                 stamps: &mut self.stamps[piece],
+                there: None,
             }
             .catch_up(rule)
             .map_err(HeadError::torch("catch the centres up"))?;
@@ -245,47 +295,50 @@ struct DeviceTile<'a> {
     /// Rows of the store, strictly ascending.
     rows: &'a [u32],
     stamps: &'a mut [Stamp],
+    /// The rows as the device was told them, which both passes of a step use: nothing but their own
+    /// update, the end of the tile, changes what they have missed.
+    there: Option<Rows>,
 }
 
 impl DeviceTile<'_> {
-    fn on_device(&self, rule: &dyn UpdateRule) -> Result<Rows, TchError> {
+    /// Tells the device which rows it is about, and what they have missed.
+    fn on_device(&mut self, rule: &dyn UpdateRule) -> Result<Rows, TchError> {
+        if let Some(rows) = &self.there {
+            return Ok(rows.handle());
+        }
         let device = self.table.weight_cd.device();
         let rows: Vec<i64> = self.rows.iter().map(|&row| row.into()).collect();
         let Table { weight_cd, state_cn } = self.table.handle();
-        let rows_t = Tensor::f_from_slice(&rows)?.f_to_device(device)?;
+        let rows_t = traffic::upload(&rows, device)?;
         let missed_t4 = match self.missed(rule) {
-            Some(flows) => {
-                Some(Tensor::f_from_slice(&flows)?.f_view([-1, 4])?.f_to_device(device)?)
-            }
+            Some(flows) => Some(traffic::upload(&flows, device)?.f_view([-1, 4])?),
             None => None,
         };
-        Ok(Rows { weight_cd, state_cn, rows_t, missed_t4 })
+        let rows = Rows { weight_cd, state_cn, rows_t, missed_t4 };
+        self.there = Some(rows.handle());
+        Ok(rows)
     }
 
     /// `ww, wv, vw, vv` of each row; `None` if no row has missed anything.
     fn missed(&self, rule: &dyn UpdateRule) -> Option<Vec<f32>> {
-        let flow = |&row: &u32| rule.missed(self.stamps[row as usize - self.first]);
-        if self.rows.iter().all(|row| flow(row).is_none()) {
-            return None;
-        }
-        let numbers = |row| {
-            let UpdateMap { ww, wv, vw, vv } = flow(row).unwrap_or(UpdateMap::IDENTITY);
+        let mut any = false;
+        let numbers = |&row: &u32| {
+            let flow = rule.missed(self.stamps[row as usize - self.first]);
+            any |= flow.is_some();
+            let UpdateMap { ww, wv, vw, vv } = flow.unwrap_or(UpdateMap::IDENTITY);
             [ww, wv, vw, vv].map(|number| number as f32)
         };
-        Some(self.rows.iter().flat_map(numbers).collect())
+        let flows = self.rows.iter().flat_map(numbers).collect();
+        any.then_some(flows)
     }
 
     /// What decides the rounding of rows that are written with this stamp.
-    fn keys(&self, stamp: Stamp) -> Result<RowKeys, TchError> {
-        let keys: Vec<i64> = self
-            .rows
-            .iter()
-            .map(|&row| self.frame.rounding_key(row as usize, stamp) as i64)
-            .collect();
-        Ok(RowKeys(Tensor::f_from_slice(&keys)?.f_to_device(self.table.weight_cd.device())?))
+    fn keys(&self, stamp: Stamp) -> RowKeys {
+        RowKeys(self.frame.rounding_base(stamp))
     }
 
     fn stamp_all(&mut self, stamp: Stamp) {
+        self.there = None;
         for &row in self.rows {
             self.stamps[row as usize - self.first] = stamp;
         }
@@ -294,7 +347,7 @@ impl DeviceTile<'_> {
     fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<(), TchError> {
         let rows = self.on_device(rule)?;
         if rows.missed_t4.is_some() {
-            self.ops.catch_up(&rows, &self.keys(rule.stamp())?)?;
+            self.ops.catch_up(&rows, self.keys(rule.stamp()))?;
             self.stamp_all(rule.stamp());
         }
         Ok(())
@@ -308,7 +361,8 @@ impl DeviceTile<'_> {
     ) -> Result<(), TchError> {
         let rows = self.on_device(rule)?;
         let motion = rule.motion(lr);
-        let steps = RowSteps { gradient, motion: &motion, keys: &self.keys(rule.stamp_after())? };
+        let steps = RowSteps { gradient, motion: &motion, keys: self.keys(rule.stamp_after()) };
+        traffic::hand_over(1);
         self.ops.update(&rows, &steps)?;
         self.stamp_all(rule.stamp_after());
         Ok(())
@@ -322,12 +376,16 @@ impl CentreTile for DeviceTile<'_> {
 
     fn unit_rows(&mut self, rule: &dyn UpdateRule, unit_td: &mut Tensor) -> Result<(), HeadError> {
         debug_assert!(matches!(unit_td.kind(), Kind::Float | Kind::BFloat16));
+        traffic::hand_over(1);
         self.on_device(rule)
             .and_then(|rows| self.ops.unit_rows(&rows, unit_td))
             .map_err(HeadError::torch("normalise a tile"))
     }
 
     fn exponentials(&mut self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
+        // The sums of each stretch, and over all of them, which the host waits for.
+        traffic::hand_over(2);
+        traffic::wait();
         self.ops.exponentials(tile)
     }
 

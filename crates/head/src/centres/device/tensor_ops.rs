@@ -24,20 +24,23 @@ pub(super) struct Rows {
     pub missed_t4: Option<Tensor>,
 }
 
-/// `[T]` i64: the 64 bits that decide how each row's weight is rounded; its state takes the next
-/// number.
-#[derive(Debug)]
-pub(super) struct RowKeys(pub Tensor);
+/// What decides how rows are rounded: the 64 bits for the weight of a row are its number plus this,
+/// scrambled; its state takes the next number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowKeys(pub u64);
 
 /// One step of a tile's rows.
 pub(super) struct RowSteps<'a> {
     pub gradient: &'a TileGradient<'a>,
     pub motion: &'a Motion,
-    pub keys: &'a RowKeys,
+    pub keys: RowKeys,
 }
 
 /// The work on rows that is not a matrix product.
 pub(super) trait RowOps: Send + Sync {
+    /// What does the work, for people.
+    fn name(&self) -> &str;
+
     /// Writes the rows, after what they have missed, as unit rows into `unit_td`, `[T, D]`.
     fn unit_rows(&self, rows: &Rows, unit_td: &Tensor) -> Result<(), TchError>;
 
@@ -49,7 +52,7 @@ pub(super) trait RowOps: Send + Sync {
     fn update(&self, rows: &Rows, steps: &RowSteps<'_>) -> Result<(), TchError>;
 
     /// Writes the rows as they are after what they have missed.
-    fn catch_up(&self, rows: &Rows, keys: &RowKeys) -> Result<(), TchError>;
+    fn catch_up(&self, rows: &Rows, keys: RowKeys) -> Result<(), TchError>;
 }
 
 /// Plain tensor operations, on any device.
@@ -57,6 +60,10 @@ pub(super) trait RowOps: Send + Sync {
 pub(super) struct TensorOps;
 
 impl RowOps for TensorOps {
+    fn name(&self) -> &str {
+        "tensor operations"
+    }
+
     fn unit_rows(&self, rows: &Rows, unit_td: &Tensor) -> Result<(), TchError> {
         let (weight_td, _) = rows.read(false)?;
         let unit = weight_td.f_mul(&inverse_lengths(&weight_td)?)?;
@@ -76,13 +83,23 @@ impl RowOps for TensorOps {
         rows.write(&weight_td, &state_tn, steps.keys)
     }
 
-    fn catch_up(&self, rows: &Rows, keys: &RowKeys) -> Result<(), TchError> {
+    fn catch_up(&self, rows: &Rows, keys: RowKeys) -> Result<(), TchError> {
         let (weight_td, state_tn) = rows.read(true)?;
         rows.write(&weight_td, &state_tn.expect("it was asked for"), keys)
     }
 }
 
 impl Rows {
+    /// The same tensors.
+    pub fn handle(&self) -> Rows {
+        Rows {
+            weight_cd: self.weight_cd.shallow_clone(),
+            state_cn: self.state_cn.shallow_clone(),
+            rows_t: self.rows_t.shallow_clone(),
+            missed_t4: self.missed_t4.as_ref().map(Tensor::shallow_clone),
+        }
+    }
+
     /// Weight `[T, D]` and state `[T, N]` in f32, after what the rows have missed; the state where it
     /// is asked for or has a part in that.
     fn read(&self, with_state: bool) -> Result<(Tensor, Option<Tensor>), TchError> {
@@ -101,7 +118,7 @@ impl Rows {
         Ok((mix(0, 1)?, Some(mix(2, 3)?)))
     }
 
-    fn write(&self, weight_td: &Tensor, state_tn: &Tensor, keys: &RowKeys) -> Result<(), TchError> {
+    fn write(&self, weight_td: &Tensor, state_tn: &Tensor, keys: RowKeys) -> Result<(), TchError> {
         let put = |table: &Tensor, values: &Tensor, keys_t: &Tensor| -> Result<(), TchError> {
             let values = match table.kind() {
                 Kind::BFloat16 => stochastic(values, keys_t)?,
@@ -109,8 +126,9 @@ impl Rows {
             };
             table.shallow_clone().f_index_copy_(0, &self.rows_t, &values).map(drop)
         };
-        put(&self.weight_cd, weight_td, &keys.0)?;
-        put(&self.state_cn, state_tn, &keys.0.f_add_scalar(1)?)
+        let keys_t = keys.of_rows(&self.rows_t)?;
+        put(&self.weight_cd, weight_td, &keys_t)?;
+        put(&self.state_cn, state_tn, &keys_t.f_add_scalar(1)?)
     }
 }
 
@@ -203,6 +221,25 @@ fn step_adamw(
     let moved_td = means_td.f_div(&roots_td)?.f_mul_scalar(lr / correction1)?;
     let weight_td = weight_td.f_mul_scalar(1.0 - lr * weight_decay)?.f_sub(&moved_td)?;
     Ok((weight_td, Tensor::f_cat(&[means_td, squares_td], 1)?))
+}
+
+impl RowKeys {
+    /// The bits of each row's key, `[T]` i64; sums and products wrap.
+    ///
+    /// * `rows_t`: `[T]` i64
+    pub fn of_rows(self, rows_t: &Tensor) -> Result<Tensor, TchError> {
+        let mixed = |x: Tensor, shift: i64| {
+            // An i64 is shifted with its sign.
+            let kept = (u64::MAX >> shift) as i64;
+            x.f_bitwise_xor_tensor(
+                &x.f_bitwise_right_shift_tensor_scalar(shift)?.f_bitwise_and(kept)?,
+            )
+        };
+        let x = rows_t.f_add_scalar(self.0 as i64)?;
+        let x = mixed(x, 30)?.f_mul_scalar(0xbf58_476d_1ce4_e5b9_u64 as i64)?;
+        let x = mixed(x, 27)?.f_mul_scalar(0x94d0_49bb_1331_11eb_u64 as i64)?;
+        mixed(x, 31)
+    }
 }
 
 const LOW_32_BITS: i64 = 0xffff_ffff;

@@ -166,8 +166,12 @@ impl Frame {
 
     #[inline(always)]
     pub fn rounding_key(&self, row: usize, stamp: Stamp) -> u64 {
-        let class = self.first_class + row as u64;
-        scramble(key(self.seed, Purpose::Rounding, stamp.into()).wrapping_add(class))
+        scramble(self.rounding_base(stamp).wrapping_add(row as u64))
+    }
+
+    /// What becomes the key of a row when the row's number is added and the sum scrambled.
+    pub fn rounding_base(&self, stamp: Stamp) -> u64 {
+        key(self.seed, Purpose::Rounding, stamp.into()).wrapping_add(self.first_class)
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use pfc_cli::units::count;
 use pfc_image::Tally;
 use pfc_shard::{
-    Checksum, DatasetSpec, IdentityNames, ImageSize, ShardEntry,
+    Checksum, DatasetSpec, DetectionRow, IdentityNames, ImageSize, ShardEntry,
     hash::{HashingWriter, content_hash},
     shard_file,
 };
@@ -127,6 +127,9 @@ pub struct ShardRecord {
     /// What was done to the images that are stored.
     #[serde(default)]
     pub changes: Tally,
+    /// Where the faces were found, 15 numbers for each row one after another; empty without a detector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub detections: Vec<f32>,
     /// The images left out.
     pub quarantine: Vec<Line>,
 }
@@ -149,7 +152,23 @@ impl ShardRecord {
             passed_through: 0,
             re_encoded: 0,
             changes: Tally::default(),
+            detections: Vec::new(),
             quarantine: Vec::new(),
+        }
+    }
+
+    /// Where the faces were found, row by row.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError::DamagedJournal`] if they are not 15 numbers each.
+    pub fn detections(&self) -> Result<Vec<DetectionRow>, IngestError> {
+        match self.detections.as_chunks() {
+            (rows, []) => Ok(rows.to_vec()),
+            _ => {
+                Err(PackError::DamagedJournal { path: format!("{:05}.json", self.index).into() }
+                    .into())
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use pfc_head::{
     CentreOptimizer, Communicator, Head, HeadConfig, HeadError, LocalMember, Parts, Placement,
     ProductPrecision, RowLayout, Solo, Storage, Timings, Update, shards,
 };
-use pfc_model::tensors::TensorFile;
+use pfc_model::{memory_in_use, tensors::TensorFile};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -77,9 +77,10 @@ pub struct HeadArgs {
     /// Steps that are timed
     #[arg(long, value_name = "N", default_value_t = 5)]
     steps: u64,
-    /// Steps before that: the first use of a row costs more, as it also gets its initial value
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    warm_up: u64,
+    /// Steps before that: the first use of a row costs more, as it also gets its initial value, and on a
+    /// GPU so do the first steps of all [default: 3, or 20 on a GPU]
+    #[arg(long, value_name = "N")]
+    warm_up: Option<u64>,
     /// Touch every centre before the timed steps, as a long run has
     #[arg(long, conflicts_with = "resume")]
     touch_all: bool,
@@ -165,6 +166,15 @@ impl From<Number> for Storage {
 }
 
 impl HeadArgs {
+    /// Where the centres are, unless they are in files.
+    fn device(&self) -> Device {
+        self.device.unwrap_or(Device::Cpu)
+    }
+
+    fn warm_up(&self) -> u64 {
+        self.warm_up.unwrap_or(if self.device().is_cuda() { 20 } else { 3 })
+    }
+
     fn config(&self) -> HeadConfig {
         let plain = HeadConfig::new(self.identities.0, self.dim);
         HeadConfig {
@@ -215,9 +225,14 @@ struct HeadBench {
     step_ms: Vec<f64>,
     losses: Vec<f64>,
     median_step_ms: f64,
-    /// Means over the timed steps, of the slowest rank.
-    phases_ms: Timings,
-    product_gflops: f64,
+    /// Means over the timed steps, of the slowest rank; none on a GPU, which works while the host, whose
+    /// clock this is, goes on.
+    phases_ms: Option<Timings>,
+    product_gflops: Option<f64>,
+    /// What does the work on rows, and why it is not the head's own kernels.
+    operations: String,
+    /// Memory that is in use on the GPU after the last step, by whichever process.
+    gpu_mib: Option<f64>,
     save_ms: Vec<f64>,
     /// Bytes that a centre and its optimizer state take.
     centre_bytes: usize,
@@ -241,6 +256,8 @@ struct Seen {
     save_ms: Vec<f64>,
     peak_before_save_mib: Option<f64>,
     anonymous_mib: Option<f64>,
+    operations: String,
+    gpu_mib: Option<f64>,
 }
 
 pub(super) fn run(args: &HeadArgs, quiet: bool) -> anyhow::Result<Outcome> {
@@ -251,7 +268,7 @@ pub(super) fn run(args: &HeadArgs, quiet: bool) -> anyhow::Result<Outcome> {
         return Err(pfc_cli::Hinted::new("only one rank can be saved here", hint).into());
     }
     let pool = Pool::new(args);
-    let progress = Progress::new("head", "steps", args.warm_up + args.steps, quiet);
+    let progress = Progress::new("head", "steps", args.warm_up() + args.steps, quiet);
     let of_ranks = if args.ranks == 1 {
         vec![run_rank(args, &config, Box::new(Solo), &pool, &progress)]
     } else {
@@ -318,7 +335,7 @@ fn run_rank(
 ) -> Result<Seen, TrainError> {
     let started = Instant::now();
     let place = (comm.rank(), comm.world());
-    let device = args.device.unwrap_or(Device::Cpu);
+    let (device, warm_up) = (args.device(), args.warm_up());
     let mut head = Head::with_parts(config, Parts::on_device(config, comm, device)?)?;
     let mut saver = Saver::new(args)?;
     let mut step = match &saver {
@@ -326,15 +343,18 @@ fn run_rank(
         _ => 0,
     };
     let mut seen = Seen { start_ms: elapsed_ms(started), ..Seen::default() };
-    seen.first_step = step.max(args.warm_up);
-    while step < args.warm_up + args.steps {
+    seen.first_step = step.max(warm_up);
+    seen.operations = head.operations().to_owned();
+    while step < warm_up + args.steps {
         if args.touch_all && step == seen.first_step {
             head.touch_all()?;
         }
         let (embeddings_bd, labels) = pool.batch(step, place);
         let embeddings_bd = embeddings_bd.to_device(device);
+        wait_for(device);
         let started = Instant::now();
         let output = head.step(&embeddings_bd, &labels, step, 0.1)?;
+        wait_for(device);
         if step >= seen.first_step {
             seen.step_ms.push(elapsed_ms(started));
             seen.losses.push(output.loss);
@@ -357,8 +377,16 @@ fn run_rank(
         saver.settle(&mut head)?;
     }
     // While the head is still there.
+    seen.gpu_mib = memory_in_use(device).map(|bytes| bytes as f64 / f64::from(1 << 20));
     seen.anonymous_mib = status_mib("RssAnon");
     Ok(seen)
+}
+
+/// Waits until a GPU has done what it was given.
+fn wait_for(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
 }
 
 const STEP: &str = "bench.step";
@@ -449,9 +477,12 @@ fn report(
         save_ms,
         peak_before_save_mib,
         anonymous_mib,
+        operations,
+        gpu_mib,
     } = of_ranks.pop().unwrap_or_default();
     let mut phases_ms = timings;
     phases_ms /= step_ms.len().max(1) as f64;
+    let phases_ms = (!args.device().is_cuda()).then_some(phases_ms);
     let mut sorted = step_ms.clone();
     sorted.sort_by(f64::total_cmp);
     let rows_per_step = config.rows_per_step();
@@ -470,8 +501,10 @@ fn report(
         median_step_ms: sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN),
         step_ms,
         losses,
-        product_gflops: flop / phases_ms.product_ms / 1e6,
+        product_gflops: phases_ms.map(|phases| flop / phases.product_ms / 1e6),
         phases_ms,
+        operations,
+        gpu_mib,
         save_ms,
         centre_bytes: RowLayout::of_config(&config).size_bytes(),
         config,
@@ -483,21 +516,22 @@ fn report(
 }
 
 fn print(report: &HeadBench) -> std::io::Result<()> {
-    let mut table = pfc_cli::table(["phase", "ms a step", "share"]);
-    let Timings { sample_ms, gather_ms, product_ms, softmax_ms, update_ms, communication_ms } =
-        report.phases_ms;
+    let mut table = pfc_cli::table(["phase", "ms per step", "share"]);
     let mean = report.step_ms.iter().sum::<f64>() / report.step_ms.len().max(1) as f64;
-    for (phase, ms) in [
-        ("sample", sample_ms),
-        ("gather and normalise", gather_ms),
-        ("products", product_ms),
-        ("exponentials", softmax_ms),
-        ("update", update_ms),
-        ("communication", communication_ms),
-        ("other", (mean - report.phases_ms.total_ms()).max(0.0)),
-        ("all, mean", mean),
-        ("all, median", report.median_step_ms),
-    ] {
+    let mut lines = Vec::new();
+    if let Some(phases) = report.phases_ms {
+        lines.extend([
+            ("sample", phases.sample_ms),
+            ("gather and normalise", phases.gather_ms),
+            ("products", phases.product_ms),
+            ("exponentials", phases.softmax_ms),
+            ("update", phases.update_ms),
+            ("communication", phases.communication_ms),
+            ("other", (mean - phases.total_ms()).max(0.0)),
+        ]);
+    }
+    lines.extend([("all, mean", mean), ("all, median", report.median_step_ms)]);
+    for (phase, ms) in lines {
         table.add_row([phase.to_owned(), format!("{ms:.2}"), format!("{:.0}%", 100.0 * ms / mean)]);
     }
     pfc_cli::print_table(&table)?;
@@ -505,13 +539,15 @@ fn print(report: &HeadBench) -> std::io::Result<()> {
     let mut facts = pfc_cli::table(["", ""]);
     for (name, value) in [
         ("identities", report.config.classes.to_string()),
-        ("rows a step", report.rows_per_step.to_string()),
+        ("rows per step", report.rows_per_step.to_string()),
         ("bytes of a centre", report.centre_bytes.to_string()),
-        ("products, GFLOP/s", format!("{:.0}", report.product_gflops)),
+        ("rows are moved by", report.operations.clone()),
+        ("products, GFLOP/s", mib(report.product_gflops)),
         ("start, ms", format!("{:.1}", report.start_ms)),
         ("memory before the first save, at its peak, MiB", mib(report.peak_before_save_mib)),
         ("memory at its peak, MiB", mib(report.peak_mib)),
-        ("of it in no file, at the end, MiB", mib(report.anonymous_mib)),
+        ("anonymous memory at the end, MiB", mib(report.anonymous_mib)),
+        ("in use on the GPU, MiB", mib(report.gpu_mib)),
         ("disk, MiB", mib(report.disk_mib)),
     ] {
         if value != "?" {

@@ -1,6 +1,6 @@
 //! The class centres of a checkpoint as a matrix.
 
-use std::ops::Range;
+use std::{ops::Range, path::PathBuf};
 
 use anyhow::Context;
 use pfc_cli::{Outcome, print_json, print_table, table};
@@ -28,6 +28,9 @@ pub(super) struct Report {
 /// Runs `pfc-train export --centres`.
 pub(super) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let context = || format!("cannot export the centres of `{}`", args.model.display());
+    if args.to != To::Pth {
+        args.replace.check(&default_file(args)).with_context(context)?;
+    }
     write(args).with_context(context)?.print(args)
 }
 
@@ -47,6 +50,11 @@ impl Report {
         print_table(&out)?;
         Ok(Outcome::Clean)
     }
+}
+
+/// The file of the centres as one matrix.
+fn default_file(args: &ExportArgs) -> PathBuf {
+    args.out.clone().unwrap_or_else(|| args.model.with_extension("centres.safetensors"))
 }
 
 fn write(args: &ExportArgs) -> Result<Report, TrainError> {
@@ -73,8 +81,7 @@ fn write(args: &ExportArgs) -> Result<Report, TrainError> {
             path
         }
         _ => {
-            let default = || args.model.with_extension("centres.safetensors");
-            let path = args.out.clone().unwrap_or_else(default);
+            let path = default_file(args);
             copy(CentreWriter::safetensors(&path, n_rows, dim)?, 0..n_rows)?;
             path
         }

@@ -6,7 +6,7 @@ mod centres;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use pfc_cli::{Format, Hinted, Outcome, print_json, print_table, table};
+use pfc_cli::{Format, Hinted, Outcome, Replace, print_json, print_table, table};
 use pfc_durable::DurableError;
 use pfc_model::{
     Backbone, Embed, Embedder, EmbedderOptions, ModelError, OnnxError, checkpoint, export, weights,
@@ -66,8 +66,10 @@ pub struct ExportArgs {
     #[arg(long, value_enum, value_name = "FORMAT")]
     to: To,
     /// File or folder to write [default: that of the model with another ending]
-    #[arg(long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    replace: Replace,
     /// Let the ONNX graph take pixels of 0 to 255 and normalise them itself
     #[arg(long)]
     embed_preprocessing: bool,
@@ -119,10 +121,13 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
         return arcface_torch::export(args);
     }
     let context = || format!("cannot export `{}`", args.model.display());
+    let out = args.out.clone().unwrap_or_else(|| default_out(&args.model, args.to));
+    if args.to != To::Ckpt {
+        args.replace.check(&out).with_context(context)?;
+    }
     let options = weights::OpenOptions { heads: args.heads, ..weights::OpenOptions::default() };
     let loaded = weights::open(&args.model, Device::Cpu, options).with_context(context)?;
     loaded.notes.iter().for_each(|note| pfc_cli::tell(note));
-    let out = args.out.clone().unwrap_or_else(|| default_out(&args.model, args.to));
     let network = loaded.network;
     let embedding = loaded.backbone.embedding();
     let faces = faces();

@@ -196,10 +196,10 @@ fn print_plan(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
         "bytes/identity",
         "GiB/GPU",
         "fits",
-        "MiB sent",
+        "MiB sent per step",
         "head ms",
-        "most",
-        "GPUs",
+        "max identities",
+        "min GPUs",
     ]);
     for estimate in &plan.estimates {
         table.add_row([
@@ -219,8 +219,8 @@ fn print_plan(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
     let mut out = pfc_cli::stdout();
     writeln!(
         out,
-        "\n{} identities on {} GPUs of {} GiB. `most`: identities that fit on these; `GPUs`: the \
-         fewest that hold all.\nTimes are estimates from the cards' peaks, and no pfc scheme has been \
+        "\n{} identities on {} GPUs of {} GiB. `max identities` fit on these, `min GPUs` hold \
+         all.\nTimes are estimates from the cards' peaks, and no pfc scheme has been \
          timed on a GPU.",
         counted(plan.sizes.identities),
         args.gpus,
@@ -261,7 +261,7 @@ fn print_comparisons(all: &[Comparison]) -> std::io::Result<()> {
         let figure = match comparison.quantity {
             Quantity::MemoryMib => "MiB/GPU",
             Quantity::StepMs => "ms/step",
-            Quantity::IdentitiesM => "most, millions",
+            Quantity::IdentitiesM => "max identities, millions",
         };
         table.add_row([
             comparison.source.to_owned(),
