@@ -8,6 +8,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
 };
 
+use pfc_shard::npy_header;
 use pfc_sources::Unread;
 
 use crate::layout::{Layout, Number};
@@ -102,21 +103,7 @@ fn parse(text: &str, bytes: u64) -> Result<Header, String> {
 
 /// The header of `rows` times `dim` f32 numbers, as NumPy writes it.
 pub fn write_header(rows: u64, dim: usize) -> Vec<u8> {
-    header_bytes("<f4", &format!("({rows}, {dim})"))
-}
-
-/// What a `.npy` begins with.
-///
-/// * `descr`: the numbers, such as `<f4`
-/// * `shape`: as Python writes it
-pub fn header_bytes(descr: &str, shape: &str) -> Vec<u8> {
-    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
-    // Magic, version and length take 10 bytes; the numbers start at a multiple of 64.
-    let padded = (10 + text.len() + 1).next_multiple_of(64) - 10;
-    let mut header = b"\x93NUMPY\x01\x00".to_vec();
-    header.extend((padded as u16).to_le_bytes());
-    header.extend(format!("{text:<width$}\n", width = padded - 1).bytes());
-    header
+    npy_header("<f4", &format!("({rows}, {dim})"))
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::{collections::HashMap, io::Write, path::Path};
 
 use pfc_durable::{AtomicFile, DurableError};
+use pfc_shard::npy_header;
 use safetensors::{Dtype, tensor::TensorView};
 
-use crate::{EmbeddingError, npy::header_bytes};
+use crate::EmbeddingError;
 
 /// Writes named f32 arrays; the file appears whole.
 ///
@@ -43,7 +44,7 @@ pub(crate) fn safetensors_with(
 pub fn npy(path: &Path, values: &[f64]) -> Result<(), EmbeddingError> {
     let mut file = AtomicFile::create(path)?;
     let mut write = || -> std::io::Result<()> {
-        file.write_all(&header_bytes("<f8", &format!("({},)", values.len())))?;
+        file.write_all(&npy_header("<f8", &format!("({},)", values.len())))?;
         for chunk in values.chunks(1 << 16) {
             let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
             file.write_all(&bytes)?;

@@ -1,4 +1,5 @@
-//! Matrix products of f32 rows, the one place that calls `gemm-f32`.
+//! Products of every f32 row with every other, whose bits depend on the two rows alone; those of the head, which
+//! have other sides and add to what is there, are in `pfc-rows`.
 //!
 //! The `gemm` crate in front of it would compile kernels of five more number types.
 

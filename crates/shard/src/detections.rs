@@ -109,7 +109,15 @@ impl Detections {
 
 /// What the file begins with.
 fn header(n_rows: u64) -> Vec<u8> {
-    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, 15), }}");
+    npy_header("<f4", &format!("({n_rows}, 15)"))
+}
+
+/// What a `.npy` begins with, as NumPy writes it.
+///
+/// * `descr`: the numbers, such as `<f4`
+/// * `shape`: as Python writes it
+pub fn npy_header(descr: &str, shape: &str) -> Vec<u8> {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
     // Magic, version and length take 10 bytes; the numbers start at a multiple of 64.
     let padded = (10 + text.len() + 1).next_multiple_of(64) - 10;
     let mut header = b"\x93NUMPY\x01\x00".to_vec();

@@ -111,7 +111,7 @@ mod verify;
 pub use assemble::assemble;
 pub use dataset::Dataset;
 pub use dataset_writer::DatasetWriter;
-pub use detections::{DetectionRow, Detections, write_detections};
+pub use detections::{DetectionRow, Detections, npy_header, write_detections};
 pub use error::ShardError;
 pub use face::{Face, IMAGE_BYTES_MAX, SOURCE_BYTES_MAX};
 pub use faces::{Faces, Visit};
