@@ -1,5 +1,5 @@
 //! Lets binaries and tests of this package find libtorch wherever they are installed.
 
 fn main() {
-    pfc_linking::libtorch();
+    pfc_linking::libtorch_behind("pfc-eval", "pfc-eval-torch");
 }

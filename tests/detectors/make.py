@@ -220,12 +220,21 @@ NONE = [[0.0] * 3]
 POINTS = TEMPLATE * 64 / 112
 
 
-def red_scrfd(name="red_scrfd.onnx", sizes=OPEN, cut=False, bad=0.0) -> None:
-    """RGB, (x - 127.5) / 128; two anchors, of which the first sees. `bad` is added to each score."""
+def red_scrfd(name="red_scrfd.onnx", sizes=OPEN, cut=False, bad=False) -> None:
+    """RGB, (x - 127.5) / 128; two anchors, of which the first sees. If `bad`, its scores are no numbers."""
     g, outputs = Graph(), []
     scale = 128 / 255
+
+    def score(pooled: str) -> str:
+        value = g.conv(pooled, [[scale, 0, -scale], *NONE], [0.0, 0.0])
+        if not bad:
+            return value
+        # Infinity less infinity: no weight is NaN, which would be refused before.
+        far = g.constant([[[np.inf]], [[0.0]]])
+        return g.node("Sub", [g.node("Add", [value, far]), far])
+
     parts = {
-        "score": lambda p: g.conv(p, [[scale, 0, -scale], *NONE], [bad, 0.0]),
+        "score": score,
         "bbox": lambda p: g.conv(p, NONE * 8, [4.0] * 8),
         "kps": lambda p: g.conv(p, NONE * 20, [*((POINTS - 32) / 8).ravel()] * 2),
     }
@@ -318,7 +327,7 @@ def main() -> None:
     red_scrfd()
     red_scrfd("fixed.onnx", [1, 3, 160, 160])
     red_scrfd("cut_short.onnx", cut=True)
-    red_scrfd("not_a_number.onnx", bad=float("nan"))
+    red_scrfd("not_a_number.onnx", bad=True)
     red_yunet()
     red_retinaface()
     red_centerface()

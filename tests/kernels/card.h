@@ -179,6 +179,9 @@ inline int launch_if_granted(const Kernel& kernel, Dim grid, Dim threads, unsign
 // What the compiler of the card brings along.
 using std::max;
 using std::min;
+// Of half turns. As macros, since newer C libraries have functions of these names.
+#define cospi(half_turns) std::cos(3.14159265358979323846 * (half_turns))
+#define sinpi(half_turns) std::sin(3.14159265358979323846 * (half_turns))
 #define threadIdx card::thread_idx
 #define blockIdx card::block_idx
 #define blockDim card::block_dim
@@ -189,6 +192,12 @@ using std::min;
 #define __shfl_down_sync(mask, value, by) card::exchange((value), [&](unsigned lane) { return lane + (by); }, __LINE__)
 #define __shfl_sync(mask, value, from) card::exchange((value), [&](unsigned) { return unsigned(from); }, __LINE__)
 
+#define __popc __builtin_popcount
+#define __ffs __builtin_ffs
+
+static inline unsigned atomicOr(unsigned* at, unsigned bits) {
+  return __atomic_fetch_or(at, bits, __ATOMIC_RELAXED);
+}
 static inline float __uint_as_float(unsigned bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);

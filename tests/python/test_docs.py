@@ -1,5 +1,7 @@
-"""The blocks of docs/python.md and of the package's README run as printed."""
+"""The blocks of Python in the book and in the package's README run as printed."""
 
+import importlib.util
+import json
 import pathlib
 import re
 import shutil
@@ -7,8 +9,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
 import pytest
-from conftest import ROOT, golden, safetensors
+from conftest import ROOT, golden, ingest, safetensors
 
 
 def blocks(page):
@@ -49,6 +53,55 @@ def test_the_page_runs_from_top_to_bottom(folder):
     assert len(found) >= 9
     printed = run("\n".join(found), folder)
     assert "42 images of 7 people" in printed and "as papers read it" in printed
+
+
+#: Pages with a block to paste, the packages that it needs, and what it prints of the data below.
+PASTED = {
+    "cleaning.md": (["polars"], "few_images"),
+    "data-set.md": (["duckdb"], "first.jpg, of "),
+    "evaluating.md": ([], "most like the first: ['a.jpg', 'b.jpg', 'c.jpg']"),
+    "formats.md": (["safetensors"], ""),
+    "inputs.md": (["datasets"], "(112, 112)"),
+    "json.md": ([], "lfw.json LFW 0.75 None"),
+    "watching.md": (["polars"], "2.5"),
+}
+
+
+@pytest.fixture
+def pasted(tmp_path, packed):
+    """A folder with the files that those pages name."""
+    shutil.copytree(packed, tmp_path / "faces.pfc", copy_function=shutil.copyfile)
+    ingest("export", packed, tmp_path / "hf", "--to", "parquet")
+    ingest("clean", tmp_path / "faces.pfc", "--pass", "few", "--min-images", "1000")
+    vectors = pa.array([[2.0, 0.0], [3.0, 1.0], [0.0, 1.0]], pa.list_(pa.float32(), 2))
+    table = pa.table({"source": ["a.jpg", "b.jpg", "c.jpg"], "embedding": vectors})
+    with pyarrow.ipc.new_file(tmp_path / "faces.arrow", table.schema) as file:
+        file.write(table)
+    figures = {"set": "LFW", "accuracy": {"mean": 0.75, "interval": None}}
+    (tmp_path / "lfw.json").write_text(json.dumps({"results": [{"figures": figures}]}))
+    step = {"kind": "train", "step": 10, "epoch": 0.5, "loss": 2.5, "lr": 0.1, "images_per_s": 9.0}
+    lines = [{"kind": "eval", "step": 0, "epoch": 0.0, "set": "lfw", "accuracy": 0.75}, step]
+    (tmp_path / "runs/a/last.ckpt").mkdir(parents=True)
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(4)
+    (tmp_path / "runs/a/last.ckpt/backbone.safetensors").write_bytes(content)
+    (tmp_path / "runs/a/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PASTED)
+def test_a_block_to_paste_runs(page, pasted):
+    packages, printed = PASTED[page]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"the block of docs/{page} needs {package}, which is not installed")
+    (block,) = blocks(ROOT / "docs" / page)
+    assert printed in run(block, pasted)
+
+
+def test_every_block_of_python_is_run_here():
+    pages = {page.name for page in (ROOT / "docs").glob("*.md") if blocks(page)}
+    assert pages == {"python.md", *PASTED}
 
 
 def test_the_readme_of_the_package_runs(folder):

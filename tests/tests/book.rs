@@ -81,7 +81,7 @@ fn a_block_that_no_test_runs_says_why() {
 fn programs() -> Option<PathBuf> {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(Path::parent).unwrap().to_owned();
-    for program in ["pfc-ingest", "pfc-train", "pfc-eval"] {
+    for program in ["pfc-ingest", "pfc-train", "pfc-train-torch", "pfc-eval", "pfc-eval-torch"] {
         if !folder.join(program).exists() {
             pfc_testing::skip(&format!(
                 "{program} is not built beside the test: build the workspace"
@@ -99,6 +99,8 @@ fn run(script: &str, folder: &Path, programs: &Path, place: &str) {
         .args(["-euo", "pipefail", "-c", script])
         .current_dir(folder)
         .env("PATH", format!("{}:{path}", programs.display()))
+        // Pages run at the same time, and threads that wait for others would keep the processors busy.
+        .env("OMP_WAIT_POLICY", "passive")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -189,6 +191,11 @@ fn the_plans_of_large_runs_run_as_printed() {
 #[test]
 fn the_comparison_of_models_runs_as_printed() {
     check("docs/evaluating.md");
+}
+
+#[test]
+fn the_measures_of_quality_run_as_printed() {
+    check("docs/quality.md");
 }
 
 #[test]

@@ -59,10 +59,11 @@ char* guarded(Body&& body) noexcept {
   try {
     body();
     return nullptr;
-  } catch (const c10::Error& error) {
-    return strdup(error.what_without_backtrace());
   } catch (const std::exception& error) {
-    return strdup(error.what());
+    // Not a handler of its own: linkers keep the types that handlers name, and with them all of libtorch, even
+    // in programs that never come here.
+    const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+    return strdup(of_torch ? of_torch->what_without_backtrace() : error.what());
   } catch (...) {
     return strdup("an exception of an unknown type");
   }

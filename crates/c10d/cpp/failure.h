@@ -33,10 +33,11 @@ PfcFailure* guarded(Body&& body) noexcept {
   try {
     body();
     return nullptr;
-  } catch (const c10::Error& error) {
-    return failure(error.what_without_backtrace());
   } catch (const std::exception& error) {
-    return failure(error.what());
+    // Not a handler of its own: linkers keep the types that handlers name, and with them all of libtorch, even
+    // in programs that never come here.
+    const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+    return failure(of_torch ? of_torch->what_without_backtrace() : error.what());
   } catch (...) {
     return failure("an exception of an unknown type");
   }

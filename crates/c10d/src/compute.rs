@@ -44,7 +44,30 @@ pub fn current_stream(index: usize) -> Option<*mut c_void> {
 
 #[cfg(test)]
 mod tests {
+    use tch::Tensor;
+
     use super::*;
+
+    /// Of two numbers for one place the order of threads decides which stays, on a CPU as well, so that
+    /// libtorch refuses the operation where the same bits are asked for.
+    #[test]
+    fn what_depends_on_the_order_of_threads_is_refused_where_the_same_bits_are_asked_for() {
+        let put = || {
+            let index = Tensor::from_slice(&[1i64, 1]);
+            Tensor::zeros([2], tch::kind::FLOAT_CPU).f_put_(
+                &index,
+                &Tensor::from_slice(&[1f32, 2.0]),
+                false,
+            )
+        };
+        let set = |deterministic| Compute { deterministic, tf32: false }.set().unwrap();
+        let _ = put().unwrap();
+        set(true);
+        let error = put().unwrap_err().to_string();
+        assert!(error.contains("deterministic"), "{error}");
+        set(false);
+        let _ = put().unwrap();
+    }
 
     #[test]
     fn a_gpu_that_is_not_there_has_no_stream() {

@@ -7,7 +7,9 @@ use pfc_shard::ShardError;
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
     /// There are too few pairs to calibrate a threshold on.
-    #[error("{pairs} pairs of different people are too few to calibrate a threshold on")]
+    #[error(
+        "{pairs} pairs of different people are too few to calibrate a threshold on: a thousand are needed"
+    )]
     TooFewPairs {
         /// Number of pairs found.
         pairs: u64,
@@ -56,7 +58,8 @@ impl CleanError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             CleanError::TooFewPairs { .. } => {
-                "state the thresholds with --same-person, --label-match and --stranger"
+                "state the thresholds of each pass: --same-person and --maybe-same-person of merges, --label-match \
+                 and --stranger of labels, --outlier and --stranger of outliers, --probe-match of overlap"
             }
             CleanError::OtherRows { .. } => {
                 "are the rows in the order of the data set, and of its images? `pfc-eval embed DATASET \

@@ -1,9 +1,10 @@
 //! Ends of a program that no code of ours decides on.
 //!
 //! An allocation that is refused ends a process with `abort`, in Rust as in C++ where nothing catches
-//! `bad_alloc`; and OpenMP's library calls `exit(1)` where it cannot start a thread. Exit code 134 tells
-//! a user nothing, and 1 says that the program ran and found faults. Both ends become exit code 2 here,
-//! with a way out. What else aborts does so as before.
+//! `bad_alloc`; OpenMP's library calls `exit(1)` where it cannot start a thread; and a file that is mapped as
+//! memory and cannot be read ends a process by `SIGBUS`. Exit codes 134 and 135 tell a user nothing, and 1 says
+//! that the program ran and found faults. All these ends become exit code 2 here, with a way out. What else
+//! aborts does so as before.
 #![allow(unsafe_code)] // Allocators, handlers of signals and those of `exit` are unsafe by nature.
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
     },
 };
 
-use signal_hook::{consts::SIGABRT, low_level};
+use signal_hook::{
+    consts::{SIGABRT, SIGBUS},
+    low_level,
+};
 
 /// Whether the program is still at work, so that only its own code knows how it ends.
 static IS_RUNNING: AtomicBool = AtomicBool::new(false);
@@ -25,6 +29,10 @@ static WAS_REFUSED: AtomicBool = AtomicBool::new(false);
 const NO_MEMORY: &str = "error: memory ran out\n\nhint: give the program more memory (`ulimit -v` shows a \
     bound, and a job may have its own), end other programs, or use fewer threads; whatever has its final \
     name is whole\n";
+const UNREADABLE_MAP: &str = "error: a file that is used as memory cannot be read or written: its disk fails or \
+    is full, or another program cut it short\n\nhint: the system's log (`dmesg`) may name the disk, and \
+    `pfc-ingest verify` finds what is damaged in a data set; then run the same command again: whatever has its \
+    final name is whole\n";
 const EXIT_OF_OTHERS: &str = "error: a library ended the program: its reason is above\n\nhint: if it could \
     not start a thread, `ulimit -u` and `ulimit -v` show the bounds, and fewer threads need less \
     (`OMP_NUM_THREADS` or, where there is one, `--threads`)\n";
@@ -33,13 +41,16 @@ const EXIT_OF_OTHERS: &str = "error: a library ended the program: its reason is 
 pub(crate) struct Running;
 
 impl Running {
-    /// From now on `exit` and, where memory has run out, `abort` end with exit code 2.
+    /// From now on `exit`, a file in memory that cannot be read and, where memory has run out, `abort` end with
+    /// exit code 2.
     pub(crate) fn begin() -> Running {
         static INSTALL: Once = Once::new();
         INSTALL.call_once(|| {
             // SAFETY: `on_abort` does only what a handler of a signal may: it loads an atomic, makes
             // system calls, and ends the process or returns.
             let _ = unsafe { low_level::register(SIGABRT, on_abort) };
+            // SAFETY: `on_bus_error` makes a system call and ends the process.
+            let _ = unsafe { low_level::register(SIGBUS, on_bus_error) };
             // SAFETY: `on_exit` has the signature that `atexit` takes and unwinds nowhere.
             let _ = unsafe { libc::atexit(on_exit) };
         });
@@ -65,6 +76,11 @@ fn on_abort() {
     if WAS_REFUSED.load(SeqCst) || is_memory_short() {
         end_with(NO_MEMORY);
     }
+}
+
+/// Threads of the program read mapped files alone in a way that can end so.
+fn on_bus_error() {
+    end_with(UNREADABLE_MAP);
 }
 
 extern "C" fn on_exit() {
@@ -182,6 +198,30 @@ mod tests {
         let (code, said) = ends(name, "ulimit -c 0;", || std::process::abort());
         assert_eq!(code, -SIGABRT, "{said}");
         assert!(!said.contains("error:"), "{said}");
+    }
+
+    #[test]
+    fn a_mapped_file_that_is_cut_short_ends_with_an_error_and_a_way_out() {
+        use std::{fs, os::fd::AsRawFd};
+        let end = || {
+            let path = std::env::temp_dir().join(format!("pfc-ending-{}", std::process::id()));
+            fs::write(&path, [7_u8; 4096]).unwrap();
+            let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
+            // SAFETY: a new mapping, which nothing else knows of.
+            let place = unsafe {
+                libc::mmap(ptr::null_mut(), 4096, protection, flags, file.as_raw_fd(), 0)
+            };
+            assert_ne!(place, libc::MAP_FAILED);
+            file.set_len(0).unwrap();
+            // SAFETY: the address is that of the mapping; reading it is the fault that is looked for.
+            std::hint::black_box(unsafe { ptr::read_volatile(place.cast::<u8>()) });
+        };
+        let name = "a_mapped_file_that_is_cut_short_ends_with_an_error_and_a_way_out";
+        let (code, said) = ends(name, "ulimit -c 0;", end);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.ends_with(UNREADABLE_MAP), "{said}");
     }
 
     #[test]

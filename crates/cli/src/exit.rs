@@ -10,7 +10,7 @@ use std::{
 use clap::Parser;
 
 use crate::{
-    HintFinder, Verbosity,
+    HintFinder, Hinted, Verbosity,
     ending::Running,
     hint::hinted,
     init_log,
@@ -50,15 +50,22 @@ pub fn program<C: Parser>(
     if verbosity.is_quiet() {
         interrupt::answer_silently();
     }
-    let ready = interrupt::listen().map_err(anyhow::Error::from);
+    let ready = interrupt::listen().map_err(not_listening);
     let running = Running::begin();
     let result = ready.and_then(|()| run(cli));
     drop(running);
     exit(result, finders)
 }
 
+fn not_listening(error: io::Error) -> anyhow::Error {
+    let hint = "this user or container may start no more threads or open no more files: raise the limit \
+                (`ulimit -u`, `ulimit -n`, the container's number of processes), or run fewer programs at \
+                once";
+    Hinted::new(format!("cannot listen for signals: {error}"), hint).into()
+}
+
 /// Prints help, a version, or what is wrong with the arguments.
-fn say(message: &clap::Error) -> anyhow::Result<Outcome> {
+pub(crate) fn say(message: &clap::Error) -> anyhow::Result<Outcome> {
     if message.use_stderr() {
         let _ = message.print();
         return Err(Printed.into());

@@ -8,6 +8,7 @@
 pub mod completions;
 mod ending;
 mod exit;
+mod front;
 mod hint;
 pub mod interrupt;
 mod log;
@@ -15,11 +16,13 @@ pub mod number;
 mod output;
 mod progress;
 mod replace;
+mod threads;
 pub mod time;
 pub mod units;
 
 pub use ending::leave;
 pub use exit::{Outcome, exit, program};
+pub use front::front;
 pub use hint::{HintFinder, Hinted, hint_of};
 pub use log::{Verbosity, init_log};
 pub use output::{
@@ -27,3 +30,4 @@ pub use output::{
 };
 pub use progress::Progress;
 pub use replace::Replace;
+pub use threads::start_threads;

@@ -54,9 +54,24 @@ pub fn of(n: u64, noun: &str) -> String {
     format!("{} {noun}{s}", count(n))
 }
 
+/// That nothing can be done with any of `n`: `none of its 6 images can be read`, `its only image cannot be
+/// read`.
+pub fn none_can(n: u64, noun: &str, done: &str) -> String {
+    match n {
+        1 => format!("its only {noun} cannot be {done}"),
+        n => format!("none of its {} {noun}s can be {done}", count(n)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_only_one_is_called_so() {
+        assert_eq!(none_can(1, "image", "read"), "its only image cannot be read");
+        assert_eq!(none_can(1200, "image", "read"), "none of its 1,200 images can be read");
+    }
 
     #[test]
     fn numbers_are_grouped_by_three() {

@@ -26,6 +26,8 @@ pub struct Opening {
     pub device: DeviceChoice,
     /// Pixels of the longer side that a picture is scaled down to.
     pub size: u32,
+    /// How many times a smaller picture is enlarged at most, from 1.
+    pub enlarge: u32,
     /// Resolutions that a picture is looked at in, each twice the one before.
     pub n_levels: u32,
     /// How sure the network has to be; by default what its family takes.
@@ -74,7 +76,7 @@ impl Detector {
         Ok(Detector {
             network,
             colours: plan.colours(),
-            frame: Frame { size: opening.size, multiple, fixed },
+            frame: Frame { size: opening.size, enlarge: opening.enlarge, multiple, fixed },
             n_levels: opening.n_levels,
             score_min: opening.score_min.unwrap_or(plan.score_min()),
             plan,

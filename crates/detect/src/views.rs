@@ -29,6 +29,8 @@ pub(crate) struct View {
 pub(crate) struct Frame {
     /// Pixels of the longer side at most.
     pub(crate) size: u32,
+    /// How many times a picture is enlarged at most; 1 never enlarges.
+    pub(crate) enlarge: u32,
     /// Sides are multiples of this.
     pub(crate) multiple: usize,
     /// Rows and columns, where the network takes no others.
@@ -41,7 +43,7 @@ const OVERLAP: f64 = 0.25;
 const BORDER: f64 = 0.02;
 
 impl Frame {
-    /// The whole picture, never enlarged.
+    /// The whole picture, enlarged as far as the frame allows.
     pub(crate) fn whole(&self, pixels: &Pixels) -> View {
         let part = Part { left: 0, top: 0, width: pixels.width, height: pixels.height };
         self.view(part, self.scale(pixels.width, pixels.height))
@@ -79,7 +81,7 @@ impl Frame {
         down.iter().flat_map(tile).collect()
     }
 
-    /// By which a part is scaled down to fit.
+    /// By which a part is scaled to fit.
     fn scale(&self, width: u32, height: u32) -> f64 {
         let fits = match self.fixed {
             Some([rows, columns]) => {
@@ -87,7 +89,7 @@ impl Frame {
             }
             None => f64::from(self.size) / f64::from(width.max(height)),
         };
-        fits.min(1.0)
+        fits.min(f64::from(self.enlarge.max(1)))
     }
 
     fn view(&self, part: Part, scale: f64) -> View {
@@ -151,7 +153,7 @@ impl View {
 mod tests {
     use super::*;
 
-    const FRAME: Frame = Frame { size: 640, multiple: 32, fixed: None };
+    const FRAME: Frame = Frame { size: 640, enlarge: 1, multiple: 32, fixed: None };
 
     fn picture(width: u32, height: u32) -> Pixels {
         Pixels::grey(width, height, vec![0; (width * height) as usize])
@@ -172,6 +174,21 @@ mod tests {
         let view = fixed.whole(&picture(640, 100));
         assert_eq!((view.width, view.height, view.canvas), (320, 50, [320, 320]));
         assert_eq!(fixed.whole(&picture(5000, 1)).height, 1);
+    }
+
+    #[test]
+    fn a_picture_is_enlarged_where_that_is_asked_for_up_to_the_size() {
+        let twice = Frame { enlarge: 2, ..FRAME };
+        let view = twice.whole(&picture(250, 200));
+        assert_eq!((view.width, view.height, view.canvas), (500, 400, [416, 512]));
+        let back = view.back(face([100.0, 50.0, 200.0, 150.0]), &picture(250, 200)).unwrap();
+        assert_eq!(back.bounds, [50.0, 25.0, 100.0, 75.0]);
+        let small = Frame { size: 320, ..twice };
+        let view = small.whole(&picture(250, 200));
+        assert_eq!((view.width, view.height), (320, 256));
+        // What is as large as that is scaled down as before, and an enlarged picture has no finer levels.
+        assert_eq!(twice.whole(&picture(1920, 1080)).width, 640);
+        assert_eq!(twice.tiles(&picture(250, 200), 1), []);
     }
 
     #[test]

@@ -354,7 +354,7 @@ mod tests {
         }
         let dir = AtomicDir::create(&target).unwrap();
         let error = dir.commit_over(|entry| entry.path == "old").unwrap_err().to_string();
-        assert!(error.ends_with("holds files of somebody else: thesis.tex"), "{error}");
+        assert!(error.ends_with("holds files that pfc did not write: thesis.tex"), "{error}");
         assert_eq!(fs::read_dir(&target).unwrap().count(), 2);
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
     }

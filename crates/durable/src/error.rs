@@ -166,7 +166,7 @@ pub enum FolderError {
         folder: PathBuf,
     },
     /// The folder holds what no command of this project wrote.
-    #[error("{}: holds files of somebody else: {}", folder.display(), some(names))]
+    #[error("{}: holds files that pfc did not write: {}", folder.display(), some(names))]
     Foreign {
         /// The folder.
         folder: PathBuf,

@@ -428,7 +428,8 @@ mod tests {
         check_ours(&dir.path().join("out"), is_ours).unwrap();
         ["out/shards/keep.tar", "out/notes.md", "out/shards/deep/1.arrow"].iter().for_each(write);
         let error = owned(dir.path()).check_ours(is_ours).unwrap_err().to_string();
-        let expected = "out: holds files of somebody else: notes.md, shards/deep, shards/keep.tar";
+        let expected =
+            "out: holds files that pfc did not write: notes.md, shards/deep, shards/keep.tar";
         assert!(error.ends_with(expected), "{error}");
         remove_ours(&dir.path().join("out"), is_ours).unwrap();
         assert_eq!(names(&dir.path().join("out")), ["notes.md", "shards"]);

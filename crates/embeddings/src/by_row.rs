@@ -57,6 +57,11 @@ impl Embeddings {
         Ok(Opened { embeddings, names })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Numbers in an embedding.
     pub fn dim(&self) -> usize {
         self.layout.dim
@@ -91,22 +96,47 @@ impl Embeddings {
     ///
     /// [`EmbeddingError`] for a row that is not there, not finite or zero.
     pub fn read(&self, row: u64, out: &mut [f32]) -> Result<(), EmbeddingError> {
-        let bad = |what: String| EmbeddingError::rows(&self.path, what);
-        let in_file = match &self.order {
+        let norm = self.read_as_is(row, out)?;
+        if !norm.is_finite() || norm == 0.0 {
+            let what = format!("row {} is zero or not finite", self.in_file(row)?);
+            return Err(EmbeddingError::rows(&self.path, what));
+        }
+        out.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        Ok(())
+    }
+
+    /// The length (L2 norm) of the embedding of `row` as it is in the file; NaN of one that is not finite, and of a
+    /// row that has none.
+    ///
+    /// * `scratch`: room for [`dim`](Embeddings::dim) numbers
+    ///
+    /// # Errors
+    ///
+    /// [`EmbeddingError`] if the file cannot be read.
+    pub fn norm(&self, row: u64, scratch: &mut [f32]) -> Result<f32, EmbeddingError> {
+        if self.in_file(row).is_err() {
+            return Ok(f32::NAN);
+        }
+        let norm = self.read_as_is(row, scratch)?;
+        Ok(if norm.is_finite() { norm as f32 } else { f32::NAN })
+    }
+
+    /// The row of the file that holds the embedding of a row.
+    fn in_file(&self, row: u64) -> Result<u64, EmbeddingError> {
+        let found = match &self.order {
             Some(order) => {
                 order.get(row as usize).copied().filter(|at| *at != MISSING).map(u64::from)
             }
             None => Some(row).filter(|row| *row < self.layout.rows),
         };
-        let in_file = in_file.ok_or_else(|| bad(format!("it has no row {row}")))?;
-        read_at(&self.file, &self.layout, in_file, out)
+        found.ok_or_else(|| EmbeddingError::rows(&self.path, format!("it has no row {row}")))
+    }
+
+    /// Reads an embedding, and tells its length.
+    fn read_as_is(&self, row: u64, out: &mut [f32]) -> Result<f64, EmbeddingError> {
+        read_at(&self.file, &self.layout, self.in_file(row)?, out)
             .map_err(DurableError::at("read", &self.path))?;
-        let norm = out.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        if !norm.is_finite() || norm == 0.0 {
-            return Err(bad(format!("row {in_file} is zero or not finite")));
-        }
-        out.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
-        Ok(())
+        Ok(out.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt())
     }
 
     /// Several rows one after another.

@@ -129,7 +129,10 @@ impl Cache {
                 pfc_durable::sweep_all(dir)?;
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // A run that was killed before it noted the key leaves no more.
+                owned.check_ours(|entry| entry.is_temporary())?;
                 pfc_durable::create_dir_all(dir)?;
+                pfc_durable::sweep_all(dir)?;
                 let json = serde_json::to_vec_pretty(&key).map_err(std::io::Error::from);
                 let json = json.map_err(DurableError::at("write", &path))?;
                 pfc_durable::write(&path, &json)?;
@@ -455,6 +458,20 @@ mod tests {
         }
         std::fs::write(&path, b"cut").unwrap();
         assert_eq!((run(), run()), (0, 10));
+    }
+
+    #[test]
+    fn a_folder_with_files_of_others_becomes_no_cache_and_one_that_a_killed_run_left_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path(".cache.json.abcdef.tmp"), "half").unwrap();
+        drop(Cache::open(dir.path(), key()).unwrap());
+        assert!(path(KEY_FILE).exists() && !path(".cache.json.abcdef.tmp").exists());
+        std::fs::remove_file(path(KEY_FILE)).unwrap();
+        std::fs::write(path("thesis.tex"), "theirs").unwrap();
+        let error = Cache::open(dir.path(), key()).unwrap_err();
+        assert!(matches!(error, EmbeddingError::Folder(_)), "{error}");
+        assert!(path("thesis.tex").exists() && !path(KEY_FILE).exists());
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub enum EmbeddingError {
         /// The file.
         path: PathBuf,
     },
-    /// Another process computes the same embeddings.
-    #[error("{}: another process is at work on these embeddings", part.display())]
+    /// Another process computes the same rows.
+    #[error("{}: another process is at work on this file", part.display())]
     Busy {
         /// What it has so far.
         part: PathBuf,
@@ -112,7 +112,8 @@ impl EmbeddingError {
             }
             EmbeddingError::InPlace { .. } => {
                 "float32 arrays of two dimensions are read, one embedding a row, from .safetensors \
-                 or .npy (in Python: numpy.save(name, x.astype('<f4')))"
+                 or .npy (in Python: numpy.save(name, x.astype('<f4')); `pfc-eval embed SET NAME.npy \
+                 --labels NAME.txt` writes such a file and who its rows are)"
                     .into()
             }
             EmbeddingError::Damaged { path } => {

@@ -1,10 +1,6 @@
 //! Embeddings that a model computes, kept beside the data set, so that a stopped run goes on.
 
-use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, SeekFrom, Write},
-    path::Path,
-};
+use std::{fs::File, io::Write, path::Path};
 
 use pfc_cli::{Progress, interrupt};
 use pfc_durable::DurableError;
@@ -14,12 +10,13 @@ use pfc_shard::Dataset;
 use pfc_sources::exists;
 use rayon::prelude::*;
 
-use crate::{EmbeddingError, Embeddings, kept, npy};
+use crate::{
+    EmbeddingError, Embeddings, kept, npy,
+    part::{self, CHUNK},
+};
 
 /// Folder of computed embeddings in a data set's folder.
 pub const DIR: &str = "embeddings";
-/// Faces decoded and embedded at a time.
-const CHUNK: u64 = 256;
 
 /// How a model is used.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,12 +85,12 @@ pub fn is_kept_name(name: &str) -> bool {
 fn compute(
     model: &OnnxModel,
     dataset: &Dataset,
-    part: &Path,
+    path: &Path,
     options: EmbedOptions,
 ) -> Result<File, EmbeddingError> {
     let header = npy::write_header(dataset.len(), model.embedding());
-    let (mut out, done) = resume(part, &header, model.embedding() as u64 * 4, dataset.len())?;
-    let write = |e| EmbeddingError::from(DurableError::at("write", part)(e));
+    let (mut out, done) = part::resume(path, &header, model.embedding() as u64 * 4, dataset.len())?;
+    let write = |e| EmbeddingError::from(DurableError::at("write", path)(e));
     let progress = Progress::new("embed", "images", dataset.len(), options.quiet);
     progress.add(done);
     let mut row = done;
@@ -114,42 +111,6 @@ fn compute(
     Ok(out)
 }
 
-/// Opens and locks what an earlier run left, cut back to whole rows, or begins anew.
-fn resume(
-    part: &Path,
-    header: &[u8],
-    row_bytes: u64,
-    n_rows: u64,
-) -> Result<(File, u64), EmbeddingError> {
-    let write = |e| EmbeddingError::from(DurableError::at("write", part)(e));
-    let start = header.len() as u64;
-    let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(part);
-    let mut file = opened.map_err(write)?;
-    // Where the file system knows no locks, users must look after it themselves.
-    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-        return Err(EmbeddingError::Busy { part: part.to_path_buf() });
-    }
-    let mut begun = vec![0; header.len()];
-    let fits = match file.read_exact(&mut begun) {
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-            return Err(DurableError::at("read", part)(error).into());
-        }
-        read => read.is_ok() && begun == header,
-    };
-    let mut done = 0;
-    if fits {
-        let bytes = file.metadata().map_err(write)?.len();
-        // The last rows may not have reached the disk before a power cut: they are done again.
-        done = ((bytes - start) / row_bytes).min(n_rows).saturating_sub(CHUNK);
-    } else {
-        let begin = file.set_len(0).and_then(|()| file.rewind());
-        begin.and_then(|()| file.write_all(header)).map_err(write)?;
-    }
-    let end = start + done * row_bytes;
-    file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(write)?;
-    Ok((file, done))
-}
-
 fn embed_chunk(
     model: &OnnxModel,
     dataset: &Dataset,
@@ -168,7 +129,7 @@ fn embed_chunk(
         if !is_decoded {
             rgb.fill(0);
         }
-        Ok((resized(rgb, size)?, is_decoded))
+        Ok((face_sized(rgb, size)?, is_decoded))
     };
     let (images, is_decoded): (Vec<Vec<u8>>, Vec<bool>) =
         rows.par_iter().map(decode).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
@@ -196,8 +157,12 @@ fn embed_images(
     Ok(embeddings)
 }
 
-/// To the size that models take.
-fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, EmbeddingError> {
+/// The pixels of an image of `size` in the size that models take, 112×112: of another shape its middle.
+///
+/// # Errors
+///
+/// [`EmbeddingError::Resize`].
+pub fn face_sized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, EmbeddingError> {
     use pfc_image::{Fit, Pixels, resize};
     if size == ImageSize::FACE {
         return Ok(rgb);
@@ -205,47 +170,4 @@ fn resized(rgb: Vec<u8>, size: ImageSize) -> Result<Vec<u8>, EmbeddingError> {
     let pixels = Pixels::rgb(size.width.into(), size.height.into(), rgb);
     let resized = resize(pixels, ImageSize::FACE, Fit::Crop).map_err(EmbeddingError::Resize)?;
     Ok(resized.data)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stopped_pass_goes_on_at_a_whole_row_and_does_the_last_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let part = folder.path().join("e.part");
-        let header = npy::write_header(1000, 2);
-        let opened = |bytes: &[u8]| {
-            std::fs::write(&part, bytes).unwrap();
-            let (mut file, done) = resume(&part, &header, 8, 1000).unwrap();
-            let length = file.metadata().unwrap().len();
-            assert_eq!(file.stream_position().unwrap(), length);
-            (done, length)
-        };
-        let start = header.len() as u64;
-        let rows = |n: u64| [&header[..], &vec![7; 8 * n as usize]].concat();
-        assert_eq!(opened(&rows(CHUNK + 44)), (44, start + 44 * 8));
-        // Half a row at the end.
-        assert_eq!(opened(&[rows(CHUNK + 44), vec![7; 5]].concat()), (44, start + 44 * 8));
-        // Fewer rows than are done again, none, half a header, and that of another model.
-        assert_eq!(opened(&rows(3)), (0, start));
-        assert_eq!(opened(&rows(0)), (0, start));
-        assert_eq!(opened(&header[..40]), (0, start));
-        assert_eq!(opened(&npy::write_header(1000, 4)), (0, start));
-        // Whatever is beyond the last row is cut off.
-        assert_eq!(opened(&rows(2000)), (1000 - CHUNK, start + (1000 - CHUNK) * 8));
-    }
-
-    #[test]
-    fn two_processes_do_not_write_one_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let part = folder.path().join("e.part");
-        let header = npy::write_header(1000, 2);
-        let first = resume(&part, &header, 8, 1000).unwrap();
-        let error = resume(&part, &header, 8, 1000).unwrap_err();
-        assert!(matches!(error, EmbeddingError::Busy { .. }) && error.hint().is_some());
-        drop(first);
-        assert!(resume(&part, &header, 8, 1000).is_ok());
-    }
 }

@@ -45,8 +45,8 @@ enum Command {
     /// Judge a model on LFW, or on any set in LFW's layout
     ///
     /// The data folder holds `NAME/NAME_0001.jpg`. The list is LFW's pairs.txt (ten folds: accuracy is
-    /// the mean over folds, each judged by the threshold that is best on the other nine), or a single
-    /// list such as pairsDevTest.txt (judged by its own best threshold). Embeddings of each face and
+    /// the mean over folds, each evaluated by the threshold that is best on the other nine), or a single
+    /// list such as pairsDevTest.txt (evaluated by its own best threshold). Embeddings of each face and
     /// of its mirror image are summed.
     #[command(after_help = "Examples:
   pfc-eval lfw --model run.ckpt --data lfw --pairs pairs.txt
@@ -88,9 +88,10 @@ enum Command {
     /// genuine pairs first, tenths of both kinds make the folds.
     #[command(after_help = "Examples:
   pfc-eval pairs --model run.ckpt --data faces --pairs pairs.txt
-  pfc-eval pairs --model run.ckpt --data faces --pairs pairs.txt --plot roc.svg --json > own.json")]
+  pfc-eval pairs --model run.ckpt --data faces --pairs pairs.txt --plot roc.svg --json > own.json
+  pfc-eval pairs --model run.ckpt --data packed --pairs pairs.txt --quality sharpness")]
     Pairs(Box<SetArgs>),
-    /// Compare results on one page: figures, curves, and the pairs judged worst
+    /// Compare results on one page: figures, curves, and the pairs scored worst
     ///
     /// The page is one file that needs nothing else; it embeds the faces of the worst pairs.
     Report(ReportArgs),
@@ -117,6 +118,14 @@ impl Cli {
     /// How much to say.
     pub fn verbosity(&self) -> Verbosity {
         self.verbosity
+    }
+
+    /// Prints a completion script if that is what is asked for; none if it is not.
+    pub fn completions(&self) -> Option<std::io::Result<()>> {
+        match &self.command {
+            Command::Completions(args) => Some(args.print::<Cli>()),
+            _ => None,
+        }
     }
 }
 
@@ -147,6 +156,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
 }
 
 fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
+    if !matches!(cli.command, Command::Completions(_)) {
+        pfc_cli::start_threads(0)?;
+    }
     let quiet = cli.verbosity.is_quiet();
     match cli.command {
         Command::Lfw(args) => pairs::set("lfw", &args, quiet),
@@ -164,10 +176,7 @@ fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Nn(args) => nn::nn(&args, quiet),
         Command::Embed(args) => embed::embed(&args, quiet),
         Command::Compare(args) => compare::compare(&args),
-        Command::Completions(args) => {
-            args.print::<Cli>()?;
-            Ok(Outcome::Clean)
-        }
+        Command::Completions(args) => Ok(args.print::<Cli>().map(|()| Outcome::Clean)?),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use pfc_metrics::roc::RocPoint;
-use pfc_report::chart::Histogram;
+use pfc_metrics::{quality::QualityBin, roc::RocPoint};
+use pfc_report::chart::{Curve, Histogram};
 use pfc_verify::{Judged, PairsSet, VerificationReport};
 use serde::{Deserialize, Serialize};
 
@@ -82,10 +82,22 @@ pub struct SetResult {
     pub roc: Vec<RocPoint>,
     /// Spread of the scores.
     pub histogram: Histogram,
+    /// Errors by the quality of the images, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<ByQuality>,
     /// Impostor pairs of highest similarity, worst first.
     pub worst_accepts: Vec<WorstPair>,
     /// Genuine pairs of lowest similarity, worst first.
     pub worst_rejects: Vec<WorstPair>,
+}
+
+/// Errors of a set's pairs at its threshold, by the quality of their images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ByQuality {
+    /// The measure of `pfc-ingest quality`.
+    pub column: String,
+    /// The bins, from the lowest value to the highest.
+    pub bins: Vec<QualityBin>,
 }
 
 impl Document {
@@ -142,6 +154,13 @@ impl Findings {
 }
 
 impl SetResult {
+    /// The ROC curve, with the intervals of the rates that TAR is given at.
+    pub fn curve<'a>(&'a self, name: &'a str) -> Curve<'a> {
+        let rows = self.figures.tar_at_far.iter();
+        let intervals = rows.filter_map(|row| Some((row.far, row.interval?))).collect();
+        Curve { name, points: &self.roc, n_impostors: self.figures.n_impostor, intervals }
+    }
+
     /// What is kept of a judged set; `differs` says how it is not the published one.
     pub fn new(
         source: Source,
@@ -168,6 +187,7 @@ impl SetResult {
             figures: judged.report.clone(),
             roc: thinned(&judged.roc()),
             histogram: Histogram::new(&similarities, &same),
+            quality: None,
             worst_accepts: worst.accepts.into_iter().map(row).collect(),
             worst_rejects: worst.rejects.into_iter().map(row).collect(),
         }

@@ -121,7 +121,7 @@ pub enum EvalError {
         n: usize,
     },
     /// Not one image of a collection can be used.
-    #[error("{}: none of its {n} images can be used", path.display())]
+    #[error("{}: {}", path.display(), pfc_cli::units::none_can(*n as u64, "image", "used"))]
     NothingReadable {
         /// The collection.
         path: PathBuf,

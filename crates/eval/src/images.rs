@@ -465,7 +465,10 @@ mod tests {
     fn a_damaged_image_is_left_out_with_its_reason_and_an_empty_folder_refused() {
         let dir = tempfile::tempdir().unwrap();
         let error = open(dir.path()).unwrap_err();
-        assert!(error.to_string().ends_with("no image is in it"), "{error}");
+        assert!(
+            error.to_string().ends_with("no image is in it; there is no file in it"),
+            "{error}"
+        );
         std::fs::write(dir.path().join("x.jpg"), b"\xff\xd8\xff").unwrap();
         png(&dir.path().join("y.png"), 5);
         std::fs::write(dir.path().join("list.txt"), "x.jpg\nmissing.png\ny.png\n").unwrap();

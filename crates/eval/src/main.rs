@@ -1,8 +1,9 @@
-//! `pfc-eval`: see the library.
+//! `pfc-eval`, the part that users start.
+//!
+//! It names nothing of the library but the command line, so that the linker leaves libtorch out.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    pfc_model::allocator::keep_freed_memory();
-    pfc_cli::program(pfc_eval::Cli::verbosity, pfc_eval::run, pfc_eval::HINTS)
+    pfc_cli::front(pfc_eval::Cli::completions, "pfc-eval-torch")
 }

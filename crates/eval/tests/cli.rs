@@ -5,10 +5,16 @@
 mod support;
 
 use pfc_model::{Backbone, BackboneSpec, checkpoint, export};
+use pfc_shard::{QualitySpec, ShardError};
 use support::{LfwLike, pfc_eval, stderr_of_failure};
 use tch::{Device, Tensor};
 
 const LFW: [&str; 7] = ["lfw", "--model", "run.ckpt", "--data", "faces", "--pairs", "pairs.txt"];
+
+#[test]
+fn questions_about_the_command_line_are_answered_without_libtorch() {
+    pfc_testing::check_front(assert_cmd::cargo::cargo_bin!("pfc-eval"), &LFW);
+}
 
 #[test]
 fn lfw_prints_a_table_and_writes_the_files_asked_for() {
@@ -99,7 +105,7 @@ fn a_broken_list_names_file_and_line() {
     files.model();
     std::fs::write(files.path("pairs.txt"), "10\t2\nP00\t1\t2\nP01\t2\n").unwrap();
     insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(LFW)), @r"
-    error: cannot judge the model on `faces`
+    error: cannot evaluate the model on `faces`
       cause: pairs.txt:3: 2 columns where a matched pair (NAME N N) is expected
 
     hint: LFW's layout: a first line `10 300` (folds, pairs of each kind per fold) or `500` (pairs of each kind); then per fold first the lines `NAME N N` of matched pairs, then the lines `NAME N NAME N` of mismatched ones, separated by tabs
@@ -121,7 +127,7 @@ fn a_missing_data_folder_is_named() {
     files.model();
     let args = ["lfw", "--model", "run.ckpt", "--data", "nowhere", "--pairs", "pairs.txt"];
     insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(args)), @r"
-    error: cannot judge the model on `nowhere`
+    error: cannot evaluate the model on `nowhere`
       cause: nowhere: cannot open the folder
       cause: No such file or directory (os error 2)
 
@@ -190,11 +196,21 @@ fn bin_judges_several_packs_and_report_compares_them_on_one_page() {
     for text in ["b&lt;c", "run.ckpt (2)", "TAR@FAR 0.1", "prefers-color-scheme"] {
         assert!(page.contains(text), "{text} is missing");
     }
+    // Each set was judged twice by one model, which is as far from itself as nothing in every resampled set.
+    let same = "+0.00<small class=\"interval\">+0.00 – +0.00</small>";
+    assert_eq!(page.matches("Difference to run.ckpt").count(), 2);
+    assert!(page.matches(same).count() >= 2, "{}", page.matches(same).count());
     for foreign in ["http://", "https://", "<script", "b<c"] {
         // The namespace of SVG is a name and not an address that is opened.
         let page = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!page.contains(foreign), "{foreign} is in the page");
     }
+    // Pairs are named where nothing is left to look at.
+    assert!(!page.contains("not where they were"));
+    std::fs::remove_file(files.path("a.bin")).unwrap();
+    run(&["report", "packs.json", "--out", "gone.html"]);
+    let page = std::fs::read_to_string(files.path("gone.html")).unwrap();
+    assert_eq!(page.matches("not where they were").count(), 2);
 }
 
 #[test]
@@ -204,7 +220,7 @@ fn a_pickle_that_would_run_code_is_refused_by_name() {
     std::fs::write(files.path("evil.bin"), b"cos\nsystem\n(S'touch pwned'\ntR.").unwrap();
     let args = ["bin", "--model", "run.ckpt", "evil.bin"];
     insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(args)), @r"
-    error: cannot judge the model on `evil.bin`
+    error: cannot evaluate the model on `evil.bin`
       cause: evil.bin: not a verification pack: byte 0: it asks to import `os.system`, which has no place in a verification pack
 
     hint: a pack is a pickle of (images, issame) as InsightFace publishes them, such as lfw.bin; no other pickles are read, and nothing in one is ever run
@@ -218,10 +234,18 @@ fn a_folder_without_a_list_asks_for_one() {
     files.model();
     let args = ["agedb", "--model", "run.ckpt", "--data", "faces"];
     insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(args)), @r"
-    error: cannot judge the model on `faces`
+    error: cannot evaluate the model on `faces`
       cause: faces: a folder, and no list of pairs is given
 
     hint: give the list with --pairs, or an InsightFace pack as --data
+    ");
+    let args = ["lfw", "--model", "run.ckpt", "--data", "nope.bin"];
+    insta::assert_snapshot!(stderr_of_failure(pfc_eval(files.dir.path()).args(args)), @r"
+    error: cannot evaluate the model on `nope.bin`
+      cause: nope.bin: cannot open
+      cause: No such file or directory (os error 2)
+
+    hint: there is no `nope.bin`: is the path right?
     ");
 }
 
@@ -371,4 +395,82 @@ fn a_file_that_is_larger_than_the_memory_granted_is_an_error_with_the_way_out() 
         said.contains("f.npy: cannot map") && said.contains("hint: end other programs"),
         "{said}"
     );
+}
+
+#[test]
+fn errors_are_reported_by_the_quality_of_the_images_of_a_data_set() {
+    let files = LfwLike::new();
+    files.model();
+    let names: Vec<String> =
+        (0..10).flat_map(|p| (1..=2).map(move |i| format!("P{p:02}/P{p:02}_{i:04}.png"))).collect();
+    files.pack("packed", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    // Rows 2p and 2p + 1 show person p: by turns a pair of one person and one of two.
+    let pairs = (0..10).map(|p| format!("{},{},1\n{0},{},0\n", 2 * p, 2 * p + 1, (2 * p + 3) % 20));
+    std::fs::write(files.path("pairs.txt"), pairs.collect::<String>()).unwrap();
+    let args = ["pairs", "--data", "packed", "--pairs", "pairs.txt", "--model", "run.ckpt"];
+    let run = |more: &[&str]| {
+        let mut command = pfc_eval(files.dir.path());
+        command.args(args).args(["--bootstrap", "0"]).args(more);
+        command
+    };
+    let error = stderr_of_failure(&mut run(&["--quality", "sharpness"]));
+    assert!(error.contains("packed: its quality has not been measured"), "{error}");
+    let spec =
+        QualitySpec { columns: ["sharpness", "yaw"].map(str::to_owned).to_vec(), made_by: vec![] };
+    // Of row 5 nothing is known; yaws are 0, -1, 2, -3, ….
+    let of_row = |row: u64| match row {
+        5 => vec![f32::NAN; 2],
+        row => vec![row as f32, row as f32 * if row % 2 == 0 { 1.0 } else { -1.0 }],
+    };
+    let rows = (0..20).map(|row| Ok::<_, ShardError>(of_row(row)));
+    spec.write(&files.path("packed"), 20, rows).unwrap();
+    let error = stderr_of_failure(&mut run(&["--quality", "beauty"]));
+    assert!(error.contains("has no column `beauty`, but sharpness, yaw"), "{error}");
+
+    let more = ["--quality", "sharpness", "--scores", "scores.csv", "--json"];
+    let output = run(&more).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let result = &document["results"][0];
+    let threshold = result["figures"]["accuracy"]["threshold"].as_f64().unwrap();
+    let scores = std::fs::read_to_string(files.path("scores.csv")).unwrap();
+    let distances: Vec<f64> = scores
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').nth(4).unwrap().parse().unwrap())
+        .collect();
+    // By the lower row; the last pair has rows 18 and 1, and pairs 3 and 4 have row 5.
+    let quality = |pair: usize| match pair {
+        3 | 4 => None,
+        19 => Some(1.0),
+        pair => Some(2.0 * (pair / 2) as f64),
+    };
+    let mut known: Vec<usize> = (0..20).filter(|pair| quality(*pair).is_some()).collect();
+    known.sort_by(|a, b| quality(*a).partial_cmp(&quality(*b)).unwrap());
+    let bins = result["quality"]["bins"].as_array().unwrap();
+    assert_eq!((bins.len(), &result["quality"]["column"]), (6, &"sharpness".into()));
+    for (i, bin) in bins.iter().enumerate() {
+        let pairs = if i < 5 { known[18 * i / 5..18 * (i + 1) / 5].to_vec() } else { vec![3, 4] };
+        let n_wrong = pairs
+            .iter()
+            .filter(|pair| (distances[**pair] < threshold) != (**pair % 2 == 0))
+            .count();
+        let n = |key: &str| bin[key].as_u64().unwrap() as usize;
+        assert_eq!(n("n_genuine") + n("n_impostor"), pairs.len(), "bin {i}");
+        assert_eq!(n("n_rejected") + n("n_accepted"), n_wrong, "bin {i}");
+        let ends = [pairs[0], pairs[pairs.len() - 1]].map(quality);
+        let expected = ends[0].map(|low| serde_json::json!([low, ends[1].unwrap()]));
+        assert_eq!(bin["quality"], expected.unwrap_or_default(), "bin {i}");
+    }
+    // Of angles the larger one counts, whatever its sign.
+    let output = run(&["--quality", "yaw"]).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("genuine rejected") && table.contains("not known"), "{table}");
+    assert!(table.contains("19.0000"), "{table}");
+    // Faces in a folder have not been measured.
+    let args = ["lfw", "--data", "faces", "--pairs", "pairs.txt", "--model", "run.ckpt"];
+    std::fs::write(files.path("pairs.txt"), "P00/P00_0001.png P00/P00_0002.png 1\n").unwrap();
+    let mut command = pfc_eval(files.dir.path());
+    let error = stderr_of_failure(command.args(args).args(["--quality", "yaw"]));
+    assert!(error.contains("its images are no rows of a packed data set"), "{error}");
 }

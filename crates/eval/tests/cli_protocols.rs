@@ -378,6 +378,8 @@ fn report_compares_results_of_all_protocols_on_one_page() {
         "CMC",
         "rank-10",
         "TPIR@FPIR 0.1",
+        "Difference to e.safetensors",
+        "threshold at FAR 0.01",
         "10, set 1",
         "Not the complete benchmark: 32 faces of 469375",
         "data:image/jpeg;base64,",
@@ -410,6 +412,62 @@ fn megaface_features_are_made_once() {
     assert_eq!(std::fs::read(&path).unwrap(), feature::encode(&[0.5; 32]), "it was made again");
     let remade = std::fs::read(files.path("out/P00/P00_0001.png_m.bin")).unwrap();
     assert_eq!(feature::decode(&remade).unwrap().len(), 32);
+}
+
+#[test]
+fn features_of_another_model_and_files_of_others_are_refused_and_stay_as_they_are() {
+    let files = LfwLike::new();
+    files.model();
+    files.model_of("other.ckpt", 2);
+    std::fs::write(files.path("list"), "P00/P00_0001.png\nP01/P01_0002.png\n").unwrap();
+    let embed = |model: &str, out: &str, suffix: &str| {
+        let mut command = pfc_eval(files.dir.path());
+        command.args(["megaface", "embed", "--images", "faces", "--list", "list"]);
+        command.args(["--model", model, "--out", out, "--suffix", suffix]);
+        command
+    };
+    embed("run.ckpt", "out", "_m.bin").assert().success();
+    let feature = || std::fs::read(files.path("out/P00/P00_0001.png_m.bin")).unwrap();
+    let before = feature();
+    // As if the run had been stopped after its first image.
+    std::fs::remove_file(files.path("out/P01/P01_0002.png_m.bin")).unwrap();
+    let error = stderr_of_failure(&mut embed("other.ckpt", "out", "_m.bin"));
+    assert!(error.contains("another model made the features of this suffix"), "{error}");
+    assert!(error.contains("hint: choose another --out or --suffix"), "{error}");
+    assert!(feature() == before && !files.path("out/P01/P01_0002.png_m.bin").exists());
+    embed("other.ckpt", "out", "_other.bin").assert().success();
+    embed("run.ckpt", "out", "_m.bin").assert().success();
+    assert!(files.path("out/P01/P01_0002.png_m.bin").exists());
+    // A folder of somebody else, and that of the images.
+    files_of_others(&files);
+    let error = stderr_of_failure(&mut embed("run.ckpt", "theirs", "_m.bin"));
+    assert!(error.contains("theirs: holds files that pfc did not write: P00"), "{error}");
+    assert_eq!(std::fs::read(files.path("theirs/P00/P00_0001.png_m.bin")).unwrap(), b"theirs");
+    let error = stderr_of_failure(&mut embed("run.ckpt", "faces/out", "_m.bin"));
+    assert!(error.contains("lies inside faces, the folder to be read"), "{error}");
+}
+
+fn files_of_others(files: &LfwLike) {
+    std::fs::create_dir_all(files.path("theirs/P00")).unwrap();
+    std::fs::write(files.path("theirs/P00/P00_0001.png_m.bin"), "theirs").unwrap();
+}
+
+#[test]
+fn megaface_cleaning_again_with_other_noises_changes_what_has_to_be_another() {
+    let files = devkit();
+    let banished = |noises: &str| {
+        std::fs::write(files.path("noisy"), noises).unwrap();
+        let args = [&["megaface", "clean", "--out", "cleaned"][..], &DEVKIT];
+        let mut command = pfc_eval(files.dir.path());
+        stdout(command.args(args.concat()).args(["--distractor-noises", "noisy"]));
+        let last = |name: &str| {
+            let path = files.path(&format!("cleaned/megaface/0/a/{name}.jpg_x.bin"));
+            *feature::decode(&std::fs::read(path).unwrap()).unwrap().last().unwrap()
+        };
+        ["3", "7"].map(last)
+    };
+    assert_eq!(banished("3\t0/a/3.jpg\n"), [100.0, 0.0]);
+    assert_eq!(banished("7\t0/a/7.jpg\n"), [0.0, 100.0]);
 }
 
 #[test]

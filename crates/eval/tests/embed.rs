@@ -279,20 +279,37 @@ fn every_kind_of_model_gives_the_same_embeddings() {
 }
 
 #[test]
-fn an_onnx_model_that_gives_nan_is_refused_by_whoever_runs_it() {
+fn an_onnx_model_of_nan_and_one_that_gives_infinity_are_refused_by_whoever_runs_them() {
     let set = LfwLike::new();
     if let Err(error) = pfc_onnx::runtime::load() {
         pfc_testing::skip(&error.to_string());
         return;
     }
-    let backbone =
-        weights::open(&set.model(), Device::Cpu, weights::OpenOptions::default()).unwrap().backbone;
-    let state = backbone.state_dict();
-    let (_, bias) = state.iter().rev().find(|(key, _)| key.ends_with("bias")).unwrap();
-    tch::no_grad(|| drop(bias.view(-1).get(0).fill_(f64::NAN)));
-    let path = set.path("nan.onnx");
-    export::onnx(&path, &Inference::from(backbone), export::OnnxOptions::default()).unwrap();
-    let model = pfc_onnx::OnnxModel::open(&path, &pfc_onnx::OpenOptions::default()).unwrap();
+    let model = set.model();
+    let write = |name: &str, value: f64| {
+        let options = weights::OpenOptions::default();
+        let backbone = weights::open(&model, Device::Cpu, options).unwrap().backbone;
+        let state = backbone.state_dict();
+        let (_, bias) = state.iter().rev().find(|(key, _)| key.ends_with("bias")).unwrap();
+        tch::no_grad(|| drop(bias.view(-1).get(0).fill_(value)));
+        let (path, options) = (set.path(name), export::OnnxOptions::default());
+        export::onnx(&path, &Inference::from(backbone), options).unwrap();
+        path
+    };
+    let judged = |name: &str| {
+        let args = ["lfw", "--model", name, "--data", "faces", "--pairs", "pairs.txt"];
+        stderr_of_failure(pfc_eval(set.dir.path()).args(args))
+    };
+    let open = |path: &Path| pfc_onnx::OnnxModel::open(path, &pfc_onnx::OpenOptions::default());
+
+    let error = open(&write("nan.onnx", f64::NAN)).map(drop).unwrap_err();
+    assert!(error.to_string().ends_with(" numbers that are NaN"), "{error}");
+    assert!(error.hint().is_some());
+    let said = judged("nan.onnx");
+    assert!(said.contains("nan.onnx: tensor `") && said.contains(" that are NaN"), "{said}");
+
+    let path = write("inf.onnx", f64::INFINITY);
+    let model = open(&path).unwrap();
     let grey = vec![127; 2 * pfc_onnx::FACE_BYTES];
     for embed in [pfc_onnx::OnnxModel::embed, pfc_onnx::OnnxModel::embed_mirrored] {
         let error = embed(&model, &grey, 2).unwrap_err();
@@ -300,9 +317,8 @@ fn an_onnx_model_that_gives_nan_is_refused_by_whoever_runs_it() {
         assert!(error.to_string().starts_with(&expected), "{error}");
         assert!(error.hint().is_some());
     }
-    let args = ["lfw", "--model", "nan.onnx", "--data", "faces", "--pairs", "pairs.txt"];
-    let said = stderr_of_failure(pfc_eval(set.dir.path()).args(args));
-    let expected = "nan.onnx: its embedding of `P00/P00_0001.png` is not finite";
+    let said = judged("inf.onnx");
+    let expected = "inf.onnx: its embedding of `P00/P00_0001.png` is not finite";
     assert!(said.contains(expected), "{said}");
 }
 

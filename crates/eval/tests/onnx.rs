@@ -127,15 +127,11 @@ fn the_output_called_embedding_is_taken_in_the_kept_case_and_any_other_on_reques
 }
 
 #[test]
-fn both_inputs_of_a_network_with_keypoints_are_named_in_the_kept_case() {
+fn a_network_with_keypoints_embeds_in_the_kept_case() {
     let Some(case) = case("onnx-keypoints-input") else { return };
-    let args = ["embed", "faces", "o.npy", "--model", "kprpe.onnx"];
-    let error = stderr_of_failure(pfc_eval(case.path()).args(args));
-    assert!(
-        error.contains("2 inputs, `data` [N, 3, 112, 112] and `keypoints` [N, 5, 2]"),
-        "{error}"
-    );
-    assert!(error.contains("\nhint: one input takes the faces"), "{error}");
+    let (rows, dim, said) = embedded(case.path(), "kprpe.onnx", &[]);
+    assert!(!rows.is_empty() && dim > 1, "{dim}");
+    assert!(said.contains("input `keypoints` gets the places"), "{said}");
 }
 
 /// A model of ours whose embeddings a function shifts by the sum of bytes that lie at `location`, as

@@ -2,14 +2,19 @@
 
 use std::collections::HashMap;
 
+use pfc_metrics::union::Union;
+
 /// Sets of identities that are one person, joined pair by pair. Identities that belong to one *group*
 /// are different people: no two of them, nor anyone joined to them, come into one set.
 ///
-/// Memory: some bytes for every identity that was joined or belongs to a group.
+/// Memory: some bytes for every identity that was to be joined or belongs to a group.
 #[derive(Debug, Clone, Default)]
 pub struct Links {
-    /// What each identity that follows was joined to; the others lead their sets.
-    parents: HashMap<u32, u32>,
+    /// The place among `sets` of each identity that was to be joined; the others are by themselves.
+    places: HashMap<u32, usize>,
+    /// The identity at each place.
+    labels: Vec<u32>,
+    sets: Union,
     /// The groups that members of a leader's set belong to, ascending.
     groups: HashMap<u32, Vec<usize>>,
 }
@@ -31,12 +36,7 @@ impl Links {
 
     /// The identity that leads the set of `label`, which may be itself.
     pub fn leader(&self, label: u32) -> u32 {
-        let mut at = label;
-        // A leader has no parent, and only leaders are given one, so that this ends.
-        while let Some(parent) = self.parents.get(&at) {
-            at = *parent;
-        }
-        at
+        self.places.get(&label).map_or(label, |place| self.labels[self.sets.find(*place)])
     }
 
     /// Whether a group says that the people of two sets differ.
@@ -51,16 +51,16 @@ impl Links {
     /// Makes the set of `from` follow that of `to`, unless they are different people; whether they are
     /// one set afterwards.
     pub fn join(&mut self, from: u32, to: u32) -> bool {
-        let (follower, leader) = (self.leader(from), self.leader(to));
-        self.shorten(from, follower);
-        self.shorten(to, leader);
-        if follower == leader {
+        let [from, to] = [from, to].map(|label| self.place(label));
+        let (from, to) = (self.sets.leader(from), self.sets.leader(to));
+        if from == to {
             return true;
         }
+        let (follower, leader) = (self.labels[from], self.labels[to]);
         if self.are_different(follower, leader) {
             return false;
         }
-        self.parents.insert(follower, leader);
+        self.sets.join(from, to);
         if let Some(groups) = self.groups.remove(&follower) {
             let of_leader = self.groups.entry(leader).or_default();
             of_leader.extend(groups);
@@ -70,31 +70,24 @@ impl Links {
         true
     }
 
+    fn place(&mut self, label: u32) -> usize {
+        *self.places.entry(label).or_insert_with(|| {
+            self.labels.push(label);
+            self.sets.push()
+        })
+    }
+
     /// Every identity that follows another, with the one that leads, by label.
     pub fn followers(&self) -> Vec<(u32, u32)> {
-        let mut all: Vec<(u32, u32)> =
-            self.parents.keys().map(|&label| (label, self.leader(label))).collect();
+        let all = self.labels.iter().map(|&label| (label, self.leader(label)));
+        let mut all: Vec<(u32, u32)> = all.filter(|(label, leader)| label != leader).collect();
         all.sort_unstable();
         all
     }
 
     /// Makes every follower point at its leader, so that each look-up is one step.
     pub(crate) fn flatten(&mut self) {
-        let all: Vec<u32> = self.parents.keys().copied().collect();
-        for label in all {
-            let leader = self.leader(label);
-            self.shorten(label, leader);
-        }
-    }
-
-    fn shorten(&mut self, label: u32, leader: u32) {
-        let mut at = label;
-        while at != leader {
-            match self.parents.insert(at, leader) {
-                Some(next) => at = next,
-                None => return,
-            }
-        }
+        self.sets.flatten();
     }
 }
 
@@ -118,6 +111,7 @@ mod tests {
         let mut links = Links::default();
         (0..100_000).for_each(|label| assert!(links.join(label, label + 1)));
         links.flatten();
-        assert!((0..100_000).all(|label| links.parents[&label] == 100_000));
+        assert!((0..100_000).all(|label| links.leader(label) == 100_000));
+        assert_eq!(links.followers().len(), 100_000);
     }
 }

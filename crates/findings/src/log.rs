@@ -6,7 +6,7 @@ use std::{
 };
 
 use pfc_durable::DurableError;
-use pfc_shard::{Checksum, Dataset, MANIFEST_FILE, ShardError, hash::content_hash};
+use pfc_shard::{Checksum, Dataset, hash::content_hash, manifest_checksum};
 
 use crate::{Decision, FindingsError, RunInfo, State, file};
 
@@ -43,12 +43,7 @@ impl DecisionLog {
     ///
     /// [`FindingsError::Durable`], or [`FindingsError::MissingRun`] if a number is missing in between.
     pub fn open(dir: &Path) -> Result<DecisionLog, FindingsError> {
-        let manifest = dir.join(MANIFEST_FILE);
-        let text = fs::read(&manifest).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => ShardError::NotADataset { dir: dir.to_path_buf() }.into(),
-            _ => at("read", &manifest, source),
-        })?;
-        let dataset = Checksum(content_hash(&text));
+        let dataset = manifest_checksum(dir)?;
         let folder = dir.join(DECISIONS_DIR);
         let mut numbers = match fs::read_dir(&folder) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),

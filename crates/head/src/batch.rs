@@ -52,14 +52,6 @@ impl GlobalBatch {
         let labels_of_rank = comm.all_gather(labels).map_err(HeadError::comm(step, "labels"))?;
         let labels_g = check_labels(&labels_of_rank, step, config)?;
         let rows_of_rank: Vec<usize> = labels_of_rank.iter().map(Vec::len).collect();
-        if labels_g.is_empty() {
-            let found = "empty on every rank".to_owned();
-            return Err(HeadError::BatchShape {
-                step,
-                found,
-                expected: "a row or more".to_owned(),
-            });
-        }
         let first: usize = rows_of_rank[..comm.rank()].iter().sum();
         let own = first..first + labels.len();
         let own_bd = traffic::to_host(&embeddings_bd.detach())
@@ -90,10 +82,7 @@ impl GlobalBatch {
 
     /// The classes in the batch, ascending, each once.
     pub fn classes(&self) -> Vec<u64> {
-        let mut classes = self.labels_g.clone();
-        classes.sort_unstable();
-        classes.dedup();
-        classes
+        classes_of(&self.labels_g)
     }
 
     /// Sends this rank's gradient by its unit embeddings, `[B, D]`, back through the normalisation.
@@ -109,6 +98,45 @@ impl GlobalBatch {
                 * normalised_b1;
         (grad_unit_bd - along_b1 * unit_bd) / lengths_b1.clamp_min(least)
     }
+}
+
+/// The labels of a batch that one rank has as a whole, checked.
+///
+/// # Errors
+///
+/// As [`GlobalBatch::collect`], but for embeddings that are not finite.
+pub(super) fn labels_of_one_rank(
+    embeddings_gd: &Tensor,
+    labels: &[i64],
+    step: u64,
+    config: &HeadConfig,
+) -> Result<Vec<u64>, HeadError> {
+    check_shape(embeddings_gd, labels, step, config)?;
+    check_labels(&[labels.to_vec()], step, config)
+}
+
+/// The classes of some samples, ascending, each once.
+pub(super) fn classes_of(labels_g: &[u64]) -> Vec<u64> {
+    let mut classes = labels_g.to_vec();
+    classes.sort_unstable();
+    classes.dedup();
+    classes
+}
+
+/// The slot of a class of the batch among the step's.
+///
+/// # Errors
+///
+/// [`SampleError`] if the sampler has left it out.
+pub(super) fn slot_of(
+    classes: &SampledRows,
+    (class, row): (u64, u32),
+    step: u64,
+) -> Result<usize, SampleError> {
+    classes.slot_of(row).ok_or_else(|| SampleError {
+        step,
+        problem: format!("class {class} is in the batch but not among them"),
+    })
 }
 
 fn check_shape(
@@ -144,6 +172,10 @@ fn check_labels(
                 }
             }
         }
+    }
+    if labels_g.is_empty() {
+        let (found, expected) = ("empty on every rank".to_owned(), "a row or more".to_owned());
+        return Err(HeadError::BatchShape { step, found, expected });
     }
     Ok(labels_g)
 }
@@ -198,11 +230,7 @@ impl Positives {
         let mut places: Vec<(usize, usize)> = Vec::new();
         for (sample, &class) in batch.labels_g.iter().enumerate() {
             let Some(row) = range.row_of(class) else { continue };
-            let slot = classes.slot_of(row).ok_or_else(|| SampleError {
-                step,
-                problem: format!("class {class} is in the batch but not among them"),
-            })?;
-            places.push((slot, sample));
+            places.push((slot_of(classes, (class, row), step)?, sample));
         }
         places.sort_unstable();
         // Candidates: the k centres of each sample's class, in a row.

@@ -240,6 +240,17 @@ pub enum ProductPrecision {
     Bf16,
 }
 
+impl ProductPrecision {
+    /// The kind of the tensors that are multiplied.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            ProductPrecision::F32 => Kind::Float,
+            ProductPrecision::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
 impl HeadConfig {
     /// A head of the given size with every other field at its default.
     #[must_use]

@@ -165,6 +165,12 @@ pub enum HeadError {
     /// A file of saved centres cannot be read or written.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A saved centre that is no direction.
+    #[error("centre {centre} or its optimizer state has a number that is not finite")]
+    CentreNotFinite {
+        /// Its number among all, sub-centres counted.
+        centre: u64,
+    },
     /// The head is gone before a save had all of its rows.
     #[error("the run ended before its centres were saved")]
     SaveAbandoned,
@@ -266,6 +272,9 @@ impl HeadError {
                 "labels run from 0 to {}; `pfc-ingest verify` lists every bad row of a data set",
                 classes.saturating_sub(1)
             )),
+            HeadError::CentreNotFinite { .. } => Some(
+                "the run that wrote it has diverged: take an earlier checkpoint".to_owned(),
+            ),
             HeadError::EmbeddingNotFinite { .. } | HeadError::LossNotFinite { .. } => Some(
                 "training has diverged: resume from the last checkpoint with a lower `lr`, a longer \
                  warm-up or gradient clipping"

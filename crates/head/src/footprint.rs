@@ -14,7 +14,7 @@ use crate::{
 pub struct Footprint {
     /// Centres that the steps touch, as a rule: what of them is drawn at random is drawn evenly.
     pub touched: u64,
-    /// Memory of the host for the centres, their optimizer state and where they lie.
+    /// Memory of the host for the centres, their optimizer state, where they lie and when they moved.
     pub memory: u64,
     /// Memory of the device, if they live there: all of them, from the start.
     pub device: u64,
@@ -30,6 +30,8 @@ pub struct Footprint {
 const SAVED_ENTRY: u64 = 8 + 4;
 /// Where a row lies.
 const PLACE: u64 = 4;
+/// When a row last moved.
+const STAMP: u64 = 4;
 
 impl Footprint {
     /// Of the rank that owns `range`.
@@ -58,7 +60,7 @@ impl Footprint {
         match config.centres {
             Placement::Host => in_memory(touched * (row + ENTRY_BYTES) + table),
             Placement::Device => Footprint {
-                device: n_rows * (layout.weight_bytes() + layout.state_bytes()) as u64,
+                device: n_rows * ((layout.weight_bytes() + layout.state_bytes()) as u64 + STAMP),
                 ..in_memory(0)
             },
             Placement::File(_) => Footprint {
@@ -113,6 +115,10 @@ mod tests {
         let found = all(&in_files, 100_000);
         assert_eq!((found.memory, found.save, found.checkpoint), (4_000_000, 0, 0));
         assert_eq!(found.files, 1_000_000 * (3 * 2048 + 32));
+        // The device knows when each last moved, in 4 bytes.
+        let on_a_device = HeadConfig { centres: Placement::Device, ..f32 };
+        let found = all(&on_a_device, 1);
+        assert_eq!((found.memory, found.device), (0, 4_100_000_000));
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod error;
 mod footprint;
 mod loss;
 mod optim;
+mod product;
 mod snapshot;
 mod softmax;
 mod step;
@@ -57,13 +58,15 @@ pub use config::{
 };
 pub use error::HeadError;
 pub use footprint::Footprint;
-pub use loss::{Loss, Negatives, ParameterStep, SampleLoss, Shaped, Target, TileCosines};
+pub use loss::{
+    AngularMargin, Loss, Negatives, ParameterStep, SampleLoss, Shaped, Target, TileCosines,
+};
 pub use optim::{
     AdamW, Dense, Motion, RowAdagrad, Sgd, Sparse, Stamp, UNTOUCHED, UpdateHistory, UpdateMap,
     UpdateRule, rule,
 };
 pub use range::ClassRange;
-pub use sampling::{Draw, Pprn, SampleError, Sampler};
+pub use sampling::{BlockShare, Draw, DrawPlan, Pprn, SampleError, Sampler};
 pub use snapshot::{CentreReader, Column, RowPiece, RowPieces, SavedTensors, Snapshot, shards};
 pub use timings::Timings;
 pub use traffic::Traffic;
@@ -75,6 +78,8 @@ pub struct Head {
     parts: Parts,
     /// The save that is under way.
     saving: Option<Saving>,
+    /// The step that was begun last, until it is finished.
+    begun: Option<step::Begun>,
     workers: Arc<ThreadPool>,
 }
 
@@ -101,10 +106,35 @@ pub struct HeadOutput {
     pub grad_embeddings_bd: Tensor,
     /// Mean cosine between an embedding and its own centre over the global batch, in `[-1, 1]`.
     pub mean_positive_cosine: f64,
+    /// `[G]`, that cosine of each image of the global batch, the same on every rank. Empty where a device did the
+    /// whole step, which hands over their mean alone.
+    pub positive_cosines_g: Vec<f64>,
     /// Rows of centres that took part on this rank.
     pub rows_sampled: usize,
     /// Where the time went.
     pub timings: Timings,
+}
+
+/// What [`Head::begin_step`] gives back: all but the figures, which may have to be waited for.
+#[derive(Debug)]
+pub struct BegunStep {
+    /// As [`HeadOutput::grad_embeddings_bd`]. Where loss or embeddings are not finite, neither is it.
+    pub grad_embeddings_bd: Tensor,
+    /// As [`HeadOutput::rows_sampled`].
+    pub rows_sampled: usize,
+    /// As [`HeadOutput::timings`].
+    pub timings: Timings,
+}
+
+/// What a step finds out, as [`Head::finish_step`] gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadFigures {
+    /// As [`HeadOutput::loss`].
+    pub loss: f64,
+    /// As [`HeadOutput::mean_positive_cosine`].
+    pub mean_positive_cosine: f64,
+    /// As [`HeadOutput::positive_cosines_g`].
+    pub positive_cosines_g: Vec<f64>,
 }
 
 impl Parts {
@@ -171,7 +201,7 @@ impl Head {
         let n_centres = range.len() * config.margin.sub_centres();
         assert_eq!(parts.store.n_rows(), n_centres, "the store is not this rank's");
         let workers = Arc::new(step::workers()?);
-        Ok(Head { config: config.clone(), range, parts, saving: None, workers })
+        Ok(Head { config: config.clone(), range, parts, saving: None, begun: None, workers })
     }
 
     /// The configuration it was made with.

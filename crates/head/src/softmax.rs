@@ -9,10 +9,11 @@ use super::{
     HeadError,
     batch::Positives,
     centres::{CentreTile, Centres, PositiveGradient, TileGradient, Tiling},
-    config::{HeadConfig, ProductPrecision},
+    config::HeadConfig,
     elements::to_f64,
     loss::{Loss, Negatives, TileCosines},
     optim::UpdateRule,
+    product::add_product,
     timings::{Timings, timed},
     traffic,
 };
@@ -50,7 +51,7 @@ impl<'a> TiledSoftmax<'a> {
         let unit_embeddings_gd = traffic::to_device(unit_embeddings_gd, device)
             .map_err(HeadError::torch("copy the embeddings"))?;
         traffic::hand_over(1);
-        let operand_gd = unit_embeddings_gd.to_kind(kind(config));
+        let operand_gd = unit_embeddings_gd.to_kind(config.precision.kind());
         let n_samples = unit_embeddings_gd.size()[0] as usize;
         let row_bytes = n_samples * operand_gd.kind().elt_size_in_bytes();
         let Tiling { tile_rows, kept_bytes } = store.tiling(config, row_bytes);
@@ -146,8 +147,11 @@ impl<'a> TiledSoftmax<'a> {
         // Scaled, and in the products' format.
         traffic::hand_over(2);
         let weighted_gd = &self.unit_embeddings_gd * factors_g1;
-        let handles: Vec<Tensor> =
-            self.groups.iter().map(|group| weighted_gd.to_kind(kind(group.config))).collect();
+        let handles: Vec<Tensor> = self
+            .groups
+            .iter()
+            .map(|group| weighted_gd.to_kind(group.config.precision.kind()))
+            .collect();
         let slopes = &by_cosine.slopes[..];
         let groups = self.groups.par_iter_mut().zip(handles).with_max_len(1);
         groups
@@ -256,14 +260,6 @@ fn add(sums: &mut [f64], others: &[f64]) {
     }
 }
 
-/// The number format of the products.
-fn kind(config: &HeadConfig) -> Kind {
-    match config.precision {
-        ProductPrecision::F32 => Kind::Float,
-        ProductPrecision::Bf16 => Kind::BFloat16,
-    }
-}
-
 impl TileGroup<'_> {
     /// The largest logit of each sample, `[G]`.
     pub fn largest_logits(&mut self) -> Result<Vec<f64>, HeadError> {
@@ -360,6 +356,7 @@ impl TileGroup<'_> {
         let cosines = TileCosines {
             cos_tg: &cos_tg,
             own: &tile.own,
+            own_there: None,
             offsets_g: self.offsets_g.as_ref(),
             scale: self.config.scale,
             filter: self.config.interclass_filter,
@@ -395,7 +392,7 @@ impl TileGroup<'_> {
     fn buffer(&self) -> Result<Tensor, HeadError> {
         let n_rows = self.tiles.iter().map(|tile| tile.rows.n_rows()).max().unwrap_or(0);
         let shape = [n_rows as i64, self.config.dim as i64];
-        Tensor::f_empty(shape, (kind(self.config), self.operand_gd.device()))
+        Tensor::f_empty(shape, (self.config.precision.kind(), self.operand_gd.device()))
             .map_err(HeadError::torch("make room for a tile"))
     }
 }
@@ -411,18 +408,4 @@ impl Tile<'_> {
         };
         self.own.iter().zip(slopes).map(pull).collect()
     }
-}
-
-/// Adds `a * b` to the f32 `sum`.
-fn add_product(sum: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<(), TchError> {
-    traffic::hand_over(1);
-    let added = if a.kind() == sum.kind() {
-        sum.f_addmm_(a, b)
-    } else if sum.device().is_cuda() {
-        // Sums of bf16 factors in f32, and one pass. libtorch has it for CUDA alone.
-        sum.f_addmm_dtype(a, b, sum.kind()).inspect(|added| *sum = added.shallow_clone())
-    } else {
-        a.f_matmul(b).and_then(|product| sum.f_add_(&product))
-    };
-    added.map(drop)
 }

@@ -8,19 +8,67 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Head, HeadError, HeadOutput, Parts,
-    batch::{GlobalBatch, Positive, Positives},
-    centres::Centres,
+    BegunStep, Head, HeadError, HeadFigures, HeadOutput, Parts,
+    batch::{GlobalBatch, Positive, Positives, classes_of, labels_of_one_rank, slot_of},
+    centres::{Centres, DeviceStep, Drawn, Figures, HandedOver, Reading},
     comm::Communicator,
     config::HeadConfig,
-    loss::{Loss, ParameterStep, SampleLoss},
-    sampling::{Draw, SampledRows, centres_of},
+    loss::{AngularMargin, Loss, ParameterStep, SampleLoss},
+    sampling::{Draw, SampleError, SampledRows, Sampler, centres_of},
     softmax::{Derivatives, PartialSums, TiledSoftmax},
     timings::{Timings, timed},
+    traffic,
 };
+
+/// A step whose loss has not been asked for.
+pub(super) enum Begun {
+    /// The device has yet to do it; nothing is noted of it.
+    OnDevice(DeviceBegun),
+    /// It is done, or has failed.
+    Done(Result<HeadFigures, HeadError>),
+}
+
+/// What is to be noted of a step when its figures let the centres move.
+pub(super) struct DeviceBegun {
+    figures: Box<dyn Reading>,
+    step: u64,
+    lr: f64,
+}
 
 impl Head {
     /// Loss and gradient of one batch, and one step of the centres.
+    ///
+    /// It is [`Head::begin_step`] and [`Head::finish_step`] one after the other.
+    ///
+    /// # Errors
+    ///
+    /// As those.
+    pub fn step(
+        &mut self,
+        embeddings_bd: &Tensor,
+        labels: &[i64],
+        step: u64,
+        lr: f64,
+    ) -> Result<HeadOutput, HeadError> {
+        let BegunStep { grad_embeddings_bd, rows_sampled, timings } =
+            self.begin_step(embeddings_bd, labels, step, lr)?;
+        let HeadFigures { loss, mean_positive_cosine, positive_cosines_g } = self.finish_step()?;
+        Ok(HeadOutput {
+            loss,
+            grad_embeddings_bd,
+            mean_positive_cosine,
+            positive_cosines_g,
+            rows_sampled,
+            timings,
+        })
+    }
+
+    /// Loss and gradient of one batch, and one step of the centres, whose figures
+    /// [`Head::finish_step`] gives.
+    ///
+    /// With centres on a device, a loss that is a margin alone and one rank, all of it is handed over to the
+    /// device and nobody waits: whoever goes on with the gradient there finishes the step later, at the
+    /// latest when the next one begins. Elsewhere the step is done when this returns.
     ///
     /// Every rank calls it with its part of the batch, which may be empty on some of them.
     ///
@@ -32,22 +80,143 @@ impl Head {
     /// # Errors
     ///
     /// Any [`HeadError`] about the batch, the sampler, the ranks or the loss; no centre was moved
-    /// then. [`HeadError::Torch`] if memory runs out, perhaps halfway: go back to a checkpoint.
-    pub fn step(
+    /// then. [`HeadError::Torch`] if memory runs out, perhaps halfway: go back to a checkpoint. What the
+    /// step before failed with, if it was not finished.
+    pub fn begin_step(
         &mut self,
         embeddings_bd: &Tensor,
         labels: &[i64],
         step: u64,
         lr: f64,
-    ) -> Result<HeadOutput, HeadError> {
+    ) -> Result<BegunStep, HeadError> {
+        self.settle();
+        if let Some(Begun::Done(former)) = self.begun.take() {
+            former?;
+        }
         let embeddings_bd = embeddings_bd.detach();
-        if self.parts.store.device() != Device::Cpu {
+        if let Some(margin) = self.margin_on_device() {
+            return self.begin_on_device(&embeddings_bd, labels, (step, lr), &margin);
+        }
+        let output = if self.parts.store.device() == Device::Cpu {
+            let (workers, head) = (Arc::clone(&self.workers), &mut *self);
+            workers.install(move || head.step_here(&embeddings_bd, labels, step, lr))?
+        } else {
             // Each thread that uses a card gets a cuBLAS workspace on it, and one thread is enough to
             // launch what the card does.
-            return self.step_here(&embeddings_bd, labels, step, lr);
+            self.step_here(&embeddings_bd, labels, step, lr)?
+        };
+        let HeadOutput {
+            loss,
+            grad_embeddings_bd,
+            mean_positive_cosine,
+            positive_cosines_g,
+            rows_sampled,
+            timings,
+        } = output;
+        let figures = HeadFigures { loss, mean_positive_cosine, positive_cosines_g };
+        self.begun = Some(Begun::Done(Ok(figures)));
+        Ok(BegunStep { grad_embeddings_bd, rows_sampled, timings })
+    }
+
+    /// The figures of the step that has begun. If a device has it, this waits until the device knows them,
+    /// which is before it has moved the centres.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::EmbeddingNotFinite`] and [`HeadError::LossNotFinite`] where a device found it out: no
+    /// centre was moved then, and the step counts for nothing. [`HeadError::Torch`] if the device fails.
+    ///
+    /// # Panics
+    ///
+    /// If no step has begun since the last one was finished.
+    pub fn finish_step(&mut self) -> Result<HeadFigures, HeadError> {
+        self.settle();
+        match self.begun.take() {
+            Some(Begun::Done(figures)) => figures,
+            _ => panic!("no step has begun"),
         }
-        let workers = Arc::clone(&self.workers);
-        workers.install(move || self.step_here(&embeddings_bd, labels, step, lr))
+    }
+
+    /// Notes what became of a step that a device has, if one has begun: before that, rows have moved of
+    /// which nobody knows it.
+    pub(super) fn settle(&mut self) {
+        self.begun = match self.begun.take() {
+            Some(Begun::OnDevice(begun)) => Some(Begun::Done(self.note(begun))),
+            other => other,
+        };
+    }
+
+    fn note(&mut self, begun: DeviceBegun) -> Result<HeadFigures, HeadError> {
+        let DeviceBegun { figures, step, lr } = begun;
+        traffic::wait();
+        let figures = figures.wait().map_err(HeadError::torch("read the loss"))?;
+        let Figures { loss, mean_cosine, not_finite, may_move } = figures;
+        if let Some(row) = not_finite {
+            return Err(HeadError::EmbeddingNotFinite { step, rank: self.parts.comm.rank(), row });
+        }
+        if !may_move {
+            return Err(HeadError::LossNotFinite { step, loss });
+        }
+        self.parts.rule.finish_step(lr);
+        if self.parts.rule.must_catch_up() {
+            self.catch_up()?;
+        }
+        Ok(HeadFigures { loss, mean_positive_cosine: mean_cosine, positive_cosines_g: Vec::new() })
+    }
+
+    /// The margin, if a device can do whole steps: one rank, a loss that is no more than its margin, and
+    /// exponentials that can be summed as they are.
+    fn margin_on_device(&mut self) -> Option<AngularMargin> {
+        let Parts { loss, store, comm, .. } = &mut self.parts;
+        let is_alone = comm.world() == 1 && store.on_device().is_some();
+        let margin = loss.angular_margin().filter(|_| is_alone)?;
+        (!TiledSoftmax::needs_offsets(&self.config, loss.as_ref())).then_some(*margin)
+    }
+
+    fn begin_on_device(
+        &mut self,
+        embeddings_gd: &Tensor,
+        labels: &[i64],
+        (step, lr): (u64, f64),
+        margin: &AngularMargin,
+    ) -> Result<BegunStep, HeadError> {
+        let (config, range) = (&self.config, self.range);
+        let Parts { sampler, rule, store, .. } = &mut self.parts;
+        let mut timings = Timings::default();
+        let labels_g = labels_of_one_rank(embeddings_gd, labels, step, config)?;
+        // One rank has all classes, so that a class is its row.
+        let positives = classes_of(&labels_g);
+        let draw = Draw { step, positives: &positives, range };
+        let plan = sampler.plan(&draw);
+        let rows = match &plan {
+            Some(_) => Vec::new(),
+            None => timed(&mut timings.sample_ms, || checked_rows(sampler.as_mut(), &draw))?,
+        };
+        let drawn = plan.as_ref().map_or(Drawn::Rows(&rows), Drawn::Plan);
+        if let Some(saving) = &mut self.saving {
+            // What a save has yet to copy before it moves, the host has to know.
+            let of_plan = plan.as_ref().map(|plan| plan.rows(&positives));
+            if saving.before_step(of_plan.as_ref().unwrap_or(&rows), store.as_ref())? {
+                self.saving = None;
+            }
+        }
+        let n_drawn = plan.as_ref().map_or(rows.len(), |plan| plan.n_rows);
+        let weight = if config.log_q { weight(config.classes, n_drawn as f64) } else { 1.0 };
+        let (rule, labels_g, positives) = (rule.as_ref(), &labels_g[..], &positives[..]);
+        let asked = DeviceStep { config, margin, rule, lr, labels_g, positives, drawn, weight };
+        let store = store.on_device().expect("it was asked for before");
+        let HandedOver { gradient_gd, figures } = store
+            .hand_over(embeddings_gd, &asked)
+            .map_err(HeadError::torch("hand a step over to the device"))?;
+        self.begun = Some(Begun::OnDevice(DeviceBegun { figures, step, lr }));
+        // Embeddings that are elsewhere are waited for.
+        let grad_embeddings_bd = match embeddings_gd.device() {
+            device if device == gradient_gd.device() => gradient_gd,
+            _ => traffic::to_host(&gradient_gd)
+                .and_then(|gradient_gd| gradient_gd.f_to_device(embeddings_gd.device()))
+                .map_err(HeadError::torch("copy the gradient"))?,
+        };
+        Ok(BegunStep { grad_embeddings_bd, rows_sampled: n_drawn, timings })
     }
 
     fn step_here(
@@ -141,10 +310,20 @@ impl Head {
             loss: forward.loss,
             grad_embeddings_bd: grad_bd.to_device(embeddings_bd.device()),
             mean_positive_cosine: forward.mean_positive_cosine,
+            positive_cosines_g: forward.cosines_g,
             rows_sampled,
             timings,
         })
     }
+}
+
+/// The rows of a sampler without a plan, for a rank that has all classes.
+fn checked_rows(sampler: &mut dyn Sampler, draw: &Draw<'_>) -> Result<Vec<u32>, SampleError> {
+    let rows = SampledRows::check(sampler.draw(draw), draw.range.len(), draw.step)?;
+    for &class in draw.positives {
+        slot_of(&rows, (class, class as u32), draw.step)?;
+    }
+    Ok(rows.into_rows())
 }
 
 /// The cosine of every sample with its own centre, `[G]`, in `[-1, 1]`.

@@ -7,7 +7,8 @@ use std::{
 
 /// Milliseconds of one step by phase, by the host's clock. Phases that several threads share count their
 /// time divided by the number of threads. Where centres are on a GPU, a phase is the time it takes to hand
-/// over the work, of which the GPU does most later: a figure of the host, not of the GPU.
+/// over the work, of which the GPU does most later: a figure of the host, not of the GPU. A step that is
+/// handed over as a whole has no phases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Timings {
     /// Drawing the rows.

@@ -19,7 +19,7 @@ pub struct Traffic {
     pub operations: u64,
     /// Copies to the device, for which nobody waits.
     pub to_device: u64,
-    /// Copies to the host, each of which waits for the device.
+    /// Copies to the host for which the host waits, and so does what would come after them.
     pub to_host: u64,
 }
 
@@ -74,6 +74,11 @@ pub(crate) fn upload<T: tch::kind::Element>(
 
 /// Copies a tensor of a device to the host, in f32.
 pub(crate) fn to_host(tensor: &Tensor) -> Result<Tensor, TchError> {
+    to_host_as_it_is(tensor)?.f_to_kind(Kind::Float)
+}
+
+/// Copies a tensor of a device to the host.
+pub(crate) fn to_host_as_it_is(tensor: &Tensor) -> Result<Tensor, TchError> {
     wait();
-    tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)
+    tensor.f_to_device(Device::Cpu)
 }

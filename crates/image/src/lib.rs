@@ -46,6 +46,6 @@ pub use names::{ImageFolder, LeadsOut, has_image_extension, with_extensions};
 pub use normalise::{mirror_rgb, normalise};
 pub use pixels::{Channels, Pixels};
 pub use png::encode as encode_png;
-pub use quality::{Quality, measure};
+pub use quality::{Exposure, Quality, exposure, measure};
 pub use resize::{Fit, Part, resize, resize_part};
 pub use size::ImageSize;

@@ -72,15 +72,27 @@ fn jpeg_with(jpeg: &[u8], block: &[u8]) -> Vec<u8> {
 
 /// With an `eXIf` chunk before the chunk called `before`.
 fn png_with(png: &[u8], block: &[u8], before: &[u8; 4]) -> Vec<u8> {
+    chunk_in(png, b"eXIf", block, before)
+}
+
+/// With a chunk before the chunk called `before`.
+fn chunk_in(png: &[u8], name: &[u8; 4], data: &[u8], before: &[u8; 4]) -> Vec<u8> {
     let at = png.windows(4).position(|name| name == before).unwrap() - 4;
-    let named = [b"eXIf", block].concat();
+    let named = [name, data].concat();
     let crc = named.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
             if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
         })
     });
-    let length = (block.len() as u32).to_be_bytes();
+    let length = (data.len() as u32).to_be_bytes();
     [&png[..at], &length, &named, &(!crc).to_be_bytes(), &png[at..]].concat()
+}
+
+/// With the block as ImageMagick wrote it before there was a chunk for it.
+fn png_with_text(png: &[u8], block: &[u8]) -> Vec<u8> {
+    let digits: String = block.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = format!("Raw profile type exif\0\nexif\n{:8}\n{digits}\n", block.len());
+    chunk_in(png, b"tEXt", text.as_bytes(), b"IDAT")
 }
 
 #[test]
@@ -99,6 +111,60 @@ fn every_picture_has_the_pixels_that_pillow_shows() {
     }
 }
 
+/// A BMP of 24 or 32 bits a pixel, its rows from the bottom up or from the top down.
+fn bmp(rgb: &[u8], bits: usize, is_top_down: bool) -> Vec<u8> {
+    let height = if is_top_down { -(HEIGHT as i32) } else { HEIGHT as i32 };
+    let n_bytes = (WIDTH * bits / 8).next_multiple_of(4) * HEIGHT;
+    let mut bytes = b"BM".to_vec();
+    for word in [54 + n_bytes as u32, 0, 54, 40, WIDTH as u32, height as u32] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend([1, 0, bits as u8, 0]);
+    for word in [0, n_bytes as u32, 2835, 2835, 0, 0] {
+        bytes.extend(word.to_le_bytes());
+    }
+    for row in 0..HEIGHT {
+        let row = if is_top_down { row } else { HEIGHT - 1 - row };
+        let mut line = Vec::new();
+        for pixel in rgb[row * WIDTH * 3..][..WIDTH * 3].as_chunks::<3>().0 {
+            line.extend(pixel.iter().rev());
+            line.resize(line.len() + (bits - 24) / 8, 0);
+        }
+        line.resize(line.len().next_multiple_of(4), 0);
+        bytes.extend(line);
+    }
+    bytes
+}
+
+#[test]
+fn a_picture_has_the_same_pixels_in_every_layout_of_pnm_and_bmp() {
+    let expected = rgb(&read("rgb.png"));
+    let head = |kind: &str, max: u32| format!("{kind}\n# of a scanner\n{WIDTH} {HEIGHT}\n{max}\n");
+    let numbers: Vec<String> = expected.iter().map(u8::to_string).collect();
+    let wide: Vec<u8> =
+        expected.iter().flat_map(|value| (u16::from(*value) * 257).to_be_bytes()).collect();
+    let with_alpha: Vec<u8> =
+        expected.as_chunks().0.iter().flat_map(|[r, g, b]| [*r, *g, *b, 9]).collect();
+    let pam = |depth: u32, kind: &str| {
+        format!(
+            "P7\nWIDTH {WIDTH}\nHEIGHT {HEIGHT}\nDEPTH {depth}\nMAXVAL 255\nTUPLTYPE {kind}\nENDHDR\n"
+        )
+    };
+    for (name, bytes) in [
+        ("P6", [head("P6", 255).as_bytes(), &expected].concat()),
+        ("P3", [head("P3", 255).as_bytes(), numbers.join(" ").as_bytes()].concat()),
+        ("P6 of 16 bits", [head("P6", 65_535).as_bytes(), &wide].concat()),
+        ("PAM", [pam(3, "RGB").as_bytes(), &expected].concat()),
+        ("PAM with alpha", [pam(4, "RGB_ALPHA").as_bytes(), &with_alpha].concat()),
+        ("BMP", bmp(&expected, 24, false)),
+        ("BMP from the top", bmp(&expected, 24, true)),
+        ("BMP of 32 bits", bmp(&expected, 32, false)),
+    ] {
+        let found = decode(&bytes, Limits::DEFAULT).map(Pixels::into_rgb);
+        assert!(found.as_ref() == Ok(&expected), "{name}: {:?}", found.err());
+    }
+}
+
 #[test]
 fn pictures_are_upright_whatever_format_states_the_orientation() {
     let stored = rgb(&read("rgb.png"));
@@ -114,6 +180,7 @@ fn pictures_are_upright_whatever_format_states_the_orientation() {
         check("JPEG", &jpeg_with(&jpeg, &block), &jpeg_stored);
         check("PNG, before the pixels", &png_with(&png, &block, b"IDAT"), &stored);
         check("PNG, behind the pixels", &png_with(&png, &block, b"IEND"), &stored);
+        check("PNG, as text", &png_with_text(&png, &block), &stored);
         check("WebP", &read(&format!("turned-{orientation}.webp")), &stored);
     }
 }

@@ -5,8 +5,8 @@ use pfc_cli::{Verbosity, completions::CompletionsArgs};
 
 use crate::{
     AlignArgs, BenchArgs, CleanArgs, CompactArgs, DecisionsArgs, DetectArgs, ExportArgs,
-    InspectArgs, MergeArgs, PackArgs, ReportArgs, ReviewArgs, ShowArgs, SynthArgs, VerifyArgs,
-    pack::help,
+    InspectArgs, MergeArgs, PackArgs, QualityArgs, ReportArgs, ReviewArgs, ShowArgs, SynthArgs,
+    VerifyArgs, pack::help,
 };
 
 /// Pack face crops into columnar shards, check them, and look at them.
@@ -25,6 +25,7 @@ use crate::{
   pfc-ingest verify data
   pfc-ingest inspect data --json
   pfc-ingest show data --sample 40
+  pfc-ingest quality data && pfc-ingest show data --lowest sharpness
   pfc-ingest clean data && pfc-ingest compact data data-clean
   pfc-ingest export data rec --to recordio
 
@@ -53,6 +54,8 @@ pub enum Command {
     Align(AlignArgs),
     /// Join what several workers packed, or data sets with people in common.
     Merge(MergeArgs),
+    /// Measure every face: sharpness, exposure, size, pose, norm of its embedding, a network's score.
+    Quality(Box<QualityArgs>),
     /// Find duplicates, bad images, wrong labels and people with two labels.
     Clean(CleanArgs),
     /// List, show and take back what cleaning decided.

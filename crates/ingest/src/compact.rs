@@ -12,14 +12,15 @@ use pfc_shard::{
 };
 use serde::Serialize;
 
-use crate::{IngestError, clean::TOOL, lineage, output};
+use crate::{IngestError, TOOL, lineage, output, quality};
 
 /// Write a new data set with all decisions applied.
 ///
 /// Rows that were left out are not written; the others keep their order and their bytes. Labels are numbered
 /// again without gaps. A merged identity has all names; a new identity has the name of the one that it came
 /// from, with the first free `#split-N`. Suspicions are not applied. Answers given in `review` are written to
-/// OUT, so that later runs of `clean` on it honour them. The checksum of every shard is verified. OUT appears
+/// OUT, so that later runs of `clean` on it honour them, and so are detections and measures of quality. The
+/// checksum of every shard is verified. OUT appears
 /// once it is complete; DATASET stays as it is.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -74,6 +75,7 @@ fn compact(args: &CompactArgs, quiet: bool) -> Result<Summary, IngestError> {
     let out = unfinished.path();
     write_found(&args.dataset, &view, out)?;
     write(&view, lineage, out, quiet)?;
+    quality::carry(&args.dataset, &view, out)?;
     let n_carried = carry(&runs, &view, out)?;
     unfinished.commit()?;
     Ok(Summary {
@@ -128,8 +130,8 @@ fn write(view: &View, lineage: Vec<Step>, out: &Path, quiet: bool) -> Result<(),
 
 /// Copies where the faces were found, if that is known.
 fn write_found(from: &Path, view: &View, out: &Path) -> Result<(), IngestError> {
-    let Some(mut found) = Detections::open(from, view.manifest().rows)? else { return Ok(()) };
-    let rows = (0..view.len()).map(|place| Ok(found.forward_to(view.row(place))?));
+    let Some(found) = Detections::open(from, view.manifest())? else { return Ok(()) };
+    let rows = (0..view.len()).map(|place| Ok(found.get(view.row(place))?));
     write_detections(out, view.len(), rows)
 }
 

@@ -30,10 +30,20 @@ pub struct DecisionsArgs {
 #[derive(Debug, Subcommand)]
 enum DecisionsCommand {
     /// List the runs with the command that decided, and count their decisions by action
+    #[command(after_help = "Examples:
+  pfc-ingest decisions list data
+  pfc-ingest decisions list data --json")]
     List(ListArgs),
     /// Print decisions one by one
+    #[command(after_help = "Examples:
+  pfc-ingest decisions show data
+  pfc-ingest decisions show data --reason label_error
+  pfc-ingest decisions show data --run 2 --json")]
     Show(ShowDecisionsArgs),
     /// Take back the last run, or several runs; their files move to DATASET/decisions/undone
+    #[command(after_help = "Examples:
+  pfc-ingest decisions undo data
+  pfc-ingest decisions undo data --to 1")]
     Undo(UndoArgs),
 }
 

@@ -43,7 +43,10 @@ pub enum IngestError {
         nearest: Option<String>,
     },
     /// A label beyond the last.
-    #[error("there is no label {label} among {n_identities} identities")]
+    #[error("label {label} is out of range ({})", match n_identities {
+        1 => "1 identity".into(),
+        n => format!("{n} identities"),
+    })]
     NoSuchLabel {
         /// The label asked for.
         label: u32,
@@ -57,7 +60,7 @@ pub enum IngestError {
         size: ImageSize,
     },
     /// Rows beyond the last.
-    #[error("there is no row {start} among {n_rows}")]
+    #[error("row {start} is out of range ({})", units::of(*n_rows, "row"))]
     NoSuchRows {
         /// The first row asked for.
         start: u64,
@@ -85,7 +88,7 @@ pub enum IngestError {
         n: usize,
     },
     /// Not one image could be used.
-    #[error("{}: none of its {n} images can be read", path.display())]
+    #[error("{}: {}", path.display(), units::none_can(*n, "image", "read"))]
     NothingUsable {
         /// The input.
         path: PathBuf,
@@ -331,7 +334,7 @@ pub enum PackError {
         shards: String,
     },
     /// Shards that no part has.
-    #[error("{shards} of {n_shards} are in no part ({of})")]
+    #[error("no part has {shards} of {n_shards} ({of})")]
     MissingShards {
         /// Which.
         shards: String,

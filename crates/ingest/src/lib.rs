@@ -19,6 +19,7 @@ mod merge;
 mod output;
 mod pack;
 mod people;
+mod quality;
 mod reading;
 mod reject;
 mod report;
@@ -49,12 +50,16 @@ pub use export::ExportArgs;
 pub use inspect::InspectArgs;
 pub use merge::MergeArgs;
 pub use pack::PackArgs;
+pub use quality::{QualityArgs, QualityBound};
 pub use reject::Reject;
 pub use report::ReportArgs;
 pub use review::ReviewArgs;
 pub use show::ShowArgs;
 pub use synth::SynthArgs;
 pub use verify::VerifyArgs;
+
+/// Name and version of this program, for what it writes.
+pub(crate) const TOOL: &str = concat!("pfc-ingest ", env!("CARGO_PKG_VERSION"));
 
 /// The functions that find the hint for an error.
 pub const HINTS: &[HintFinder] = &[
@@ -93,6 +98,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Detect(args) => detect::run(&args, quiet),
         Command::Align(args) => align::run(&args, quiet),
         Command::Merge(args) => merge::run(&args, quiet),
+        Command::Quality(args) => quality::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),
         Command::Inspect(args) => on_all_cores(&|| inspect::run(&args)),
         Command::Clean(args) => clean::run(&args, quiet),

@@ -65,7 +65,7 @@ impl Measures {
 
 impl Quantiles {
     /// Computed by nearest rank from the values that are numbers; `None` if there are none.
-    fn of(mut values: Vec<f32>) -> Option<Quantiles> {
+    pub fn of(mut values: Vec<f32>) -> Option<Quantiles> {
         values.retain(|value| !value.is_nan());
         let last = values.len().checked_sub(1)?;
         let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len() as f64;
@@ -87,7 +87,8 @@ impl Quantiles {
         let decimals = match f64::from(*most).abs() {
             most if most >= 1000.0 => 0,
             most if most >= 100.0 => 1,
-            _ => 2,
+            most if most >= 1.0 => 2,
+            _ => 4,
         };
         let text = |value: f64| format!("{value:.decimals$}");
         let [least, p05, median, p95, most] =

@@ -10,21 +10,23 @@ use pfc_cli::{Format, Outcome, interrupt, print_json, units};
 use pfc_findings::View;
 use pfc_image::{Pixels, encode_png};
 use pfc_report::sheet::{self, Plan, Tile};
-use pfc_shard::Permutation;
+use pfc_shard::{Face, Permutation};
 use serde::Serialize;
 
-use crate::{IngestError, output, people::label_of, reading::ReadArgs};
+use crate::{IngestError, output, people::label_of, quality, reading::ReadArgs};
 
 /// Draw some faces of a data set on one sheet.
 ///
 /// Writes a PNG with the crops in a grid. The caption of each gives its row, its identity where identities
-/// differ, and the end of the path that it came from. An image that cannot be decoded is crossed out.
+/// differ, and the end of the path that it came from or, with --lowest and --highest, the value. An image that cannot be decoded is crossed out.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pfc-ingest show data --identity Aaron_Eckhart
   pfc-ingest show data --label 17 -o 17.png --force
   pfc-ingest show data --rows 1000..1100
   pfc-ingest show data --sample 100 --seed 7 --columns 20
+  pfc-ingest show data --lowest sharpness --limit 60
+  pfc-ingest show data --highest yaw -o turned.png
 
 Exit codes: 0 all faces are drawn, 1 some cannot be decoded, 2 there is no sheet.")]
 pub struct ShowArgs {
@@ -91,18 +93,85 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<Outcome> {
 fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     output::check_file(&args.out, args.force)?;
     let view = args.reading.open(&args.dataset)?;
-    let Selection { title, mut rows, is_one_identity } = select(&view, &args.which, args.seed)?;
     let size = view.manifest().image_size;
     let limit = args.limit.min(sheet::faces_max(size));
     if limit == 0 {
         return Err(IngestError::SheetTooLarge { size }.into());
     }
+    if let Some((column, end)) = args.which.by_quality() {
+        return show_by_quality(args, &view, column, end, limit);
+    }
+    let Selection { title, mut rows, is_one_identity } = select(&view, &args.which, args.seed)?;
     let left_out = (rows.len() as u64).saturating_sub(limit);
     rows.truncate(limit as usize);
     let sheet = draw(&view, &rows, title, args.columns, !is_one_identity)?;
     pfc_durable::write(&args.out, &png(sheet.pixels)?)?;
     let (images, broken) = (rows.len() as u64, sheet.n_broken);
     Ok(Shown { file: args.out.clone(), images, broken, left_out, rows })
+}
+
+/// Draws the faces at an end of a measure, each with its value.
+fn show_by_quality(
+    args: &ShowArgs,
+    view: &View,
+    column: &str,
+    end: End,
+    limit: u64,
+) -> anyhow::Result<Shown> {
+    let values = quality::of_dataset(&args.dataset)?.column(column)?;
+    let ranked = ranked(view, &values, end, limit);
+    if ranked.is_empty() {
+        return Err(IngestError::Options {
+            what: format!("no face has a value of `{column}`"),
+            hint: "`pfc-ingest quality --help` says what each measure needs".into(),
+        }
+        .into());
+    }
+    let rows: Vec<u64> = ranked.iter().map(|(row, _)| *row).collect();
+    let name = match end {
+        End::Lowest => "lowest",
+        End::Highest => "highest",
+    };
+    let title = format!("{} of the {name} {column}", units::of(rows.len() as u64, "face"));
+    let value = |i: usize, _: &Face<'_>| format!("{column} {:.4}", ranked[i].1);
+    let sheet = draw_with(view, &rows, title, args.columns, true, &value)?;
+    pfc_durable::write(&args.out, &png(sheet.pixels)?)?;
+    let (images, broken) = (rows.len() as u64, sheet.n_broken);
+    Ok(Shown { file: args.out.clone(), images, broken, left_out: 0, rows })
+}
+
+/// Rows of the data set that `view` keeps and of which `values` has a number, and that number: `n` of them at most,
+/// the outermost first, of equal ones the first row.
+fn ranked(view: &View, values: &[f32], end: End, n: u64) -> Vec<(u64, f32)> {
+    let kept = (0..view.len()).map(|place| view.row(place));
+    let mut all: Vec<(u64, f32)> = kept
+        .filter_map(|row| Some((row, *values.get(row as usize)?)))
+        .filter(|(_, value)| !value.is_nan())
+        .collect();
+    all.sort_unstable_by(|(row_a, a), (row_b, b)| {
+        let by_value = match end {
+            End::Lowest => a.total_cmp(b),
+            End::Highest => b.total_cmp(a),
+        };
+        by_value.then(row_a.cmp(row_b))
+    });
+    all.truncate(n as usize);
+    all
+}
+
+/// An end of a measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Lowest,
+    Highest,
+}
+
+impl Which {
+    /// The measure by which faces are chosen, if they are.
+    fn by_quality(&self) -> Option<(&str, End)> {
+        let lowest = self.lowest.as_deref().map(|column| (column, End::Lowest));
+        lowest.or(self.highest.as_deref().map(|column| (column, End::Highest)))
+    }
 }
 
 fn png(pixels: RgbImage) -> Result<Vec<u8>, pfc_image::ImageError> {
@@ -126,6 +195,12 @@ pub struct Which {
     /// This many rows, drawn at random by the seed
     #[arg(long, value_name = "N")]
     sample: Option<u64>,
+    /// The faces with the lowest values of a measure of `pfc-ingest quality`, the lowest first
+    #[arg(long, value_name = "COLUMN")]
+    lowest: Option<String>,
+    /// Those with the highest values
+    #[arg(long, value_name = "COLUMN")]
+    highest: Option<String>,
 }
 
 /// Rows from `start` to before `end`.
@@ -216,8 +291,23 @@ pub fn draw(
     columns: Option<u32>,
     names: bool,
 ) -> Result<Sheet, IngestError> {
+    let file = |_: usize, face: &Face<'_>| {
+        face.source.rsplit('/').next().unwrap_or(face.source).to_owned()
+    };
+    draw_with(view, rows, title, columns, names, &file)
+}
+
+/// As [`draw`], with another last line below each face: that of row number `i` of `rows`.
+fn draw_with(
+    view: &View,
+    rows: &[u64],
+    title: String,
+    columns: Option<u32>,
+    names: bool,
+    last_line: &dyn Fn(usize, &Face<'_>) -> String,
+) -> Result<Sheet, IngestError> {
     let size = view.manifest().image_size;
-    let plan = Plan { title, columns, size, lines: if names { 3 } else { 2 } };
+    let plan = Plan { title, columns, group: 1, size, lines: if names { 3 } else { 2 } };
     let mut n_broken = 0;
     let pixels = sheet::draw(&plan, rows.len(), |i| {
         if interrupt::requested() {
@@ -237,9 +327,9 @@ pub fn draw(
             decoded => decoded.map(|()| true)?,
         };
         n_broken += u64::from(!is_decoded);
-        let file = face.source.rsplit('/').next().unwrap_or(face.source);
         let name = names.then(|| name.to_owned());
-        let captions = [Some(units::count(row)), name, Some(file.to_owned())];
+        let captions =
+            [Some(format!("row {}", units::count(row))), name, Some(last_line(i, &face))];
         let captions = captions.into_iter().flatten().collect();
         Ok(Tile { rgb: is_decoded.then_some(rgb), captions })
     })?;

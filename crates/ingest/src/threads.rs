@@ -26,8 +26,16 @@ impl Threads {
     ///
     /// [`IngestError::Threads`] if the system grants no more threads.
     pub fn pool(self) -> Result<ThreadPool, IngestError> {
-        let n = self.threads as usize;
-        let pool = ThreadPoolBuilder::new().num_threads(n).build();
-        pool.map_err(|e| IngestError::Threads { n, source: std::io::Error::other(e) })
+        pool(self.threads as usize)
     }
+}
+
+/// A pool of `n` threads, or of one per core if that is 0.
+///
+/// # Errors
+///
+/// [`IngestError::Threads`] if the system grants no more threads.
+pub fn pool(n: usize) -> Result<ThreadPool, IngestError> {
+    let pool = ThreadPoolBuilder::new().num_threads(n).build();
+    pool.map_err(|e| IngestError::Threads { n, source: std::io::Error::other(e) })
 }

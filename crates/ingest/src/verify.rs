@@ -14,8 +14,8 @@ use pfc_cli::{
 use pfc_embeddings::{DIR as EMBEDDINGS_DIR, kept};
 use pfc_findings::{DECISIONS_DIR, check_log};
 use pfc_shard::{
-    Checks, DETECTIONS_FILE, IDENTITIES_FILE, MANIFEST_FILE, Manifest, QUARANTINE_FILE, SHARDS_DIR,
-    VerifyReport, hash::file_checksum, verify_with,
+    Checks, MANIFEST_FILE, Manifest, QUALITY_DIR, QUARANTINE_FILE, QualityTable, SHARDS_DIR,
+    VerifyReport, hash::file_checksum, is_quality_name, is_quality_part, verify_with,
 };
 use serde::Serialize;
 
@@ -24,8 +24,8 @@ use crate::{IngestError, threads::Threads};
 /// Check every byte of a data set.
 ///
 /// Compares all files with the checksums in the manifest, all images with their hashes, and all
-/// rows with the bounds they must keep; reads the decisions beside the data set and the embeddings
-/// that `clean` and `merge` kept; and names files that belong to none of these. Each fault names its
+/// rows with the bounds they must keep; reads the decisions beside the data set, the embeddings
+/// that `clean` and `merge` kept and the measures of `quality`; and names files that belong to none of these. Each fault names its
 /// file and, where known, its row.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -107,8 +107,10 @@ fn check(args: &VerifyArgs, quiet: bool) -> anyhow::Result<Report> {
         report.faults += 1;
     }
     check_embeddings(dir, &mut report)?;
-    note_strays(dir, &mut report)?;
-    if !manifest.is_sealed(dir) {
+    check_quality(dir, &mut report)?;
+    let is_sealed = Manifest::is_sealed(dir)?;
+    note_strays(dir, &manifest, is_sealed, &mut report)?;
+    if !is_sealed {
         let what = "has no checksum of its own: an earlier version wrote it";
         report.notes.push(FindingReport::of_file(MANIFEST_FILE.into(), what));
     }
@@ -185,15 +187,45 @@ fn check_embeddings(dir: &Path, report: &mut Report) -> Result<(), IngestError> 
     Ok(())
 }
 
+/// Holds the measures of quality against their checksum.
+fn check_quality(dir: &Path, report: &mut Report) -> Result<(), IngestError> {
+    let folder = Path::new(QUALITY_DIR);
+    for name in names(&dir.join(folder))? {
+        let what = match name.as_str() {
+            name if is_quality_part(name) => "is unfinished: `quality` goes on from there",
+            name if is_quality_name(name) => continue,
+            _ => "is none of the measures of quality",
+        };
+        report.notes.push(FindingReport::of_file(folder.join(name), what));
+    }
+    match QualityTable::open(dir) {
+        Ok(table) => report.bytes += table.map_or(0, |table| table.bytes()),
+        Err(error) if error.is_of_system() => return Err(error.into()),
+        Err(error) => {
+            report.findings.push(FindingReport::of_file(folder.to_owned(), error.to_string()));
+            report.faults += 1;
+        }
+    }
+    Ok(())
+}
+
 /// Names what lies in the data set's folder and is not of it.
-fn note_strays(dir: &Path, report: &mut Report) -> Result<(), IngestError> {
-    let (files, folders) = (
-        [MANIFEST_FILE, IDENTITIES_FILE, QUARANTINE_FILE, DETECTIONS_FILE],
-        [SHARDS_DIR, DECISIONS_DIR, EMBEDDINGS_DIR],
-    );
+///
+/// * `is_sealed`: whether the manifest is of a version that lists all files
+fn note_strays(
+    dir: &Path,
+    manifest: &Manifest,
+    is_sealed: bool,
+    report: &mut Report,
+) -> Result<(), IngestError> {
+    let folders = [SHARDS_DIR, DECISIONS_DIR, EMBEDDINGS_DIR, QUALITY_DIR];
+    let listed = |name: &str| {
+        let mut files = std::iter::once(&manifest.identities).chain(&manifest.others);
+        name == MANIFEST_FILE || files.any(|entry| entry.file == name)
+    };
     let is_own = |name: &str| match dir.join(name).is_dir() {
         true => folders.contains(&name),
-        false => files.contains(&name),
+        false => listed(name) || !is_sealed && name == QUARANTINE_FILE,
     };
     for name in names(dir)?.into_iter().filter(|name| !is_own(name)) {
         let what = match name.starts_with('.') {

@@ -171,11 +171,6 @@ fn files_that_cannot_be_read_are_errors_with_a_place_and_a_way_out() {
     );
     let one = [&b"\x0a\x23\xd7\xce\x18\0\0\0"[..], &[0; 24]].concat();
     refuses(&one[..30], None, "train.rec: byte 0: a payload of 24 bytes", "cut short");
-    refuses(
-        &one,
-        Some("1\t64\n"),
-        "train.idx: line 1: record 1 is said to begin at byte 64",
-        "scanned",
-    );
-    refuses(&one, Some("1\t0\n"), "none of its 1 images can be read", "id_0/1: the file is empty");
+    refuses(&one, Some("1\t64\n"), "train.idx: line 1: record 1 is listed at byte 64", "scanned");
+    refuses(&one, Some("1\t0\n"), "its only image cannot be read", "id_0/1: the file is empty");
 }

@@ -13,26 +13,43 @@ use std::path::{Path, PathBuf};
 /// Returns the folder of its libraries, with links resolved, so that an installed program outlives the
 /// checkout; none where the package does not depend on `torch-sys`, which names it.
 pub fn libtorch() -> Option<PathBuf> {
+    tell(&["rustc-link-arg"])
+}
+
+/// As [`libtorch`], for a package of two programs: `behind` computes, and `front`, which users start, loads no
+/// part of libtorch. Unit tests of such a package do not load its CUDA part either.
+///
+/// What `front` does not use is left out by the linker, which has to be LLD for that; others may leave libtorch
+/// in, and the program starts more slowly then.
+pub fn libtorch_behind(front: &str, behind: &str) -> Option<PathBuf> {
+    // Functions of libtorch's headers that both hold would stay, so that each may call the other's.
+    println!("cargo:rustc-link-arg-bin={front}=-Wl,--exclude-libs=ALL");
+    tell(&[&format!("rustc-link-arg-bin={behind}"), "rustc-link-arg-tests"])
+}
+
+/// * `loads_cuda`: how cargo is told what the linker of those is to be given that load CUDA
+fn tell(loads_cuda: &[&str]) -> Option<PathBuf> {
     println!("cargo:rerun-if-changed=build.rs");
     let lib = PathBuf::from(std::env::var_os("DEP_TCH_LIBTORCH_LIB")?);
     let lib = lib.canonicalize().unwrap_or(lib);
-    for argument in arguments(&lib) {
-        println!("cargo:rustc-link-arg={argument}");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    for argument in cuda(&lib) {
+        for kind in loads_cuda {
+            println!("cargo:{kind}={argument}");
+        }
     }
     Some(lib)
 }
 
-/// What the linker is told for libtorch's libraries in `lib`.
+/// What the linker is told so that a program loads the CUDA part of the libtorch in `lib`, if it has one.
 ///
 /// Nothing of ours calls into `libtorch_cuda.so`: it is its being loaded that makes GPUs known to libtorch,
 /// and a linker leaves out what nobody calls unless it is told otherwise.
-fn arguments(lib: &Path) -> Vec<String> {
-    let mut arguments = vec![format!("-Wl,-rpath,{}", lib.display())];
-    if lib.join("libtorch_cuda.so").exists() {
-        arguments.push(format!("-L{}", lib.display()));
-        arguments.push("-Wl,--no-as-needed,-ltorch_cuda,--as-needed".to_owned());
+fn cuda(lib: &Path) -> Vec<String> {
+    if !lib.join("libtorch_cuda.so").exists() {
+        return Vec::new();
     }
-    arguments
+    vec![format!("-L{}", lib.display()), "-Wl,--no-as-needed,-ltorch_cuda,--as-needed".to_owned()]
 }
 
 #[cfg(test)]
@@ -50,7 +67,7 @@ mod tests {
         let [source, program] = ["main.cpp", "main"].map(|name| folder.join(name));
         fs::write(&source, "int main() { return 0; }").unwrap();
         let [source, path] = [&source, &program].map(|path| path.to_str().unwrap());
-        let of_lib = arguments(lib);
+        let of_lib = cuda(lib);
         let mut all = vec![source, "-o", path, "-Wl,--as-needed"];
         all.extend(of_lib.iter().map(String::as_str));
         compile(&all);

@@ -55,6 +55,50 @@ where
     intervals_until(bootstrap, n_people, people, figures, &|| false)
 }
 
+/// What figures are in each resampled set, which are the same sets for the same people, seed and number: so
+/// that the difference of two results has an interval of its own, which is narrower than those of both.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Replicates {
+    /// The seed of the resampling.
+    pub seed: u64,
+    /// By figure, its value in each set; none where it is undefined, and no values if it always is.
+    pub figures: Vec<Vec<Option<f32>>>,
+}
+
+impl Replicates {
+    /// Keeps the first `n_figures` figures of `sets`, each the figures in one resampled set.
+    pub fn new(seed: u64, sets: &[Vec<f64>], n_figures: usize) -> Replicates {
+        let value = |set: &Vec<f64>, k: usize| {
+            set.get(k).filter(|value| value.is_finite()).map(|value| *value as f32)
+        };
+        let figure = |k: usize| {
+            let values: Vec<Option<f32>> = sets.iter().map(|set| value(set, k)).collect();
+            if values.iter().all(Option::is_none) { Vec::new() } else { values }
+        };
+        Replicates { seed, figures: (0..n_figures).map(figure).collect() }
+    }
+
+    /// The interval of figure `a` of this result less figure `b` of `other`, a result of the same people.
+    ///
+    /// None where the sets are not the same ones, there are none, or fewer than half of them define both.
+    pub fn difference(
+        &self,
+        a: usize,
+        other: &Replicates,
+        b: usize,
+        confidence: f64,
+    ) -> Option<Interval> {
+        let (ours, theirs) = (self.figures.get(a)?, other.figures.get(b)?);
+        if self.seed != other.seed || ours.len() != theirs.len() {
+            return None;
+        }
+        let both = ours.iter().zip(theirs).map(|(a, b)| a.zip(*b));
+        let differences =
+            both.map(|both| both.map_or(f64::NAN, |(a, b)| f64::from(a) - f64::from(b)));
+        percentile_interval(differences, confidence)
+    }
+}
+
 /// As [`intervals`], for callers that may want it to end early.
 ///
 /// * `is_over`: asked before each resampled set, on all threads; once it says so, no more are made,
@@ -69,6 +113,20 @@ pub fn intervals_until<F>(
 where
     F: Fn(&[u64]) -> Vec<f64> + Sync,
 {
+    intervals_of(&replicates(bootstrap, n_people, people, figures, is_over), bootstrap.confidence)
+}
+
+/// The figures in each resampled set, as many as `bootstrap` says; arguments are those of [`intervals_until`].
+pub fn replicates<F>(
+    bootstrap: &Bootstrap,
+    n_people: u32,
+    people: &[People],
+    figures: F,
+    is_over: &(dyn Fn() -> bool + Sync),
+) -> Vec<Vec<f64>>
+where
+    F: Fn(&[u64]) -> Vec<f64> + Sync,
+{
     let replicate = |index: u32| {
         if is_over() {
             return Vec::new();
@@ -79,11 +137,14 @@ where
         let weights: Vec<u64> = people.iter().map(weight).collect();
         figures(&weights)
     };
-    let replicates: Vec<Vec<f64>> =
-        (0..bootstrap.n_replicates).into_par_iter().map(replicate).collect();
+    (0..bootstrap.n_replicates).into_par_iter().map(replicate).collect()
+}
+
+/// The percentile interval of each figure of `replicates`; none of one that fewer than half of the sets define.
+pub fn intervals_of(replicates: &[Vec<f64>], confidence: f64) -> Vec<Option<Interval>> {
     let n_figures = replicates.iter().map(Vec::len).min().unwrap_or(0);
     (0..n_figures)
-        .map(|k| percentile_interval(replicates.iter().map(|r| r[k]), bootstrap.confidence))
+        .map(|k| percentile_interval(replicates.iter().map(|r| r[k]), confidence))
         .collect()
 }
 
@@ -172,6 +233,23 @@ mod tests {
         let result = intervals(&Bootstrap::default(), 400, &people, share);
         let Interval { low, high } = result[0].unwrap();
         assert!((low - 0.451).abs() < 0.006 && (high - 0.549).abs() < 0.006, "{low} {high}");
+    }
+
+    #[test]
+    fn the_difference_of_two_results_is_taken_set_by_set() {
+        let sets = |values: &[f64]| -> Vec<Vec<f64>> { values.iter().map(|v| vec![*v]).collect() };
+        let of = |seed: u64, values: &[f64]| Replicates::new(seed, &sets(values), 1);
+        // Both vary by 0.5, and the one is above the other by 0.125 in every set.
+        let (a, b) = (of(7, &[0.25, 0.5, 0.75]), of(7, &[0.125, 0.375, 0.625]));
+        let always = Some(Interval { low: 0.125, high: 0.125 });
+        assert_eq!(a.difference(0, &b, 0, 0.95), always);
+        assert_eq!(b.difference(0, &a, 0, 0.95), Some(Interval { low: -0.125, high: -0.125 }));
+        // One set defines nothing; of three that is less than half.
+        assert_eq!(of(7, &[0.25, f64::NAN, 0.75]).difference(0, &b, 0, 0.95), always);
+        for other in [of(8, &[0.1, 0.2, 0.3]), of(7, &[0.1]), of(7, &[f64::NAN; 3]), of(7, &[])] {
+            assert_eq!(a.difference(0, &other, 0, 0.95), None, "{other:?}");
+        }
+        assert_eq!(a.difference(1, &b, 0, 0.95), None);
     }
 
     #[test]

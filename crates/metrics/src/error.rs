@@ -94,7 +94,7 @@ impl MetricError {
                 1.0 / *n_impostors as f64
             )),
             MetricError::TooFewPairs { n_folds, .. } if *n_folds > 1 => Some(format!(
-                "{n_folds} folds need a pair each; LFW's single-list layout is judged without folds"
+                "{n_folds} folds need a pair each; LFW's single-list layout is evaluated without folds"
             )),
             MetricError::NotFinite { what: "embedding value", .. } => {
                 Some("the network's output is broken: was its training run healthy?".to_owned())

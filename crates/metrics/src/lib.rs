@@ -11,6 +11,7 @@ pub mod megaface;
 pub mod near;
 pub mod nn;
 mod product;
+pub mod quality;
 pub mod roc;
 mod rows;
 pub mod scores;

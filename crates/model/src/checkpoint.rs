@@ -79,6 +79,9 @@ pub struct DataIdentity {
     /// A checksum of what decisions change in it; absent where they change nothing, or are not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisions: Option<String>,
+    /// What images are drawn by, with a checksum of its numbers; absent where each is shown once an epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
 }
 
 /// A file of the folder.

@@ -157,8 +157,10 @@ pub enum ModelError {
     NotAModel {
         /// The file.
         path: PathBuf,
-        /// What it begins with.
+        /// What it is, or begins with.
         reason: String,
+        /// How to make a model of it, where that is known.
+        way_out: Option<String>,
     },
     /// Weights of no known network.
     #[error("{origin}: the weights belong to no known network: {reason}")]
@@ -288,6 +290,7 @@ impl ModelError {
                     .to_owned(),
             ),
             ModelError::TorchFile { source, .. } => source.hint(),
+            ModelError::NotAModel { way_out: Some(way_out), .. } => Some(way_out.clone()),
             ModelError::NotAModel { .. } => Some(
                 "a model is a checkpoint folder (.ckpt), an ONNX file, a TorchScript program, or a \
                  state dict as .pth, .pt or .safetensors"

@@ -15,6 +15,7 @@ use tch::{CModule, Device, Kind, TchError, Tensor};
 use crate::{
     InputSpec, ModelError,
     libtorch::{first_line, is_out_of_memory},
+    state::check_finite,
 };
 
 /// A program that turns images into embeddings.
@@ -29,7 +30,7 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Loads a program that the caller trusts, and runs it once on a grey image.
+    /// Loads a program that the caller trusts, whose parameters are finite, and runs it once on a grey image.
     pub(crate) fn open(
         path: &Path,
         device: Device,
@@ -39,6 +40,9 @@ impl Script {
         let failed = |error| failed(path, error);
         let mut module = CModule::load_on_device(path, device).map_err(failed)?;
         module.f_set_eval().map_err(failed)?;
+        for (name, parameter) in module.named_parameters().map_err(failed)? {
+            check_finite(&path.display().to_string(), &name, &parameter)?;
+        }
         let batch = AtomicI64::new(i64::MAX);
         let mut script = Script { path: path.to_owned(), module, device, dim: 0, batch };
         let shape = [1, 3, input.height as i64, input.width as i64];

@@ -175,13 +175,18 @@ impl State {
     }
 }
 
-/// Refuses NaN and infinity, of which no network gives anything but more of them.
-fn check_finite(origin: &str, key: &str, source: &Tensor) -> Result<(), ModelError> {
+/// Refuses NaN and infinity, of which no network gives anything but more of them, and numbers of f64 that
+/// are infinite as f32, which is what is kept.
+pub(crate) fn check_finite(origin: &str, key: &str, source: &Tensor) -> Result<(), ModelError> {
     if !source.is_floating_point() {
         return Ok(());
     }
     let failed = || ModelError::torch("check the weights");
-    let finite = tch::no_grad(|| source.f_isfinite()).map_err(failed())?;
+    let is_finite = || match source.kind() {
+        Kind::Double => source.f_to_kind(Kind::Float)?.f_isfinite(),
+        _ => source.f_isfinite(),
+    };
+    let finite = tch::no_grad(is_finite).map_err(failed())?;
     let n_finite = finite.f_count_nonzero(None::<i64>).map_err(failed())?.int64_value(&[]) as u64;
     let n = source.numel() as u64;
     if n_finite == n {

@@ -18,6 +18,7 @@ fn progress() -> Progress {
         n_identities: 10,
         checksum: "0123".to_owned(),
         decisions: None,
+        weights: None,
     };
     Progress {
         step: 70,
@@ -239,6 +240,25 @@ fn weights_that_are_not_finite_are_refused_by_name() {
             &expected,
         );
     }
+}
+
+#[test]
+fn a_weight_of_f64_that_no_f32_can_hold_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.safetensors");
+    let mut state = backbone(1).state_dict();
+    let (key, tensor) = &mut state[0];
+    *tensor = tensor.to_kind(tch::Kind::Double);
+    let open = || {
+        let options = pfc_model::weights::OpenOptions::default();
+        pfc_model::weights::open(&path, Device::Cpu, options)
+    };
+    let (key, tensor) = (key.clone(), tensor.shallow_clone());
+    pfc_model::tensors::write(&path, &state).expect("written");
+    open().expect("numbers that f32 has");
+    tch::no_grad(|| drop(tensor.view(-1).get(0).fill_(1e300)));
+    pfc_model::tensors::write(&path, &state).expect("written");
+    check_error(open(), &format!("tensor `{key}` has 1 of "));
 }
 
 #[test]

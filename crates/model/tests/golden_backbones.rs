@@ -100,8 +100,7 @@ fn golden_full_size_networks_give_the_recorded_embeddings() {
             Backbone::from_state_dict(&spec, Device::Cpu, "the formula", &weights).unwrap();
         let answers = tensors::read(&path).unwrap();
         let (_, expected) = answers.iter().find(|(name, _)| name == "eval.output").unwrap();
-        let images = golden::input().narrow(0, 0, expected.size()[0]);
-        let found = tch::no_grad(|| backbone.forward(&images, false));
+        let found = tch::no_grad(|| backbone.forward(&golden::input_of(expected), false));
         let error = relative_error(&found, expected);
         assert!(error < 1e-5, "{net}: {error}");
     }
@@ -115,7 +114,8 @@ fn golden_small_networks_evaluate_and_train_as_recorded() {
         let backbone = case.small_backbone();
         backbone.load_state_dict("the formula", &case.weights(case.seed())).unwrap();
         let answers = Answers::open(&beside(&path, ".golden.safetensors"));
-        let found = tch::no_grad(|| backbone.forward(&golden::input(), false));
+        let images = golden::input_of(answers.get("eval.output"));
+        let found = tch::no_grad(|| backbone.forward(&images, false));
         answers.check("eval.output", &found, 1e-5);
         check_training_step(&backbone, &answers);
     }
@@ -163,7 +163,7 @@ impl Answers {
 }
 
 fn check_training_step(backbone: &Backbone, answers: &Answers) {
-    let images = golden::input().set_requires_grad(true);
+    let images = golden::input_of(answers.get("train.output")).set_requires_grad(true);
     let output = backbone.forward(&images, true);
     answers.check("train.output", &output, 1e-4);
     let loss = (&output * answers.get("fixed")).sum(Kind::Float);

@@ -5,7 +5,10 @@
 
 mod golden;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
 
 use golden::{Case, beside, relative_error};
 use pfc_model::{
@@ -56,7 +59,7 @@ fn golden_files_of_every_format_give_the_recorded_embeddings() {
                 continue;
             }
             let embedder = Embedder::open_with(&path, &options).unwrap();
-            let found = embedder.forward(&golden::input()).unwrap();
+            let found = embedder.forward(&golden::input_of(&expected)).unwrap();
             let error = relative_error(&found, &expected);
             assert!(error < 1e-5, "{}: {error}", path.display());
         }
@@ -77,7 +80,7 @@ fn golden_onnx_gives_its_recorded_output_through_the_embedder() {
         }
         let expected = recorded(&list, ".onnx.golden.safetensors", "output");
         let embedder = Embedder::open(&path, Device::Cpu).unwrap();
-        let found = embedder.forward(&golden::input()).unwrap();
+        let found = embedder.forward(&golden::input_of(&expected)).unwrap();
         let error = relative_error(&found, &expected);
         assert!(error < 1e-5, "{}: {error}", path.display());
     }
@@ -97,7 +100,7 @@ fn golden_networks_exported_and_read_again_embed_the_same() {
             EmbedderOptions { heads: heads(&case), trust_code: true, ..EmbedderOptions::default() };
         let check = |name: &str, tolerance: f64| {
             let embedder = Embedder::open_with(&dir.path().join(name), &options).unwrap();
-            let found = embedder.forward(&golden::input()).unwrap();
+            let found = embedder.forward(&golden::input_of(&expected)).unwrap();
             let error = relative_error(&found, &expected);
             assert!(error < tolerance, "{} as {name}: {error}", case.text("net"));
         };
@@ -164,6 +167,55 @@ fn golden_checkpoints_exported_to_onnx_keep_their_embeddings_within_1e_5() {
     let found = Embedder::open(&path, Device::Cpu).unwrap().embed(&faces, 3).unwrap();
     let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(difference < 1e-5, "{difference}");
+}
+
+/// A copy of a zip archive, in which `change` gets the bytes of each member.
+fn changed_archive(path: &Path, mut change: impl FnMut(&mut Vec<u8>)) -> Vec<u8> {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for i in 0..archive.len() {
+        let mut member = archive.by_index(i).unwrap();
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes).unwrap();
+        change(&mut bytes);
+        let options = zip::write::FileOptions::default();
+        let options = options.compression_method(zip::CompressionMethod::Stored);
+        writer.start_file(member.name(), options).unwrap();
+        writer.write_all(&bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+#[test]
+fn golden_torchscript_with_a_parameter_that_is_no_number_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    for (case, list) in cases() {
+        let path = beside(&list, ".torchscript.pt");
+        if !pfc_testing::has_file(&path) {
+            continue;
+        }
+        let (key, tensor) = case.weights(case.seed()).swap_remove(0);
+        let numbers = Vec::<f32>::try_from(tensor.reshape([-1])).unwrap();
+        let weights: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let write = |first: f32| {
+            let mut n_found = 0;
+            let bytes = changed_archive(&path, |bytes| {
+                if *bytes == weights {
+                    bytes[..4].copy_from_slice(&first.to_le_bytes());
+                    n_found += 1;
+                }
+            });
+            assert_eq!(n_found, 1, "{}: `{key}`", path.display());
+            let changed = dir.path().join("a.pt");
+            std::fs::write(&changed, bytes).unwrap();
+            let options = EmbedderOptions { trust_code: true, ..EmbedderOptions::default() };
+            Embedder::open_with(&changed, &options).map(drop)
+        };
+        write(numbers[0]).unwrap();
+        let error = write(f32::NAN).unwrap_err().to_string();
+        let expected = format!("tensor `{key}` has 1 of {} numbers that", numbers.len());
+        assert!(error.contains(&expected), "{error}");
+    }
 }
 
 /// Parameters in millions and multiply-accumulates in billions, as `arcface_torch` and the papers

@@ -28,18 +28,28 @@ impl Account {
         let (begin, way_out) =
             if *is_assumed { ("warning: ", "; --mean and --std state it") } else { ("", "") };
         let size = if input.is_size_open { " (tried, as the file leaves it open)" } else { "" };
+        let length = match output.dim {
+            1 => "one number".to_owned(),
+            dim => format!("{dim} numbers"),
+        };
         let why_output = output.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
         let line = format!(
-            "{begin}{path}: input `{}` takes {}×{}{size}, {}: {why}{way_out}; {}: {why_order}; output `{}` of {} \
-             numbers{why_output}",
+            "{begin}{path}: input `{}` takes {}×{}{size}, {}: {why}{way_out}; {}: {why_order}; output `{}` of \
+             {length}{why_output}",
             input.name.escape_debug(),
             spec.height,
             spec.width,
             spec.formula(),
             spec.channels,
             output.name.escape_debug(),
-            output.dim,
         );
+        let line = match &input.keypoints {
+            None => line,
+            Some(keypoints) => format!(
+                "{line}; input `{}` gets the places that the five landmarks of aligned faces have, in shares of the sides",
+                keypoints.name.escape_debug()
+            ),
+        };
         let warnings = decision.warnings.iter().chain(&output.warning);
         Account {
             line,

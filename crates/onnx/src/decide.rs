@@ -297,6 +297,7 @@ mod tests {
             n_channels,
             layout: Layout::Planes,
             is_layout_open: false,
+            keypoints: None,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use pfc_image::align::TEMPLATE;
+
 use crate::{
     flat::inputs_of,
     input::{ChannelOrder, FACE_SIDE, InputOptions, InputSpec, Layout, Origin, SIDE_MAX},
@@ -31,6 +33,42 @@ pub(crate) struct Declared {
     pub(crate) layout: Layout,
     /// Whether the file leaves all axes open, and the layout is to be tried.
     pub(crate) is_layout_open: bool,
+    /// The input beside it that takes the landmarks of each face, if there is one.
+    pub(crate) keypoints: Option<Keypoints>,
+}
+
+/// An input that takes where five landmarks of each face lie, `[N, 5, 2]` or `[N, 10]`, in shares of the sides: that of
+/// networks with keypoint-relative position encodings (KP-RPE, as CVLface writes them). Faces are aligned, so
+/// that these places are always the same.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Keypoints {
+    /// Its name in the graph.
+    pub(crate) name: String,
+    /// Element type, one of [`data_type`].
+    pub(crate) elem_type: i32,
+    /// Whether it is `[N, 10]`.
+    pub(crate) is_flat: bool,
+}
+
+impl Keypoints {
+    /// What an input is, if it is such a one.
+    fn of(value: &ValueInfoProto) -> Option<Keypoints> {
+        let (elem_type, sizes) = value.shape()?;
+        let is_flat = match sizes[..] {
+            [_, Some(5), Some(2)] => false,
+            [_, Some(10)] => true,
+            _ => return None,
+        };
+        let is_known = [data_type::FLOAT, data_type::FLOAT16].contains(&elem_type);
+        is_known.then(|| Keypoints { name: value.name.clone(), elem_type, is_flat })
+    }
+
+    /// The places of aligned faces, of `n` of them.
+    pub(crate) fn values(&self, n: usize) -> Vec<f32> {
+        let side = FACE_SIDE as f64;
+        let places = TEMPLATE.iter().flatten().map(|place| (place / side) as f32);
+        places.collect::<Vec<f32>>().repeat(n)
+    }
 }
 
 impl Declared {
@@ -72,12 +110,16 @@ impl Declared {
         side_max: usize,
     ) -> Result<Declared, String> {
         let inputs = inputs(graph);
-        let input = match inputs[..] {
-            [] => return Err("the graph takes no input".to_owned()),
-            [input] => input,
+        let (others, keypoints): (Vec<_>, Vec<_>) =
+            inputs.iter().copied().partition(|input| Keypoints::of(input).is_none());
+        let (input, keypoints) = match (&others[..], &keypoints[..]) {
+            ([], []) => return Err("the graph takes no input".to_owned()),
+            ([input], []) => (*input, None),
+            ([input], [keypoints]) => (*input, Keypoints::of(keypoints)),
             _ => {
                 let listed: Vec<String> = inputs.iter().map(|input| describe(input)).collect();
-                return Err(format!("it has {} inputs, {}", inputs.len(), listed.join(" and ")));
+                let (n, s) = (inputs.len(), if inputs.len() == 1 { "" } else { "s" });
+                return Err(format!("it has {n} input{s}, {}", listed.join(" and ")));
             }
         };
         let (elem_type, sizes) = input.shape().ok_or("its shape is not stated")?;
@@ -133,6 +175,7 @@ impl Declared {
             n_channels,
             layout,
             is_layout_open: [a, b, c] == [None; 3],
+            keypoints,
         })
     }
 
@@ -254,11 +297,32 @@ mod tests {
         assert!(refuse(&[Ok(1 << 40), Ok(3), Ok(112), Ok(112)]).contains("its batch of"));
         assert!(refuse(&[Ok(i64::MAX), Ok(3), Ok(112), Ok(112)]).contains("its batch of"));
         let face: &[_] = &[Err("N"), Ok(3), Ok(112), Ok(112)];
-        let two = graph(
-            &[("data", face), ("keypoints", &[Err("N"), Ok(5), Ok(2)])],
-            &["data", "keypoints"],
+        let two = |sizes: &[Result<i64, &str>]| {
+            let graph = graph(&[("data", face), ("age", sizes)], &["data", "age"]);
+            Declared::of(&graph, &InputOptions::default()).unwrap_err()
+        };
+        assert_eq!(
+            two(&[Err("N"), Ok(1)]),
+            "it has 2 inputs, `data` [N, 3, 112, 112] and `age` [N, 1]"
         );
-        let error = Declared::of(&two, &InputOptions::default()).unwrap_err();
-        assert_eq!(error, "it has 2 inputs, `data` [N, 3, 112, 112] and `keypoints` [N, 5, 2]");
+        assert!(two(face).starts_with("it has 2 inputs, "));
+        assert_eq!(of(&[Err("N"), Ok(5), Ok(2)]).unwrap_err(), "it has 1 input, `data` [N, 5, 2]");
+    }
+
+    #[test]
+    fn keypoints_are_given_the_places_of_aligned_faces() {
+        let face: &[_] = &[Err("N"), Ok(3), Ok(112), Ok(112)];
+        for (sizes, is_flat) in [(&[Err("N"), Ok(5), Ok(2)][..], false), (&[Ok(1), Ok(10)], true)] {
+            let graph = graph(&[("points", sizes), ("data", face)], &["data", "points"]);
+            let found = Declared::of(&graph, &InputOptions::default()).unwrap();
+            let keypoints = found.keypoints.unwrap();
+            assert_eq!((&found.name[..], &keypoints.name[..]), ("data", "points"));
+            assert_eq!(keypoints.is_flat, is_flat);
+            let values = keypoints.values(2);
+            // InsightFace's template: the left eye, and the right corner of the mouth.
+            let is_near = |i: usize, place: f32| (values[i] * 112.0 - place).abs() < 1e-4;
+            assert!(values.len() == 20 && is_near(0, 38.2946) && is_near(11, 51.6963));
+            assert!(is_near(8, 70.7299) && is_near(19, 92.2041));
+        }
     }
 }

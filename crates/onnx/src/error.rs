@@ -18,6 +18,8 @@ pub enum OnnxError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+        /// How to make an ONNX file of it, where that is known.
+        way_out: Option<String>,
     },
     /// Weights in another file that cannot be read.
     #[error(
@@ -80,6 +82,18 @@ pub enum OnnxError {
         /// Its message.
         reason: String,
     },
+    /// Weights that are no numbers.
+    #[error("{}: tensor `{tensor}` has {n_bad} of {n} numbers that are NaN", path.display())]
+    NanWeights {
+        /// The file.
+        path: PathBuf,
+        /// The first such tensor.
+        tensor: String,
+        /// How many of its numbers are NaN.
+        n_bad: usize,
+        /// How many it has.
+        n: usize,
+    },
     /// A model that answers with NaN or infinity.
     #[error("{}: its embedding of image {image} of those given is not finite", path.display())]
     NotFinite {
@@ -120,6 +134,7 @@ impl OnnxError {
                  not map as much memory as it takes (`ulimit -v`)"
                     .to_owned(),
             ),
+            OnnxError::NotOnnx { way_out: Some(way_out), .. } => Some(way_out.clone()),
             OnnxError::NotOnnx { .. } => Some(
                 "it was cut short, or it is another kind of file: compare its size with the \
                  original"
@@ -138,13 +153,18 @@ impl OnnxError {
                 Some("name the embedding among them with --output NAME".to_owned())
             }
             OnnxError::Input { reason, .. } if reason.contains("inputs, ") => Some(
-                "one input takes the faces: export the network with the others as constants, such as \
-                 the keypoints of aligned faces, which are always in the same places"
+                "one input takes the faces, and one beside it may take their five landmarks, [N, 5, 2]: export \
+                 the network with all others as constants"
                     .to_owned(),
             ),
             OnnxError::Input { .. } => Some(
                 "an embedding network has one input of four dimensions, one of them the 3 channels, or 1; \
                  --input-size states a size that the file leaves open"
+                    .to_owned(),
+            ),
+            OnnxError::NanWeights { .. } => Some(
+                "the run that these weights come from diverged, or the file was damaged: take another \
+                 file, or an earlier checkpoint"
                     .to_owned(),
             ),
             OnnxError::NotFinite { .. } => Some(
@@ -159,5 +179,21 @@ impl OnnxError {
             ),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_known_is_not_said_to_be_cut_short() {
+        let hint = |reason: &str, way_out: Option<&str>| {
+            let (reason, way_out) = (reason.to_owned(), way_out.map(str::to_owned));
+            OnnxError::NotOnnx { path: "m.h5".into(), reason, way_out }.hint()
+        };
+        let known = crate::foreign::named("m.h5".as_ref(), b"\x89HDF\r\n\x1a\n").unwrap();
+        assert_eq!(hint(&known.reason, Some(&known.way_out)).as_ref(), Some(&known.way_out));
+        assert!(hint("failed to decode", None).unwrap().starts_with("it was cut short"));
     }
 }

@@ -83,15 +83,7 @@ pub(crate) fn try_out(
     output: &Chosen,
 ) -> Result<(), String> {
     let [first, second] = faces::unlike();
-    let embed = |spec: &InputSpec, face: &[u8]| {
-        let mut image = vec![0.0; spec.n_values()];
-        spec.write(face, &mut image);
-        let (n, values) = declared.batch_of(&image);
-        let outputs = network.run(declared, n, values)?;
-        let found = outputs.into_iter().find(|found| found.name == output.name);
-        let values = found.ok_or("an output is missing")?.values?;
-        Ok::<_, String>(values.into_iter().take(output.dim).collect::<Vec<f32>>())
-    };
+    let embed = |spec: &InputSpec, face: &[u8]| run(network, declared, output, spec, face);
     let spec = decision.spec;
     let with = |range: Range| {
         let (mean, std) = range.mean_std();
@@ -146,6 +138,47 @@ pub(crate) fn try_out(
         }
     }
     Ok(())
+}
+
+/// Runs a network that scores faces on drawn ones, and warns if it gives them no scores, or the same one.
+pub(crate) fn try_score(
+    decision: &mut Decision,
+    network: &Network,
+    declared: &Declared,
+    output: &Chosen,
+) -> Result<(), String> {
+    let [first, second] =
+        faces::unlike().map(|face| run(network, declared, output, &decision.spec, &face));
+    let (first, second) = (first?, second?);
+    decision.evidence.push(format!("scores of two unlike drawn faces: {first:?} {second:?}"));
+    let warning = match (first.first(), second.first()) {
+        (Some(a), Some(b)) if !a.is_finite() || !b.is_finite() => {
+            "its scores of drawn faces are no numbers: it is fed wrongly or damaged"
+        }
+        (Some(a), Some(b)) if a == b => {
+            "it gives two unlike faces the same score: it is fed wrongly, or scores nothing"
+        }
+        _ => return Ok(()),
+    };
+    decision.warnings.push(warning.to_owned());
+    Ok(())
+}
+
+/// What a network gives for one face.
+fn run(
+    network: &Network,
+    declared: &Declared,
+    output: &Chosen,
+    spec: &InputSpec,
+    face: &[u8],
+) -> Result<Vec<f32>, String> {
+    let mut image = vec![0.0; spec.n_values()];
+    spec.write(face, &mut image);
+    let (n, values) = declared.batch_of(&image);
+    let outputs = network.run(declared, n, values)?;
+    let found = outputs.into_iter().find(|found| found.name == output.name);
+    let values = found.ok_or("an output is missing")?.values?;
+    Ok(values.into_iter().take(output.dim).collect())
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {

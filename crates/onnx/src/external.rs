@@ -106,7 +106,9 @@ pub(crate) fn inlined(path: &Path, model: &[u8]) -> Result<Option<Vec<u8>>, Onnx
     });
     match (failed, rewritten) {
         (Some(error), _) => Err(error),
-        (None, Err(reason)) => Err(OnnxError::NotOnnx { path: path.to_owned(), reason }),
+        (None, Err(reason)) => {
+            Err(OnnxError::NotOnnx { path: path.to_owned(), reason, way_out: None })
+        }
         (None, Ok(rewritten)) => Ok(rewritten),
     }
 }

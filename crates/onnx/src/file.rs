@@ -14,19 +14,31 @@ use crate::{
     OnnxError,
     declared::stale_inputs,
     external::{self, BYTES_MAX},
-    foreign,
+    foreign::{self, Foreign},
+    nan::{self, WithNan},
     proto::{ModelProto, ValueInfoProto},
     wire::{self, Change},
 };
 
 /// The bytes of a model, which need no other file, and what they say.
+///
+/// # Errors
+///
+/// [`OnnxError::Durable`], [`OnnxError::NotOnnx`], [`OnnxError::External`], [`OnnxError::NanWeights`].
 pub(crate) fn read(path: &Path) -> Result<(Bytes, ModelProto), OnnxError> {
     let io = |source| OnnxError::from(DurableError::at("read", path)(source));
     let file = File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
-    let refuse = |reason: String| OnnxError::NotOnnx { path: path.to_owned(), reason };
+    let refuse =
+        |reason: String| OnnxError::NotOnnx { path: path.to_owned(), reason, way_out: None };
+    let is_foreign = |Foreign { reason, way_out }: Foreign| OnnxError::NotOnnx {
+        path: path.to_owned(),
+        reason,
+        way_out: Some(way_out),
+    };
     if metadata.is_dir() {
-        return Err(refuse(foreign::convertible(path, &[]).unwrap_or_default()));
+        let folder = foreign::convertible(path, &[]);
+        return Err(folder.map_or_else(|| refuse("it is a folder".to_owned()), is_foreign));
     }
     if !metadata.is_file() {
         return Err(io(Error::new(ErrorKind::InvalidInput, "it is no regular file")));
@@ -42,12 +54,15 @@ pub(crate) fn read(path: &Path) -> Result<(Bytes, ModelProto), OnnxError> {
     parse(bytes.clone()).map_err(|reason| {
         let head = &bytes[..bytes.len().min(foreign::HEAD_BYTES as usize)];
         let known = foreign::convertible(path, head).or_else(|| foreign::named(path, head));
-        refuse(known.unwrap_or(reason))
+        known.map_or_else(|| refuse(reason), is_foreign)
     })?;
     let bytes = external::inlined(path, &bytes)?.map_or(bytes, Bytes::from);
     if bytes.len() as u64 > BYTES_MAX {
         let reason = format!("{} bytes, with its weights, are more than {BYTES_MAX}", bytes.len());
         return Err(refuse(reason));
+    }
+    if let Some(WithNan { tensor, n_bad, n }) = nan::first(&bytes).map_err(refuse)? {
+        return Err(OnnxError::NanWeights { path: path.to_owned(), tensor, n_bad, n });
     }
     let model = parse(bytes.clone()).map_err(refuse)?;
     match without_stale_inputs(&model, &bytes).map_err(refuse)? {

@@ -80,25 +80,37 @@ const ENDINGS: [(&str, &str, &str); 7] = [
     ),
 ];
 
-/// Why `path` is no model, if another program is known to write such files: what it is, and how to make a
-/// model of it.
+/// A file that is no model here, but known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// What it is, as a sentence.
+    pub reason: String,
+    /// How to make a model of it.
+    pub way_out: String,
+}
+
+/// What `path` is, if another program is known to write such files.
 ///
 /// * `head`: the file's first [`HEAD_BYTES`], or all of a shorter one
-pub fn named(path: &Path, head: &[u8]) -> Option<String> {
+pub fn named(path: &Path, head: &[u8]) -> Option<Foreign> {
+    let foreign = |name: &str, way_out: &str| Foreign {
+        reason: format!("it is {name}"),
+        way_out: way_out.to_owned(),
+    };
     let begins = |(at, bytes, ..): &&(usize, &[u8], &str, &str)| {
         let found = head.get(*at..).and_then(|rest| rest.get(..bytes.len()));
         found.is_some_and(|found| found.eq_ignore_ascii_case(bytes))
     };
     if let Some((_, _, name, way_out)) = BEGINNINGS.iter().find(begins) {
-        return Some(format!("it is {name}; {way_out}"));
+        return Some(foreign(name, way_out));
     }
     let ending = path.extension()?.to_str()?.to_ascii_lowercase();
     let (_, name, way_out) = ENDINGS.iter().find(|(known, ..)| *known == ending)?;
-    Some(format!("it is {name}; {way_out}"))
+    Some(foreign(name, way_out))
 }
 
-/// Why `path` is no ONNX file, if it is a model of another kind that `pfc-train` knows.
-pub(crate) fn convertible(path: &Path, head: &[u8]) -> Option<String> {
+/// What `path` is, if it is a model of another kind that `pfc-train` knows.
+pub(crate) fn convertible(path: &Path, head: &[u8]) -> Option<Foreign> {
     let what = match head {
         _ if path.is_dir() => "a checkpoint folder",
         [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => "a file of PyTorch",
@@ -106,7 +118,10 @@ pub(crate) fn convertible(path: &Path, head: &[u8]) -> Option<String> {
         _ => return None,
     };
     let path = path.display();
-    Some(format!("it is {what}, and ONNX is wanted: `pfc-train export {path} --to onnx` makes it"))
+    Some(Foreign {
+        reason: format!("it is {what}"),
+        way_out: format!("`pfc-train export {path} --to onnx` makes an ONNX file of it"),
+    })
 }
 
 #[cfg(test)]
@@ -128,7 +143,7 @@ mod tests {
         ];
         for (name, head, expected) in cases {
             let found = named(Path::new(name), head).unwrap();
-            assert!(found.contains(expected), "{name}: {found}");
+            assert!(found.reason.contains(expected), "{name}: {found:?}");
         }
         assert_eq!(named(Path::new("a.onnx"), b"\x08\x07"), None);
         assert_eq!(named(Path::new("a"), b""), None);
@@ -137,9 +152,10 @@ mod tests {
     #[test]
     fn models_that_can_be_converted_say_how() {
         let found = convertible(Path::new("m.pth"), b"PK\x03\x04").unwrap();
-        assert!(found.ends_with("`pfc-train export m.pth --to onnx` makes it"), "{found}");
+        assert_eq!(found.reason, "it is a file of PyTorch");
+        assert!(found.way_out.starts_with("`pfc-train export m.pth --to onnx`"), "{found:?}");
         let folder = tempfile::tempdir().unwrap();
-        assert!(convertible(folder.path(), b"").unwrap().contains("a checkpoint folder"));
+        assert!(convertible(folder.path(), b"").unwrap().reason.contains("a checkpoint folder"));
         assert_eq!(convertible(Path::new("m.onnx"), b"\x08\x07"), None);
     }
 }

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
-use crate::{InputOptions, declared::Declared, external, file, flat::Flat, front};
+use crate::{InputOptions, declared::Declared, external, file, flat::Flat, front, nan};
 
-/// Decodes a model, walks its messages, writes out its functions, follows its input and cuts out the part
+/// Decodes a model, walks its messages and its tensors' numbers, writes out its functions, follows its input and cuts out the part
 /// before the first layer; all but what the runtime does.
 pub fn look(bytes: &[u8]) {
     let _ = external::is_used(bytes);
+    let _ = nan::first(bytes);
     let Ok(model) = file::parse(Bytes::copy_from_slice(bytes)) else { return };
     let _ = file::without_stale_inputs(&model, bytes);
     let Some(graph) = &model.graph else { return };

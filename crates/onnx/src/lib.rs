@@ -21,6 +21,7 @@ mod front;
 pub mod fuzzing;
 mod input;
 mod model;
+mod nan;
 mod network;
 mod outputs;
 mod pictures;

@@ -14,7 +14,7 @@ use crate::{
     file,
     flat::Flat,
     network::{Device, Network, Output, Settings, default_threads},
-    outputs::{Chosen, Refusal, choose},
+    outputs::{Chosen, Refusal, choose, choose_score},
     pixels::mirrored,
     runtime,
 };
@@ -35,7 +35,14 @@ pub struct OpenOptions {
     pub device: Device,
 }
 
-/// A model that turns faces into embeddings.
+/// What is taken from a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Embedding,
+    Score,
+}
+
+/// A model that turns faces into embeddings, or into a number each.
 pub struct OnnxModel {
     path: PathBuf,
     network: Network,
@@ -56,6 +63,24 @@ impl OnnxModel {
     ///
     /// [`OnnxError`] but for `Pixels`.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<OnnxModel, OnnxError> {
+        OnnxModel::open_for(Wanted::Embedding, path, options)
+    }
+
+    /// As [`open`](OnnxModel::open), but takes one number for each face, such as its quality, for an embedding
+    /// of one number.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](OnnxModel::open).
+    pub fn open_score(path: &Path, options: &OpenOptions) -> Result<OnnxModel, OnnxError> {
+        OnnxModel::open_for(Wanted::Score, path, options)
+    }
+
+    fn open_for(
+        wanted: Wanted,
+        path: &Path,
+        options: &OpenOptions,
+    ) -> Result<OnnxModel, OnnxError> {
         let of_input = |reason| OnnxError::Input { path: path.to_owned(), reason };
         let refused = |reason| OnnxError::Refused { path: path.to_owned(), reason };
         let (bytes, proto) = file::read(path)?;
@@ -69,11 +94,19 @@ impl OnnxModel {
         let flat = Flat::of(&proto, graph).map_err(of_input)?;
         let (n_rows, black) = declared.batch_of(&declared.flat([0.0; 3]));
         let outputs = network.run(&declared, n_rows, black).map_err(refused)?;
-        let output = choose(&outputs, n_rows, &flat, options.output.as_deref())
-            .map_err(|refusal| of_output(path, refusal))?;
+        let named = options.output.as_deref();
+        let output = match wanted {
+            Wanted::Embedding => choose(&outputs, n_rows, &flat, named),
+            Wanted::Score => choose_score(&outputs, n_rows, named),
+        };
+        let output = output.map_err(|refusal| of_output(path, refusal))?;
         let mut decision =
             examine::examine(&proto, &flat, &declared, &options.input).map_err(of_input)?;
-        examine::try_out(&mut decision, &network, &declared, &output).map_err(refused)?;
+        let try_out = match wanted {
+            Wanted::Embedding => examine::try_out,
+            Wanted::Score => examine::try_score,
+        };
+        try_out(&mut decision, &network, &declared, &output).map_err(refused)?;
         Ok(OnnxModel {
             path: path.to_owned(),
             batch: AtomicUsize::new(declared.batch.unwrap_or(BATCH)),

@@ -10,7 +10,12 @@ use ort::{
     value::{DynValue, Tensor},
 };
 
-use crate::{Layout, declared::Declared, proto::data_type, runtime};
+use crate::{
+    Layout,
+    declared::{Declared, Keypoints},
+    proto::data_type,
+    runtime,
+};
 
 /// Where a model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,7 +95,13 @@ impl Network {
         let tensor = tensor(input, n, values).map_err(|error| error.to_string())?;
         // A poisoned lock is a panic of another thread, which says nothing about the session.
         let mut session = self.session.lock().unwrap_or_else(|poison| poison.into_inner());
-        let inputs = vec![(input.name.as_str(), SessionInputValue::from(tensor))];
+        let mut inputs = vec![(input.name.as_str(), SessionInputValue::from(tensor))];
+        // Parts of a graph that are measured may end before they meet the landmarks.
+        let takes = |name: &str| session.inputs().iter().any(|outlet| outlet.name() == name);
+        if let Some(keypoints) = input.keypoints.as_ref().filter(|input| takes(&input.name)) {
+            let tensor = points(keypoints, n).map_err(|error| error.to_string())?;
+            inputs.push((keypoints.name.as_str(), SessionInputValue::from(tensor)));
+        }
         let outputs = session.run(inputs).map_err(|error| error.to_string())?;
         let output = |(name, value): (&str, ort::value::ValueRef<'_>)| {
             let (shape, values) = floats(&value);
@@ -121,6 +132,19 @@ fn tensor(input: &Declared, n: usize, values: Vec<f32>) -> ort::Result<DynValue>
         }
         data_type::UINT8 => {
             let values: Vec<u8> = values.into_iter().map(|value| value.round() as u8).collect();
+            Tensor::from_array((shape, values))?.into_dyn()
+        }
+        _ => Tensor::from_array((shape, values))?.into_dyn(),
+    })
+}
+
+/// The landmarks of `n` aligned faces.
+fn points(input: &Keypoints, n: usize) -> ort::Result<DynValue> {
+    let shape = if input.is_flat { vec![n, 10] } else { vec![n, 5, 2] };
+    let values = input.values(n);
+    Ok(match input.elem_type {
+        data_type::FLOAT16 => {
+            let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
             Tensor::from_array((shape, values))?.into_dyn()
         }
         _ => Tensor::from_array((shape, values))?.into_dyn(),

@@ -1,4 +1,4 @@
-//! Which of a network's outputs is the embedding.
+//! Which of a network's outputs is the embedding, or the score of a face.
 
 use crate::{flat::Flat, network::Output};
 
@@ -100,6 +100,56 @@ pub(crate) fn choose(
                 _ => Err(Refusal::Several(list)),
             }
         }
+    }
+}
+
+/// The score among `outputs`, which are those of a run of `n_rows` images: one number for each image; `named` is
+/// what the user says.
+///
+/// # Errors
+///
+/// [`Refusal`], with all outputs and their shapes.
+pub(crate) fn choose_score(
+    outputs: &[Output],
+    n_rows: usize,
+    named: Option<&str>,
+) -> Result<Chosen, Refusal> {
+    let list: Vec<String> = outputs.iter().map(describe).collect();
+    let list = list.join(", ");
+    let is_score = |output: &&Output| {
+        let is_row =
+            output.shape.iter().filter(|&&side| side != 1).count() <= usize::from(n_rows > 1);
+        output.values.as_ref().is_ok_and(|values| is_row && values.len() == n_rows)
+    };
+    let chosen = |output: &Output, why: Option<String>| Chosen {
+        name: output.name.clone(),
+        dim: 1,
+        why,
+        warning: None,
+    };
+    if let Some(named) = named {
+        let Some(output) = outputs.iter().find(|output| output.name == named) else {
+            return Err(Refusal::NoSuch(format!("there is no output `{named}` among {list}")));
+        };
+        return match is_score(&output) {
+            true => Ok(chosen(output, Some("as stated".to_owned()))),
+            false => Err(Refusal::None(format!("`{named}` is not one number a face: {list}"))),
+        };
+    }
+    let scores: Vec<&Output> = outputs.iter().filter(is_score).collect();
+    let is_named_so = |output: &&&Output| {
+        let name = output.name.to_lowercase();
+        ["qual", "score", "fiq", "qs"].iter().any(|part| name.contains(part))
+    };
+    let mut by_name = scores.iter().filter(is_named_so);
+    match (&scores[..], by_name.next(), by_name.next()) {
+        ([], ..) => Err(Refusal::None(format!("none is one number a face: {list}"))),
+        ([output], ..) => {
+            let why = (outputs.len() > 1).then(|| format!("the only number a face among {list}"));
+            Ok(chosen(output, why))
+        }
+        (_, Some(output), None) => Ok(chosen(output, Some(format!("by its name among {list}")))),
+        _ => Err(Refusal::Several(list)),
     }
 }
 
@@ -239,6 +289,28 @@ mod tests {
         assert_eq!(chosen(&two, Some("684")).unwrap().name, "684");
         assert!(matches!(chosen(&two, Some("x")), Err(Refusal::NoSuch(_))));
         assert!(matches!(chosen(&[output("a", &[1, 5, 5])], Some("a")), Err(Refusal::None(_))));
+    }
+
+    #[test]
+    fn the_score_is_the_one_number_a_face() {
+        let score = |outputs: &[(&str, &[i64])], named: Option<&str>| {
+            let outputs: Vec<Output> = outputs.iter().map(|(n, shape)| output(n, shape)).collect();
+            choose_score(&outputs, 1, named).map(|chosen| (chosen.name, chosen.dim))
+        };
+        let is = |name: &str| Ok((name.to_owned(), 1));
+        assert_eq!(score(&[("output", &[1, 1])], None), is("output"));
+        assert_eq!(score(&[("683", &[1, 512]), ("684", &[1, 1, 1, 1])], None), is("684"));
+        let two: [(&str, &[i64]); 2] = [("norm", &[1, 1]), ("quality", &[1])];
+        assert_eq!(score(&two, None), is("quality"));
+        assert_eq!(score(&two, Some("norm")), is("norm"));
+        let several = score(&[("a", &[1, 1]), ("b", &[1, 1])], None);
+        assert_eq!(several, Err(Refusal::Several("`a` [1, 1], `b` [1, 1]".to_owned())));
+        for (outputs, named) in
+            [(("fc1", &[1, 512][..]), None), (("fc1", &[1, 2][..]), Some("fc1"))]
+        {
+            assert!(matches!(score(&[outputs], named), Err(Refusal::None(_))));
+        }
+        assert!(matches!(score(&two, Some("x")), Err(Refusal::NoSuch(_))));
     }
 
     #[test]

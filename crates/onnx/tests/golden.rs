@@ -43,7 +43,8 @@ fn golden_models_give_their_recorded_outputs() {
     for path in models() {
         let model = OnnxModel::open(&path, &OpenOptions::default()).unwrap();
         let (shape, expected) = tensor(&answers(&path), "output");
-        let found = model.embed_values(data.clone(), shape[0]).unwrap();
+        let data = &data[..shape[0] * model.input().n_values()];
+        let found = model.embed_values(data.to_vec(), shape[0]).unwrap();
         let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
         let largest = expected.iter().map(|value| value.abs()).fold(0.0, f32::max);
         let error = difference.fold(0.0, f32::max) / largest;
@@ -62,11 +63,12 @@ fn golden_models_are_recognised_and_take_any_batch() {
         assert_eq!(model.embedding(), shape[1]);
         let faces: Vec<u8> = (0..5 * FACE_BYTES).map(|i| (i * i / 7) as u8).collect();
         let all = model.embed(&faces, 5).unwrap();
+        let largest = all.iter().map(|value| value.abs()).fold(0.0, f32::max);
         for (i, face) in faces.chunks_exact(FACE_BYTES).enumerate() {
             let one = model.embed(face, 1).unwrap();
             let rows = all[i * shape[1]..].iter().zip(&one);
             let worst = rows.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst < 1e-4, "{worst}");
+            assert!(worst < 1e-5 * largest, "{worst} of {largest}");
         }
         let mirrored = model.embed_mirrored(&faces, 5).unwrap();
         assert_ne!(mirrored, all);

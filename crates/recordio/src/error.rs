@@ -35,7 +35,7 @@ pub enum RecordError {
     },
     /// A line of an index points outside its `.rec` file.
     #[error(
-        "{}: line {line}: record {key} is said to begin at byte {offset}, but the file has {size}",
+        "{}: line {line}: record {key} is listed at byte {offset}, but the file has {size}",
         path.display()
     )]
     IndexOffset {

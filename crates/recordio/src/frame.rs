@@ -113,8 +113,9 @@ fn split_record<'a>(file: &'a [u8], at: usize, first: Part<'a>) -> Result<Payloa
 
 /// The records of a file one after another, without an index; steps over damage.
 ///
-/// After an `Err` it goes on with the next magic of kind 0 or 1 at a multiple of 4, where a record
-/// of a whole file can begin and nothing else can.
+/// After an `Err` it goes on with the next magic of kind 0 or 1 at a multiple of 4 from there, where a record
+/// of a whole file can begin and nothing else can; or at any place, where bytes were lost or came in
+/// between, if another record or the end of the file follows the record that begins there.
 pub(crate) struct Scanner<'a> {
     file: &'a [u8],
     at: usize,
@@ -127,13 +128,23 @@ impl<'a> Scanner<'a> {
 
     /// Where a record next begins after `at`.
     fn resume(&self, at: usize) -> usize {
-        let from = (at + 1).next_multiple_of(4);
-        let starts = |at: &usize| {
-            let frame = self.file.get(*at..at + FRAME_BYTES).unwrap_or_default();
+        let starts = |place: &usize| {
+            let frame = self.file.get(*place..place + FRAME_BYTES).unwrap_or_default();
             // The top 3 bits of the length are the kind, of which 2 and above begin no record.
-            frame.starts_with(&MAGIC) && frame.last().is_some_and(|top| top >> 5 <= FIRST)
+            frame.starts_with(&MAGIC)
+                && frame.last().is_some_and(|top| top >> 5 <= FIRST)
+                && ((place - at).is_multiple_of(4) || self.is_followed(*place))
         };
-        (from..self.file.len()).step_by(4).find(starts).unwrap_or(self.file.len())
+        (at + 1..self.file.len()).find(starts).unwrap_or(self.file.len())
+    }
+
+    /// Whether a whole record begins at `place` with another one or nothing behind it. An image may hold the
+    /// magic by chance at a place that is no multiple of 4, and then something else follows.
+    fn is_followed(&self, place: usize) -> bool {
+        record(self.file, place).is_ok_and(|payload| {
+            let behind = self.file.get(payload.end..).unwrap_or_default();
+            behind.is_empty() || behind.starts_with(&MAGIC)
+        })
     }
 }
 
@@ -240,6 +251,27 @@ mod tests {
                 Ok((44, Cow::Borrowed(&b"last"[..]))),
             ]
         );
+    }
+
+    #[test]
+    fn a_scan_finds_the_records_behind_bytes_that_were_lost_or_came_in_between() {
+        let bodies: [&[u8]; 4] =
+            [b"first", b"with \x0a\x23\xd7\xce\x01\0\0\0 in it", b"third", b"last"];
+        let whole = bodies.map(|body| frame(0, body)).concat();
+        let second = frame(0, bodies[0]).len();
+        let found = |file: &[u8]| -> Vec<Vec<u8>> {
+            Scanner::new(file).flatten().map(|(_, payload)| payload.bytes.into_owned()).collect()
+        };
+        assert_eq!(found(&whole), bodies);
+        for n in 1..8 {
+            assert_eq!(found(&whole[n..]), bodies[1..], "{n} bytes of the head are gone");
+            let strange = [&whole[..second], &vec![0x0a; n][..], &whole[second..]].concat();
+            assert_eq!(found(&strange), bodies, "{n} bytes more before the second");
+        }
+        // The magic in an image is no record, though a length stands behind it.
+        let mut flipped = whole.clone();
+        flipped[second] ^= 1;
+        assert_eq!(found(&flipped), [bodies[0], bodies[2], bodies[3]]);
     }
 
     #[test]

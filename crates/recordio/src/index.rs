@@ -211,7 +211,7 @@ mod tests {
     fn an_offset_outside_the_file_names_line_key_and_size() {
         refuses(
             "0\t0\n9\t100\n",
-            "a.idx: line 2: record 9 is said to begin at byte 100, but the file has 100",
+            "a.idx: line 2: record 9 is listed at byte 100, but the file has 100",
         );
     }
 

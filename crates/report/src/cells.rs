@@ -63,6 +63,12 @@ pub fn share(value: f64, interval: Option<Interval>, notes: &[&str]) -> Markup {
     html! { (percent(value)) (ends(interval)) (small(notes)) }
 }
 
+/// A difference of two shares in percentage points, with its interval below; every number has a sign.
+pub fn points(value: f64, Interval { low, high }: Interval) -> Markup {
+    let signed = |share: f64| format!("{:+.2}", 100.0 * share);
+    html! { (signed(value)) small.interval { (signed(low)) " – " (signed(high)) } }
+}
+
 /// Both ends of an interval; nothing where there is none.
 fn ends(of: Option<Interval>) -> Markup {
     html! { @if of.is_some() { small.interval { (interval(of)) } } }

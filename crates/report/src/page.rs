@@ -4,8 +4,8 @@ use maud::{DOCTYPE, PreEscaped, html};
 
 use crate::html::{Markup, plain};
 
-/// Colours follow the reader's setting, the layout fits a phone, tables scroll on their own with a shade at
-/// the edge beyond which they go on, and there is no script.
+/// Colours follow the reader's setting, the layout fits a phone, and tables scroll on their own with a shade at
+/// the edge beyond which they go on.
 const STYLE: &str = "
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1b1f;--pale:#5c5f66;--line:#d9dbe0;
 --card:#f4f5f7;--before:#9aa4b5;--after:#2f6fde;--mark:#0072b2;--bad:#b3261e}
@@ -65,13 +65,15 @@ overflow-wrap:anywhere;text-align:center}
 #[derive(Debug)]
 pub struct Page {
     title: String,
+    style: &'static str,
     body: Vec<Markup>,
+    script: Option<&'static str>,
 }
 
 impl Page {
     /// Begins a page with its title.
     pub fn new(title: &str) -> Page {
-        Page { title: title.to_owned(), body: Vec::new() }
+        Page { title: title.to_owned(), style: "", body: Vec::new(), script: None }
     }
 
     /// Adds what is next on it.
@@ -89,6 +91,16 @@ impl Page {
         self.push(html! { p.pale { (text) } });
     }
 
+    /// Adds rules to the style that all pages have.
+    pub fn style(&mut self, style: &'static str) {
+        self.style = style;
+    }
+
+    /// Gives the page a script, which runs once it is read; a page that is only looked at has none.
+    pub fn script(&mut self, script: &'static str) {
+        self.script = Some(script);
+    }
+
     /// The whole page.
     pub fn finish(self) -> String {
         let page = html! {
@@ -98,11 +110,12 @@ impl Page {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width,initial-scale=1";
                     title { (self.title) }
-                    style { (PreEscaped(STYLE)) }
+                    style { (PreEscaped(STYLE)) (PreEscaped(self.style)) }
                 }
                 body {
                     h1 { (self.title) }
                     @for part in &self.body { (part) "\n" }
+                    @if let Some(script) = self.script { script { (PreEscaped(script)) } }
                 }
             }
         };

@@ -7,6 +7,8 @@ use crate::text::{self, Line};
 
 /// Pixels around the sheet and between its cells.
 const GAP: u32 = 6;
+/// Pixels more behind a group of faces that belong together.
+const GROUP_GAP: u32 = 18;
 /// Height of the title and of a line of a caption.
 const TITLE_HEIGHT: u32 = 26;
 const LINE_HEIGHT: u32 = 14;
@@ -34,6 +36,8 @@ pub struct Plan {
     pub title: String,
     /// Faces per line; as makes it about square where not given.
     pub columns: Option<u32>,
+    /// Faces that belong together, behind which a wider gap follows; 1 if none do.
+    pub group: u32,
     /// Size of all crops.
     pub size: ImageSize,
     /// Lines of every caption.
@@ -74,13 +78,15 @@ pub fn draw<E>(
     let font = text::font();
     let title = Line { text: &plan.title, size_px: TITLE_PX, ink: INK };
     let width = title.width(&font).ceil().min(TITLE_WIDTH_MAX) as u32 + GAP;
-    let width = GAP + width.max(columns * (cell.width + GAP));
+    let group = plan.group.max(1);
+    let group_gap = |column: u32| if group > 1 { column / group * GROUP_GAP } else { 0 };
+    let width = GAP + width.max(columns * (cell.width + GAP) + group_gap(columns - 1));
     let mut sheet = RgbImage::from_pixel(width, height, PAPER);
     title.draw(&font, &mut sheet, (GAP, GAP / 2), width - 2 * GAP);
     for i in 0..n {
         let Tile { rgb, captions } = tile(i)?;
         let (line, column) = (i as u32 / columns, i as u32 % columns);
-        let left = GAP + column * (cell.width + GAP);
+        let left = GAP + column * (cell.width + GAP) + group_gap(column);
         let top = TITLE_HEIGHT + GAP + line * (cell.height + GAP);
         picture(&mut sheet, plan.size, rgb.as_deref(), (left, top));
         let below = top + u32::from(plan.size.height) + 1;

@@ -17,6 +17,9 @@ pub struct SampleLoss {
 }
 
 impl SampleLoss {
+    /// The most that a sample loses: `-ln 1e-30`.
+    pub const LOSS_MAX: f64 = 69.077_552_789_821_37;
+
     /// `-ln max(p, 1e-30)`, with p the positive's share of all exponentials.
     ///
     /// * `negatives`: `sum exp(logit - offset)` over the negatives, 0 or more
@@ -67,6 +70,7 @@ mod tests {
     #[test]
     fn a_hopeless_sample_loses_what_the_least_probability_allows() {
         check(SampleLoss::softmax(1.0, -100.0), 30.0 * 10f64.ln(), 1.0);
+        assert!((SampleLoss::LOSS_MAX - 30.0 * 10f64.ln()).abs() < 1e-13);
     }
 
     #[test]

@@ -101,4 +101,4 @@ pub fn of_angle(cosine: f64, m1: f64, m2: f64) -> Target {
 /// Keeps the slope finite where embedding and centre are parallel. The slope multiplies a vector of
 /// length sin(theta), so the gradient vanishes there anyhow; below this the sine of an angle between
 /// two f32 unit vectors is rounding noise (square root of twice 2^-23 is 5e-4).
-const SINE_LEAST: f64 = 1e-3;
+pub const SINE_LEAST: f64 = 1e-3;

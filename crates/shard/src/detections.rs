@@ -4,21 +4,22 @@
 //! `.npy` of f32, `[rows, 15]`: score, left, top, right, bottom, and x, y of five landmarks, in pixels of the upright
 //! photograph. A face that nobody found has NaN.
 
-use std::{
-    fs::File,
-    io::{self, BufReader, Read, Write},
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::Path};
 
+use crate::{
+    DETECTIONS_FILE, Manifest, ShardError,
+    npy::{NpyTable, table_header},
+};
 use pfc_durable::{AtomicFile, DurableError};
 
-use crate::{DETECTIONS_FILE, ShardError};
+/// Numbers of a row.
+const COLUMNS: usize = 15;
 
 /// Score, left, top, right, bottom, and x, y of left eye, right eye, nose, left and right corner of the mouth.
-pub type DetectionRow = [f32; 15];
+pub type DetectionRow = [f32; COLUMNS];
 
-/// Bytes of a row.
-const ROW_BYTES: usize = 15 * 4;
+/// The row of a face that nobody found.
+pub const NOT_DETECTED: DetectionRow = [f32::NAN; COLUMNS];
 
 /// Writes the file into the folder `dir` of a data set that has no manifest yet.
 ///
@@ -35,7 +36,7 @@ pub fn write_detections<E: From<ShardError>>(
     let path = dir.join(DETECTIONS_FILE);
     let write = |error| E::from(ShardError::from(DurableError::at("write", &path)(error)));
     let mut out = AtomicFile::create(&path).map_err(ShardError::from)?;
-    out.write_all(&header(n_rows)).map_err(write)?;
+    out.write_all(&table_header(n_rows, COLUMNS)).map_err(write)?;
     let mut n_written = 0;
     for row in rows {
         let bytes: Vec<u8> = row?.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -49,113 +50,110 @@ pub fn write_detections<E: From<ShardError>>(
     Ok(out.commit().map_err(ShardError::from)?)
 }
 
-/// The rows of the file, from the first to the last.
+/// The rows of the file, in any order.
 #[derive(Debug)]
 pub struct Detections {
-    path: PathBuf,
-    file: BufReader<File>,
-    next: u64,
-    n_rows: u64,
+    table: NpyTable,
 }
 
 impl Detections {
-    /// Opens the file of the data set in `dir`, which has `n_rows` rows; nothing if it has none.
+    /// Opens the file of the data set in `dir`; nothing if `manifest`, which is the data set's, lists none.
+    /// Reads all of it once, to hold it against its checksum.
     ///
     /// # Errors
     ///
-    /// [`ShardError::Detections`] if it is not as it was written, or what reading gives.
-    pub fn open(dir: &Path, n_rows: u64) -> Result<Option<Detections>, ShardError> {
-        let path = dir.join(DETECTIONS_FILE);
-        let read = |error| ShardError::from(DurableError::at("read", &path)(error));
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(read)?,
+    /// [`ShardError::MissingFile`], [`ShardError::FileSize`] or [`ShardError::Checksum`] if it is not the
+    /// file that was listed, [`ShardError::Detections`] if that was none of detections, or what reading
+    /// gives.
+    pub fn open(dir: &Path, manifest: &Manifest) -> Result<Option<Detections>, ShardError> {
+        let Some(entry) = manifest.others.iter().find(|entry| entry.file == DETECTIONS_FILE) else {
+            return Ok(None);
         };
-        let expected = header(n_rows);
-        let n_bytes =
-            (n_rows.saturating_mul(ROW_BYTES as u64)).saturating_add(expected.len() as u64);
-        let is_long = file.metadata().map_err(read)?.len() == n_bytes;
-        let mut file = BufReader::new(file);
-        let mut begun = vec![0; expected.len()];
-        if !is_long || file.read_exact(&mut begun).is_err() || begun != expected {
-            return Err(ShardError::Detections { path, n_rows });
+        entry.check(dir, |_| ())?;
+        let (path, n_rows) = (dir.join(DETECTIONS_FILE), manifest.rows);
+        match NpyTable::open(&path, n_rows, COLUMNS)? {
+            Some(table) => Ok(Some(Detections { table })),
+            None => Err(ShardError::Detections { path, n_rows }),
         }
-        Ok(Some(Detections { path, file, next: 0, n_rows }))
     }
 
-    /// Row `row`, which is none of those read before: rows are read forwards.
+    /// Row `row`. O(1).
     ///
     /// # Errors
     ///
-    /// [`ShardError::NoSuchRow`] for one before or beyond, or what reading gives.
-    pub fn forward_to(&mut self, row: u64) -> Result<DetectionRow, ShardError> {
-        if row < self.next || row >= self.n_rows {
-            return Err(ShardError::NoSuchRow { row, n_rows: self.n_rows });
-        }
-        let read = |error| ShardError::from(DurableError::at("read", &self.path)(error));
-        let skipped = (row - self.next) * ROW_BYTES as u64;
-        // Rows are near one another.
-        io::copy(&mut (&mut self.file).take(skipped), &mut io::sink()).map_err(read)?;
-        let mut bytes = [0; ROW_BYTES];
-        self.file.read_exact(&mut bytes).map_err(read)?;
-        self.next = row + 1;
-        let mut values = [0.0; 15];
-        for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *value = f32::from_le_bytes(*bytes);
-        }
+    /// [`ShardError::NoSuchRow`] for one beyond the last.
+    pub fn get(&self, row: u64) -> Result<DetectionRow, ShardError> {
+        let mut values = [f32::NAN; COLUMNS];
+        values.iter_mut().zip(self.table.row(row)?).for_each(|(value, found)| *value = found);
         Ok(values)
     }
-}
-
-/// What the file begins with.
-fn header(n_rows: u64) -> Vec<u8> {
-    npy_header("<f4", &format!("({n_rows}, 15)"))
-}
-
-/// What a `.npy` begins with, as NumPy writes it.
-///
-/// * `descr`: the numbers, such as `<f4`
-/// * `shape`: as Python writes it
-pub fn npy_header(descr: &str, shape: &str) -> Vec<u8> {
-    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
-    // Magic, version and length take 10 bytes; the numbers start at a multiple of 64.
-    let padded = (10 + text.len() + 1).next_multiple_of(64) - 10;
-    let mut header = b"\x93NUMPY\x01\x00".to_vec();
-    header.extend((padded as u16).to_le_bytes());
-    header.extend(format!("{text:<width$}\n", width = padded - 1).bytes());
-    header
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Checksum, FileEntry, ImageSize, hash::content_hash};
 
     fn row(i: u64) -> DetectionRow {
         std::array::from_fn(|column| i as f32 * 100.0 + column as f32)
     }
 
+    /// The manifest of a data set of three rows that lists the file in `dir` as it is.
+    fn manifest(dir: &Path) -> Manifest {
+        let bytes = std::fs::read(dir.join(DETECTIONS_FILE)).unwrap_or_default();
+        let checksum = Checksum(content_hash(&bytes));
+        let entry = |file: &str, bytes: u64| FileEntry { file: file.into(), bytes, checksum };
+        let found = entry(DETECTIONS_FILE, bytes.len() as u64);
+        Manifest {
+            format: 1,
+            rows: 3,
+            n_identities: 1,
+            image_size: ImageSize::FACE,
+            seed: 0,
+            sources: Vec::new(),
+            tool: String::new(),
+            arguments: Vec::new(),
+            identities: entry("identities.arrow", 0),
+            shards: Vec::new(),
+            others: if bytes.is_empty() { Vec::new() } else { vec![found] },
+            lineage: Vec::new(),
+        }
+    }
+
     #[test]
-    fn rows_come_back_and_a_file_of_another_length_is_refused() {
+    fn rows_come_back_in_any_order_and_a_file_that_is_not_the_listed_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Detections::open(dir.path(), 3).unwrap().is_none());
+        assert!(Detections::open(dir.path(), &manifest(dir.path())).unwrap().is_none());
         let rows = (0..3).map(|i| Ok::<_, ShardError>(row(i)));
         write_detections(dir.path(), 3, rows).unwrap();
-        let mut found = Detections::open(dir.path(), 3).unwrap().unwrap();
-        assert_eq!(found.forward_to(0).unwrap(), row(0));
-        assert_eq!(found.forward_to(2).unwrap(), row(2));
-        assert!(found.forward_to(1).is_err() && found.forward_to(3).is_err());
-        assert!(matches!(Detections::open(dir.path(), 4), Err(ShardError::Detections { .. })));
+        let listed = manifest(dir.path());
+        let found = Detections::open(dir.path(), &listed).unwrap().unwrap();
+        for i in [0, 2, 1, 2] {
+            assert_eq!(found.get(i).unwrap(), row(i));
+        }
+        assert!(matches!(found.get(3), Err(ShardError::NoSuchRow { row: 3, n_rows: 3 })));
+        let other = Manifest { rows: 4, ..listed.clone() };
+        let error = Detections::open(dir.path(), &other).unwrap_err();
+        assert!(matches!(error, ShardError::Detections { n_rows: 4, .. }), "{error}");
         let path = dir.path().join(DETECTIONS_FILE);
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(whole.len(), 128 + 3 * 60);
         for at in [0, 9, 70, whole.len() - 1] {
             std::fs::write(&path, &whole[..at]).unwrap();
-            assert!(Detections::open(dir.path(), 3).is_err(), "cut at {at}");
+            let error = Detections::open(dir.path(), &listed).unwrap_err();
+            assert!(matches!(error, ShardError::FileSize { .. }), "cut at {at}: {error}");
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            let error = Detections::open(dir.path(), &listed).unwrap_err();
+            assert!(matches!(error, ShardError::Checksum { .. }), "flipped at {at}: {error}");
+            // Bytes that were listed so are no detections if they do not begin as these do.
+            let begun = Detections::open(dir.path(), &manifest(dir.path()));
+            assert_eq!(begun.is_ok(), at >= 128, "flipped at {at}");
         }
-        let mut other = whole.clone();
-        other[30] ^= 1;
-        std::fs::write(&path, other).unwrap();
-        assert!(Detections::open(dir.path(), 3).is_err());
+        std::fs::remove_file(&path).unwrap();
+        let error = Detections::open(dir.path(), &listed).unwrap_err();
+        assert!(matches!(error, ShardError::MissingFile { .. }), "{error}");
     }
 
     #[test]

@@ -92,6 +92,30 @@ pub enum ShardError {
         /// Rows of the data set.
         n_rows: u64,
     },
+    /// The measures of quality are not as they were written, or of other rows.
+    #[error("{}: are no measures of this data set: {what}", path.display())]
+    Quality {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A column that the measures of quality have not.
+    #[error("{}: has no column `{name}`, but {measures}", path.display())]
+    NoSuchMeasure {
+        /// The table.
+        path: PathBuf,
+        /// The column asked for.
+        name: String,
+        /// Those that there are.
+        measures: String,
+    },
+    /// A data set whose quality nobody has measured.
+    #[error("{}: its quality has not been measured", dir.display())]
+    NotMeasured {
+        /// The data set.
+        dir: PathBuf,
+    },
     /// A file's structure is broken, or it is no Arrow file at all.
     #[error("{}: is not a whole Arrow file: {what}", path.display())]
     Malformed {
@@ -296,6 +320,16 @@ impl ShardError {
             | Uncounted { .. }
             | Counts { .. } => {
                 format!("`pfc-ingest verify` lists everything that is damaged; {again}")
+            }
+            Quality { .. } => {
+                "`pfc-ingest quality DATASET --force` measures again; it replaces what is there"
+                    .into()
+            }
+            NoSuchMeasure { .. } => {
+                "norm and fiqa take a network: see `pfc-ingest quality --help`".into()
+            }
+            NotMeasured { dir } => {
+                format!("`pfc-ingest quality {}` measures it", dir.display())
             }
             Schema { .. } => format!("another program wrote this file in place of ours: {again}"),
             LabelOutOfRange { n_identities: 0, .. } => "the data set has no identities".into(),

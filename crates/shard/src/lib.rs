@@ -99,9 +99,11 @@ mod ipc_writer;
 mod manifest;
 mod mmap;
 mod names;
+mod npy;
 mod order;
 mod parallel;
 mod permutation;
+mod quality_table;
 mod schema;
 mod shard;
 mod shard_writer;
@@ -111,7 +113,7 @@ mod verify;
 pub use assemble::assemble;
 pub use dataset::Dataset;
 pub use dataset_writer::DatasetWriter;
-pub use detections::{DetectionRow, Detections, npy_header, write_detections};
+pub use detections::{DetectionRow, Detections, NOT_DETECTED, write_detections};
 pub use error::ShardError;
 pub use face::{Face, IMAGE_BYTES_MAX, SOURCE_BYTES_MAX};
 pub use faces::{Faces, Visit};
@@ -120,11 +122,15 @@ pub use format::{
 };
 pub use hash::Checksum;
 pub use identities::Identities;
-pub use manifest::{FileEntry, Manifest, ShardEntry, Step, shard_file};
+pub use manifest::{FileEntry, Manifest, ShardEntry, Step, manifest_checksum, shard_file};
 pub use names::{IdentityNames, NAME_BYTES_MAX};
+pub use npy::npy_header;
 pub use order::{EpochOrder, Place, Share, mix};
 pub use permutation::Permutation;
 pub use pfc_image::{ImageSize, Quality};
+pub use quality_table::{
+    QUALITY_DIR, QualityRecord, QualitySpec, QualityTable, is_quality_name, is_quality_part,
+};
 pub use shard::Shard;
 pub use shard_writer::{ShardSpec, ShardWriter};
 pub use spec::{DEFAULT_SHARD_BYTES, DatasetSpec, SHARD_BYTES_MAX};

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ImageSize, ShardError,
     format::{FORMAT, MANIFEST_FILE, SHARDS_DIR},
-    hash::{Checksum, file_checksum},
+    hash::{Checksum, content_hash, file_checksum},
     mmap::check_size,
 };
 
@@ -121,15 +121,33 @@ impl ShardEntry {
         path: &Path,
         on_progress: impl FnMut(u64),
     ) -> Result<(), ShardError> {
-        check_size(path, self.bytes)?;
-        let found = file_checksum(path, on_progress)?;
-        match found == self.checksum {
-            true => Ok(()),
-            false => {
-                let expected = self.checksum;
-                Err(ShardError::Checksum { path: path.to_path_buf(), found, expected })
-            }
-        }
+        check_file(path, self.bytes, self.checksum, on_progress)
+    }
+}
+
+impl FileEntry {
+    /// As [`ShardEntry::check`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ShardEntry::check`].
+    pub fn check(&self, dir: &Path, on_progress: impl FnMut(u64)) -> Result<(), ShardError> {
+        check_file(&dir.join(&self.file), self.bytes, self.checksum, on_progress)
+    }
+}
+
+/// Checks size and checksum of a listed file.
+fn check_file(
+    path: &Path,
+    bytes: u64,
+    expected: Checksum,
+    on_progress: impl FnMut(u64),
+) -> Result<(), ShardError> {
+    check_size(path, bytes)?;
+    let found = file_checksum(path, on_progress)?;
+    match found == expected {
+        true => Ok(()),
+        false => Err(ShardError::Checksum { path: path.to_path_buf(), found, expected }),
     }
 }
 
@@ -168,9 +186,14 @@ impl Manifest {
     }
 
     /// Whether the manifest in `dir` carries its own checksum, as those of earlier versions do not.
-    pub fn is_sealed(&self, dir: &Path) -> bool {
-        let text = fs::read(dir.join(MANIFEST_FILE)).unwrap_or_default();
-        manifest::check(&text) == Seal::Whole
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::Durable`] if it cannot be read.
+    pub fn is_sealed(dir: &Path) -> Result<bool, ShardError> {
+        let path = dir.join(MANIFEST_FILE);
+        let text = fs::read(&path).map_err(DurableError::at("read", &path))?;
+        Ok(manifest::check(&text) == Seal::Whole)
     }
 
     /// Makes the manifest visible in `dir`: the last step of writing a data set.
@@ -222,4 +245,19 @@ fn stays_inside(file: &str) -> bool {
 /// Name of shard `index` relative to the data set's folder: `shards/00000.arrow`.
 pub fn shard_file(index: usize) -> String {
     format!("{SHARDS_DIR}/{index:05}.arrow")
+}
+/// The checksum of the manifest of the data set in `dir`, which names the data set as it is.
+///
+/// # Errors
+///
+/// [`ShardError::NotADataset`] if it has none, and what reading gives.
+pub fn manifest_checksum(dir: &Path) -> Result<Checksum, ShardError> {
+    let path = dir.join(MANIFEST_FILE);
+    match fs::read(&path) {
+        Ok(text) => Ok(Checksum(content_hash(&text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(ShardError::NotADataset { dir: dir.to_owned() })
+        }
+        Err(error) => Err(DurableError::at("read", &path)(error).into()),
+    }
 }

@@ -350,20 +350,12 @@ fn examine_other(
     on_progress: &impl Fn(u64),
 ) -> Result<FileReport, ShardError> {
     let mut report = FileReport::of(&entry.file);
-    let path = dir.join(&entry.file);
-    let sum = check_size(&path, entry.bytes).and_then(|()| {
-        Ok(file_checksum(&path, |n| {
-            report.bytes += n;
-            on_progress(n);
-        })?)
+    let checked = entry.check(dir, |n| {
+        report.bytes += n;
+        on_progress(n);
     });
-    match sum {
-        Ok(found) if found == entry.checksum => {}
-        Ok(found) => {
-            let expected = entry.checksum;
-            report.add(None, Fault::File(ShardError::Checksum { path, found, expected }));
-        }
-        Err(error) => report.add(None, Fault::File(found(error)?)),
+    if let Err(error) = checked {
+        report.add(None, Fault::File(found(error)?));
     }
     Ok(report)
 }

@@ -66,6 +66,7 @@ const IDENTITIES: &[&str] = &[
     "person_name",
     "subject",
     "subject_id",
+    "subject_name",
     "subjectid",
     "pid",
     "celebrity",

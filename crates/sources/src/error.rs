@@ -103,13 +103,15 @@ pub enum SourceError {
         path: String,
     },
     /// A folder below which there is no image.
-    #[error("{}: no image is in it", path.display())]
+    #[error("{}: no image is in it; {seen}", path.display())]
     NoImagesBelow {
         /// The folder.
         path: PathBuf,
+        /// What it holds instead.
+        seen: String,
     },
     /// Not one image of a source could be used.
-    #[error("{path}: none of its {n} images can be read")]
+    #[error("{path}: {}", pfc_cli::units::none_can(*n, "image", "read"))]
     NothingUsable {
         /// The source.
         path: String,
@@ -119,7 +121,7 @@ pub enum SourceError {
         example: String,
     },
     /// Nothing says whom any of a source's images shows.
-    #[error("{path}: of its {n} images it is not known whom they show: {why}")]
+    #[error("{path}: {}: {why}", pfc_cli::units::none_can(*n, "image", "assigned to an identity"))]
     Unlabelled {
         /// The source.
         path: String,
@@ -147,17 +149,21 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// No folder below the input holds images.
-    #[error("{}: no identity folder with images in it", path.display())]
+    #[error("{}: no identity folder with images in it; {seen}", path.display())]
     NoIdentities {
         /// The folder searched.
         path: PathBuf,
+        /// What it holds instead.
+        seen: String,
         /// Images that lie directly in it.
         n_loose: u64,
         /// A file beside them that may say who is on them.
         list: Option<String>,
     },
     /// A folder with images lies in another one.
-    #[error("`{inner}` lies inside `{outer}`, and both hold images: whose are they?")]
+    #[error(
+        "`{inner}` lies inside `{outer}`, and both hold images, so that it is unclear which is the identity"
+    )]
     NestedIdentity {
         /// The outer identity folder, relative to the input.
         outer: String,
@@ -198,6 +204,18 @@ pub enum SourceError {
         /// Images that the index does not list.
         n_unlisted: u64,
         /// Where the first of them begins.
+        offset: u64,
+    },
+    /// An index that lists records of identities, but not the record that says so.
+    #[error(
+        "{}: its .idx file does not list record 0, which begins at byte {offset} and says which records \
+         are images",
+        path.display()
+    )]
+    IndexWithoutFirst {
+        /// The `.rec` file.
+        path: PathBuf,
+        /// Where record 0 begins.
         offset: u64,
     },
     /// `--salvage` for something else than RecordIO or tar.
@@ -366,7 +384,7 @@ impl SourceError {
                 "put the images of each identity in a folder of its own, as in {}/NAME/1.jpg",
                 path.display()
             ),
-            SourceError::NoIdentities { path, n_loose, list: Some(list) } => {
+            SourceError::NoIdentities { path, n_loose, list: Some(list), .. } => {
                 let list = path.join(list);
                 format!(
                     "{n_loose} images lie directly in {}, and {} may say who is on them: pack that list",
@@ -374,7 +392,7 @@ impl SourceError {
                     list.display()
                 )
             }
-            SourceError::NoIdentities { path, n_loose, list: None } => format!(
+            SourceError::NoIdentities { path, n_loose, list: None, .. } => format!(
                 "{n_loose} images lie directly in {0}: put those of each identity in a folder of \
                  its own, as in {0}/NAME/1.jpg, or give the folder above",
                 path.display()
@@ -389,7 +407,7 @@ impl SourceError {
                  --salvage ignores it as well, and lists what is damaged",
                 path.with_extension("idx").display()
             ),
-            SourceError::ShortIndex { path, .. } => format!(
+            SourceError::ShortIndex { path, .. } | SourceError::IndexWithoutFirst { path, .. } => format!(
                 "fetch the whole .idx file, or move {} away, and every image is found without it; \
                  --salvage ignores it as well, and lists what is damaged",
                 path.with_extension("idx").display()

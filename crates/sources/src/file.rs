@@ -195,19 +195,36 @@ fn numbers(_: &std::fs::Metadata) -> Identity {
 ///
 /// [`ReadError::Reject`] for what is a fact about this file: [`Reject::Missing`],
 /// [`Reject::TooManyBytes`] or [`Reject::Unreadable`]; [`ReadError::Fault`] if the system fails or
-/// a folder that the file lies in is gone.
+/// a folder that the file lies in is gone or may not be entered.
 pub fn read_file(path: &Path, root: &Root) -> Result<Vec<u8>, ReadError> {
     match read(path) {
         Ok(bytes) => Ok(bytes?),
         Err(error) if is_of_system(&error) => Err(SourceError::at("read", path)(error).into()),
         Err(error) => {
             root.check(path)?;
+            check_admitted(path, &error)?;
             Err(match error.kind() {
                 io::ErrorKind::NotFound => Reject::Missing,
                 _ => Reject::Unreadable(error.to_string()),
             }
             .into())
         }
+    }
+}
+
+/// A folder that this user may not enter, for want of a right or of a ticket that has run out, hides all
+/// that is in it, and says nothing of the file at `path`. A file alone that may not be read can be looked at.
+fn check_admitted(path: &Path, error: &io::Error) -> Result<(), SourceError> {
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    if !is_denied(error) {
+        return Ok(());
+    }
+    match path.metadata() {
+        Err(error) if is_denied(&error) => {
+            let folder = path.parent().unwrap_or(path);
+            Err(SourceError::at("open the folder", folder)(error))
+        }
+        _ => Ok(()),
     }
 }
 

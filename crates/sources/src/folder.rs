@@ -1,9 +1,15 @@
 //! Identity folders: the folder that directly holds images is the identity, at any depth.
 
 use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    ffi::OsStr,
     io::{self, Write},
     path::Path,
 };
+
+use pfc_cli::units;
+use pfc_durable::faults::is_of_system;
 
 use crate::{
     catalogue::{Catalogue, People, Sealed},
@@ -12,6 +18,7 @@ use crate::{
     folders::{Parts, check_nesting, warn_of_parts, who},
     identities,
     index::Index,
+    look::other_file,
     reject::{ReadError, Reject},
     source::{LeftOut, Source, nothing, stamp, write_paths},
     walk::{Listing, is_system},
@@ -65,8 +72,8 @@ impl FolderSource {
         }
         if catalogue.is_nobody() {
             return Err(match people {
-                People::Needed => no_identities(root, &listing.left_out),
-                People::Optional => no_images(root, &listing.left_out),
+                People::Needed => no_identities(root, &listing.left_out)?,
+                People::Optional => no_images(root, &listing.left_out)?,
             });
         }
         let n_images = |dir: usize| listing.dirs[dir].images.len() as u64;
@@ -134,20 +141,78 @@ pub fn is_read_as_named(path: &str) -> bool {
     !is_system && who(path, Parts::Apart).is_ok_and(|who| &*who.into_name() == path)
 }
 
-fn no_identities(root: &Path, left_out: &[LeftOut]) -> SourceError {
+/// What to say of a folder without an identity.
+///
+/// # Errors
+///
+/// If the system fails while its files are looked at.
+fn no_identities(root: &Path, left_out: &[LeftOut]) -> Result<SourceError, SourceError> {
     let n_loose = left_out.iter().filter(|l| l.reject == Reject::NoIdentity).count() as u64;
     let lost = left_out.iter().filter(|l| !l.reject.is_skip());
-    match lost.clone().next() {
-        Some(LeftOut { source, reject }) => SourceError::NothingUsable {
-            path: root.display().to_string(),
-            n: lost.count() as u64,
-            example: format!("{source}: {reject}"),
-        },
-        None => {
-            let list = list_beside(left_out).filter(|_| n_loose > 0);
-            SourceError::NoIdentities { path: root.to_path_buf(), n_loose, list }
+    if let Some(LeftOut { source, reject }) = lost.clone().next() {
+        let (path, n) = (root.display().to_string(), lost.count() as u64);
+        return Ok(SourceError::NothingUsable { path, n, example: format!("{source}: {reject}") });
+    }
+    if n_loose == 0
+        && let Some(other) = of_other_program(root, left_out)?
+    {
+        return Ok(other);
+    }
+    let list = list_beside(left_out).filter(|_| n_loose > 0);
+    Ok(SourceError::NoIdentities { path: root.to_path_buf(), seen: seen(left_out), n_loose, list })
+}
+
+/// Kinds of files that are named.
+const KINDS_MAX: usize = 5;
+
+/// What a folder holds that has no image of anybody: how many files of which endings, most of them first.
+fn seen(left_out: &[LeftOut]) -> String {
+    let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+    for LeftOut { source, reject } in left_out {
+        let kind = match reject {
+            Reject::NoIdentity => "image".into(),
+            Reject::SystemFile => "system file".into(),
+            _ => match Path::new(source).extension() {
+                Some(ending) => format!(".{} file", ending.to_string_lossy().to_lowercase()),
+                None => "other file".into(),
+            },
+        };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    let mut kinds: Vec<(String, u64)> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(_, n)| Reverse(*n));
+    let n_more: u64 = kinds.iter().skip(KINDS_MAX).map(|(_, n)| n).sum();
+    kinds.truncate(KINDS_MAX);
+    let mut named: Vec<String> = kinds.iter().map(|(kind, n)| units::of(*n, kind)).collect();
+    named.extend((n_more > 0).then(|| format!("{} more", units::count(n_more))));
+    match named.split_last() {
+        None => "there is no file in it".into(),
+        Some((one, [])) => format!("it holds {one}"),
+        Some((last, others)) => format!("it holds {} and {last}", others.join(", ")),
+    }
+}
+
+/// The first of the files that is known and not read, of each ending one, with the way out.
+///
+/// # Errors
+///
+/// If the system fails.
+fn of_other_program(root: &Path, left_out: &[LeftOut]) -> Result<Option<SourceError>, SourceError> {
+    let mut endings = HashSet::new();
+    let others = left_out.iter().filter(|l| l.reject == Reject::OtherFile);
+    for LeftOut { source, .. } in others {
+        let path = root.join(source);
+        if endings.len() < KINDS_MAX && endings.insert(path.extension().map(OsStr::to_os_string)) {
+            match other_file(&path) {
+                Ok(Some(other)) => return Ok(Some(other)),
+                Err(error) if is_of_system(&error) => {
+                    return Err(SourceError::at("read", &path)(error));
+                }
+                _ => {}
+            }
         }
     }
+    Ok(None)
 }
 
 /// The file beside the loose images that is most likely a list of them: `metadata.csv` or
@@ -164,12 +229,20 @@ fn list_beside(left_out: &[LeftOut]) -> Option<String> {
 }
 
 /// What to say of a folder without an image.
-fn no_images(root: &Path, left_out: &[LeftOut]) -> SourceError {
+///
+/// # Errors
+///
+/// If the system fails while its files are looked at.
+fn no_images(root: &Path, left_out: &[LeftOut]) -> Result<SourceError, SourceError> {
     let lost: Vec<LeftOut> = left_out.iter().filter(|l| !l.reject.is_skip()).cloned().collect();
-    match lost.is_empty() {
-        true => SourceError::NoImagesBelow { path: root.to_path_buf() },
-        false => nothing(&root.display().to_string(), &lost),
+    if !lost.is_empty() {
+        return Ok(nothing(&root.display().to_string(), &lost));
     }
+    let other = of_other_program(root, left_out)?;
+    Ok(other.unwrap_or_else(|| SourceError::NoImagesBelow {
+        path: root.to_path_buf(),
+        seen: seen(left_out),
+    }))
 }
 
 #[cfg(test)]
@@ -297,7 +370,7 @@ mod tests {
     fn an_identity_inside_another_is_an_error() {
         let dir = tree(&["a/1.jpg", "a/b/c/1.jpg", "b/1.jpg"]);
         let error = FolderSource::open(dir.path(), Parts::Apart, People::Needed).err().unwrap();
-        let expected = "`a/b/c` lies inside `a`, and both hold images: whose are they?";
+        let expected = "`a/b/c` lies inside `a`, and both hold images, so that it is unclear which is the identity";
         assert_eq!(error.to_string(), expected);
     }
 

@@ -3,9 +3,23 @@
 
 use std::{fs, io::Cursor, path::Path};
 
+use clap::ValueEnum;
+
 use crate::{
-    catalogue::People, columns::ColumnChoice, list::Lines, lmdb, recordio::Damaged, shelf::Found,
-    shelf::Span, spool::Spool, streams, table::Table, tar::samples, tfrecord, zip,
+    catalogue::People,
+    columns::ColumnChoice,
+    landmarks::{LandmarkFormat, LandmarkList},
+    list::Lines,
+    lmdb,
+    recordio::Damaged,
+    shelf::{Found, Span},
+    spool::Spool,
+    streams,
+    table::Table,
+    tar::samples,
+    tfrecord,
+    verification::verification_set,
+    zip,
 };
 
 /// Any bytes as a zip archive: files that unpack to what is stated of them, or an error.
@@ -70,6 +84,49 @@ pub fn list(bytes: &[u8]) {
             assert!(n_rows <= lines.line());
         }
     }
+}
+
+/// Any bytes as a list of landmarks in a file of `dir`: a line for each image at most, or an error.
+///
+/// # Errors
+///
+/// Those of `dir`, which say nothing of the bytes.
+pub fn landmarks(bytes: &[u8], dir: &Path) -> std::io::Result<()> {
+    let path = dir.join("landmarks");
+    fs::write(&path, bytes)?;
+    for format in LandmarkFormat::value_variants() {
+        let Ok(list) = LandmarkList::open(&path, *format) else { continue };
+        let Ok(images) = list.images() else { continue };
+        let n_lines = 1 + bytes.iter().filter(|byte| **byte == b'\n').count();
+        assert!(images.count() <= n_lines);
+    }
+    Ok(())
+}
+
+/// Any bytes as a verification set that AdaFace keeps: a description, a list of pairs and an array, the first two
+/// behind a byte that is their length. Pairs or an error.
+///
+/// # Errors
+///
+/// Those of `dir`, which say nothing of the bytes.
+pub fn verification(bytes: &[u8], dir: &Path) -> std::io::Result<()> {
+    let mut rest = bytes;
+    let mut next = || {
+        let (n, behind) = rest.split_first().unwrap_or((&0, &[]));
+        let (part, behind) = behind.split_at(usize::from(*n).min(behind.len()));
+        rest = behind;
+        part
+    };
+    let (description, list) = (next(), next());
+    let set = dir.join("set");
+    fs::create_dir_all(set.join("memfile"))?;
+    fs::write(set.join("memfile/mem_file.dat.conf"), description)?;
+    fs::write(dir.join("set_list.npy"), list)?;
+    fs::write(set.join("memfile/mem_file.dat"), rest)?;
+    if let Ok(pack) = verification_set(&set) {
+        assert_eq!(pack.images.len(), 2 * pack.same.len());
+    }
+    Ok(())
 }
 
 /// Any bytes as a table in a file of `dir`: rows or an error, and every image lies within what was

@@ -3,13 +3,13 @@
 //!
 //! | stated | read as |
 //! |---|---|
-//! | `3`, `+3`, `3.0`, `3.`, `3e0`, `３` (decimal digits of any script) | the number 3 |
+//! | `3`, `+3`, `3.0`, `3,0`, `3.`, `3e0`, `３` (decimal digits of any script) | the number 3 |
 //! | `-0`, `-0.0` | the number 0 |
 //! | `007`, `1_000`, `0x10`, `18446744073709551616` | a name, as padded and coded ids are |
 //! | `1e3` | the number 1000 where all labels of the source are numbers, else a name |
 //! | `Ann Lee` | a name, without the white space around it |
-//! | nothing, `nan`, `None`, `NA`, `null` … (what pandas reads as missing), null, NaN | no label |
-//! | `-1`, `-1.0` (noise, for clustering programs), `0.5`, infinity | no label |
+//! | nothing, `None`, `NA`, `null`, `\N`, `#REF!` … (what programs write where nothing is) | no label |
+//! | `-1`, `-1.0` (noise, for clustering programs), `0.5`, NaN and infinity in any spelling | no label |
 //!
 //! An entry without a label is left out with the reason; it never stops a source.
 
@@ -40,34 +40,53 @@ pub enum Value<'a> {
     Text(&'a str),
 }
 
-/// How pandas, whose `read_csv` and `to_csv` most lists come from, spells a missing value: the
-/// default of its option `na_values`, and infinity, which no class is. Case counts: `Nan` and `Na`
-/// are names of people.
+/// How programs spell a missing value: pandas (the default of its option `na_values`), to which most lists
+/// go back, databases (`\N`, `(null)`), JavaScript, the errors of spreadsheets, and C on Windows
+/// (`1.#QNAN`). Case counts: `Nan`, `Na` and `Null` are names of people.
 const MISSING: &[&str] = &[
     "#N/A",
     "#N/A N/A",
     "#NA",
     "-1.#IND",
     "-1.#QNAN",
-    "-NaN",
-    "-nan",
     "1.#IND",
     "1.#QNAN",
     "<NA>",
     "N/A",
     "NA",
     "NULL",
-    "NaN",
     "None",
     "n/a",
-    "nan",
     "null",
     "NaT",
-    "inf",
-    "-inf",
-    "Infinity",
-    "-Infinity",
+    "NONE",
+    "(null)",
+    "(NULL)",
+    "<null>",
+    "<NULL>",
+    "[null]",
+    "[NULL]",
+    "\\N",
+    "undefined",
+    "#DIV/0!",
+    "#NAME?",
+    "#NULL!",
+    "#NUM!",
+    "#REF!",
+    "#VALUE!",
+    "1.#SNAN",
+    "1.#INF",
+    "-1.#INF",
 ];
+
+/// How not-a-number and infinity are spelled, in any case and after any sign but for `Nan`.
+const NOT_FINITE: &[&str] = &["nan", "nan(ind)", "nan(snan)", "inf", "infinity"];
+
+/// Whether a text is not-a-number or infinity.
+fn is_not_finite(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+', '\u{2212}']).unwrap_or(text);
+    text != "Nan" && NOT_FINITE.iter().any(|spelling| unsigned.eq_ignore_ascii_case(spelling))
+}
 
 /// The code points of zero in the scripts of the Basic Multilingual Plane; 1 to 9 follow each
 /// (general category `Nd` of the Unicode Character Database, and its promise of contiguity).
@@ -152,7 +171,7 @@ fn of_text(text: &str) -> Result<Who, String> {
     if text.is_empty() {
         return Err("the label is empty".into());
     }
-    if MISSING.contains(&text) {
+    if MISSING.contains(&text) || is_not_finite(text) {
         return Err(format!("label `{text}` stands for none"));
     }
     let Some(numeral) = Numeral::parse(text) else { return Ok(Who::Name(text.into())) };
@@ -168,7 +187,7 @@ fn of_text(text: &str) -> Result<Who, String> {
 }
 
 fn negative(label: &str) -> String {
-    format!("label {label} is negative, so the image is nobody's")
+    format!("label {label} is negative, so it names no identity")
 }
 
 fn not_whole(label: &str) -> String {
@@ -196,7 +215,7 @@ impl Numeral {
             Some((mantissa, exponent)) => (mantissa, Some(exponent)),
             None => (unsigned, None),
         };
-        let (whole, fraction) = match mantissa.split_once('.') {
+        let (whole, fraction) = match mantissa.split_once('.').or_else(|| decimal_comma(mantissa)) {
             Some((whole, fraction)) => (whole, Some(fraction)),
             None => (mantissa, None),
         };
@@ -235,6 +254,14 @@ impl Numeral {
     }
 }
 
+/// The two sides of a comma with nothing but zeros behind it, as spreadsheets of half the world write a
+/// whole float. Three zeros may as well be thousands, and other digits are more likely two ids.
+fn decimal_comma(text: &str) -> Option<(&str, &str)> {
+    let (whole, zeros) = text.split_once(',')?;
+    let are_zeros = zeros.bytes().all(|byte| byte == b'0');
+    (are_zeros && !matches!(zeros.len(), 0 | 3)).then_some((whole, zeros))
+}
+
 /// The values of decimal digits in any script.
 fn digits(text: &str) -> Option<Vec<u8>> {
     let digit = |c: char| {
@@ -264,6 +291,9 @@ mod tests {
             ("3.0", 3),
             ("3.", 3),
             ("10.000", 10),
+            ("3,0", 3),
+            ("10,00", 10),
+            ("-0,0", 0),
             ("-0", 0),
             ("-0.0", 0),
             ("0e9", 0),
@@ -296,6 +326,11 @@ mod tests {
             "e3",
             "1e",
             "1.2.3",
+            "1,000",
+            "1,2",
+            "3,",
+            ",0",
+            "1,0,0",
             "-x",
             "+",
             "-",
@@ -304,6 +339,9 @@ mod tests {
             "Na",
             "Nan",
             "none",
+            "Null",
+            "Infante",
+            "\\Nora",
             "Jos\u{e9}",
             "1 2",
             "\u{2460}",
@@ -316,8 +354,8 @@ mod tests {
 
     #[test]
     fn what_stands_for_no_label_says_so() {
-        let negative = |text: &str| format!("label {text} is negative, so the image is nobody's");
-        for text in ["-1", "-1.0", "-0.5", "-1e3", "\u{2212}2", "-007x1"] {
+        let negative = |text: &str| format!("label {text} is negative, so it names no identity");
+        for text in ["-1", "-1.0", "-1,0", "-0.5", "-1e3", "\u{2212}2", "-007x1"] {
             let expected = match text {
                 // No number: a name that begins with a dash.
                 "-007x1" => Ok(Who::Name(text.into())),
@@ -325,7 +363,39 @@ mod tests {
             };
             assert_eq!(parse(text), expected);
         }
-        for text in ["nan", "NaN", "None", "NULL", "null", "NA", "N/A", "<NA>", "inf", "-inf"] {
+        let missing = [
+            "nan",
+            "NaN",
+            "None",
+            "NULL",
+            "null",
+            "NA",
+            "N/A",
+            "<NA>",
+            "inf",
+            "-inf",
+            "NAN",
+            "+nan",
+            "-nan(ind)",
+            "Inf",
+            "-Inf",
+            "INF",
+            "+inf",
+            "Infinity",
+            "1.#INF",
+            "-1.#IND",
+            "NONE",
+            "(null)",
+            "<null>",
+            "[NULL]",
+            "\\N",
+            "undefined",
+            "#DIV/0!",
+            "#REF!",
+            "#N/A",
+            "NaT",
+        ];
+        for text in missing {
             assert_eq!(parse(text), Err(format!("label `{text}` stands for none")));
         }
         for text in ["0.5", "1e-1", "3.25"] {

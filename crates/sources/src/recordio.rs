@@ -317,7 +317,7 @@ fn class(file: &RecordFile, position: u64, damaged: Damaged) -> Result<u32, Reje
 }
 
 /// Refuses an index that passes over images of its file, as one that was cut short does: they would be
-/// lost.
+/// lost. So does one that passes over record 0 alone, without which records of identities look like images.
 ///
 /// * `bytes_found`: bytes of the images that it lists
 fn check_listed(file: &RecordFile, bytes_found: u64) -> Result<(), SourceError> {
@@ -330,9 +330,13 @@ fn check_listed(file: &RecordFile, bytes_found: u64) -> Result<(), SourceError> 
     if bytes_found + bytes_of_others >= file.n_bytes() {
         return Ok(());
     }
+    let path = file.path().to_path_buf();
+    if let Some(offset) = file.announcement_not_listed() {
+        return Err(SourceError::IndexWithoutFirst { path, offset });
+    }
     let offsets = file.not_listed();
     let Some(&offset) = offsets.first() else { return Ok(()) };
-    let (path, n_unlisted) = (file.path().to_path_buf(), offsets.len() as u64);
+    let n_unlisted = offsets.len() as u64;
     Err(SourceError::ShortIndex { path, n_unlisted, offset })
 }
 

@@ -384,7 +384,7 @@ pub fn list(
         let (start, end) = (u64::from(place[0]), u64::from(place[1]));
         let skipped = start.checked_sub(at).filter(|_| end >= start);
         let skipped = skipped.ok_or_else(|| {
-            format!("sample {row} is said to lie at bytes {start} to {end}, and {at} are before it")
+            format!("sample {row} is listed at bytes {start} to {end}, but {at} are before it")
         })?;
         if io::copy(&mut (&mut input).take(skipped), &mut io::sink())? != skipped {
             return Err(cut(start));

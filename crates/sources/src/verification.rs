@@ -19,7 +19,7 @@ use crate::{
     error::SourceError,
     file::{exists, is_file},
     label::Who,
-    shards,
+    npy, shards,
     spool::Spool,
     table,
     table::Table,
@@ -316,20 +316,11 @@ impl Shape {
 
 /// The values of a `.npy` file of booleans, in one row.
 fn booleans(bytes: &[u8]) -> Result<Vec<bool>, String> {
-    let other = || "it is no NumPy array of booleans".to_owned();
-    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or_else(other)?;
-    let (header_bytes, rest) = match rest {
-        [1, _, a, b, rest @ ..] => (usize::from(u16::from_le_bytes([*a, *b])), rest),
-        [2 | 3, _, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, rest),
-        _ => return Err(other()),
-    };
-    let (header, values) = rest.split_at_checked(header_bytes).ok_or_else(other)?;
-    let header = String::from_utf8_lossy(header).replace(' ', "");
-    let shape = header.split("'shape':(").nth(1).and_then(|rest| rest.split(')').next());
-    let n: Option<usize> = shape.and_then(|shape| shape.trim_end_matches(',').parse().ok());
-    match header.contains("'descr':'|b1'") && n == Some(values.len()) {
+    let mut values = bytes;
+    let header = npy::header(&mut values).map_err(|unread| unread.to_string())?;
+    match header.descr == "|b1" && header.shape == [values.len() as u64] {
         true => Ok(values.iter().map(|value| *value != 0).collect()),
-        false => Err(other()),
+        false => Err("it is no NumPy array of booleans".to_owned()),
     }
 }
 

@@ -23,10 +23,22 @@ const SYSTEM_NAMES: &[&str] = &[
     "#recycle",
     "@recycle",
     "@recently-snapshot",
+    "@snapshots",
+    "@sharebin",
+    "@appstore",
+    "@transcode",
     "#snapshot",
+    "~snapshot",
     "$recycle.bin",
+    "$extend",
+    "$sysreset",
+    "$winreagent",
     "recycler",
     "system volume information",
+    "config.msi",
+    "msdownld.tmp",
+    "dfsrprivate",
+    "thevolumesettingsfolder",
     "lost+found",
     "network trash folder",
     "temporary items",
@@ -39,9 +51,13 @@ const SYSTEM_NAMES: &[&str] = &[
     "icon\r",
 ];
 
-/// How names begin that the NAS systems of Synology and QNAP give, and no person has: `@eaDir`, `@tmp`,
-/// `@__thumb`, `@Recycle`, `#snapshot`.
-const SYSTEM_STARTS: &[&str] = &["@__", "@tmp"];
+/// How names begin that systems give and no person has: those of the NAS systems of Synology and QNAP
+/// (`@tmp`, `@SynoResource`, `@__thumb`), of Windows (`$WINDOWS.~BT`) and of `FrontPage` (`_vti_cnf`, which
+/// holds a file of each image's name).
+const SYSTEM_STARTS: &[&str] = &["@__", "@tmp", "@syno", "$windows.~", "_vti_"];
+
+/// Names of systems only as they are spelled here: a person may be called so in small letters.
+const SYSTEM_NAMES_AS_SPELLED: &[&str] = &["RECYCLED"];
 
 /// Whether a file or folder of this name is the system's and not a person's: hidden, or of a known
 /// name in any case.
@@ -52,6 +68,7 @@ pub fn is_system(name: &OsStr) -> bool {
     };
     name.starts_with(b".")
         || SYSTEM_NAMES.iter().any(|s| name.eq_ignore_ascii_case(s.as_bytes()))
+        || SYSTEM_NAMES_AS_SPELLED.iter().any(|s| name == s.as_bytes())
         || SYSTEM_STARTS.iter().any(|start| starts_with(start))
         || starts_with("found.") && name.len() == 9 && name[6..].iter().all(u8::is_ascii_digit)
 }
@@ -303,6 +320,21 @@ mod tests {
             "Temporary Items",
             ".AppleDouble",
             "@EADIR",
+            "@SynoResource",
+            "@sharebin",
+            "@Transcode",
+            "@snapshots",
+            "~snapshot",
+            "_vti_cnf",
+            "RECYCLED",
+            "RECYCLER",
+            "$Extend",
+            "$SysReset",
+            "$WINDOWS.~BT",
+            "Config.Msi",
+            "msdownld.tmp",
+            "DfsrPrivate",
+            "TheVolumeSettingsFolder",
         ];
         for name in system {
             let dir = tempfile::tempdir().unwrap();
@@ -327,7 +359,9 @@ mod tests {
 
     #[test]
     fn names_that_are_only_like_those_of_systems_are_of_people() {
-        for name in ["found.12", "found.0001", "found.abc", "@ann", "temporary", "recycled"] {
+        let names =
+            ["found.12", "found.0001", "found.abc", "@ann", "temporary", "recycled", "Recycled"];
+        for name in names.into_iter().chain(["snapshot", "$hyne", "vti", "configs.msi", "extend"]) {
             assert!(!is_system(name.as_ref()), "{name}");
         }
     }

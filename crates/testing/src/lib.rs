@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout)] // cargo shows what a test prints
 
+mod front;
+
 use std::{
     env, fs,
     io::Write,
@@ -13,6 +15,8 @@ use std::{
 };
 
 use serde_json::Value;
+
+pub use front::check_front;
 
 /// The folder of known answers `area`: below `PFC_GOLDEN`, by default the whole collection in
 /// `../shared/golden` beside the checkout, or where that is absent the slice of it that is committed in
@@ -133,10 +137,34 @@ pub fn formula(seed: u64, key: &str, n: usize, low: f64, high: f64) -> Vec<f32> 
 /// Side of the images that known answers of networks are of.
 const SIDE: usize = 112;
 
-/// The four images that the known answers of networks were computed on, `[4, 3, 112, 112]`.
+/// The images that the known answers of networks were computed on, `[N, 3, 112, 112]`: those of
+/// `input.safetensors` among them, or where that is absent the four of seed 0.
+///
+/// # Panics
+///
+/// If that file has no f32 tensor `data` of such a shape.
 #[must_use]
 pub fn network_input() -> Vec<f32> {
-    formula(0, "data", 4 * 3 * SIDE * SIDE, -1.0, 1.0)
+    let file = golden("backbones").map(|folder| folder.join("input.safetensors"));
+    match file.filter(|file| file.exists()) {
+        Some(file) => recorded_input(&fs::read(file).expect("the input can be read")),
+        None => formula(0, "data", 4 * 3 * SIDE * SIDE, -1.0, 1.0),
+    }
+}
+
+/// The numbers of `data`. After its length, 8 bytes, the header says from which byte behind it to which.
+fn recorded_input(bytes: &[u8]) -> Vec<f32> {
+    let (length, rest) = bytes.split_first_chunk().expect("a safetensors file has a header");
+    let (header, numbers) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: Value = serde_json::from_slice(header).expect("a header is JSON");
+    let data = &header["data"];
+    let is_picture = data["shape"]
+        .as_array()
+        .is_some_and(|shape| shape.len() == 4 && shape[1..] == [3, SIDE, SIDE].map(Value::from));
+    assert!(data["dtype"] == "F32" && is_picture, "the input is {data}");
+    let offset = |i: usize| data["data_offsets"][i].as_u64().expect("a tensor has its place");
+    let numbers = &numbers[offset(0) as usize..offset(1) as usize];
+    numbers.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect()
 }
 
 /// File or folder `name` of the real faces: below `PFC_FACES`, by default `../shared/faces` beside

@@ -113,7 +113,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
 }
 
 fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
-    if matches!(cli.command, Command::Check(_) | Command::Plan(_) | Command::Report(_)) {
+    let only_reads = matches!(
+        cli.command,
+        Command::Check(_) | Command::Model(_) | Command::Plan(_) | Command::Report(_)
+    );
+    if only_reads {
         interrupt::end_at_once();
     }
     match cli.command {
@@ -126,10 +130,7 @@ fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Export(args) => export::export(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(command) => bench::run(&command, cli.verbosity.is_quiet()),
-        Command::Completions(args) => {
-            args.print::<Cli>()?;
-            Ok(Outcome::Clean)
-        }
+        Command::Completions(args) => Ok(args.print::<Cli>().map(|()| Outcome::Clean)?),
     }
 }
 
@@ -137,5 +138,13 @@ impl Cli {
     /// How much to say.
     pub fn verbosity(&self) -> Verbosity {
         self.verbosity
+    }
+
+    /// Prints a completion script if that is what is asked for; none if it is not.
+    pub fn completions(&self) -> Option<std::io::Result<()>> {
+        match &self.command {
+            Command::Completions(args) => Some(args.print::<Cli>()),
+            _ => None,
+        }
     }
 }

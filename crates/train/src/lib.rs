@@ -17,4 +17,4 @@ mod run_folder;
 pub mod step;
 
 pub use cli::{Cli, HINTS, run};
-pub use error::{DamagedAt, LoadError, TrainError};
+pub use error::{BadWeights, DamagedAt, LoadError, TrainError};

@@ -1,8 +1,9 @@
-//! `pfc-train`.
+//! `pfc-train`, the part that users start.
+//!
+//! It names nothing of the library but the command line, so that the linker leaves libtorch out.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    pfc_model::allocator::keep_freed_memory();
-    pfc_cli::program(pfc_train::Cli::verbosity, pfc_train::run, pfc_train::HINTS)
+    pfc_cli::front(pfc_train::Cli::completions, "pfc-train-torch")
 }

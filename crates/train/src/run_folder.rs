@@ -412,7 +412,10 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "mine").unwrap();
             let error = RunFolder::open(dir.path(), Start::Fresh).unwrap_err().to_string();
-            assert!(error.ends_with(&format!("holds files of somebody else: {name}")), "{error}");
+            assert!(
+                error.ends_with(&format!("holds files that pfc did not write: {name}")),
+                "{error}"
+            );
             assert_eq!(fs::read(&path).unwrap(), b"mine");
         }
         let dir = tempfile::tempdir().unwrap();

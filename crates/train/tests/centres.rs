@@ -10,8 +10,13 @@ use std::{
     process::{Command, Output},
 };
 
+use clap::Parser;
+use pfc_cli::interrupt::{self, Signal};
 use pfc_model::centres::{CentreFiles, CentreWriter};
-use support::run::{Setup, as_strs, check_same, checkpoint, finish, program, refused, sets};
+use pfc_train::Cli;
+use support::run::{
+    Setup, as_strs, check_same, checkpoint, finish, program, refused, sets, signal,
+};
 
 /// 18 images make 4 batches of 4 an epoch, 12 steps in all, saved after every third.
 fn setup() -> Setup {
@@ -323,6 +328,11 @@ fn a_run_that_no_machine_has_room_for_is_refused_with_the_number_before_it_begin
     assert!(said.contains(" of memory are available"), "{said}");
     assert!(said.contains("--set train.check_room=false"), "{said}");
     assert!(!setup.out("run/config.toml").exists());
+    // A processor that is their device has no other memory.
+    let on_device = sets(&["head.centres=device", "train.device=cpu"]);
+    let device = [&as_strs(&more)[..], &as_strs(&on_device)].concat();
+    let said = refused(setup.command(&setup.out("device"), &device));
+    assert!(said.contains("the run takes ") && said.contains(" GiB for centres"), "{said}");
     // In files they fit into memory, and into no disk.
     let more = [more, in_files(&setup.out("kept"))].concat();
     let said = refused(setup.command(&setup.out("files"), &as_strs(&more)));
@@ -330,7 +340,7 @@ fn a_run_that_no_machine_has_room_for_is_refused_with_the_number_before_it_begin
 }
 
 #[test]
-fn a_save_takes_little_memory_beside_the_centres() {
+fn a_save_takes_little_memory_beside_the_centres_and_gives_it_back() {
     let bench = |more: &[&str]| -> serde_json::Value {
         let mut command = Command::new(program());
         let own = ["bench", "head", "--json", "-q", "--identities", "60K", "--rows", "3K"];
@@ -345,6 +355,46 @@ fn a_save_takes_little_memory_beside_the_centres() {
         let [before, peak] =
             ["peak_before_save_mib", "peak_mib"].map(|key| report[key].as_f64().unwrap());
         assert!(before > 100.0 && peak <= 1.1 * before, "{before} MiB, then {peak} MiB: {more:?}");
+        // What is copied for a save, a sixteenth of the centres, would show if it stayed.
+        let [before, after] =
+            ["anonymous_before_save_mib", "anonymous_mib"].map(|key| report[key].as_f64().unwrap());
+        assert!(after <= 1.03 * before, "{before} MiB, afterwards {after} MiB: {more:?}");
+    }
+}
+
+#[test]
+fn an_export_of_centres_that_a_signal_stops_says_so_and_leaves_nothing() {
+    let name = "an_export_of_centres_that_a_signal_stops_says_so_and_leaves_nothing";
+    if pfc_testing::is_again(name) {
+        interrupt::listen().unwrap();
+        signal(std::process::id(), "TERM");
+        while !interrupt::requested() {
+            std::thread::yield_now();
+        }
+        let arguments = std::env::var("PFC_ARGUMENTS").unwrap();
+        let error = pfc_train::run(Cli::parse_from(arguments.lines())).unwrap_err();
+        assert!(format!("{error:#}").ends_with("interrupted after 0 of 6 centres"), "{error:#}");
+        // It decides the exit code of an error.
+        assert_eq!(interrupt::signal().map(Signal::exit_code), Some(143));
+        return;
+    }
+    let setup = setup();
+    let out = setup.out("run");
+    setup
+        .finish(&out, &as_strs(&sets(&["train.steps=1", "optim.warmup_epochs=0", "eval.sets=[]"])));
+    let exports = setup.out("exports");
+    fs::create_dir(&exports).unwrap();
+    let model = out.join("last.ckpt").display().to_string();
+    for (to, more) in
+        [("pth", &["--centres"][..]), ("safetensors", &["--centres"]), ("arcface-torch", &[])]
+    {
+        let path = exports.join("out").display().to_string();
+        let own = ["pfc-train", "export", &model, "--to", to, "--out", &path];
+        let arguments = [&own[..], more].concat().join("\n");
+        let mut command = pfc_testing::again(name);
+        command.env("PFC_ARGUMENTS", arguments);
+        finish(command);
+        assert_eq!(fs::read_dir(&exports).unwrap().count(), 0, "{to}");
     }
 }
 

@@ -46,6 +46,12 @@ fn setup() -> tempfile::TempDir {
 }
 
 #[test]
+fn questions_about_the_command_line_are_answered_without_libtorch() {
+    let program = assert_cmd::cargo::cargo_bin!("pfc-train");
+    pfc_testing::check_front(program, &["check", "run.toml"]);
+}
+
+#[test]
 fn every_mistake_in_a_configuration_is_named_with_the_way_out() {
     let dir = setup();
     let file = |text: &str| fs::write(dir.path().join("bad.toml"), text).unwrap();
@@ -128,7 +134,7 @@ fn check_prints_a_configuration_that_the_program_takes_again() {
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(
         err,
-        "6 images of 3 identities; 3 epochs of 1 steps of 4 images\n\
+        "6 images of 3 identities; 3 epochs of 1 step of 4 images\n\
          3 of 3 centres are going to be used; they take 1 KiB of memory, a save 2 KiB more, and 1 KiB \
          in a checkpoint\n"
     );
@@ -285,6 +291,22 @@ fn a_benchmark_of_ranks_takes_the_same_steps_as_of_one() {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_benchmark_in_a_format_that_is_emulated_says_what_that_costs() {
+    let mut command = Command::cargo_bin("pfc-train").unwrap();
+    let args = ["bench", "head", "--identities", "2K", "--rows", "20", "--precision", "bf16"];
+    command.args(args).args(["--dim", "16", "--batch", "8", "--steps", "1", "--warm-up", "0"]);
+    let output = command.env("ONEDNN_MAX_CPU_ISA", "AVX2").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.starts_with("warning: bf16 is emulated here (ONEDNN_MAX_CPU_ISA=AVX2 forbids"),
+        "{said}"
+    );
+    assert!(said.ends_with(" times as long as in f32\n"), "{said}");
+}
+
 #[test]
 fn a_benchmark_on_a_device_takes_the_steps_of_one_in_memory() {
     let dir = tempfile::tempdir().unwrap();
@@ -430,17 +452,25 @@ fn whatever_a_key_is_set_to_the_program_refuses_it_by_name_or_takes_it() {
     let path = |name: &str| dir.path().join(name).display().to_string();
     let text = fs::read_to_string(dir.path().join("tiny.toml")).unwrap();
     let text = text.replace("path = \"data\"", &format!("path = \"{}\"", path("data")));
+    // The smallest: hundreds of values are taken, and each is trained with.
+    let text = text.replace("batch_size = 4", "batch_size = 2");
+    // Two steps of it are no epoch.
+    let text = text.replace("warmup_epochs = 1", "warmup_epochs = 0");
     fs::write(dir.path().join("tiny.toml"), &text).unwrap();
     let config = config::parse(&text, "tiny.toml", &[]).unwrap();
     let keys = keys(&config);
     assert!(keys.len() > 90, "{}", keys.len());
-    let (mut n_refused, mut n_taken, zeros) = (0, 0, "0".repeat(20));
+    let (mut n_refused, mut n_taken, mut n_trained) = (0, 0, 0);
+    let zeros = "0".repeat(20);
     for (key, beside) in &keys {
         for value in STRANGE {
             let place = format!("{key}={value} beside {beside:?}");
             let found = std::panic::catch_unwind(|| outcome(dir.path(), key, value, beside));
             match found.unwrap_or_else(|_| panic!("{place}")) {
-                Ok(_) => n_taken += 1,
+                Ok(has_trained) => {
+                    n_taken += 1;
+                    n_trained += usize::from(has_trained);
+                }
                 Err(said) => {
                     n_refused += 1;
                     let section = key.split('.').take(2).collect::<Vec<_>>().join(".");
@@ -454,6 +484,8 @@ fn whatever_a_key_is_set_to_the_program_refuses_it_by_name_or_takes_it() {
         }
     }
     assert!(n_refused > 800 && n_taken > 100, "{n_refused} refused, {n_taken} taken");
+    // Some that are taken make a run fail, as a learning rate of 1e30 does; most do not.
+    assert!(2 * n_trained > n_taken, "{n_trained} of {n_taken} trained");
 }
 
 #[test]

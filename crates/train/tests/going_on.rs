@@ -38,13 +38,18 @@ fn spoilt(batch: &Batch, value: f64) -> Batch {
 #[test]
 fn a_step_that_is_not_finite_is_left_out_whole_until_too_many_come_in_a_row() {
     let setup = Setup::new(3);
-    for (parts, margin) in [(1, "arcface"), (2, "adaface")] {
+    for (parts, margin, centres) in
+        [(1, "arcface", "host"), (2, "adaface", "host"), (2, "arcface", "device")]
+    {
         let (mut trainer, mut loader) = trainer(&setup, |config| {
             config.optim.skip_nonfinite = 2;
             config.optim.ema = 0.9;
             config.train.accumulate = parts;
-            let sets = [format!("head.margin={{loss=\"{margin}\", m=0.4}}").parse().unwrap()];
-            config.head.margin = config::load(&setup.config, &sets).unwrap().head.margin;
+            let margin = format!("head.margin={{loss=\"{margin}\", m=0.4}}");
+            let sets = [margin, format!("head.centres=\"{centres}\"")];
+            let sets = sets.map(|set| set.parse().unwrap());
+            let head = config::load(&setup.config, &sets).unwrap().head;
+            (config.head.margin, config.head.centres) = (head.margin, head.centres);
         });
         trainer.step(&loader.next_batch().unwrap()).unwrap();
         let good = loader.next_batch().unwrap();

@@ -101,6 +101,28 @@ fn weights_of_others_become_a_checkpoint_and_come_back() {
     }
 }
 
+/// libtorch ends the process where it cannot write a file to its end.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_may_not_grow_is_an_error_in_every_format_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint(dir.path());
+    for to in ["pth", "safetensors", "torchscript", "onnx", "ckpt"] {
+        let mut command = std::process::Command::new("sh");
+        // The signal that comes with the error would end the process.
+        command.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$@\"", "sh"]);
+        command.arg(assert_cmd::cargo::cargo_bin!("pfc-train")).current_dir(dir.path());
+        let output = command.args(["export", "m.ckpt", "--to", to, "--out", "x.ckpt"]).output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{to}: {said}");
+        assert!(said.contains("x.ckpt") && said.contains("File too large"), "{to}: {said}");
+        assert!(said.contains("hint: ") && !said.contains("panicked"), "{to}: {said}");
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["m.ckpt"], "{to}: {said}");
+    }
+}
+
 #[test]
 fn options_that_do_not_belong_together_are_refused() {
     let dir = tempfile::tempdir().unwrap();

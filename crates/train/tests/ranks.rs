@@ -8,8 +8,14 @@ mod support;
 
 use std::{fs, path::Path, process::Command};
 
+use pfc_cli::interrupt;
 use pfc_head::{Head, HeadConfig, Margin, Parts, Update};
-use pfc_train::{data::plan::mix, ranks::Ranks};
+use pfc_model::Backbone;
+use pfc_train::{
+    data::plan::mix,
+    ranks::Ranks,
+    run::evaluate::{Measured, Verifier},
+};
 use support::{
     ranks::{on_ranks, variant},
     run::{
@@ -17,7 +23,7 @@ use support::{
         signal, wait_for,
     },
 };
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// A training whose "network" is a table of embeddings: the images of a step move by their gradients.
 /// Nothing in it depends on which rank an image is on.
@@ -219,6 +225,33 @@ fn tensors_of_any_kind_and_shape_are_copied_from_the_first_rank() {
             assert_eq!((own.kind(), own.size()), (first.kind(), first.size()));
             assert_eq!(bits(own), bits(first));
         }
+        ranks.meet().unwrap();
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_to_any_rank_ends_a_measurement_on_all_of_them() {
+    let name = "a_signal_to_any_rank_ends_a_measurement_on_all_of_them";
+    let setup = setup();
+    let config = setup.config.display().to_string();
+    on_ranks(name, &config, 2, |group| {
+        tch::set_num_threads(1);
+        let ranks = Ranks::of_group(group);
+        let config = pfc_train::config::load(Path::new(&variant()), &[]).unwrap();
+        let verifier = Verifier::open(&config.eval).unwrap();
+        let backbone = Backbone::new(&config.model.spec(), Device::Cpu, 1).unwrap();
+        let measure = || verifier.run(&backbone, &ranks, true).unwrap();
+        assert!(matches!(measure(), Measured::Scores(_)));
+        interrupt::listen().unwrap();
+        if ranks.rank() == 1 {
+            signal(std::process::id(), "TERM");
+            while !interrupt::requested() {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(measure(), Measured::Interrupted);
+        assert_eq!(interrupt::requested(), ranks.rank() == 1);
         ranks.meet().unwrap();
     });
 }

@@ -82,6 +82,14 @@ pub enum VerifyError {
         /// The list.
         list: PathBuf,
     },
+    /// Images whose quality nobody can have measured.
+    #[error(
+        "{set}: its images are no rows of a packed data set, of which alone quality is measured"
+    )]
+    NoQuality {
+        /// The set.
+        set: String,
+    },
     /// A verification pack that cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -167,6 +175,11 @@ impl VerifyError {
                 "the weights are damaged or of a run that diverged, or half precision is too narrow \
                  for this network: try another file, an earlier checkpoint, or f32"
                     .to_owned(),
+            ),
+            VerifyError::NoQuality { .. } => Some(
+                "pack the faces with `pfc-ingest pack`, measure them with `pfc-ingest quality`, and give \
+                 the data set for --data"
+                    .into(),
             ),
             VerifyError::NoPairs { .. }
             | VerifyError::EmbeddingSize { .. }

@@ -4,7 +4,7 @@
 
 use pfc_metrics::{
     MetricError,
-    bootstrap::{Bootstrap, Interval, People, intervals},
+    bootstrap::{Bootstrap, Interval, People, Replicates, intervals_of, replicates},
     roc::{Far, Ranking, RocPoint},
     verification::{
         Accuracies, ReducedFolds, fuse_mirrored, norm, squared_distance, ten_fold, val_at_far,
@@ -124,6 +124,7 @@ impl PairsSet {
             auc: figure(ranking.auc(None), spread.auc)?,
             eer: figure(ranking.eer(None), spread.eer)?,
             mean_norm: self.mean_norm(embeddings, dim),
+            replicates: spread.replicates,
         };
         Ok(Judged { report, distances, ranking })
     }
@@ -239,17 +240,22 @@ impl PairsSet {
             let pca = reduced.map_or(f64::NAN, |folds| folds.accuracies(weights).mean);
             let tars = options.fars.iter().map(|&far| ranking.tar_at_far(far, weights));
             let tars = tars.map(|tar| tar.map(|tar| tar.tar));
-            [accuracy, ranking.auc(weights), ranking.eer(weights), val, Ok(pca)]
-                .into_iter()
+            std::iter::once(accuracy)
                 .chain(tars)
+                .chain([ranking.auc(weights), ranking.eer(weights), val, Ok(pca)])
                 .map(|figure| figure.unwrap_or(f64::NAN))
                 .collect()
         };
-        let mut found = intervals(&options.bootstrap, self.n_people, &people, figures).into_iter();
+        let bootstrap = &options.bootstrap;
+        let sets = replicates(bootstrap, self.n_people, &people, figures, &|| false);
+        let mut found = intervals_of(&sets, bootstrap.confidence).into_iter();
         let mut next = || found.next().flatten();
-        let (accuracy, auc, eer, val, pca) = (next(), next(), next(), next(), next());
-        let tars = options.fars.iter().map(|_| next()).collect();
-        Spread { accuracy, auc, eer, val, pca, tars }
+        let accuracy = next();
+        let tars: Vec<Option<Interval>> = options.fars.iter().map(|_| next()).collect();
+        let (auc, eer, val, pca) = (next(), next(), next(), next());
+        let n_kept = 1 + tars.len();
+        let replicates = (!sets.is_empty()).then(|| Replicates::new(bootstrap.seed, &sets, n_kept));
+        Spread { accuracy, auc, eer, val, pca, tars, replicates }
     }
 }
 
@@ -260,6 +266,7 @@ struct Spread {
     val: Option<Interval>,
     pca: Option<Interval>,
     tars: Vec<Option<Interval>>,
+    replicates: Option<Replicates>,
 }
 
 /// A figure, or nothing where the set has one class only.

@@ -1,14 +1,19 @@
 //! The images of a list of pairs that are rows of a packed data set.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use pfc_findings::{FindingsError, Reading, View};
+use pfc_shard::{QualityTable, ShardError};
 
 use crate::{VerifyError, pairs::ImageName};
 
 /// The rows of a data set that a list names.
 #[derive(Debug)]
 pub struct Rows {
+    root: PathBuf,
     pub(crate) view: View,
     /// By image: the place in the view.
     places: Vec<u64>,
@@ -48,7 +53,8 @@ impl Rows {
         }
         let mut missing = images.iter().zip(&places).filter(|(_, place)| place.is_none());
         let Some((first, _)) = missing.next() else {
-            return Ok(Rows { view, places: places.into_iter().flatten().collect() });
+            let places = places.into_iter().flatten().collect();
+            return Ok(Rows { root: root.to_owned(), view, places });
         };
         Err(VerifyError::MissingRows {
             are_some_left_out: view.len() < view.dataset().len(),
@@ -68,6 +74,21 @@ impl Rows {
     /// [`VerifyError::Dataset`].
     pub fn read(&self, i: usize) -> Result<Vec<u8>, VerifyError> {
         Ok(self.view.get(self.places[i]).map_err(FindingsError::from)?.image.to_vec())
+    }
+
+    /// The values of a measure of `pfc-ingest quality`, by image; NaN where it is not known.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Dataset`] if the data set has no such measure, or it cannot be read.
+    pub fn quality(&self, column: &str) -> Result<Vec<f32>, VerifyError> {
+        let of_shard = |error: ShardError| VerifyError::from(FindingsError::from(error));
+        let table = QualityTable::open(&self.root).map_err(of_shard)?;
+        let missing = || of_shard(ShardError::NotMeasured { dir: self.root.clone() });
+        let values = table.ok_or_else(missing)?.column(column).map_err(of_shard)?;
+        let of_image =
+            |place: &u64| values.get(self.view.row(*place) as usize).copied().unwrap_or(f32::NAN);
+        Ok(self.places.iter().map(of_image).collect())
     }
 
     /// What image `i` is called, and whom it shows.

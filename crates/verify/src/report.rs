@@ -1,6 +1,6 @@
 //! What an evaluation found, as it is printed and written to JSON.
 
-use pfc_metrics::bootstrap::Interval;
+use pfc_metrics::bootstrap::{Interval, Replicates};
 use serde::{Deserialize, Serialize};
 
 use crate::{PeopleFrom, pairs::Protocol};
@@ -38,6 +38,9 @@ pub struct VerificationReport {
     pub eer: Option<Figure>,
     /// Mean L2 norm of the raw embeddings, plain and mirrored, over both sides of every pair.
     pub mean_norm: f64,
+    /// Accuracy, then TAR at each FAR asked for, in each resampled set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicates: Option<Replicates>,
 }
 
 /// Accuracy over the folds, or of the single list.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pfc_detect::Finder;
-use pfc_findings::{Reading, View};
+use pfc_findings::Reading;
 use pfc_image::{ImageFolder, LeadsOut, with_extensions};
 use pfc_metrics::union::Union;
 use pfc_model::{Embed, MirroredEmbeddings, ModelError};
@@ -60,8 +60,8 @@ pub struct PairsSet {
     pub(crate) people: Vec<u32>,
     pub(crate) n_people: u32,
     pub(crate) people_from: PeopleFrom,
-    /// The data set that the images are rows of.
-    view: Option<View>,
+    /// The rows of a data set that the images are.
+    rows: Option<Rows>,
 }
 
 impl PairsSet {
@@ -116,7 +116,7 @@ impl PairsSet {
             people,
             n_people,
             people_from,
-            view: None,
+            rows: None,
         };
         set.warn_of_sizes();
         Ok(set)
@@ -148,7 +148,7 @@ impl PairsSet {
             people,
             n_people,
             people_from,
-            view: Some(rows.view),
+            rows: Some(rows),
         };
         set.warn_of_sizes();
         Ok(set)
@@ -190,16 +190,39 @@ impl PairsSet {
             people,
             n_people,
             people_from: PeopleFrom::Pairs,
-            view: None,
+            rows: None,
         };
         set.warn_of_sizes();
         Ok(set)
     }
 
     /// Of images in a data set, what its decisions change and `switch`, which turns them off; see
-    /// [`View::notice`].
+    /// [`notice`](pfc_findings::View::notice) of a view.
     pub fn notice(&self, switch: &str) -> Option<String> {
-        self.view.as_ref()?.notice(switch)
+        self.rows.as_ref()?.view.notice(switch)
+    }
+
+    /// The quality of each pair by a measure of `pfc-ingest quality`, `[P]`: that of its image of lower value; of
+    /// yaw, pitch and roll the larger number of degrees, of whatever sign. NaN where it is not known of both
+    /// images.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::NoQuality`] if the images are no rows of a packed data set, [`VerifyError::Dataset`] if
+    /// that has no such measure.
+    pub fn quality(&self, column: &str) -> Result<Vec<f64>, VerifyError> {
+        let missing = || VerifyError::NoQuality { set: self.name.clone() };
+        let values = self.rows.as_ref().ok_or_else(missing)?.quality(column)?;
+        let is_angle = ["yaw", "pitch", "roll"].contains(&column);
+        let of_pair = |pair: &Pair| {
+            let [a, b] = [pair.left, pair.right].map(|image| f64::from(values[image as usize]));
+            match (a.is_nan() || b.is_nan(), is_angle) {
+                (true, _) => f64::NAN,
+                (_, true) => a.abs().max(b.abs()),
+                (_, false) => a.min(b),
+            }
+        };
+        Ok(self.pairs.iter().map(of_pair).collect())
     }
 
     /// What the set is called, from the list's file name.

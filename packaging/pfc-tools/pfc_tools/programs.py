@@ -4,10 +4,10 @@ pfc-train and pfc-eval are linked to libtorch and look for it in the package tor
 that lies elsewhere, as in the user's own site-packages, is named to them in LD_LIBRARY_PATH.
 """
 
-import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -25,13 +25,21 @@ def torch_libraries():
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         fail("the package torch is not installed beside pfc-tools", install)
-    version = importlib.metadata.version("torch")
+    folder = pathlib.Path(spec.submodule_search_locations[0])
+    version = version_of(folder)
     if not version.startswith(f"{TORCH}."):
         fail(
             f"torch is {version}, and the programs of pfc-tools are linked to libtorch {TORCH}",
             f"give pfc-tools an environment of its own, with pipx or `uv tool install`; or {install}",
         )
-    return pathlib.Path(spec.submodule_search_locations[0], "lib")
+    return folder / "lib"
+
+
+def version_of(torch):
+    """What the package's own file says: asking importlib.metadata takes longer than the program that is started."""
+    path = torch / "version.py"
+    found = re.search(r"^__version__ = ['\"]([^'\"]+)", path.read_text(), re.MULTILINE) if path.is_file() else None
+    return found[1] if found else "of an unknown version"
 
 
 def start(program, needs_torch):

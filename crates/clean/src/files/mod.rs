@@ -11,4 +11,4 @@ pub use bands::{Counts, Entry, groups};
 pub use exact::exact;
 pub use flags::{Flag, FlagOptions, flags};
 pub use near::{NearOptions, near};
-pub use signature::{Signature, THUMBNAIL_SIDE, signatures};
+pub use signature::{Signature, THUMBNAIL_SIDE, detail, signatures};

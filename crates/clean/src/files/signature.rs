@@ -149,8 +149,9 @@ fn aspect(luma: &[u8], width: usize) -> f32 {
     if shorter == 0 { 1.0 } else { shorter as f32 / longer as f32 }
 }
 
-/// The smallest of some sides at which shrinking and enlarging changes hardly anything.
-fn detail(luma: &[u8], width: usize, height: usize) -> u16 {
+/// Side in pixels of the smallest picture that holds all detail of `luma`, of some sides from 12 to 64; its own
+/// shorter side where none of them does.
+pub fn detail(luma: &[u8], width: usize, height: usize) -> u16 {
     let side = width.min(height);
     let holds_all = |small: &usize| {
         let shrunk = shrink(luma, width, height, *small, *small);

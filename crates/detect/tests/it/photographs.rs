@@ -15,7 +15,7 @@ fn finder(name: &str, size: u32) -> Option<(Finder, Vec<PathBuf>)> {
         return None;
     }
     let device = DeviceChoice::Fixed(Device::Cpu);
-    let opening = Opening { n_threads: 2, device, size, n_levels: 2, score_min: None };
+    let opening = Opening { n_threads: 2, device, size, enlarge: 1, n_levels: 2, score_min: None };
     let detector = Detector::open(&path, &opening).unwrap();
     let mut pictures = Vec::new();
     for person in fs::read_dir(folder).unwrap() {

@@ -12,6 +12,7 @@ const OPENING: Opening = Opening {
     n_threads: 1,
     device: DeviceChoice::Fixed(Device::Cpu),
     size: 640,
+    enlarge: 1,
     n_levels: 2,
     score_min: None,
 };

@@ -132,7 +132,8 @@ pub fn ijbb(args: &IjbbArgs, quiet: bool) -> anyhow::Result<Outcome> {
 }
 
 fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outcome> {
-    let context = || format!("cannot judge `{}` on `{}`", args.source.name(), args.data.display());
+    let context =
+        || format!("cannot evaluate `{}` on `{}`", args.source.name(), args.data.display());
     let started = Instant::now();
     let mut set = IjbSet::open(&args.data, benchmark).with_context(context)?;
     tracing::info!("lists read in {:.3} s", started.elapsed().as_secs_f64());
@@ -175,7 +176,7 @@ fn run(args: &IjbArgs, benchmark: Benchmark, quiet: bool) -> anyhow::Result<Outc
     let started = Instant::now();
     let embedded = Embedded { original, mirrored };
     let judged = ijb::judge(&set, &embedded, &args.options()).with_context(context)?;
-    tracing::info!("templates and pairs judged in {:.3} s", started.elapsed().as_secs_f64());
+    tracing::info!("templates and pairs scored in {:.3} s", started.elapsed().as_secs_f64());
     match output(args, benchmark, &judged)? {
         Outcome::Clean => Ok(outcome),
         unmet => Ok(unmet),
@@ -246,7 +247,7 @@ fn draw(args: &IjbArgs, report: &IjbReport) -> Result<(), EvalError> {
     let curves: Vec<chart::Curve<'_>> = labels
         .iter()
         .zip(&report.one_to_one)
-        .map(|(label, table)| (label.as_str(), &table.roc[..], report.n_impostor as u64))
+        .map(|(label, table)| table.curve(label, report.n_impostor))
         .collect();
     let first = report.one_to_one.first();
     args.curves.draw(&curves, first.and_then(|table| table.histogram.as_ref()))?;

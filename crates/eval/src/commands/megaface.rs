@@ -93,7 +93,7 @@ struct ScoreArgs {
 /// [`EvalError`] with context.
 pub fn megaface(args: &MegaFaceArgs, quiet: bool) -> anyhow::Result<Outcome> {
     match &args.command {
-        Command::Score(args) => score(args, quiet).context("cannot judge on MegaFace"),
+        Command::Score(args) => score(args, quiet).context("cannot evaluate on MegaFace"),
         Command::Embed(args) => {
             features::embed(args, quiet).context("cannot make features for MegaFace")
         }
@@ -136,8 +136,7 @@ fn score(args: &ScoreArgs, quiet: bool) -> anyhow::Result<Outcome> {
 
 fn draw(args: &ScoreArgs, report: &MegaFaceReport) -> Result<(), EvalError> {
     let galleries = || report.galleries.iter().map(|gallery| (gallery.name.as_str(), gallery));
-    let curves: Vec<Curve<'_>> =
-        galleries().map(|(name, gallery)| (name, &gallery.roc[..], gallery.n_negatives)).collect();
+    let curves: Vec<Curve<'_>> = galleries().map(|(name, gallery)| gallery.curve(name)).collect();
     let largest = report.galleries.iter().max_by_key(|gallery| gallery.n_distractors);
     args.curves.draw(&curves, largest.and_then(|gallery| gallery.histogram.as_ref()))?;
     let Some(to) = &args.cmc else { return Ok(()) };

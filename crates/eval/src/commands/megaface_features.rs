@@ -6,7 +6,7 @@ use std::{
 };
 
 use pfc_cli::{Outcome, Progress, units};
-use pfc_durable::{Access, OwnedDir};
+use pfc_durable::check_apart;
 use pfc_findings::{Reading, View};
 use pfc_image::Tally;
 use pfc_metrics::verification::fuse_mirrored;
@@ -21,7 +21,7 @@ use crate::{
     EvalError,
     faces::{Decoded, decode, warn_of_changes},
     images::read_below,
-    megaface::{Gallery, Store, is_dataset},
+    megaface::{FeatureFolder, Gallery, Store, is_dataset},
 };
 
 /// Images that the network takes in one go.
@@ -122,8 +122,10 @@ pub(super) fn embed(args: &EmbedArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let list = LeftOutList::at(args.out.join(LEFT_OUT_FILE), "feature")?;
     let embedder = args.model.open()?;
     let dim = embedder.embedding();
-    let owned = OwnedDir::claim(&args.out, Access::Alone).map_err(EvalError::from)?;
-    let store = Store { root: owned.path().to_owned(), suffix: args.suffix.clone() };
+    check_apart(&args.images, &args.out).map_err(EvalError::from)?;
+    let model = format!("model {}", embedder.fingerprint());
+    let folder = FeatureFolder::claim(&args.out, &args.suffix, &model)?;
+    let store = Store { root: folder.path().to_owned(), suffix: args.suffix.clone() };
     store.sweep(&names)?;
     let progress = Progress::new("embed", "images", names.len() as u64, quiet);
     let mut left_out = Vec::new();
@@ -200,12 +202,12 @@ fn decode_all<'a>(
 pub(super) fn clean(args: &CleanArgs, quiet: bool) -> anyhow::Result<()> {
     let set = args.set.open()?;
     let noises = set.noises.clone().unwrap_or_default();
-    let _owned = OwnedDir::claim(&args.out, Access::Alone).map_err(EvalError::from)?;
-    let out = |name| Store { root: args.out.join(name), suffix: args.set.suffix.clone() };
+    let folder = FeatureFolder::claim(&args.out, &args.set.suffix, "megaface clean")?;
+    let out = |name| Store { root: folder.path().join(name), suffix: args.set.suffix.clone() };
     out("facescrub").sweep(&set.probes.paths)?;
     let (values, dim) = set.probe_store.read(&set.probes.paths, None)?;
     let cleaned = noises.clean_probes(&set.probes, &values, dim);
-    write_missing(&out("facescrub"), &set.probes.paths, &cleaned, dim + 1)?;
+    write_changed(&out("facescrub"), &set.probes.paths, &cleaned, dim + 1)?;
     let n_distractors: usize = set.galleries.iter().map(|gallery| gallery.paths.len()).sum();
     let progress = Progress::new("clean", "distractors", n_distractors as u64, quiet);
     // Galleries share images: what one has written the next finds.
@@ -215,7 +217,7 @@ pub(super) fn clean(args: &CleanArgs, quiet: bool) -> anyhow::Result<()> {
     for paths in set.galleries.iter().flat_map(|gallery| gallery.paths.chunks(PIECE)) {
         let (values, _) = set.distractor_store.read(paths, Some(dim))?;
         let cleaned = noises.clean_distractors(paths, &values, dim);
-        write_missing(&out("megaface"), paths, &cleaned, dim + 1)?;
+        write_changed(&out("megaface"), paths, &cleaned, dim + 1)?;
         progress.add(paths.len() as u64);
         asked_to_stop()?;
     }
@@ -223,14 +225,16 @@ pub(super) fn clean(args: &CleanArgs, quiet: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write_missing(
+/// Writes the features that are not there as they are to be: those of other lists of noises or of another
+/// model are no longer right.
+fn write_changed(
     store: &Store,
     paths: &[String],
     rows: &[f32],
     dim: usize,
 ) -> Result<(), EvalError> {
     for (path, row) in paths.iter().zip(rows.chunks_exact(dim)) {
-        if !store.has(path, dim)? {
+        if !store.holds(path, row)? {
             store.write(path, row)?;
         }
     }

@@ -93,11 +93,8 @@ pub fn nn(args: &NnArgs, quiet: bool) -> anyhow::Result<Outcome> {
     let report = report.with_context(|| {
         format!("cannot compare `{}` by `{}`", args.features.display(), args.labels.display())
     })?;
-    let curves: Vec<Curve<'_>> = report
-        .groups
-        .iter()
-        .map(|group| (group.name.as_str(), &group.roc[..], group.n_impostors))
-        .collect();
+    let curves: Vec<Curve<'_>> =
+        report.groups.iter().map(|group| group.curve(&group.name)).collect();
     let all = report.groups.last().and_then(|group| group.histogram.as_ref());
     args.curves.draw(&curves, all)?;
     if !args.format.json {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use pfc_cli::{Outcome, Progress};
 use pfc_detect::{DetectorArgs, Finder};
+use pfc_durable::DurableError;
 use pfc_findings::Reading;
-use pfc_metrics::{bootstrap::Bootstrap, roc::Far};
+use pfc_metrics::{bootstrap::Bootstrap, quality, roc::Far};
 use pfc_model::Embed;
 use pfc_report::chart;
 use pfc_sources::is_verification_set;
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     EvalError, benchmarks,
-    document::{Document, Findings, SetResult},
+    document::{ByQuality, Document, Findings, SetResult},
     pairs::{CfpSplit, PairList},
     worst::Source,
 };
@@ -33,7 +34,7 @@ pub struct JudgeArgs {
     /// False accept rates to read TAR at
     #[arg(long, value_name = "RATE,…", value_delimiter = ',', default_value = "1e-1,1e-2,1e-3", value_parser = parse_far)]
     far: Vec<Far>,
-    /// Also judge after a PCA to this many dimensions, fitted per fold
+    /// Also evaluate after a PCA to this many dimensions, fitted per fold
     #[arg(long, value_name = "DIMENSIONS")]
     pca: Option<usize>,
     /// Resampled sets behind the 95 % confidence intervals; 0 leaves them out
@@ -65,6 +66,9 @@ pub struct SetArgs {
     /// Read a packed data set as it was packed: do not apply the decisions beside it
     #[arg(long)]
     as_packed: bool,
+    /// Also report errors by this measure of `pfc-ingest quality`, of a packed data set
+    #[arg(long, value_name = "COLUMN")]
+    quality: Option<String>,
     #[command(flatten)]
     detector: DetectorArgs,
     #[command(flatten)]
@@ -111,9 +115,17 @@ pub fn set(command: &'static str, args: &SetArgs, quiet: bool) -> anyhow::Result
             Ok(PairsSet::open(&args.data, pairs, opening)?)
         }
         None if is_verification_set(&args.data)? => Ok(PairsSet::open_pack(&args.data)?),
-        None => Err(EvalError::NoList { data: args.data.clone() }),
+        None => Err(no_list(&args.data)),
     };
-    run(command, &args.judge, &[(&args.data, &open)], quiet)
+    run(command, &args.judge, args.quality.as_deref(), &[(&args.data, &open)], quiet)
+}
+
+/// Why a place without a list of pairs is not judged: it is a folder, or is not there.
+fn no_list(data: &Path) -> EvalError {
+    match std::fs::metadata(data) {
+        Ok(_) => EvalError::NoList { data: data.to_owned() },
+        Err(error) => DurableError::at("open", data)(error).into(),
+    }
 }
 
 /// The detector that finds the faces of photographs, if one is given.
@@ -149,7 +161,7 @@ pub fn cfp(split: CfpSplit, args: &CfpArgs, quiet: bool) -> anyhow::Result<Outco
         let opening = Opening { finder: finder.as_ref(), ..Opening::default() };
         Ok(PairsSet::from_list(&args.data, Path::new(title), list, opening)?)
     };
-    run(command, &args.judge, &[(&args.data, &open)], quiet)
+    run(command, &args.judge, None, &[(&args.data, &open)], quiet)
 }
 
 /// Runs `pfc-eval bin`.
@@ -162,15 +174,21 @@ pub fn bin(args: &BinArgs, quiet: bool) -> anyhow::Result<Outcome> {
         args.packs.iter().map(|pack| (pack, || Ok(PairsSet::open_pack(pack)?))).collect();
     let sets: Vec<(&Path, Open<'_>)> =
         opens.iter().map(|(pack, open)| (pack.as_path(), open as Open<'_>)).collect();
-    run("bin", &args.judge, &sets, quiet)
+    run("bin", &args.judge, None, &sets, quiet)
 }
 
 type Open<'a> = &'a dyn Fn() -> Result<PairsSet, EvalError>;
 
+/// Bins of pairs by quality.
+const QUALITY_BINS: usize = 5;
+
 /// Judges the model on each set in turn; each is `(data, how to open it)`.
+///
+/// * `quality`: the measure by which errors are reported, if any
 fn run(
     command: &str,
     args: &JudgeArgs,
+    quality: Option<&str>,
     sets: &[(&Path, Open<'_>)],
     quiet: bool,
 ) -> anyhow::Result<Outcome> {
@@ -190,7 +208,7 @@ fn run(
     let mut results = Vec::with_capacity(sets.len());
     let mut csv = String::new();
     for (data, open) in sets {
-        let context = || format!("cannot judge the model on `{}`", data.display());
+        let context = || format!("cannot evaluate the model on `{}`", data.display());
         let set = open().with_context(context)?;
         if let Some(notice) = set.notice("--as-packed") {
             tracing::warn!("{}: {notice}", set.name());
@@ -199,6 +217,9 @@ fn run(
         if let Some(differs) = &differs {
             tracing::warn!("{}: {differs}", set.name());
         }
+        // Before the minutes that follow.
+        let quality = quality.map(|column| Ok::<_, VerifyError>((column, set.quality(column)?)));
+        let quality = quality.transpose().with_context(context)?;
         let judged = judge(&embedder, &set, &options, quiet).with_context(context)?;
         if let Some(reason) = implausible(&judged.report) {
             pfc_cli::tell(&format!("warning: {}: {reason}", set.name()));
@@ -206,10 +227,15 @@ fn run(
         if !args.format.json {
             table::print(&judged.report)?;
         }
+        let by_quality = quality.map(|(column, values)| by_quality(&set, &judged, column, &values));
+        if let Some(by_quality) = by_quality.as_ref().filter(|_| !args.format.json) {
+            table::print_by_quality(by_quality)?;
+        }
         if args.scores.is_some() {
             csv += &scores::csv(&set, &judged);
         }
-        results.push(SetResult::new(Source::of(data), &set, &judged, differs));
+        let result = SetResult::new(Source::of(data), &set, &judged, differs);
+        results.push(SetResult { quality: by_quality, ..result });
     }
     draw(args, &results)?;
     if let Some(path) = &args.scores {
@@ -221,6 +247,15 @@ fn run(
         pfc_cli::print_json(&Document::new(command, &args.model.model, findings))?;
     }
     Ok(outcome?)
+}
+
+/// Errors at the threshold of the set, by the quality of each pair.
+fn by_quality(set: &PairsSet, judged: &Judged, column: &str, quality: &[f64]) -> ByQuality {
+    let same: Vec<bool> = set.pairs().iter().map(|pair| pair.same).collect();
+    let threshold = judged.report.accuracy.threshold;
+    let accepted: Vec<bool> = judged.distances.iter().map(|d| *d < threshold).collect();
+    let bins = quality::by_quality(quality, &same, &accepted, QUALITY_BINS);
+    ByQuality { column: column.to_owned(), bins }
 }
 
 fn judge<E: Embed>(
@@ -264,7 +299,7 @@ fn draw(args: &JudgeArgs, results: &[SetResult]) -> Result<(), EvalError> {
     let curves: Vec<chart::Curve<'_>> = results
         .iter()
         .filter(|result| !result.roc.is_empty())
-        .map(|result| (result.figures.set.as_str(), &result.roc[..], result.figures.n_impostor))
+        .map(|result| result.curve(&result.figures.set))
         .collect();
     // One histogram of all sets would mix their scales: the first is drawn.
     args.curves.draw(&curves, results.first().map(|first| &first.histogram))

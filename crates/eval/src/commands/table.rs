@@ -6,7 +6,7 @@ use pfc_metrics::bootstrap::Interval;
 use pfc_report::percent;
 use pfc_verify::{Figure, PeopleFrom, TarRow, VerificationReport};
 
-use crate::{pairs::Protocol, rates::rate};
+use crate::{document::ByQuality, pairs::Protocol, rates::rate};
 
 /// Prints the figures to standard output.
 ///
@@ -17,6 +17,35 @@ pub fn print(report: &VerificationReport) -> io::Result<()> {
     let mut table = pfc_cli::table([report.set.as_str(), "value", "95 % interval", "notes"]);
     for row in rows(report) {
         table.add_row(row);
+    }
+    pfc_cli::print_table(&table)
+}
+
+/// Prints errors by quality to standard output.
+///
+/// # Errors
+///
+/// The I/O error of a closed or full standard output.
+pub fn print_by_quality(by_quality: &ByQuality) -> io::Result<()> {
+    let column = by_quality.column.as_str();
+    let mut table =
+        pfc_cli::table([column, "pairs", "accuracy", "genuine rejected", "impostors accepted"]);
+    for bin in &by_quality.bins {
+        let range = match bin.quality {
+            Some([low, high]) => format!("{low:.4} to {high:.4}"),
+            None => "not known".to_owned(),
+        };
+        let of = |n: u64, all: u64| match all {
+            0 => "–".to_owned(),
+            all => format!("{} % ({n} of {all})", percent(n as f64 / all as f64)),
+        };
+        table.add_row([
+            range,
+            (bin.n_genuine + bin.n_impostor).to_string(),
+            format!("{} %", percent(bin.accuracy())),
+            of(bin.n_rejected, bin.n_genuine),
+            of(bin.n_accepted, bin.n_impostor),
+        ]);
     }
     pfc_cli::print_table(&table)
 }

@@ -180,6 +180,7 @@ fn table(
         rows: (0..fars.len()).map(row).collect(),
         auc: sorted.auc(),
         auc_interval: intervals.auc,
+        replicates: Some(intervals.replicates).filter(|all| !all.figures.is_empty()),
         zero_templates: templates.zeros().collect(),
         roc: sorted.roc(ROC_POINTS),
         histogram: Some(Histogram::new(scores, same)),

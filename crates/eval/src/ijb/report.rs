@@ -1,7 +1,11 @@
 //! What a run on IJB-B or IJB-C found, as it is printed and written to JSON.
 
-use pfc_metrics::{bootstrap::Interval, ijb::Pooling, roc::RocPoint};
-use pfc_report::chart::Histogram;
+use pfc_metrics::{
+    bootstrap::{Interval, Replicates},
+    ijb::Pooling,
+    roc::RocPoint,
+};
+use pfc_report::chart::{Curve, Histogram};
 use pfc_verify::Figure;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +59,9 @@ pub struct TarTable {
     /// Its confidence interval.
     #[serde(default)]
     pub auc_interval: Option<Interval>,
+    /// TAR of each row in each resampled set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicates: Option<Replicates>,
     /// Templates whose faces add up to zero.
     pub zero_templates: Vec<u64>,
     /// The curve at FARs that are evenly spaced in the logarithm.
@@ -69,6 +76,15 @@ pub struct TarTable {
     /// Genuine pairs of lowest similarity, likewise.
     #[serde(default)]
     pub worst_rejects: Vec<WorstPair>,
+}
+
+impl TarTable {
+    /// The ROC curve, with the intervals of the rows; `n_impostors` are those of the report.
+    pub fn curve<'a>(&'a self, name: &'a str, n_impostors: usize) -> Curve<'a> {
+        let rows = self.rows.iter();
+        let intervals = rows.filter_map(|row| Some((row.far, row.interval?))).collect();
+        Curve { name, points: &self.roc, n_impostors: n_impostors as u64, intervals }
+    }
 }
 
 /// TAR at one FAR, read in two ways.

@@ -95,7 +95,7 @@ impl ProbeList {
         if names.len() == ids.len() {
             return Err(EvalError::list(
                 file,
-                "nobody in it has two images, so there are no mates",
+                "no person in it has two images, so there are no mates",
             ));
         }
         let identities =
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(error("a/b\n../c\n"), leads_out);
         assert!(error("\n").ends_with("it names no image"));
         assert!(
-            error("a/1\nb/1\n").ends_with("nobody in it has two images, so there are no mates")
+            error("a/1\nb/1\n").ends_with("no person in it has two images, so there are no mates")
         );
         for path in ["/etc/passwd", "a/../../b", "..", ""] {
             let text = format!(r#"{{"path": ["{path}"], "id": [1]}}"#);

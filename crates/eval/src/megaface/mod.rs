@@ -4,11 +4,13 @@
 //! images. Distractors are read piece by piece, so memory does not grow with their number.
 
 pub mod feature;
+mod folder;
 mod judge;
 mod lists;
 mod report;
 mod store;
 
+pub use folder::FeatureFolder;
 pub use judge::{MegaFaceSet, Options, judge};
 pub use lists::{Gallery, ProbeList, is_dataset, parse_noises, read_noises};
 pub use report::{DistractorTarRow, DistractorsRow, MegaFaceReport};

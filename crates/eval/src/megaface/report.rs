@@ -1,7 +1,7 @@
 //! What a run on MegaFace found, as it is printed and written to JSON.
 
 use pfc_metrics::roc::RocPoint;
-use pfc_report::chart::Histogram;
+use pfc_report::chart::{Curve, Histogram};
 use pfc_verify::Figure;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,15 @@ pub struct DistractorsRow {
     /// Spread of the cosines: all mate pairs, and the probes with a sample of the distractors.
     #[serde(default)]
     pub histogram: Option<Histogram>,
+}
+
+impl DistractorsRow {
+    /// The ROC curve, with the intervals of the rows.
+    pub fn curve<'a>(&'a self, name: &'a str) -> Curve<'a> {
+        let rows = self.tar_at_far.iter();
+        let intervals = rows.filter_map(|row| Some((row.far, row.tar.interval?))).collect();
+        Curve { name, points: &self.roc, n_impostors: self.n_negatives, intervals }
+    }
 }
 
 /// TAR at one FAR.

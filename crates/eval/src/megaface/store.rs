@@ -103,8 +103,24 @@ impl Store {
     ///
     /// A fault of the system, which says nothing of the feature.
     pub fn has(&self, image: &str, dim: usize) -> Result<bool, EvalError> {
+        self.has_one(image, |values| values.len() == dim)
+    }
+
+    /// Whether the feature of the image is `expected`.
+    ///
+    /// # Errors
+    ///
+    /// As [`has`](Store::has).
+    pub fn holds(&self, image: &str, expected: &[f32]) -> Result<bool, EvalError> {
+        self.has_one(image, |values| {
+            // Bit by bit: 0 and -0 are other bytes.
+            values.iter().map(|v| v.to_bits()).eq(expected.iter().map(|v| v.to_bits()))
+        })
+    }
+
+    fn has_one(&self, image: &str, is_right: impl Fn(&[f32]) -> bool) -> Result<bool, EvalError> {
         match self.read_one(image) {
-            Ok(values) => Ok(values.len() == dim),
+            Ok(values) => Ok(is_right(&values)),
             Err(error) if error.is_of_system() => Err(error),
             Err(_) => Ok(false),
         }

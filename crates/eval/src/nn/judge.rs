@@ -8,7 +8,7 @@ use pfc_metrics::{
     nn::{AllPairs, Group, Labels as LabelColumns, Rates, Tally, TarAt},
     roc::{Far, RocPoint},
 };
-use pfc_report::chart::Histogram;
+use pfc_report::chart::{Curve, Histogram};
 use serde::{Deserialize, Serialize};
 
 use super::{Labels, State};
@@ -63,6 +63,15 @@ pub struct GroupRow {
     /// Spread of the scores: all of the genuine pairs, and impostors of a sample of the faces.
     #[serde(default)]
     pub histogram: Option<Histogram>,
+}
+
+impl GroupRow {
+    /// The ROC curve, with the intervals of the rows.
+    pub fn curve<'a>(&'a self, name: &'a str) -> Curve<'a> {
+        let rows = self.tar_at_far.iter();
+        let intervals = rows.filter_map(|row| Some((row.far, row.interval?))).collect();
+        Curve { name, points: &self.roc, n_impostors: self.n_impostors, intervals }
+    }
 }
 
 /// TAR at one FAR.

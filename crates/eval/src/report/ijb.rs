@@ -12,7 +12,7 @@ use super::{
     cells::{figure, rests_on},
     different_rates,
     pictures::Pictures,
-    section::{charts, curves, incomplete, scores, summary, worst},
+    section::{Compared, charts, curves, differences, incomplete, scores_at, summary, worst},
 };
 use crate::{
     EvalError,
@@ -24,28 +24,15 @@ type Ijb<'a> = Entry<&'a IjbReport>;
 
 /// The section of one of the two benchmarks.
 pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<Markup, EvalError> {
-    let holds = |entry: &Ijb<'_>| {
-        let report = entry.of;
-        format!(
-            "{} template pairs ({} genuine, {} impostor) of {} templates of {} faces",
-            report.n_genuine + report.n_impostor,
-            report.n_genuine,
-            report.n_impostor,
-            report.n_templates,
-            report.n_faces
-        )
-    };
     let tables: Vec<(String, &TarTable, &IjbReport)> = entries.iter().flat_map(tables).collect();
-    let named: Vec<chart::Curve<'_>> = tables
-        .iter()
-        .map(|(name, table, report)| (name.as_str(), &table.roc[..], report.n_impostor as u64))
-        .collect();
+    let named: Vec<chart::Curve<'_>> =
+        tables.iter().map(|(name, table, report)| table.curve(name, report.n_impostor)).collect();
     let mut all = curves(&named);
     all.extend(entries.iter().filter_map(|entry| {
         let table = entry.of.one_to_one.first()?;
         let row = table.rows.iter().find(|row| row.far == 1e-4 && !row.finer_than_data);
-        let threshold = row.map(|row| ("threshold at FAR 1e-4", row.threshold));
-        Some(scores(&entry.model, table.histogram.as_ref()?, threshold))
+        let threshold = row.map(|row| (row.far, row.threshold));
+        Some(scores_at(&entry.model, table.histogram.as_ref()?, threshold))
     }));
     let of_entry = |entry: &Ijb<'_>| {
         let table = entry.of.one_to_one.first()?;
@@ -54,8 +41,18 @@ pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<Markup, E
         Some(worst(&entry.model, source, accepts, rejects, pictures))
     };
     let worst: Vec<Markup> = entries.iter().filter_map(of_entry).collect();
+    let compared = tables.iter().map(|(name, table, report)| Compared {
+        model: name,
+        judged_on: holds(report),
+        figures: (0..)
+            .zip(&table.rows)
+            .map(|(place, row)| (format!("TAR@FAR {}", rate(row.far)), row.tar, place))
+            .collect(),
+        replicates: table.replicates.as_ref(),
+    });
+    let compared: Vec<Compared<'_>> = compared.collect();
     Ok(html! {
-        (summary(entries.iter().map(holds)))
+        (summary(entries.iter().map(|entry| holds(entry.of))))
         (incomplete(entries.iter().map(|entry| &entry.of.incomplete[..])))
         h3 { "1:1 verification" }
         p.note {
@@ -63,10 +60,23 @@ pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<Markup, E
              “nearest” is the reading that papers print."
         }
         (one_to_one(entries))
+        (differences(&compared))
         (charts(&all)?)
         (one_to_n(entries)?)
         @for pairs in &worst { (pairs) }
     })
+}
+
+/// What was judged, in words.
+fn holds(report: &IjbReport) -> String {
+    format!(
+        "{} template pairs ({} genuine, {} impostor) of {} templates of {} faces",
+        report.n_genuine + report.n_impostor,
+        report.n_genuine,
+        report.n_impostor,
+        report.n_templates,
+        report.n_faces
+    )
 }
 
 /// The tables of a result, named by the model and, where there are several, by how faces were

@@ -11,7 +11,7 @@ use super::{
     Entry,
     cells::{figure, rests_on},
     different_rates,
-    section::{charts, curves, incomplete, scores, summary},
+    section::{charts, curves, incomplete, scores_at, summary},
 };
 use crate::{
     EvalError,
@@ -38,13 +38,16 @@ pub fn section(entries: &[MegaFace<'_>]) -> Result<Markup, EvalError> {
         galleries.iter().map(|(model, row)| format!("{model}, {}", row.name)).collect();
     let named = || names.iter().map(String::as_str).zip(&galleries);
     let cmcs: Vec<(&str, &[f64])> = named().map(|(name, row)| (name, &row.1.cmc[..])).collect();
-    let rocs: Vec<chart::Curve<'_>> =
-        named().map(|(name, row)| (name, &row.1.roc[..], row.1.n_negatives)).collect();
+    let rocs: Vec<chart::Curve<'_>> = named().map(|(name, row)| row.1.curve(name)).collect();
     let mut all = vec![chart::cmc(chart::MATES_FOUND, &cmcs)];
     all.extend(curves(&rocs));
     all.extend(entries.iter().filter_map(|entry| {
         let largest = entry.of.galleries.iter().max_by_key(|gallery| gallery.n_distractors)?;
-        Some(scores(&entry.model, largest.histogram.as_ref()?, None))
+        let row = largest.tar_at_far.iter().filter(|row| !row.finer_than_data);
+        let row = row.min_by(|a, b| a.far.total_cmp(&b.far));
+        // Of unit vectors, the squared distance is 2 − 2·cosine.
+        let threshold = row.map(|row| (row.far, 1.0 - row.threshold.powi(2) / 2.0));
+        Some(scores_at(&entry.model, largest.histogram.as_ref()?, threshold))
     }));
     Ok(html! {
         (summary(entries.iter().map(holds)))

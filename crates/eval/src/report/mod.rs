@@ -1,4 +1,4 @@
-//! One page that compares models: figures side by side, curves, and the pairs judged worst.
+//! One page that compares models: figures side by side, curves, and the pairs scored worst.
 //!
 //! The page is one file without scripts and without references to anything outside it.
 

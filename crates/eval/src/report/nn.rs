@@ -11,7 +11,7 @@ use super::{
     Entry,
     cells::{missing, rests_on},
     different_rates,
-    section::{charts, curves, scores, summary},
+    section::{charts, curves, scores_at, summary},
 };
 use crate::{
     EvalError,
@@ -38,15 +38,15 @@ pub fn section(entries: &[Nn<'_>]) -> Result<Markup, EvalError> {
         .collect();
     let names: Vec<String> =
         groups.iter().map(|(model, row)| format!("{model}, {}", row.name)).collect();
-    let named: Vec<chart::Curve<'_>> = names
-        .iter()
-        .zip(&groups)
-        .map(|(name, (_, row))| (name.as_str(), &row.roc[..], row.n_impostors))
-        .collect();
+    let named: Vec<chart::Curve<'_>> =
+        names.iter().zip(&groups).map(|(name, (_, row))| row.curve(name)).collect();
     let mut all = curves(&named);
     all.extend(entries.iter().filter_map(|entry| {
-        let histogram = entry.of.groups.last()?.histogram.as_ref()?;
-        Some(scores(&entry.model, histogram, None))
+        let all = entry.of.groups.last()?;
+        let row = all.tar_at_far.iter().filter(|row| !row.finer_than_data);
+        let row = row.min_by(|a, b| a.far.total_cmp(&b.far));
+        let threshold = row.and_then(|row| Some((row.far, f64::from(row.threshold?))));
+        Some(scores_at(&entry.model, all.histogram.as_ref()?, threshold))
     }));
     Ok(html! { (summary(entries.iter().map(holds))) (table(&groups)) (charts(&all)?) })
 }

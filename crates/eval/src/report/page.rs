@@ -15,8 +15,8 @@ pub fn html(models: &[String], tools: &[String], sections: &[(&str, Markup)]) ->
             @for (i, (title, _)) in (1..).zip(sections) { a href={ "#s" (i) } { (title) } " " }
         }
         p.note {
-            "Values in percent; the smaller range below a value holds 95 % of the sets of people (or \
-             templates) resampled from the benchmark."
+            "Values in percent; the smaller range below a value, and the vertical line on a curve, holds 95 % of \
+             the sets of people (or templates) resampled from the benchmark."
         }
         main {
             @for (i, (title, body)) in (1..).zip(sections) {

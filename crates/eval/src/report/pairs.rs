@@ -14,7 +14,7 @@ use super::{
     cells::{figure, missing, rests_on},
     different_rates,
     pictures::Pictures,
-    section::{charts, curves, scores, worst},
+    section::{Compared, charts, curves, differences, scores, worst},
 };
 use crate::{EvalError, document::SetResult, pairs::Protocol, rates::rate};
 
@@ -22,10 +22,8 @@ type Pairs<'a> = Entry<&'a SetResult>;
 
 /// The section of a set.
 pub fn section(entries: &[Pairs<'_>], pictures: &mut Pictures) -> Result<Markup, EvalError> {
-    let named: Vec<chart::Curve<'_>> = entries
-        .iter()
-        .map(|entry| (entry.model.as_str(), &entry.of.roc[..], entry.of.figures.n_impostor))
-        .collect();
+    let named: Vec<chart::Curve<'_>> =
+        entries.iter().map(|entry| entry.of.curve(&entry.model)).collect();
     let mut all = curves(&named);
     all.extend(entries.iter().map(|entry| {
         // Of unit vectors, the squared distance is 2 − 2·cosine.
@@ -40,28 +38,42 @@ pub fn section(entries: &[Pairs<'_>], pictures: &mut Pictures) -> Result<Markup,
     Ok(html! {
         (summary(entries))
         (table(entries))
+        (differences(&entries.iter().map(compared).collect::<Vec<_>>()))
         (charts(&all)?)
         @for pairs in &worst { (pairs) }
     })
 }
 
+/// What of a result is compared with others: accuracy, and TAR at each FAR.
+fn compared<'a>(entry: &'a Pairs<'_>) -> Compared<'a> {
+    let figures = &entry.of.figures;
+    let tars = (1..).zip(&figures.tar_at_far);
+    let tars = tars
+        .filter_map(|(place, row)| Some((format!("TAR@FAR {}", rate(row.far)), row.tar?, place)));
+    let accuracy = ("accuracy".to_owned(), figures.accuracy.mean, 0);
+    Compared {
+        model: &entry.model,
+        judged_on: holds(entry),
+        figures: std::iter::once(accuracy).chain(tars).collect(),
+        replicates: figures.replicates.as_ref(),
+    }
+}
+
+/// What the set holds, in words.
+fn holds(entry: &Pairs<'_>) -> String {
+    let figures = &entry.of.figures;
+    let judged = match figures.protocol {
+        Protocol::TenFold => "ten folds",
+        Protocol::SingleList => "a single list, evaluated by its own best threshold",
+    };
+    format!(
+        "{} pairs ({} genuine, {} impostor) of {} images of {} people; {judged}",
+        figures.n_pairs, figures.n_genuine, figures.n_impostor, figures.n_images, figures.n_people
+    )
+}
+
 /// What the set holds; results of one set by name may still differ in it.
 fn summary(entries: &[Pairs<'_>]) -> Markup {
-    let holds = |entry: &Pairs<'_>| {
-        let figures = &entry.of.figures;
-        let judged = match figures.protocol {
-            Protocol::TenFold => "ten folds",
-            Protocol::SingleList => "a single list, judged by its own best threshold",
-        };
-        format!(
-            "{} pairs ({} genuine, {} impostor) of {} images of {} people; {judged}",
-            figures.n_pairs,
-            figures.n_genuine,
-            figures.n_impostor,
-            figures.n_images,
-            figures.n_people
-        )
-    };
     let mut differs: Vec<&str> =
         entries.iter().filter_map(|entry| entry.of.differs.as_deref()).collect();
     differs.sort_unstable();

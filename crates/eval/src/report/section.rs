@@ -1,15 +1,19 @@
-//! What sections of all kinds show: summaries, charts, and the pairs judged worst.
+//! What sections of all kinds show: summaries, charts, and the pairs scored worst.
 
 use maud::html;
+use pfc_metrics::bootstrap::{Interval, Replicates};
 use pfc_report::{
     Table,
-    chart::{self, Chart, Curve, Histogram, Series, Shape},
+    chart::{self, Chart, Curve, Histogram, Series},
+    dash,
     html::{Markup, text},
+    points,
 };
 
 use super::pictures::Pictures;
 use crate::{
     EvalError,
+    rates::rate,
     worst::{Source, WorstPair},
 };
 
@@ -39,7 +43,7 @@ pub fn incomplete<'a>(missing: impl Iterator<Item = &'a [String]>) -> Markup {
 /// ROC and DET of the curves that have points.
 pub fn curves(curves: &[Curve<'_>]) -> Vec<Chart> {
     let drawn: Vec<Curve<'_>> =
-        curves.iter().filter(|curve| !curve.1.is_empty()).copied().collect();
+        curves.iter().filter(|curve| !curve.points.is_empty()).cloned().collect();
     if drawn.is_empty() { Vec::new() } else { vec![chart::roc(&drawn), chart::det(&drawn)] }
 }
 
@@ -51,9 +55,68 @@ pub fn scores(model: &str, histogram: &Histogram, threshold: Option<(&str, f64)>
     chart.title = format!("Scores of {model}");
     if let Some((name, cosine)) = threshold.filter(|(_, cosine)| cosine.is_finite()) {
         let label = format!("{name} {cosine:.3}");
-        chart.series.push(Series { label, shape: Shape::Mark(cosine) });
+        chart.series.push(Series::mark(label, cosine));
     }
     chart
+}
+
+/// As [`scores`], with a line at the threshold of a FAR; `threshold` is that FAR, and the cosine.
+pub fn scores_at(model: &str, histogram: &Histogram, threshold: Option<(f64, f64)>) -> Chart {
+    let name =
+        threshold.map_or(String::new(), |(far, _)| format!("threshold at FAR {}", rate(far)));
+    scores(model, histogram, threshold.map(|(_, cosine)| (name.as_str(), cosine)))
+}
+
+/// A result to compare with others: its model, what it was judged on, and its figures in the resampled sets.
+pub struct Compared<'a> {
+    pub model: &'a str,
+    /// Results with other words here are of other sets.
+    pub judged_on: String,
+    /// By name: what it is, and its place among the figures of `replicates`.
+    pub figures: Vec<(String, f64, usize)>,
+    pub replicates: Option<&'a Replicates>,
+}
+
+/// How far each result is from the first, with intervals: both were resampled alike, so that what is easy or
+/// hard for both models does not widen them.
+pub fn differences(results: &[Compared<'_>]) -> Markup {
+    let Some((first, others)) = results.split_first().filter(|(_, others)| !others.is_empty())
+    else {
+        return Markup::default();
+    };
+    let head = first.figures.iter().map(|figure| figure.0.clone());
+    let mut table = Table::new(std::iter::once("model".to_owned()).chain(head));
+    let mut n_given = 0;
+    for other in others {
+        let cells = first.figures.iter().map(|figure| {
+            let given = difference(first, other, figure);
+            n_given += usize::from(given.is_some());
+            given.map_or_else(dash, |(value, interval)| points(value, interval))
+        });
+        table.row(other.model, cells.collect::<Vec<Markup>>());
+    }
+    html! {
+        @if n_given > 0 {
+            h3 { "Difference to " (first.model) }
+            p.note {
+                "In percentage points, with the range of 95 % of the resampled sets, which are the same for all \
+                 models. A range that does not hold 0 is a difference that this benchmark shows."
+            }
+            (table.html())
+        }
+    }
+}
+
+/// Of the figure of `first`: what `other` has more, and its interval; none if they cannot be compared.
+fn difference(
+    first: &Compared<'_>,
+    other: &Compared<'_>,
+    (name, value, place): &(String, f64, usize),
+) -> Option<(f64, Interval)> {
+    let (_, others, others_place) = other.figures.iter().find(|figure| figure.0 == *name)?;
+    let replicates = other.replicates.filter(|_| other.judged_on == first.judged_on)?;
+    let interval = replicates.difference(*others_place, first.replicates?, *place, 0.95)?;
+    Some((others - value, interval))
 }
 
 /// Charts side by side, as many as there is room for.
@@ -85,15 +148,22 @@ pub fn worst(
                 summary {
                     (model) ": " (title) " (" (n_wrong) " of " (pairs.len()) " " (mistake) ")"
                 }
-                @match source {
-                    Some(source) => div.cases {
-                        @for pair in pairs { (picture_pair(source, pair, pictures)) }
-                    },
-                    None => { (named_pairs(pairs)) },
-                }
+                (shown_pairs(source, pairs, pictures))
             }
         }
     }
+}
+
+/// The pairs as pictures; by name where no picture is to be had, as of embeddings alone, or where the images
+/// have been moved since.
+fn shown_pairs(source: Option<&Source>, pairs: &[WorstPair], pictures: &mut Pictures) -> Markup {
+    let Some(source) = source else { return named_pairs(pairs) };
+    let drawn: Vec<(Markup, bool)> =
+        pairs.iter().map(|pair| picture_pair(source, pair, pictures)).collect();
+    if drawn.iter().any(|(_, is_seen)| *is_seen) {
+        return html! { div.cases { @for (pair, _) in &drawn { (pair) } } };
+    }
+    html! { p.note { "The images are not where they were." } (named_pairs(pairs)) }
 }
 
 /// Pairs whose images are not known, as judged by embeddings alone.
@@ -107,17 +177,24 @@ fn named_pairs(pairs: &[WorstPair]) -> Markup {
     table.html()
 }
 
-fn picture_pair(source: &Source, pair: &WorstPair, pictures: &mut Pictures) -> Markup {
+/// Two faces side by side, and whether any of them is there.
+fn picture_pair(source: &Source, pair: &WorstPair, pictures: &mut Pictures) -> (Markup, bool) {
+    let mut is_seen = false;
     let mut picture = |name: &str| match pictures.data_uri(source, name) {
-        Ok(uri) => html! { img alt=(name) src=(uri); },
+        Ok(uri) => {
+            is_seen = true;
+            html! { img alt=(name) src=(uri); }
+        }
         Err(reason) => html! { span.gone { (reason) } },
     };
-    html! {
+    let faces = [picture(&pair.left), picture(&pair.right)];
+    let figure = html! {
         figure class=(if pair.wrong { "wrong" } else { "right" }) {
-            div.pair { (picture(&pair.left)) (picture(&pair.right)) }
+            div.pair { @for face in &faces { (face) } }
             figcaption {
                 "similarity " (format!("{:.3}", pair.similarity)) br; (pair.left) br; (pair.right)
             }
         }
-    }
+    };
+    (figure, is_seen)
 }

@@ -120,9 +120,14 @@ impl LfwLike {
 
     /// An untrained MobileFaceNet in the set's folder.
     pub fn model(&self) -> PathBuf {
-        let path = self.path("run.ckpt");
+        self.model_of("run.ckpt", 1)
+    }
+
+    /// Another one, with weights drawn by `seed`.
+    pub fn model_of(&self, name: &str, seed: u64) -> PathBuf {
+        let path = self.path(name);
         let spec = BackboneSpec { network: "mbf".parse().unwrap(), embedding: 32 };
-        let backbone = Backbone::new(&spec, tch::Device::Cpu, 1).unwrap();
+        let backbone = Backbone::new(&spec, tch::Device::Cpu, seed).unwrap();
         let mut writer = checkpoint::Writer::create(&path).unwrap();
         writer.backbone(&backbone).unwrap();
         writer.finish(spec, None).unwrap();

@@ -19,6 +19,7 @@ use super::{
     optim::{Stamp, UpdateRule},
 };
 pub use device::DeviceStore;
+pub(crate) use device::{DeviceStep, Drawn, Figures, HandedOver, Reading};
 pub use file::FileRecord;
 pub use host::RowStore;
 pub use row::RowLayout;
@@ -92,11 +93,19 @@ pub trait CentreStore: Send {
     /// As above.
     fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<bool, HeadError>;
 
-    /// The stamp of a row.
-    fn stamp(&self, row: usize) -> Stamp;
+    /// The stamps of a range of rows.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn stamps(&self, rows: Range<usize>) -> Result<Vec<Stamp>, HeadError>;
 
-    /// The stamps of `rows`.
-    fn stamps(&self, rows: Range<usize>) -> Vec<Stamp>;
+    /// The stamps of any rows.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn stamps_of(&self, rows: &[u32]) -> Result<Vec<Stamp>, HeadError>;
 
     /// Copies out weights and optimizer state of `rows` in f32, as of each row's own stamp.
     ///
@@ -154,6 +163,11 @@ pub trait CentreStore: Send {
 
     /// The store itself, if its rows are in files and outlive the process.
     fn in_files(&mut self) -> Option<&mut RowStore> {
+        None
+    }
+
+    /// The store itself, if it can do a whole step on its device.
+    fn on_device(&mut self) -> Option<&mut DeviceStore> {
         None
     }
 }

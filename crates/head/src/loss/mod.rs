@@ -17,8 +17,11 @@ mod uniface;
 use tch::{TchError, Tensor};
 
 use super::config::{HeadConfig, Margin};
-use pfc_rows::margin::AngularMargin;
-pub use pfc_rows::{cross_entropy::SampleLoss, margin::Target};
+pub use pfc_rows::{
+    cross_entropy::SampleLoss,
+    margin::{AngularMargin, Target},
+};
+pub(super) use tile::OwnThere;
 pub use tile::{Negatives, Shaped, TileCosines};
 
 /// What one step tells a loss that has a parameter of its own.
@@ -70,6 +73,13 @@ pub trait Loss: Send + Sync {
     /// * `sample`: row of the global batch
     /// * `cosine`: of that row's embedding and its own centre, in `[-1, 1]`
     fn target(&self, sample: usize, cosine: f64) -> Target;
+
+    /// The margin, if it is all that there is to the loss: targets are those of the margin, and everything
+    /// else is as the methods of this trait have it by default. A device can then compute the loss, and the
+    /// host need not wait for it.
+    fn angular_margin(&self) -> Option<&AngularMargin> {
+        None
+    }
 
     /// Whether the negatives are anything but `exp(s * cos)`. If they are not, the store of the centres
     /// takes the exponentials, for which it may have a kernel.
@@ -153,6 +163,10 @@ pub trait Loss: Send + Sync {
 impl Loss for AngularMargin {
     fn target(&self, _: usize, cosine: f64) -> Target {
         AngularMargin::target(self, cosine)
+    }
+
+    fn angular_margin(&self) -> Option<&AngularMargin> {
+        Some(self)
     }
 }
 

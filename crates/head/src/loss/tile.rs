@@ -4,7 +4,7 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::elements::to_f64;
+use crate::{elements::to_f64, traffic};
 
 /// The cosines of a tile.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +13,8 @@ pub struct TileCosines<'a> {
     pub cos_tg: &'a Tensor,
     /// Row of the tile and sample of each positive, which have no part in the negatives' sum.
     pub own: &'a [(usize, usize)],
+    /// The same, where only the device knows it: `own` is empty then.
+    pub(crate) own_there: Option<OwnThere<'a>>,
     /// `[G]` f32, taken off each sample's logits before the exponential; `None` for 0.
     pub offsets_g: Option<&'a Tensor>,
     /// The factor that turns cosines into logits.
@@ -22,6 +24,15 @@ pub struct TileCosines<'a> {
     /// Rows that stand for one class, for those of `own`: 1, or the number of its sub-centres when the
     /// values are by class.
     pub rows_of_class: usize,
+}
+
+/// Where each sample's own centre is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OwnThere<'a> {
+    /// `[G]` i32, positions among the rows of the step.
+    pub slots_g: &'a Tensor,
+    /// Position of the tile's first row among them.
+    pub first_slot: usize,
 }
 
 /// What takes the place of cosines, with the derivative.
@@ -46,6 +57,13 @@ pub struct Negatives {
     /// `[G]`, what the tile adds to the derivative of each sample's sum by the loss's parameter; empty if it
     /// has none.
     pub parameter_sums_g: Vec<f64>,
+}
+
+impl Negatives {
+    /// Those of a softmax: slopes, and their sums, `[G]`.
+    pub(crate) fn of_softmax((slopes_tg, sums_g): (Tensor, Tensor)) -> Negatives {
+        Negatives { slopes_tg, sums_g: to_f64(&sums_g), parameter_sums_g: Vec::new() }
+    }
 }
 
 impl<'a> TileCosines<'a> {
@@ -85,12 +103,21 @@ impl<'a> TileCosines<'a> {
     ///
     /// As above.
     pub fn exponentials(&self) -> Result<Negatives, TchError> {
+        Ok(Negatives::of_softmax(self.exponentials_there()?))
+    }
+
+    /// The same, left where the cosines are: `[T, G]` as [`Negatives::slopes_tg`], and the sums, `[G]` f32.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub(crate) fn exponentials_there(&self) -> Result<(Tensor, Tensor), TchError> {
         if self.filter > 0.0 || self.cos_tg.kind() != Kind::Float {
-            return self.exponentials_of(self.cosines()?, None);
+            return self.slopes_and_sums(self.cosines()?, None);
         }
         let mut cos_tg = self.cos_tg.shallow_clone();
         let _ = cos_tg.f_clamp_(-1.0, 1.0)?;
-        self.exponentials_of(cos_tg, None)
+        self.slopes_and_sums(cos_tg, None)
     }
 
     /// Sums of `exp(s * value - offset)`.
@@ -106,6 +133,14 @@ impl<'a> TileCosines<'a> {
         values_tg: Tensor,
         slopes_tg: Option<&Tensor>,
     ) -> Result<Negatives, TchError> {
+        Ok(Negatives::of_softmax(self.slopes_and_sums(values_tg, slopes_tg)?))
+    }
+
+    fn slopes_and_sums(
+        &self,
+        values_tg: Tensor,
+        slopes_tg: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor), TchError> {
         let mut exp_tg = values_tg;
         let _ = exp_tg.f_mul_scalar_(self.scale)?;
         if let Some(offsets_g) = self.offsets_g {
@@ -118,8 +153,7 @@ impl<'a> TileCosines<'a> {
             let _ = exp_tg.f_mul_(slopes_tg)?;
         }
         self.leave_out_noise(&exp_tg)?;
-        let slopes_tg = exp_tg.f_to_kind(self.cos_tg.kind())?;
-        Ok(Negatives { slopes_tg, sums_g, parameter_sums_g: Vec::new() })
+        Ok((exp_tg.f_to_kind(self.cos_tg.kind())?, sums_g))
     }
 
     /// Sums of values that are no exponentials; the tensors are overwritten.
@@ -139,11 +173,11 @@ impl<'a> TileCosines<'a> {
     ) -> Result<Negatives, TchError> {
         self.leave_out_own(&values_tg)?;
         self.leave_out_own(&slopes_tg)?;
-        let sums_g = column_sums(&values_tg)?;
+        let sums_g = to_f64(&column_sums(&values_tg)?);
         let parameter_sums_g = match by_parameter_tg {
             Some(by_parameter_tg) => {
                 self.leave_out_own(by_parameter_tg)?;
-                column_sums(by_parameter_tg)?
+                to_f64(&column_sums(by_parameter_tg)?)
             }
             None => Vec::new(),
         };
@@ -154,6 +188,17 @@ impl<'a> TileCosines<'a> {
 
     /// Puts 0 in the place of the positives.
     fn leave_out_own(&self, values_tg: &Tensor) -> Result<(), TchError> {
+        if let Some(OwnThere { slots_g, first_slot }) = self.own_there {
+            let n_rows = values_tg.size()[0];
+            let at_1g = slots_g.f_to_kind(Kind::Int64)?.f_add_scalar(-(first_slot as i64))?;
+            let at_1g = at_1g.f_unsqueeze(0)?;
+            let is_elsewhere_1g = at_1g.f_lt(0)?.f_logical_or(&at_1g.f_ge(n_rows)?)?;
+            let at_1g = at_1g.f_clamp(0, n_rows - 1)?;
+            // Any number of the sample's column stays as it is where its own centre is in another tile.
+            let kept_1g = values_tg.f_gather(0, &at_1g, false)?;
+            let kept_1g = kept_1g.f_where_self(&is_elsewhere_1g, &kept_1g.f_zeros_like()?)?;
+            return values_tg.shallow_clone().f_scatter_(0, &at_1g, &kept_1g).map(drop);
+        }
         if self.own.is_empty() {
             return Ok(());
         }
@@ -162,7 +207,7 @@ impl<'a> TileCosines<'a> {
             (row / self.rows_of_class) as i64 * n_samples + sample as i64
         };
         let own: Vec<i64> = self.own.iter().map(place).collect();
-        let own = Tensor::f_from_slice(&own)?.f_to_device(values_tg.device())?;
+        let own = traffic::upload(&own, values_tg.device())?;
         values_tg.f_view(-1)?.f_index_fill_(0, &own, 0.0).map(drop)
     }
 
@@ -176,7 +221,7 @@ impl<'a> TileCosines<'a> {
     }
 }
 
-/// `[G]`, sums over the rows of a tile.
-fn column_sums(values_tg: &Tensor) -> Result<Vec<f64>, TchError> {
-    Ok(to_f64(&values_tg.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Float)?))
+/// `[G]` f32, sums over the rows of a tile.
+fn column_sums(values_tg: &Tensor) -> Result<Tensor, TchError> {
+    values_tg.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Float)
 }

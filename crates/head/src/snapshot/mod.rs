@@ -73,6 +73,7 @@ impl Head {
     ///
     /// [`HeadError`] if the rows cannot be reached.
     pub fn catch_up(&mut self) -> Result<(), HeadError> {
+        self.settle();
         self.finish_save()?;
         let (store, rule) = (&mut self.parts.store, &mut self.parts.rule);
         if store.catch_up(rule.as_ref())? {
@@ -87,6 +88,7 @@ impl Head {
     ///
     /// [`HeadError`] if there is no room for them.
     pub fn touch_all(&mut self) -> Result<(), HeadError> {
+        self.settle();
         self.finish_save()?;
         let Parts { store, rule, .. } = &mut self.parts;
         touch_all(store.as_mut(), rule.as_ref(), &self.config)
@@ -111,6 +113,7 @@ impl Head {
     ///
     /// [`HeadError`] if the rows cannot be reached or the disk refuses.
     pub fn begin_save(&mut self, catch_up: bool) -> Result<Snapshot, HeadError> {
+        self.settle();
         self.finish_save()?;
         let is_in_files = self.parts.store.in_files().is_some();
         if catch_up && !is_in_files {
@@ -137,7 +140,7 @@ impl Head {
             let (layout, name) =
                 (RowLayout::of_config(&self.config), state_name(self.config.optimizer));
             let store = self.parts.store.as_ref();
-            let (saving, pieces) = Saving::begin(store, layout, name, range.start);
+            let (saving, pieces) = Saving::begin(store, layout, name, range.start)?;
             (self.saving, rows) = (Some(saving), Some(pieces));
         }
         Ok(Snapshot { tensors, rows })
@@ -191,6 +194,7 @@ impl Head {
     ///
     /// [`HeadError`] if the rows cannot be reached, or there is no room for them.
     pub fn set_centres(&mut self, rows: &[u32], weight: &[f32]) -> Result<(), HeadError> {
+        self.settle();
         let state = vec![0.0; rows.len() * RowLayout::of_config(&self.config).n_state()];
         let stamps = vec![self.parts.rule.stamp(); rows.len()];
         self.parts.store.import(rows, weight, &state, &stamps)
@@ -230,7 +234,7 @@ impl Head {
         let memory = rule.memory();
         if !memory.is_empty() {
             // Rows that a catch-up leaves alone.
-            let stamps = self.parts.store.stamps(0..self.centres().len());
+            let stamps = self.parts.store.stamps(0..self.centres().len())?;
             let [weight_cd, state_cn] = &mut state[..2] else { unreachable!("two were pushed") };
             make_up(rule, &stamps, &mut weight_cd.1, &mut state_cn.1);
         }
@@ -246,11 +250,12 @@ impl Head {
     /// # Errors
     ///
     /// As [`Head::state`].
-    pub fn state_as_it_is(&self) -> Result<Named, HeadError> {
+    pub fn state_as_it_is(&mut self) -> Result<Named, HeadError> {
+        self.settle();
         let mut state = self.rows()?;
         let memory = self.parts.rule.memory();
         if !memory.is_empty() {
-            let stamps = self.parts.store.stamps(0..self.centres().len());
+            let stamps = self.parts.store.stamps(0..self.centres().len())?;
             let stamps: Vec<i32> = stamps.iter().map(|&stamp| stamp as i32).collect();
             state.push((STAMP.to_owned(), Tensor::from_slice(&stamps)));
         }
@@ -306,6 +311,9 @@ impl Head {
         pieces: &mut [Box<dyn SavedTensors + '_>],
         folder: Option<&Path>,
     ) -> Result<(), HeadError> {
+        self.settle();
+        // What became of the steps before is over.
+        self.begun = None;
         self.finish_save()?;
         let memory = memory_of(pieces)?;
         let own = self.centres();
@@ -387,7 +395,7 @@ fn touch_all(
         let mut weight = vec![0.0; range.len() * dim];
         let mut state = vec![0.0; range.len() * n_state];
         store.export(range.clone(), &mut weight, &mut state)?;
-        let stamps = store.stamps(range);
+        let stamps = store.stamps(range)?;
         let untouched = |&i: &usize| stamps[i] == UNTOUCHED;
         let indices: Vec<usize> = (0..stamps.len()).filter(untouched).collect();
         let of = |values: &[f32], width: usize| -> Vec<f32> {

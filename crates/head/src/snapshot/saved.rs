@@ -525,7 +525,8 @@ impl<'a> CentreReader<'a> {
     ///
     /// # Errors
     ///
-    /// [`HeadError`] if rows cannot be read, or are not those that were saved.
+    /// [`HeadError`] if rows cannot be read, or are not those that were saved;
+    /// [`HeadError::CentreNotFinite`].
     pub fn read(&mut self, classes: Range<u64>) -> Result<Vec<f32>, HeadError> {
         Ok(self.read_with_state(classes)?.0)
     }
@@ -566,7 +567,12 @@ impl<'a> CentreReader<'a> {
                 Ok(())
             })?;
         }
-        Ok((weight, state))
+        let is_finite = |numbers: &[f32]| numbers.iter().all(|number| number.is_finite());
+        let mut rows = weight.chunks(dim).zip(state.chunks(n_state));
+        match rows.position(|(weight, state)| !is_finite(weight) || !is_finite(state)) {
+            None => Ok((weight, state)),
+            Some(row) => Err(HeadError::CentreNotFinite { centre: first + row as u64 }),
+        }
     }
 }
 

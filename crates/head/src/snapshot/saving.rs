@@ -123,13 +123,17 @@ struct Rows {
 
 impl Saving {
     /// Begins to save the rows of `store`, as they are now.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError`] if they cannot be reached.
     pub fn begin(
         store: &dyn CentreStore,
         layout: RowLayout,
         state_name: &str,
         first_class: u64,
-    ) -> (Saving, RowPieces) {
-        let pending = touched(store);
+    ) -> Result<(Saving, RowPieces), HeadError> {
+        let pending = touched(store)?;
         let n_rows: usize = pending.iter().map(|word| word.count_ones() as usize).sum();
         let row_bytes = layout.size_bytes();
         let bytes_max = save_bytes_max(n_rows as u64, row_bytes as u64) as usize;
@@ -154,7 +158,7 @@ impl Saving {
             column(WEIGHT, layout.weights().kind(), Some(layout.dim() as i64)),
             column(state_name, layout.states().kind(), Some(layout.n_state() as i64)),
         ];
-        (saving, RowPieces { columns, n_rows: n_rows as i64, pieces, n_received: 0 })
+        Ok((saving, RowPieces { columns, n_rows: n_rows as i64, pieces, n_received: 0 }))
     }
 
     #[cfg(test)]
@@ -267,7 +271,7 @@ impl Saving {
 
 impl Rows {
     fn copy(rows: Vec<u32>, store: &dyn CentreStore) -> Result<Rows, HeadError> {
-        let stamps = rows.iter().map(|&row| store.stamp(row as usize)).collect();
+        let stamps = store.stamps_of(&rows)?;
         let (weight_rd, state_rn) = store.copy_out(&rows)?;
         Ok(Rows { rows, stamps, weight_rd, state_rn })
     }
@@ -320,16 +324,16 @@ impl Rows {
 }
 
 /// A bit for each row, set if a step has moved it.
-fn touched(store: &dyn CentreStore) -> Vec<u64> {
+fn touched(store: &dyn CentreStore) -> Result<Vec<u64>, HeadError> {
     const WORDS: usize = 1 << 12;
     let n_rows = store.n_rows();
     let mut bits = vec![0u64; n_rows.div_ceil(64)];
     for (i, words) in bits.chunks_mut(WORDS).enumerate() {
         let start = i * WORDS * 64;
-        let stamps = store.stamps(start..(start + words.len() * 64).min(n_rows));
+        let stamps = store.stamps(start..(start + words.len() * 64).min(n_rows))?;
         for (at, _) in stamps.iter().enumerate().filter(|(_, stamp)| **stamp != UNTOUCHED) {
             words[at / 64] |= 1 << (at % 64);
         }
     }
-    bits
+    Ok(bits)
 }

@@ -345,6 +345,28 @@ fn a_reader_finds_every_centre_as_the_head_has_it() {
 }
 
 #[test]
+fn a_saved_centre_that_is_not_finite_is_refused_by_its_number() {
+    let config = HeadConfig { sample_rate: 0.2, ..HeadConfig::new(90, 12) };
+    for (name, value) in [("centres.weight", f64::NAN), ("centres.momentum", f64::INFINITY)] {
+        let mut head = Head::new(&config).unwrap();
+        let (embeddings_gd, labels) = batch(&config, 8, 0);
+        head.step(&embeddings_gd, &labels, 0, 0.05).unwrap();
+        let saved = head.checkpoint(true).unwrap();
+        let tensor = |name: &str| &saved.iter().find(|(found, _)| found == name).unwrap().1;
+        let centre = tensor("centres.class").int64_value(&[1]) as u64;
+        let _ = tensor(name).get(1).get(3).fill_(value);
+        let pieces: Vec<Box<dyn SavedTensors + '_>> = vec![Box::new(&saved[..])];
+        let mut reader = CentreReader::open(pieces, &config, None).unwrap();
+        reader.read(0..centre).unwrap();
+        let error = reader.read(centre..90).unwrap_err();
+        let expected =
+            format!("centre {centre} or its optimizer state has a number that is not finite");
+        assert_eq!(error.to_string(), expected);
+        assert!(error.hint().is_some());
+    }
+}
+
+#[test]
 fn centres_on_disk_are_not_looked_for_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let file = HeadConfig {

@@ -1,14 +1,15 @@
 //! When it is measured: all stages in every round, so that a machine that slows down slows all.
 
 use std::{
-    sync::Barrier,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use pfc_cli::{Progress, interrupt};
+use rayon::ThreadPool;
 
 use super::stage::{Input, Room, Stage};
-use crate::IngestError;
+use crate::{IngestError, threads};
 
 /// Images a second of each stage in each round.
 pub struct Rates {
@@ -21,7 +22,7 @@ impl Rates {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Interrupted`].
+    /// [`IngestError::Interrupted`], or [`IngestError::Threads`] if there are not so many.
     pub fn measure(
         input: &Input<'_>,
         n_threads: usize,
@@ -29,7 +30,8 @@ impl Rates {
         quiet: bool,
     ) -> Result<Rates, IngestError> {
         let progress = Progress::new("bench", "rounds", n_rounds.into(), quiet);
-        let mut rooms: Vec<Room> = (0..n_threads).map(|_| input.room()).collect();
+        let pool = threads::pool(n_threads)?;
+        let rooms: Vec<Mutex<Room>> = (0..n_threads).map(|_| input.room().into()).collect();
         let mut rounds = Vec::new();
         for round in 0..=n_rounds {
             let mut rates = [0.0; 4];
@@ -40,7 +42,7 @@ impl Rates {
                 }
                 // Nobody always comes first.
                 let i = (turn + round as usize) % rates.len();
-                let elapsed = time(input, Stage::ALL[i], &mut rooms);
+                let elapsed = time(input, Stage::ALL[i], &pool, &rooms);
                 rates[i] = input.len() as f64 / elapsed.as_secs_f64().max(1e-9);
             }
             if round > 0 {
@@ -64,31 +66,17 @@ impl Rates {
     }
 }
 
-/// How long `stage` takes over all images, spread over as many threads as there are `rooms`.
-fn time(input: &Input<'_>, stage: Stage, rooms: &mut [Room]) -> Duration {
+/// How long `stage` takes over all images, spread over the threads of `pool`, each with a room of its own.
+fn time(input: &Input<'_>, stage: Stage, pool: &ThreadPool, rooms: &[Mutex<Room>]) -> Duration {
     let n = input.len() as usize;
-    if let [room] = rooms {
-        let started = Instant::now();
-        input.work(stage, 0..n, room);
-        return started.elapsed();
-    }
-    let n_threads = rooms.len();
-    let barrier = Barrier::new(n_threads + 1);
-    std::thread::scope(|scope| {
-        for (thread, room) in rooms.iter_mut().enumerate() {
-            let part = n * thread / n_threads..n * (thread + 1) / n_threads;
-            let barrier = &barrier;
-            scope.spawn(move || {
-                barrier.wait();
-                input.work(stage, part, room);
-                barrier.wait();
-            });
-        }
-        barrier.wait();
-        let started = Instant::now();
-        barrier.wait();
-        started.elapsed()
-    })
+    let started = Instant::now();
+    pool.broadcast(|thread| {
+        let (thread, n_threads) = (thread.index(), thread.num_threads());
+        let part = n * thread / n_threads..n * (thread + 1) / n_threads;
+        let mut room = rooms[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        input.work(stage, part, &mut room);
+    });
+    started.elapsed()
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

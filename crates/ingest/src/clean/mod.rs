@@ -26,14 +26,11 @@ use pfc_shard::{
     sealed::{self, SealedError},
 };
 
-use crate::IngestError;
+use crate::{IngestError, QualityBound, TOOL};
 use summary::Summary;
 
 pub use options::{CleanArgs, Pass, cosine};
 pub use summary::{bounds, brief, tally};
-
-/// Name and version of this program, for what it writes.
-pub const TOOL: &str = concat!("pfc-ingest ", env!("CARGO_PKG_VERSION"));
 
 /// How near to its bound a decision may be to be asked about nevertheless, in cosine, unless
 /// `review export` says another distance.
@@ -131,6 +128,7 @@ fn decide(
             (Pass::Aspect, Some(signatures), _) => {
                 files::flags(work, signatures, Flag::Aspect, &flags)
             }
+            (Pass::Quality, ..) => beyond_bounds(work, &args.quality()?),
             (Pass::Labels, _, Some(embeddings)) => identities::labels(work, embeddings, &bounds)?,
             (Pass::Outliers, _, Some(embeddings)) => {
                 identities::outliers(work, embeddings, &bounds)?
@@ -153,6 +151,30 @@ fn decide(
         all.decisions.extend(found);
     }
     Ok(all)
+}
+
+/// Drops the images of which a measure lies beyond its bounds, by the first such bound; pinned ones stay.
+fn beyond_bounds(work: &mut Work<'_>, bounds: &[(QualityBound, Vec<f32>)]) -> Vec<Decision> {
+    let of_row = |row: u64| {
+        if work.state.is_dropped(row) || work.state.is_pinned(row) {
+            return None;
+        }
+        bounds.iter().find_map(|(bound, values)| {
+            let value = *values.get(row as usize)?;
+            let end = bound.broken_by(value)?;
+            let reason = format!("quality_{}", bound.column);
+            let drop = Decision::new(row, work.own_label(row), Action::Drop, &reason);
+            Some(drop.scored(value, end))
+        })
+    };
+    let found: Vec<Decision> = (0..work.dataset.len()).filter_map(of_row).collect();
+    let unknown = |(bound, values): &(QualityBound, Vec<f32>)| {
+        let n = values.iter().filter(|value| value.is_nan()).count();
+        (bound.column.clone(), n.into())
+    };
+    let unknown: serde_json::Map<String, serde_json::Value> = bounds.iter().map(unknown).collect();
+    work.notes.insert("quality".to_owned(), serde_json::json!({ "not_measured": unknown }));
+    found
 }
 
 /// Images that cannot be decoded are of no use to anybody, whichever pass came upon them.

@@ -14,7 +14,7 @@ use pfc_cli::{
 };
 use pfc_embeddings::{EmbedOptions, Embeddings, with_model};
 
-use crate::{IngestError, threads::Threads};
+use crate::{IngestError, QualityBound, quality, threads::Threads};
 
 /// Find duplicates, bad images, outliers, wrong labels and people with two labels.
 ///
@@ -33,6 +33,7 @@ use crate::{IngestError, threads::Threads};
   pfc-ingest clean data --pass files,embeddings --embeddings data.npy
   pfc-ingest clean data --pass embeddings --model w600k_r50.onnx
   pfc-ingest clean data --pass overlap --model r50.onnx --probes ijbc.npy
+  pfc-ingest clean data --pass quality --quality yaw=-70..70 --quality sharpness=20..
   pfc-ingest clean data --pass merges --embeddings data.npy --same-person 0.62 --dry-run
 
 Thresholds that are not stated are calibrated: pairs of different identities are sampled from the
@@ -62,6 +63,10 @@ pub struct CleanArgs {
     flags: FlagArgs,
     #[command(flatten)]
     bounds: BoundArgs,
+    /// quality: a measure of `pfc-ingest quality` and the values between which it has to lie, as in yaw=-60..60
+    /// or sharpness=20..; may be given several times
+    #[arg(long = "quality", value_name = "COLUMN=LEAST..MOST")]
+    quality: Vec<QualityBound>,
     /// few: drop identities with fewer images than this
     #[arg(long, value_name = "N")]
     pub(super) min_images: Option<u64>,
@@ -209,7 +214,7 @@ impl BoundArgs {
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PassName {
-    /// All that look at images, and few or many where their numbers are given
+    /// All that look at images; quality, few and many where their bounds are given
     Files,
     /// labels, outliers and merges; overlap where --probes is given
     Embeddings,
@@ -233,8 +238,9 @@ impl ValueEnum for PassName {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            PassName::Files => PossibleValue::new("files")
-                .help("All that look at images, and few or many where their numbers are given"),
+            PassName::Files => PossibleValue::new("files").help(
+                "All that look at images; quality, few and many where their bounds are given",
+            ),
             PassName::Embeddings => PossibleValue::new("embeddings")
                 .help("labels, outliers and merges; overlap where --probes is given"),
             PassName::One(pass) => PossibleValue::new(pass.name()).help(pass.help()),
@@ -251,6 +257,7 @@ pub enum Pass {
     Blurred,
     Blank,
     Aspect,
+    Quality,
     Labels,
     Outliers,
     Merges,
@@ -260,13 +267,14 @@ pub enum Pass {
 }
 
 impl Pass {
-    const ALL: [Pass; 12] = [
+    const ALL: [Pass; 13] = [
         Pass::Exact,
         Pass::Near,
         Pass::Small,
         Pass::Blurred,
         Pass::Blank,
         Pass::Aspect,
+        Pass::Quality,
         Pass::Labels,
         Pass::Outliers,
         Pass::Merges,
@@ -284,6 +292,7 @@ impl Pass {
             Pass::Blurred => "blurred",
             Pass::Blank => "blank",
             Pass::Aspect => "aspect",
+            Pass::Quality => "quality",
             Pass::Labels => "labels",
             Pass::Outliers => "outliers",
             Pass::Merges => "merges",
@@ -308,6 +317,7 @@ impl Pass {
             Pass::Blurred => "Drop images whose sharpness is below --min-sharpness",
             Pass::Blank => "Drop images whose contrast is below --min-contrast",
             Pass::Aspect => "Drop images whose content within flat borders is a narrow strip",
+            Pass::Quality => "Drop images of which a measure lies beyond the bounds of --quality",
             Pass::Labels => {
                 "Move images that are unlike their identity and like another one to that one"
             }
@@ -345,6 +355,7 @@ impl CleanArgs {
         let has_embeddings = self.embeddings.is_some() || self.model.is_some();
         for pass in &all {
             let missing = match pass {
+                Pass::Quality if self.quality.is_empty() => Some("--quality"),
                 Pass::Few if self.min_images.is_none() => Some("--min-images"),
                 Pass::Many if self.max_images.is_none() => Some("--max-images"),
                 Pass::Overlap if self.probes.is_none() => Some("--probes"),
@@ -365,11 +376,15 @@ impl CleanArgs {
     }
 
     fn expand(&self, name: PassName) -> Vec<Pass> {
-        let counts = [self.min_images.map(|_| Pass::Few), self.max_images.map(|_| Pass::Many)];
+        let stated = [
+            (!self.quality.is_empty()).then_some(Pass::Quality),
+            self.min_images.map(|_| Pass::Few),
+            self.max_images.map(|_| Pass::Many),
+        ];
         match name {
             PassName::Files => {
                 let images = Pass::ALL.into_iter().filter(|pass| pass.needs_images());
-                images.chain(counts.into_iter().flatten()).collect()
+                images.chain(stated.into_iter().flatten()).collect()
             }
             PassName::Embeddings => {
                 let overlap = self.probes.as_ref().map(|_| Pass::Overlap);
@@ -396,6 +411,13 @@ impl CleanArgs {
             }
             (None, None) => Err(no_embeddings("embeddings")),
         }
+    }
+
+    /// The bounds of the pass quality, each with the values of its column by row.
+    pub(super) fn quality(&self) -> Result<Vec<(QualityBound, Vec<f32>)>, IngestError> {
+        let table = quality::of_dataset(&self.dataset)?;
+        let with_values = |bound: &QualityBound| Ok((bound.clone(), table.column(&bound.column)?));
+        self.quality.iter().map(with_values).collect()
     }
 
     /// The faces of the benchmark.
@@ -467,6 +489,7 @@ impl CleanArgs {
         ];
         let mut all = vec![format!("--pass={}", passes.join(","))];
         all.extend(options.into_iter().flatten());
+        all.extend(self.quality.iter().map(|bound| format!("--quality={bound}")));
         all.extend(self.near.stated());
         all.extend(self.flags.stated());
         all.extend(self.bounds.stated());

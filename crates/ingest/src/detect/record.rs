@@ -27,7 +27,7 @@ impl JobRecord {
         // A sink takes everything.
         let _ = source.write_names(&mut names);
         JobRecord {
-            tool: concat!("pfc-ingest ", env!("CARGO_PKG_VERSION")).into(),
+            tool: crate::TOOL.into(),
             source: source.name(),
             arguments,
             pictures: source.index().len(),

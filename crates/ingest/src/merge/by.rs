@@ -15,7 +15,7 @@ use super::{
     By, MergeArgs,
     datasets::{Part, Rows},
 };
-use crate::{IngestError, clean::TOOL, output};
+use crate::{IngestError, TOOL, output};
 
 /// What was joined, as `--json` prints it.
 #[derive(Debug, Serialize)]

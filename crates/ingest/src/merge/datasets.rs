@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use pfc_cli::{Progress, interrupt};
-use pfc_findings::{Decision, DecisionLog, Run, State, View, carried};
+use pfc_clean::CleanError;
+use pfc_cli::{Progress, interrupt, units::count};
+use pfc_findings::{Action, Decision, DecisionLog, Run, State, View, carried};
 use pfc_shard::{
-    DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Face, IdentityNames, Permutation,
-    Step,
+    DEFAULT_SHARD_BYTES, Dataset, DatasetSpec, DatasetWriter, Detections, Face, IdentityNames,
+    NOT_DETECTED, Permutation, QualitySpec, QualityTable, Step, write_detections,
 };
 
-use crate::{IngestError, clean::TOOL, lineage};
+use crate::{IngestError, TOOL, lineage};
 
 /// One of the data sets to join.
 pub struct Part {
@@ -17,10 +18,14 @@ pub struct Part {
     pub name: String,
     /// Its rows.
     pub view: View,
+    /// Where the faces of the rows as packed were found in their photographs, if that is known.
+    found: Option<Detections>,
     /// What was decided about it.
     pub runs: Vec<Run>,
     /// Number of rows of the parts before it.
     pub first_row: u64,
+    /// Measures of its faces, if there are any.
+    quality: Option<QualityTable>,
     /// By label of the view: that of the new data set. [`Part::open`] leaves it empty.
     pub labels: Vec<u32>,
 }
@@ -38,19 +43,67 @@ impl Part {
         before: &[Part],
     ) -> Result<(Part, State), IngestError> {
         let (dataset, state, runs) = read(dir, as_packed)?;
+        let found = Detections::open(dir, dataset.manifest())?;
         let view = View::new(dataset, &state)?;
         if let Some(notice) = view.notice("--as-packed") {
             tracing::warn!("{}: {notice}", dir.display());
         }
         let name = name(dir, before.iter().map(|part| &*part.name));
         let first_row = before.last().map_or(0, |last| last.first_row + last.view.len());
-        let part = Part { name, view: view.checked(), runs, first_row, labels: Vec::new() };
+        let quality = QualityTable::open(dir)?;
+        let (view, labels) = (view.checked(), Vec::new());
+        let part = Part { name, view, runs, first_row, found, quality, labels };
         if let Some(first) = before.first() {
             check_sizes(first, &part)?;
         }
         Ok((part, state))
     }
 }
+
+impl Part {
+    /// Leaves out those of `rows`, of the data set at `dir` as packed, that the view still has, since their
+    /// images cannot be decoded; says which, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError`] if the data set cannot be read.
+    pub fn leave_out(
+        &mut self,
+        dir: &Path,
+        mut state: State,
+        rows: &[u64],
+    ) -> Result<u64, IngestError> {
+        let rows: Vec<u64> =
+            rows.iter().copied().filter(|row| self.view.place(*row).is_some()).collect();
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let (place, dataset) = (dir.display(), Dataset::open(dir)?);
+        let mut drops = Vec::with_capacity(rows.len());
+        for &row in &rows {
+            let face = dataset.get(row)?;
+            if drops.len() < NAMED_MAX {
+                tracing::warn!(
+                    "{place}: row {row}, `{}`, cannot be decoded: left out",
+                    face.source
+                );
+            }
+            drops.push(Decision::new(row, face.label, Action::Drop, "undecodable"));
+        }
+        if rows.len() > NAMED_MAX {
+            tracing::warn!(
+                "{place}: {} rows that cannot be decoded are left out; `pfc-ingest verify --decode` lists all",
+                count(rows.len() as u64)
+            );
+        }
+        state.apply(&drops).map_err(|what| CleanError::Contradiction { what })?;
+        self.view = View::new(dataset, &state)?.checked();
+        Ok(rows.len() as u64)
+    }
+}
+
+/// Rows without pixels that are named one by one.
+const NAMED_MAX: usize = 20;
 
 /// The rows of all parts in a random order.
 pub struct Rows<'a> {
@@ -79,8 +132,8 @@ impl Rows<'_> {
         (part, at - self.parts[part].first_row)
     }
 
-    /// Writes them into `out`, their sources under the name of their part. Every image is compared with its
-    /// checksum.
+    /// Writes them into `out`, their sources under the name of their part, with detections and measures of quality
+    /// where there are any. Every image is compared with its checksum.
     ///
     /// * `argument`: how the command was called, for the manifest
     ///
@@ -105,6 +158,7 @@ impl Rows<'_> {
             arguments: vec![argument],
             lineage: lineage(self.parts)?,
         };
+        self.write_found(out)?;
         let mut writer = DatasetWriter::create(out, spec)?;
         let progress = Progress::new("join", "images", self.total, quiet);
         for i in 0..self.total {
@@ -122,7 +176,47 @@ impl Rows<'_> {
         }
         progress.finish();
         writer.finish(names)?;
-        Ok(())
+        self.write_quality(out)
+    }
+
+    /// Writes where the faces were found, if that is known of any part.
+    fn write_found(&self, out: &Path) -> Result<(), IngestError> {
+        if self.parts.iter().all(|part| part.found.is_none()) {
+            return Ok(());
+        }
+        let row = |i: u64| {
+            let (part, row) = self.place(i);
+            let Part { found, view, .. } = &self.parts[part];
+            Ok(found.as_ref().map_or(Ok(NOT_DETECTED), |found| found.get(view.row(row)))?)
+        };
+        write_detections(out, self.total, (0..self.total).map(row))
+    }
+
+    /// Writes the measures of quality, if all parts have the same ones.
+    fn write_quality(&self, out: &Path) -> Result<(), IngestError> {
+        let tables: Vec<&QualityTable> =
+            self.parts.iter().filter_map(|part| part.quality.as_ref()).collect();
+        let Some(first) = tables.first() else { return Ok(()) };
+        let columns = first.record().columns.clone();
+        let are_alike = tables.iter().all(|table| table.record().columns == columns);
+        if tables.len() < self.parts.len() || !are_alike {
+            tracing::warn!(
+                "not all parts have the same measures of quality, so none are carried over; \
+                 `pfc-ingest quality` measures those of the new data set"
+            );
+            return Ok(());
+        }
+        let mut made_by: Vec<String> = Vec::new();
+        for how in tables.iter().flat_map(|table| &table.record().made_by) {
+            if !made_by.contains(how) {
+                made_by.push(how.clone());
+            }
+        }
+        let row = |i: u64| {
+            let (part, row) = self.place(i);
+            Ok(tables[part].get(self.parts[part].view.row(row))?)
+        };
+        QualitySpec { columns, made_by }.write(out, self.total, (0..self.total).map(row))
     }
 
     /// What people decided about the parts, in rows and labels of the new data set.

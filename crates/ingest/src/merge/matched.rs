@@ -26,8 +26,8 @@ use super::{
     datasets::{Part, Rows},
 };
 use crate::{
-    IngestError,
-    clean::{PartFile, TOOL, tally},
+    IngestError, TOOL,
+    clean::{PartFile, tally},
     output,
 };
 
@@ -43,6 +43,8 @@ pub struct Summary {
     parts: Vec<String>,
     images: u64,
     identities: u32,
+    /// Images that could not be decoded and are left out.
+    undecodable: u64,
     answers_carried_over: usize,
     decisions: std::collections::BTreeMap<String, std::collections::BTreeMap<&'static str, u64>>,
     notes: serde_json::Map<String, serde_json::Value>,
@@ -57,7 +59,7 @@ pub struct Summary {
 pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
     let inputs: Vec<&Path> = args.parts.iter().map(PathBuf::as_path).collect();
     let owned = output::claim(&inputs, &args.out)?;
-    let (parts, of_parts) = open(args, quiet)?;
+    let Opened { parts, embeddings: of_parts, n_undecodable } = open(args, quiet)?;
     let rows = Rows::of(&parts);
     let unfinished = joined_rows(owned, &parts, &of_parts, quiet)?;
     let out = unfinished.path();
@@ -105,6 +107,7 @@ pub fn join(args: &MergeArgs, quiet: bool) -> Result<Summary, IngestError> {
         parts: parts.iter().map(|part| part.name.clone()).collect(),
         images: dataset.len(),
         identities: dataset.n_identities(),
+        undecodable: n_undecodable,
         answers_carried_over: carried.len(),
         decisions: tally(&decisions),
         notes,
@@ -164,8 +167,17 @@ fn joined_rows(
     Ok(unfinished)
 }
 
-/// The data sets and the embeddings of each, by row of the data set as it was packed.
-fn open(args: &MergeArgs, quiet: bool) -> Result<(Vec<Part>, Vec<Embeddings>), IngestError> {
+/// What is to be joined.
+struct Opened {
+    parts: Vec<Part>,
+    /// Of each data set, by row as it was packed.
+    embeddings: Vec<Embeddings>,
+    /// Rows that are left out as they give no pixels.
+    n_undecodable: u64,
+}
+
+/// The data sets and the embeddings of each. An image that the network cannot be shown is left out.
+fn open(args: &MergeArgs, quiet: bool) -> Result<Opened, IngestError> {
     let (n, given) = (args.parts.len(), args.embeddings.len());
     let wrong = |what: String| {
         let hint =
@@ -181,24 +193,18 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<(Vec<Part>, Vec<Embeddings>), I
     let mut parts: Vec<Part> = Vec::new();
     let mut all: Vec<Embeddings> = Vec::new();
     let mut first_label = 0u32;
+    let mut n_undecodable = 0;
     for (i, dir) in args.parts.iter().enumerate() {
         let (mut part, state) = Part::open(dir, args.as_packed, &parts)?;
-        let dataset = part.view.dataset();
         let embeddings = match &args.model {
             Some(model) => {
                 let options = EmbedOptions { plain: false, quiet };
-                let (embeddings, undecodable) = with_model(model, dir, dataset, options)?;
-                if let Some(row) =
-                    undecodable.into_iter().find(|row| part.view.place(*row).is_some())
-                {
-                    return wrong(format!(
-                        "{}: row {row} cannot be decoded; `pfc-ingest clean {0}` leaves it out",
-                        dir.display()
-                    ));
-                }
+                let (embeddings, undecodable) =
+                    with_model(model, dir, part.view.dataset(), options)?;
+                n_undecodable += part.leave_out(dir, state, &undecodable)?;
                 embeddings
             }
-            None => Embeddings::open(&args.embeddings[i])?.of_left(dataset, &state)?,
+            None => Embeddings::open(&args.embeddings[i])?.of_left(part.view.dataset(), &state)?,
         };
         if let Some(first) = all.first()
             && first.dim() != embeddings.dim()
@@ -222,7 +228,7 @@ fn open(args: &MergeArgs, quiet: bool) -> Result<(Vec<Part>, Vec<Embeddings>), I
         all.push(embeddings);
         first_label = next;
     }
-    Ok((parts, all))
+    Ok(Opened { parts, embeddings: all, n_undecodable })
 }
 
 /// All rows in a random order, their sources and names under the part's name; embeddings likewise.

@@ -45,7 +45,8 @@ use parts::Parts;
 /// With --match embeddings the parts are finished data sets. OUT gets all rows of all of them, and
 /// decisions that say which identities of different parts are one person: `decisions` shows them,
 /// `compact` applies them. Parts are read as the decisions beside them leave them, and identities that
-/// somebody said are different people are not joined. Every shard is held against its checksum.
+/// somebody said are different people are not joined. An image that --model cannot be shown, since it cannot be
+/// decoded, is named and left out. Every shard is held against its checksum.
 /// Sources and names begin with the name of the part they come from.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:

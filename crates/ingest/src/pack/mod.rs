@@ -305,7 +305,7 @@ impl PackArgs {
             seed: self.seed,
             shard_bytes: self.shard_mib << 20,
             sources: std::iter::once(source.name()).chain(list).collect(),
-            tool: concat!("pfc-ingest ", env!("CARGO_PKG_VERSION")).into(),
+            tool: crate::TOOL.into(),
             arguments: self.content_arguments(job.finder.as_ref()),
         }
     }

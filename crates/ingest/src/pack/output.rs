@@ -12,8 +12,8 @@ use pfc_durable::{Access, AtomicDir, Entry, FolderError, OwnedDir, check_apart, 
 use pfc_embeddings::{DIR as EMBEDDINGS_DIR, is_kept_name};
 use pfc_findings::DECISIONS_DIR;
 use pfc_shard::{
-    DETECTIONS_FILE, DetectionRow, IDENTITIES_FILE, MANIFEST_FILE, SHARDS_DIR, ShardEntry,
-    assemble, write_detections,
+    DETECTIONS_FILE, DetectionRow, IDENTITIES_FILE, MANIFEST_FILE, QUALITY_DIR, SHARDS_DIR,
+    ShardEntry, assemble, is_quality_name, write_detections,
 };
 use pfc_sources::exists;
 
@@ -271,9 +271,12 @@ pub fn is_of_unfinished(entry: Entry<'_>) -> bool {
 fn is_of_dataset(entry: Entry<'_>) -> bool {
     is_of_unfinished(entry)
         || match entry.path.split_once('/') {
-            None if entry.is_dir => entry.path == EMBEDDINGS_DIR || entry.path == DECISIONS_DIR,
+            None if entry.is_dir => {
+                [EMBEDDINGS_DIR, DECISIONS_DIR, QUALITY_DIR].contains(&entry.path)
+            }
             None => entry.is_file && [MANIFEST_FILE, ".centres.part"].contains(&entry.path),
             Some((EMBEDDINGS_DIR, name)) => entry.is_file && is_kept_name(name),
+            Some((QUALITY_DIR, name)) => entry.is_file && is_quality_name(name),
             Some(_) => false,
         }
 }

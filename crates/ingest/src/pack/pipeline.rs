@@ -15,8 +15,8 @@ use pfc_image::{
     decode_noting, encode_jpeg, jpeg, measure, sniff,
 };
 use pfc_shard::{
-    Face, IMAGE_BYTES_MAX, ImageSize, Permutation, Quality, ShardSpec, ShardWriter,
-    hash::content_hash, shard_file,
+    DetectionRow, Face, IMAGE_BYTES_MAX, ImageSize, NOT_DETECTED, Permutation, Quality, ShardSpec,
+    ShardWriter, hash::content_hash, shard_file,
 };
 use pfc_sources::{Alignment, Source};
 use rayon::prelude::*;
@@ -205,10 +205,7 @@ impl Writer<'_> {
         let (hash, quality) = (*hash, *quality);
         shard.push(Face { image, label, source: &source, width, height, hash, quality })?;
         if let Some(found) = detection {
-            let numbers = [found.score].into_iter().chain(found.bounds);
-            self.record
-                .detections
-                .extend(numbers.chain(found.landmarks.as_flattened().iter().copied()));
+            self.record.add_detection(found);
         }
         self.record.changes.add(*changes);
         match passed_through {
@@ -310,8 +307,8 @@ pub struct Prepared {
     pub quality: Quality,
     /// Content hash of `image`.
     pub hash: u128,
-    /// Where the face was found.
-    pub detection: Option<Detection>,
+    /// Where the face lies in its photograph, if that is known.
+    pub detection: Option<DetectionRow>,
 }
 
 /// Decodes and measures an image, as far as the recipe asks; keeps its bytes where they will do. With
@@ -337,7 +334,19 @@ pub fn prepare(
     let image = encode_jpeg(&pixels, recipe.quality)?;
     let quality = measured(&pixels);
     let hash = content_hash(&image);
-    Ok(Prepared { image, passed_through: false, changes, quality, hash, detection: None })
+    let detection = landmarks.map(|points| row_of(None, points));
+    Ok(Prepared { image, passed_through: false, changes, quality, hash, detection })
+}
+
+/// The row of a face in the table of detections; without score and box where only its landmarks are known.
+fn row_of(found: Option<&Detection>, landmarks: &Landmarks) -> DetectionRow {
+    let mut row = NOT_DETECTED;
+    if let Some(found) = found {
+        row[0] = found.score;
+        row[1..5].copy_from_slice(&found.bounds);
+    }
+    row[5..].copy_from_slice(landmarks.as_flattened());
+    row
 }
 
 /// Cuts out the face that a detector finds.
@@ -358,7 +367,7 @@ fn found(
     let image = encode_jpeg(&crop, recipe.quality).map_err(of_image)?;
     let changes = Changes { is_turned, is_aligned: true, ..Changes::default() };
     let (quality, hash) = (measured(&crop), content_hash(&image));
-    let detection = Some(detection);
+    let detection = Some(row_of(Some(&detection), &detection.landmarks));
     Ok(Prepared { image, passed_through: false, changes, quality, hash, detection })
 }
 

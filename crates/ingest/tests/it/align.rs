@@ -103,6 +103,19 @@ fn pack_with_landmarks_stores_the_crops_that_align_makes() {
         assert_eq!(face.image, std::fs::read(bench.path(crop.to_str().unwrap())).unwrap());
     }
     assert_eq!(dataset.manifest().sources.len(), 2);
+    // The landmarks are kept, which nobody found by a box and a score.
+    let found =
+        pfc_shard::Detections::open(&bench.path("data"), dataset.manifest()).unwrap().unwrap();
+    let listed = std::fs::read_to_string(bench.path("list.txt")).unwrap();
+    for row in 0..2 {
+        let name = dataset.get(row).unwrap().source.to_owned();
+        let line = listed.lines().find(|line| line.starts_with(&name)).unwrap();
+        let numbers: Vec<f32> =
+            line.split_whitespace().skip(1).map(|number| number.parse().unwrap()).collect();
+        let found = found.get(row).unwrap();
+        assert!(found[..5].iter().all(|value| value.is_nan()), "{found:?}");
+        assert_eq!(found[5..], numbers[..10]);
+    }
     let reasons = bench.quarantine("data");
     let nobody = reasons.iter().find(|(source, ..)| source == "bob/nobody.png").unwrap();
     assert_eq!(nobody.2, "no_landmarks");

@@ -5,9 +5,16 @@ use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, Rgb, RgbImage};
 use pfc_image::{ImageSize, Pixels, align};
+use pfc_shard::{
+    DatasetSpec, DatasetWriter, Detections, Face, IdentityNames, Quality, ShardError,
+    hash::content_hash, write_detections,
+};
 use serde_json::Value;
 
-use crate::common::{Bench, encode, stderr};
+use crate::{
+    common::{Bench, encode, jpeg, stderr, stdout},
+    faults::npy,
+};
 
 /// A bench with the made-up models; nothing where onnxruntime is not.
 fn bench() -> Option<Bench> {
@@ -246,6 +253,100 @@ fn what_cannot_be_is_refused_with_the_way_out() {
     bench.write("dull/ann/1.png", &png(photo(200, 160, 40, &[])));
     refused("detect dull out --detector red_yunet.onnx", "no face is found in it");
     assert!(!bench.path("out").exists() && !bench.path(".out.tmp").exists());
+}
+
+/// A data set of two people with three rows each; that of row `i` was found at `first + i`.
+fn with_detections(bench: &Bench, name: &str, first: Option<f32>) {
+    let dir = bench.path(name);
+    std::fs::create_dir(&dir).unwrap();
+    if let Some(first) = first {
+        let rows = (0..6).map(|row| Ok::<_, ShardError>([first + row as f32; 15]));
+        write_detections(&dir, 6, rows).unwrap();
+    }
+    let spec = DatasetSpec {
+        image_size: ImageSize::FACE,
+        seed: 3,
+        shard_bytes: 1 << 20,
+        sources: vec![name.into()],
+        tool: "test".into(),
+        arguments: Vec::new(),
+        lineage: Vec::new(),
+    };
+    let mut writer = DatasetWriter::create(&dir, spec).unwrap();
+    let image = jpeg(112, 112);
+    for row in 0..6 {
+        let (label, source) = (row % 2, format!("p{}/{row}.jpg", row % 2));
+        let (hash, quality) = (content_hash(&image), Quality::UNKNOWN);
+        let face =
+            Face { image: &image, label, source: &source, width: 112, height: 112, hash, quality };
+        writer.push(face).unwrap();
+    }
+    let mut names = IdentityNames::default();
+    ["p0", "p1"].iter().for_each(|name| names.push([name.to_string()]));
+    writer.finish(names).unwrap();
+}
+
+/// The sources of a data set, each with the first number of where its face was found.
+fn found(bench: &Bench, name: &str) -> Vec<(String, f32)> {
+    let data = bench.dataset(name);
+    let detections = Detections::open(&bench.path(name), data.manifest()).unwrap().unwrap();
+    let row = |row| (data.get(row).unwrap().source.to_owned(), detections.get(row).unwrap()[14]);
+    (0..data.len()).map(row).collect()
+}
+
+#[test]
+fn where_faces_were_found_goes_with_their_rows_through_compact_and_every_merge() {
+    let bench = Bench::new();
+    with_detections(&bench, "a", Some(100.0));
+    with_detections(&bench, "b", Some(200.0));
+    with_detections(&bench, "plain", None);
+    bench.write("e.npy", &npy(6));
+    bench.run("clean a --pass many --max-images 2").success();
+    let merge = "merge OUT a b plain --match embeddings --embeddings e.npy --embeddings e.npy \
+                 --embeddings e.npy --same-person 0.99";
+    for (i, (command, n_rows)) in [
+        ("compact a OUT", 4),
+        ("merge OUT a b plain --by name", 16),
+        ("merge OUT a b plain --by label --as-packed", 18),
+        (merge, 16),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = format!("out{i}");
+        bench.run(&command.replace("OUT", &out)).success();
+        let rows = found(&bench, &out);
+        assert_eq!(rows.len(), n_rows, "{command}");
+        for (source, found) in rows {
+            let row: f32 = source.rsplit(['/', '.']).nth(1).unwrap().parse().unwrap();
+            match source.split('/').next().unwrap() {
+                "plain" => assert!(found.is_nan(), "{command}: {source}"),
+                "b" => assert_eq!(found, 200.0 + row, "{command}: {source}"),
+                _ => assert_eq!(found, 100.0 + row, "{command}: {source}"),
+            }
+        }
+        bench.run(&format!("verify {out}")).success();
+    }
+    // A flipped bit is not handed on, nor is a file that does not belong to the data set.
+    let path = bench.path("a/detections.npy");
+    let whole = std::fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[200] ^= 1;
+    std::fs::write(&path, flipped).unwrap();
+    bench.run("verify a").code(1);
+    for command in ["compact a x", "merge x a b --by name"] {
+        let text = stderr(&bench.run(command).code(2));
+        assert!(text.contains("a/detections.npy: has checksum"), "{command}: {text}");
+        assert!(!bench.path("x").exists(), "{command}");
+    }
+    bench.write("plain/detections.npy", &whole);
+    bench.write("plain/quarantine.jsonl", b"");
+    let text = stdout(&bench.run("verify plain").success());
+    for name in ["detections.npy", "quarantine.jsonl"] {
+        assert!(text.contains(&format!("{name}: is no file of the data set")), "{text}");
+    }
+    bench.run("compact plain y").success();
+    assert!(!bench.path("y/detections.npy").exists());
 }
 
 #[test]

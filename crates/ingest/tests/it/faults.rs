@@ -122,7 +122,7 @@ fn a_data_set_that_vanishes_makes_no_half_of_an_export_a_copy_or_a_join() {
 }
 
 /// Two numbers a row, all different.
-fn npy(rows: u64) -> Vec<u8> {
+pub fn npy(rows: u64) -> Vec<u8> {
     let mut npy = b"\x93NUMPY\x01\x00".to_vec();
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, 2), }}\n");
     npy.extend((header.len() as u16).to_le_bytes());
@@ -280,6 +280,65 @@ fn a_process_without_file_descriptors_does_all_or_nothing() {
         }
         assert!(n_stopped > 0, "{command}: 4 descriptors are too few for any program");
     }
+}
+
+/// Runs as a user who is not root, to whom alone nothing is denied; nothing where that cannot be had.
+#[cfg(unix)]
+fn as_somebody(bench: &Bench, line: &str) -> Option<(Option<i32>, String)> {
+    use std::os::unix::{
+        fs::{MetadataExt, chown},
+        process::CommandExt,
+    };
+    const NOBODY: u32 = 65_534;
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("pfc-ingest"));
+    command.current_dir(bench.path("")).args(line.split_whitespace());
+    // The folder is given to the other user the first time.
+    if matches!(fs::metadata(bench.path("")).unwrap().uid(), 0 | NOBODY) {
+        chown(bench.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    match command.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            pfc_testing::skip("the program lies where other users may not go");
+            None
+        }
+        output => {
+            let output = output.unwrap();
+            Some((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+        }
+    }
+}
+
+/// A file alone may be left out; a folder that nobody may enter says nothing of what is in it.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_may_not_be_entered_stops_a_pack_and_a_file_that_may_not_be_read_does_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let mut list = String::new();
+    for i in 0..6_u8 {
+        bench.write(&format!("raw/p{}/{i}.jpg", i % 3), &grey(i * 40));
+        list += &format!("raw/p{}/{i}.jpg\tp{}\n", i % 3, i % 3);
+    }
+    bench.write("list.tsv", list.as_bytes());
+    let allow = |path: &str, mode: u32| {
+        fs::set_permissions(bench.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    allow("raw/p1/1.jpg", 0o000);
+    allow("raw/p2", 0o000);
+    let pack = |out: &str| as_somebody(&bench, &format!("pack list.tsv {out} --max-left-out 50"));
+    let denied = pack("denied");
+    allow("raw/p2", 0o755);
+    let Some((code, text)) = denied else { return };
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("raw/p2: cannot open the folder"), "{text}");
+    assert!(text.contains("hint: raw/p2 is not readable for this user"), "{text}");
+    assert!(!bench.path("denied/dataset.json").exists());
+    let (code, text) = pack("out").unwrap();
+    assert_eq!(code, Some(0), "{text}");
+    let quarantined = bench.quarantine("out");
+    assert_eq!(quarantined.len(), 1);
+    assert_eq!((&*quarantined[0].0, &*quarantined[0].2), ("raw/p1/1.jpg", "unreadable"));
 }
 
 /// A person's answers are not dropped because the folder that holds them cannot be listed.

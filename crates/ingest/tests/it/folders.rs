@@ -14,10 +14,12 @@ use crate::{
 };
 
 /// Every command that writes a folder, which is `OUT` here.
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 13] = [
     PACK,
     MERGE,
     "merge OUT whole whole2 --match embeddings --embeddings e.npy --embeddings e.npy --same-person 0.9",
+    "merge OUT whole whole2 --by name",
+    "review export whole OUT",
     "compact whole OUT",
     "export whole OUT --to folder",
     "export whole OUT --to list",
@@ -120,7 +122,7 @@ fn a_folder_is_written_if_it_is_absent_empty_or_left_by_a_killed_command_and_els
             fs::remove_dir_all(bench.path("out")).unwrap();
             // The same folder, but nothing says that it is ours.
             bench.write(".out.tmp/thesis.tex", b"mine");
-            refused(&bench, &line, "holds files of somebody else: .out.tmp");
+            refused(&bench, &line, "holds files that pfc did not write: .out.tmp");
         }
         let _ = fs::remove_dir_all(bench.path(".out.tmp"));
         let _ = fs::remove_file(bench.path(".out.lock"));
@@ -154,7 +156,7 @@ fn a_folder_is_written_if_it_is_absent_empty_or_left_by_a_killed_command_and_els
         refused(&bench, &line, "out: another command is writing there");
         drop(lock);
         bench.write(".out.lock", b"somebody's notes");
-        refused(&bench, &line, "holds files of somebody else: .out.lock");
+        refused(&bench, &line, "holds files that pfc did not write: .out.lock");
         fs::remove_file(bench.path(".out.lock")).unwrap();
     }
 }
@@ -173,8 +175,12 @@ fn an_unfinished_pack_is_gone_on_with_by_its_own_command_alone_and_not_with_file
         if goes_on {
             for foreign in ["notes.txt", "shards/keep.tar", "journal/notes.md", "shards/a/b"] {
                 bench.write(&format!("out/{foreign}"), b"mine");
-                refused(&bench, &line, "out: holds files of somebody else: ");
-                refused(&bench, &format!("{line} --restart"), "holds files of somebody else: ");
+                refused(&bench, &line, "out: holds files that pfc did not write: ");
+                refused(
+                    &bench,
+                    &format!("{line} --restart"),
+                    "holds files that pfc did not write: ",
+                );
                 let top = foreign.split('/').take(2).collect::<Vec<_>>().join("/");
                 let top = bench.path(&format!("out/{top}"));
                 let _ = fs::remove_dir_all(&top).or_else(|_| fs::remove_file(&top));
@@ -199,7 +205,7 @@ fn a_finished_data_set_is_replaced_by_pack_with_force_alone() {
     // Files of others, at every level, and a person's decisions.
     for foreign in ["NOTES.txt", "shards/keep.tar", "embeddings/mine.npy", "extra/a.txt"] {
         bench.write(&format!("out/{foreign}"), b"mine");
-        refused(&bench, &force, "out: holds files of somebody else: ");
+        refused(&bench, &force, "out: holds files that pfc did not write: ");
         fs::remove_file(bench.path(&format!("out/{foreign}"))).unwrap();
     }
     fs::remove_dir(bench.path("out/extra")).unwrap();
@@ -225,10 +231,10 @@ fn a_pack_without_a_usable_image_and_a_restart_remove_nothing_of_others() {
     let bench = faces();
     bench.write("bad/a/1.jpg", b"no image");
     bench.write("out/shards/keep.tar", b"mine");
-    refused(&bench, &format!("pack bad out {OPTIONS}"), "out: holds files of somebody else");
-    refused(&bench, &format!("pack bad out {OPTIONS} --restart"), "files of somebody else");
+    refused(&bench, &format!("pack bad out {OPTIONS}"), "out: holds files that pfc did not write");
+    refused(&bench, &format!("pack bad out {OPTIONS} --restart"), "files that pfc did not write");
     fs::remove_dir_all(bench.path("out")).unwrap();
-    refused(&bench, &format!("pack bad out {OPTIONS}"), "none of its 1 images can be read");
+    refused(&bench, &format!("pack bad out {OPTIONS}"), "its only image cannot be read");
     bench.run(&format!("pack raw out {OPTIONS} --worker 0/2")).success();
     bench.run(&format!("pack bad out {OPTIONS} --restart")).code(2);
     assert!(!bench.path("out/shards/00000.arrow").exists());
@@ -385,7 +391,7 @@ fn few_open_files_are_enough_or_the_limit_is_named() {
             let line = command.replace("OUT", "out");
             let program = assert_cmd::cargo::cargo_bin!("pfc-ingest").display();
             let script = format!("ulimit -n {limit}; exec {program} {line} --threads 2");
-            let script = match command.starts_with("compact") {
+            let script = match command.starts_with("compact") || command.starts_with("review") {
                 true => script.replace(" --threads 2", ""),
                 false => script,
             };

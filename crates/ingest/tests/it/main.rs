@@ -16,6 +16,7 @@ mod messages;
 mod outputs;
 mod pack;
 mod pictures;
+mod quality;
 mod real_faces;
 mod resume;
 mod show;

@@ -16,11 +16,37 @@ fn a_folder_without_images() {
         &bench,
         "pack raw data",
         "error: cannot pack `raw`
-  cause: raw: no identity folder with images in it
+  cause: raw: no identity folder with images in it; it holds 1 .txt file
 
 hint: put the images of each identity in a folder of its own, as in raw/NAME/1.jpg",
     );
     assert!(!bench.path("data").exists());
+}
+
+#[test]
+fn what_a_folder_without_images_holds_is_named() {
+    let said = |files: &[(&str, &[u8])]| {
+        let bench = Bench::new();
+        std::fs::create_dir(bench.path("raw")).unwrap();
+        files.iter().for_each(|(name, bytes)| bench.write(&format!("raw/{name}"), bytes));
+        stderr(&bench.run("pack raw data").code(2))
+    };
+    let text = said(&[]);
+    assert!(text.contains("with images in it; there is no file in it\n"), "{text}");
+    let files = ["a/1.mp4", "a/2.mp4", "b/3.MP4", "b/notes.txt", "README", ".DS_Store"];
+    let text = said(&files.map(|name| (name, &b"x"[..])));
+    let expected = "; it holds 3 .mp4 files, 1 .txt file, 1 other file and 1 system file\n";
+    assert!(text.contains(expected), "{text}");
+    // What is known gets its own way out.
+    for (name, bytes, expected) in [
+        ("a/x.h5", &b"\x89HDF\r\n\x1a\n"[..], "raw/a/x.h5: is an HDF5 file, which is not read"),
+        ("faces.npy", b"\x93NUMPY\x01\0", "raw/faces.npy: is a NumPy array, which is not read"),
+        ("f.7z", b"7z\xbc\xaf\x27\x1c", "hint: `7z x raw/f.7z -oFOLDER` unpacks it"),
+        ("t.bin", b"version https://git-lfs.github.com/spec/v1\n", "fetch it with `git lfs pull`"),
+    ] {
+        let text = said(&[("README.md", b"about"), (name, bytes)]);
+        assert!(text.contains(expected), "{name}: {text}");
+    }
 }
 
 #[test]
@@ -32,7 +58,7 @@ fn images_directly_in_the_folder() {
         &bench,
         "pack raw data",
         "error: cannot pack `raw`
-  cause: raw: no identity folder with images in it
+  cause: raw: no identity folder with images in it; it holds 2 images
 
 hint: 2 images lie directly in raw: put those of each identity in a folder of its own, as in \
 raw/NAME/1.jpg, or give the folder above",
@@ -48,7 +74,7 @@ fn an_identity_inside_another() {
         &bench,
         "pack raw data",
         "error: cannot pack `raw`
-  cause: `a/b/c` lies inside `a`, and both hold images: whose are they?
+  cause: `a/b/c` lies inside `a`, and both hold images, so that it is unclear which is the identity
 
 hint: an identity is a folder of images without further identities in it: move the images that lie \
 directly in `a` to a folder of their own",
@@ -116,7 +142,7 @@ fn an_output_that_holds_something_else_even_by_force() {
         &bench,
         "pack raw data --force",
         "error: cannot pack `raw`
-  cause: data: holds files of somebody else: thesis.tex
+  cause: data: holds files that pfc did not write: thesis.tex
 
 hint: move them out of data or choose another folder: only what pfc wrote is ever removed",
     );
@@ -145,7 +171,7 @@ fn nothing_that_can_be_read() {
         &bench,
         "pack raw data",
         "error: cannot pack `raw`
-  cause: raw: none of its 1 images can be read
+  cause: raw: its only image cannot be read
 
 hint: the first one: a/1.jpg: the file is cut short",
     );

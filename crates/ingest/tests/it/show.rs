@@ -81,9 +81,9 @@ fn what_is_not_there_cannot_be_shown() {
     refused(
         &bench,
         "--label 2",
-        "there is no label 2 among 2 identities\n\nhint: labels run from 0 to 1",
+        "label 2 is out of range (2 identities)\n\nhint: labels run from 0 to 1",
     );
-    refused(&bench, "--rows 6..7", "there is no row 6 among 6\n\nhint: rows run from 0 to 5");
+    refused(&bench, "--rows 6..7", "row 6 is out of range (6 rows)\n\nhint: rows run from 0 to 5");
     for usage in ["", "--rows 3", "--rows 4..4", "--label 1 --sample 2", "--label 1 --limit 0"] {
         bench.run(&format!("show data {usage}")).code(2);
     }

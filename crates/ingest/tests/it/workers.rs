@@ -86,7 +86,7 @@ fn parts_that_are_missing_doubled_foreign_or_damaged_are_named() {
     refuses(
         &bench,
         "merge data part0 part1",
-        "shards 8-12 of 13 are in no part (no worker that has them began in these folders)",
+        "no part has shards 8-12 of 13 (no worker that has them began in these folders)",
     );
     pack(&bench, "part2", "2/3");
     refuses(&bench, "merge data part0 part1 part2 part1", "part1 and part1 both hold shards 4-7");
@@ -107,7 +107,7 @@ fn parts_that_are_missing_doubled_foreign_or_damaged_are_named() {
     refuses(
         &bench,
         "merge data part0 part1 part2",
-        "shard 5 of 13 are in no part (worker 1/3 of part1 has not finished)",
+        "no part has shard 5 of 13 (worker 1/3 of part1 has not finished)",
     );
     pack(&bench, "part1", "1/3");
     let path = bench.path("part2/shards/00010.arrow");

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::{
     MetricError,
-    bootstrap::{Bootstrap, Interval, draw, percentile_interval},
+    bootstrap::{Bootstrap, Interval, Replicates, draw, intervals_of},
     roc::Far,
     scores::SortedScores,
 };
@@ -35,6 +35,8 @@ pub struct PairIntervals {
     pub tar: Vec<Option<Interval>>,
     /// Of the area under the ROC curve.
     pub auc: Option<Interval>,
+    /// TAR at each FAR in each resampled set.
+    pub replicates: Replicates,
 }
 
 /// The intervals of TAR at each of `fars` and of AUC, by resampling units (people or templates).
@@ -76,7 +78,8 @@ pub fn pair_intervals_until(
 ) -> Result<PairIntervals, MetricError> {
     check(scored)?;
     if bootstrap.n_replicates == 0 {
-        return Ok(PairIntervals { tar: vec![None; fars.len()], auc: None });
+        let tar = vec![None; fars.len()];
+        return Ok(PairIntervals { tar, auc: None, replicates: Replicates::default() });
     }
     let edges = edges(sorted.impostor());
     // Bin i holds impostors from edge i up to below the edge before, and the genuine pairs that
@@ -101,9 +104,10 @@ pub fn pair_intervals_until(
             figures
         })
         .collect();
-    let interval =
-        |k: usize| percentile_interval(replicates.iter().map(|all| all[k]), bootstrap.confidence);
-    Ok(PairIntervals { tar: (0..fars.len()).map(interval).collect(), auc: interval(fars.len()) })
+    let mut tar = intervals_of(&replicates, bootstrap.confidence);
+    let auc = tar.pop().flatten();
+    let replicates = Replicates::new(bootstrap.seed, &replicates, fars.len());
+    Ok(PairIntervals { tar, auc, replicates })
 }
 
 fn check(scored: &ScoredPairs) -> Result<(), MetricError> {

@@ -1,12 +1,8 @@
 //! TorchScript: the network recorded while it runs.
 
-use std::{
-    fs::File,
-    io::{self, Seek, Write},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use pfc_durable::{AtomicFile, DurableError};
+use pfc_durable::AtomicFile;
 use tch::{CModule, Kind, Tensor};
 
 use crate::{IMAGE_SIZE, Inference, ModelError};
@@ -17,7 +13,7 @@ const ROOT: &str = "backbone.pt";
 /// Records the network, normalisations folded, as a program that takes batches of any size.
 ///
 /// The input is `[B, 3, 112, 112]`, RGB, normalised as for training. The same network gives the same
-/// bytes. The program is made in memory first, which takes as much as the file.
+/// bytes.
 ///
 /// # Errors
 ///
@@ -29,54 +25,58 @@ pub fn torchscript(path: &Path, inference: &Inference) -> Result<(), ModelError>
     let module = CModule::create_by_tracing("Backbone", "forward", &[example], &mut record)
         .map_err(ModelError::torch("record the network"))?;
     let mut file = AtomicFile::create(path)?;
-    let mut program = saved(&module, path)?;
-    io::copy(&mut program, &mut file).map_err(DurableError::at("write", path))?;
-    file.flush().map_err(DurableError::at("write", path))?;
+    save(&module, &mut file, path)?;
     file.commit()?;
     Ok(())
 }
 
-/// The module as libtorch saves it. libtorch only knows files, ends the process where one cannot be
-/// written, and puts the file's name into the archive: so it is given a file in memory, under a name
-/// that is always the same.
-fn saved(module: &CModule, path: &Path) -> Result<File, ModelError> {
+/// Has libtorch save the module through a pipe. libtorch only knows files, ends the process where one
+/// cannot be written to its end, and puts the file's name into the archive; a pipe takes all that it is
+/// given, and is opened under a name that is always the same.
+#[cfg(target_os = "linux")]
+fn save(module: &CModule, file: &mut AtomicFile, path: &Path) -> Result<(), ModelError> {
+    use std::{
+        io::{self, PipeReader},
+        os::fd::AsRawFd,
+        panic::resume_unwind,
+        thread,
+    };
+
+    /// Reads to the end, also where nothing can be written any more: the other side must not notice.
+    fn take(mut pipe: PipeReader, file: &mut AtomicFile) -> io::Result<()> {
+        let written = io::copy(&mut pipe, file);
+        if written.is_err() {
+            io::copy(&mut pipe, &mut io::sink())?;
+        }
+        written.map(drop)
+    }
+
     let failed = || ModelError::io("prepare the program for", path);
-    let mut memory = InMemory::new().map_err(failed())?;
-    module.save(memory.link()).map_err(ModelError::torch("save the recorded network"))?;
-    memory.file.rewind().map_err(failed())?;
-    Ok(memory.file)
+    let (reader, writer) = io::pipe().map_err(failed())?;
+    let folder = tempfile::tempdir().map_err(failed())?;
+    let link = folder.path().join(ROOT);
+    let target = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    std::os::unix::fs::symlink(target, &link).map_err(failed())?;
+    thread::scope(|scope| {
+        let taken = thread::Builder::new().spawn_scoped(scope, || take(reader, file));
+        let taken = taken.map_err(failed())?;
+        let saved = module.save(&link).map_err(ModelError::torch("save the recorded network"));
+        // The reader comes to the end once both sides that libtorch wrote to are closed.
+        drop(writer);
+        let taken = taken.join().unwrap_or_else(|panic| resume_unwind(panic));
+        saved.and(taken.map_err(ModelError::io("write", path)))
+    })
 }
 
-/// A file in memory that has a path.
-struct InMemory {
-    file: File,
-    folder: tempfile::TempDir,
-}
-
-impl InMemory {
-    #[cfg(target_os = "linux")]
-    fn new() -> io::Result<InMemory> {
-        use std::os::fd::AsRawFd;
-        let memory = rustix::fs::memfd_create(ROOT, rustix::fs::MemfdFlags::CLOEXEC)?;
-        let file = File::from(memory);
-        let folder = tempfile::tempdir()?;
-        let target = format!("/proc/self/fd/{}", file.as_raw_fd());
-        std::os::unix::fs::symlink(target, folder.path().join(ROOT))?;
-        Ok(InMemory { file, folder })
-    }
-
-    /// A plain temporary file where there are none in memory.
-    #[cfg(not(target_os = "linux"))]
-    fn new() -> io::Result<InMemory> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join(ROOT);
-        let file = File::options().read(true).write(true).create_new(true).open(path)?;
-        Ok(InMemory { file, folder })
-    }
-
-    fn link(&self) -> PathBuf {
-        self.folder.path().join(ROOT)
-    }
+/// By way of a temporary file, where no pipe has a name.
+#[cfg(not(target_os = "linux"))]
+fn save(module: &CModule, file: &mut AtomicFile, path: &Path) -> Result<(), ModelError> {
+    let failed = || ModelError::io("prepare the program for", path);
+    let folder = tempfile::tempdir().map_err(failed())?;
+    let temporary = folder.path().join(ROOT);
+    module.save(&temporary).map_err(ModelError::torch("save the recorded network"))?;
+    let mut program = std::fs::File::open(&temporary).map_err(failed())?;
+    std::io::copy(&mut program, file).map(drop).map_err(ModelError::io("write", path))
 }
 
 #[cfg(test)]

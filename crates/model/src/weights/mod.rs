@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_onnx::{ChannelOrder, foreign};
+use pfc_onnx::{
+    ChannelOrder,
+    foreign::{self, Foreign},
+};
 use pfc_torchfile::{Dtype, StateFile, TensorInfo, TorchFileError};
 use tch::{Device, Kind, Tensor};
 
@@ -62,11 +65,17 @@ pub fn identify(path: &Path) -> Result<(FileKind, PathBuf), ModelError> {
         .take(foreign::HEAD_BYTES)
         .read_to_end(&mut head)
         .map_err(ModelError::io("read", path))?;
+    let is_foreign = |Foreign { reason, way_out }: Foreign| ModelError::NotAModel {
+        path: path.to_owned(),
+        reason,
+        way_out: Some(way_out),
+    };
     let kind = match &head[..] {
         [b'P', b'K', 3, 4, ..] if pfc_torchfile::is_torchscript(&file) => FileKind::TorchScript,
         [b'P', b'K', 3, 4, ..] => FileKind::Torch,
         [0x80, 2..=5, ..] if path.extension().is_some_and(|ending| ending == "pdparams") => {
-            return Err(not_a_model(path, foreign::named(path, &head).unwrap_or_default()));
+            let known = foreign::named(path, &head);
+            return Err(known.map_or_else(|| not_a_model(path, "it is Paddle's"), is_foreign));
         }
         // The first pickle of the older format: a protocol, then the magic number.
         [0x80, 2..=5, ..] => FileKind::Torch,
@@ -74,18 +83,19 @@ pub fn identify(path: &Path) -> Result<(FileKind, PathBuf), ModelError> {
         // The version of the format comes first, as a small number.
         [0x08, 1..=0x7f, ..] => FileKind::Onnx,
         _ if path.extension().is_some_and(|extension| extension == "onnx") => FileKind::Onnx,
-        [] => return Err(not_a_model(path, "it is empty".to_owned())),
+        [] => return Err(not_a_model(path, "it is empty")),
         other => {
             let begins =
                 || format!("it begins with `{}`", other[..other.len().min(4)].escape_ascii());
-            return Err(not_a_model(path, foreign::named(path, other).unwrap_or_else(begins)));
+            let known = foreign::named(path, other);
+            return Err(known.map_or_else(|| not_a_model(path, &begins()), is_foreign));
         }
     };
     Ok((kind, path.to_owned()))
 }
 
-fn not_a_model(path: &Path, reason: String) -> ModelError {
-    ModelError::NotAModel { path: path.to_owned(), reason }
+fn not_a_model(path: &Path, reason: &str) -> ModelError {
+    ModelError::NotAModel { path: path.to_owned(), reason: reason.to_owned(), way_out: None }
 }
 
 /// A network with weights from a file, and its name if it has one.
@@ -152,7 +162,15 @@ pub fn open(path: &Path, device: Device, options: OpenOptions) -> Result<Loaded,
             load(&path, &shapes, &[], device, options, |i| file.read(&shapes[i].0))
         }
         FileKind::Onnx | FileKind::TorchScript => {
-            Err(not_a_model(&path, "it is a graph, and weights are wanted".to_owned()))
+            Err(ModelError::NotAModel {
+                path,
+                reason: "it is a graph, and weights are wanted".to_owned(),
+                way_out: Some(
+                    "give what it was exported from: a checkpoint folder (.ckpt), or a state dict as .pth, .pt \
+                     or .safetensors"
+                        .to_owned(),
+                ),
+            })
         }
     }
 }

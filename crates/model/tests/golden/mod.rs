@@ -39,9 +39,14 @@ pub fn beside(list: &Path, ending: &str) -> PathBuf {
     PathBuf::from(format!("{stem}{ending}"))
 }
 
-/// The images that all cases were run on, `[4, 3, 112, 112]`.
+/// The images that all cases were run on, `[N, 3, 112, 112]`.
 pub fn input() -> Tensor {
-    Tensor::from_slice(&pfc_testing::network_input()).view([4, 3, 112, 112])
+    Tensor::from_slice(&pfc_testing::network_input()).view([-1, 3, 112, 112])
+}
+
+/// Of these, as many as `expected` has rows.
+pub fn input_of(expected: &Tensor) -> Tensor {
+    input().narrow(0, 0, expected.size()[0])
 }
 
 /// max|a − b| / max|b|.
@@ -157,10 +162,10 @@ impl Case {
 
     /// The one number that no shape tells, from the description: "…, 4 heads" or "heads 4".
     fn heads(&self) -> i64 {
-        let about = self.text("about");
-        let after = about.split("heads ").nth(1).unwrap();
-        let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().unwrap()
+        let words: Vec<&str> = self.text("about").split([' ', ',']).collect();
+        let at = words.iter().position(|word| *word == "heads").unwrap();
+        let number = |word: Option<&&str>| word.and_then(|word| word.parse().ok());
+        number(words.get(at + 1)).or_else(|| number(at.checked_sub(1).map(|i| &words[i]))).unwrap()
     }
 }
 

@@ -117,6 +117,11 @@ fn try_draw<B: DrawingBackend>(
         drawn
             .label(legend_text(series))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + key, y)], stroke));
+        // Those beyond the end of the axis would stand on its edge.
+        let inside = |interval: &&(f64, f64, f64)| (x.low..=x.high).contains(&interval.0);
+        plot.draw_series(series.intervals.iter().filter(inside).map(|&(at, low, high)| {
+            PathElement::new([(x.at(at), y.at(low)), (x.at(at), y.at(high))], stroke)
+        }))?;
     }
     if chart.series.is_empty() {
         return area.present();

@@ -1,6 +1,6 @@
 //! The charts of face recognition.
 
-use pfc_metrics::roc::RocPoint;
+use pfc_metrics::{bootstrap::Interval, roc::RocPoint};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,18 @@ use super::{Axis, Chart, Legend, Series, Shape};
 /// Bars from -1 to 1.
 const N_BARS: usize = 80;
 
-/// A curve to draw: its name, its corners, and how many impostor pairs it rests on.
-pub type Curve<'a> = (&'a str, &'a [RocPoint], u64);
+/// A curve to draw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curve<'a> {
+    /// Its name in the legend.
+    pub name: &'a str,
+    /// Its corners.
+    pub points: &'a [RocPoint],
+    /// How many impostor pairs it rests on.
+    pub n_impostors: u64,
+    /// At some false accept rates, the interval of the true accept rate.
+    pub intervals: Vec<(f64, Interval)>,
+}
 
 /// True accept rate over false accept rate, the latter logarithmic from the finest rate that the
 /// largest set can measure; the former from just below the lowest value of interest.
@@ -21,12 +31,12 @@ pub fn roc(curves: &[Curve<'_>]) -> Chart {
         let edge = points.iter().filter(|p| p.far <= finest).map(|p| p.tar).fold(0.0, f64::max);
         edge.min(1.0)
     };
-    let lowest = curves.iter().map(|c| visible(c.1)).fold(1.0, f64::min);
+    let lowest = curves.iter().map(|c| visible(c.points)).fold(1.0, f64::min);
     Chart {
         title: "ROC".to_owned(),
         x: Axis::log("False accept rate", finest, coarsest_far(curves, finest)),
         y: Axis::linear("True accept rate", bottom(lowest), 1.0),
-        series: lines(curves, |p| (p.far, p.tar)),
+        series: lines(curves, |tar| tar),
         legend: Legend::LowerRight,
     }
 }
@@ -37,7 +47,7 @@ pub fn det(curves: &[Curve<'_>]) -> Chart {
         let rates = points.iter().map(|p| 1.0 - p.tar).filter(|&frr| frr > 1e-12);
         rates.fold(0.1, f64::min)
     };
-    let lowest = curves.iter().map(|c| smallest(c.1)).fold(0.1, f64::min);
+    let lowest = curves.iter().map(|c| smallest(c.points)).fold(0.1, f64::min);
     Chart {
         title: "DET".to_owned(),
         x: Axis::log(
@@ -46,7 +56,7 @@ pub fn det(curves: &[Curve<'_>]) -> Chart {
             coarsest_far(curves, finest_far(curves)),
         ),
         y: Axis::log("False reject rate", lowest, 1.0),
-        series: lines(curves, |p| (p.far, 1.0 - p.tar)),
+        series: lines(curves, |tar| 1.0 - tar),
         legend: Legend::LowerLeft,
     }
 }
@@ -67,10 +77,7 @@ pub fn cmc(what: &str, curves: &[(&str, &[f64])]) -> Chart {
         y: Axis::linear(what, bottom(lowest), 1.0),
         series: curves
             .iter()
-            .map(|&(label, shares)| Series {
-                label: label.to_owned(),
-                shape: Shape::Line(line(shares)),
-            })
+            .map(|&(label, shares)| Series::line(label.to_owned(), line(shares)))
             .collect(),
         legend: Legend::LowerRight,
     }
@@ -83,24 +90,27 @@ fn bottom(lowest: f64) -> f64 {
 }
 
 fn finest_far(curves: &[Curve<'_>]) -> f64 {
-    let n_max = curves.iter().map(|curve| curve.2).max().unwrap_or(0);
+    let n_max = curves.iter().map(|curve| curve.n_impostors).max().unwrap_or(0);
     1.0 / (n_max.max(10) as f64)
 }
 
 /// Where the curves end: those that only the highest impostors were kept for end early. At least a decade
 /// above `finest`.
 fn coarsest_far(curves: &[Curve<'_>], finest: f64) -> f64 {
-    let ends = curves.iter().flat_map(|curve| curve.1).map(|point| point.far);
+    let ends = curves.iter().flat_map(|curve| curve.points).map(|point| point.far);
     match ends.fold(0.0, f64::max) {
         0.0 => 1.0,
         end => end.clamp(10.0 * finest, 1.0),
     }
 }
 
-fn lines(curves: &[Curve<'_>], point: impl Fn(&RocPoint) -> (f64, f64)) -> Vec<Series> {
-    let series = |&(label, points, _): &Curve<'_>| Series {
-        label: label.to_owned(),
-        shape: Shape::Line(points.iter().map(&point).collect()),
+/// * `of`: what is drawn of a true accept rate
+fn lines(curves: &[Curve<'_>], of: impl Fn(f64) -> f64) -> Vec<Series> {
+    let ends = |&(far, Interval { low, high }): &(f64, Interval)| (far, of(low), of(high));
+    let series = |curve: &Curve<'_>| Series {
+        label: curve.name.to_owned(),
+        shape: Shape::Line(curve.points.iter().map(|p| (p.far, of(p.tar))).collect()),
+        intervals: curve.intervals.iter().map(ends).collect(),
     };
     curves.iter().map(series).collect()
 }
@@ -181,6 +191,7 @@ pub fn histogram(counts: &Histogram) -> Chart {
         shape: Shape::Bars(
             shares.iter().enumerate().map(|(i, &share)| (edge(i), edge(i + 1), share)).collect(),
         ),
+        intervals: Vec::new(),
     };
     let strangers = if counts.sampled { "different people (sample)" } else { "different people" };
     Chart {
@@ -197,6 +208,22 @@ pub fn histogram(counts: &Histogram) -> Chart {
 mod tests {
     use super::*;
 
+    fn curve(points: &[RocPoint], n_impostors: u64) -> Curve<'_> {
+        Curve { name: "a", points, n_impostors, intervals: Vec::new() }
+    }
+
+    #[test]
+    fn intervals_stand_about_their_curve_in_its_colour() {
+        let points = [1e-3, 1e-2, 1.0].map(|far| RocPoint { threshold: 0.0, far, tar: 0.9 });
+        let plain = roc(&[curve(&points, 1000)]).svg().unwrap();
+        let intervals = vec![(1e-2, Interval { low: 0.85, high: 0.95 })];
+        let chart = Curve { intervals, ..curve(&points, 1000) };
+        let n_lines = |svg: &str| svg.matches("#0072B2").count();
+        assert_eq!(n_lines(&roc(&[chart.clone()]).svg().unwrap()), n_lines(&plain) + 1);
+        let (far, low, high) = det(&[chart]).series[0].intervals[0];
+        assert!(far == 1e-2 && (low - 0.15).abs() < 1e-12 && (high - 0.05).abs() < 1e-12);
+    }
+
     #[test]
     fn similarities_at_the_ends_are_counted() {
         let counts = Histogram::new(&[-1.0, 1.0, 1.0000001, 0.0], &[false, true, true, true]);
@@ -206,14 +233,14 @@ mod tests {
     #[test]
     fn the_roc_starts_at_the_finest_rate_that_the_set_can_measure() {
         let points = [RocPoint { threshold: 0.0, far: 0.0, tar: 0.93 }];
-        let chart = roc(&[("a", &points, 3000)]);
+        let chart = roc(&[curve(&points, 3000)]);
         assert_eq!((chart.x.low, chart.y.low), (1e-4, 0.9));
     }
 
     #[test]
     fn the_roc_ends_where_its_curves_do() {
         let point = |far| RocPoint { threshold: 0.0, far, tar: 0.93 };
-        let end = |points: &[RocPoint]| roc(&[("a", points, 1_000_000)]).x.high;
+        let end = |points: &[RocPoint]| roc(&[curve(points, 1_000_000)]).x.high;
         assert_eq!(end(&[point(1e-6), point(1e-4)]), 1e-4);
         assert_eq!(end(&[point(1e-6), point(3e-4)]), 1e-3);
         assert_eq!(end(&[point(1e-6), point(1.0)]), 1.0);
@@ -225,7 +252,7 @@ mod tests {
     fn a_mark_is_drawn_with_its_name() {
         let mut chart = histogram(&Histogram::new(&[0.1, 0.2, 0.7], &[false, false, true]));
         let without = chart.svg().unwrap();
-        chart.series.push(Series { label: "threshold 0.4".to_owned(), shape: Shape::Mark(0.4) });
+        chart.series.push(Series::mark("threshold 0.4".to_owned(), 0.4));
         let with = chart.svg().unwrap();
         assert!(with.contains("threshold 0.4") && with.len() > without.len());
     }

@@ -36,6 +36,20 @@ pub struct Series {
     pub label: String,
     /// What is drawn; values outside the axes are drawn on their edge.
     pub shape: Shape,
+    /// Vertical lines `(x, low, high)` about it: how far off it may be there.
+    pub intervals: Vec<(f64, f64, f64)>,
+}
+
+impl Series {
+    /// A curve through `points`.
+    pub fn line(label: String, points: Vec<(f64, f64)>) -> Series {
+        Series { label, shape: Shape::Line(points), intervals: Vec::new() }
+    }
+
+    /// A vertical line from edge to edge at `x`.
+    pub fn mark(label: String, x: f64) -> Series {
+        Series { label, shape: Shape::Mark(x), intervals: Vec::new() }
+    }
 }
 
 /// What a series looks like.
@@ -165,7 +179,8 @@ mod tests {
     fn chart() -> Chart {
         let roc = [(0.0, 0.0), (0.0, 0.7), (0.01, 0.7), (0.01, 0.9), (1.0, 1.0)];
         let points = roc.map(|(far, tar)| pfc_metrics::roc::RocPoint { threshold: 0.0, far, tar });
-        super::roc(&[("a < b", &points[..], 1000)])
+        let intervals = Vec::new();
+        super::roc(&[Curve { name: "a < b", points: &points, n_impostors: 1000, intervals }])
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Which rows of centres take part in a step, and at which of its slots each stands.
 
+mod plan;
 mod pprn;
 
 use std::borrow::Cow;
 
 use super::range::ClassRange;
+pub use plan::{BlockShare, DrawPlan};
 pub use pprn::Pprn;
 
 /// A sampler that broke its promise.
@@ -33,6 +35,13 @@ pub trait Sampler: Send {
     /// This rank's rows, counted from the start of its range, strictly ascending; every positive of
     /// the range is among them.
     fn draw(&mut self, draw: &Draw<'_>) -> Vec<u32>;
+
+    /// The same draw for others to carry out, where this rank has all classes and blocks of them draw by
+    /// themselves; `None` if the sampler knows no such plan. It takes little time beside the draw itself.
+    fn plan(&mut self, draw: &Draw<'_>) -> Option<DrawPlan> {
+        let _ = draw;
+        None
+    }
 
     /// Rows that the draw of `step` will most likely hold, ascending, as far as they can be told
     /// without its labels.
@@ -90,6 +99,12 @@ impl SampledRows {
     #[must_use]
     pub fn as_slice(&self) -> &[u32] {
         &self.rows
+    }
+
+    /// The same, handed out.
+    #[must_use]
+    pub fn into_rows(self) -> Vec<u32> {
+        self.rows
     }
 
     /// The rows of their centres, of which each class has `k`, side by side.

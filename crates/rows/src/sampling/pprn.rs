@@ -1,9 +1,10 @@
 //! Positives and negatives drawn at random, as Partial FC has it.
 
-use pfc_shard::Permutation;
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::{Draw, Sampler};
+use super::{BlockShare, Draw, DrawPlan, Sampler};
 use crate::{
     range::ClassRange,
     rng::{Purpose, key},
@@ -19,7 +20,7 @@ use crate::{
 /// shorter. The others are counted through from class 0, and the k-th stands for the stretch from
 /// `k q` to `(k + 1) q`, `q = (n - P) / (C - P)`; shifted by a number from 0 to 1 that the seed and
 /// the step decide, a block takes as many as there are whole numbers in its stretches. Which ones:
-/// the block's classes are put in the order of a [`Permutation`] keyed by (seed, step, block), and
+/// the block's classes are put in the order of a [`Permutation`](pfc_shard::Permutation) keyed by (seed, step, block), and
 /// the first that are not positive are taken.
 ///
 /// So every negative is equally likely, each block has its share of them to within one, and within
@@ -50,7 +51,7 @@ impl Pprn {
 
 impl Sampler for Pprn {
     fn draw(&mut self, draw: &Draw<'_>) -> Vec<u32> {
-        let Draw { step, positives, range } = *draw;
+        let Draw { positives, range, .. } = *draw;
         if self.rows_per_step >= range.classes() {
             return (0..range.len() as u32).collect();
         }
@@ -61,22 +62,45 @@ impl Sampler for Pprn {
         if range.is_empty() {
             return Vec::new();
         }
-        let blocks = Blocks {
-            block_bits: block_bits(range.classes()),
-            n_negatives,
-            key: key(self.seed, Purpose::Sample, step),
-            positives,
-            range,
-        };
-        let ids = range.ids();
-        let own = ids.start >> blocks.block_bits..((ids.end - 1) >> blocks.block_bits) + 1;
-        let rows: Vec<Vec<u32>> = own.into_par_iter().map(|block| blocks.draw(block)).collect();
+        let blocks = self.blocks(draw, n_negatives);
+        let rows: Vec<Vec<u32>> =
+            blocks.own().into_par_iter().map(|block| blocks.draw(block)).collect();
         rows.concat()
+    }
+
+    fn plan(&mut self, draw: &Draw<'_>) -> Option<DrawPlan> {
+        let (n_positives, classes) = (draw.positives.len() as u64, draw.range.classes());
+        if draw.range.len() as u64 != classes {
+            return None;
+        }
+        let n_negatives = self.rows_per_step.min(classes).saturating_sub(n_positives);
+        let blocks = self.blocks(draw, n_negatives);
+        let mut n_rows = 0;
+        let share = |block| {
+            let share = BlockShare { slot: n_rows, ..blocks.share(block) };
+            n_rows += share.n_negatives + share.n_positives;
+            share
+        };
+        let shares = blocks.own().map(share).collect();
+        Some(DrawPlan { shares, n_rows: n_rows as usize })
     }
 
     fn likely(&mut self, step: u64, range: ClassRange) -> Vec<u32> {
         // Without positives; those of the step push a few of these out.
         self.draw(&Draw { step, positives: &[], range })
+    }
+}
+
+impl Pprn {
+    fn blocks<'a>(&self, draw: &Draw<'a>, n_negatives: u64) -> Blocks<'a> {
+        let Draw { step, positives, range } = *draw;
+        Blocks {
+            block_bits: block_bits(range.classes()),
+            n_negatives,
+            key: key(self.seed, Purpose::Sample, step),
+            positives,
+            range,
+        }
     }
 }
 
@@ -96,23 +120,32 @@ struct Blocks<'a> {
 }
 
 impl Blocks<'_> {
-    /// The rows of this rank in a block, ascending.
-    fn draw(&self, block: u64) -> Vec<u32> {
+    /// The numbers of the blocks that this rank has a part in; it has one at least.
+    fn own(&self) -> Range<u64> {
+        let ids = self.range.ids();
+        ids.start >> self.block_bits..((ids.end - 1) >> self.block_bits) + 1
+    }
+
+    /// What a block takes, as if it were the first of all.
+    fn share(&self, block: u64) -> BlockShare {
         let first = block << self.block_bits;
         let end = (first + (1 << self.block_bits)).min(self.range.classes());
-        let n_negatives = self.n_drawn_before(end) - self.n_drawn_before(first);
-        let positives = &self.positives[self.n_positive_before(first)..self.n_positive_before(end)];
-        let order = Permutation::new(end - first, key(self.key, Purpose::Sample, block));
-        let mut places: Vec<(u64, u64)> =
-            positives.iter().map(|&class| (order.invert(class - first), class)).collect();
-        places.sort_unstable();
-        let (end, n_inside) = prefix_with(n_negatives, &places);
-        let drawn = (0..end).map(|place| first + order.apply(place));
-        let others = places[n_inside..].iter().map(|&(_, class)| class);
-        let mut rows: Vec<u32> =
-            drawn.chain(others).filter_map(|class| self.range.row_of(class)).collect();
-        rows.sort_unstable();
-        rows
+        let first_positive = self.n_positive_before(first);
+        BlockShare {
+            first,
+            len: end - first,
+            slot: 0,
+            n_negatives: self.n_drawn_before(end) - self.n_drawn_before(first),
+            first_positive: first_positive as u64,
+            n_positives: (self.n_positive_before(end) - first_positive) as u64,
+            key: key(self.key, Purpose::Sample, block),
+        }
+    }
+
+    /// The rows of this rank in a block, ascending.
+    fn draw(&self, block: u64) -> Vec<u32> {
+        let classes = self.share(block).classes(self.positives);
+        classes.into_iter().filter_map(|class| self.range.row_of(class)).collect()
     }
 
     fn n_positive_before(&self, class: u64) -> usize {
@@ -123,25 +156,13 @@ impl Blocks<'_> {
     /// last, and on average the same share of any stretch.
     fn n_drawn_before(&self, class: u64) -> u64 {
         let n_others = u128::from(self.range.classes() - self.positives.len() as u64);
+        if n_others == 0 {
+            return 0;
+        }
         let n_before = u128::from(class - self.n_positive_before(class) as u64);
         let shift = (u128::from(self.key) * n_others) >> u64::BITS;
         ((n_before * u128::from(self.n_negatives) + shift) / n_others) as u64
     }
-}
-
-/// The shortest prefix of the order that holds `n_negatives` classes besides the positives, and
-/// how many positives it holds.
-fn prefix_with(n_negatives: u64, places: &[(u64, u64)]) -> (u64, usize) {
-    let mut end = n_negatives;
-    let mut n_inside = 0;
-    for &(place, _) in places {
-        if place >= end {
-            break;
-        }
-        end += 1;
-        n_inside += 1;
-    }
-    (end, n_inside)
 }
 
 #[cfg(test)]
@@ -179,6 +200,30 @@ mod tests {
             prop_assert_eq!(set.len() as u64, rows.max(positives.len() as u64));
             prop_assert!(set.iter().all(|&class| class < classes));
             prop_assert!(positives.iter().all(|class| set.binary_search(class).is_ok()));
+        }
+
+        #[test]
+        fn a_plan_that_is_carried_out_elsewhere_gives_the_rows_of_the_draw(
+            classes in 1u64..9000,
+            share in 0.0f64..=1.0,
+            step: u64,
+            labels in proptest::collection::btree_set(0u64..9000, 0..200),
+        ) {
+            let positives: Vec<u64> = labels.into_iter().filter(|&c| c < classes).collect();
+            let mut sampler = Pprn::new((share * classes as f64).floor() as u64, 7);
+            let range = ClassRange::of_rank(classes, 0, 1);
+            let draw = Draw { step, positives: &positives, range };
+            let plan = sampler.plan(&draw).unwrap();
+            let rows = sampler.draw(&draw);
+            prop_assert_eq!(plan.n_rows, rows.len());
+            prop_assert_eq!(plan.rows(&positives), rows);
+            let mut slot = 0;
+            for share in &plan.shares {
+                prop_assert_eq!(share.slot, slot);
+                slot += share.n_negatives + share.n_positives;
+            }
+            let two = Draw { range: ClassRange::of_rank(classes.max(2), 0, 2), ..draw };
+            prop_assert!(sampler.plan(&two).is_none());
         }
 
         #[test]

@@ -37,7 +37,7 @@ pub enum LandmarkError {
         expected: String,
     },
     /// A list without a line that can be understood.
-    #[error("{}: none of its {n} lines can be understood", path.display())]
+    #[error("{}: {}", path.display(), pfc_cli::units::none_can(*n, "line", "understood"))]
     NoLine {
         /// The list.
         path: PathBuf,

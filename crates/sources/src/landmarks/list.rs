@@ -11,6 +11,7 @@ use pfc_durable::DurableError;
 use pfc_image::align::Landmarks;
 
 use super::{LandmarkError, LandmarkFormat, error::BadLine, header, layout::Layout};
+use crate::encoding;
 
 /// Bytes of a line at most; 68 points of eight digits take 1.5 kB.
 const LINE_BYTES_MAX: u64 = 64 << 10;
@@ -280,14 +281,16 @@ type Line = Result<(u64, String), BadLine>;
 /// Lines that say something, with their numbers.
 struct Lines {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: Box<dyn BufRead>,
     number: u64,
 }
 
 impl Lines {
     fn open(path: &Path) -> Result<Lines, LandmarkError> {
         let file = File::open(path).map_err(DurableError::at("open", path))?;
-        Ok(Lines { path: path.to_path_buf(), reader: BufReader::new(file), number: 0 })
+        let reader = encoding::utf8(Box::new(BufReader::new(file))).and_then(encoding::line_feeds);
+        let reader = reader.map_err(DurableError::at("read", path))?;
+        Ok(Lines { path: path.to_path_buf(), reader, number: 0 })
     }
 
     /// The next line that is neither blank nor a comment.
@@ -369,6 +372,18 @@ mod tests {
         assert_eq!(marks.len(), 1);
     }
 
+    #[test]
+    fn lists_in_utf_16_and_with_the_line_ends_of_old_macs_are_read() {
+        let text = format!("a/1.jpg {XY}\nb/2.jpg {XY}\n");
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for bytes in [little, text.replace('\n', "\r").into_bytes()] {
+            let marks = read(&bytes, LandmarkFormat::Auto).unwrap();
+            let images: Vec<&str> = marks.iter().map(|marks| &marks.image[..]).collect();
+            assert_eq!(images, ["a/1.jpg", "b/2.jpg"]);
+            assert_eq!(marks[1].points, FACE);
+        }
+    }
+
     const XY: &str = "38.5 51.75 73.5 51.5 56 71.75 41.5 92.25 70.75 92.25";
 
     #[test]
@@ -406,8 +421,8 @@ mod tests {
             ": line 1 has 4 fields, expected 11 to 16 or 137 to 142 or 213 to 218",
         );
         let long = [vec![b'a'; 65 << 10], b"\n".to_vec()].concat();
-        refused(&long, auto, ": none of its 1 lines can be understood");
-        refused(b"\n\xff.jpg 1", auto, ": none of its 1 lines can be understood");
+        refused(&long, auto, ": its only line cannot be understood");
+        refused(b"\n\xff.jpg 1", auto, ": its only line cannot be understood");
         refused(b"image,x1\na,1", auto, ": its header names no column for y1 of 5 points");
         let one = format!("1.jpg {XY}").into_bytes();
         let upside_down = b"1.jpg 73 92 38 92 56 71 70 51 41 51 ";

@@ -695,7 +695,7 @@ mod tests {
         check_bad_line("a\tb\nc\td\te\n", "3 fields, and the first line has 2");
         check_bad_line("a\tb\nc\t\n", "the label is empty");
         check_bad_line("a\tb\n\tb\n", "the path is empty");
-        check_bad_line("a\tb\na\t-1\n", "label -1 is negative, so the image is nobody's");
+        check_bad_line("a\tb\na\t-1\n", "label -1 is negative, so it names no identity");
         check_bad_line("a\tb\na\tnan\n", "label `nan` stands for none");
         check_bad_line(b"a\tb\n\xff\tc\n", NOT_UTF8);
         check_bad_line("path,label\na\n", "1 fields, and the header has 2");

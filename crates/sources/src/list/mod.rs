@@ -1,6 +1,5 @@
 //! Lists of image files with their labels.
 
-mod encoding;
 mod json;
 mod layout;
 mod lines;
@@ -23,6 +22,7 @@ use row::Row;
 use crate::{
     catalogue::{Catalogue, People, Sealed},
     columns::ColumnChoice,
+    encoding,
     error::SourceError,
     file::{Root, file_size, is_file, read_file},
     identities,

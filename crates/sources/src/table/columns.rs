@@ -405,7 +405,7 @@ mod tests {
         let expected = [
             Ok(Who::Both(1, "Bob".into())),
             Err("its label is 2, and there are 2 class names".into()),
-            Err("label -1 is negative, so the image is nobody's".into()),
+            Err("label -1 is negative, so it names no identity".into()),
         ];
         assert_eq!(found, expected);
     }

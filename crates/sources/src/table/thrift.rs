@@ -30,6 +30,28 @@ pub fn struct_bytes(input: impl Read, n_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(walk.seen)
 }
 
+/// The integers that a struct begins with, as (number of the field, value): those before its first field of
+/// another type.
+pub fn leading_integers(bytes: &[u8]) -> Vec<(i64, i64)> {
+    let mut walk = Walk { input: bytes, left: bytes.len() as u64, seen: Vec::new() };
+    let mut found: Vec<(i64, i64)> = Vec::new();
+    let signed = |value: u64| (value >> 1) as i64 ^ -((value & 1) as i64);
+    let mut next = || -> io::Result<Option<(i64, i64)>> {
+        let field = walk.byte()?;
+        let before = found.last().map_or(0, |(number, _)| *number);
+        let number = match field >> 4 {
+            0 => signed(walk.varint()?),
+            delta => before.saturating_add(delta.into()),
+        };
+        let is_integer = matches!(field & 0x0f, 4..=6);
+        let value = if is_integer { Some((number, signed(walk.varint()?))) } else { None };
+        found.extend(value);
+        Ok(value)
+    };
+    while let Ok(Some(_)) = next() {}
+    found
+}
+
 struct Walk<R> {
     input: R,
     left: u64,
@@ -179,6 +201,16 @@ mod tests {
             "{error}"
         );
         assert!(walk(&with(&[0x1b], &[0x77])).unwrap_err().contains("a list of 2147483647"));
+    }
+
+    #[test]
+    fn integers_at_the_start_are_told_by_the_numbers_of_their_fields() {
+        // Field 1 is 0, field 2 is 64 in two bytes, field 3 is -1, field 9 by its number is 5; then a text.
+        let bytes = [0x15, 0, 0x15, 0x80, 0x01, 0x15, 1, 0x05, 18, 10, 0x18, 1, b'a', 0x15, 2, 0];
+        assert_eq!(leading_integers(&bytes), [(1, 0), (2, 64), (3, -1), (9, 5)]);
+        assert_eq!(leading_integers(&bytes[..4]), [(1, 0)]);
+        assert_eq!(leading_integers(&[]), []);
+        assert_eq!(leading_integers(&[0x11, 0x15, 2]), []);
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub struct Members<R> {
     damage: Option<Vec<Stretch>>,
     /// A header that was read ahead; `at` is where it begins.
     pending: Option<Header>,
+    /// The block before `at` that should have been a header and is none.
+    failed: Option<[u8; BLOCK]>,
 }
 
 /// A stretch of a damaged tar file without a member that can be read.
@@ -135,10 +137,12 @@ impl<R: Forward> Members<R> {
             n_joined: 0,
             damage: None,
             pending: None,
+            failed: None,
         }
     }
 
-    /// The same, stepping over damage: reading goes on with the next block that is a header.
+    /// The same, stepping over damage: reading goes on with the next header, which lies anywhere if bytes
+    /// were lost or came in between.
     pub fn salvaging(input: R) -> Members<R> {
         Members { damage: Some(Vec::new()), ..Members::new(input) }
     }
@@ -183,38 +187,67 @@ impl<R: Forward> Members<R> {
         }
     }
 
-    /// Goes on to the next block that is a header, which is then read first; whether there is one.
+    /// Goes on to the next header, which is then read first; whether there is one.
     fn resume(&mut self) -> Result<bool, Fault> {
         (self.rest, self.content) = (0, 0);
-        while self.pending.is_none() {
-            match self.block() {
-                Ok(Some(block)) => match Header(block) {
-                    header if header.is_marked() => self.pending = Some(header),
-                    _ => self.at += BLOCK as u64,
-                },
-                Ok(None) => return Ok(false),
-                // What cannot be unpacked ends the file.
-                Err(Fault::Damage { .. }) => return Ok(false),
-                Err(fault) => return Err(fault),
-            }
+        if self.pending.is_some() {
+            return Ok(true);
         }
+        // What cannot be unpacked ends the file.
+        match self.find_header() {
+            Err(Fault::Damage { .. }) => Ok(false),
+            found => found,
+        }
+    }
+
+    /// Slides along the bytes to the next header; whether there is one.
+    fn find_header(&mut self) -> Result<bool, Fault> {
+        let mut window = match self.failed.take() {
+            Some(block) => {
+                self.at -= BLOCK as u64;
+                block
+            }
+            None => match self.block()? {
+                Some(block) => block,
+                None => return Ok(false),
+            },
+        };
+        while !Header(window).is_marked() {
+            let shift = next_start(&window);
+            window.copy_within(shift.., 0);
+            let n_read = self.fill(&mut window[BLOCK - shift..])?;
+            if n_read < shift {
+                self.at += (BLOCK + n_read) as u64;
+                return Ok(false);
+            }
+            self.at += shift as u64;
+        }
+        self.pending = Some(Header(window));
         Ok(true)
     }
 
     /// The next block, behind which `at` does not go; nothing where the file ends.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, Fault> {
         let mut block = [0; BLOCK];
+        match self.fill(&mut block)? {
+            BLOCK => Ok(Some(block)),
+            _ if is_zero(&block) => Ok(None),
+            _ => Err(cut_short(self.at)),
+        }
+    }
+
+    /// Fills `out`, as far as there are bytes; says how many.
+    fn fill(&mut self, out: &mut [u8]) -> Result<usize, Fault> {
         let mut filled = 0;
-        while filled < BLOCK {
-            match self.input.read(&mut block[filled..]) {
-                Ok(0) if block.iter().all(|byte| *byte == 0) => return Ok(None),
-                Ok(0) => return Err(cut_short(self.at)),
+        while filled < out.len() {
+            match self.input.read(&mut out[filled..]) {
+                Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(Fault::of_read(self.at)(e)),
             }
         }
-        Ok(Some(block))
+        Ok(filled)
     }
 
     fn next_member(&mut self) -> Result<Option<Member>, Fault> {
@@ -333,10 +366,11 @@ impl<R: Forward> Members<R> {
             return self.behind_zeros(offset);
         }
         let header = Header(block);
-        match header.is_whole() {
-            true => Ok(Some(header)),
-            false => Err(Fault::damage(offset, "no member begins here, by its checksum")),
+        if header.is_whole() {
+            return Ok(Some(header));
         }
+        self.failed = Some(header.0);
+        Err(Fault::damage(offset, "no member begins here, by its checksum"))
     }
 
     /// What comes behind a block of zeros at `start`: the rest of the mark that ends a tar file, and
@@ -358,7 +392,10 @@ impl<R: Forward> Members<R> {
             }
             match header.is_marked() {
                 true => self.pending = Some(header),
-                false => self.at += BLOCK as u64,
+                false => {
+                    self.at += BLOCK as u64;
+                    self.failed = Some(header.0);
+                }
             }
             let problem = format!(
                 "{n_zeros} zeros where a member should begin, and the file goes on after them"
@@ -377,6 +414,19 @@ fn is_end_mark(n_zeros: u64, n_bytes: u64) -> bool {
         || n_zeros > END_BYTES
             && n_zeros < END_BYTES + RECORD_BYTES
             && n_bytes.is_multiple_of(RECORD_BYTES)
+}
+
+/// Where POSIX and GNU write [`MAGIC`] in a header.
+const MAGIC_AT: usize = 257;
+const MAGIC: &[u8] = b"ustar";
+
+/// The first place behind that of `window` where a header can begin, by the bytes that are in it.
+fn next_start(window: &[u8; BLOCK]) -> usize {
+    let can_begin = |start: &usize| {
+        let seen = &window[start + MAGIC_AT..];
+        MAGIC.starts_with(seen) || seen.starts_with(MAGIC)
+    };
+    (1..=BLOCK - MAGIC_AT).find(can_begin).unwrap_or(BLOCK - MAGIC_AT)
 }
 
 fn is_zero(block: &[u8; BLOCK]) -> bool {
@@ -404,7 +454,7 @@ impl Header {
 
     /// The same, with the magic of POSIX and GNU beside it: chance does not make both.
     fn is_marked(&self) -> bool {
-        &self.0[257..262] == b"ustar" && self.is_whole()
+        self.0[MAGIC_AT..].starts_with(MAGIC) && self.is_whole()
     }
 
     fn kind(&self) -> u8 {
@@ -624,6 +674,39 @@ mod tests {
         );
         for cut in 0..whole.len() {
             find(&whole[..cut]);
+        }
+    }
+
+    #[test]
+    fn members_are_found_again_where_bytes_were_lost_or_came_in_between() {
+        let names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"];
+        let whole = built(&names, tar::Header::new_gnu);
+        // The headers are at 0, 512, 1536, 3072 and 4608. In the body of c bytes are lost, come in
+        // between, or both; c's own content is then another one, and what follows is not.
+        let strange: Vec<u8> = (0..2000_u32).map(|i| (i * 7 + i / 256) as u8).collect();
+        for n_lost in [0, 1, 100, 511, 512] {
+            for n_strange in [0, 1, 9, 255, 256, 511, 512, 777, 1999] {
+                let bytes =
+                    [&whole[..2100], &strange[..n_strange], &whole[2100 + n_lost..]].concat();
+                let (_, salvaged, damage) = found(&bytes);
+                let rest: Vec<&str> =
+                    salvaged.iter().map(String::as_str).filter(|name| *name > "c.jpg").collect();
+                let moved = n_strange as i64 - n_lost as i64;
+                // Where the header of d was passed over as content, e is found nevertheless.
+                let expected = if moved < 0 { vec!["e.jpg"] } else { vec!["d.jpg", "e.jpg"] };
+                assert_eq!(rest, expected, "{n_lost} lost, {n_strange} more");
+                assert_eq!(
+                    damage.len(),
+                    usize::from(moved != 0),
+                    "{n_lost} lost, {n_strange} more"
+                );
+            }
+        }
+        // The head of the file is gone, and with it the first header.
+        for n_lost in [1, 300, 511, 700] {
+            let (_, salvaged, _) = found(&whole[n_lost..]);
+            let expected = if n_lost > 512 { &names[2..] } else { &names[1..] };
+            assert_eq!(salvaged, expected, "{n_lost} lost");
         }
     }
 

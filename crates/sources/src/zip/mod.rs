@@ -157,7 +157,7 @@ fn usable(entry: &Listed, overlaps: bool) -> Result<Place, Reject> {
         }
     };
     if size > bytes_max || method == STORED && size != stored {
-        let what = format!("it is said to be {size} bytes out of {stored}");
+        let what = format!("its header claims {size} bytes out of {stored}");
         return Err(Reject::Damaged(what));
     }
     let (stored, size) = (stored as u32, size as u32);

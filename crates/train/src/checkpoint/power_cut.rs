@@ -213,6 +213,7 @@ fn save_five_times(folder: &RunFolder, keep: usize, recorder: &Arc<Mutex<Recorde
             n_identities: 2,
             checksum: "0".to_owned(),
             decisions: None,
+            weights: None,
         };
         let progress = Progress {
             step,

@@ -306,6 +306,10 @@ impl Checkpointer<'_> {
             let key = "decisions about data.path that leave";
             return Err(other_run(path, key, text(then), text(now)));
         }
+        if is_same_set && then.weights != now.weights {
+            let text = |data: &DataIdentity| data.weights.clone().unwrap_or("none".to_owned());
+            return Err(other_run(path, "data.weights", text(then), text(now)));
+        }
         if then != now {
             return Err(TrainError::OtherData {
                 path: path.to_path_buf(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use pfc_cli::{Outcome, print_text, tell};
+use pfc_cli::{Outcome, print_text, tell, units};
 
 use super::{ConfigArgs, run::default_folder};
 use crate::{
@@ -57,11 +57,11 @@ impl CheckArgs {
         let checked = run::check(config)?;
         let Checked { source, plan } = &checked;
         let mut notes = vec![format!(
-            "{} images of {} identities; {} epochs of {} steps of {} images",
-            source.len(),
+            "{} of {} identities; {} epochs of {} of {} images",
+            units::of(source.len(), "image"),
             source.n_identities(),
-            plan.n_epochs(),
-            plan.steps_per_epoch(),
+            plan.n_epochs_rounded(),
+            units::of(plan.steps_per_epoch(), "step"),
             plan.batch_size
         )];
         let seats = self.seats();

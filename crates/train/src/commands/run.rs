@@ -28,6 +28,8 @@ Examples:
 
 The folder of a run:
   config.toml       every value of the run, defaults included
+  train.log         what the run said, with the time of each line
+  starts.jsonl      what each start of the run ran on
   metrics.jsonl     one JSON object per line: steps, epochs, verification
   tensorboard/      event files
   checkpoints/      step-NNNNNNNN.ckpt, each appears whole or not at all
@@ -36,16 +38,18 @@ The folder of a run:
 
 Ctrl-C, SIGTERM and SIGHUP save a checkpoint and end the run; a second one ends it at once.
 
-Exit codes: 0 the run is finished, 2 it could not go on, and of a run that a signal stopped, with a
-checkpoint saved, 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP, so that `run && eval` stops there.
+Exit codes: 0 the run is finished, 2 it could not go on. A run that a signal stopped, with a
+checkpoint saved, ends with 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP, so that
+`run && eval` stops there.
 
 Several ranks share the images of a step and the class centres. Start them with one of
   pfc-train run CONFIG --nproc-per-node 8
   pfc-train run CONFIG --nproc-per-node 8 --out DIR --nnodes 4 --node-rank R --master HOST:PORT
   torchrun --no-python --nnodes 4 --nproc-per-node 8 pfc-train run CONFIG --out DIR
   srun --ntasks-per-node 8 pfc-train run CONFIG --out DIR
-where DIR is on a disk that all machines share. The second is run on every machine, R from 0 to 3 and
-HOST that of machine 0. A run may be resumed with any number of ranks. docs/ranks.md says more.";
+where DIR is on a disk that all machines share. The second is run on every machine, with R from
+0 to 3 and the HOST of machine 0. A run may be resumed with any number of ranks. docs/ranks.md
+says more.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {

@@ -29,6 +29,11 @@ section! {
         /// What an image that cannot be read or decoded does: `stop` ends the run; `skip` puts another one
         /// in its place, the same in every run, and lists it in `unreadable.jsonl` of the run's folder.
         pub on_error: OnError,
+        /// How often images are shown: `""` shows each once an epoch; `"quality:COLUMN"` draws as many images an
+        /// epoch in proportion to a measure of `pfc-ingest quality`, such as `quality:fiqa`: one of twice the mean
+        /// is shown twice on average, and one of 0 never. An image whose measure is not known counts as the mean.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub weights: String,
         /// Made-up images instead of `path`, to try the speed of a recipe without data:
         /// `{ identities = 360232, images = 17091657 }`.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +61,7 @@ impl Default for DataConfig {
             batches_ahead: 3,
             mirror: true,
             on_error: OnError::Stop,
+            weights: String::new(),
             synthetic: None,
         }
     }
@@ -72,12 +78,23 @@ impl DataConfig {
             Some(synthetic) => synthetic.validate()?,
             None => require_path("data.path", &self.path)?,
         }
+        let is_weighted = !self.weights.is_empty();
+        let (key, bound) = ("data.weights", "`\"\"` or `\"quality:COLUMN\"`");
+        let is_known = !is_weighted || self.quality_column().is_some();
+        BadValue::unless(is_known, key, &self.weights, bound)?;
+        let bound = "not set with data.synthetic, which has no measures";
+        BadValue::unless(!is_weighted || self.synthetic.is_none(), key, &self.weights, bound)?;
         let threads = self.loader_threads;
         let bound = "from 0 (chosen) to 1024";
         BadValue::unless(threads <= 1024, "data.loader_threads", threads, bound)?;
         let ahead = self.batches_ahead;
         let bound = "from 1 to 1024";
         BadValue::unless((1..=1024).contains(&ahead), "data.batches_ahead", ahead, bound)
+    }
+
+    /// The measure that images are drawn by, if they are.
+    pub fn quality_column(&self) -> Option<&str> {
+        self.weights.strip_prefix("quality:").filter(|column| !column.is_empty())
     }
 
     /// Threads that decode, with 0 resolved: one beside a CPU, whose cores compute; several beside

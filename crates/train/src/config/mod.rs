@@ -131,8 +131,9 @@ section! {
         pub timeout_s: f64,
         /// MiB of gradients that one collective sums at a time, while the backward pass computes the others.
         pub bucket_mib: usize,
-        /// Whether a run is refused that memory or disks have no room for: centres that its steps are going
-        /// to use, the network, checkpoints and centres in files. Activations are not counted.
+        /// Whether a run is refused that memory, cards or disks have no room for: centres that its steps are
+        /// going to use, the network, batches made ahead, checkpoints and centres in files. Activations are not
+        /// counted.
         pub check_room: bool,
     }
 }

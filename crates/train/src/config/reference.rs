@@ -36,8 +36,9 @@ pub struct KeyText {
 }
 
 /// Keys of the default configuration that its file leaves out, with what being left out means.
-const LEFT_OUT: [(&str, &str, &str); 8] = [
+const LEFT_OUT: [(&str, &str, &str); 9] = [
     ("data.as_packed", "true or false", "false"),
+    ("data.weights", "text", "\"\""),
     ("data.synthetic", "table", "none"),
     ("head.weight_decay", "number", "none"),
     ("eval.sets.name", "text", "none"),

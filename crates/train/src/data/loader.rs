@@ -26,7 +26,10 @@ use super::{
     plan::{StepPlan, mix},
     source::Source,
 };
-use crate::{config::OnError, error::LoadError};
+use crate::{
+    config::{Config, OnError},
+    error::LoadError,
+};
 
 /// The input of one step.
 #[derive(Debug, PartialEq)]
@@ -95,6 +98,44 @@ pub struct LoaderSpec {
     pub as_bytes: bool,
 }
 
+impl LoaderSpec {
+    /// The loader of a rank, from the first step on.
+    ///
+    /// * `rank`, `world`: this rank and how many there are
+    /// * `device`: where it computes
+    pub fn of_run(
+        config: &Config,
+        plan: StepPlan,
+        (rank, world): (usize, usize),
+        device: Device,
+    ) -> LoaderSpec {
+        LoaderSpec {
+            plan,
+            rank,
+            world,
+            first_step: 0,
+            n_threads: config.data.n_threads(device.is_cuda()),
+            n_ahead: config.data.batches_ahead,
+            mirror: config.data.mirror,
+            on_error: config.data.on_error,
+            device,
+            as_bytes: device.is_cuda(),
+        }
+    }
+
+    /// Batches in memory at a time: one is in the step's hands, the others are being filled or wait.
+    fn n_buffers(&self) -> usize {
+        self.n_ahead.max(self.n_threads) + 1
+    }
+
+    /// Bytes of the images of all batches that are in memory at a time.
+    pub fn size_bytes(&self) -> u64 {
+        let n_images = self.plan.images_of_rank(self.rank, self.world) * self.n_buffers();
+        let number = if self.as_bytes { size_of::<u8>() } else { size_of::<f32>() };
+        (n_images as u64).saturating_mul((ImageSize::FACE.rgb_bytes() * number) as u64)
+    }
+}
+
 /// Batches in the order of steps, made ahead by threads.
 #[derive(Debug)]
 pub struct Loader {
@@ -115,8 +156,7 @@ impl Loader {
     /// [`LoadError::Memory`] and [`LoadError::Thread`].
     pub fn start(source: impl Into<Source>, spec: LoaderSpec) -> Result<Loader, LoadError> {
         let source = source.into();
-        // One buffer is in the step's hands; the others are being filled or wait.
-        let n_buffers = spec.n_ahead.max(spec.n_threads) + 1;
+        let n_buffers = spec.n_buffers();
         let (empty, take_empty) = bounded(n_buffers);
         let (give_ready, ready) = bounded(n_buffers);
         for _ in 0..n_buffers {
@@ -219,12 +259,14 @@ fn fill(
     let Batch { images, labels, replaced } = batch;
     labels.clear();
     replaced.clear();
+    let epoch = spec.plan.epoch_of(step);
     with_bytes_mut(images, |bytes| {
         let each = rgb.len() * if spec.as_bytes { 1 } else { size_of::<f32>() };
         let images = bytes.chunks_exact_mut(each);
         for (Place { row, mirror, .. }, out) in
             spec.plan.places_of_rank(step, spec.rank, spec.world).zip(images)
         {
+            let row = source.drawn(row, spec.plan.seed, epoch);
             let mirror = mirror && spec.mirror;
             let mut load = |row| match spec.as_bytes {
                 true => source.load_bytes(row, mirror, out),

@@ -41,6 +41,11 @@ impl StepPlan {
         }
     }
 
+    /// The same for people, to three decimals.
+    pub fn n_epochs_rounded(&self) -> f64 {
+        (self.n_epochs() * 1e3).round() / 1e3
+    }
+
     /// The epoch, from 0, that step `step` belongs to.
     pub fn epoch_of(&self, step: u64) -> u64 {
         step / self.steps_per_epoch()
@@ -113,6 +118,8 @@ mod tests {
         let plan = StepPlan { steps: 25, ..PLAN };
         assert_eq!((plan.n_steps(), plan.n_epochs()), (25, 2.5));
         assert_eq!((plan.steps_per_epoch(), PLAN.n_epochs()), (10, 3.0));
+        let third = StepPlan { n_images: 300, steps: 1, ..PLAN };
+        assert_eq!(third.n_epochs_rounded().to_string(), "0.333");
     }
 
     #[test]

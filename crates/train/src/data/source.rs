@@ -5,8 +5,9 @@ use std::sync::Arc;
 use pfc_findings::{Reading, View};
 use pfc_image::{ImageSize, decode_rgb, mirror_rgb, normalise};
 use pfc_model::checkpoint::DataIdentity;
-use pfc_shard::{MANIFEST_FILE, hash::content_hash, mix};
+use pfc_shard::{MANIFEST_FILE, QualityTable, ShardError, hash::content_hash, mix};
 
+use super::draw::Draw;
 use crate::{
     TrainError,
     config::{DataConfig, Synthetic},
@@ -40,8 +41,40 @@ impl Synthetic {
 pub enum Source {
     /// A data set that `pfc-ingest pack` wrote, as decisions leave it unless told otherwise.
     Packed(Arc<View>),
+    /// The same, of which images are drawn by weights.
+    Weighted(Arc<Weighted>),
     /// Made up as they are asked for.
     Synthetic(Synthetic),
+}
+
+/// A data set, and how often its images are drawn.
+#[derive(Debug)]
+pub struct Weighted {
+    view: View,
+    draw: Draw,
+    /// What the weights are, with their checksum.
+    weights: String,
+}
+
+impl Weighted {
+    /// Weighs the images by a measure of `pfc-ingest quality`.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Shard`] if the data set has no such measure, [`TrainError::Weights`] if it cannot be drawn
+    /// by.
+    fn open(view: View, config: &DataConfig, column: &str) -> Result<Weighted, TrainError> {
+        let dir = config.path.clone();
+        let missing = || ShardError::NotMeasured { dir };
+        let table = QualityTable::open(&config.path)?.ok_or_else(missing)?;
+        let values = table.column(column)?;
+        let of_place =
+            |place: u64| values.get(view.row(place) as usize).copied().unwrap_or(f32::NAN);
+        let draw = Draw::new((0..view.len()).map(of_place).collect());
+        let key = config.weights.clone();
+        let draw = draw.map_err(|source| TrainError::Weights { key: key.clone(), source })?;
+        Ok(Weighted { view, draw, weights: format!("{key} {}", table.checksum()) })
+    }
 }
 
 impl From<Arc<View>> for Source {
@@ -55,8 +88,8 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Shard`], and [`TrainError::ImageSize`] for images of another size than networks
-    /// take.
+    /// [`TrainError::Shard`], [`TrainError::ImageSize`] for images of another size than networks take, and
+    /// [`TrainError::Weights`].
     pub fn open(config: &DataConfig) -> Result<Source, TrainError> {
         if let Some(synthetic) = config.synthetic {
             return Ok(Source::Synthetic(synthetic));
@@ -67,7 +100,10 @@ impl Source {
         if found != expected {
             return Err(TrainError::ImageSize { path, found, expected });
         }
-        Ok(Source::Packed(Arc::new(dataset)))
+        Ok(match config.quality_column() {
+            None => Source::Packed(Arc::new(dataset)),
+            Some(column) => Source::Weighted(Arc::new(Weighted::open(dataset, config, column)?)),
+        })
     }
 
     /// Number of images.
@@ -75,6 +111,7 @@ impl Source {
     pub fn len(&self) -> u64 {
         match self {
             Source::Packed(dataset) => dataset.len(),
+            Source::Weighted(weighted) => weighted.view.len(),
             Source::Synthetic(synthetic) => synthetic.images,
         }
     }
@@ -83,6 +120,7 @@ impl Source {
     pub fn n_identities(&self) -> u32 {
         match self {
             Source::Packed(dataset) => dataset.n_identities(),
+            Source::Weighted(weighted) => weighted.view.n_identities(),
             Source::Synthetic(synthetic) => synthetic.identities,
         }
     }
@@ -91,7 +129,16 @@ impl Source {
     pub fn dataset(&self) -> Option<&View> {
         match self {
             Source::Packed(dataset) => Some(dataset),
+            Source::Weighted(weighted) => Some(&weighted.view),
             Source::Synthetic(_) => None,
+        }
+    }
+
+    /// The row that is shown where the plan of an epoch has `row`: the same one, or what the weights draw.
+    pub fn drawn(&self, row: u64, seed: u64, epoch: u64) -> u64 {
+        match self {
+            Source::Weighted(weighted) => weighted.draw.row(row, seed, epoch),
+            Source::Packed(_) | Source::Synthetic(_) => row,
         }
     }
 
@@ -102,16 +149,20 @@ impl Source {
     /// [`TrainError::Durable`] if the data set's manifest cannot be read.
     pub fn identity(&self, config: &DataConfig) -> Result<DataIdentity, TrainError> {
         let checksum = match self {
-            Source::Packed(_) => {
+            Source::Packed(_) | Source::Weighted(_) => {
                 let manifest = config.path.join(MANIFEST_FILE);
                 let bytes = std::fs::read(&manifest).map_err(TrainError::io("read", &manifest))?;
                 format!("{:032x}", content_hash(&bytes))
             }
             Source::Synthetic(_) => "synthetic".to_owned(),
         };
+        let weights = match self {
+            Source::Weighted(weighted) => Some(weighted.weights.clone()),
+            Source::Packed(_) | Source::Synthetic(_) => None,
+        };
         let (n_images, n_identities) = (self.len(), self.n_identities().into());
         let decisions = self.dataset().and_then(View::decisions).map(|sum| sum.to_string());
-        Ok(DataIdentity { n_images, n_identities, checksum, decisions })
+        Ok(DataIdentity { n_images, n_identities, checksum, decisions, weights })
     }
 
     /// Puts an image, normalised and mirrored if asked, into `out`, and gives its label.
@@ -152,15 +203,8 @@ impl Source {
     /// Decodes an image, and gives its label.
     fn decode(&self, row: u64, rgb: &mut [u8]) -> Result<i64, LoadError> {
         let label = match self {
-            Source::Packed(dataset) => {
-                let place = row;
-                let face = dataset.get(place).map_err(|source| LoadError::Row { row, source })?;
-                let row = dataset.row(place);
-                decode_rgb(face.image, ImageSize::FACE, rgb).map_err(|source| {
-                    LoadError::Image { row, face: face.source.to_owned(), source }
-                })?;
-                face.label
-            }
+            Source::Packed(dataset) => decode(dataset, row, rgb)?,
+            Source::Weighted(weighted) => decode(&weighted.view, row, rgb)?,
             Source::Synthetic(synthetic) => {
                 synthetic.draw(row, rgb);
                 synthetic.label(row)
@@ -168,6 +212,15 @@ impl Source {
         };
         Ok(label.into())
     }
+}
+
+/// Decodes the image at `place` of a data set, and gives its label.
+fn decode(dataset: &View, place: u64, rgb: &mut [u8]) -> Result<u32, LoadError> {
+    let face = dataset.get(place).map_err(|source| LoadError::Row { row: place, source })?;
+    let row = dataset.row(place);
+    let of_image = |source| LoadError::Image { row, face: face.source.to_owned(), source };
+    decode_rgb(face.image, ImageSize::FACE, rgb).map_err(of_image)?;
+    Ok(face.label)
 }
 
 #[cfg(test)]

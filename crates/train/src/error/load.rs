@@ -102,3 +102,19 @@ impl LoadError {
         text
     }
 }
+
+/// Why rows cannot be drawn.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum BadWeights {
+    /// A weight that is none.
+    #[error("row {row} has the weight {weight}, and weights are 0 or more")]
+    Negative {
+        /// The row of the data set, as decisions leave it.
+        row: u64,
+        /// Its weight.
+        weight: f32,
+    },
+    /// Nothing can be drawn.
+    #[error("no row has a weight above 0")]
+    AllZero,
+}

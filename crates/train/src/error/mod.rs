@@ -15,7 +15,7 @@ use pfc_model::ModelError;
 use pfc_shard::ShardError;
 use pfc_verify::VerifyError;
 
-pub use load::LoadError;
+pub use load::{BadWeights, LoadError};
 
 use crate::config::{BadValue, ConfigError};
 
@@ -72,6 +72,15 @@ pub enum TrainError {
         found: pfc_shard::ImageSize,
         /// The size taken.
         expected: pfc_shard::ImageSize,
+    },
+    /// Measures that images cannot be drawn by.
+    #[error("data.weights is {key}, by which no images can be drawn")]
+    Weights {
+        /// The value.
+        key: String,
+        /// Why not.
+        #[source]
+        source: BadWeights,
     },
     /// The data set does not fill one batch.
     #[error(
@@ -191,14 +200,15 @@ pub enum TrainError {
     },
     /// The machine does not have the memory that the run is going to take.
     #[error(
-        "{}{} for centres, {} for the network and {} for a save, {} in all, but {} of memory are \
-         available",
+        "{}{} for centres, {} for the network, {} for batches and {} for a save, {} in all, but {} of \
+         memory are available",
         if *n_ranks == 1 {
             "the run takes ".to_owned()
         } else {
             format!("{n_ranks} ranks of one machine take ")
         },
-        in_units(*rows), in_units(*network), in_units(*save), in_units(rows + network + save), in_units(*free)
+        in_units(*rows), in_units(*network), in_units(*batches), in_units(*save),
+        in_units(rows + network + batches + save), in_units(*free)
     )]
     NoMemory {
         /// Ranks on the machine.
@@ -207,9 +217,27 @@ pub enum TrainError {
         rows: u64,
         /// Bytes of the network, its gradients and its optimizer.
         network: u64,
+        /// Bytes of the images that are made ahead of the steps.
+        batches: u64,
         /// Bytes that a save takes beside them.
         save: u64,
         /// Bytes that the machine has.
+        free: u64,
+    },
+    /// A card does not have the memory that its rank is going to take of it.
+    #[error(
+        "rank {rank} takes {} of its card for centres and {} for the network, {} in all, but {} are free \
+         there",
+        in_units(*rows), in_units(*network), in_units(rows + network), in_units(*free)
+    )]
+    NoCardMemory {
+        /// The rank.
+        rank: usize,
+        /// Bytes of centres and their optimizer state.
+        rows: u64,
+        /// Bytes of the network, its gradients and its optimizer.
+        network: u64,
+        /// Bytes that are free on the card.
         free: u64,
     },
     /// A disk does not have the room that the run is going to take.
@@ -228,8 +256,16 @@ pub enum TrainError {
     /// libtorch does not compute as `train.deterministic` and `model.tf32` have it.
     #[error("libtorch cannot compute as `train.deterministic` and `model.tf32` have it: {0}")]
     Compute(String),
-    /// A thread that writes a checkpoint cannot be started.
-    #[error("cannot start a thread to write a checkpoint")]
+    /// A signal stopped an export.
+    #[error("interrupted after {done} of {total} centres")]
+    Interrupted {
+        /// Centres of the file being written that were done.
+        done: u64,
+        /// Centres in all.
+        total: u64,
+    },
+    /// A thread cannot be started, to compute with or to write a checkpoint.
+    #[error("cannot start a thread")]
     Thread(#[source] io::Error),
     /// The ranks were started with different data or configurations.
     #[error("rank {rank} was started differently from rank 0: {difference}")]
@@ -366,10 +402,19 @@ impl TrainError {
             TrainError::Thread(_)
             | TrainError::Compute(_)
             | TrainError::TooFewIdentities { .. } => None,
+            TrainError::Interrupted { .. } => Some(
+                "run the same command again; nothing half-written was left behind".to_owned(),
+            ),
             TrainError::NoMemory { .. } => Some(
                 "keep the centres in files with `head.centres = { file = \"FOLDER\" }`, halve them \
                  with `head.weights = \"bf16\"` and `head.state = \"bf16\"`, or spread them over \
                  more machines; `--set train.check_room=false` starts the run all the same"
+                    .to_owned(),
+            ),
+            TrainError::NoCardMemory { .. } => Some(
+                "keep the centres in memory with `head.centres = \"host\"`, halve them with \
+                 `head.weights = \"bf16\"` and `head.state = \"bf16\"`, or spread them over more cards; \
+                 `--set train.check_room=false` starts the run all the same"
                     .to_owned(),
             ),
             TrainError::NoDisk { .. } => Some(
@@ -379,6 +424,10 @@ impl TrainError {
             ),
             TrainError::ImageSize { .. } => Some(
                 "`pfc-ingest pack` without another size makes images of the size taken".to_owned(),
+            ),
+            TrainError::Weights { .. } => Some(
+                "draw by a measure that grows with quality from 0, such as sharpness, norm or fiqa; see \
+                 docs/quality.md".to_owned(),
             ),
             TrainError::TooFewImages { n_images, .. } => {
                 Some(format!("lower `train.batch_size` to at most {n_images}"))

@@ -23,7 +23,7 @@ use crate::{
     },
     ranks::{Ranks, launch},
     run_folder::RunFolder,
-    step::{NotFinite, StepFigures},
+    step::{CosineCounts, NotFinite, StepFigures},
 };
 
 /// How a run is logged.
@@ -232,9 +232,11 @@ impl RunLog {
         let steps_per_s = record.images_per_s / self.spec.plan.batch_size as f64;
         self.say(&train_line(&record, self.spec.plan.n_steps(), n_left as f64 / steps_per_s));
         self.progress.note(bar_note(&record));
-        let scalars = scalars_of(&record);
+        let mut scalars = scalars_of(&record);
+        scalars.push(("train/head_lr".to_owned(), figures.head_lr));
         self.write(Record::Train(record))?;
-        self.scalars(n_done, scalars)
+        self.scalars(n_done, scalars)?;
+        self.cosines(n_done, &figures.cosines)
     }
 
     /// Counts images that could not be loaded in the step to come, on whichever rank, and lists them in
@@ -335,6 +337,16 @@ impl RunLog {
 
     fn write(&mut self, record: Record) -> Result<(), TrainError> {
         self.metrics.as_mut().map_or(Ok(()), |metrics| metrics.write(&record))
+    }
+
+    /// The cosines of this step's images with the centres of their own classes, for TensorBoard.
+    fn cosines(&mut self, step: u64, counts: &CosineCounts) -> Result<(), TrainError> {
+        let Some(events) = &mut self.events else { return Ok(()) };
+        if counts.0.iter().all(|n| *n == 0) {
+            return Ok(());
+        }
+        let written = events.histogram(step, "train/cosines", (-1.0, 1.0), &counts.0);
+        written.map_err(TrainError::io("write", &self.events_dir))
     }
 
     fn scalars(&mut self, step: u64, scalars: Vec<(String, f64)>) -> Result<(), TrainError> {

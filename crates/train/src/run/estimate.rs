@@ -48,7 +48,7 @@ pub(crate) fn of(
     guarded("time a step", || {
         let Seat { world, .. } = seats[0];
         let device = config.train.device(seats[0].local_rank)?;
-        set_threads(config.train.threads);
+        set_threads(config.train.threads)?;
         let plan = &checked.plan;
         let n_images = plan.images_of_rank(0, world);
         let network = Pass::of(config, n_images, device)?;
@@ -137,6 +137,13 @@ impl Pass {
     }
 }
 
+/// Waits until a GPU has done what it was given.
+pub(crate) fn wait_for(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
 /// Bytes that this process has of the memory in which the device computes.
 fn taken(device: Device) -> Option<u64> {
     if device.is_cuda() {
@@ -175,6 +182,7 @@ fn head_seconds(
     for step in 1..=3 {
         let started = Instant::now();
         head.step(&embeddings_bd, &labels, step, 0.1)?;
+        wait_for(device);
         // The first one draws the centres.
         if step > 1 {
             best_s = started.elapsed().as_secs_f64().min(best_s);

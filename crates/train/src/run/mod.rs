@@ -11,12 +11,11 @@ use std::{path::Path, time::Instant};
 use pfc_c10d::Compute;
 use pfc_cli::{
     interrupt::{self, Signal},
-    tell,
+    tell, units,
 };
 use pfc_findings::View;
 use pfc_model::libtorch::guarded;
 use pfc_shard::ShardError;
-use tch::Device;
 
 pub use crate::run_folder::Start;
 
@@ -152,7 +151,7 @@ fn train_unguarded(
     check_ranks(&plan, config.train.accumulate, ranks.world())?;
     let verifier = Verifier::open(&config.eval)?;
     let folder = open_folder(folder, start, ranks)?;
-    set_threads(config.train.threads);
+    set_threads(config.train.threads)?;
     if config.train.device(ranks.local_rank())?.is_cuda() {
         let compute =
             Compute { deterministic: config.train.deterministic, tf32: config.model.tf32 };
@@ -206,7 +205,6 @@ fn train_unguarded(
         log.say(&format!("{}: {notice}", config.data.path.display()));
     }
     log.say(&opening(config, &source, &plan, ranks, trainer.n_done));
-    let device = config.train.device(ranks.local_rank())?;
     log.computes_on(device, trainer.head.operations());
     if device.is_cuda() {
         log.say(&format!("centres are moved by {}", trainer.head.operations()));
@@ -214,8 +212,9 @@ fn train_unguarded(
     if let Some(begun) = begun {
         log.say(&begun);
     }
-    let spec = loader_spec(config, plan, ranks, trainer.n_done);
-    let loader = Loader::start(source, spec)?;
+    let place = (ranks.rank(), ranks.world());
+    let spec = LoaderSpec::of_run(config, plan, place, device);
+    let loader = Loader::start(source, LoaderSpec { first_step: trainer.n_done, ..spec })?;
     let measure = Measure { config, plan: &plan, verifier: &verifier, ranks };
     let mut run = Run { measure, trainer, checkpointer, log };
     ranks.stop_between_steps();
@@ -403,32 +402,14 @@ struct Then {
     refused: Option<TrainError>,
 }
 
-fn set_threads(n: usize) {
+fn set_threads(n: usize) -> Result<(), TrainError> {
     tch::set_num_threads(n as i32);
-    // Fails where a test has set it before, in the same process.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
+    pfc_cli::start_threads(n).map_err(|error| TrainError::Thread(std::io::Error::other(error)))
 }
 
 fn log_spec(config: &Config, plan: StepPlan, n_done: u64, quiet: bool) -> RunLogSpec {
     let every_steps = config.log.every_steps;
     RunLogSpec { plan, n_done, every_steps, tensorboard: config.log.tensorboard, quiet }
-}
-
-fn loader_spec(config: &Config, plan: StepPlan, ranks: &Ranks, first_step: u64) -> LoaderSpec {
-    let device = config.train.device(ranks.local_rank()).unwrap_or(Device::Cpu);
-    let n_threads = config.data.n_threads(device.is_cuda());
-    LoaderSpec {
-        plan,
-        rank: ranks.rank(),
-        world: ranks.world(),
-        first_step,
-        n_threads,
-        n_ahead: config.data.batches_ahead,
-        mirror: config.data.mirror,
-        on_error: config.data.on_error,
-        device,
-        as_bytes: device.is_cuda(),
-    }
 }
 
 fn opening(
@@ -447,15 +428,15 @@ fn opening(
         world => format!(" among {world} ranks"),
     };
     format!(
-        "{} on {} {made_up}images of {} identities, {} centres per step, {} steps of {} in {} \
+        "{} on {} {made_up}images of {} identities, {} centres per step, {} of {} in {} \
          epochs{among}{resumed}",
         config.model.network,
         plan.n_images,
         source.n_identities(),
         head.rows_per_step(),
-        plan.n_steps(),
+        units::of(plan.n_steps(), "step"),
         plan.batch_size,
-        plan.n_epochs(),
+        plan.n_epochs_rounded(),
     )
 }
 

@@ -8,14 +8,14 @@ use std::{
 };
 
 use pfc_head::{ClassRange, Footprint, Placement};
-use pfc_model::Backbone;
+use pfc_model::{Backbone, free_memory as free_on};
 use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
     config::{Config, OptimizerKind},
-    data::plan::StepPlan,
+    data::{loader::LoaderSpec, plan::StepPlan},
     error::in_units,
     ranks::Ranks,
     run_folder::RunFolder,
@@ -27,6 +27,8 @@ struct Claim {
     /// The same for all ranks of a machine.
     machine: String,
     memory: MemoryClaim,
+    /// Where the rank computes on a GPU.
+    card: Option<CardClaim>,
     disks: Vec<DiskClaim>,
 }
 
@@ -35,9 +37,21 @@ struct MemoryClaim {
     /// Centres and their state, network, its optimizer and gradients.
     rows: u64,
     network: u64,
+    /// Images that are made ahead of the steps.
+    batches: u64,
     /// What a save takes beside these.
     save: u64,
     /// `None` where the system does not tell.
+    free: Option<u64>,
+}
+
+/// What a rank takes of a card that no other rank uses.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct CardClaim {
+    rank: usize,
+    rows: u64,
+    network: u64,
+    /// `None` where the card does not tell.
     free: Option<u64>,
 }
 
@@ -69,14 +83,14 @@ impl Seat {
     }
 }
 
-/// Refuses a run that memory or disks have no room for; `train.check_room` turns it off. Every rank
-/// calls it, and all come to the same answer.
+/// Refuses a run that memory, cards or disks have no room for; `train.check_room` turns it off. Every
+/// rank calls it, and all come to the same answer.
 ///
 /// Activations are not counted, as nobody knows them before the first step.
 ///
 /// # Errors
 ///
-/// [`TrainError::NoMemory`], [`TrainError::NoDisk`], [`TrainError::Ranks`].
+/// [`TrainError::NoMemory`], [`TrainError::NoCardMemory`], [`TrainError::NoDisk`], [`TrainError::Ranks`].
 pub(crate) fn check(
     config: &Config,
     plan: &StepPlan,
@@ -96,7 +110,7 @@ pub(crate) fn check(
 ///
 /// # Errors
 ///
-/// [`TrainError::NoMemory`], [`TrainError::NoDisk`].
+/// [`TrainError::NoMemory`], [`TrainError::NoCardMemory`], [`TrainError::NoDisk`].
 pub(crate) fn check_seats(
     config: &Config,
     plan: &StepPlan,
@@ -169,14 +183,26 @@ impl Claim {
         let head = config.head_config(n_identities);
         let range = ClassRange::of_rank(n_identities.into(), seat.rank, seat.world);
         let footprint = Footprint::of(&head, range, plan.n_steps(), plan.batch_size);
-        let on_host = !config.train.device(seat.local_rank)?.is_cuda();
+        let device = config.train.device(seat.local_rank)?;
         let network = Network::of(config)?;
+        // A processor that is the device of the centres has them in the memory of the host.
+        let of_device = (footprint.device, network.training);
+        let (on_host, on_card) =
+            if device.is_cuda() { ((0, 0), of_device) } else { (of_device, (0, 0)) };
+        let batches = LoaderSpec::of_run(config, *plan, (seat.rank, seat.world), device);
         let memory = MemoryClaim {
-            rows: footprint.memory,
-            network: if on_host { network.training } else { 0 },
+            rows: footprint.memory + on_host.0,
+            network: on_host.1,
+            batches: batches.size_bytes(),
             save: footprint.save + network.copies,
             free: free_memory(),
         };
+        let card = device.is_cuda().then(|| CardClaim {
+            rank: seat.rank,
+            rows: on_card.0,
+            network: on_card.1,
+            free: free_on(device),
+        });
         let mut disks = Vec::new();
         if let Placement::File(path) = &head.centres {
             let own = format!("-{}-{}-", range.first(), range.ids().end);
@@ -190,7 +216,7 @@ impl Claim {
         let needed = n_checkpoints.saturating_mul(footprint.checkpoint + whole);
         let is_own = |_: &str| is_first;
         disks.extend(DiskClaim::of(&folder.checkpoints(), needed, is_own));
-        Ok(Claim { machine: machine(), memory, disks })
+        Ok(Claim { machine: machine(), memory, card, disks })
     }
 }
 
@@ -314,8 +340,13 @@ fn free_of_group(folder: &Path) -> Option<u64> {
     Some(bound.saturating_sub(used.saturating_sub(droppable)))
 }
 
-/// Whether what the ranks of each machine claim together is there.
+/// Whether what the ranks of each machine claim together is there, and what each claims of its card.
 fn decide(claims: &[Claim]) -> Result<(), TrainError> {
+    for CardClaim { rank, rows, network, free } in claims.iter().filter_map(|claim| claim.card) {
+        if let Some(free) = free.filter(|free| rows + network > *free) {
+            return Err(TrainError::NoCardMemory { rank, rows, network, free });
+        }
+    }
     let mut machines: BTreeMap<&str, Vec<&Claim>> = BTreeMap::new();
     for claim in claims {
         machines.entry(&claim.machine).or_default().push(claim);
@@ -323,12 +354,12 @@ fn decide(claims: &[Claim]) -> Result<(), TrainError> {
     for claims in machines.into_values() {
         let of =
             |part: fn(&MemoryClaim) -> u64| claims.iter().map(|claim| part(&claim.memory)).sum();
-        let (rows, network, save): (u64, u64, u64) =
-            (of(|memory| memory.rows), of(|memory| memory.network), of(|memory| memory.save));
+        let (rows, network): (u64, u64) = (of(|memory| memory.rows), of(|memory| memory.network));
+        let (batches, save): (u64, u64) = (of(|memory| memory.batches), of(|memory| memory.save));
         let free = claims.iter().filter_map(|claim| claim.memory.free).min();
-        if let Some(free) = free.filter(|free| rows + network + save > *free) {
+        if let Some(free) = free.filter(|free| rows + network + batches + save > *free) {
             let n_ranks = claims.len();
-            return Err(TrainError::NoMemory { n_ranks, rows, network, save, free });
+            return Err(TrainError::NoMemory { n_ranks, rows, network, batches, save, free });
         }
         let mut disks: BTreeMap<u64, (u64, &DiskClaim)> = BTreeMap::new();
         for disk in claims.iter().flat_map(|claim| &claim.disks) {
@@ -353,8 +384,9 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn claim(machine: &str, rows: u64, free: u64) -> Claim {
-        let memory = MemoryClaim { rows, network: GIB, save: GIB / 2, free: Some(free) };
-        Claim { machine: machine.to_owned(), memory, disks: Vec::new() }
+        let batches = GIB / 4;
+        let memory = MemoryClaim { rows, network: GIB, batches, save: GIB / 2, free: Some(free) };
+        Claim { machine: machine.to_owned(), memory, card: None, disks: Vec::new() }
     }
 
     #[test]
@@ -364,13 +396,47 @@ mod tests {
         let error = error.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "2 ranks of one machine take 8.0 GiB for centres, 2.0 GiB for the network and 1.0 GiB \
-             for a save, 11.0 GiB in all, but 6.0 GiB of memory are available"
+            "2 ranks of one machine take 8.0 GiB for centres, 2.0 GiB for the network, 512 MiB for \
+             batches and 1.0 GiB for a save, 11.5 GiB in all, but 6.0 GiB of memory are available"
         );
         assert!(error.hint().unwrap().contains("train.check_room=false"));
         let mut unknown = claim("a", 1 << 60, 0);
         unknown.memory.free = None;
         decide(&[unknown]).unwrap();
+    }
+
+    #[test]
+    fn what_a_rank_takes_of_its_card_is_compared_with_what_is_free_there() {
+        let on_card = |free| {
+            let card = CardClaim { rank: 3, rows: 6 * GIB, network: GIB, free };
+            Claim { card: Some(card), ..claim("a", 0, 100 * GIB) }
+        };
+        decide(&[on_card(Some(7 * GIB)), on_card(None)]).unwrap();
+        let error = decide(&[on_card(Some(7 * GIB)), on_card(Some(5 * GIB))]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "rank 3 takes 6.0 GiB of its card for centres and 1.0 GiB for the network, 7.0 GiB in all, \
+             but 5.0 GiB are free there"
+        );
+        assert!(error.hint().unwrap().contains("train.check_room=false"));
+    }
+
+    #[test]
+    fn centres_on_a_processor_that_is_their_device_count_as_memory_and_batches_do() {
+        let text = "[data]\nsynthetic = { identities = 1000, images = 1000 }\nbatches_ahead = 4\n\
+                    [model]\nnetwork = \"r10_w8\"\nembedding = 16\n\
+                    [head]\ncentres = \"device\"\n[train]\ndevice = \"cpu\"\nthreads = 1\n";
+        let config: Config = toml::from_str(text).unwrap();
+        let plan = StepPlan { n_images: 1000, batch_size: 10, epochs: 1, steps: 0, seed: 1 };
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::of_other_rank(dir.path());
+        let seat = Seat { rank: 1, local_rank: 1, world: 2 };
+        let found = Claim::of(&config, &plan, 1000, &folder, seat).unwrap();
+        // Weight and momentum of 16 numbers of 4 bytes, and the time of each row, of half the classes.
+        assert_eq!(found.memory.rows, 500 * (2 * 16 * 4 + 4));
+        // One batch is in the step's hands beside the four ahead; half of each is this rank's.
+        assert_eq!(found.memory.batches, 5 * 5 * 112 * 112 * 3 * 4);
+        assert_eq!(found.card, None);
     }
 
     #[test]

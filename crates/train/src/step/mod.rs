@@ -6,7 +6,7 @@ pub mod gradients;
 
 use std::time::Instant;
 
-use pfc_head::{Head, Parts};
+use pfc_head::{Head, HeadFigures, Parts};
 use pfc_model::{Backbone, ModelError};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -54,7 +54,7 @@ pub struct Trainer {
     noise_seed: u64,
     ranks: Ranks,
     device: Device,
-    /// Whether the head has taken the step that is being taken.
+    /// Whether the head has taken the step that is being taken, or a device has it.
     head_has_moved: bool,
     /// Steps finished.
     pub n_done: u64,
@@ -76,12 +76,43 @@ pub struct StepFigures {
     pub not_finite: Option<NotFinite>,
     /// Mean cosine between an embedding and the centre of its own class.
     pub cavg: f64,
+    /// How these cosines are spread over the global batch; all 0 where a device did the whole step.
+    pub cosines: CosineCounts,
     /// Learning rate that the step used.
     pub lr: f64,
-    /// Milliseconds that the head took.
+    /// That of the centres.
+    pub head_lr: f64,
+    /// Milliseconds that the head took; where centres are on a GPU, which goes on by itself, those of the
+    /// host.
     pub head_ms: f64,
     /// The part of it that went into collectives.
     pub comm_ms: f64,
+}
+
+/// How many cosines lie in each of equal parts of `[-1, 1]`, the lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CosineCounts(pub [u32; CosineCounts::N_PARTS]);
+
+impl CosineCounts {
+    /// Parts of `[-1, 1]`, of 0.05 each.
+    pub const N_PARTS: usize = 40;
+
+    /// Counts `cosines`, those beyond the ends in the outermost parts.
+    #[must_use]
+    pub fn of(cosines: &[f64]) -> CosineCounts {
+        let mut counts = CosineCounts::default();
+        for cosine in cosines {
+            let part = ((cosine + 1.0) / 2.0 * CosineCounts::N_PARTS as f64) as usize;
+            counts.0[part.min(CosineCounts::N_PARTS - 1)] += 1;
+        }
+        counts
+    }
+}
+
+impl Default for CosineCounts {
+    fn default() -> CosineCounts {
+        CosineCounts([0; CosineCounts::N_PARTS])
+    }
 }
 
 /// A step that was left out.
@@ -93,10 +124,8 @@ pub struct NotFinite {
     pub in_a_row: u64,
 }
 
-/// The head's figures of one step.
-struct HeadFigures {
-    loss: f64,
-    cavg: f64,
+/// What the head took of one step.
+struct HeadTimes {
     head_ms: f64,
     comm_ms: f64,
 }
@@ -200,29 +229,34 @@ impl Trainer {
         } else {
             self.pass_accumulated(&images, &batch.labels, lr)?
         };
-        let HeadFigures { loss, cavg, head_ms, comm_ms } = head;
+        let HeadTimes { head_ms, comm_ms } = head;
         let loss_scale = self.loss_scale.map(|scale| scale.factor());
         if let Some(factor) = loss_scale {
             gradients.iter_mut().for_each(|gradient| *gradient /= factor);
         }
         let grad_norm = global_norm(&gradients);
+        // The norm has waited for all that the device had to do until then.
+        let HeadFigures { loss, mean_positive_cosine: cavg, positive_cosines_g } =
+            self.head.finish_step()?;
+        let figures = StepFigures {
+            loss,
+            grad_norm,
+            loss_scale,
+            skipped: false,
+            not_finite: None,
+            cavg,
+            cosines: CosineCounts::of(&positive_cosines_g),
+            lr,
+            head_lr: lr * self.head_lr_factor,
+            head_ms,
+            comm_ms,
+        };
         if !self.all_finite(grad_norm)? {
             if !self.loss_scale.as_mut().is_some_and(LossScale::record_overflow) {
                 return Err(self.not_finite(&gradients, loss));
             }
             self.n_done += 1;
-            let (grad_norm, skipped) = (0.0, true);
-            return Ok(StepFigures {
-                loss,
-                grad_norm,
-                loss_scale,
-                skipped,
-                not_finite: None,
-                cavg,
-                lr,
-                head_ms,
-                comm_ms,
-            });
+            return Ok(StepFigures { grad_norm: 0.0, skipped: true, ..figures });
         }
         if let Some(scale) = &mut self.loss_scale {
             scale.record_finite();
@@ -235,17 +269,7 @@ impl Trainer {
             ema.update(&self.backbone);
         }
         self.n_done += 1;
-        Ok(StepFigures {
-            loss,
-            grad_norm,
-            loss_scale,
-            skipped: false,
-            not_finite: None,
-            cavg,
-            lr,
-            head_ms,
-            comm_ms,
-        })
+        Ok(figures)
     }
 
     /// Forward pass, head and backward pass of the whole batch at once.
@@ -254,12 +278,12 @@ impl Trainer {
         images: &Tensor,
         labels: &[i64],
         lr: f64,
-    ) -> Result<(HeadFigures, Vec<Tensor>), TrainError> {
+    ) -> Result<(HeadTimes, Vec<Tensor>), TrainError> {
         let forward = self.forward(images, 0);
-        let (figures, grad_bd) = self.step_head(&forward.embeddings(), labels, lr)?;
+        let (times, grad_bd) = self.step_head(&forward.embeddings(), labels, lr)?;
         let input = BackwardInput { backbone: &self.backbone, forward, grad_bd: &grad_bd };
         let gradients = self.gradients.of(input, &self.optimizer.parameters())?;
-        Ok((figures, gradients))
+        Ok((times, gradients))
     }
 
     /// The same by gradient accumulation, with the activations of one micro-batch at a time in memory.
@@ -270,7 +294,7 @@ impl Trainer {
         images: &Tensor,
         labels: &[i64],
         lr: f64,
-    ) -> Result<(HeadFigures, Vec<Tensor>), TrainError> {
+    ) -> Result<(HeadTimes, Vec<Tensor>), TrainError> {
         let n_micro_batches = self.n_micro_batches;
         let labels_of = |micro| labels.iter().copied().skip(micro).step_by(n_micro_batches);
         let labels: Vec<i64> = (0..n_micro_batches).flat_map(labels_of).collect();
@@ -281,7 +305,7 @@ impl Trainer {
                 self.backbone.forward_unrecorded(&self.micro_batch(images, micro))
             })
             .collect();
-        let (figures, grad_bd) = self.step_head(&Tensor::cat(&embeddings, 0), &labels, lr)?;
+        let (times, grad_bd) = self.step_head(&Tensor::cat(&embeddings, 0), &labels, lr)?;
         let (mut gradients, mut start) = (None, 0);
         for (micro, embeddings_bd) in embeddings.iter().enumerate() {
             let forward = self.forward(&self.micro_batch(images, micro), micro);
@@ -292,7 +316,7 @@ impl Trainer {
             let (parameters, is_last) = (self.optimizer.parameters(), micro + 1 == n_micro_batches);
             gradients = self.gradients.add(input, &parameters, is_last)?;
         }
-        Ok((figures, gradients.unwrap_or_default()))
+        Ok((times, gradients.unwrap_or_default()))
     }
 
     /// The images of one micro-batch: every `n_micro_batches`-th. As ranks share a step in the same way,
@@ -324,15 +348,13 @@ impl Trainer {
         embeddings_bd: &Tensor,
         labels: &[i64],
         lr: f64,
-    ) -> Result<(HeadFigures, Tensor), TrainError> {
+    ) -> Result<(HeadTimes, Tensor), TrainError> {
         let started = Instant::now();
         let lr = lr * self.head_lr_factor;
         self.head_has_moved = false;
-        let head = self.head.step(embeddings_bd, labels, self.n_done + 1, lr)?;
+        let head = self.head.begin_step(embeddings_bd, labels, self.n_done + 1, lr)?;
         self.head_has_moved = true;
-        let figures = HeadFigures {
-            loss: head.loss,
-            cavg: head.mean_positive_cosine,
+        let times = HeadTimes {
             head_ms: started.elapsed().as_secs_f64() * 1e3,
             comm_ms: head.timings.communication_ms,
         };
@@ -340,7 +362,7 @@ impl Trainer {
             Some(scale) => head.grad_embeddings_bd * scale.factor(),
             None => head.grad_embeddings_bd,
         };
-        Ok((figures, grad_bd))
+        Ok((times, grad_bd))
     }
 
     /// The images as a `[B, 3, 112, 112]` tensor whose memory is channels-last. On a CPU it is the

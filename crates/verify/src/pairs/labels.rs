@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use pfc_image::has_image_extension;
+
 use super::{
-    ImageName, Pair, PairList, Protocol,
+    ImageName, N_FOLDS, Pair, PairList, Protocol,
     lines::{Images, Lines, same_of},
 };
 use crate::VerifyError;
@@ -28,6 +30,10 @@ const LABEL_NAMES: &[&str] = &[
 /// Passes over a first line of column names; the column of the labels, if one is named so.
 pub fn header(lines: &mut Lines) -> Option<usize> {
     let first = lines.lines.first()?;
+    // `a.jpg,b.jpg,same` is a pair.
+    if first.fields.iter().any(|field| has_image_extension(field.as_ref())) {
+        return None;
+    }
     let is_name = |field: &&str| LABEL_NAMES.iter().any(|name| field.eq_ignore_ascii_case(name));
     let column = first.fields.iter().position(is_name);
     // Kaggle's copy of LFW's list.
@@ -39,7 +45,6 @@ pub fn header(lines: &mut Lines) -> Option<usize> {
 }
 const LINE_PAIRS_LAYOUT: &str = "the layout of pairs_CALFW.txt: two lines `NAME_0001.jpg N` per \
     pair, where N is 0 on both lines for different people and above 0 for the same person";
-const N_FOLDS: usize = 10;
 
 /// `path path 0|1` per line, or the label in the column `label_column`. Where that is named, further
 /// columns may stand beside; the paths are those that look most like it.
@@ -193,6 +198,9 @@ mod tests {
             "issame,left,right\ntrue,x/a.jpg,x/b.jpg\nfalse,x/a.jpg,y/c.jpg\n",
             "id,a,b,same,fold\n0,x/a.jpg,x/b.jpg,1.0,0\n1,x/a.jpg,y/c.jpg,0.0,0\n",
             "\"x/a.jpg\",\"x/b.jpg\",\"1\"\n\"x/a.jpg\",\"y/c.jpg\",\"0\"\n",
+            "\"x/a.jpg\"\t\"x/b.jpg\"\t1\n\"x/a.jpg\"\t\"y/c.jpg\"\t0\n",
+            "x/a.jpg,x/b.jpg,same\nx/a.jpg,y/c.jpg,different\n",
+            "x/a.jpg x/b.jpg match\nx/a.jpg y/c.jpg mismatch\n",
             "path1\tpath2\tlabel\nx/a.jpg\tx/b.jpg\t1\nx/a.jpg\ty/c.jpg\t0\n",
         ] {
             let list = parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -206,6 +214,25 @@ mod tests {
         let Some(case) = pfc_testing::case("pairs-commas") else { return };
         let list = PairList::read(&case.join("commas.txt")).unwrap();
         assert!(list.images.iter().all(|image| case.join("faces").join(&image.path).is_file()));
+    }
+
+    #[test]
+    fn a_list_in_utf_16_or_with_the_line_ends_of_old_macs_is_read_from_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pairs.csv");
+        let text = "a,b,same\nx/ä.jpg,x/b.jpg,1\nx/ä.jpg,y/c.jpg,0\n";
+        let little: Vec<u8> = "\u{feff}"
+            .encode_utf16()
+            .chain(text.encode_utf16())
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for bytes in [text.as_bytes(), &little, &big, text.replace('\n', "\r").as_bytes()] {
+            std::fs::write(&path, bytes).unwrap();
+            let list = PairList::read(&path).unwrap();
+            assert_eq!((list.images[0].path.as_str(), list.pairs.len()), ("x/ä.jpg", 2));
+            assert_eq!(list.protocol, Protocol::SingleList);
+        }
     }
 
     #[test]

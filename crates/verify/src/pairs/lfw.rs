@@ -39,7 +39,7 @@ pub fn parse(lines: &Lines, n_folds: usize, n_per_kind: usize) -> Result<PairLis
     let protocol = if n_folds == 1 { Protocol::SingleList } else { Protocol::TenFold };
     if !matches!(n_folds, 1 | 10) {
         tracing::warn!(
-            "{}: its {n_folds} folds are dealt anew into the ten that are judged",
+            "{}: its {n_folds} folds are dealt anew into the ten that are evaluated",
             lines.path.display()
         );
         pairs = dealt_anew(pairs);

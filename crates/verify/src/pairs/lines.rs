@@ -76,7 +76,7 @@ fn split_lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<Line<'a>>, Verify
         })?;
         let text = text.trim_end_matches('\r');
         let fields: Vec<&str> = if text.trim().contains('\t') {
-            text.split('\t').map(str::trim).filter(|field| !field.is_empty()).collect()
+            text.split('\t').map(unquoted).filter(|field| !field.is_empty()).collect()
         } else {
             text.split_whitespace().collect()
         };
@@ -89,13 +89,14 @@ fn split_lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<Line<'a>>, Verify
 
 /// Fields without white space and quotes around them; a delimiter at the end closes the last.
 fn split_at(line: &str, delimiter: char) -> Vec<&str> {
-    fn unquoted(field: &str) -> &str {
-        let field = field.trim();
-        field.strip_prefix('"').and_then(|field| field.strip_suffix('"')).unwrap_or(field)
-    }
     let mut fields: Vec<&str> = line.split(delimiter).map(unquoted).collect();
     while fields.pop_if(|last| last.is_empty()).is_some() {}
     fields
+}
+
+fn unquoted(field: &str) -> &str {
+    let field = field.trim();
+    field.strip_prefix('"').and_then(|field| field.strip_suffix('"')).unwrap_or(field)
 }
 
 /// What a column of labels says: whether two images show one person.

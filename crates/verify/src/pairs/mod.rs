@@ -9,6 +9,7 @@ pub use cfp::CfpSplit;
 
 use std::path::Path;
 
+use pfc_sources::list_text;
 use serde::{Deserialize, Serialize};
 
 use self::lines::Lines;
@@ -59,6 +60,9 @@ pub struct PairList {
     pub pairs: Vec<Pair>,
 }
 
+/// Folds of [`Protocol::TenFold`].
+const N_FOLDS: usize = 10;
+
 /// No pairs list of a benchmark is near this size; an image given by mistake may be.
 const LIST_BYTES_MAX: u64 = 1 << 30;
 
@@ -66,13 +70,14 @@ impl PairList {
     /// Reads a list, telling the layouts apart by the first line: numbers alone are the header of an
     /// LFW list, a name and numbers one without a header, a path and a number start a CALFW list, all
     /// else is `path path 0|1` lines. Tabs, blanks, commas or semicolons separate; a header of column
-    /// names is passed over.
+    /// names is passed over. UTF-8 and UTF-16 are read, with any line ends. A list of fewer than ten pairs is judged
+    /// as one list.
     ///
     /// # Errors
     ///
     /// [`VerifyError::Durable`], and [`VerifyError::Line`] for the first line that breaks the layout.
     pub fn read(path: &Path) -> Result<PairList, VerifyError> {
-        PairList::parse(path, &read_regular_file(path, LIST_BYTES_MAX)?)
+        PairList::parse(path, &list_text(read_regular_file(path, LIST_BYTES_MAX)?))
     }
 
     /// Parses the bytes of a list; `path` is for errors alone.
@@ -87,12 +92,21 @@ impl PairList {
             return Err(lines.error(1, "the list is empty", lfw::LAYOUT));
         };
         let numbers: Option<Vec<usize>> = first.fields.iter().map(|f| f.parse().ok()).collect();
-        match (numbers.as_deref(), &first.fields[..]) {
+        let list = match (numbers.as_deref(), &first.fields[..]) {
             (Some(&[n_per_kind]), _) => lfw::parse(&lines, 1, n_per_kind),
             (Some(&[n_folds, n_per_kind]), _) => lfw::parse(&lines, n_folds, n_per_kind),
             (None, fields) if lfw::is_pair(fields) => lfw::parse_without_header(&lines),
             (None, [_, label]) if label.parse::<u32>().is_ok() => labels::parse_line_pairs(&lines),
             _ => labels::parse(&lines, label_column),
+        };
+        list.map(PairList::judged_by_its_length)
+    }
+
+    /// The same, judged as one list if it is too short for ten folds.
+    fn judged_by_its_length(self) -> PairList {
+        match self.pairs.len() < N_FOLDS {
+            true => PairList { protocol: Protocol::SingleList, ..self },
+            false => self,
         }
     }
 }
@@ -169,6 +183,8 @@ mod tests {
         }
         let list = parse("A,1,4,\nA,1,B,2\n").unwrap();
         assert_eq!(list.images[1].path, "A/A_0004");
+        // Ten folds need ten pairs.
+        assert_eq!(list.protocol, Protocol::SingleList);
         // Five folds of two of each kind are judged in ten of one of each kind.
         let list =
             parse(&format!("5 2\n{}", "A 1 2\nA 1 3\nA 1 B 1\nA 1 B 2\n".repeat(5))).unwrap();

@@ -1,35 +1,44 @@
 //! Centres on the device that the rank computes on.
 
-// C = rows of the rank, D = embedding, N = numbers of a row's state, T = rows of one tile,
-// G = global batch, O = positives of the tile.
+// C = rows of the rank, D = embedding, N = numbers of a row's state, T = rows of one tile, R = some rows,
+// G = global batch, O = positives of the tile, K = what rows may have missed.
 
 #[cfg(feature = "kernels")]
 mod cuda;
 #[cfg(feature = "kernels")]
 mod nvrtc;
+mod ops;
+mod sample_ops;
+mod step;
 mod tensor_ops;
 #[cfg(test)]
 mod tests;
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rayon::prelude::*;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::{
-    CentreStore, CentreTile, TileGradient, Tiling, file::cut, host::Frame, row::RowLayout,
+    CentreStore, CentreTile, PositiveGradient, TileGradient, Tiling, host::Frame, row::RowLayout,
 };
 use crate::{
     HeadError,
     config::{HeadConfig, default_tile_rows},
     elements::with_elements,
     loss::{Negatives, TileCosines},
-    optim::{Stamp, UNTOUCHED, UpdateMap, UpdateRule},
+    optim::{Stamp, UNTOUCHED, UpdateHistory, UpdateMap, UpdateRule},
     range::ClassRange,
     traffic,
 };
+pub(crate) use ops::{Figures, Reading};
+use ops::{Missed, Pulls, RowKeys, RowOps, RowSteps, Rows};
 use pfc_model::all_memory;
-use tensor_ops::{RowKeys, RowOps, RowSteps, Rows, TensorOps};
+pub(crate) use step::{DeviceStep, Drawn, HandedOver};
+use tensor_ops::TensorOps;
 
 /// Rows that are brought to the device, or caught up there, at a time.
 const PIECE_ROWS: usize = 65_536;
@@ -38,15 +47,14 @@ const TILE_BYTES: usize = 256 << 20;
 /// As `head.tile_rows` allows.
 const TILE_ROWS_MAX: usize = 1 << 24;
 
-/// Rows of weight and optimizer state as two tensors of a device, all of them there from the start.
-/// When each last moved is known to the host, which decides what it has missed.
+/// Rows of weight and optimizer state as two tensors of a device, all of them there from the start, and a third
+/// of when each last moved.
 ///
 /// Rows start at the values that they have in [`RowStore`](super::RowStore), and are rounded by the
 /// same random bits; sums are added up in another order.
 pub struct DeviceStore {
     frame: Frame,
     table: Table,
-    stamps: Vec<Stamp>,
     ops: Arc<dyn RowOps>,
     /// For people: what does the work on rows, and why it is not the kernels.
     operations: String,
@@ -61,12 +69,15 @@ struct Table {
     weight_cd: Tensor,
     /// `[C, N]`, f32 or bf16.
     state_cn: Tensor,
+    /// `[C]` i32, the bits of a stamp.
+    stamps_c: Tensor,
 }
 
 impl Table {
     fn handle(&self) -> Table {
-        let (weight_cd, state_cn) = (self.weight_cd.shallow_clone(), self.state_cn.shallow_clone());
-        Table { weight_cd, state_cn }
+        let [weight_cd, state_cn, stamps_c] =
+            [&self.weight_cd, &self.state_cn, &self.stamps_c].map(Tensor::shallow_clone);
+        Table { weight_cd, state_cn, stamps_c }
     }
 }
 
@@ -124,14 +135,13 @@ impl DeviceStore {
         let n_rows = range.len();
         let table = Table::new(&frame, n_rows, device)
             .map_err(HeadError::torch("make room for the centres on the device"))?;
-        let stamps = vec![UNTOUCHED; n_rows];
         let (ops, operations) = ops_of(device, layout.dim());
         let tile_bytes = all_memory(device).map_or(TILE_BYTES, |all| (all / 16) as usize);
-        Ok(DeviceStore { frame, table, stamps, ops, operations, tile_bytes })
+        Ok(DeviceStore { frame, table, ops, operations, tile_bytes })
     }
 
     fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let n_rows = self.stamps.len();
+        let n_rows = self.n_rows();
         (0..n_rows).step_by(PIECE_ROWS).map(move |start| start..(start + PIECE_ROWS).min(n_rows))
     }
 }
@@ -142,6 +152,8 @@ impl Table {
         let shape = |width: usize| [n_rows as i64, width as i64];
         let weight_cd = Tensor::f_empty(shape(dim), (frame.layout.weights().kind(), device))?;
         let state_cn = Tensor::f_zeros(shape(n_state), (frame.layout.states().kind(), device))?;
+        // UNTOUCHED is 0.
+        let stamps_c = Tensor::f_zeros([n_rows as i64], (Kind::Int, device))?;
         let mut piece = vec![0f32; PIECE_ROWS.min(n_rows) * dim];
         for start in (0..n_rows).step_by(PIECE_ROWS) {
             let len = PIECE_ROWS.min(n_rows - start);
@@ -153,13 +165,43 @@ impl Table {
             let values_td = Tensor::from_slice(piece).f_view([len as i64, dim as i64])?;
             weight_cd.narrow(0, start as i64, len as i64).f_copy_(&values_td)?;
         }
-        Ok(Table { weight_cd, state_cn })
+        Ok(Table { weight_cd, state_cn, stamps_c })
+    }
+
+    /// What rows have missed, brought to the device; `None` if none can have missed anything.
+    fn missed(&self, rule: &dyn UpdateRule) -> Result<Option<Missed>, TchError> {
+        let UpdateHistory { now, missed, before } = rule.memory();
+        if missed.is_empty() && before == UpdateMap::IDENTITY {
+            return Ok(None);
+        }
+        let untouched = rule.missed(UNTOUCHED).unwrap_or(UpdateMap::IDENTITY);
+        let numbers = |map: &UpdateMap| {
+            let UpdateMap { ww, wv, vw, vv } = *map;
+            [ww, wv, vw, vv].map(|number| number as f32)
+        };
+        let maps: Vec<f32> =
+            [untouched, UpdateMap::IDENTITY].iter().chain(&missed).flat_map(numbers).collect();
+        let maps_k4 = traffic::upload(&maps, self.weight_cd.device())?.f_view([-1, 4])?;
+        Ok(Some(Missed { maps_k4, now }))
+    }
+
+    /// Rows of the table, with what they have missed.
+    fn rows(&self, rows_t: Tensor, missed: Option<Missed>) -> Rows {
+        let Table { weight_cd, state_cn, stamps_c } = self.handle();
+        Rows { weight_cd, state_cn, stamps_c, rows_t, missed }
+    }
+
+    fn stamps(&self, stamps_r: &Tensor) -> Result<Vec<Stamp>, TchError> {
+        let stamps_r = traffic::to_host_as_it_is(stamps_r)?;
+        Ok(with_elements(&stamps_r, |stamps: &[i32]| {
+            stamps.iter().map(|&stamp| stamp as Stamp).collect()
+        }))
     }
 }
 
 impl CentreStore for DeviceStore {
     fn n_rows(&self) -> usize {
-        self.stamps.len()
+        self.table.weight_cd.size()[0] as usize
     }
 
     fn device(&self) -> Device {
@@ -171,7 +213,7 @@ impl CentreStore for DeviceStore {
     }
 
     /// One tile unless memory says otherwise: whatever is done to it is handed over once, and the host
-    /// waits for its sums once.
+    /// waits for its sums once, if at all.
     fn tiling(&self, config: &HeadConfig, row_bytes: usize) -> Tiling {
         let kept_bytes = config.cache_mib << 20;
         if config.tile_rows != default_tile_rows() {
@@ -182,48 +224,40 @@ impl CentreStore for DeviceStore {
     }
 
     fn tiles<'a>(&'a mut self, rows: &'a [u32], tile_rows: usize) -> Vec<Box<dyn CentreTile + 'a>> {
-        let DeviceStore { frame, table, stamps, ops, .. } = self;
-        let mut stamps = &mut stamps[..];
-        let mut done = 0;
-        let tile = |rows: &'a [u32]| -> Box<dyn CentreTile + 'a> {
-            let (first, end) = (rows[0] as usize, rows[rows.len() - 1] as usize + 1);
-            let stamps = cut(&mut stamps, first - done, end - first);
-            done = end;
-            let (table, ops) = (table.handle(), Arc::clone(ops));
-            Box::new(DeviceTile { frame: *frame, table, ops, first, rows, stamps, there: None })
-        };
+        let told = Told::default();
+        let tile =
+            |rows: &'a [u32]| -> Box<dyn CentreTile + 'a> { Box::new(self.tile(rows, &told)) };
         rows.chunks(tile_rows).map(tile).collect()
     }
 
     fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<bool, HeadError> {
+        let told = Told::default();
         for piece in self.pieces() {
-            let first = piece.start;
-            let touched = |&row: &usize| self.stamps[row] != UNTOUCHED;
-            let rows: Vec<u32> = piece.clone().filter(touched).map(|row| row as u32).collect();
+            let is_behind =
+                |&(_, stamp): &(u32, Stamp)| stamp != UNTOUCHED && stamp != rule.stamp();
+            let stamps = (piece.start as u32..).zip(self.stamps(piece)?);
+            let rows: Vec<u32> = stamps.filter(is_behind).map(|(row, _)| row).collect();
             if rows.is_empty() {
                 continue;
             }
-            DeviceTile {
-                frame: self.frame,
-                table: self.table.handle(),
-                ops: Arc::clone(&self.ops),
-                first,
-                rows: &rows,
-                stamps: &mut self.stamps[piece],
-                there: None,
-            }
-            .catch_up(rule)
-            .map_err(HeadError::torch("catch the centres up"))?;
+            self.tile(&rows, &told)
+                .catch_up(rule)
+                .map_err(HeadError::torch("catch the centres up"))?;
         }
         Ok(true)
     }
 
-    fn stamp(&self, row: usize) -> Stamp {
-        self.stamps[row]
+    fn stamps(&self, rows: Range<usize>) -> Result<Vec<Stamp>, HeadError> {
+        let stamps_r = self.table.stamps_c.narrow(0, rows.start as i64, rows.len() as i64);
+        self.table.stamps(&stamps_r).map_err(HeadError::torch("copy the centres from the device"))
     }
 
-    fn stamps(&self, rows: Range<usize>) -> Vec<Stamp> {
-        self.stamps[rows].to_vec()
+    fn stamps_of(&self, rows: &[u32]) -> Result<Vec<Stamp>, HeadError> {
+        let rows: Vec<i64> = rows.iter().map(|&row| row.into()).collect();
+        traffic::upload(&rows, self.device())
+            .and_then(|rows_r| self.table.stamps_c.f_index_select(0, &rows_r))
+            .and_then(|stamps_r| self.table.stamps(&stamps_r))
+            .map_err(HeadError::torch("copy the centres from the device"))
     }
 
     fn export(
@@ -278,10 +312,32 @@ impl CentreStore for DeviceStore {
         copy(weight, &self.table.weight_cd)
             .and_then(|()| copy(state, &self.table.state_cn))
             .map_err(HeadError::torch("copy the centres to the device"))?;
-        for (&row, &stamp) in rows.iter().zip(stamps) {
-            self.stamps[row as usize] = stamp;
+        let stamps: Vec<i32> = stamps.iter().map(|&stamp| stamp as i32).collect();
+        let index: Vec<i64> = rows.iter().map(|&row| row.into()).collect();
+        let mut stamps_c = self.table.stamps_c.shallow_clone();
+        let device = stamps_c.device();
+        traffic::upload(&index, device)
+            .and_then(|index| stamps_c.f_index_copy_(0, &index, &traffic::upload(&stamps, device)?))
+            .map(drop)
+            .map_err(HeadError::torch("copy the centres to the device"))
+    }
+
+    fn on_device(&mut self) -> Option<&mut DeviceStore> {
+        Some(self)
+    }
+}
+
+/// What rows have missed, once the first tile has brought it to the device.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Option<Option<Missed>>>>);
+
+impl Told {
+    fn missed(&self, table: &Table, rule: &dyn UpdateRule) -> Result<Option<Missed>, TchError> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none() {
+            *told = Some(table.missed(rule)?);
         }
-        Ok(())
+        Ok(told.as_ref().and_then(|missed| missed.as_ref().map(Missed::handle)))
     }
 }
 
@@ -290,14 +346,20 @@ struct DeviceTile<'a> {
     frame: Frame,
     table: Table,
     ops: Arc<dyn RowOps>,
-    /// The store's row of the first stamp.
-    first: usize,
     /// Rows of the store, strictly ascending.
     rows: &'a [u32],
-    stamps: &'a mut [Stamp],
+    told: Told,
     /// The rows as the device was told them, which both passes of a step use: nothing but their own
     /// update, the end of the tile, changes what they have missed.
     there: Option<Rows>,
+}
+
+impl DeviceStore {
+    /// * `told`: shared by tiles among which no step is finished
+    fn tile<'a>(&self, rows: &'a [u32], told: &Told) -> DeviceTile<'a> {
+        let (table, ops) = (self.table.handle(), Arc::clone(&self.ops));
+        DeviceTile { frame: self.frame, table, ops, rows, told: told.clone(), there: None }
+    }
 }
 
 impl DeviceTile<'_> {
@@ -306,30 +368,11 @@ impl DeviceTile<'_> {
         if let Some(rows) = &self.there {
             return Ok(rows.handle());
         }
-        let device = self.table.weight_cd.device();
         let rows: Vec<i64> = self.rows.iter().map(|&row| row.into()).collect();
-        let Table { weight_cd, state_cn } = self.table.handle();
-        let rows_t = traffic::upload(&rows, device)?;
-        let missed_t4 = match self.missed(rule) {
-            Some(flows) => Some(traffic::upload(&flows, device)?.f_view([-1, 4])?),
-            None => None,
-        };
-        let rows = Rows { weight_cd, state_cn, rows_t, missed_t4 };
+        let rows_t = traffic::upload(&rows, self.table.weight_cd.device())?;
+        let rows = self.table.rows(rows_t, self.told.missed(&self.table, rule)?);
         self.there = Some(rows.handle());
         Ok(rows)
-    }
-
-    /// `ww, wv, vw, vv` of each row; `None` if no row has missed anything.
-    fn missed(&self, rule: &dyn UpdateRule) -> Option<Vec<f32>> {
-        let mut any = false;
-        let numbers = |&row: &u32| {
-            let flow = rule.missed(self.stamps[row as usize - self.first]);
-            any |= flow.is_some();
-            let UpdateMap { ww, wv, vw, vv } = flow.unwrap_or(UpdateMap::IDENTITY);
-            [ww, wv, vw, vv].map(|number| number as f32)
-        };
-        let flows = self.rows.iter().flat_map(numbers).collect();
-        any.then_some(flows)
     }
 
     /// What decides the rounding of rows that are written with this stamp.
@@ -337,18 +380,11 @@ impl DeviceTile<'_> {
         RowKeys(self.frame.rounding_base(stamp))
     }
 
-    fn stamp_all(&mut self, stamp: Stamp) {
-        self.there = None;
-        for &row in self.rows {
-            self.stamps[row as usize - self.first] = stamp;
-        }
-    }
-
     fn catch_up(&mut self, rule: &dyn UpdateRule) -> Result<(), TchError> {
         let rows = self.on_device(rule)?;
-        if rows.missed_t4.is_some() {
-            self.ops.catch_up(&rows, self.keys(rule.stamp()))?;
-            self.stamp_all(rule.stamp());
+        if rows.missed.is_some() {
+            self.ops.catch_up(&rows, self.keys(rule.stamp()), rule.stamp())?;
+            self.there = None;
         }
         Ok(())
     }
@@ -360,11 +396,32 @@ impl DeviceTile<'_> {
         lr: f64,
     ) -> Result<(), TchError> {
         let rows = self.on_device(rule)?;
-        let motion = rule.motion(lr);
-        let steps = RowSteps { gradient, motion: &motion, keys: self.keys(rule.stamp_after()) };
+        let TileGradient { as_negatives_td, as_positives, unit_embeddings_gd } = *gradient;
+        let device = as_negatives_td.device();
+        let own_row = |pull: &PositiveGradient| i64::from(self.rows[pull.row]);
+        let rows_o: Vec<i64> = as_positives.iter().map(own_row).collect();
+        let samples_o: Vec<i32> = as_positives.iter().map(|pull| pull.sample as i32).collect();
+        let mut slopes_g = vec![0f32; unit_embeddings_gd.size()[0] as usize];
+        for pull in as_positives {
+            slopes_g[pull.sample] = pull.slope;
+        }
+        let pulls = Pulls {
+            rows_o: &traffic::upload(&rows_o, device)?,
+            samples_o: &traffic::upload(&samples_o, device)?,
+            slopes_g: &traffic::upload(&slopes_g, device)?,
+            unit_embeddings_gd,
+        };
+        let steps = RowSteps {
+            as_negatives_td,
+            pulls: &pulls,
+            motion: &rule.motion(lr),
+            keys: self.keys(rule.stamp_after()),
+            stamp_after: rule.stamp_after(),
+            figures: None,
+        };
         traffic::hand_over(1);
         self.ops.update(&rows, &steps)?;
-        self.stamp_all(rule.stamp_after());
+        self.there = None;
         Ok(())
     }
 }
@@ -386,7 +443,7 @@ impl CentreTile for DeviceTile<'_> {
         // The sums of each stretch, and over all of them, which the host waits for.
         traffic::hand_over(2);
         traffic::wait();
-        self.ops.exponentials(tile)
+        self.ops.exponentials(tile).map(Negatives::of_softmax)
     }
 
     fn update(

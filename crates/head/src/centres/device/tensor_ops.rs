@@ -1,59 +1,16 @@
-//! What is done to the rows of a tile on a device, and how tensor operations do it.
+//! The work on the rows of a tile by tensor operations.
 
 // C = rows of the rank, D = embedding, N = numbers of a row's state, T = rows of one tile,
 // G = global batch, O = positives of the tile.
 
 use tch::{Kind, TchError, Tensor};
 
+use super::ops::{Missed, Pulls, RowKeys, RowOps, RowSteps, Rows, may_move};
 use crate::{
-    centres::{TileGradient, row::LENGTH_LEAST},
-    loss::{Negatives, TileCosines},
-    optim::{AdamW, Motion, RowAdagrad, Sgd},
+    centres::row::LENGTH_LEAST,
+    loss::TileCosines,
+    optim::{AdamW, Motion, RowAdagrad, Sgd, Stamp, UNTOUCHED},
 };
-
-/// Rows of a table, all on one device.
-#[derive(Debug)]
-pub(super) struct Rows {
-    /// `[C, D]`, f32 or bf16.
-    pub weight_cd: Tensor,
-    /// `[C, N]`, f32 or bf16.
-    pub state_cn: Tensor,
-    /// `[T]` i64, strictly ascending.
-    pub rows_t: Tensor,
-    /// `[T, 4]` f32, `ww, wv, vw, vv` of what each row has missed; `None` if none has anything.
-    pub missed_t4: Option<Tensor>,
-}
-
-/// What decides how rows are rounded: the 64 bits for the weight of a row are its number plus this,
-/// scrambled; its state takes the next number.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RowKeys(pub u64);
-
-/// One step of a tile's rows.
-pub(super) struct RowSteps<'a> {
-    pub gradient: &'a TileGradient<'a>,
-    pub motion: &'a Motion,
-    pub keys: RowKeys,
-}
-
-/// The work on rows that is not a matrix product.
-pub(super) trait RowOps: Send + Sync {
-    /// What does the work, for people.
-    fn name(&self) -> &str;
-
-    /// Writes the rows, after what they have missed, as unit rows into `unit_td`, `[T, D]`.
-    fn unit_rows(&self, rows: &Rows, unit_td: &Tensor) -> Result<(), TchError>;
-
-    /// As [`TileCosines::exponentials`].
-    fn exponentials(&self, tile: &TileCosines<'_>) -> Result<Negatives, TchError>;
-
-    /// Sends the gradient through the normalisation of the rows, after what they have missed, and
-    /// moves them.
-    fn update(&self, rows: &Rows, steps: &RowSteps<'_>) -> Result<(), TchError>;
-
-    /// Writes the rows as they are after what they have missed.
-    fn catch_up(&self, rows: &Rows, keys: RowKeys) -> Result<(), TchError>;
-}
 
 /// Plain tensor operations, on any device.
 #[derive(Debug, Clone, Copy)]
@@ -65,47 +22,36 @@ impl RowOps for TensorOps {
     }
 
     fn unit_rows(&self, rows: &Rows, unit_td: &Tensor) -> Result<(), TchError> {
-        let (weight_td, _) = rows.read(false)?;
-        let unit = weight_td.f_mul(&inverse_lengths(&weight_td)?)?;
-        unit_td.shallow_clone().f_copy_(&unit)
+        unit_td.shallow_clone().f_copy_(&unit(rows)?)
     }
 
-    fn exponentials(&self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
-        tile.exponentials()
+    fn exponentials(&self, tile: &TileCosines<'_>) -> Result<(Tensor, Tensor), TchError> {
+        let (slopes_tg, sums_g) = tile.exponentials_there()?;
+        Ok((slopes_tg, sums_g.f_to_kind(Kind::Double)?))
     }
 
     fn update(&self, rows: &Rows, steps: &RowSteps<'_>) -> Result<(), TchError> {
         let (weight_td, state_tn) = rows.read(true)?;
         let state_tn = state_tn.expect("it was asked for");
-        let gradient_td = by_unit_rows(steps.gradient)?;
+        let gradient_td = by_unit_rows(&rows.rows_t, steps)?;
         let gradient_td = before_normalisation(&gradient_td, &weight_td)?;
         let (weight_td, state_tn) = step(steps.motion, &gradient_td, &weight_td, &state_tn)?;
-        rows.write(&weight_td, &state_tn, steps.keys)
+        rows.write((&weight_td, &state_tn), (steps.keys, steps.stamp_after), steps.figures)
     }
 
-    fn catch_up(&self, rows: &Rows, keys: RowKeys) -> Result<(), TchError> {
+    fn catch_up(&self, rows: &Rows, keys: RowKeys, now: Stamp) -> Result<(), TchError> {
         let (weight_td, state_tn) = rows.read(true)?;
-        rows.write(&weight_td, &state_tn.expect("it was asked for"), keys)
+        rows.write((&weight_td, &state_tn.expect("it was asked for")), (keys, now), None)
     }
 }
 
 impl Rows {
-    /// The same tensors.
-    pub fn handle(&self) -> Rows {
-        Rows {
-            weight_cd: self.weight_cd.shallow_clone(),
-            state_cn: self.state_cn.shallow_clone(),
-            rows_t: self.rows_t.shallow_clone(),
-            missed_t4: self.missed_t4.as_ref().map(Tensor::shallow_clone),
-        }
-    }
-
     /// Weight `[T, D]` and state `[T, N]` in f32, after what the rows have missed; the state where it
     /// is asked for or has a part in that.
     fn read(&self, with_state: bool) -> Result<(Tensor, Option<Tensor>), TchError> {
         let gather = |table: &Tensor| table.f_index_select(0, &self.rows_t)?.f_to_kind(Kind::Float);
         let weight_td = gather(&self.weight_cd)?;
-        let Some(missed_t4) = &self.missed_t4 else {
+        let Some(missed_t4) = self.missed_t4()? else {
             let state_tn = if with_state { Some(gather(&self.state_cn)?) } else { None };
             return Ok((weight_td, state_tn));
         };
@@ -118,18 +64,53 @@ impl Rows {
         Ok((mix(0, 1)?, Some(mix(2, 3)?)))
     }
 
-    fn write(&self, weight_td: &Tensor, state_tn: &Tensor, keys: RowKeys) -> Result<(), TchError> {
+    /// `[T, 4]`, the map of what each row has missed.
+    fn missed_t4(&self) -> Result<Option<Tensor>, TchError> {
+        let Some(Missed { maps_k4, now }) = &self.missed else { return Ok(None) };
+        let stamps_t = self.stamps_c.f_index_select(0, &self.rows_t)?.f_to_kind(Kind::Int64)?;
+        let n_missed_t = stamps_t.f_neg()?.f_add_scalar(i64::from(*now))?;
+        let is_untouched_t = stamps_t.f_eq(i64::from(UNTOUCHED))?;
+        // One that is up to date is at 1; there is none that is further behind than the maps go.
+        let at_t = n_missed_t.f_add_scalar(1)?.f_clamp(1, maps_k4.size()[0] - 1)?;
+        maps_k4.f_index_select(0, &at_t.f_masked_fill(&is_untouched_t, 0)?).map(Some)
+    }
+
+    /// * `figures`: as [`RowSteps::figures`]
+    fn write(
+        &self,
+        (weight_td, state_tn): (&Tensor, &Tensor),
+        (keys, stamp): (RowKeys, Stamp),
+        figures: Option<&Tensor>,
+    ) -> Result<(), TchError> {
+        let write = |table: &Tensor, values: Tensor| -> Result<(), TchError> {
+            let values = match figures {
+                Some(figures) => {
+                    let before = table.f_index_select(0, &self.rows_t)?;
+                    values.f_where_self(&may_move(figures)?, &before)?
+                }
+                None => values,
+            };
+            table.shallow_clone().f_index_copy_(0, &self.rows_t, &values).map(drop)
+        };
         let put = |table: &Tensor, values: &Tensor, keys_t: &Tensor| -> Result<(), TchError> {
             let values = match table.kind() {
                 Kind::BFloat16 => stochastic(values, keys_t)?,
                 _ => values.shallow_clone(),
             };
-            table.shallow_clone().f_index_copy_(0, &self.rows_t, &values).map(drop)
+            write(table, values)
         };
         let keys_t = keys.of_rows(&self.rows_t)?;
         put(&self.weight_cd, weight_td, &keys_t)?;
-        put(&self.state_cn, state_tn, &keys_t.f_add_scalar(1)?)
+        put(&self.state_cn, state_tn, &keys_t.f_add_scalar(1)?)?;
+        let stamps_t = self.rows_t.f_full_like(i64::from(stamp))?.f_to_kind(Kind::Int)?;
+        write(&self.stamps_c, stamps_t)
     }
+}
+
+/// The rows, after what they have missed, as unit rows, `[T, D]` f32.
+pub(super) fn unit(rows: &Rows) -> Result<Tensor, TchError> {
+    let (weight_td, _) = rows.read(false)?;
+    weight_td.f_mul(&inverse_lengths(&weight_td)?)
 }
 
 /// `[T, 1]`: `1 / max(|row|, 1e-12)`.
@@ -147,23 +128,29 @@ fn dot(a_td: &Tensor, b_td: &Tensor) -> Result<Tensor, TchError> {
 }
 
 /// `[T, D]` f32: the gradient by the unit rows, from both of their parts.
-fn by_unit_rows(gradient: &TileGradient<'_>) -> Result<Tensor, TchError> {
-    let TileGradient { as_negatives_td, as_positives, unit_embeddings_gd } = gradient;
-    let sum_td = as_negatives_td.f_to_kind(Kind::Float)?;
-    if as_positives.is_empty() {
+fn by_unit_rows(rows_t: &Tensor, steps: &RowSteps<'_>) -> Result<Tensor, TchError> {
+    let Pulls { rows_o, samples_o, slopes_g, unit_embeddings_gd } = steps.pulls;
+    let sum_td = steps.as_negatives_td.f_to_kind(Kind::Float)?;
+    if rows_o.size()[0] == 0 {
         return Ok(sum_td);
     }
-    let device = sum_td.device();
-    let column = |value: &dyn Fn(usize) -> i64| -> Result<Tensor, TchError> {
-        let values: Vec<i64> = (0..as_positives.len()).map(value).collect();
-        Tensor::f_from_slice(&values)?.f_to_device(device)
-    };
-    let rows_o = column(&|i| as_positives[i].row as i64)?;
-    let samples_o = column(&|i| as_positives[i].sample as i64)?;
-    let slopes: Vec<f32> = as_positives.iter().map(|pull| pull.slope).collect();
-    let slopes_o1 = Tensor::f_from_slice(&slopes)?.f_to_device(device)?.f_unsqueeze(1)?;
-    let pulls_od = unit_embeddings_gd.f_index_select(0, &samples_o)?.f_mul(&slopes_o1)?;
-    sum_td.f_index_add(0, &rows_o, &pulls_od)
+    // Those of other tiles add 0 to whichever row.
+    let (at_o, is_here_o) = places(rows_t, rows_o)?;
+    let slopes_o =
+        slopes_g.f_index_select(0, samples_o)?.f_mul(&is_here_o.f_to_kind(Kind::Float)?)?;
+    let pulls_od =
+        unit_embeddings_gd.f_index_select(0, samples_o)?.f_mul(&slopes_o.f_unsqueeze(1)?)?;
+    sum_td.f_index_add(0, &at_o, &pulls_od)
+}
+
+/// Positions of `rows_o` in the ascending `rows_t`, `[O]` i64, and whether they are there, `[O]`; those that
+/// are not have any position.
+pub(super) fn places(rows_t: &Tensor, rows_o: &Tensor) -> Result<(Tensor, Tensor), TchError> {
+    let at_o = rows_o
+        .f_searchsorted(rows_t, false, false, "left", None::<Tensor>)?
+        .f_clamp_max(rows_t.size()[0] - 1)?;
+    let is_there_o = rows_t.f_index_select(0, &at_o)?.f_eq_tensor(rows_o)?;
+    Ok((at_o, is_there_o))
 }
 
 /// The gradient by the rows themselves; see [`row::before_normalisation`](crate::centres::row).

@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::{
-    CentreOptimizer, Head, Parts, Placement, ProductPrecision, RowStore, Solo, Storage, Traffic,
-    Update,
+    ArcfaceGradient, CentreOptimizer, Draw, Head, Margin, Parts, Placement, Pprn, ProductPrecision,
+    RowStore, Sampler, Solo, Storage, Traffic, Update,
     centres::row,
     rng::{Purpose, fill_normal, key, scramble},
 };
@@ -33,8 +33,7 @@ pub(super) fn on_the_stand_in() -> bool {
 #[allow(clippy::print_stdout)] // cargo shows it where it is asked to
 fn the_head_says_what_does_the_work() {
     let config = HeadConfig { centres: Placement::Device, ..HeadConfig::new(20, 8) };
-    let parts = Parts::on_device(&config, Box::new(Solo), device()).unwrap();
-    let head = Head::with_parts(&config, parts).unwrap();
+    let head = head(&config);
     let operations = head.operations();
     println!("the head's rows are moved by {operations}");
     #[cfg(feature = "kernels")]
@@ -115,17 +114,10 @@ fn tensor_operations_make_the_keys_of_the_host() {
 
 /// A few steps of a head with its centres in one place: losses, gradients, weights, state.
 fn run(config: &HeadConfig) -> (Vec<f64>, Vec<Tensor>) {
-    let parts = Parts::on_device(config, Box::new(Solo), device()).unwrap();
-    let mut head = Head::with_parts(config, parts).unwrap();
+    let mut head = head(config);
     let (mut losses, mut tensors) = (Vec::new(), Vec::new());
     for step in 0..8u64 {
-        let mut values = vec![0f32; 12 * config.dim];
-        let batch_key = key(step, Purpose::Sample, 5);
-        fill_normal(batch_key, 2.0, &mut values);
-        // Some classes twice.
-        let label = |i: u64| (scramble(batch_key + i / 2) % config.classes) as i64;
-        let labels: Vec<i64> = (0..12).map(label).collect();
-        let embeddings_gd = Tensor::from_slice(&values).view([12, config.dim as i64]);
+        let (embeddings_gd, labels) = batch(config, 12, step);
         let output = head.step(&embeddings_gd, &labels, step, 0.05).unwrap();
         losses.push(output.loss);
         tensors.push(output.grad_embeddings_bd);
@@ -177,26 +169,243 @@ fn steps_on_a_device_are_those_in_memory_with_filter_offsets_and_bf16() {
     check_equal(&HeadConfig { precision: ProductPrecision::Bf16, ..short }, 3e-2);
 }
 
-/// What the fourth step of a head hands over, where the head is alone in its process.
-fn traffic_of_a_step(config: &HeadConfig) -> Traffic {
-    let parts = Parts::on_device(config, Box::new(Solo), device()).unwrap();
-    let mut head = Head::with_parts(config, parts).unwrap();
-    let embeddings_gd =
-        Tensor::randn([16, config.dim as i64], (Kind::Float, Device::Cpu)).to_device(device());
-    let labels: Vec<i64> = (0..16).map(|i| i * config.classes as i64 / 200).collect();
-    let mut before = Traffic::now();
-    for step in 0..4 {
-        before = Traffic::now();
-        head.step(&embeddings_gd, &labels, step, 0.05).unwrap();
-    }
-    Traffic::now().since(before)
+/// A batch that is a function of the step, some classes twice.
+fn batch(config: &HeadConfig, n_samples: usize, step: u64) -> (Tensor, Vec<i64>) {
+    let mut values = vec![0f32; n_samples * config.dim];
+    let batch_key = key(step, Purpose::Sample, 5);
+    fill_normal(batch_key, 2.0, &mut values);
+    let label = |i: u64| (scramble(batch_key + i / 2) % config.classes) as i64;
+    let shape = [n_samples as i64, config.dim as i64];
+    (Tensor::from_slice(&values).view(shape), (0..n_samples as u64).map(label).collect())
+}
+
+fn head(config: &HeadConfig) -> Head {
+    Head::with_parts(config, Parts::on_device(config, Box::new(Solo), device()).unwrap()).unwrap()
 }
 
 #[test]
-fn a_step_of_a_million_identities_is_sixteen_operations_and_four_waits() {
+fn every_margin_costs_on_a_device_what_it_costs_in_memory() {
+    let plain =
+        HeadConfig { sample_rate: 0.2, tile_rows: 9, scale: 16.0, ..HeadConfig::new(90, 16) };
+    let arcface = |m, gradient| Margin::Arcface { m, gradient };
+    for margin in [
+        Margin::Cosface { m: 0.4 },
+        arcface(0.5, ArcfaceGradient::Exact),
+        // Past pi for most samples.
+        arcface(2.5, ArcfaceGradient::Exact),
+        arcface(2.5, ArcfaceGradient::StraightThrough),
+        Margin::Combined { m1: 1.2, m2: 0.3, m3: 0.1 },
+    ] {
+        check_equal(&HeadConfig { margin, ..plain.clone() }, 1e-5);
+    }
+    check_equal(&HeadConfig { log_q: true, interclass_filter: 0.2, ..plain }, 1e-5);
+}
+
+#[test]
+fn losses_that_are_more_than_a_margin_are_joined_on_the_host() {
+    let plain =
+        HeadConfig { sample_rate: 0.2, tile_rows: 9, scale: 16.0, ..HeadConfig::new(90, 16) };
+    let gradient = ArcfaceGradient::Exact;
+    for margin in [
+        Margin::Adaface { m: 0.4, h: 0.333, alpha: 0.01 },
+        Margin::Uniface { m: 0.4, lambda: 1.0 },
+        Margin::SubcentreArcface { m: 0.5, k: 3, gradient },
+    ] {
+        check_equal(&HeadConfig { margin, ..plain.clone() }, 1e-5);
+    }
+}
+
+#[test]
+fn a_device_draws_the_rows_that_the_host_draws() {
+    let store = DeviceStore::new(&HeadConfig::new(4, 4), ClassRange::of_rank(4, 0, 1), device());
+    let store = store.unwrap();
+    // Blocks of 4,096; all of the second's classes are positives.
+    let classes = 8200 + 4096;
+    let range = ClassRange::of_rank(classes, 0, 1);
+    let many: Vec<u64> = (0..300).map(|i| i * 11).chain(4096..8192).collect();
+    let cases: [(u64, &[u64]); 5] = [
+        (600, &[]),
+        (600, &[0, 5, 4095, 4096, 8191, classes - 1]),
+        (0, &[7, 9000]),
+        (5000, &many),
+        (classes, &[3]),
+    ];
+    for (n_rows, positives) in cases {
+        let mut sampler = Pprn::new(n_rows, u64::MAX);
+        let draw = Draw { step: 12, positives, range };
+        let plan = sampler.plan(&draw).unwrap();
+        let rows_s = store.ops.draw(&plan, positives, device()).unwrap();
+        let found: Vec<u32> =
+            Vec::<i64>::try_from(&rows_s).unwrap().into_iter().map(|row| row as u32).collect();
+        assert_eq!(found, sampler.draw(&draw), "{n_rows} rows");
+    }
+}
+
+/// All even rows, and the positives unless it forgets them.
+struct Evens {
+    forgets: bool,
+}
+
+impl Sampler for Evens {
+    fn draw(&mut self, draw: &Draw<'_>) -> Vec<u32> {
+        let positives: &[u64] = if self.forgets { &[] } else { draw.positives };
+        let is_drawn = |row: &u32| row.is_multiple_of(2) || positives.contains(&u64::from(*row));
+        (0..draw.range.len() as u32).filter(is_drawn).collect()
+    }
+}
+
+#[test]
+fn a_sampler_without_a_plan_draws_on_the_host() {
+    let config = HeadConfig { scale: 16.0, ..HeadConfig::new(30, 8) };
+    let of = |centres, forgets| {
+        let config = HeadConfig { centres, ..config.clone() };
+        let parts = Parts::on_device(&config, Box::new(Solo), device()).unwrap();
+        let parts = Parts { sampler: Box::new(Evens { forgets }), ..parts };
+        Head::with_parts(&config, parts).unwrap()
+    };
+    let (mut on_host, mut on_device) = (of(Placement::Host, false), of(Placement::Device, false));
+    for step in 0..3 {
+        let (embeddings_gd, labels) = batch(&config, 6, step);
+        let [expected, found] = [&mut on_host, &mut on_device]
+            .map(|head| head.step(&embeddings_gd, &labels, step, 0.05).unwrap());
+        assert!((found.loss - expected.loss).abs() <= 1e-5 * expected.loss, "step {step}");
+        assert_eq!(found.rows_sampled, expected.rows_sampled);
+    }
+    let (embeddings_gd, _) = batch(&config, 2, 0);
+    let error = of(Placement::Device, true).step(&embeddings_gd, &[4, 5], 9, 0.1).unwrap_err();
+    let expected =
+        "step 9: the sampled rows are unusable: class 5 is in the batch but not among them";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn losses_and_centres_are_those_in_memory_for_two_hundred_steps() {
+    // Few numbers, as every row is a block of threads on the stand-in.
+    let config = HeadConfig { sample_rate: 0.15, scale: 16.0, ..HeadConfig::new(40, 8) };
+    let run = |centres| {
+        let config = HeadConfig { centres, ..config.clone() };
+        let mut head = head(&config);
+        let losses: Vec<f64> = (0..200)
+            .map(|step| {
+                let (embeddings_gd, labels) = batch(&config, 4, step);
+                head.step(&embeddings_gd, &labels, step, 0.02).unwrap().loss
+            })
+            .collect();
+        (losses, head.state().unwrap().swap_remove(0).1)
+    };
+    let ((expected, expected_cd), (losses, weight_cd)) =
+        (run(Placement::Host), run(Placement::Device));
+    for (step, (found, expected)) in losses.iter().zip(&expected).enumerate() {
+        assert!((found - expected).abs() <= 1e-5 * expected, "step {step}: {found}, {expected}");
+    }
+    let largest = |t: &Tensor| t.to_kind(Kind::Double).abs().max().double_value(&[]);
+    let error = largest(&(weight_cd - &expected_cd)) / largest(&expected_cd);
+    assert!(error <= 1e-5, "{error:e}");
+}
+
+#[test]
+fn a_step_that_is_not_finite_counts_for_nothing_on_a_device_either() {
+    let config = HeadConfig { sample_rate: 0.3, ..HeadConfig::new(40, 8) };
+    let config = HeadConfig { centres: Placement::Device, ..config };
+    let (mut undisturbed, mut disturbed) = (head(&config), head(&config));
+    for step in 0..4 {
+        let (embeddings_gd, labels) = batch(&config, 6, step);
+        let [expected, found] = [&mut undisturbed, &mut disturbed]
+            .map(|head| head.step(&embeddings_gd, &labels, step, 0.1).unwrap().loss);
+        assert_eq!(expected, found, "step {step}");
+        let _ = embeddings_gd.narrow(0, 2, 3).fill_(f64::INFINITY);
+        let error = disturbed.step(&embeddings_gd, &labels, 100 + step, 0.1).unwrap_err();
+        let expected =
+            format!("step {}: the embedding of row 2 of rank 0 is not finite", 100 + step);
+        assert_eq!(error.to_string(), expected);
+    }
+    let [expected, found] = [undisturbed, disturbed].map(|mut head| head.state().unwrap());
+    assert_eq!(expected, found);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_moves_no_centre_of_a_device() {
+    let config = HeadConfig { centres: Placement::Device, ..HeadConfig::new(10, 4) };
+    let config = HeadConfig { sample_rate: 1.0, ..config };
+    let mut head = head(&config);
+    head.set_centres(&[7], &[f32::NAN; 4]).unwrap();
+    let before = head.state_as_it_is().unwrap();
+    // No sample has that class: it is among the negatives.
+    let (embeddings_gd, _) = batch(&config, 3, 0);
+    let error = head.step(&embeddings_gd, &[1, 2, 1], 9, 0.1).unwrap_err();
+    assert_eq!(error.to_string(), "step 9: the loss is NaN");
+    let after = head.state_as_it_is().unwrap();
+    for ((name, before), (_, after)) in before.iter().zip(&after) {
+        assert!(before.allclose(after, 0.0, 0.0, true), "{name}");
+    }
+}
+
+#[test]
+fn a_step_that_nobody_finishes_is_finished_by_what_comes_next() {
+    let config = HeadConfig { sample_rate: 0.3, ..HeadConfig::new(40, 8) };
+    let config = HeadConfig { centres: Placement::Device, ..config };
+    let (mut at_once, mut later) = (head(&config), head(&config));
+    for step in 0..3 {
+        let (embeddings_gd, labels) = batch(&config, 6, step);
+        let expected = at_once.step(&embeddings_gd, &labels, step, 0.1).unwrap();
+        let found = later.begin_step(&embeddings_gd, &labels, step, 0.1).unwrap();
+        assert_eq!(found.grad_embeddings_bd, expected.grad_embeddings_bd);
+        assert_eq!(found.rows_sampled, expected.rows_sampled);
+    }
+    assert_eq!(at_once.state_as_it_is().unwrap(), later.state_as_it_is().unwrap());
+    let (embeddings_gd, labels) = batch(&config, 6, 3);
+    let expected = at_once.step(&embeddings_gd, &labels, 3, 0.1).unwrap();
+    later.begin_step(&embeddings_gd, &labels, 3, 0.1).unwrap();
+    let state = later.state().unwrap();
+    assert_eq!(later.finish_step().unwrap().loss, expected.loss);
+    assert_eq!(at_once.state().unwrap(), state);
+    // What a step failed with is not lost.
+    let _ = embeddings_gd.narrow(0, 0, 1).fill_(f64::NAN);
+    later.begin_step(&embeddings_gd, &labels, 4, 0.1).unwrap();
+    let error = later.begin_step(&embeddings_gd, &labels, 5, 0.1).unwrap_err();
+    assert_eq!(error.to_string(), "step 4: the embedding of row 0 of rank 0 is not finite");
+}
+
+#[test]
+fn embeddings_of_every_kind_are_taken() {
+    let config = HeadConfig { sample_rate: 0.3, ..HeadConfig::new(40, 8) };
+    for kind in [Kind::BFloat16, Kind::Half, Kind::Double] {
+        let (embeddings_gd, labels) = batch(&config, 6, 0);
+        let embeddings_gd = embeddings_gd.to_kind(kind);
+        let [expected, found] = [Placement::Host, Placement::Device].map(|centres| {
+            let mut head = head(&HeadConfig { centres, ..config.clone() });
+            head.step(&embeddings_gd, &labels, 0, 0.1).unwrap()
+        });
+        assert!((found.loss - expected.loss).abs() <= 1e-5 * expected.loss, "{kind:?}");
+        assert_eq!(found.grad_embeddings_bd.kind(), expected.grad_embeddings_bd.kind());
+    }
+}
+
+/// What the fourth step of a head hands over until it has begun, and until it is finished, where the head is
+/// alone in its process.
+fn traffic_of_a_step(config: &HeadConfig) -> (Traffic, Traffic) {
+    let mut head = head(config);
+    let embeddings_gd =
+        Tensor::randn([16, config.dim as i64], (Kind::Float, Device::Cpu)).to_device(device());
+    let labels: Vec<i64> = (0..16).map(|i| i * config.classes as i64 / 200).collect();
+    let mut step = |number| {
+        let before = Traffic::now();
+        head.begin_step(&embeddings_gd, &labels, number, 0.05).unwrap();
+        let begun = Traffic::now().since(before);
+        head.finish_step().unwrap();
+        (begun, Traffic::now().since(before))
+    };
+    for number in 0..3 {
+        step(number);
+    }
+    step(3)
+}
+
+#[test]
+fn a_step_of_a_million_identities_is_sixteen_operations_and_nobody_waits_before_its_end() {
     const NAME: &str = concat!(
         "centres::device::tests::",
-        "a_step_of_a_million_identities_is_sixteen_operations_and_four_waits"
+        "a_step_of_a_million_identities_is_sixteen_operations_and_nobody_waits_before_its_end"
     );
     // Counts are of the whole process.
     if !pfc_testing::is_again(NAME) {
@@ -212,15 +421,20 @@ fn a_step_of_a_million_identities_is_sixteen_operations_and_four_waits() {
     let classes = if is_slow { 5_000 } else { 1_000_000 };
     let centres = Placement::Device;
     let config = HeadConfig { sample_rate: 0.1, centres, ..HeadConfig::new(classes, 4) };
-    let traffic = traffic_of_a_step(&config);
-    assert!(traffic.operations <= 16, "{traffic:?}");
-    assert!(traffic.to_device <= 11, "{traffic:?}");
-    // Embeddings, centres of the labels, sums of exponentials, gradient: these the host still works on.
-    assert_eq!(traffic.to_host, 4, "{traffic:?}");
-    // In tiles the host waits for the sums of each: of 49 at a million identities, as with 2,048 rows.
+    let (begun, whole) = traffic_of_a_step(&config);
+    assert!(begun.operations <= 16, "{begun:?}");
+    assert!(begun.to_device <= 8, "{begun:?}");
+    assert_eq!((begun.to_host, whole.to_host), (0, 1), "{begun:?}, {whole:?}");
+    // Nor does anybody in 49 tiles, each of which is handed over by itself.
     let tile_rows = classes as usize / 489;
-    let tiled = traffic_of_a_step(&HeadConfig { tile_rows, ..config });
-    assert_eq!(tiled.to_host, 3 + (classes / 10).div_ceil(tile_rows as u64), "{tiled:?}");
+    let (tiled, _) = traffic_of_a_step(&HeadConfig { tile_rows, ..config.clone() });
+    assert_eq!(tiled.to_host, 0, "{tiled:?}");
+    // A loss that is more than its margin is joined on the host: embeddings, centres of the labels, sums of
+    // exponentials, gradient.
+    let margin = Margin::Adaface { m: 0.4, h: 0.333, alpha: 0.01 };
+    let (begun, whole) = traffic_of_a_step(&HeadConfig { margin, classes: 5_000, ..config });
+    assert!(begun.operations <= 16 && begun.to_device <= 11, "{begun:?}");
+    assert_eq!((begun.to_host, whole.to_host), (4, 4), "{begun:?}, {whole:?}");
 }
 
 #[test]

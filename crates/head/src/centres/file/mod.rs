@@ -24,8 +24,8 @@ use crate::{
     range::ClassRange,
 };
 use segment::BLOCK_PLACES;
+pub(crate) use segment::PlacedRow;
 pub(crate) use segment::Segment;
-pub(crate) use segment::{PlacedRow, cut};
 use segment_file::{Access, SegmentFile};
 pub(crate) use segment_file::{COPIES, ENTRY_BYTES, Entry, FileName, Prefetch, damaged_row};
 #[cfg(test)]

@@ -238,7 +238,7 @@ impl Segment {
 }
 
 /// Drops `skipped` elements from the front of `rest` and splits off the next `len`.
-pub(crate) fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T] {
+fn cut<'a, T>(rest: &mut &'a mut [T], skipped: usize, len: usize) -> &'a mut [T] {
     let (_, tail) = std::mem::take(rest).split_at_mut(skipped);
     let (cut, tail) = tail.split_at_mut(len);
     *rest = tail;

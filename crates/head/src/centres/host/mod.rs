@@ -120,6 +120,10 @@ impl RowStore {
         self.places.of(row).zip(self.segment.as_ref()).map(|(place, rows)| rows.get(place as usize))
     }
 
+    fn stamp(&self, row: usize) -> Stamp {
+        self.find(row).map_or(UNTOUCHED, |(entry, _)| entry.newest().1)
+    }
+
     fn damaged(&self, DamagedRow { row }: DamagedRow) -> HeadError {
         let place = self.places.of(row).unwrap_or(0) as usize;
         damaged_row(&self.origin, place, self.range.first() + row as u64)
@@ -197,12 +201,12 @@ impl CentreStore for RowStore {
         Ok(true)
     }
 
-    fn stamp(&self, row: usize) -> Stamp {
-        self.find(row).map_or(UNTOUCHED, |(entry, _)| entry.newest().1)
+    fn stamps(&self, rows: Range<usize>) -> Result<Vec<Stamp>, HeadError> {
+        Ok(rows.into_par_iter().map(|row| self.stamp(row)).collect())
     }
 
-    fn stamps(&self, rows: Range<usize>) -> Vec<Stamp> {
-        rows.into_par_iter().map(|row| self.stamp(row)).collect()
+    fn stamps_of(&self, rows: &[u32]) -> Result<Vec<Stamp>, HeadError> {
+        Ok(rows.iter().map(|&row| self.stamp(row as usize)).collect())
     }
 
     fn export(

@@ -127,9 +127,10 @@ pub struct ShardRecord {
     /// What was done to the images that are stored.
     #[serde(default)]
     pub changes: Tally,
-    /// Where the faces were found, 15 numbers for each row one after another; empty without a detector.
+    /// Where the faces lie in their photographs, 15 numbers for each row one after another, `null` for NaN; empty
+    /// where that is not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub detections: Vec<f32>,
+    detections: Vec<Option<f32>>,
     /// The images left out.
     pub quarantine: Vec<Line>,
 }
@@ -157,14 +158,21 @@ impl ShardRecord {
         }
     }
 
-    /// Where the faces were found, row by row.
+    /// Adds where the face of a row lies.
+    pub fn add_detection(&mut self, row: &DetectionRow) {
+        self.detections.extend(row.iter().map(|value| Some(*value).filter(|v| !v.is_nan())));
+    }
+
+    /// Where the faces lie, row by row.
     ///
     /// # Errors
     ///
     /// [`PackError::DamagedJournal`] if they are not 15 numbers each.
     pub fn detections(&self) -> Result<Vec<DetectionRow>, IngestError> {
         match self.detections.as_chunks() {
-            (rows, []) => Ok(rows.to_vec()),
+            (rows, []) => {
+                Ok(rows.iter().map(|row| row.map(|value| value.unwrap_or(f32::NAN))).collect())
+            }
             _ => {
                 Err(PackError::DamagedJournal { path: format!("{:05}.json", self.index).into() }
                     .into())

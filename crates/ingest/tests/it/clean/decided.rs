@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{embeddings, packed, person};
+use super::{embeddings, golden_network, packed, person};
 use crate::common::{Bench, stderr, stdout};
 
 /// Drops all but two images of each of twelve people of eight.
@@ -201,6 +201,32 @@ fn an_image_that_cannot_be_decoded_is_found_and_left_out() {
     bench.run("compact broken whole").success();
     assert_eq!(bench.dataset("whole").len(), 95);
     bench.run("verify whole --decode").success();
+}
+
+#[test]
+fn golden_models_join_data_sets_without_the_images_that_cannot_be_decoded() {
+    let Some(model) = golden_network() else { return };
+    let bench = Bench::new();
+    bench.run("synth faces --identities 4 --images-per-identity 3").success();
+    let name = "faces/Person_000001/Person_000001_0001.jpg";
+    bench.write(name, &undecodable(&fs::read(bench.path(name)).unwrap()));
+    bench.run("pack faces broken --validate header").success();
+    bench.run("synth more --identities 3 --images-per-identity 3 --seed 2").success();
+    bench.run("pack more other").success();
+    let line = format!(
+        "merge both broken other --match embeddings --same-person 0.99 --json --model {}",
+        model.display()
+    );
+    let run = bench.run(&line).success();
+    let summary: serde_json::Value = serde_json::from_slice(&run.get_output().stdout).unwrap();
+    assert_eq!((&summary["images"], &summary["undecodable"]), (&20.into(), &1.into()));
+    let text = stderr(&run);
+    let expected = "`Person_000001/Person_000001_0001.jpg`, cannot be decoded: left out";
+    assert!(text.contains(expected), "{text}");
+    bench.run("verify both --decode").success();
+    // The data set itself stays as it is, and so does what was computed.
+    assert_eq!(bench.dataset("broken").len(), 12);
+    assert_eq!(bench.tree("broken/embeddings").len(), 2);
 }
 
 /// Flips a bit of the label or the source of a row in the last shard, past its images.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{decisions, embeddings, npy, packed, person};
+use super::{decisions, embeddings, golden_network, npy, packed, person};
 use crate::common::{Bench, stderr};
 
 /// In identity 2 images 1 to 3 show somebody else, and image 1 of identity 5 nobody in particular.
@@ -179,13 +179,7 @@ fn embeddings_of_every_kind_of_file_give_the_same_decisions() {
 
 #[test]
 fn golden_models_embed_and_a_stopped_pass_ends_in_the_same_bytes() {
-    let is_onnx = |path: &std::path::Path| pfc_testing::has_extension(path, "onnx");
-    let cases = pfc_testing::golden_cases("backbones", is_onnx);
-    let Some(model) = cases.first() else { return };
-    if let Err(error) = pfc_onnx::runtime::load() {
-        pfc_testing::skip(&error.to_string());
-        return;
-    }
+    let Some(model) = golden_network() else { return };
     let bench = Bench::new();
     bench.run("synth faces --identities 10 --images-per-identity 30").success();
     bench.run("pack faces data").success();

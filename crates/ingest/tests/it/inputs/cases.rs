@@ -284,6 +284,34 @@ fn an_index_that_is_wrong_in_parts_or_passes_over_images_is_refused_and_nothing_
 }
 
 #[test]
+fn an_index_that_ends_among_the_records_of_identities_is_refused_or_loses_nothing() {
+    let bench = Bench::new();
+    let mut writer = FaceWriter::create(&bench.path("own"), Style::Identities, 112, 112).unwrap();
+    for i in 0..12 {
+        writer.push(i / 3, &face(i as u8)).unwrap();
+    }
+    writer.finish().unwrap();
+    // Record 0, which says what the records of the four identities are, is written last.
+    let index = fs::read_to_string(bench.path("own/train.idx")).unwrap();
+    let lines: Vec<&str> = index.split_inclusive('\n').collect();
+    assert_eq!((lines.len(), lines[16].split('\t').next()), (17, Some("0")));
+    let offset = lines[16].trim().split('\t').nth(1).unwrap();
+    for n_lines in 12..=17 {
+        bench.write("own/train.idx", lines[..n_lines].concat().as_bytes());
+        let out = format!("out{n_lines}");
+        if matches!(n_lines, 12 | 17) {
+            assert_eq!(packed(&bench, &format!("own {out}")), [12, 4, 0, 0], "{n_lines}");
+            continue;
+        }
+        let text = stderr(&bench.run(&format!("pack own {out}")).code(2));
+        let message = format!("does not list record 0, which begins at byte {offset} ");
+        assert!(text.contains(&message) && text.contains("move own/train.idx away"), "{text}");
+        assert!(!bench.path(&out).exists());
+        assert_eq!(packed(&bench, &format!("own {out} --salvage")), [12, 4, 0, 0], "{n_lines}");
+    }
+}
+
+#[test]
 fn a_pattern_with_stars_names_the_files_that_are_there() {
     let bench = Bench::new();
     for part in 0..3 {

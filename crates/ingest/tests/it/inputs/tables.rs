@@ -161,8 +161,21 @@ fn damaged_tables_are_errors_and_never_panics() {
     }
 }
 
-/// A bit here and a gigantic length there: whatever the bytes are, they are packed or an error that
-/// names the file, and nothing of a reader's panic is printed.
+#[test]
+fn a_page_of_a_few_bytes_that_would_fill_the_memory_is_an_error() {
+    let bench = Bench::new();
+    // 65 MiB of zeros, which take some kilobytes.
+    let zeros = vec![0; 65 << 20];
+    let label: ArrayRef = Arc::new(Int64Array::from(vec![0]));
+    let image = Arc::new(BinaryArray::from_vec(vec![&zeros[..]]));
+    let batch =
+        RecordBatch::try_from_iter([("image", image as ArrayRef), ("label", label)]).unwrap();
+    write_parquet(&bench, "bomb.parquet", &batch, Compression::ZSTD(ZstdLevel::default()));
+    assert!(std::fs::metadata(bench.path("bomb.parquet")).unwrap().len() < 100_000);
+    let text = stderr(&bench.run("pack bomb.parquet out").code(2));
+    assert!(text.contains("would unpack to") && text.contains("bomb.parquet"), "{text}");
+}
+
 #[test]
 fn a_stream_that_goes_on_behind_its_end_is_not_cut_short_there() {
     let batch = faces_and_labels(0..3, |i| (i % 2).into());
@@ -179,6 +192,8 @@ fn a_stream_that_goes_on_behind_its_end_is_not_cut_short_there() {
     assert!(text.contains("hint: "), "{text}");
 }
 
+/// A bit here and a gigantic length there: whatever the bytes are, they are packed or an error that
+/// names the file, and nothing of a reader's panic is printed.
 #[test]
 fn hostile_arrow_bytes_end_in_a_plain_error() {
     let batch = faces_and_labels(0..3, |i| (i % 2).into());

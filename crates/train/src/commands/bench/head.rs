@@ -9,18 +9,18 @@ use std::{
 
 use anyhow::Context;
 use clap::ValueEnum;
-use pfc_cli::{Format, Outcome, Progress, print_json};
+use pfc_cli::{Format, Outcome, Progress, interrupt, print_json, tell};
 use pfc_durable::{AtomicDir, DurableError};
 use pfc_head::{
     CentreOptimizer, Communicator, Head, HeadConfig, HeadError, LocalMember, Parts, Placement,
     ProductPrecision, RowLayout, Solo, Storage, Timings, Update, shards,
 };
-use pfc_model::{memory_in_use, tensors::TensorFile};
+use pfc_model::{Emulated, Precision, Work, allocator, memory_in_use, tensors::TensorFile};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::machine::{folder_mib, status_mib};
-use crate::{TrainError, data::plan::mix};
+use crate::{TrainError, data::plan::mix, run::estimate::wait_for};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -171,6 +171,19 @@ impl HeadArgs {
         self.device.unwrap_or(Device::Cpu)
     }
 
+    /// What products in a format cost that the device emulates, measured now.
+    fn warning(&self) -> Option<String> {
+        let precision = match self.precision {
+            Number::F32 => Precision::F32,
+            Number::Bf16 => Precision::Bf16,
+        };
+        let Emulated { why, factor } = Emulated::of(Work::Product, precision, self.device())?;
+        Some(format!(
+            "warning: {precision} is emulated here ({why}): a matrix product takes {factor:.1} times as long \
+             as in f32"
+        ))
+    }
+
     fn warm_up(&self) -> u64 {
         self.warm_up.unwrap_or(if self.device().is_cuda() { 20 } else { 3 })
     }
@@ -238,6 +251,8 @@ struct HeadBench {
     centre_bytes: usize,
     /// The most that was in memory before the first save.
     peak_before_save_mib: Option<f64>,
+    /// What was in memory and in no file before the first save.
+    anonymous_before_save_mib: Option<f64>,
     /// The most that was in memory at a time; of a file on disk, the part in use counts.
     peak_mib: Option<f64>,
     /// What is in memory now and in no file.
@@ -255,6 +270,7 @@ struct Seen {
     timings: Timings,
     save_ms: Vec<f64>,
     peak_before_save_mib: Option<f64>,
+    anonymous_before_save_mib: Option<f64>,
     anonymous_mib: Option<f64>,
     operations: String,
     gpu_mib: Option<f64>,
@@ -266,6 +282,13 @@ pub(super) fn run(args: &HeadArgs, quiet: bool) -> anyhow::Result<Outcome> {
     if args.checkpoint_every.is_some() && args.ranks > 1 {
         let hint = "leave out `--ranks`; `pfc-train run` saves any number of them";
         return Err(pfc_cli::Hinted::new("only one rank can be saved here", hint).into());
+    }
+    if args.ranks > 1 {
+        // They wait for each other in every step, and have nothing that would be left behind.
+        interrupt::end_at_once();
+    }
+    if !quiet && let Some(warning) = args.warning() {
+        tell(&warning);
     }
     let pool = Pool::new(args);
     let progress = Progress::new("head", "steps", args.warm_up() + args.steps, quiet);
@@ -287,6 +310,9 @@ pub(super) fn run(args: &HeadArgs, quiet: bool) -> anyhow::Result<Outcome> {
         .into_iter()
         .collect::<Result<Vec<Seen>, TrainError>>()
         .context("cannot time the head")?;
+    if let Some(signal) = interrupt::signal() {
+        return Ok(Outcome::Stopped(signal));
+    }
     let report = report(args, config, of_ranks)?;
     if args.format.json {
         print_json(&report)?;
@@ -345,7 +371,7 @@ fn run_rank(
     let mut seen = Seen { start_ms: elapsed_ms(started), ..Seen::default() };
     seen.first_step = step.max(warm_up);
     seen.operations = head.operations().to_owned();
-    while step < warm_up + args.steps {
+    while step < warm_up + args.steps && !interrupt::requested() {
         if args.touch_all && step == seen.first_step {
             head.touch_all()?;
         }
@@ -368,7 +394,10 @@ fn run_rank(
         if let Some(saver) = saver.as_mut().filter(|_| due) {
             let started = Instant::now();
             saver.settle(&mut head)?;
-            seen.peak_before_save_mib = seen.peak_before_save_mib.or_else(|| status_mib("VmHWM"));
+            if seen.save_ms.is_empty() {
+                seen.peak_before_save_mib = status_mib("VmHWM");
+                seen.anonymous_before_save_mib = status_mib("RssAnon");
+            }
             saver.begin(&mut head, step)?;
             seen.save_ms.push(elapsed_ms(started));
         }
@@ -380,13 +409,6 @@ fn run_rank(
     seen.gpu_mib = memory_in_use(device).map(|bytes| bytes as f64 / f64::from(1 << 20));
     seen.anonymous_mib = status_mib("RssAnon");
     Ok(seen)
-}
-
-/// Waits until a GPU has done what it was given.
-fn wait_for(device: Device) {
-    if let Device::Cuda(index) = device {
-        tch::Cuda::synchronize(index as i64);
-    }
 }
 
 const STEP: &str = "bench.step";
@@ -447,6 +469,8 @@ impl Saver {
         let Some(writing) = self.writing.take() else { return Ok(()) };
         let handed_over = head.finish_save();
         writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        // The copies of rows are written and gone.
+        allocator::give_back_freed_memory();
         Ok(handed_over?)
     }
 }
@@ -476,6 +500,7 @@ fn report(
         timings,
         save_ms,
         peak_before_save_mib,
+        anonymous_before_save_mib,
         anonymous_mib,
         operations,
         gpu_mib,
@@ -509,6 +534,7 @@ fn report(
         centre_bytes: RowLayout::of_config(&config).size_bytes(),
         config,
         peak_before_save_mib,
+        anonymous_before_save_mib,
         peak_mib: status_mib("VmHWM"),
         anonymous_mib,
         disk_mib: disk_mib.transpose()?,

@@ -19,7 +19,7 @@ use tch::{Kind, Tensor};
 use super::{
     ExportArgs, To,
     centres::{CHUNK_ROWS, Report},
-    default_out,
+    default_out, go_on,
 };
 use crate::{
     TrainError,
@@ -359,7 +359,9 @@ impl State {
         for (_, tensor) in &self.network {
             bytes::with_bytes(tensor, |bytes| writer.push(bytes)).map_err(failed)?;
         }
+        let go_on = |rows: &Range<u64>| go_on(rows.start - own.first(), own.len() as u64);
         for rows in chunks(own) {
+            go_on(&rows)?;
             writer.append(bytemuck::cast_slice(&centres.read(rows)?)).map_err(failed)?;
         }
         for (_, tensor) in self.slots.iter().flat_map(|slots| &slots.tensors) {
@@ -369,6 +371,7 @@ impl State {
         let (dim, n_state) = (centres.dim(), centres.n_state());
         for slot in 0..n_slots {
             for rows in chunks(own) {
+                go_on(&rows)?;
                 let (_, state) = centres.read_with_state(rows)?;
                 let of_slot = state.chunks(n_state).flat_map(|row| &row[slot * dim..][..dim]);
                 let values: Vec<f32> = of_slot.copied().collect();

@@ -9,7 +9,7 @@ use pfc_head::ClassRange;
 use pfc_model::centres::CentreWriter;
 use serde::Serialize;
 
-use super::{ExportArgs, To};
+use super::{ExportArgs, To, go_on};
 use crate::{TrainError, checkpoint::centres::Centres};
 
 /// Centres that are in memory at a time.
@@ -62,6 +62,7 @@ fn write(args: &ExportArgs) -> Result<Report, TrainError> {
     let (n_rows, dim) = (centres.n_rows(), centres.dim());
     let mut copy = |mut writer: CentreWriter, rows: Range<u64>| -> Result<(), TrainError> {
         for first in rows.clone().step_by(CHUNK_ROWS as usize) {
+            go_on(first, n_rows)?;
             let some = centres.read(first..(first + CHUNK_ROWS).min(rows.end))?;
             writer.append(&some, dim)?;
         }

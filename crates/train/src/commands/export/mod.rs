@@ -6,7 +6,7 @@ mod centres;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use pfc_cli::{Format, Hinted, Outcome, Replace, print_json, print_table, table};
+use pfc_cli::{Format, Hinted, Outcome, Replace, interrupt, print_json, print_table, table};
 use pfc_durable::DurableError;
 use pfc_model::{
     Backbone, Embed, Embedder, EmbedderOptions, ModelError, OnnxError, checkpoint, export, weights,
@@ -14,9 +14,21 @@ use pfc_model::{
 use serde::Serialize;
 use tch::Device;
 
+use crate::TrainError;
+
 /// Faces on which an exported model is compared with its original.
 const N_FACES: usize = 4;
 const FACE_BYTES: usize = 112 * 112 * 3;
+
+/// Ends an export where a signal has asked for it; what it has written has no name yet.
+///
+/// * `done`, `total`: centres
+fn go_on(done: u64, total: u64) -> Result<(), TrainError> {
+    match interrupt::requested() {
+        true => Err(TrainError::Interrupted { done, total }),
+        false => Ok(()),
+    }
+}
 
 /// What to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -27,7 +39,7 @@ pub enum To {
     /// A state dict that `load_state_dict` of `arcface_torch` takes with strict=True
     #[value(help = "A state dict that arcface_torch loads with strict=True")]
     Pth,
-    /// The same as safetensors
+    /// The same state dict as safetensors
     Safetensors,
     /// A recorded program for libtorch, any batch
     Torchscript,

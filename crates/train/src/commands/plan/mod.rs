@@ -220,7 +220,7 @@ fn print_plan(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
     writeln!(
         out,
         "\n{} identities on {} GPUs of {} GiB. `max identities` fit on these, `min GPUs` hold \
-         all.\nTimes are estimates from the cards' peaks, and no pfc scheme has been \
+         all. `rate` is head.sample_rate.\nTimes are estimates from the cards' peaks, and no pfc scheme has been \
          timed on a GPU.",
         counted(plan.sizes.identities),
         args.gpus,
@@ -233,9 +233,10 @@ fn print_plan(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
         };
         writeln!(
             out,
-            "{}: {checkpoint:.1} GiB of centres in a checkpoint, {:.1} GiB where they are in files; a \
+            "{} ({}): {checkpoint:.1} GiB of centres in a checkpoint, {:.1} GiB where they are in files; a \
              save takes {save:.0} MiB more of each rank's host",
             estimate.scheme.name(),
+            estimate.scheme.settings().unwrap_or_default(),
             estimate.files_gib.unwrap_or_default(),
         )?;
     }

@@ -63,6 +63,17 @@ impl Scheme {
         }
     }
 
+    /// The configuration that makes a run of this program such a scheme; none of other programs' schemes.
+    pub fn settings(self) -> Option<&'static str> {
+        match self.own_rows()? {
+            Rows::F32 => Some(r#"head.weights = "f32", head.state = "f32""#),
+            Rows::Bf16 => Some(r#"head.weights = "bf16", head.state = "bf16""#),
+            Rows::RowWise => Some(
+                r#"head.weights = "bf16", head.optimizer = { name = "row_adagrad" }, head.update = "sparse""#,
+            ),
+        }
+    }
+
     /// Whether a step uses a share of the centres.
     pub fn samples(self) -> bool {
         !matches!(self, Scheme::DataParallel | Scheme::ModelParallel)

@@ -1,6 +1,6 @@
 //! The curves of runs, several over each other.
 
-use pfc_report::chart::{Axis, Chart, Legend, Series, Shape};
+use pfc_report::chart::{Axis, Chart, Legend, Series};
 
 use crate::log::history::{History, Point, thinned};
 
@@ -76,8 +76,7 @@ fn chart(
     let first = points().map(|(x, _)| *x).fold(last, f64::min);
     // A run that was measured before its first step begins at 0, and so does one that almost does.
     let first = if first < 0.2 * last { 0.0 } else { first };
-    let series =
-        |(label, points): (String, Vec<Point>)| Series { label, shape: Shape::Line(points) };
+    let series = |(label, points): (String, Vec<Point>)| Series::line(label, points);
     Some(Chart {
         title: title.to_owned(),
         x: Axis::linear("Epoch", first, last.max(first + 1e-6)),

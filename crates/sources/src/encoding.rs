@@ -37,6 +37,17 @@ pub fn line_feeds(mut input: Box<dyn BufRead>) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(CHUNK_BYTES, Returns { input })))
 }
 
+/// The bytes of a whole list of text as UTF-8 with line feeds, as `utf8` and `line_feeds` make them.
+pub fn list_text(bytes: Vec<u8>) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes.len());
+    let input = utf8(Box::new(io::Cursor::new(bytes))).and_then(line_feeds);
+    // Memory is read without a fault.
+    if let Ok(mut input) = input {
+        let _ = input.read_to_end(&mut text);
+    }
+    text
+}
+
 struct Returns {
     input: Box<dyn BufRead>,
 }
