@@ -219,8 +219,9 @@ mod tests {
         let intervals = vec![(1e-2, Interval { low: 0.85, high: 0.95 })];
         let chart = Curve { intervals, ..curve(&points, 1000) };
         let n_lines = |svg: &str| svg.matches("#0072B2").count();
-        assert_eq!(n_lines(&roc(&[chart.clone()]).svg().unwrap()), n_lines(&plain) + 1);
-        let (far, low, high) = det(&[chart]).series[0].intervals[0];
+        let charts = [chart];
+        assert_eq!(n_lines(&roc(&charts).svg().unwrap()), n_lines(&plain) + 1);
+        let (far, low, high) = det(&charts).series[0].intervals[0];
         assert!(far == 1e-2 && (low - 0.15).abs() < 1e-12 && (high - 0.05).abs() < 1e-12);
     }
 
