@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(of_png(&png(&[first, last])), Orientation::NoTransforms);
     }
 
-    /// The block as the hexadecimal text that ImageMagick writes.
+    /// The block as the hexadecimal text that `ImageMagick` writes.
     fn as_text(block: &[u8]) -> Vec<u8> {
         let digits: Vec<String> = block.iter().map(|byte| format!("{byte:02x}")).collect();
         let lines: Vec<String> = digits.chunks(36).map(|line| line.concat()).collect();

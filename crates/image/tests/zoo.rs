@@ -88,7 +88,7 @@ fn chunk_in(png: &[u8], name: &[u8; 4], data: &[u8], before: &[u8; 4]) -> Vec<u8
     [&png[..at], &length, &named, &(!crc).to_be_bytes(), &png[at..]].concat()
 }
 
-/// With the block as ImageMagick wrote it before there was a chunk for it.
+/// With the block as `ImageMagick` wrote it before there was a chunk for it.
 fn png_with_text(png: &[u8], block: &[u8]) -> Vec<u8> {
     let digits: String = block.iter().map(|byte| format!("{byte:02x}")).collect();
     let text = format!("Raw profile type exif\0\nexif\n{:8}\n{digits}\n", block.len());
