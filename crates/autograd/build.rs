@@ -9,6 +9,7 @@ fn main() {
         .std("c++20")
         // There is nothing to optimise here: it only hands calls over.
         .opt_level(0)
+        .include("cpp")
         // As system headers, so that their warnings stay theirs.
         .flag(format!("-isystem{}", include.display()))
         .file("cpp/bridge.cpp")

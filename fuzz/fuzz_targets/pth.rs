@@ -8,7 +8,13 @@ use pfc_torchfile::{StateFile, is_torchscript};
 
 fuzz_target!(|bytes: &[u8]| {
     is_torchscript(Cursor::new(bytes));
-    let Ok(mut file) = StateFile::parse(Cursor::new(bytes)) else { return };
+    let of_program = StateFile::parse_script(Cursor::new(bytes));
+    for file in [StateFile::parse(Cursor::new(bytes)), of_program].into_iter().flatten() {
+        check(file, bytes);
+    }
+});
+
+fn check(mut file: StateFile<Cursor<&[u8]>>, bytes: &[u8]) {
     for i in 0..file.tensors().len() {
         let info = &file.tensors()[i];
         let (n_bytes, n_rows) = (info.n_bytes(), info.shape.first().copied().unwrap_or(0));
@@ -22,4 +28,4 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(!whole || read.is_err() || out.ends_with(&last));
         }
     }
-});
+}

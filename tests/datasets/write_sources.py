@@ -24,6 +24,7 @@ from unittest import mock
 import lmdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import feather
 from PIL import Image
 from tfrecord.writer import TFRecordWriter
 
@@ -196,6 +197,8 @@ pq.write_table(pa.table({"photo": images, "klass": labels}), OUT / "binary.parqu
 pq.write_table(pa.table({"image": both, "label": labels}), OUT / "struct.parquet")
 pq.write_table(pa.table({"file_name": paths, "label": labels}), OUT / "paths.parquet")
 pq.write_table(pa.table({"image": far, "label": labels}), OUT / "far.parquet")
+for codec in ["lz4", "zstd"]:  # What is refused.
+    feather.write_feather(pa.table({"image": images[:1], "label": labels[:1]}), OUT / f"{codec}.feather", compression=codec)
 features = {"info": {"features": {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["p0", "p1", "p2"]}}}}
 named = pa.table({"image": both, "label": labels}).replace_schema_metadata({"huggingface": json.dumps(features)})
 for split, rows in [("train", named.slice(0, 4)), ("test", named.slice(4))]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -40,8 +41,11 @@ def run(code, folder):
         "if 'PFC_TORCH' in os.environ: sys.path.append(os.environ['PFC_TORCH'])\n",
     ]
     (folder / "page.py").write_text("".join(path) + f"if __name__ == '__main__':\n{lines}")
+    # Hugging Face's libraries ask nobody.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "page.py"]
     done = subprocess.run(
-        [sys.executable, "page.py"], cwd=folder, capture_output=True, text=True, timeout=300
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -102,6 +106,14 @@ def test_a_block_to_paste_runs(page, pasted):
 def test_every_block_of_python_is_run_here():
     pages = {page.name for page in (ROOT / "docs").glob("*.md") if blocks(page)}
     assert pages == {"python.md", *PASTED}
+
+
+def test_the_block_of_the_readme_runs(folder):
+    (folder / "work").mkdir()
+    (folder / "faces.pfc").rename(folder / "work/glint360k.pfc")
+    (block,) = blocks(ROOT / "README.md")
+    prepare = "import numpy as np\na = b = np.eye(20)\nissame = [True, False] * 10\n"
+    run(prepare + block, folder)
 
 
 def test_the_readme_of_the_package_runs(folder):

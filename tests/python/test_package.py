@@ -40,6 +40,8 @@ def test_every_public_name_is_in_the_stub_and_the_other_way_round():
         elif isinstance(node, ast.ImportFrom) and node.level == 1:
             named.update(alias.asname for alias in node.names)
     assert named == set(pfc.__all__)
+    (listed,) = (n.value for n in STUB.body if isinstance(n, ast.Assign) and n.targets[0].id == "__all__")
+    assert ast.literal_eval(listed) == pfc.__all__
     assert all(hasattr(pfc, name) for name in pfc.__all__)
 
 
@@ -84,6 +86,33 @@ def test_every_public_item_has_a_docstring(name, item):
     assert item.__doc__ and len(item.__doc__) > 20
     # pyo3's signatures stand apart from the text.
     assert "--\n" not in item.__doc__
+
+
+def test_every_public_item_of_pfc_torch_has_a_docstring_and_types():
+    pytest.importorskip("torch")
+    import pfc.torch
+
+    for name in pfc.torch.__all__:
+        item = getattr(pfc.torch, name)
+        assert item.__doc__ and len(item.__doc__) > 20, name
+        members = vars(item).items() if inspect.isclass(item) else [(name, item)]
+        for member, value in members:
+            # What a class has of its base, torch.nn.Module or Sampler, is documented there.
+            if member.startswith("_") or not (inspect.isfunction(value) or isinstance(value, property)):
+                continue
+            assert value.__doc__, f"{name}.{member}"
+            code = value.fget if isinstance(value, property) else value
+            annotated = inspect.signature(code).return_annotation
+            assert annotated is not inspect.Signature.empty, f"{name}.{member}"
+
+
+def test_help_begins_with_what_it_is_for_and_names_the_errors():
+    import pydoc
+
+    text = pydoc.render_doc(pfc, renderer=pydoc.plaintext)
+    assert "Face recognition data sets" in text[:400]
+    for name in pfc.__all__:
+        assert name in text, name
 
 
 def test_the_version_is_that_of_the_package():

@@ -1,13 +1,12 @@
 //! The README and the book: what they link to is there, and what they print as commands runs.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests may
 
 mod support;
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::OnceLock,
 };
 
@@ -15,6 +14,7 @@ use support::{
     commands,
     pages::{Block, anchors, blocks, links, pages, root, text},
     parse,
+    shell::{programs, run},
 };
 
 #[test]
@@ -35,6 +35,9 @@ fn every_link_leads_to_a_page_and_a_heading_that_are_there() {
     for page in pages() {
         let folder = Path::new(&page).parent().unwrap().to_owned();
         for (path, anchor) in links(&page) {
+            // What is beside the book is not in it once it is built.
+            let is_within = !page.starts_with("docs/") || !path.starts_with("..");
+            assert!(is_within, "{page} links to {path}, which is not in the book");
             let target = match &path[..] {
                 "" => page.clone(),
                 path => folder.join(path).to_str().unwrap().to_owned(),
@@ -69,42 +72,72 @@ fn every_command_of_the_pages_is_one_that_the_program_takes() {
 
 #[test]
 fn a_block_that_no_test_runs_says_why() {
+    let (mut n_run, mut n_left_out) = (0, 0);
     for page in pages() {
-        for block in blocks(&page).iter().filter(|block| block.is_shell() && block.is_ignored()) {
+        for block in blocks(&page).iter().filter(|block| block.is_shell()) {
             let place = format!("{page}:{}", block.line);
-            assert!(block.above.starts_with("<!-- not run: "), "{place} does not say why");
+            if !block.is_ignored() {
+                n_run += 1;
+                continue;
+            }
+            n_left_out += 1;
+            let reason = block.above.strip_prefix("<!-- not run: ");
+            let reason = reason.and_then(|reason| reason.strip_suffix(" -->"));
+            let reason = reason.unwrap_or_else(|| panic!("{place} does not say why"));
+            println!("{place} is not run: {reason}");
+        }
+    }
+    println!("{n_run} blocks of commands are run, {n_left_out} are not");
+    // The figure that a change of the pages is measured by: blocks are added to those that run.
+    assert!(n_run >= 20, "{n_run} blocks are run");
+}
+
+/// What a block may be, by its tag. One of another tag is either a command that no test finds, or colours
+/// that no reader sees.
+const TAGS: [&str; 6] = ["sh", "sh ignore", "python", "toml", "text", ""];
+
+#[test]
+fn every_block_has_a_tag_by_which_tests_find_it() {
+    for page in pages() {
+        for line in text(&page).lines() {
+            let is_hidden = line.starts_with([' ', '>', '~']) && line.contains("```");
+            assert!(
+                !is_hidden && !line.starts_with("~~~"),
+                "{page}: a fence within a line: {line}"
+            );
+        }
+        for block in blocks(&page) {
+            let place = format!("{page}:{}", block.line);
+            assert!(TAGS.contains(&&block.tag[..]), "{place} is a block of `{}`", block.tag);
+            let is_prose = ["text", ""].contains(&&block.tag[..]);
+            let is_command = |line: &&str| {
+                ["pfc-", "scripts/", "cargo ", "pip ", "$ "].iter().any(|p| line.starts_with(p))
+            };
+            let command = block.text.lines().find(is_command).filter(|_| is_prose);
+            assert_eq!(command, None, "{place} holds a command, and is no block of `sh`");
         }
     }
 }
 
-/// The folder of the programs that cargo has built beside this test; says so if one is missing.
-fn programs() -> Option<PathBuf> {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap().to_owned();
-    for program in ["pfc-ingest", "pfc-train", "pfc-train-torch", "pfc-eval", "pfc-eval-torch"] {
-        if !folder.join(program).exists() {
-            pfc_testing::skip(&format!(
-                "{program} is not built beside the test: build the workspace"
-            ));
-            return None;
+#[test]
+fn every_key_of_a_configuration_on_a_page_is_one_that_there_is() {
+    let reference = text("docs/configuration.md");
+    let mut n_keys = 0;
+    for page in pages() {
+        for block in blocks(&page).iter().filter(|block| block.tag == "toml") {
+            let mut section = "";
+            for line in block.text.lines() {
+                if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                    section = name;
+                } else if let Some((key, _)) = line.split_once('=') {
+                    let key = format!("`{section}.{}`", key.trim());
+                    assert!(reference.contains(&key), "{page}:{}: {key}", block.line);
+                    n_keys += 1;
+                }
+            }
         }
     }
-    Some(folder)
-}
-
-/// Runs lines of a shell in `folder`, and stops at the first that fails.
-fn run(script: &str, folder: &Path, programs: &Path, place: &str) {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let output = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", script])
-        .current_dir(folder)
-        .env("PATH", format!("{}:{path}", programs.display()))
-        // Pages run at the same time, and threads that wait for others would keep the processors busy.
-        .env("OMP_WAIT_POLICY", "passive")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{place}: {script}\n{said}");
+    assert!(n_keys > 3, "{n_keys} keys");
 }
 
 /// What the pages' commands are run on: small data under the names that they use.
@@ -117,6 +150,8 @@ mkdir -p photographs && cp -r made/train/. photographs/
 mv made/test lfw && mv made/pairs.txt pairs.txt
 pfc-ingest -q pack lfw lfw.pfc
 pfc-ingest -q export lfw.pfc lfw.bin --to bin --pairs-file pairs.txt
+mkdir faces_emore && cp lfw.bin faces_emore/lfw.bin && cp lfw.bin faces_emore/cfp_fp.bin
+cp lfw.bin faces_emore/agedb_30.bin
 cat > made.toml <<END
 data.path = 'made.pfc'
 model = { network = 'r10_w8', embedding = 128 }
@@ -135,21 +170,32 @@ cp lfw/$first/$(ls lfw/$first | tail -n 1) b.jpg
 
 /// A folder with the data, a copy for every page.
 fn data(programs: &Path) -> tempfile::TempDir {
-    static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        run(DATA, folder.path(), programs, "the data of the pages");
+        // Nothing drops what is static: the next run takes away what this one leaves.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("book");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        fs::create_dir_all(&folder).unwrap();
+        run(DATA, &folder, programs, "the data of the pages");
         folder
     });
     let copy = tempfile::tempdir().unwrap();
-    run(&format!("cp -a {}/. .", made.path().display()), copy.path(), programs, "a copy");
+    run(&format!("cp -a {}/. .", made.display()), copy.path(), programs, "a copy");
     copy
 }
 
 /// Runs the blocks of a page as they are printed, in order, in one folder.
 fn check(page: &str) {
+    check_after("", page);
+}
+
+/// As [`check`], where commands of a shell make what the reader of that page has.
+fn check_after(made: &str, page: &str) {
     let Some(programs) = programs() else { return };
     let folder = data(&programs);
+    run(made, folder.path(), &programs, "what the reader has");
     let blocks = blocks(page);
     for block in blocks.iter().filter(|block| block.is_shell() && !block.is_ignored()) {
         run(&block.text, folder.path(), &programs, &format!("{page}:{}", block.line));
@@ -160,9 +206,9 @@ fn check(page: &str) {
 fn every_page_whose_commands_can_run_is_run_here() {
     let source = fs::read_to_string(root().join("tests/tests/book.rs")).unwrap();
     for page in pages() {
-        let is_ours = |block: &Block| block.lines().iter().any(|line| !commands(line).is_empty());
-        let can_run = |block: &Block| block.is_shell() && !block.is_ignored() && is_ours(block);
-        let is_run = source.contains(&format!("check(\"{page}\")"));
+        let can_run = |block: &Block| block.is_shell() && !block.is_ignored();
+        let is_run =
+            ["check(", ", "].iter().any(|before| source.contains(&format!("{before}\"{page}\");")));
         assert_eq!(blocks(&page).iter().any(can_run), is_run, "{page}");
     }
     assert!(text("README.md").contains("```sh"));
@@ -191,6 +237,17 @@ fn the_plans_of_large_runs_run_as_printed() {
 #[test]
 fn the_comparison_of_models_runs_as_printed() {
     check("docs/evaluating.md");
+}
+
+#[test]
+fn the_page_of_runs_is_written_as_printed() {
+    let made = "cp -r runs/base runs/a && cp -r runs/base runs/b";
+    check_after(made, "docs/watching.md");
+}
+
+#[test]
+fn a_run_goes_on_in_arcface_torch_as_printed() {
+    check_after("cp -r runs/base runs/a", "docs/training.md");
 }
 
 #[test]

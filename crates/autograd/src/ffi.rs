@@ -1,4 +1,4 @@
-//! The functions of `cpp/bridge.cpp`, where each is described. Tensors are pointers to `at::Tensor`,
+//! The functions of `cpp/operators.cpp` and `cpp/lists.cpp`, where each is described. Tensors are pointers to `at::Tensor`,
 //! which `torch-sys` calls `C_tensor`.
 
 #![allow(unsafe_code)]
@@ -21,6 +21,34 @@ pub struct PfcGradient {
     pub drop: unsafe extern "C" fn(*mut c_void),
 }
 
+/// How `lists::sgd` moves weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Sgd {
+    /// Learning rate.
+    pub lr: f64,
+    /// Share of the velocity that is kept, more than 0.
+    pub momentum: f64,
+    /// Share of the weight that is added to the gradient.
+    pub weight_decay: f64,
+}
+
+/// How `lists::adamw` moves weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Adamw {
+    /// Learning rate.
+    pub lr: f64,
+    /// Share of the mean of gradients that is kept.
+    pub beta1: f64,
+    /// Share of the mean of their squares that is kept.
+    pub beta2: f64,
+    /// Decay: weights lose `lr` times this share of themselves.
+    pub weight_decay: f64,
+    /// Added to the divisor.
+    pub eps: f64,
+}
+
 unsafe extern "C" {
     pub fn pfc_autograd_record(
         output: *mut C_tensor,
@@ -32,6 +60,35 @@ unsafe extern "C" {
         n: i64,
         context: *mut c_void,
         body: unsafe extern "C" fn(*mut c_void, i64, i64),
+    ) -> *mut c_char;
+    pub fn pfc_autograd_allow_tf32(is_allowed: i32) -> *mut c_char;
+    pub fn pfc_lists_change(
+        op: i32,
+        targets: *const *mut C_tensor,
+        sources: *const *mut C_tensor,
+        n: usize,
+        number: f64,
+    ) -> *mut c_char;
+    pub fn pfc_lists_norms(
+        tensors: *const *mut C_tensor,
+        n: usize,
+        norms: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub fn pfc_lists_sgd(
+        weights: *const *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        velocities: *const *mut C_tensor,
+        n: usize,
+        sgd: *const Sgd,
+    ) -> *mut c_char;
+    pub fn pfc_lists_adamw(
+        weights: *const *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        means: *const *mut C_tensor,
+        squares: *const *mut C_tensor,
+        n_steps: *mut C_tensor,
+        n: usize,
+        adamw: *const Adamw,
     ) -> *mut c_char;
     fn pfc_autograd_text_free(text: *mut c_char);
 }

@@ -94,6 +94,8 @@ PfcFailure* pfc_barrier(PfcGroup* group, PfcWork** out);
 
 // Waits for at most `timeout_ms`, or on a GPU only asks; a `PfcWait` goes into `state`.
 PfcFailure* pfc_work_wait(PfcWork* work, int64_t timeout_ms, int32_t* state);
+// Has what is handed to the current stream of the work's GPU from now on come after it. Of a work on a CPU, waits.
+PfcFailure* pfc_work_order(PfcWork* work);
 void pfc_work_free(PfcWork* work);
 
 // How libtorch computes on GPUs from now on: the same bits in every run, and whether factors of f32

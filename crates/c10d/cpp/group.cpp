@@ -309,6 +309,16 @@ PfcFailure* pfc_work_wait(PfcWork* work, int64_t timeout_ms, int32_t* state) {
   });
 }
 
+PfcFailure* pfc_work_order(PfcWork* work) {
+  return guarded([&] {
+    if (work->on_device) {
+      work->work->synchronize();
+    } else {
+      work->work->wait();
+    }
+  });
+}
+
 void pfc_work_free(PfcWork* work) {
   delete work;
 }

@@ -126,6 +126,7 @@ unsafe extern "C" {
     pub fn pfc_barrier(group: *mut PfcGroup, out: *mut *mut PfcWork) -> *mut PfcFailure;
 
     pub fn pfc_work_wait(work: *mut PfcWork, timeout_ms: i64, state: *mut i32) -> *mut PfcFailure;
+    pub fn pfc_work_order(work: *mut PfcWork) -> *mut PfcFailure;
     pub fn pfc_work_free(work: *mut PfcWork);
 
     pub fn pfc_reducer_new(

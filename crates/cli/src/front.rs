@@ -57,7 +57,34 @@ fn beside(name: &str) -> io::Result<PathBuf> {
 }
 
 fn cannot_start(path: &Path, error: &io::Error) -> Hinted {
-    let hint = "this program comes in two files, which lie in one folder: install both again, or build both \
-        with `cargo build --bins`";
-    Hinted::new(format!("cannot start {}: {error}", path.display()), hint)
+    Hinted::new(format!("cannot start {}: {error}", path.display()), both(path))
+}
+
+/// How both files come to lie where `path`, that behind the front, is missing.
+fn both(path: &Path) -> String {
+    let behind = path.file_name().unwrap_or_default().to_string_lossy();
+    let package = behind.strip_suffix("-torch").unwrap_or(&behind);
+    let profile = if path.parent().is_some_and(|folder| folder.ends_with("release")) {
+        "--release "
+    } else {
+        ""
+    };
+    format!(
+        "`{package}` comes in two files, which lie in one folder: `cargo run` builds one of them; build both \
+         with `cargo build {profile}-p {package} --bins`, or install both again"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_names_the_command_that_builds_both_files() {
+        let hint = |path: &str| both(Path::new(path));
+        let debug = hint("target/debug/pfc-train-torch");
+        assert!(debug.contains("`cargo build -p pfc-train --bins`"), "{debug}");
+        let release = hint("target/release/pfc-eval-torch");
+        assert!(release.contains("`cargo build --release -p pfc-eval --bins`"), "{release}");
+    }
 }

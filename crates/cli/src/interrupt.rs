@@ -119,9 +119,12 @@ pub fn signal() -> Option<Signal> {
 /// From now on the first signal ends the process, with the signal's exit code.
 ///
 /// For commands that only read: nothing has to be made whole before they end. A signal that came
-/// before this call is answered by the flag alone.
+/// before this call ends the process here.
 pub fn end_at_once() {
     AT_ONCE.store(true, Ordering::SeqCst);
+    if let Some(signal) = signal() {
+        low_level::exit(signal.exit_code().into());
+    }
 }
 
 /// Leaves the answer to a signal to another process, such as the one that started this one, or out

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use pfc_image::Pixels;
-use pfc_onnx::{Device, DeviceChoice, PictureNetwork};
+use pfc_onnx::{DeviceChoice, PictureNetwork};
 
 use crate::{
     DetectError, Detection, Family,
     canvas::{Colours, paint},
-    detection::distinct,
+    detection::{distinct, settled},
     family::Plan,
     table::describe,
     views::{Frame, View},
@@ -95,18 +95,12 @@ impl Detector {
 
     /// What computes it, by onnxruntime's name.
     pub fn provider(&self) -> &'static str {
-        match self.network.device() {
-            Device::Cpu => "CPUExecutionProvider",
-            Device::Cuda(_) => "CUDAExecutionProvider",
-        }
+        self.network.device().provider()
     }
 
     /// What it is and where it computes, for the user.
     pub fn describe(&self) -> String {
-        let place = match self.network.device() {
-            Device::Cpu => "the processor".to_owned(),
-            Device::Cuda(index) => format!("GPU {index}"),
-        };
+        let place = self.network.device();
         let size = match self.frame.fixed {
             Some([height, width]) => format!("of {width}x{height}, the only size it takes"),
             None => format!("scaled down to {} pixels", self.frame.size),
@@ -157,7 +151,7 @@ impl Detector {
             height,
             reason,
         })?;
-        let found = distinct(found, self.plan.overlap_max());
+        let found = settled(found, self.plan.overlap_max());
         Ok(found.into_iter().filter_map(|face| view.back(face, pixels)).collect())
     }
 }

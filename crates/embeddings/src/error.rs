@@ -6,6 +6,7 @@ use pfc_durable::{DurableError, FolderError, faults::is_of_system};
 use pfc_image::ImageError;
 use pfc_onnx::OnnxError;
 use pfc_shard::ShardError;
+use pfc_sources::COMPRESSED_ARROW;
 
 /// Embeddings that cannot be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,11 @@ impl EmbeddingError {
     /// The way out, where there is one.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            EmbeddingError::Rows { what, .. } if what.contains(COMPRESSED_ARROW) => {
+                "write it without compression, as `feather.write_feather(table, path, \
+                 compression=\"uncompressed\")` does, or as .npy"
+                    .into()
+            }
             EmbeddingError::Rows { .. } => {
                 "give one embedding a row, in the order of the rows, as `numpy.save(\"e.npy\", e)` \
                  of [rows, numbers] does; or a .npz, .arrow or .safetensors, in which `names` (or \

@@ -30,8 +30,8 @@ Examples:
   pfc-eval ijbc --model run.ckpt --data IJBC --cache ijbc-features
   pfc-eval compare a.jpg b.jpg --model run.ckpt
 
-Exit codes: 0 the figures are there, 1 some images could not be used or a check failed, 2 there are none,
-130, 143 or 129 where Ctrl-C, SIGTERM or SIGHUP stopped the command."
+Exit codes: 0 the figures are there, 1 some images could not be used or a check failed, 2 there
+are none, 130, 143 or 129 where Ctrl-C, SIGTERM or SIGHUP stopped the command."
 )]
 pub struct Cli {
     #[command(subcommand)]

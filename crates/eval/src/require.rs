@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::document::Findings;
+use crate::{document::Findings, rates::rate};
 
 /// Figures that can be required, and whether they are read at a rate.
 const NAMES: [(&str, bool); 9] = [
@@ -55,7 +55,7 @@ impl fmt::Display for Requirement {
         let sense = SENSES.iter().find(|(_, sense)| *sense == self.sense);
         let sense = sense.map_or("", |(text, _)| text);
         match self.at {
-            Some(at) => write!(f, "{}@{at}{sense}{}", self.name, self.bound),
+            Some(at) => write!(f, "{}@{}{sense}{}", self.name, rate(at), self.bound),
             None => write!(f, "{}{sense}{}", self.name, self.bound),
         }
     }
@@ -142,7 +142,7 @@ pub fn unmet(requirements: &[Requirement], findings: &Findings) -> Result<Vec<St
 impl Named {
     fn label(&self) -> String {
         match self.at {
-            Some(at) => format!("{}@{at}", self.name),
+            Some(at) => format!("{}@{}", self.name, rate(at)),
             None => self.name.to_owned(),
         }
     }
@@ -222,7 +222,7 @@ mod tests {
         assert!(
             parsed("eer<=0.02").unwrap().holds(0.02) && !parsed("eer<0.02").unwrap().holds(0.02)
         );
-        assert_eq!(parsed("tar@1e-4>=0.9").unwrap().to_string(), "tar@0.0001>=0.9");
+        assert_eq!(parsed("tar@1e-4>=0.9").unwrap().to_string(), "tar@1e-4>=0.9");
     }
 
     #[test]

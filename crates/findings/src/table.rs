@@ -206,7 +206,25 @@ fn utf8(text: &[u8]) -> Result<Cow<'_, [u8]>, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_answers_or_an_error(
+            bytes: Vec<u8>,
+            text in "(id|answer|f1|yes|[,;\t\"\r\n=+ a-c]){0,60}",
+        ) {
+            let table = format!("id,answer\n{text}");
+            for bytes in [&bytes[..], text.as_bytes(), table.as_bytes()] {
+                if let Ok((answers, _)) = parse(bytes) {
+                    let is_whole = |answer: &Answer| answer.line > 0 && !answer.answer.is_empty();
+                    prop_assert!(answers.iter().all(is_whole));
+                }
+            }
+        }
+    }
 
     #[test]
     fn names_that_look_like_formulas_are_guarded_and_come_back() {

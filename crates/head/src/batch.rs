@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     HeadError,
@@ -100,19 +100,58 @@ impl GlobalBatch {
     }
 }
 
-/// The labels of a batch that one rank has as a whole, checked.
-///
-/// # Errors
-///
-/// As [`GlobalBatch::collect`], but for embeddings that are not finite.
-pub(super) fn labels_of_one_rank(
-    embeddings_gd: &Tensor,
-    labels: &[i64],
-    step: u64,
-    config: &HeadConfig,
-) -> Result<Vec<u64>, HeadError> {
-    check_shape(embeddings_gd, labels, step, config)?;
-    check_labels(&[labels.to_vec()], step, config)
+/// What all ranks feed the head in a step that devices do as a whole.
+pub(super) struct BatchThere {
+    /// `[G, D]`: of several ranks on the device, in f32, of one as it was given. Nobody knows yet whether they
+    /// are finite.
+    pub embeddings_gd: Tensor,
+    /// `[G]`, global class ids, all below the number of classes.
+    pub labels_g: Vec<u64>,
+    /// B of each rank.
+    pub rows_of_rank: Vec<usize>,
+}
+
+impl BatchThere {
+    /// Collects the batch of all ranks: labels on the hosts, embeddings on the devices.
+    ///
+    /// # Errors
+    ///
+    /// As [`GlobalBatch::collect`], but for embeddings that are not finite.
+    pub fn collect(
+        embeddings_bd: &Tensor,
+        labels: &[i64],
+        step: u64,
+        (config, device): (&HeadConfig, Device),
+        comm: &mut dyn Communicator,
+    ) -> Result<BatchThere, HeadError> {
+        check_shape(embeddings_bd, labels, step, config)?;
+        let labels_of_rank = comm.all_gather(labels).map_err(HeadError::comm(step, "labels"))?;
+        let labels_g = check_labels(&labels_of_rank, step, config)?;
+        let rows_of_rank: Vec<usize> = labels_of_rank.iter().map(Vec::len).collect();
+        if comm.world() == 1 {
+            let embeddings_gd = embeddings_bd.shallow_clone();
+            return Ok(BatchThere { embeddings_gd, labels_g, rows_of_rank });
+        }
+        let own_bd = traffic::to_device(embeddings_bd, device)
+            .and_then(|own_bd| own_bd.f_to_kind(Kind::Float)?.f_contiguous())
+            .map_err(HeadError::torch("copy the embeddings"))?;
+        let embeddings_gd = comm
+            .all_gather_rows(&own_bd, &rows_of_rank)
+            .map_err(HeadError::comm(step, "embeddings"))?;
+        Ok(BatchThere { embeddings_gd, labels_g, rows_of_rank })
+    }
+}
+
+/// The rank whose sample it is, and its row there.
+pub(super) fn place_of(sample: usize, rows_of_rank: &[usize]) -> (usize, usize) {
+    let mut first = 0;
+    for (rank, &n_rows) in rows_of_rank.iter().enumerate() {
+        if sample < first + n_rows {
+            return (rank, sample - first);
+        }
+        first += n_rows;
+    }
+    (rows_of_rank.len(), sample - first)
 }
 
 /// The classes of some samples, ascending, each once.

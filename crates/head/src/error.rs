@@ -10,7 +10,7 @@ use pfc_model::ModelError;
 use pfc_rows::sampling::SampleError;
 use tch::TchError;
 
-use super::comm::CommError;
+use super::{centres::row::NotFinite, comm::CommError};
 
 /// A step, a load or a configuration that the head refused. No centre was moved.
 #[derive(Debug, thiserror::Error)]
@@ -166,10 +166,20 @@ pub enum HeadError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A saved centre that is no direction.
-    #[error("centre {centre} or its optimizer state has a number that is not finite")]
+    #[error(
+        "{origin}: the {part} of centre {centre}, in row {row}, holds {value}, but has to be finite"
+    )]
     CentreNotFinite {
+        /// The file, or what stands for it.
+        origin: String,
+        /// `weight` or `optimizer state`.
+        part: &'static str,
         /// Its number among all, sub-centres counted.
         centre: u64,
+        /// Its row in the file.
+        row: u64,
+        /// NaN or infinite.
+        value: f32,
     },
     /// The head is gone before a save had all of its rows.
     #[error("the run ended before its centres were saved")]
@@ -205,6 +215,17 @@ impl HeadError {
     /// Turns a failed collective into one that names the step; for `map_err`.
     pub(super) fn comm(step: u64, what: &'static str) -> impl FnOnce(CommError) -> HeadError {
         move |source| HeadError::Comm { step, what, source }
+    }
+
+    /// That a saved centre has such a number.
+    pub(crate) fn centre_not_finite(
+        origin: String,
+        row: u64,
+        centre: u64,
+        number: NotFinite,
+    ) -> HeadError {
+        let NotFinite { part, value } = number;
+        HeadError::CentreNotFinite { origin, part, centre, row, value }
     }
 
     /// Turns an I/O error into one that names the place; for `map_err`.
@@ -273,7 +294,9 @@ impl HeadError {
                 classes.saturating_sub(1)
             )),
             HeadError::CentreNotFinite { .. } => Some(
-                "the run that wrote it has diverged: take an earlier checkpoint".to_owned(),
+                "the run that wrote it has diverged: take an earlier checkpoint, as `--resume-from STEP` \
+                 does"
+                    .to_owned(),
             ),
             HeadError::EmbeddingNotFinite { .. } | HeadError::LossNotFinite { .. } => Some(
                 "training has diverged: resume from the last checkpoint with a lower `lr`, a longer \

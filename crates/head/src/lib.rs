@@ -38,6 +38,7 @@ mod step;
 mod tests;
 mod timings;
 mod traffic;
+mod workers;
 
 use std::sync::Arc;
 
@@ -49,9 +50,9 @@ use tch::{Device, Tensor};
 
 pub use centres::{
     CentreStore, CentreTile, DeviceStore, FileRecord, PositiveGradient, RowLayout, RowStore,
-    TileGradient, Tiling,
+    TieredStore, TileGradient, Tiling,
 };
-pub use comm::{CommError, Communicator, LocalMember, Solo};
+pub use comm::{CommError, Communicator, LocalMember, PendingRows, Solo};
 pub use config::{
     ArcfaceGradient, CentreOptimizer, HeadConfig, Margin, Placement, ProductPrecision, Storage,
     Update,
@@ -163,6 +164,10 @@ impl Parts {
         let range = ClassRange::of_rank(config.classes, comm.rank(), comm.world());
         let store: Box<dyn CentreStore> = match config.centres {
             Placement::Device => Box::new(DeviceStore::new(config, range, device)?),
+            // A card multiplies faster than a processor, wherever the rows are.
+            Placement::Host | Placement::File(_) if device.is_cuda() => {
+                Box::new(TieredStore::new(config, range, device)?)
+            }
             Placement::Host | Placement::File(_) => Box::new(RowStore::new(config, range)?),
         };
         Ok(Parts {
@@ -200,7 +205,7 @@ impl Head {
         let range = ClassRange::of_rank(config.classes, parts.comm.rank(), parts.comm.world());
         let n_centres = range.len() * config.margin.sub_centres();
         assert_eq!(parts.store.n_rows(), n_centres, "the store is not this rank's");
-        let workers = Arc::new(step::workers()?);
+        let workers = Arc::new(workers::workers()?);
         Ok(Head { config: config.clone(), range, parts, saving: None, begun: None, workers })
     }
 

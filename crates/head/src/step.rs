@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use tch::{Device, Kind, Tensor};
 
 use super::{
     BegunStep, Head, HeadError, HeadFigures, HeadOutput, Parts,
-    batch::{GlobalBatch, Positive, Positives, classes_of, labels_of_one_rank, slot_of},
+    batch::{BatchThere, GlobalBatch, Positive, Positives, classes_of, place_of, slot_of},
     centres::{Centres, DeviceStep, Drawn, Figures, HandedOver, Reading},
     comm::Communicator,
     config::HeadConfig,
@@ -31,6 +30,8 @@ pub(super) enum Begun {
 /// What is to be noted of a step when its figures let the centres move.
 pub(super) struct DeviceBegun {
     figures: Box<dyn Reading>,
+    /// Images of each rank.
+    rows_of_rank: Vec<usize>,
     step: u64,
     lr: f64,
 }
@@ -66,9 +67,10 @@ impl Head {
     /// Loss and gradient of one batch, and one step of the centres, whose figures
     /// [`Head::finish_step`] gives.
     ///
-    /// With centres on a device, a loss that is a margin alone and one rank, all of it is handed over to the
-    /// device and nobody waits: whoever goes on with the gradient there finishes the step later, at the
-    /// latest when the next one begins. Elsewhere the step is done when this returns.
+    /// With centres on a device, a loss that is a margin alone, and ranks that exchange there, all of it is
+    /// handed over to the device and nobody waits, but for the labels of other ranks: whoever goes on with the
+    /// gradient there finishes the step later, at the latest when the next one begins. Elsewhere the step is
+    /// done when this returns.
     ///
     /// Every rank calls it with its part of the batch, which may be empty on some of them.
     ///
@@ -147,12 +149,13 @@ impl Head {
     }
 
     fn note(&mut self, begun: DeviceBegun) -> Result<HeadFigures, HeadError> {
-        let DeviceBegun { figures, step, lr } = begun;
+        let DeviceBegun { figures, rows_of_rank, step, lr } = begun;
         traffic::wait();
         let figures = figures.wait().map_err(HeadError::torch("read the loss"))?;
         let Figures { loss, mean_cosine, not_finite, may_move } = figures;
-        if let Some(row) = not_finite {
-            return Err(HeadError::EmbeddingNotFinite { step, rank: self.parts.comm.rank(), row });
+        if let Some(sample) = not_finite {
+            let (rank, row) = place_of(sample, &rows_of_rank);
+            return Err(HeadError::EmbeddingNotFinite { step, rank, row });
         }
         if !may_move {
             return Err(HeadError::LossNotFinite { step, loss });
@@ -164,27 +167,30 @@ impl Head {
         Ok(HeadFigures { loss, mean_positive_cosine: mean_cosine, positive_cosines_g: Vec::new() })
     }
 
-    /// The margin, if a device can do whole steps: one rank, a loss that is no more than its margin, and
-    /// exponentials that can be summed as they are.
+    /// The margin, if a device can do whole steps: ranks that exchange there, a loss that is no more than its
+    /// margin, and exponentials that can be summed as they are.
     fn margin_on_device(&mut self) -> Option<AngularMargin> {
         let Parts { loss, store, comm, .. } = &mut self.parts;
-        let is_alone = comm.world() == 1 && store.on_device().is_some();
-        let margin = loss.angular_margin().filter(|_| is_alone)?;
+        let is_there = store.on_device().is_some() && comm.exchanges_on(store.device());
+        let margin = loss.angular_margin().filter(|_| is_there)?;
         (!TiledSoftmax::needs_offsets(&self.config, loss.as_ref())).then_some(*margin)
     }
 
     fn begin_on_device(
         &mut self,
-        embeddings_gd: &Tensor,
+        embeddings_bd: &Tensor,
         labels: &[i64],
         (step, lr): (u64, f64),
         margin: &AngularMargin,
     ) -> Result<BegunStep, HeadError> {
         let (config, range) = (&self.config, self.range);
-        let Parts { sampler, rule, store, .. } = &mut self.parts;
+        let Parts { sampler, rule, store, comm, .. } = &mut self.parts;
         let mut timings = Timings::default();
-        let labels_g = labels_of_one_rank(embeddings_gd, labels, step, config)?;
-        // One rank has all classes, so that a class is its row.
+        let there = (config, store.device());
+        let BatchThere { embeddings_gd, labels_g, rows_of_rank } =
+            timed(&mut timings.communication_ms, || {
+                BatchThere::collect(embeddings_bd, labels, step, there, comm.as_mut())
+            })?;
         let positives = classes_of(&labels_g);
         let draw = Draw { step, positives: &positives, range };
         let plan = sampler.plan(&draw);
@@ -201,19 +207,33 @@ impl Head {
             }
         }
         let n_drawn = plan.as_ref().map_or(rows.len(), |plan| plan.n_rows);
-        let weight = if config.log_q { weight(config.classes, n_drawn as f64) } else { 1.0 };
-        let (rule, labels_g, positives) = (rule.as_ref(), &labels_g[..], &positives[..]);
-        let asked = DeviceStep { config, margin, rule, lr, labels_g, positives, drawn, weight };
+        let mut n_of_all = [n_drawn as f64];
+        if config.log_q && comm.world() > 1 {
+            comm.all_reduce_sum(&mut n_of_all).map_err(HeadError::comm(step, "rows"))?;
+        }
+        let weight = if config.log_q { weight(config.classes, n_of_all[0]) } else { 1.0 };
+        let rows_g: Vec<Option<u32>> = labels_g.iter().map(|&class| range.row_of(class)).collect();
+        let asked = DeviceStep {
+            config,
+            margin,
+            rule: rule.as_ref(),
+            step,
+            lr,
+            rows_g: &rows_g,
+            rows_of_rank: &rows_of_rank,
+            positives: &positives,
+            drawn,
+            weight,
+        };
         let store = store.on_device().expect("it was asked for before");
-        let HandedOver { gradient_gd, figures } = store
-            .hand_over(embeddings_gd, &asked)
-            .map_err(HeadError::torch("hand a step over to the device"))?;
-        self.begun = Some(Begun::OnDevice(DeviceBegun { figures, step, lr }));
+        let HandedOver { gradient_bd, figures } =
+            store.hand_over(&embeddings_gd, &asked, comm.as_mut())?;
+        self.begun = Some(Begun::OnDevice(DeviceBegun { figures, rows_of_rank, step, lr }));
         // Embeddings that are elsewhere are waited for.
-        let grad_embeddings_bd = match embeddings_gd.device() {
-            device if device == gradient_gd.device() => gradient_gd,
-            _ => traffic::to_host(&gradient_gd)
-                .and_then(|gradient_gd| gradient_gd.f_to_device(embeddings_gd.device()))
+        let grad_embeddings_bd = match embeddings_bd.device() {
+            device if device == gradient_bd.device() => gradient_bd,
+            _ => traffic::to_host(&gradient_bd)
+                .and_then(|gradient_bd| gradient_bd.f_to_device(embeddings_bd.device()))
                 .map_err(HeadError::torch("copy the gradient"))?,
         };
         Ok(BegunStep { grad_embeddings_bd, rows_sampled: n_drawn, timings })
@@ -317,11 +337,13 @@ impl Head {
     }
 }
 
-/// The rows of a sampler without a plan, for a rank that has all classes.
+/// The rows of a sampler without a plan.
 fn checked_rows(sampler: &mut dyn Sampler, draw: &Draw<'_>) -> Result<Vec<u32>, SampleError> {
     let rows = SampledRows::check(sampler.draw(draw), draw.range.len(), draw.step)?;
     for &class in draw.positives {
-        slot_of(&rows, (class, class as u32), draw.step)?;
+        if let Some(row) = draw.range.row_of(class) {
+            slot_of(&rows, (class, row), draw.step)?;
+        }
     }
     Ok(rows.into_rows())
 }
@@ -467,28 +489,4 @@ impl Forward {
 /// `classes - 1`, its own class being among the drawn ones.
 fn weight(classes: u64, n_drawn: f64) -> f64 {
     if n_drawn > 1.0 { (classes as f64 - 1.0) / (n_drawn - 1.0) } else { 1.0 }
-}
-
-/// As many threads as libtorch would use for one operation, each of which runs libtorch's operations
-/// alone.
-///
-/// A tile's reads, products and update then follow each other on one thread, without a barrier in
-/// between. Sharing every operation among libtorch's OpenMP threads is slower by a half here: these
-/// spin for milliseconds after each operation and take the cores from the threads that read rows.
-pub(super) fn workers() -> Result<ThreadPool, HeadError> {
-    let n_threads = tch::get_num_threads().max(1);
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(n_threads as usize)
-        .thread_name(|i| format!("head-{i}"))
-        .build()
-        .map_err(|source| HeadError::Threads { n_threads, source })?;
-    pool.broadcast(|_| {
-        // A thread takes over the common number when it first asks for it; only what is set after
-        // that stays.
-        let _ = tch::get_num_threads();
-        tch::set_num_threads(1);
-    });
-    // The call above also changed the number that threads started later take over.
-    tch::set_num_threads(n_threads);
-    Ok(pool)
 }

@@ -95,7 +95,7 @@ pub struct Crop {
 /// What was done to an image beyond decoding it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Changes {
-    /// It was turned by its EXIF orientation.
+    /// It was turned by the orientation in its EXIF or XMP.
     pub is_turned: bool,
     /// It had another size.
     pub is_resized: bool,
@@ -112,7 +112,7 @@ pub struct Changes {
 pub struct Tally {
     /// Images counted.
     pub images: u64,
-    /// Those turned by their EXIF orientation.
+    /// Those turned by the orientation in their EXIF or XMP.
     pub turned: u64,
     /// Those that had another size, without landmarks.
     pub resized: u64,
@@ -164,7 +164,7 @@ impl Tally {
         if self.turned > 0 {
             let were = was(self.turned);
             sentences.push(format!(
-                "{} {of} {were} turned upright by the EXIF orientation",
+                "{} {of} {were} turned upright by the orientation in EXIF or XMP",
                 self.turned
             ));
         }

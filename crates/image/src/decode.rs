@@ -7,14 +7,14 @@ use image::{
 };
 
 use crate::{
-    ImageError, Kind, Limits, Pixels, Sniffed, exif, jpeg,
+    ImageError, Kind, Limits, Pixels, Sniffed, jpeg,
     limits::{caught, has_memory},
-    sniff,
+    orientation, sniff,
     turn::upright,
 };
 
-/// Decodes an image, whose format its first bytes decide, and turns it upright by its EXIF
-/// orientation.
+/// Decodes an image, whose format its first bytes decide, and turns it upright by the orientation that
+/// its EXIF states or, where that states none, its XMP, as `Pillow` does.
 ///
 /// * 16 bits of a channel become the 8 nearest; palettes become RGB; grey stays grey.
 /// * An alpha channel is dropped: the colours below it are what `OpenCV` and `Pillow` show as well.
@@ -44,9 +44,9 @@ pub fn decode_noting(bytes: &[u8], limits: Limits) -> Result<(Pixels, bool), Ima
     };
     let (format, orientation) = match kind {
         Kind::Jpeg => return jpeg::decode_noting(bytes, limits),
-        Kind::Png => (ImageFormat::Png, exif::of_png(bytes)),
+        Kind::Png => (ImageFormat::Png, orientation::of_png(bytes)),
         Kind::WebP if !is_whole_riff(bytes) => return Err(ImageError::Truncated),
-        Kind::WebP => (ImageFormat::WebP, exif::of_webp(bytes)),
+        Kind::WebP => (ImageFormat::WebP, orientation::of_webp(bytes)),
         Kind::Bmp => (ImageFormat::Bmp, Orientation::NoTransforms),
         Kind::Pnm => (ImageFormat::Pnm, Orientation::NoTransforms),
     };

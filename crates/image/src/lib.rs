@@ -4,7 +4,7 @@
 //! same pixels when it is packed, aligned, embedded, judged or shown:
 //!
 //! 1. [`sniff`]: the first bytes say which format it is; names play no part.
-//! 2. [`decode`]: to 8-bit grey or RGB, upright by EXIF, strict about truncation. Its documentation
+//! 2. [`decode`]: to 8-bit grey or RGB, upright by EXIF or XMP, strict about truncation. Its documentation
 //!    states the rules for 16 bits, alpha, CMYK, palettes and animations.
 //! 3. [`Recipe::crop`]: to one size, by five landmarks ([`align`]) or by resizing. An image of another
 //!    shape is cut to its middle unless the recipe says otherwise; the filter is Lanczos with three
@@ -23,11 +23,11 @@ pub mod jpeg;
 mod crop;
 mod decode;
 mod error;
-mod exif;
 mod kind;
 mod limits;
 mod names;
 mod normalise;
+mod orientation;
 mod pixels;
 mod png;
 mod quality;
@@ -35,6 +35,7 @@ mod resize;
 mod size;
 mod template;
 mod turn;
+mod xmp;
 
 pub use crop::{Changes, Crop, Recipe, Tally};
 pub use decode::{decode, decode_noting};

@@ -1,7 +1,40 @@
 //! Whatever landmarks and images say, there is a crop or an error.
 
-use pfc_image::align::{CROP, Image, align, warp};
+use std::{fs, path::Path};
+
+use pfc_image::{
+    Fit, ImageSize, Limits,
+    align::{CROP, Image, align, warp},
+    decode, resize,
+};
 use proptest::prelude::*;
+
+/// Damaged copies of each picture.
+const COPIES: usize = 60;
+
+/// Every picture of the zoo, of each format and with what says how it is turned, damaged. What is decoded can be used.
+#[test]
+fn no_damage_to_a_picture_is_more_than_an_error() {
+    let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zoo");
+    let limits = Limits { pixels_max: 1 << 14 };
+    let size = ImageSize { width: 8, height: 8 };
+    let mut n_decoded = 0;
+    for entry in fs::read_dir(zoo).expect("the zoo is there") {
+        let path = entry.expect("it can be listed").path();
+        if path.extension().is_some_and(|ending| ending == "rgb" || ending == "py") {
+            continue;
+        }
+        let seed = fs::read(&path).expect("a picture can be read");
+        for bytes in pfc_testing::damaged(&seed, COPIES) {
+            let Ok(pixels) = decode(&bytes, limits) else { continue };
+            let n_bytes = pixels.width as usize * pixels.height as usize * pixels.channels.count();
+            assert_eq!(pixels.data.len(), n_bytes, "{}", path.display());
+            assert!(resize(pixels, size, Fit::Crop).is_ok(), "{}", path.display());
+            n_decoded += 1;
+        }
+    }
+    assert!(n_decoded > 100, "{n_decoded}");
+}
 
 proptest! {
     #[test]

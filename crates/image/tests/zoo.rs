@@ -95,6 +95,74 @@ fn png_with_text(png: &[u8], block: &[u8]) -> Vec<u8> {
     chunk_in(png, b"tEXt", text.as_bytes(), b"IDAT")
 }
 
+/// A packet as photo programs write it, with the number as an attribute or as an element.
+fn xmp(orientation: u8, is_attribute: bool) -> Vec<u8> {
+    let (attribute, element) = match is_attribute {
+        true => (format!(" tiff:Orientation=\"{orientation}\""), String::new()),
+        false => (String::new(), format!("<tiff:Orientation>{orientation}</tiff:Orientation>")),
+    };
+    format!(
+        "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\
+         <x:xmpmeta xmlns:x=\"adobe:ns:meta/\"><rdf:RDF \
+         xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\"><rdf:Description rdf:about=\"\" \
+         xmlns:tiff=\"http://ns.adobe.com/tiff/1.0/\"{attribute}>{element}</rdf:Description></rdf:RDF>\
+         </x:xmpmeta><?xpacket end=\"w\"?>"
+    )
+    .into_bytes()
+}
+
+fn jpeg_with_xmp(jpeg: &[u8], packet: &[u8]) -> Vec<u8> {
+    let payload = [b"http://ns.adobe.com/xap/1.0/\0", packet].concat();
+    let length = (payload.len() as u16 + 2).to_be_bytes();
+    [&jpeg[..2], b"\xff\xe1", &length, &payload, &jpeg[2..]].concat()
+}
+
+/// A WebP of the extended layout with an XMP packet in place of its EXIF block.
+fn webp_with_xmp(webp: &[u8], packet: &[u8]) -> Vec<u8> {
+    const HAS_EXIF: u8 = 1 << 3;
+    const HAS_XMP: u8 = 1 << 2;
+    let (mut chunks, mut rest) = (Vec::new(), &webp[12..]);
+    while let Some((head, after)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes(head[4..].try_into().unwrap()) as usize;
+        let padded = length.next_multiple_of(2);
+        if !head.starts_with(b"EXIF") {
+            chunks.extend([head, &after[..padded]].concat());
+        }
+        rest = &after[padded..];
+    }
+    assert!(chunks.starts_with(b"VP8X") && chunks[8] & HAS_EXIF != 0);
+    chunks[8] = chunks[8] & !HAS_EXIF | HAS_XMP;
+    chunks.extend([b"XMP ", &(packet.len() as u32).to_le_bytes()[..], packet].concat());
+    chunks.resize(chunks.len().next_multiple_of(2), 0);
+    let length = (chunks.len() as u32 + 4).to_le_bytes();
+    [b"RIFF", &length[..], b"WEBP", &chunks].concat()
+}
+
+#[test]
+fn pictures_are_upright_where_xmp_alone_states_the_orientation() {
+    let stored = rgb(&read("rgb.png"));
+    let (jpeg, png, webp) = (read("baseline444.jpg"), read("rgb.png"), read("turned-1.webp"));
+    let jpeg_stored = rgb(&jpeg);
+    for orientation in 1..=8 {
+        let check = |what: &str, bytes: &[u8], stored: &[u8]| {
+            let found = decode(bytes, Limits::DEFAULT).unwrap();
+            assert!(found == turned(stored, orientation), "{what}, orientation {orientation}");
+        };
+        for is_attribute in [false, true] {
+            let packet = xmp(orientation, is_attribute);
+            let in_jpeg = jpeg_with_xmp(&jpeg, &packet);
+            check("JPEG", &in_jpeg, &jpeg_stored);
+            let text = [b"XML:com.adobe.xmp\0\0\0\0\0", &packet[..]].concat();
+            check("PNG", &chunk_in(&png, b"iTXt", &text, b"IDAT"), &stored);
+            check("PNG, behind the pixels", &chunk_in(&png, b"iTXt", &text, b"IEND"), &stored);
+            check("WebP", &webp_with_xmp(&webp, &packet), &stored);
+            // EXIF that says that the picture is upright is believed.
+            let found = decode(&jpeg_with(&in_jpeg, &exif(1)), Limits::DEFAULT).unwrap();
+            assert!(found.into_rgb() == jpeg_stored, "orientation {orientation}");
+        }
+    }
+}
+
 #[test]
 fn every_picture_has_the_pixels_that_pillow_shows() {
     for (name, bytes) in pictures() {

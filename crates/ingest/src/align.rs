@@ -7,7 +7,6 @@ use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Instant,
 };
 
@@ -16,10 +15,7 @@ use pfc_cli::{
     Format, Outcome, Progress, interrupt, print_json, print_table, table,
     units::{self, count},
 };
-use pfc_image::{
-    Changes, Crop, Fit, ImageFolder, ImageSize, Limits, Tally, encode_jpeg, encode_png,
-    has_image_extension, with_extensions,
-};
+use pfc_image::{Changes, Crop, Fit, ImageFolder, Tally, has_image_extension, with_extensions};
 use pfc_shard::hash::content_hash;
 use pfc_sources::{
     Root, exists,
@@ -31,6 +27,7 @@ use serde::Serialize;
 
 use crate::{
     IngestError,
+    crops::{CropArgs, CropFormat, Encoding},
     loss::LossArgs,
     output,
     pack::quarantine::{self, Line, Quarantine},
@@ -44,7 +41,7 @@ use crate::{
 /// left and right corner of the mouth (as seen in the image, in pixels), with tabs, blanks or as CSV, or 68
 /// points in the iBUG order. Each face is turned, scaled and shifted so that its points come closest to
 /// InsightFace's template (least squares, bilinear, black outside the image), and written to OUT under the
-/// path that LIST has. Images that are missing or unreadable, landmarks that make no face in their image, and
+/// path that LIST has, with the extension of --format where it has another. Images that are missing or unreadable, landmarks that make no face in their image, and
 /// lines that cannot be understood are left out and listed with their reason in OUT/quarantine.jsonl. Every
 /// line is checked with the same bounds: how far its points are from those of a face, how large the face is,
 /// and how much of it lies within the image. Points that all lie between 0 and 1 are taken for fractions of
@@ -65,22 +62,11 @@ pub struct AlignArgs {
     /// Folder that the paths in LIST start from [default: the folder of LIST]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Width and height of the crops in pixels, as in 112, 224 or 96x112
-    #[arg(long, value_name = "SIZE", default_value = "112")]
-    size: Size,
-    /// File format of the crops; the extension of each path is replaced where it differs
-    #[arg(long, value_enum, default_value_t)]
-    format: CropFormat,
-    /// Quality of JPEG crops; 100 is best
-    #[arg(long, value_name = "1-100", default_value_t = 95,
-          value_parser = clap::value_parser!(u8).range(1..=100))]
-    quality: u8,
+    #[command(flatten)]
+    crops: CropArgs,
     /// Order of the numbers in LIST, if it has no header
     #[arg(long, value_enum, default_value_t)]
     landmark_format: LandmarkFormat,
-    /// Pixels of the largest image to decode; larger ones are left out
-    #[arg(long, value_name = "N", default_value_t = 50_000_000)]
-    max_pixels: u64,
     #[command(flatten)]
     loss: LossArgs,
     #[command(flatten)]
@@ -89,41 +75,13 @@ pub struct AlignArgs {
     output: Format,
 }
 
-/// File format of crops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum CropFormat {
-    /// JPEG, lossy.
-    #[default]
-    Jpg,
-    /// PNG, lossless.
-    Png,
-}
-
-/// The `--size` option.
-#[derive(Debug, Clone, Copy)]
-pub struct Size(pub ImageSize);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Size, String> {
-        let (width, height) = text.split_once('x').unwrap_or((text, text));
-        let side = |text: &str| text.parse().ok().filter(|n| (8..=1024).contains(n));
-        match (side(width), side(height)) {
-            (Some(width), Some(height)) => Ok(Size(ImageSize { width, height })),
-            _ => Err("a size is N or WxH, each from 8 to 1024".into()),
-        }
-    }
-}
-
 /// How crops are made, and from which folder.
 struct Recipe<'a> {
     root: &'a Path,
     /// The same folder, to check paths against.
     folder: ImageFolder,
     crop: pfc_image::Recipe,
-    format: CropFormat,
-    quality: u8,
+    encoding: Encoding,
 }
 
 /// Counts of a finished run, as `--json` prints them.
@@ -147,7 +105,7 @@ pub fn run(args: &AlignArgs, quiet: bool) -> anyhow::Result<Outcome> {
     } else {
         print(&summary)?;
     }
-    for sentence in summary.changes.sentences(args.size.0, Fit::Crop) {
+    for sentence in summary.changes.sentences(args.crops.size(), Fit::Crop) {
         tracing::warn!("{sentence}");
     }
     if summary.quarantined > 0 {
@@ -161,13 +119,12 @@ pub fn run(args: &AlignArgs, quiet: bool) -> anyhow::Result<Outcome> {
 fn align(args: &AlignArgs, quiet: bool) -> anyhow::Result<Summary> {
     let above = args.list.parent().filter(|parent| !parent.as_os_str().is_empty());
     let root = args.root.as_deref().or(above).unwrap_or(Path::new("."));
-    let limits = Limits { pixels_max: args.max_pixels };
+    let crops = args.crops;
     let recipe = Recipe {
         root,
         folder: ImageFolder::at(root),
-        crop: pfc_image::Recipe { size: args.size.0, fit: Fit::Crop, limits },
-        format: args.format,
-        quality: args.quality,
+        crop: pfc_image::Recipe { size: crops.size(), fit: Fit::Crop, limits: crops.limits() },
+        encoding: crops.encoding(),
     };
     let pool = args.threads.pool()?;
     let list = (&*args.list, args.landmark_format);
@@ -225,7 +182,7 @@ fn write_crops(
         for marks in chunk {
             jobs.push(match marks {
                 Ok(marks) => {
-                    let place = place(&recipe.folder, &marks, recipe.format, &mut taken);
+                    let place = place(&recipe.folder, &marks, recipe.encoding.format, &mut taken);
                     (marks.image.clone(), place.map(|place| (marks, place)))
                 }
                 Err(BadLine { line, problem, .. }) => {
@@ -314,10 +271,7 @@ fn one(
         .crop
         .crop(&bytes, Some(&marks.points))
         .map_err(|e| Failure::of(e.into(), || marks.image.clone()))?;
-    let encoded = match recipe.format {
-        CropFormat::Jpg => encode_jpeg(&pixels, recipe.quality),
-        CropFormat::Png => encode_png(&pixels),
-    };
+    let encoded = recipe.encoding.encode(&pixels);
     let encoded = encoded.map_err(|e| Failure::of(e.into(), || marks.image.clone()))?;
     let target = out.join(&place.target);
     let parent = target.parent().unwrap_or(out);

@@ -29,7 +29,8 @@ use crate::{
   pfc-ingest clean data && pfc-ingest compact data data-clean
   pfc-ingest export data rec --to recordio
 
-Exit codes: 0 all is well, 1 it ran and found faults, 2 it could not run."
+Exit codes: 0 all is well, 1 it ran and found faults, 2 it could not run, 130, 143 or 129 where
+Ctrl-C, SIGTERM or SIGHUP stopped the command."
 )]
 pub struct Cli {
     /// How much to say.
@@ -40,41 +41,28 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands of `pfc-ingest`.
+/// The commands of `pfc-ingest`. What each does is said where its arguments are: a sentence here would take the
+/// place of all of it in `--help`.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "a doc comment of a variant replaces that of its arguments")]
 pub enum Command {
-    /// Make a folder of procedural faces to try things with.
     Synth(SynthArgs),
     /// Pack face crops, from folders, lists or other formats, into a data set.
     #[command(long_about = help::ABOUT)]
     Pack(Box<PackArgs>),
-    /// Find the faces of photographs, by a detector, and cut them out.
     Detect(Box<DetectArgs>),
-    /// Cut faces out of images by their landmarks.
     Align(AlignArgs),
-    /// Join what several workers packed, or data sets with people in common.
     Merge(MergeArgs),
-    /// Measure every face: sharpness, exposure, size, pose, norm of its embedding, a network's score.
     Quality(Box<QualityArgs>),
-    /// Find duplicates, bad images, wrong labels and people with two labels.
     Clean(CleanArgs),
-    /// List, show and take back what cleaning decided.
     Decisions(DecisionsArgs),
-    /// Export uncertain findings for review, and import the answers.
     Review(ReviewArgs),
-    /// Write a page about a data set and what cleaning found in it.
     Report(ReportArgs),
-    /// Write a new data set with all decisions applied.
     Compact(CompactArgs),
-    /// Check every byte of a data set.
     Verify(VerifyArgs),
-    /// Show what a data set holds.
     Inspect(InspectArgs),
-    /// Draw some faces of a data set on one sheet.
     Show(ShowArgs),
-    /// Measure how fast a data set is read on this machine.
     Bench(BenchArgs),
-    /// Write a data set in a format of other tools.
     Export(ExportArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:
@@ -92,5 +80,22 @@ mod tests {
     #[test]
     fn the_parser_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_a_command_is_all_that_is_said_of_its_arguments() {
+        for (name, said) in [
+            ("clean", "`decisions undo` takes them back"),
+            ("quality", "A measure that is not known of a face is NaN"),
+            ("align", "lines that cannot be understood are left out"),
+            ("compact", "the others keep their order and their bytes"),
+            ("pack", "RAW is one of"),
+        ] {
+            let program = Cli::command();
+            let command = program.find_subcommand(name).expect("there is such a command");
+            let about = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+            let words: Vec<&str> = about.split_whitespace().collect();
+            assert!(words.join(" ").contains(said), "{name}: {about}");
+        }
     }
 }

@@ -258,6 +258,15 @@ pub enum PackError {
         /// Whether one of several workers met it.
         by_worker: bool,
     },
+    /// What should say whose an unfinished folder is proves nothing.
+    #[error(
+        "{}: is not a job that pfc wrote, or is damaged, so that it does not show whose the folder is",
+        path.display()
+    )]
+    NotAJob {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file of the journal is not as it was written.
     #[error("{}: is damaged", path.display())]
     DamagedJournal {
@@ -367,6 +376,14 @@ impl PackError {
                  give --restart to drop what is done in {} and begin anew",
                 out.display()
             ),
+            NotAJob { path } => {
+                let folder = path.ancestors().nth(2).unwrap_or(path);
+                format!(
+                    "choose another folder; if {} holds an unfinished pack and nothing that you want, \
+                     remove it and begin anew",
+                    folder.display()
+                )
+            }
             DamagedJournal { .. } => {
                 "give --restart to begin anew; of a worker's part, remove the \
                  folder and run the worker again"

@@ -2,15 +2,37 @@
 
 // N = images, E = embedding.
 
+use std::sync::OnceLock;
+
 use pfc_onnx::{ChannelOrder, FACE_BYTES};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Backbone, IMAGE_SIZE, InputSpec, ModelError, libtorch::guarded};
+use crate::{Backbone, IMAGE_SIZE, InputSpec, ModelError, all_memory, libtorch::guarded};
 
-/// Images per pass. Beyond 64 a CPU gains nothing, and r200 keeps below 1 GB; a GPU needs more to be
-/// filled, and r200 keeps below 4 GB there.
+/// Images per pass on a CPU, which gains nothing beyond; r200 keeps below 1 GB.
+const BATCH_ON_CPU: usize = 64;
+/// Memory of a card that an image takes in the largest network: 256 keep below 4 GB in r200.
+const IMAGE_BYTES: u64 = 16 << 20;
+
+/// Images per pass.
 pub(crate) fn batch_size(device: Device) -> usize {
-    if device == Device::Cpu { 64 } else { 256 }
+    /// Of one machine; cards of others beyond these are asked each time.
+    static CARDS: [OnceLock<usize>; 16] = [const { OnceLock::new() }; 16];
+    let ask = || batch_on_card(all_memory(device));
+    match device {
+        Device::Cpu => BATCH_ON_CPU,
+        Device::Cuda(index) => CARDS.get(index).map_or_else(ask, |card| *card.get_or_init(ask)),
+        _ => ask(),
+    }
+}
+
+/// Images per pass that fill a card of `all_bytes` of memory: the power of two from 64 to 1,024 of which the
+/// largest network takes a sixteenth of it at most; 256 where it does not tell. Of the card alone, so that
+/// nothing depends on what else is there.
+fn batch_on_card(all_bytes: Option<u64>) -> usize {
+    let Some(all_bytes) = all_bytes else { return 256 };
+    let n_images = (all_bytes / 16 / IMAGE_BYTES).max(1);
+    (1usize << n_images.ilog2()).clamp(BATCH_ON_CPU, 1024)
 }
 
 /// Anything that turns aligned faces into embeddings.
@@ -199,6 +221,15 @@ mod tests {
         let bgr = InputSpec { channels: ChannelOrder::Bgr, ..spec };
         let bgr = images(&rgb, &bgr, Device::Cpu).unwrap();
         assert_eq!(bgr, found.flip([1]));
+    }
+
+    #[test]
+    fn a_pass_fills_a_card_by_its_memory() {
+        let gib = |n: u64| Some(n << 30);
+        // A sixteenth of 141 GiB holds 564 images of 16 MiB, of 80 GiB 320, of 24 GiB 96.
+        let all = [gib(141), gib(80), gib(24), gib(8), gib(1000), Some(0), None].map(batch_on_card);
+        assert_eq!(all, [512, 256, 64, 64, 1024, 64, 256]);
+        assert_eq!(batch_size(Device::Cpu), 64);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pfc_onnx::{Account, InputOptions, InputSpec, OnnxModel, OpenOptions};
+use pfc_onnx::{Account, InputOptions, InputSpec, OnnxModel, OpenOptions, Provider};
 use tch::{Device, Tensor};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -27,6 +27,8 @@ pub struct EmbedderOptions {
     pub device: Device,
     /// What the large layers compute in; only networks of ours can change it.
     pub precision: Precision,
+    /// What of onnxruntime runs an ONNX graph; other models have no choice.
+    pub provider: Provider,
     /// Threads of a pass; by default one per core.
     pub threads: Option<usize>,
     /// What is known of the input.
@@ -45,6 +47,7 @@ impl Default for EmbedderOptions {
         EmbedderOptions {
             device: Device::Cpu,
             precision: Precision::F32,
+            provider: Provider::Auto,
             threads: None,
             input: InputOptions::default(),
             output: None,
@@ -112,12 +115,16 @@ impl Embedder {
         if kind != FileKind::Onnx && options.output.is_some() {
             return Err(refuse("--output", "only ONNX graphs have several outputs"));
         }
+        if kind != FileKind::Onnx && options.provider != Provider::Auto {
+            return Err(refuse("--provider", "only ONNX graphs are run by onnxruntime"));
+        }
         let mut input = InputSpec::insightface().with(&options.input);
         let mut notes = Vec::new();
         let engine = match kind {
             FileKind::Onnx => {
                 let model = OnnxModel::open(&file, &onnx_options(options)?)?;
                 input = *model.input();
+                notes.extend(model.fallback().map(|why| format!("warning: {why}")));
                 Engine::Onnx(Box::new(model))
             }
             FileKind::TorchScript if !options.trust_code => {
@@ -204,6 +211,23 @@ impl Embedder {
             Engine::Onnx(_) => Device::Cpu,
         }
     }
+
+    /// Where it computes and how many images at a time, if it is no processor: to be shown to the user.
+    pub fn place(&self) -> Option<String> {
+        let n = self.batch_size();
+        match &self.engine {
+            Engine::Onnx(model) => (model.device() != pfc_onnx::Device::Cpu).then(|| {
+                let device = model.device();
+                format!("computed on {device} ({}), {n} images at a time", device.provider())
+            }),
+            _ => match self.device() {
+                Device::Cuda(index) => {
+                    Some(format!("computed on GPU {index}, {n} images at a time"))
+                }
+                _ => None,
+            },
+        }
+    }
 }
 
 impl From<Backbone> for Embedder {
@@ -228,7 +252,11 @@ impl Embed for Embedder {
     }
 
     fn batch_size(&self) -> usize {
-        embed::batch_size(self.device())
+        match &self.engine {
+            // A processor is given no fewer than other models, of which it makes several runs.
+            Engine::Onnx(model) => model.batch().max(embed::batch_size(Device::Cpu)),
+            _ => embed::batch_size(self.device()),
+        }
     }
 
     fn embed(&self, rgb: &[u8], n: usize) -> Result<Vec<f32>, ModelError> {
@@ -277,16 +305,18 @@ impl Embedder {
 }
 
 fn onnx_options(options: &EmbedderOptions) -> Result<OpenOptions, ModelError> {
-    let device = match options.device {
-        Device::Cpu => pfc_onnx::Device::Cpu,
-        Device::Cuda(index) => pfc_onnx::Device::Cuda(index as i32),
+    let gpu = match options.device {
+        Device::Cpu => None,
+        Device::Cuda(index) => Some(index as i32),
         other => return Err(ModelError::Device { device: format!("{other:?}").to_lowercase() }),
     };
+    let (device, may_fall_back) = options.provider.on(gpu);
     Ok(OpenOptions {
         input: options.input.clone(),
         output: options.output.clone(),
         threads: options.threads,
         device,
+        may_fall_back,
     })
 }
 

@@ -12,8 +12,18 @@ pub(crate) struct Graph {
     pub(crate) constants: Vec<(String, Constant)>,
     /// Multiply-accumulates of one image, by convolutions, products and attention.
     pub(crate) macs: u64,
+    /// Numbers of one image that normalisations, rectifiers and sums give.
+    pub(crate) elements: Elements,
     /// Whether scale and shift stand in for normalisation: statistics may not fit f16.
     pub(crate) plain_normalisation: bool,
+}
+
+/// How many numbers of one image come out of operators that do little with each.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Elements {
+    pub(crate) normalised: u64,
+    pub(crate) rectified: u64,
+    pub(crate) added: u64,
 }
 
 /// An operator applied.
@@ -67,6 +77,13 @@ impl Graph {
         attributes: Attributes,
         shape: &[i64],
     ) -> Value {
+        let n_elements = shape.iter().product::<i64>() as u64;
+        match op {
+            "BatchNormalization" => self.elements.normalised += n_elements,
+            "PRelu" => self.elements.rectified += n_elements,
+            "Add" => self.elements.added += n_elements,
+            _ => {}
+        }
         let inputs = inputs.iter().map(|input| (*input).to_owned()).collect();
         let output = format!("{name}.out");
         self.nodes.push(Node {

@@ -51,6 +51,16 @@ pub fn guarded<T, E: From<ModelError>>(
     }
 }
 
+/// Has f32 keep its 24 bits on GPUs, where libtorch begins by rounding the factors of convolutions to the 10
+/// of TF32; for the whole process. Other formats are not concerned.
+///
+/// # Errors
+///
+/// [`ModelError::Torch`] if libtorch refuses.
+pub fn keep_f32_exact() -> Result<(), ModelError> {
+    pfc_autograd::allow_tf32(false).map_err(ModelError::torch("turn TF32 off"))
+}
+
 /// Whether an error says that there was no memory for a tensor, on the host or on a GPU.
 pub fn is_out_of_memory(error: &TchError) -> bool {
     says_no_memory(&error.to_string())

@@ -6,16 +6,21 @@
 //! only for a caller that says that it trusts it.
 
 use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::BufReader,
     path::{Path, PathBuf},
     sync::atomic::{AtomicI64, Ordering},
 };
 
+use pfc_torchfile::{StateFile, TorchFileError};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
 use crate::{
     InputSpec, ModelError,
     libtorch::{first_line, is_out_of_memory},
-    state::check_finite,
+    state::{check_finite, check_not_nan},
+    weights::{TorchFile, kind, read_torch_tensor},
 };
 
 /// A program that turns images into embeddings.
@@ -30,7 +35,8 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Loads a program that the caller trusts, whose parameters are finite, and runs it once on a grey image.
+    /// Loads a program that the caller trusts and runs it once, on shades from black to white. Parameters
+    /// must be finite, and buffers and constants may be infinite, as masks are, but not NaN.
     pub(crate) fn open(
         path: &Path,
         device: Device,
@@ -40,17 +46,25 @@ impl Script {
         let failed = |error| failed(path, error);
         let mut module = CModule::load_on_device(path, device).map_err(failed)?;
         module.f_set_eval().map_err(failed)?;
+        let origin = path.display().to_string();
+        let mut parameters = BTreeSet::new();
         for (name, parameter) in module.named_parameters().map_err(failed)? {
-            check_finite(&path.display().to_string(), &name, &parameter)?;
+            check_finite(&origin, &name, &parameter)?;
+            parameters.insert(name);
         }
+        check_kept(path, &parameters)?;
         let batch = AtomicI64::new(i64::MAX);
         let mut script = Script { path: path.to_owned(), module, device, dim: 0, batch };
         let shape = [1, 3, input.height as i64, input.width as i64];
-        let output = script.run(&Tensor::zeros(shape, (Kind::Float, device)))?;
+        let shades = Tensor::f_linspace(-1.0, 1.0, shape.iter().product(), (Kind::Float, device))
+            .and_then(|shades| shades.f_reshape(shape))
+            .map_err(failed)?;
+        let output = script.run(&shades)?;
         script.dim = match output.size()[..] {
             [1, dim] => dim as usize,
             ref other => return Err(refuse(format!("its output has shape {other:?}, not [1, E]"))),
         };
+        check_finite(&origin, "embedding of shades from black to white", &output)?;
         Ok(script)
     }
 
@@ -99,6 +113,34 @@ impl Script {
         tch::no_grad(|| self.module.forward_ts(&[images]))
             .map_err(|error| failed(&self.path, error))
     }
+}
+
+/// Refuses a NaN in what a program keeps beside its `parameters`, which are known to be finite. libtorch does
+/// not name these tensors to us, so that they are read from the file; of a file that is not understood, what
+/// the program answers is all that is looked at.
+fn check_kept(path: &Path, parameters: &BTreeSet<String>) -> Result<(), ModelError> {
+    let file = File::open(path).map_err(ModelError::io("open", path))?;
+    let mut file: TorchFile = match StateFile::parse_script(BufReader::new(file)) {
+        Ok(file) => file,
+        Err(source @ TorchFileError::Io(_)) => {
+            return Err(ModelError::TorchFile { path: path.to_owned(), source });
+        }
+        Err(error) => {
+            tracing::debug!("{}: its buffers are not looked at: {error}", path.display());
+            return Ok(());
+        }
+    };
+    let origin = path.display().to_string();
+    for i in 0..file.tensors().len() {
+        let info = &file.tensors()[i];
+        let name = info.key.clone();
+        let is_float =
+            matches!(kind(info.dtype), Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16);
+        if is_float && !parameters.contains(&name) {
+            check_not_nan(&origin, &name, &read_torch_tensor(path, &mut file, i)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// What an error of the program means: [`ModelError::Memory`] says nothing of the program itself.

@@ -12,8 +12,8 @@ use std::{
 
 use golden::{Case, beside, relative_error};
 use pfc_model::{
-    Architecture, Backbone, BackboneSpec, Embed, Embedder, EmbedderOptions, Network, export,
-    tensors, weights,
+    Architecture, Backbone, BackboneSpec, Embed, Embedder, EmbedderOptions, ModelError, Network,
+    export, tensors, weights,
 };
 use tch::{Device, Tensor};
 
@@ -186,36 +186,65 @@ fn changed_archive(path: &Path, mut change: impl FnMut(&mut Vec<u8>)) -> Vec<u8>
     writer.finish().unwrap().into_inner()
 }
 
-#[test]
-fn golden_torchscript_with_a_parameter_that_is_no_number_is_refused_by_name() {
+/// Opens a copy of a TorchScript archive in which the storage that holds `numbers` begins with `first`.
+fn open_changed(path: &Path, numbers: &[f32], first: f32) -> Result<(), ModelError> {
     let dir = tempfile::tempdir().unwrap();
+    let weights: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let mut n_found = 0;
+    let bytes = changed_archive(path, |bytes| {
+        if *bytes == weights {
+            bytes[..4].copy_from_slice(&first.to_le_bytes());
+            n_found += 1;
+        }
+    });
+    assert_eq!(n_found, 1, "{}", path.display());
+    let changed = dir.path().join("a.pt");
+    std::fs::write(&changed, bytes).unwrap();
+    let options = EmbedderOptions { trust_code: true, ..EmbedderOptions::default() };
+    Embedder::open_with(&changed, &options).map(drop)
+}
+
+#[test]
+fn golden_torchscript_with_a_parameter_or_a_buffer_that_is_no_number_is_refused_by_name() {
     for (case, list) in cases() {
         let path = beside(&list, ".torchscript.pt");
         if !pfc_testing::has_file(&path) {
             continue;
         }
-        let (key, tensor) = case.weights(case.seed()).swap_remove(0);
-        let numbers = Vec::<f32>::try_from(tensor.reshape([-1])).unwrap();
-        let weights: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        let write = |first: f32| {
-            let mut n_found = 0;
-            let bytes = changed_archive(&path, |bytes| {
-                if *bytes == weights {
-                    bytes[..4].copy_from_slice(&first.to_le_bytes());
-                    n_found += 1;
-                }
-            });
-            assert_eq!(n_found, 1, "{}: `{key}`", path.display());
-            let changed = dir.path().join("a.pt");
-            std::fs::write(&changed, bytes).unwrap();
-            let options = EmbedderOptions { trust_code: true, ..EmbedderOptions::default() };
-            Embedder::open_with(&changed, &options).map(drop)
-        };
-        write(numbers[0]).unwrap();
-        let error = write(f32::NAN).unwrap_err().to_string();
-        let expected = format!("tensor `{key}` has 1 of {} numbers that", numbers.len());
-        assert!(error.contains(&expected), "{error}");
+        let weights = case.weights(case.seed());
+        let named = |ending: &str| weights.iter().find(|(key, _)| key.ends_with(ending)).unwrap();
+        for (key, tensor) in [&weights[0], named("running_mean")] {
+            let numbers = Vec::<f32>::try_from(tensor.reshape([-1])).unwrap();
+            open_changed(&path, &numbers, numbers[0]).unwrap();
+            let error = open_changed(&path, &numbers, f32::NAN).unwrap_err().to_string();
+            let expected = format!("tensor `{key}` has 1 of {} numbers that", numbers.len());
+            assert!(error.contains(&expected), "{error}");
+        }
     }
+}
+
+#[test]
+fn a_trace_with_a_constant_that_is_no_number_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.pt");
+    let spec = BackboneSpec { network: "mbf".parse().unwrap(), embedding: 32 };
+    let inference = Backbone::new(&spec, Device::Cpu, 2).unwrap().into_inference();
+    export::torchscript(&path, &inference).unwrap();
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(&path).unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    for i in 0..archive.len() {
+        let mut member = archive.by_index(i).unwrap();
+        if member.name().contains("/constants/") && member.size() > bytes.len() as u64 {
+            bytes.clear();
+            member.read_to_end(&mut bytes).unwrap();
+        }
+    }
+    let numbers: Vec<f32> =
+        bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
+    open_changed(&path, &numbers, numbers[0]).unwrap();
+    let error = open_changed(&path, &numbers, f32::NAN).unwrap_err().to_string();
+    let expected = format!("has 1 of {} numbers that are not finite", numbers.len());
+    assert!(error.contains("tensor `constants.") && error.ends_with(&expected), "{error}");
 }
 
 /// Parameters in millions and multiply-accumulates in billions, as `arcface_torch` and the papers

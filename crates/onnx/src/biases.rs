@@ -12,7 +12,8 @@ use crate::{
     declared::Declared,
     flat::Flat,
     front::Way,
-    network::{Device, Network, Settings},
+    network::{Network, Settings},
+    provider::Device,
     range::Range,
 };
 

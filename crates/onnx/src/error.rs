@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use pfc_durable::{DurableError, faults::says_no_memory};
 
+/// How a reason begins that is a build of onnxruntime without the provider that is asked for.
+pub(crate) const MISSING: &str = "the onnxruntime that is loaded has no ";
+
 /// An ONNX model that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -128,6 +131,11 @@ impl OnnxError {
                         .to_owned(),
                 )
             }
+            OnnxError::Refused { reason, .. } if reason.starts_with(MISSING) => Some(
+                "name the library of a build for GPUs, such as that of Python's package \
+                 onnxruntime-gpu, in ORT_DYLIB_PATH; the processor needs none"
+                    .to_owned(),
+            ),
             OnnxError::Runtime { .. } => Some(
                 "`scripts/setup` fetches it; or name the library in ORT_DYLIB_PATH (in Python's \
                  package onnxruntime it is capi/libonnxruntime.so.*); where it is there, this process may \

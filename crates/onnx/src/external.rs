@@ -138,11 +138,12 @@ impl Files<'_> {
     fn read(&mut self, place: &Place) -> Result<Vec<u8>, String> {
         if !self.opened.contains_key(&place.location) {
             let path = self.find(&place.location)?;
-            let file = File::open(&path).map_err(|error| error.to_string())?;
-            let metadata = file.metadata().map_err(|error| error.to_string())?;
+            // A pipe would be waited for when it is opened.
+            let metadata = path.metadata().map_err(|error| error.to_string())?;
             if !metadata.is_file() {
                 return Err("it is no regular file".to_owned());
             }
+            let file = File::open(&path).map_err(|error| error.to_string())?;
             self.opened.insert(place.location.clone(), (file, metadata.len()));
         }
         let Some((file, size)) = self.opened.get_mut(&place.location) else { unreachable!() };

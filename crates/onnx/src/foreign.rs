@@ -62,7 +62,7 @@ const BEGINNINGS: [(usize, &[u8], &str, &str); 12] = [
 ];
 
 /// Endings of files whose beginnings do not tell.
-const ENDINGS: [(&str, &str, &str); 7] = [
+const ENDINGS: [(&str, &str, &str); 10] = [
     ("pdparams", "Paddle's parameters", "paddle2onnx makes an ONNX file of a Paddle model"),
     ("pdmodel", "a Paddle graph", "paddle2onnx makes an ONNX file of a Paddle model"),
     (
@@ -73,6 +73,9 @@ const ENDINGS: [(&str, &str, &str); 7] = [
     ("caffemodel", "a Caffe file", "take an ONNX file of the same model"),
     ("pb", "a TensorFlow graph", "`python -m tf2onnx.convert` makes an ONNX file of it"),
     ("mlmodel", "a Core ML file", "take the file that it was converted from"),
+    ("keras", "a Keras file", "tf2onnx makes an ONNX file of a Keras model"),
+    ("rknn", "an RKNN file", "take the ONNX file that it was converted from"),
+    ("mnn", "an MNN file", "take the file that it was converted from"),
     (
         "engine",
         "a TensorRT engine",
@@ -109,10 +112,16 @@ pub fn named(path: &Path, head: &[u8]) -> Option<Foreign> {
     Some(foreign(name, way_out))
 }
 
+/// Whether the ending of a file says more than its beginning, which is that of any pickle or zip archive.
+pub fn is_told_by_ending(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "pdparams" || ending == "keras")
+}
+
 /// What `path` is, if it is a model of another kind that `pfc-train` knows.
 pub(crate) fn convertible(path: &Path, head: &[u8]) -> Option<Foreign> {
     let what = match head {
         _ if path.is_dir() => "a checkpoint folder",
+        _ if is_told_by_ending(path) => return None,
         [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => "a file of PyTorch",
         [_, _, _, _, _, _, _, _, b'{', ..] => "a safetensors file",
         _ => return None,
@@ -130,13 +139,15 @@ mod tests {
 
     #[test]
     fn files_of_other_programs_are_named() {
-        let cases: [(&str, &[u8], &str); 9] = [
+        let cases: [(&str, &[u8], &str); 11] = [
             ("a.h5", b"\x89HDF\r\n\x1a\n\0\0", "Keras"),
             ("a.tflite", b"\x1c\0\0\0TFL3\0\0", "TensorFlow Lite"),
             ("a-0000.params", b"\x12\x01\0\0\0\0\0\0\0", "MXNet"),
             ("b.params", b"other", "MXNet"),
             ("a.engine", b"ftrt\0\0", "TensorRT"),
             ("a.pdparams", b"\x80\x04\x95", "Paddle"),
+            ("a.keras", b"PK\x03\x04", "Keras"),
+            ("a.rknn", b"RKNN\0\0", "RKNN"),
             ("a.pth", b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
             ("a.pth", b"<!doctype html>", "HTML"),
             ("a.PB", b"\x0a\x10", "TensorFlow graph"),
@@ -157,5 +168,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(convertible(folder.path(), b"").unwrap().reason.contains("a checkpoint folder"));
         assert_eq!(convertible(Path::new("m.onnx"), b"\x08\x07"), None);
+        assert_eq!(convertible(Path::new("m.keras"), b"PK\x03\x04"), None);
     }
 }

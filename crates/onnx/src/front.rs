@@ -12,22 +12,24 @@ use prost::Message;
 use crate::{
     declared::Declared,
     flat::{Flat, inputs_of},
-    network::{Device, Network, Settings},
+    network::{Network, Settings},
     proto::{NodeProto, data_type},
+    provider::Device,
 };
 
 /// Operators that keep or move the values of their first input, the others being constant. Some do so for
 /// pixels alone, such as `Relu`, or for flat pictures: what they do is measured, not taken for granted.
 const KEEPING: &str = "\
     Identity Cast CastLike Transpose Reshape Flatten Squeeze Unsqueeze Expand Tile Slice Split \
-    SplitToSequence Gather GatherND GatherElements Pad CenterCropPad Crop Resize Upsample \
+    SplitToSequence SequenceAt SequenceConstruct ConcatFromSequence ScatterND ScatterElements \
+    Gather GatherND GatherElements Pad CenterCropPad Crop Resize Upsample \
     SpaceToDepth DepthToSpace ReverseSequence Dropout Sub Add Mul Div Neg Sum Mean Concat Clip \
     Min Max Round Floor Ceil BatchNormalization Scaler ImageScaler QuantizeLinear \
     DequantizeLinear Compress Relu Abs ReduceSum ReduceMean Where Greater GreaterOrEqual Less \
     LessOrEqual";
 /// Those among them that may take pixels more than once.
 const JOINING: &str = "\
-    Add Sub Sum Mean Concat Where";
+    Add Sub Sum Mean Concat Where SequenceConstruct ScatterND ScatterElements";
 /// Operators whose outputs nobody can foresee.
 const RANDOM: &str = "\
     RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli";
@@ -52,7 +54,7 @@ pub(crate) fn follow(flat: &Flat<'_>, input: &str) -> Way {
     follow_through(flat, input, true)
 }
 
-fn follow_through(flat: &Flat<'_>, input: &str, through_point_convolutions: bool) -> Way {
+fn follow_through(flat: &Flat<'_>, input: &str, through_point_layers: bool) -> Way {
     let mut pixels: HashSet<&str> = HashSet::from([input]);
     let mut known: HashSet<&str> = HashSet::new();
     let mut way = Way::default();
@@ -77,8 +79,8 @@ fn follow_through(flat: &Flat<'_>, input: &str, through_point_convolutions: bool
             continue;
         }
         let others = || inputs.iter().filter(|name| !pixels.contains(name.as_str()));
-        let is_keeping = is_among(KEEPING, op)
-            || through_point_convolutions && op == "Conv" && is_point_convolution(flat, node);
+        let is_keeping =
+            is_among(KEEPING, op) || through_point_layers && is_point_layer(flat, node);
         let once = of_pixels.len() == 1 || is_among(JOINING, op);
         if is_keeping && once && others().all(is_known) {
             add(&mut way.passed, op);
@@ -101,13 +103,22 @@ fn is_among(list: &str, op: &str) -> bool {
     list.split(' ').any(|known| known == op)
 }
 
-/// A convolution that looks at one pixel at a time and gives as many channels as it takes, which is how
+/// Operators that may look at one pixel at a time.
+const OF_POINTS: &str = "Conv MatMul";
+
+/// A convolution or product that looks at one pixel at a time and gives as many channels as it takes, which is how
 /// some converters write a normalisation.
-fn is_point_convolution(flat: &Flat<'_>, node: &NodeProto) -> bool {
+fn is_point_layer(flat: &Flat<'_>, node: &NodeProto) -> bool {
     let weights = node.input.get(1).and_then(|name| flat.sizes(name));
     let group = node.attribute.iter().find(|attribute| attribute.name == "group");
     let group = group.and_then(|attribute| attribute.i).unwrap_or(1);
-    matches!(weights, Some(&[out, per_group, 1, 1]) if out <= 3 && per_group * group == out)
+    match (node.op_type.as_str(), weights) {
+        ("Conv", Some(&[out, per_group, 1, 1])) => {
+            out <= 3 && per_group.checked_mul(group) == Some(out)
+        }
+        ("MatMul", Some(&[channels, out])) => out <= 3 && channels == out,
+        _ => false,
+    }
 }
 
 /// What the way makes of the pixels: `gain · pixel + offset` of each channel of the input.
@@ -136,7 +147,7 @@ impl Effect {
     }
 }
 
-/// Measures the way from the input; the way comes back as well, shorter where a convolution on it proves
+/// Measures the way from the input; the way comes back as well, shorter where a convolution or product on it proves
 /// to be a layer.
 ///
 /// # Errors
@@ -148,9 +159,9 @@ pub(crate) fn measure(
     way: Way,
 ) -> (Way, Result<Effect, String>) {
     let effect = measure_ends(flat, input, &way);
-    let has_convolution = way.passed.iter().any(|op| op == "Conv");
+    let has_layer = way.passed.iter().any(|op| is_among(OF_POINTS, op));
     let is_plain = matches!(&effect, Ok(effect) if !effect.is_mixed);
-    if !has_convolution || is_plain {
+    if !has_layer || is_plain {
         return (way, effect);
     }
     let way = follow_through(flat, &input.name, false);

@@ -27,6 +27,7 @@ mod outputs;
 mod pictures;
 mod pixels;
 pub mod proto;
+mod provider;
 mod range;
 pub mod runtime;
 mod statistics;
@@ -36,9 +37,9 @@ pub use account::Account;
 pub use error::OnnxError;
 pub use input::{ChannelOrder, FACE_BYTES, FACE_SIDE, InputOptions, InputSpec, Layout, Origin};
 pub use model::{OnnxModel, OpenOptions};
-pub use network::Device;
 pub use pictures::{DeviceChoice, PICTURE_SIDE_MAX, PictureNetwork, Tensor, has_cuda};
 pub use pixels::mirrored;
+pub use provider::{Device, Provider};
 pub use statistics::{MeasuredInput, Normalisation, measured_input};
 
 /// Keys of the metadata in which exported models state what they want; values are texts.

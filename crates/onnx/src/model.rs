@@ -13,14 +13,12 @@ use crate::{
     examine::{self, graph_of},
     file,
     flat::Flat,
-    network::{Device, Network, Output, Settings, default_threads},
+    network::{Network, Output, Settings, default_threads},
     outputs::{Chosen, Refusal, choose, choose_score},
     pixels::mirrored,
+    provider::Device,
     runtime,
 };
-
-/// Images per run where the file leaves the batch open: beyond this a CPU gains nothing.
-const BATCH: usize = 32;
 
 /// How a model is opened.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +31,8 @@ pub struct OpenOptions {
     pub threads: Option<usize>,
     /// Where to compute.
     pub device: Device,
+    /// Whether the processor may compute where the device cannot be had; [`OnnxModel::fallback`] says so.
+    pub may_fall_back: bool,
 }
 
 /// What is taken from a network.
@@ -50,6 +50,8 @@ pub struct OnnxModel {
     input: InputSpec,
     output: Chosen,
     account: Account,
+    device: Device,
+    fallback: Option<String>,
     /// Images per run.
     batch: AtomicUsize,
     checksum: u128,
@@ -89,7 +91,8 @@ impl OnnxModel {
         runtime::load()?;
         let threads = options.threads.unwrap_or_else(default_threads);
         let settings = Settings { threads, device: options.device, is_optimised: true };
-        let network = Network::open(&bytes, settings).map_err(refused)?;
+        let Placed { network, device, fallback } =
+            place(&bytes, settings, options.may_fall_back).map_err(refused)?;
         examine::settle(&mut declared, &network);
         let flat = Flat::of(&proto, graph).map_err(of_input)?;
         let (n_rows, black) = declared.batch_of(&declared.flat([0.0; 3]));
@@ -109,7 +112,9 @@ impl OnnxModel {
         try_out(&mut decision, &network, &declared, &output).map_err(refused)?;
         Ok(OnnxModel {
             path: path.to_owned(),
-            batch: AtomicUsize::new(declared.batch.unwrap_or(BATCH)),
+            batch: AtomicUsize::new(declared.batch.unwrap_or(device.batch())),
+            device,
+            fallback,
             checksum: checksum(&bytes, &decision.spec, &output),
             account: Account::of(path, &declared, &decision, &output),
             input: decision.spec,
@@ -134,6 +139,22 @@ impl OnnxModel {
         self.output.dim
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Why the processor computes and not the device that was asked for, if that is so. To be shown to the
+    /// user.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// Images of a run.
+    pub fn batch(&self) -> usize {
+        self.batch.load(Ordering::Relaxed)
+    }
+
     /// XXH3-128 of the model with all its weights, of what it is given and of the output that is taken:
     /// embeddings of one model that was opened in two ways do not mix.
     pub fn checksum(&self) -> u128 {
@@ -156,7 +177,7 @@ impl OnnxModel {
         let mut rows = Vec::with_capacity(n * self.output.dim);
         let mut rest = rgb;
         while !rest.is_empty() {
-            let n_next = (rest.len() / FACE_BYTES).min(self.batch.load(Ordering::Relaxed));
+            let n_next = (rest.len() / FACE_BYTES).min(self.batch());
             let (next, after) = rest.split_at(n_next * FACE_BYTES);
             let (n_rows, values) = self.values(next, n_next);
             match self.run(n_next, n_rows, values) {
@@ -225,10 +246,12 @@ impl OnnxModel {
         self.run(n, n, values)
     }
 
-    /// Values of the network's input for `n` faces, padded with zeros to a batch that is fixed.
+    /// Values of the network's input for `n` faces, padded with zeros to a batch that the file fixes or that the
+    /// device compiled for.
     fn values(&self, rgb: &[u8], n: usize) -> (usize, Vec<f32>) {
         let spec = &self.input;
-        let n_rows = self.declared.batch.unwrap_or(n);
+        let open = if self.device.wants_one_size() { n.max(self.batch()) } else { n };
+        let n_rows = self.declared.batch.unwrap_or(open);
         let mut values = vec![0.0; n_rows * spec.n_values()];
         let (faces, _) = rgb.as_chunks::<FACE_BYTES>();
         for (face, out) in faces.iter().zip(values.chunks_exact_mut(spec.n_values())) {
@@ -252,6 +275,30 @@ impl OnnxModel {
         rows.truncate(n * dim);
         Ok(rows)
     }
+}
+
+/// A session, and where it computes.
+struct Placed {
+    network: Network,
+    device: Device,
+    /// Why there and not where it was asked to.
+    fallback: Option<String>,
+}
+
+fn place(model: &[u8], settings: Settings, may_fall_back: bool) -> Result<Placed, String> {
+    let device = settings.device;
+    let reason = match Network::open(model, settings) {
+        Ok(network) => return Ok(Placed { network, device, fallback: None }),
+        Err(reason) => reason,
+    };
+    if !may_fall_back || device == Device::Cpu {
+        return Err(reason);
+    }
+    // What the model itself is refused for, it is refused for here too.
+    let settings = Settings { device: Device::Cpu, ..settings };
+    let network = Network::open(model, settings)?;
+    let fallback = Some(format!("the processor computes, not {device}: {reason}"));
+    Ok(Placed { network, device: Device::Cpu, fallback })
 }
 
 fn of_output(path: &Path, refusal: Refusal) -> OnnxError {

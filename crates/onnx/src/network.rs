@@ -4,7 +4,6 @@ use std::sync::Mutex;
 
 use half::{bf16, f16};
 use ort::{
-    ep::CUDA,
     logging::LogLevel,
     session::{Session, SessionInputValue, builder::GraphOptimizationLevel},
     value::{DynValue, Tensor},
@@ -14,18 +13,9 @@ use crate::{
     Layout,
     declared::{Declared, Keypoints},
     proto::data_type,
+    provider::Device,
     runtime,
 };
-
-/// Where a model computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Device {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// An NVIDIA GPU by its index; needs the GPU build of onnxruntime.
-    Cuda(i32),
-}
 
 /// Values of an output that is looked at: 1 GiB of f32. Nothing that any network gives is as large.
 const VALUES_MAX: i64 = 1 << 28;
@@ -68,7 +58,7 @@ impl Network {
         } else {
             GraphOptimizationLevel::Disable
         };
-        let mut builder = Session::builder(environment)
+        let builder = Session::builder(environment)
             .map_err(|e| text(&e))?
             .with_optimization_level(level)
             .map_err(|e| text(&e))?
@@ -77,10 +67,7 @@ impl Network {
             // What it refuses, it gives as an error as well, which is often only a trial of ours.
             .with_log_level(LogLevel::Fatal)
             .map_err(|e| text(&e))?;
-        if let Device::Cuda(index) = settings.device {
-            let cuda = CUDA::default().with_device_id(index).build().error_on_failure();
-            builder = builder.with_execution_providers([cuda]).map_err(|e| text(&e))?;
-        }
+        let mut builder = settings.device.configure(builder, model)?;
         let session = builder.commit_from_memory(model).map_err(|e| text(&e))?;
         Ok(Network { session: Mutex::new(session) })
     }

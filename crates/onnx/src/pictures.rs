@@ -6,7 +6,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use ort::ep::{CUDA, ExecutionProvider};
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -15,8 +14,9 @@ use crate::{
     declared::Declared,
     examine::graph_of,
     file,
-    network::{Device, Network, Settings},
+    network::{Network, Settings},
     proto::{Dimension, ModelProto, ValueInfoProto},
+    provider::Device,
     runtime,
     wire::{self, Change},
 };
@@ -206,7 +206,7 @@ impl std::fmt::Debug for PictureNetwork {
 
 /// Whether the runtime was built for NVIDIA's GPUs.
 pub fn has_cuda() -> bool {
-    runtime::load().is_ok() && CUDA::is_available().unwrap_or(false)
+    Device::Cuda(0).is_available()
 }
 
 fn settings(device: Device) -> Settings {

@@ -72,12 +72,21 @@ fn find(
     if let Some(given) = given {
         return given;
     }
+    let fetched = cache(cache_home, home)
+        .map(|cache| cache.join(format!("onnxruntime-{VERSION}")).join("lib/libonnxruntime.so"));
+    fetched.filter(|path| exists(path)).unwrap_or_else(|| "libonnxruntime.so".into())
+}
+
+/// The user's folder for what can be made again, and our part of it.
+fn cache(cache_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let cache = cache_home.filter(|cache| !cache.is_empty()).map(PathBuf::from);
     let cache = cache.or_else(|| home.map(|home| Path::new(&home).join(".cache")));
-    let fetched = cache.map(|cache| {
-        cache.join(format!("pfc/onnxruntime-{VERSION}")).join("lib/libonnxruntime.so")
-    });
-    fetched.filter(|path| exists(path)).unwrap_or_else(|| "libonnxruntime.so".into())
+    cache.map(|cache| cache.join("pfc"))
+}
+
+/// A folder of that name in our part of the user's cache; `None` where there is no such place.
+pub(crate) fn cache_folder(name: &str) -> Option<PathBuf> {
+    cache(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")).map(|cache| cache.join(name))
 }
 
 /// The library in the Python package onnxruntime of the environment that a program is installed in, as

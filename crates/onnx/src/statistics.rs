@@ -13,8 +13,9 @@ use crate::{
     declared::Declared,
     faces,
     flat::Flat,
-    network::{Device, Network, Settings},
+    network::{Network, Settings},
     proto::NodeProto,
+    provider::Device,
     range::Range,
 };
 

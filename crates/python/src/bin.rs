@@ -11,10 +11,9 @@ use pyo3::{
 };
 
 use crate::{
-    dataset::n_threads,
     failure::Failure,
-    images::{Images, decode_sized, number, numbers, one, size_of},
-    rec::batch_of_first_size,
+    images::{Images, batch_of_first_size, decode_sized, number, numbers, one, size_of},
+    opened::Opened,
     work,
 };
 
@@ -28,8 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Bin {
     pack: Arc<Pack>,
-    path: PathBuf,
-    threads: Option<usize>,
+    opened: Opened,
 }
 
 impl Images for Pack {
@@ -52,22 +50,20 @@ impl Bin {
     #[new]
     #[pyo3(signature = (path, *, threads=None))]
     fn new(py: Python<'_>, path: PathBuf, threads: Option<usize>) -> PyResult<Bin> {
-        n_threads(py, threads)?;
-        let pack = work::inline(py, || Ok(Pack::read(&path)?))?;
-        Ok(Bin { pack: Arc::new(pack), path, threads })
+        let opened = Opened::new(path, threads)?;
+        let pack = work::inline(py, || Ok(Pack::read(&opened.path)?))?;
+        Ok(Bin { pack: Arc::new(pack), opened })
     }
 
     fn __getnewargs_ex__<'py>(
         &self,
         py: Python<'py>,
     ) -> PyResult<((PathBuf,), Bound<'py, PyDict>)> {
-        let named = PyDict::new(py);
-        named.set_item("threads", self.threads)?;
-        Ok(((self.path.clone(),), named))
+        Ok(((self.opened.path.clone(),), self.opened.named(py)?))
     }
 
     fn __repr__(&self) -> String {
-        format!("<pfc.Bin {}: {} pairs>", self.path.display(), self.pack.same.len())
+        format!("<pfc.Bin {}: {} pairs>", self.opened.path.display(), self.pack.same.len())
     }
 
     fn __len__(&self) -> usize {
@@ -87,7 +83,7 @@ impl Bin {
     /// The file that it was opened from.
     #[getter]
     fn path(&self) -> PathBuf {
-        self.path.clone()
+        self.opened.path.clone()
     }
 
     /// The encoded image, JPEG or PNG as a rule.
@@ -106,7 +102,7 @@ impl Bin {
         layout: &str,
     ) -> PyResult<Bound<'py, PyArray4<u8>>> {
         let numbers = numbers("image", indices, self.pack.images.len())?;
-        batch_of_first_size(py, &*self.pack, &numbers, layout, self.threads, out)
+        batch_of_first_size(py, &*self.pack, &numbers, layout, self.opened.threads(py)?, out)
     }
 
     /// All images of the pack, which have one size: an array of uint8 of shape (2 * P, H, W, 3), or
@@ -119,6 +115,6 @@ impl Bin {
         layout: &str,
     ) -> PyResult<Bound<'py, PyArray4<u8>>> {
         let numbers: Vec<usize> = (0..self.pack.images.len()).collect();
-        batch_of_first_size(py, &*self.pack, &numbers, layout, self.threads, out)
+        batch_of_first_size(py, &*self.pack, &numbers, layout, self.opened.threads(py)?, out)
     }
 }

@@ -1,6 +1,6 @@
 //! `pfc.Dataset`.
 
-use std::{path::PathBuf, sync::Arc, thread};
+use std::{path::PathBuf, sync::Arc};
 
 use numpy::{IntoPyArray, PyArray1, PyArray3, PyArray4};
 use pfc_findings::{Reading, View};
@@ -17,6 +17,7 @@ use crate::{
     batches::{Batches, Job},
     failure::Failure,
     images::{Form, Images, Layout, batch, number, numbers, one},
+    opened::Opened,
     order::{Order, Plan, Rank},
     work,
 };
@@ -42,9 +43,8 @@ type Item<'py> = (Bound<'py, PyArray3<u8>>, i64);
 #[pyclass(module = "pfc", subclass, frozen, name = "Dataset")]
 pub struct Dataset {
     view: Arc<View>,
-    path: PathBuf,
+    opened: Opened,
     as_packed: bool,
-    threads: Option<usize>,
     labels: PyOnceLock<Py<PyArray1<i64>>>,
     names: PyOnceLock<Py<PyTuple>>,
 }
@@ -71,7 +71,7 @@ impl Dataset {
 
     fn form(&self, py: Python<'_>, layout: &str) -> PyResult<Form> {
         let (size, layout) = (self.view.manifest().image_size, Layout::named(layout)?);
-        Ok(Form { size, layout, threads: n_threads(py, self.threads)? })
+        Ok(Form { size, layout, threads: self.opened.threads(py)? })
     }
 
     fn training_order(&self, seed: u64, epoch: u64) -> EpochOrder {
@@ -94,22 +94,6 @@ impl Dataset {
     }
 }
 
-/// Threads to decode with: as stated, else one in a process that another one started to help it.
-pub fn n_threads(py: Python<'_>, stated: Option<usize>) -> PyResult<usize> {
-    match stated {
-        Some(0) => Err(Failure::value("0 threads", "give 1 or more, or None").into()),
-        Some(threads) => Ok(threads),
-        None if is_worker(py)? => Ok(1),
-        None => Ok(thread::available_parallelism().map_or(1, |n| n.get())),
-    }
-}
-
-/// Whether Python's multiprocessing started this process.
-fn is_worker(py: Python<'_>) -> PyResult<bool> {
-    let parent = py.import("multiprocessing")?.call_method0("parent_process")?;
-    Ok(!parent.is_none())
-}
-
 #[pymethods]
 impl Dataset {
     #[new]
@@ -124,34 +108,33 @@ impl Dataset {
         threads: Option<usize>,
         is_copy: bool,
     ) -> PyResult<Dataset> {
-        n_threads(py, threads)?;
+        let opened = Opened::new(path, threads)?;
         let reading = Reading::from_switch(as_packed);
-        let view = work::released(py, || Ok(View::open(&path, reading)?))?;
+        let view = work::released(py, || Ok(View::open(&opened.path, reading)?))?;
         // Of a copy, as in a worker, it was said before.
         if let Some(notice) = view.notice("as_packed=True")
             && !is_copy
         {
-            let text = format!("{}: {notice}", path.display());
+            let text = format!("{}: {notice}", opened.path.display());
             let category = py.import("pfc._errors")?.getattr("DecisionsWarning")?;
             py.import("warnings")?.call_method1("warn", (text, category, 1))?;
         }
         let (labels, names) = (PyOnceLock::new(), PyOnceLock::new());
-        Ok(Dataset { view: Arc::new(view), path, as_packed, threads, labels, names })
+        Ok(Dataset { view: Arc::new(view), opened, as_packed, labels, names })
     }
 
     fn __getnewargs_ex__<'py>(
         &self,
         py: Python<'py>,
     ) -> PyResult<((PathBuf, bool), Bound<'py, PyDict>)> {
-        let named = PyDict::new(py);
-        named.set_item("threads", self.threads)?;
+        let named = self.opened.named(py)?;
         named.set_item("is_copy", true)?;
-        Ok(((self.path.clone(), self.as_packed), named))
+        Ok(((self.opened.path.clone(), self.as_packed), named))
     }
 
     fn __repr__(&self) -> String {
         let (n, n_classes) = (self.view.len(), self.view.n_identities());
-        format!("<pfc.Dataset {}: {n} images, {n_classes} classes>", self.path.display())
+        format!("<pfc.Dataset {}: {n} images, {n_classes} classes>", self.opened.path.display())
     }
 
     fn __len__(&self) -> usize {
@@ -225,7 +208,7 @@ impl Dataset {
     /// The folder that it was opened from.
     #[getter]
     fn path(&self) -> PathBuf {
-        self.path.clone()
+        self.opened.path.clone()
     }
 
     /// Whether it is read as it was packed.

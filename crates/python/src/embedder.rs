@@ -82,7 +82,8 @@ impl Stated {
         }
         let input = InputOptions { size: self.size, channels, mean: self.mean, std: self.std };
         let device = self.gpu.map_or(Device::Cpu, Device::Cuda);
-        Ok(OpenOptions { input, output: self.output.clone(), threads: self.threads, device })
+        let (output, threads) = (self.output.clone(), self.threads);
+        Ok(OpenOptions { input, output, threads, device, may_fall_back: false })
     }
 }
 

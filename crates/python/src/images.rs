@@ -214,6 +214,29 @@ pub fn batch<'py>(
     Ok(out)
 }
 
+/// A batch whose size is that of its first image.
+///
+/// # Errors
+///
+/// As [`batch`]; for no images at all.
+pub fn batch_of_first_size<'py>(
+    py: Python<'py>,
+    images: &impl Images,
+    numbers: &[usize],
+    layout: &str,
+    threads: usize,
+    out: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyArray4<u8>>> {
+    let layout = Layout::named(layout)?;
+    let Some(&first) = numbers.first() else {
+        let message = "a batch of no images has no size";
+        return Err(Failure::value(message, "give one number at least").into());
+    };
+    let size = work::inline(py, || images.size(first))?;
+    let form = Form { size, layout, threads };
+    batch(py, images, numbers, None, form, out)
+}
+
 fn checked_out<'py>(
     out: Bound<'py, PyAny>,
     shape: [usize; 4],

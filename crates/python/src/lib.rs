@@ -6,7 +6,7 @@
 //! * `failure`: errors, first without Python and then as exceptions
 //! * `work`: how everything is run: without the interpreter's lock, on threads that survive a fork, with
 //!   Ctrl-C, and so that no panic goes on into Python
-//! * `images`: encoded images to arrays, the same for all collections
+//! * `images`: encoded images to arrays, the same for all collections; `opened`: where a collection was opened
 //! * `order`, `batches`, `dataset`: data sets; `rec`, `bin`: RecordIO and verification packs
 //! * `metrics`: figures; `embedder`: ONNX models; `partial_fc`: the head of `pfc.torch.PartialFC`
 
@@ -20,6 +20,7 @@ mod embedder;
 mod failure;
 mod images;
 mod metrics;
+mod opened;
 mod order;
 mod partial_fc;
 mod rec;

@@ -13,9 +13,9 @@ use pyo3::{
 use rayon::prelude::*;
 
 use crate::{
-    dataset::n_threads,
     failure::Failure,
-    images::{Form, Images, Layout, batch, decode_sized, number, numbers, one, size_of},
+    images::{Images, batch_of_first_size, decode_sized, number, numbers, one, size_of},
+    opened::Opened,
     work,
 };
 
@@ -29,8 +29,7 @@ use crate::{
 #[pyclass(module = "pfc", subclass, frozen, name = "Rec")]
 pub struct Rec {
     records: Arc<RecordFile>,
-    path: PathBuf,
-    threads: Option<usize>,
+    opened: Opened,
     labels: PyOnceLock<Py<PyArray1<i64>>>,
 }
 
@@ -66,8 +65,9 @@ impl Rec {
     #[new]
     #[pyo3(signature = (path, *, threads=None))]
     fn new(py: Python<'_>, path: PathBuf, threads: Option<usize>) -> PyResult<Rec> {
-        n_threads(py, threads)?;
-        let records = work::released(py, || match RecordPaths::find(&path) {
+        let opened = Opened::new(path, threads)?;
+        let path = &opened.path;
+        let records = work::released(py, || match RecordPaths::find(path) {
             Some(paths) => Ok(paths.open()?),
             None => Err(Failure::missing(
                 format!("{}: no .rec file, and no folder with train.rec", path.display()),
@@ -75,20 +75,18 @@ impl Rec {
                 path.clone(),
             )),
         })?;
-        Ok(Rec { records: Arc::new(records), path, threads, labels: PyOnceLock::new() })
+        Ok(Rec { records: Arc::new(records), opened, labels: PyOnceLock::new() })
     }
 
     fn __getnewargs_ex__<'py>(
         &self,
         py: Python<'py>,
     ) -> PyResult<((PathBuf,), Bound<'py, PyDict>)> {
-        let named = PyDict::new(py);
-        named.set_item("threads", self.threads)?;
-        Ok(((self.path.clone(),), named))
+        Ok(((self.opened.path.clone(),), self.opened.named(py)?))
     }
 
     fn __repr__(&self) -> String {
-        format!("<pfc.Rec {}: {} images>", self.path.display(), self.records.n_images())
+        format!("<pfc.Rec {}: {} images>", self.opened.path.display(), self.records.n_images())
     }
 
     fn __len__(&self) -> usize {
@@ -121,7 +119,7 @@ impl Rec {
     /// The file or folder that it was opened from.
     #[getter]
     fn path(&self) -> PathBuf {
-        self.path.clone()
+        self.opened.path.clone()
     }
 
     /// Number of records, those that hold no image included.
@@ -169,29 +167,6 @@ impl Rec {
         layout: &str,
     ) -> PyResult<Bound<'py, PyArray4<u8>>> {
         let numbers = numbers("image", indices, Images::len(&*self.records))?;
-        batch_of_first_size(py, &*self.records, &numbers, layout, self.threads, out)
+        batch_of_first_size(py, &*self.records, &numbers, layout, self.opened.threads(py)?, out)
     }
-}
-
-/// A batch whose size is that of its first image.
-///
-/// # Errors
-///
-/// As [`batch`]; for no images at all.
-pub fn batch_of_first_size<'py>(
-    py: Python<'py>,
-    images: &impl Images,
-    numbers: &[usize],
-    layout: &str,
-    threads: Option<usize>,
-    out: Option<Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyArray4<u8>>> {
-    let layout = Layout::named(layout)?;
-    let Some(&first) = numbers.first() else {
-        let message = "a batch of no images has no size";
-        return Err(Failure::value(message, "give one number at least").into());
-    };
-    let size = work::inline(py, || images.size(first))?;
-    let form = Form { size, layout, threads: n_threads(py, threads)? };
-    batch(py, images, numbers, None, form, out)
 }

@@ -67,11 +67,23 @@ pub fn draw(title: &str, unit: &str, before: &Histogram, after: &Histogram) -> M
             svg.bars viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(title) {
                 (bars(before, "before"))
                 (bars(after, "after"))
-                text x="0" y="10" { (most) }
-                text x="0" y="144" { (number(before.start)) }
+                (axis(before, most))
                 text x=(WIDTH) y="144" text-anchor="end" { (end) " " (unit) " and more" }
             }
         }
+    }
+}
+
+/// The line that bars stand on, with its start and its middle, and a line at the height of the most values.
+fn axis(of: &Histogram, most: u64) -> Markup {
+    let middle = of.start + of.counts.len() as f64 * of.step / 2.0;
+    html! {
+        line.axis x1="0" x2=(WIDTH) y1=(BASE) y2=(BASE) {}
+        line.grid x1="0" x2=(WIDTH) y1=(TOP) y2=(TOP) {}
+        line.axis x1=(WIDTH / 2.0) x2=(WIDTH / 2.0) y1=(BASE) y2=(BASE + 4.0) {}
+        text x="0" y="10" { (most) }
+        text x="0" y="144" { (number(of.start)) }
+        text x=(WIDTH / 2.0) y="144" text-anchor="middle" { (number(middle)) }
     }
 }
 
@@ -95,6 +107,15 @@ mod tests {
     fn values_beyond_the_ends_count_at_the_ends() {
         let values = [-1.0, 0.5, 1.0, 99.0, f64::NAN];
         assert_eq!(Histogram::of(values.into_iter(), 0.0, 1.0, 3).counts, [2, 1, 1]);
+    }
+
+    #[test]
+    fn an_axis_names_its_start_its_middle_its_end_and_the_most_values() {
+        let of = |counts: &[u64]| Histogram { start: 2.0, step: 1.0, counts: counts.to_vec() };
+        let svg = draw("t", "px", &of(&[1, 7, 3, 0]), &of(&[1, 2, 3, 0])).into_string();
+        for text in [">2<", ">4<", ">6 px and more<", ">7<"] {
+            assert!(svg.contains(text), "{text} is missing in {svg}");
+        }
     }
 
     #[test]

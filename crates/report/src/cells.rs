@@ -47,7 +47,7 @@ impl Table {
                     tbody {
                         @for (name, cells) in &self.rows {
                             tr {
-                                th scope="row" { (name) }
+                                th scope="row" { (breakable(name)) }
                                 @for (i, cell) in (1..).zip(cells) { td class=[class(i)] { (cell) } }
                             }
                         }
@@ -58,15 +58,47 @@ impl Table {
     }
 }
 
+/// Characters of a name that fit into the narrowest column.
+const NARROW: usize = 12;
+
+/// A name that narrow columns break behind its `/`, `_` and `-`, and before an ending, rather than within its
+/// words and numbers.
+pub fn breakable(name: &str) -> Markup {
+    if name.chars().count() <= NARROW {
+        return text(name);
+    }
+    let behind = |name: &str| name.ends_with(['/', '_', '-']);
+    let is_ending =
+        |rest: &str| rest.starts_with('.') && !rest[1..].starts_with(|c: char| c.is_ascii_digit());
+    let mut parts = vec![0];
+    parts.extend(
+        name.char_indices()
+            .map(|(i, _)| i)
+            .filter(|&i| i > 0 && (behind(&name[..i]) || is_ending(&name[i..]))),
+    );
+    parts.push(name.len());
+    html! {
+        @for (i, part) in parts.windows(2).enumerate() {
+            @if i > 0 { wbr; }
+            (&name[part[0]..part[1]])
+        }
+    }
+}
+
 /// A share in percent with its interval and remarks below.
 pub fn share(value: f64, interval: Option<Interval>, notes: &[&str]) -> Markup {
     html! { (percent(value)) (ends(interval)) (small(notes)) }
 }
 
-/// A difference of two shares in percentage points, with its interval below; every number has a sign.
+/// A difference of two shares in percentage points, with its interval below; every number has a sign. It is bold
+/// where the interval does not hold 0.
 pub fn points(value: f64, Interval { low, high }: Interval) -> Markup {
     let signed = |share: f64| format!("{:+.2}", 100.0 * share);
-    html! { (signed(value)) small.interval { (signed(low)) " – " (signed(high)) } }
+    let is_shown = low > 0.0 || high < 0.0;
+    html! {
+        @if is_shown { b { (signed(value)) } } @else { (signed(value)) }
+        small.interval { (signed(low)) " – " (signed(high)) }
+    }
 }
 
 /// Both ends of an interval; nothing where there is none.
@@ -113,6 +145,21 @@ pub fn whisker(value: f64, interval: Option<Interval>, axis: &Interval) -> Marku
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_difference_is_bold_where_its_interval_does_not_hold_0() {
+        let of = |low, high| points(0.01, Interval { low, high }).into_string();
+        assert!(of(0.001, 0.02).starts_with("<b>+1.00</b>"));
+        assert!(of(-0.001, 0.02).starts_with("+1.00<small"));
+    }
+
+    #[test]
+    fn names_break_behind_their_punctuation() {
+        let long = breakable("runs/a_long<.ckpt").into_string();
+        assert_eq!(long, "runs/<wbr>a_<wbr>long&lt;<wbr>.ckpt");
+        assert_eq!(breakable("r50, margin 0.5").into_string(), "r50, margin 0.5");
+        assert_eq!(breakable("optim.lr").into_string(), "optim.lr");
+    }
 
     #[test]
     fn names_are_text_and_cells_are_markup() {

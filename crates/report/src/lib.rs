@@ -10,6 +10,6 @@ mod page;
 pub mod sheet;
 mod text;
 
-pub use cells::{Table, dash, interval, percent, points, share, small, whisker};
+pub use cells::{Table, breakable, dash, interval, percent, points, share, small, whisker};
 pub use error::ReportError;
 pub use page::Page;

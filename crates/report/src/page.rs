@@ -8,7 +8,7 @@ use crate::html::{Markup, plain};
 /// the edge beyond which they go on.
 const STYLE: &str = "
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1b1f;--pale:#5c5f66;--line:#d9dbe0;
---card:#f4f5f7;--before:#9aa4b5;--after:#2f6fde;--mark:#0072b2;--bad:#b3261e}
+--card:#f4f5f7;--before:#9aa4b5;--after:#2f6fde;--mark:#0072b2;--bad:#b3261e;--ground:var(--paper)}
 @media(prefers-color-scheme:dark){:root{--paper:#16171a;--ink:#e8e9ec;--pale:#a2a6ae;
 --line:#34363c;--card:#1f2125;--before:#5d6675;--after:#7aa7ff;--mark:#56b4e9;--bad:#ff8a80}}
 *{box-sizing:border-box}
@@ -22,8 +22,8 @@ p{margin:.5rem 0;overflow-wrap:anywhere}.pale{color:var(--pale)}
 .warning{color:var(--bad);font-weight:600}
 nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem}a{color:var(--mark)}
 .scroll{overflow-x:auto;background:
-linear-gradient(to right,var(--paper) 40%,transparent) left/2.5rem 100% no-repeat local,
-linear-gradient(to left,var(--paper) 40%,transparent) right/2.5rem 100% no-repeat local,
+linear-gradient(to right,var(--ground) 40%,transparent) left/2.5rem 100% no-repeat local,
+linear-gradient(to left,var(--ground) 40%,transparent) right/2.5rem 100% no-repeat local,
 linear-gradient(to right,var(--before),transparent) left/.6rem 100% no-repeat scroll,
 linear-gradient(to left,var(--before),transparent) right/.6rem 100% no-repeat scroll}
 table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}
@@ -31,7 +31,7 @@ th,td{padding:.35rem .5rem;text-align:right;border-bottom:1px solid var(--line);
 vertical-align:top;white-space:nowrap}
 th.text,td.text{text-align:left;white-space:normal}
 tbody th,thead th:first-child{text-align:left;font-weight:600;position:sticky;left:0;
-background:var(--paper)}
+background:var(--ground)}
 tbody th{min-width:7rem;max-width:14rem;white-space:normal;overflow-wrap:break-word}
 pre{margin:.3rem 0;font-size:.85rem}
 td small{display:block;color:var(--pale);white-space:normal}td .interval{white-space:nowrap}
@@ -43,17 +43,21 @@ figure{margin:0;padding:.75rem;background:var(--card);border-radius:.5rem}
 figcaption{font-size:.85rem;color:var(--pale);overflow-wrap:anywhere}
 figcaption b{color:var(--ink)}
 .charts svg{width:100%;height:auto;display:block}
+.key{list-style:none;display:flex;flex-wrap:wrap;gap:.1rem .9rem;margin:.4rem 0 0;padding:0;
+font-size:.8rem;color:var(--pale);overflow-wrap:anywhere}
+.key i{display:inline-block;width:1.3rem;border-top:3px solid;vertical-align:middle;margin-right:.35rem}
+.key i.dashed{border-top-style:dashed}
 .bars text{fill:var(--pale);font-size:11px;font-family:inherit}
-.before{fill:var(--before)}.after{fill:var(--after)}
-details{margin:.5rem 0;background:var(--card);border-radius:.5rem;padding:.5rem .8rem}
+.axis{stroke:var(--pale)}.grid{stroke:var(--line)}.before{fill:var(--before)}.after{fill:var(--after)}
+details{--ground:var(--card);margin:.5rem 0;background:var(--card);border-radius:.5rem;padding:.5rem .8rem}
 summary{cursor:pointer;font-weight:600}
 .cases{display:grid;gap:.75rem;margin:.8rem 0;
 grid-template-columns:repeat(auto-fill,minmax(min(100%,15.5rem),1fr))}
 .cases figure{border:1px solid var(--line);background:var(--paper)}
 .cases figure.wrong{border-color:var(--bad);border-width:2px}
 .pair{display:flex;gap:.25rem}
-.pair img,.gone{width:50%;aspect-ratio:1;border-radius:.25rem}
-.pair img.small{max-width:112px;height:auto;aspect-ratio:auto}
+.pair img,.gone{width:50%;border-radius:.25rem}.pair img:not(.small),.gone{aspect-ratio:1}
+.pair img.small{max-width:112px;height:auto}
 .gone{display:grid;place-items:center;background:var(--card);font-size:.75rem;padding:.3rem;
 overflow-wrap:anywhere;text-align:center}
 .action{display:inline-block;padding:0 .4rem;border-radius:.5rem;border:1px solid currentColor}

@@ -79,7 +79,15 @@ const IDENTITIES: &[&str] = &[
 
 /// Whether a column of this name holds images or their paths.
 pub fn is_image_column(name: &str) -> bool {
-    IMAGES.iter().any(|known| name.eq_ignore_ascii_case(known))
+    IMAGES.iter().any(|known| same(name, known))
+}
+
+/// Whether a column has the name that is wanted, in any case; `Image path` and `image-path` are `image_path`.
+fn same(name: &str, wanted: &str) -> bool {
+    let name = name.trim();
+    let is_same =
+        |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || b == b'_' && matches!(a, b' ' | b'-');
+    name.len() == wanted.len() && name.bytes().zip(wanted.bytes()).all(is_same)
 }
 
 /// The user's word on columns: their names or, where a list has no header, their numbers from 1.
@@ -167,7 +175,6 @@ impl ColumnChoice {
     ///
     /// That a column which was asked for is not there.
     pub fn find(&self, names: &[String], people: People) -> Result<Option<Found>, String> {
-        let same = |name: &str, wanted: &str| name.trim().eq_ignore_ascii_case(wanted);
         let position = |wanted: &str| names.iter().position(|name| same(name, wanted));
         let asked = |wanted: &Option<String>| match wanted {
             None => Ok(None),

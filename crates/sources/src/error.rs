@@ -9,7 +9,7 @@ use pfc_binpack::PackError as BinError;
 use pfc_durable::DurableError;
 use pfc_recordio::{Fault, RecordError};
 
-use crate::{kind::InputKind, landmarks::LandmarkError};
+use crate::{kind::InputKind, landmarks::LandmarkError, unread::COMPRESSED_ARROW};
 
 /// An input that cannot be read as what it is said, or seems, to be.
 #[derive(Debug, thiserror::Error)]
@@ -468,6 +468,12 @@ fn damaged_hint(problem: &str) -> String {
 
 /// What is wrong with a table may be its columns, or that it is not what it should be.
 fn table_hint(problem: &str) -> String {
+    // It speaks of columns as well.
+    if problem.contains(COMPRESSED_ARROW) {
+        return "write it without compression, as `pyarrow.feather.write_feather(table, path, \
+                compression=\"uncompressed\")` does, or as Parquet, which may be compressed"
+            .into();
+    }
     if problem.contains("column") {
         return "an image table has a column `image` of encoded bytes, or of {bytes, path} as Hugging \
                 Face writes it, or of paths that start at --root, and a column `label` or `identity` of numbers or text; --columns \

@@ -16,7 +16,7 @@ use crate::{
     spool::Spool,
     streams,
     table::Table,
-    tar::samples,
+    tar::{Packing, read_shard, samples},
     tfrecord,
     verification::verification_set,
     zip,
@@ -71,6 +71,24 @@ pub fn tar(bytes: &[u8]) {
     }
 }
 
+/// Any bytes as a compressed tar file in `dir`: samples or an error, and every image lies within what was unpacked.
+///
+/// # Errors
+///
+/// Those of `dir`, which say nothing of the bytes.
+pub fn packed(bytes: &[u8], dir: &Path) -> std::io::Result<()> {
+    let path = dir.join("packed.tar");
+    fs::write(&path, bytes)?;
+    let spool = Spool::create(dir).map_err(std::io::Error::other)?;
+    let packing = Packing::of(&path).map_err(std::io::Error::other)?;
+    let Ok(shard) = read_shard(&path, packing, Some(&spool), Damaged::Refuse) else {
+        return Ok(());
+    };
+    let end = if packing == Packing::Plain { bytes.len() as u64 } else { spool.len() };
+    assert!(shard.places.iter().all(|place| place.start + u64::from(place.n_bytes) <= end));
+    Ok(())
+}
+
 /// Any bytes as a list: images or an error, one a line at most.
 pub fn list(bytes: &[u8]) {
     for people in [People::Needed, People::Optional] {
@@ -97,7 +115,8 @@ pub fn landmarks(bytes: &[u8], dir: &Path) -> std::io::Result<()> {
     for format in LandmarkFormat::value_variants() {
         let Ok(list) = LandmarkList::open(&path, *format) else { continue };
         let Ok(images) = list.images() else { continue };
-        let n_lines = 1 + bytes.iter().filter(|byte| **byte == b'\n').count();
+        // Old Macs end lines by the one, all others by the other or both.
+        let n_lines = 1 + bytes.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count();
         assert!(images.count() <= n_lines);
     }
     Ok(())

@@ -64,6 +64,6 @@ pub use label::is_read_as_it_is;
 pub use recordio::{Damaged, RecordSource};
 pub use reject::{ReadError, Reject};
 pub use source::{LeftOut, Source};
-pub use unread::Unread;
+pub use unread::{COMPRESSED_ARROW, Unread};
 pub use verification::{is_verification_set, verification_set};
 pub use walk::{Dir, Listing, is_system};

@@ -10,6 +10,16 @@ use std::{
 
 use crate::{error::SourceError, reject::ReadError};
 
+/// Files that unpack to more than so many times their size are no images but an attack: images are compressed already.
+pub const EXPANSION_MAX: u64 = 100;
+/// Below this the expansion does not matter.
+const UNPACKED_BYTES_FREE: u64 = 1 << 30;
+
+/// Bytes that may come out of a file of `n_bytes`.
+pub fn unpacked_max(n_bytes: u64) -> u64 {
+    n_bytes.saturating_mul(EXPANSION_MAX).max(UNPACKED_BYTES_FREE)
+}
+
 /// A temporary file of images. It has no name, so that nothing is left of it however the process
 /// ends. Any number of threads may add to it and read it.
 #[derive(Debug)]

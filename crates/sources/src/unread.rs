@@ -70,9 +70,26 @@ impl From<ArrowError> for Unread {
     fn from(error: ArrowError) -> Unread {
         match error {
             ArrowError::IoError(_, error) => error.into(),
-            error => Unread::Wrong(error.to_string()),
+            error => {
+                let text = error.to_string();
+                match ["lz4", "zstd"].into_iter().find(|codec| is_compressed(&text, codec)) {
+                    Some(codec) => Unread::Wrong(format!(
+                        "it is Arrow {COMPRESSED_ARROW} ({codec}), which is not read"
+                    )),
+                    None => Unread::Wrong(text),
+                }
+            }
         }
     }
+}
+
+/// What is said of a file of Arrow whose columns are compressed. They are not read, as a few bytes of them may
+/// ask for any memory; Parquet says how much its columns take.
+pub const COMPRESSED_ARROW: &str = "with compressed columns";
+
+/// Whether the library of Arrow says so, which is built without `codec`.
+fn is_compressed(text: &str, codec: &str) -> bool {
+    text.contains(&format!("{codec} IPC decompression requires the {codec} feature"))
 }
 
 impl From<ParquetError> for Unread {

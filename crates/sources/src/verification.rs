@@ -93,19 +93,25 @@ pub fn is_bcolz(path: &Path) -> Result<bool, SourceError> {
 /// What to say of an array of bcolz, whose compression is not read, with the command that turns it into one
 /// that is.
 pub fn bcolz(path: &Path) -> SourceError {
-    let dir = path.display();
+    // As a word of a shell, whatever is in it.
+    let dir = format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
     SourceError::OtherFormat {
         path: path.to_path_buf(),
         what: "a bcolz array, which is not read".into(),
         way_out: format!(
             "verification sets of face.evoLVe are the same pairs as InsightFace's .bin files: give those; \
-             or turn it with python -c \"import bcolz, json, numpy, os; a = bcolz.carray(rootdir='{dir}'); \
-             os.makedirs('{dir}/memfile'); f = '{dir}/memfile/mem_file.dat'; m = numpy.memmap(f, a.dtype, \
-             'w+', shape=a.shape); m[:] = a[:]; json.dump({{'shape': a.shape, 'dtype': str(a.dtype)}}, \
-             open(f + '.conf', 'w'))\", and give `pfc-eval` the folder again"
+             or `pip install bcolz-zipline` and turn it with python3 -c \"{BCOLZ}\" {dir}, and give \
+             `pfc-eval` the folder again, with NAME_list.npy beside it"
         ),
     }
 }
+
+/// Makes an array that is read of one of bcolz, in the same folder: by the first argument of the command. The
+/// description comes last, so that half an array is none.
+const BCOLZ: &str = "import bcolz, json, numpy, os, sys; d = sys.argv[1]; a = bcolz.carray(rootdir=d, mode='r'); \
+                     os.makedirs(d + '/memfile', exist_ok=True); f = d + '/memfile/mem_file.dat'; \
+                     m = numpy.memmap(f, a.dtype, 'w+', shape=a.shape); m[:] = a[:]; m.flush(); \
+                     json.dump({'shape': a.shape, 'dtype': str(a.dtype)}, open(f + '.conf', 'w'))";
 
 /// The tables in a folder, or in the folder `data` in it.
 fn tables(path: &Path) -> Result<Vec<PathBuf>, SourceError> {
@@ -374,7 +380,12 @@ mod tests {
         }
         assert!(is_verification_set(&array).unwrap());
         let error = verification_set(&array).unwrap_err();
-        assert!(error.hint().unwrap().contains("bcolz.carray(rootdir='"), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("python3 -c \"import bcolz, ") && hint.contains(BCOLZ), "{hint}");
+        assert!(!BCOLZ.contains(['"', '$', '`', '\\']), "within a shell's double quotes");
+        assert!(hint.contains(&format!("\" '{}', and", array.display())), "{hint}");
+        let hint = bcolz(Path::new("a b'c")).hint().unwrap();
+        assert!(hint.contains(r#"" 'a b'\''c', and"#), "{hint}");
         let empty = dir.path().join("empty");
         fs::create_dir(&empty).unwrap();
         assert!(!is_verification_set(&empty).unwrap());

@@ -1,44 +1,19 @@
 //! The doors of the fuzz targets, entered with sound files in which some bytes are changed or cut off: whatever they hold,
-//! what the doors assert keeps, and nothing panics. The other readers have such a test beside them.
+//! what the doors assert keeps, and nothing panics.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
 use std::{fs, path::Path};
 
 use pfc_sources::fuzzing;
+use pfc_testing::damaged;
 
 /// Damaged copies of each seed.
-const COPIES: u64 = 60;
+const COPIES: usize = 300;
 
-/// Calls `door` with copies of `seed`, in each of which one to eight bytes are changed, doubled or cut off.
-fn damage(seed: &[u8], mut door: impl FnMut(&[u8])) {
-    door(seed);
-    door(&[]);
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut draw = |n: usize| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % n.max(1)
-    };
-    for copy in 0..COPIES {
-        let mut bytes = seed.to_vec();
-        for _ in 0..1 + draw(8) {
-            let at = draw(bytes.len());
-            match (draw(5), bytes.get_mut(at)) {
-                (0, Some(byte)) => *byte ^= 1 << draw(8),
-                (1, Some(byte)) => *byte = [0, 0xff, b'\n', b' ', b',', b'9'][draw(6)],
-                (2, Some(_)) => drop(bytes.remove(at)),
-                (3, Some(byte)) => {
-                    let byte = *byte;
-                    bytes.insert(at, byte);
-                }
-                _ => {
-                    bytes.truncate(seed.len() - copy as usize * seed.len() / (2 * COPIES as usize));
-                }
-            }
-        }
-        door(&bytes);
-    }
+/// Calls `door` with damaged copies of `seed`.
+fn damage(seed: &[u8], door: impl FnMut(Vec<u8>)) {
+    damaged(seed, COPIES).for_each(door);
 }
 
 fn zoo(name: &str) -> Vec<u8> {
@@ -53,9 +28,41 @@ fn no_damage_to_a_list_or_a_tar_file_is_more_than_an_error() {
         "{\"file_name\": \"a/1.jpg\", \"label\": 3}\n",
         "1\t3.000000\ta/1.jpg\n2\t4.000000\tb/2.jpg\n",
     ] {
-        damage(seed.as_bytes(), fuzzing::list);
+        damage(seed.as_bytes(), |bytes| fuzzing::list(&bytes));
     }
-    damage(&zoo("faces.tar"), fuzzing::tar);
+    damage(&zoo("faces.tar"), |bytes| fuzzing::tar(&bytes));
+}
+
+#[test]
+fn no_damage_to_an_archive_is_more_than_an_error() {
+    for seed in ["stored.zip", "wrapped.zip", "large.zip"] {
+        damage(&zoo(seed), |bytes| fuzzing::zip(&bytes));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tar = zoo("faces.tar");
+    let zstd = zstd::encode_all(&tar[..], 1).unwrap();
+    for seed in [zoo("faces.tgz"), zoo("faces.tar.bz2"), zoo("faces.tar.xz"), zstd] {
+        damage(&seed, |bytes| fuzzing::packed(&bytes, dir.path()).unwrap());
+    }
+}
+
+#[test]
+fn no_damage_to_a_data_set_of_another_program_is_more_than_an_error() {
+    for seed in ["arcface.tfrecord", "tface-00000.tfrecord"] {
+        damage(&zoo(seed), |bytes| fuzzing::tfrecord(&bytes));
+    }
+    for seed in
+        ["label.lmdb/data.mdb", "numbered.lmdb", "datum.lmdb/data.mdb", "pickled.lmdb/data.mdb"]
+    {
+        damage(&zoo(seed), |bytes| fuzzing::lmdb(&bytes));
+    }
+    for (index, file) in
+        [("mds/index.json", "mds/shard.00000.mds"), ("litdata/index.json", "litdata/chunk-0-0.bin")]
+    {
+        let (index, file) = (zoo(index), zoo(file));
+        damage(&index, |index| fuzzing::stream(&[&index[..], &[0], &file[..]].concat()));
+        damage(&file, |file| fuzzing::stream(&[&index[..], &[0], &file[..]].concat()));
+    }
 }
 
 #[test]
@@ -67,7 +74,7 @@ fn no_damage_to_landmarks_is_more_than_an_error() {
         format!("image,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na/1.jpg,{}\n", points.replace(' ', ",")),
         format!("a/1.jpg 10,12,90,95 {}\n", points.replace(' ', ",")),
     ] {
-        damage(seed.as_bytes(), |bytes| fuzzing::landmarks(bytes, dir.path()).unwrap());
+        damage(seed.as_bytes(), |bytes| fuzzing::landmarks(&bytes, dir.path()).unwrap());
     }
 }
 
@@ -75,7 +82,7 @@ fn no_damage_to_landmarks_is_more_than_an_error() {
 fn no_damage_to_a_table_is_more_than_an_error() {
     let dir = tempfile::tempdir().unwrap();
     for seed in ["struct.parquet", "binary.parquet"] {
-        damage(&zoo(seed), |bytes| fuzzing::table(bytes, dir.path()).unwrap());
+        damage(&zoo(seed), |bytes| fuzzing::table(&bytes, dir.path()).unwrap());
     }
 }
 
@@ -89,7 +96,7 @@ fn no_damage_to_a_verification_set_is_more_than_an_error() {
     let seed = [part(description), part(&list), vec![0; 2 * 3 * 4 * 4]].concat();
     let mut n_read = 0;
     damage(&seed, |bytes| {
-        fuzzing::verification(bytes, dir.path()).unwrap();
+        fuzzing::verification(&bytes, dir.path()).unwrap();
         n_read += usize::from(pfc_sources::verification_set(&dir.path().join("set")).is_ok());
     });
     assert!(n_read > 0, "the seed is no set");

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout)] // cargo shows what a test prints
 
+mod damage;
 mod front;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 
 use serde_json::Value;
 
+pub use damage::damaged;
 pub use front::check_front;
 
 /// The folder of known answers `area`: below `PFC_GOLDEN`, by default the whole collection in
@@ -215,6 +217,25 @@ pub fn again(name: &str) -> Command {
 #[must_use]
 pub fn is_again(name: &str) -> bool {
     env::var(AGAIN).is_ok_and(|running| running == name)
+}
+
+/// Whether a process has begun to listen to signals, for which it has a thread of its own.
+#[must_use]
+pub fn listens(pid: u32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm"));
+    tasks.flatten().any(|task| name(task).is_ok_and(|name| name == "signals\n"))
+}
+
+/// Sends the signal `TERM`, `INT` or the like to a process.
+///
+/// # Panics
+///
+/// If there is no such process.
+#[track_caller]
+pub fn send_signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "SIG{name} cannot be sent to {pid}");
 }
 
 /// Whether `path` is a file of this extension.

@@ -23,22 +23,40 @@ pub(crate) struct Archive {
 /// Reads the directory and the pickle of an archive.
 pub(crate) fn open<R: Read + Seek>(reader: &mut R) -> Result<Archive, TorchFileError> {
     let mut zip = ZipArchive::new(reader).map_err(broken)?;
-    let names: Vec<String> = zip.file_names().map(str::to_owned).collect();
-    let root = |name: &str| name.strip_suffix("/data.pkl").map(str::to_owned);
     // TorchScript keeps code beside the same data.
-    if names.iter().any(|name| name.ends_with("/constants.pkl")) {
+    if zip.file_names().any(is_of_program) {
         return Err(TorchFileError::TorchScript);
     }
-    let Some(root) = names.iter().find_map(|name| root(name)) else {
-        return Err(TorchFileError::not_a_file("the archive has no data.pkl"));
+    read(&mut zip, DATA)
+}
+
+/// What the pickles of a TorchScript program are called: that of its modules, and that of the tensors that
+/// its code names.
+pub(crate) const SCRIPT_PARTS: [&str; 2] = [DATA, "constants"];
+/// The pickle of a state dict, or of a program's modules.
+pub(crate) const DATA: &str = "data";
+
+/// Reads the pickles of a TorchScript program, in the order of [`SCRIPT_PARTS`].
+pub(crate) fn open_script<R: Read + Seek>(reader: &mut R) -> Result<[Archive; 2], TorchFileError> {
+    let mut zip = ZipArchive::new(reader).map_err(broken)?;
+    let [modules, constants] = SCRIPT_PARTS;
+    Ok([read(&mut zip, modules)?, read(&mut zip, constants)?])
+}
+
+/// The pickle `part.pkl`, and the storages in the folder `part`.
+fn read<R: Read + Seek>(zip: &mut ZipArchive<R>, part: &str) -> Result<Archive, TorchFileError> {
+    let names: Vec<String> = zip.file_names().map(str::to_owned).collect();
+    let ending = format!("/{part}.pkl");
+    let Some(root) = names.iter().find_map(|name| name.strip_suffix(&ending)) else {
+        return Err(TorchFileError::not_a_file(format!("the archive has no {part}.pkl")));
     };
     let order = format!("{root}/byteorder");
-    if names.contains(&order) && member(&mut zip, &order)? != b"little" {
+    if names.contains(&order) && member(zip, &order)? != b"little" {
         return Err(TorchFileError::not_a_file("its numbers are not little-endian"));
     }
-    let pickle = member(&mut zip, &format!("{root}/data.pkl"))?;
+    let pickle = member(zip, &format!("{root}{ending}"))?;
     let mut storages = HashMap::new();
-    let prefix = format!("{root}/data/");
+    let prefix = format!("{root}/{part}/");
     for i in 0..zip.len() {
         let file = zip.by_index_raw(i).map_err(broken)?;
         let Some(key) = file.name().strip_prefix(&prefix) else { continue };
@@ -53,8 +71,11 @@ pub(crate) fn open<R: Read + Seek>(reader: &mut R) -> Result<Archive, TorchFileE
 
 /// Whether the archive is a TorchScript program.
 pub(crate) fn has_code<R: Read + Seek>(reader: &mut R) -> bool {
-    ZipArchive::new(reader)
-        .is_ok_and(|zip| zip.file_names().any(|name| name.ends_with("/constants.pkl")))
+    ZipArchive::new(reader).is_ok_and(|zip| zip.file_names().any(is_of_program))
+}
+
+fn is_of_program(name: &str) -> bool {
+    name.ends_with("/constants.pkl")
 }
 
 fn member<R: Read + Seek>(zip: &mut ZipArchive<R>, name: &str) -> Result<Vec<u8>, TorchFileError> {

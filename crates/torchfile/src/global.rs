@@ -19,6 +19,10 @@ pub(crate) enum Global {
     Size,
     /// `torch.FloatStorage` and its like.
     Storage(Dtype),
+    /// A class of a TorchScript program: its objects are dictionaries of their attributes.
+    Module,
+    /// `torch.jit._pickle`: what gives a list back with its type.
+    Typed,
     /// What trainers keep beside the weights: settings, random states, paths, numbers. Its objects stand
     /// for nothing.
     Opaque,
@@ -100,6 +104,19 @@ impl Global {
             }
             _ if OPAQUE.contains(&package) => Some(Global::Opaque),
             _ => None,
+        }
+    }
+}
+
+impl Global {
+    /// What a name of a TorchScript program's pickle stands for. libtorch has made sense of the file before,
+    /// and nothing is called here, so that what is unknown stands for nothing.
+    pub(crate) fn of_script(module: &str, name: &str) -> Global {
+        match Global::named(module, name) {
+            Some(global) => global,
+            None if module == "__torch__" || module.starts_with("__torch__.") => Global::Module,
+            None if module == "torch.jit._pickle" => Global::Typed,
+            None => Global::Opaque,
         }
     }
 }

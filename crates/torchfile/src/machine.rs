@@ -10,14 +10,39 @@ use crate::{
 /// The state of an optimizer over the largest network makes under 100,000 objects.
 const LIMITS: Limits = Limits { objects: 1 << 21, pushes: 1 << 22, tuple: 16 };
 
-/// Runs the first pickle in `bytes` to its end.
+/// Whose pickle it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A state dict, or what a trainer saves beside one: a list says what may be in it.
+    StateDict,
+    /// The modules of a TorchScript program, or its constants: what is unknown stands for nothing.
+    Script,
+}
+
+/// Runs the first pickle in `bytes`, a state dict's, to its end.
 ///
 /// # Errors
 ///
 /// [`PickleError`] at the first instruction that is unknown, not allowed or damaged.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Pickle<'_>, PickleError> {
-    let mut machine =
-        Machine { input: Reader::new(bytes), stack: Stack::new("a state dict", LIMITS) };
+    run(bytes, Kind::StateDict)
+}
+
+/// The same of a TorchScript program's.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub(crate) fn parse_script(bytes: &[u8]) -> Result<Pickle<'_>, PickleError> {
+    run(bytes, Kind::Script)
+}
+
+fn run(bytes: &[u8], kind: Kind) -> Result<Pickle<'_>, PickleError> {
+    let name = match kind {
+        Kind::StateDict => "a state dict",
+        Kind::Script => "a TorchScript program",
+    };
+    let mut machine = Machine { input: Reader::new(bytes), stack: Stack::new(name, LIMITS), kind };
     loop {
         let opcode = machine.stack.next(&mut machine.input)?;
         if opcode == op::STOP {
@@ -34,6 +59,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Pickle<'_>, PickleError> {
 struct Machine<'a> {
     input: Reader<'a>,
     stack: Stack<Value<'a>>,
+    kind: Kind,
 }
 
 type Done = Result<(), PickleError>;
@@ -158,7 +184,11 @@ impl<'a> Machine<'a> {
     }
 
     fn import(&mut self, module: &str, name: &str) -> Done {
-        match Global::named(module, name) {
+        let known = match self.kind {
+            Kind::StateDict => Global::named(module, name),
+            Kind::Script => Some(Global::of_script(module, name)),
+        };
+        match known {
             Some(global) => self.stack.push(Value::Global(global)),
             None => Err(self.stack.no_such_import(module, name)),
         }
@@ -181,6 +211,7 @@ impl<'a> Machine<'a> {
                 let n_elements = self.count(n_elements)?;
                 self.stack.push(Value::Storage(StorageRef { key, dtype, n_elements }))
             }
+            _ if self.kind == Kind::Script => self.stack.push(Value::Opaque),
             _ => Err(self.stack.wrong("a persistent object that is no storage")),
         }
     }
@@ -195,7 +226,17 @@ impl<'a> Machine<'a> {
             return self.stack.push(Value::Opaque);
         }
         let arguments = self.stack.short_tuple(arguments)?;
-        self.call(global, &arguments)
+        match (self.kind, global, &arguments[..]) {
+            (Kind::Script, Global::Typed, &[value, ..]) => self.stack.push_id(value),
+            // An enumeration, or a tensor of numbers that are not read here.
+            (Kind::Script, Global::Module | Global::Typed, _) => self.stack.push(Value::Opaque),
+            (Kind::Script, Global::RebuildTensor, &[storage, ..])
+                if !matches!(self.stack.get(storage), Value::Storage(_)) =>
+            {
+                self.stack.push(Value::Opaque)
+            }
+            _ => self.call(global, &arguments),
+        }
     }
 
     fn call(&mut self, global: Global, arguments: &[Id]) -> Done {
@@ -237,7 +278,9 @@ impl<'a> Machine<'a> {
         let (_arguments, class) = (self.stack.pop()?, self.stack.pop()?);
         match self.stack.get(class) {
             Value::Global(Global::Opaque) => self.stack.push(Value::Opaque),
-            Value::Global(Global::Dict) => self.stack.push(Value::Dict(Vec::new())),
+            Value::Global(Global::Dict | Global::Module) => {
+                self.stack.push(Value::Dict(Vec::new()))
+            }
             _ => Err(self.stack.wrong("an object is made of what is no known class")),
         }
     }
@@ -273,10 +316,18 @@ impl<'a> Machine<'a> {
         Ok(TensorRef { storage, offset, shape, strides })
     }
 
-    /// The state that is set is a dictionary's `_metadata`, or that of an object of no interest here.
+    /// The state that is set is a dictionary's `_metadata`, or that of an object of no interest here; that of
+    /// an object of a TorchScript program is its attributes.
     fn build(&mut self) -> Done {
-        self.stack.pop()?;
-        let target = self.stack.top()?;
+        let (state, target) = (self.stack.pop()?, self.stack.top()?);
+        if let (Kind::Script, Value::Dict(items)) = (self.kind, self.stack.get(state)) {
+            let items = items.clone();
+            // They are copied: it counts as pushing them again.
+            self.stack.charge(items.len())?;
+            if let Value::Dict(attributes) = self.stack.get_mut(target) {
+                attributes.extend(items);
+            }
+        }
         match self.stack.get(target) {
             Value::Dict(_) | Value::Opaque => Ok(()),
             _ => Err(self.stack.wrong("a state is set for what has none")),
@@ -364,5 +415,25 @@ mod tests {
         let pickle = parse(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.rest").unwrap();
         assert_eq!(pickle.root(), &Value::BigInt(b"l\xfc\x9cF\xf9 j\xa8P\x19"));
         assert_eq!(pickle.n_bytes, 15);
+    }
+
+    #[test]
+    fn an_object_of_a_program_is_its_attributes_and_the_unknown_is_nothing() {
+        // __torch__.Net(), whose attributes `a` and `b` are a number and a colour of an enumeration.
+        let bytes = b"\x80\x02c__torch__\nNet\n)\x81}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00b\
+            c__torch__.Colour\nRed\nK\x07\x85Rub.";
+        let pickle = parse_script(bytes).unwrap();
+        let Value::Dict(items) = pickle.root() else { panic!("{pickle:?}") };
+        assert_eq!(pickle.item(items, "a"), Some(&Value::Int(1)));
+        assert_eq!(pickle.item(items, "b"), Some(&Value::Opaque));
+        let typed = b"\x80\x02ctorch.jit._pickle\nbuild_intlist\n](K\x05e\x85R.";
+        let pickle = parse_script(typed).unwrap();
+        assert!(matches!(pickle.root(), Value::List(items) if items.len() == 1), "{pickle:?}");
+        let unknown = b"\x80\x02csubprocess\nPopen\n)R.";
+        assert_eq!(parse_script(unknown).unwrap().root(), &Value::Opaque);
+        check_refused(
+            b"\x80\x02c__torch__\nNet\n.",
+            "byte 2: it asks to import `__torch__.Net`, which has no place in a state dict",
+        );
     }
 }

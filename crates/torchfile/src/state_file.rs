@@ -90,6 +90,36 @@ impl<R: Read + Seek> StateFile<R> {
         Ok(file)
     }
 
+    /// The tensors that a TorchScript program keeps: those of its modules under the names that libtorch gives
+    /// parameters and buffers, and those that its code names under `constants.0`, `constants.1`, and so on.
+    /// Elements are not read yet, and what is no tensor is passed over.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](StateFile::parse), but that a program may have no tensors.
+    pub fn parse_script(mut reader: R) -> Result<StateFile<R>, TorchFileError> {
+        let mut tensors = Vec::new();
+        let parts = archive::open_script(&mut reader)?;
+        for (name, archive) in archive::SCRIPT_PARTS.into_iter().zip(parts) {
+            let pickle = machine::parse_script(&archive.pickle)
+                .map_err(|source| TorchFileError::Pickle { name, source })?;
+            match locate(&pickle, &archive.storages) {
+                Ok((found, _)) if name != archive::DATA => {
+                    let key = |key: String| format!("{name}.{key}");
+                    tensors.extend(
+                        found.into_iter().map(|info| TensorInfo { key: key(info.key), ..info }),
+                    );
+                }
+                Ok((found, _)) => tensors.extend(found),
+                Err(TorchFileError::NoStateDict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut file = StateFile { reader, tensors, others: Vec::new() };
+        file.check_ends()?;
+        Ok(file)
+    }
+
     /// The tensors, in the order of the file.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors

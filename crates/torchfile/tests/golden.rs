@@ -60,6 +60,28 @@ fn golden_torchscript_is_told_from_weights() {
 }
 
 #[test]
+fn golden_torchscript_keeps_its_tensors_under_the_names_of_the_state_dict() {
+    let known = |file: &StateFile<File>| {
+        let mut tensors: Vec<(String, Vec<u64>)> =
+            file.tensors().iter().map(|info| (info.key.clone(), info.shape.clone())).collect();
+        tensors.sort();
+        tensors
+    };
+    for path in cases(".torchscript.pt") {
+        let program = StateFile::parse_script(File::open(&path).unwrap()).unwrap();
+        let list = path.to_str().unwrap().replace(".torchscript.pt", ".tensors.json");
+        let list: Value = serde_json::from_slice(&std::fs::read(list).unwrap()).unwrap();
+        let row = |row: &Value| {
+            let shape = row[1].as_array().unwrap().iter().map(|side| side.as_u64().unwrap());
+            (row[0].as_str().unwrap().to_owned(), shape.collect::<Vec<u64>>())
+        };
+        let mut expected: Vec<_> = list["tensors"].as_array().unwrap().iter().map(row).collect();
+        expected.sort();
+        assert_eq!(known(&program), expected, "{}", path.display());
+    }
+}
+
+#[test]
 fn golden_files_that_are_cut_short_are_refused() {
     for path in cases(".pth") {
         let bytes = std::fs::read(&path).unwrap();

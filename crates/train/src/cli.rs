@@ -28,7 +28,10 @@ Examples:
   pfc-train run demo.toml --out runs/a --set optim.lr=0.05 --set train.epochs=2
   pfc-train run runs/a/config.toml --out runs/a --resume
   pfc-train run demo.toml --nproc-per-node 2
-  tensorboard --logdir runs";
+  tensorboard --logdir runs
+
+Exit codes: 0 it is done, 1 it ran and found faults, 2 it could not run, 130, 143 or 129 where
+Ctrl-C, SIGTERM or SIGHUP stopped the command.";
 
 /// Train a face-recognition backbone with the margin softmax of Partial FC.
 ///
@@ -77,7 +80,8 @@ enum Command {
     #[command(
         subcommand,
         after_help = "Examples:
-  pfc-train bench head --identities 1M --rate 0.1"
+  pfc-train bench head --identities 1M --rate 0.1
+  pfc-train bench roof --device cuda"
     )]
     Bench(BenchCommand),
     /// Print a completion script for a shell

@@ -9,7 +9,7 @@ mod support;
 use std::{fs, path::Path, process::Command};
 
 use pfc_cli::interrupt;
-use pfc_head::{Head, HeadConfig, Margin, Parts, Update};
+use pfc_head::{Head, HeadConfig, Margin, Parts, Placement, Update};
 use pfc_model::Backbone;
 use pfc_train::{
     data::plan::mix,
@@ -40,8 +40,9 @@ mod table {
     /// at this rate, at which the loss still falls from 53 to 12, 4e-7.
     const TABLE_LR: f64 = 0.1;
 
-    fn config() -> HeadConfig {
+    fn config(centres: Placement) -> HeadConfig {
         HeadConfig {
+            centres,
             sample_rate: 0.1,
             margin: Margin::Cosface { m: 0.4 },
             update: Update::Dense,
@@ -57,9 +58,10 @@ mod table {
     }
 
     impl Training {
-        pub fn new(ranks: &Ranks) -> Training {
-            let parts = Parts::of_config(&config(), ranks.communicator()).unwrap();
-            let head = Head::with_parts(&config(), parts).unwrap();
+        pub fn new(ranks: &Ranks, centres: Placement) -> Training {
+            let config = config(centres);
+            let parts = Parts::on_device(&config, ranks.communicator(), Device::Cpu).unwrap();
+            let head = Head::with_parts(&config, parts).unwrap();
             let uniform = |i: u64| (mix(i) >> 40) as f32 / (1 << 24) as f32 - 0.5;
             let numbers: Vec<f32> = (0..N_IMAGES * DIM as u64).map(uniform).collect();
             let images_nd = Tensor::from_slice(&numbers).view([N_IMAGES as i64, DIM as i64]);
@@ -151,19 +153,21 @@ fn check_near(found: &[f64], expected: &[f64], place: &str) {
 #[test]
 fn one_two_and_four_ranks_draw_for_themselves_and_have_the_same_losses_for_50_steps() {
     let name = "one_two_and_four_ranks_draw_for_themselves_and_have_the_same_losses_for_50_steps";
-    let run = |world| {
-        on_ranks(name, "", world, |group| {
-            let mut training = table::Training::new(&Ranks::of_group(group));
+    let run = |world, place: &str| {
+        on_ranks(name, place, world, |group| {
+            let centres = if variant() == "device" { Placement::Device } else { Placement::Host };
+            let mut training = table::Training::new(&Ranks::of_group(group), centres);
             for _ in 0..50 {
                 println!("loss {:e}", training.step());
             }
         })
     };
-    let one = losses(&run(1)[0]);
+    let one = losses(&run(1, "host")[0]);
     assert!(one.len() == 50 && one[49] < 0.9 * one[0], "{one:?}");
-    for world in [2, 4] {
-        for said in run(world) {
-            check_near(&losses(&said), &one, &format!("{world} ranks"));
+    // On devices, which here are processors, ranks join what these find, and not what hosts do.
+    for (world, place) in [(2, "host"), (4, "host"), (3, "device")] {
+        for said in run(world, place) {
+            check_near(&losses(&said), &one, &format!("{world} ranks, {place}"));
         }
     }
 }
@@ -177,7 +181,7 @@ fn a_training_saved_on_four_ranks_goes_on_the_same_on_one_two_three_and_four() {
         on_ranks(name, &format!("{task} {path}"), world, |group| {
             let variant = variant();
             let (task, folder) = variant.split_once(' ').unwrap();
-            let mut training = table::Training::new(&Ranks::of_group(group));
+            let mut training = table::Training::new(&Ranks::of_group(group), Placement::Host);
             if task == "resume" {
                 training.load(Path::new(folder), 4, 20);
             }

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // Each test file uses its own part.
 
 pub mod pages;
+pub mod shell;
 
 use clap::Parser;
 

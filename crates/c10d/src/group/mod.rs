@@ -239,7 +239,7 @@ impl ProcessGroup {
     }
 
     /// The tensors of all ranks in rank order, stacked along the first axis: `[B, …]` on each rank
-    /// becomes `[W·B, …]`.
+    /// becomes `[W·B, …]`. On a GPU nobody waits for it, as with [`Pending::in_order`].
     ///
     /// # Errors
     ///
@@ -255,26 +255,35 @@ impl ProcessGroup {
             // SAFETY: both tensors outlive the work.
             unsafe { ffi::pfc_all_gather(group, into, from, work) }
         })?;
-        pending.wait()
+        pending.in_order()
     }
 
-    /// This rank's part of the sum of all ranks' tensors: `[W·B, …]` on each rank becomes `[B, …]`.
+    /// This rank's part of the sum of all ranks' tensors: `[W·B, …]` on each rank becomes `[B, …]`. On a GPU
+    /// nobody waits for it, as with [`Pending::in_order`].
     ///
     /// # Errors
     ///
     /// As above.
     pub fn reduce_scatter(&self, tensor: &Tensor) -> Result<Tensor, C10dError> {
+        self.start_reduce_scatter(tensor)?.in_order()
+    }
+
+    /// Begins [`reduce_scatter`](ProcessGroup::reduce_scatter).
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn start_reduce_scatter(&self, tensor: &Tensor) -> Result<Pending<'_>, C10dError> {
         let mut input = tensor.contiguous();
         let mut shape = input.size();
         let first = shape.first_mut().expect("a tensor to scatter has a first axis");
         *first /= self.world() as i64;
         let mut output = Tensor::empty(&shape, (input.kind(), input.device()));
         let (into, from) = (raw(&mut output), raw(&mut input));
-        let pending = self.start("reduce-scatter", output, |group, work| {
-            // SAFETY: both tensors outlive the work.
+        self.start("reduce-scatter", output, |group, work| {
+            // SAFETY: the output outlives the work, which holds a reference to the input.
             unsafe { ffi::pfc_reduce_scatter(group, into, from, work) }
-        })?;
-        pending.wait()
+        })
     }
 
     /// Rank `root`'s tensor, on every rank; the others give one of its shape.
@@ -464,6 +473,23 @@ impl Pending<'_> {
                 pause = longest.min(2 * pause);
             }
         }
+        Ok(self.output.shallow_clone())
+    }
+
+    /// Has what this thread hands to the GPU from now on come after the operation, and gives back its result:
+    /// the host does not wait. Of a rank that is gone the host learns when it waits for something else. On a
+    /// CPU this is [`wait`](Pending::wait).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn in_order(self) -> Result<Tensor, C10dError> {
+        if !self.output.device().is_cuda() {
+            return self.wait();
+        }
+        // SAFETY: the work is live until this is dropped, and `take` owns what comes from the bridge.
+        let ordered = unsafe { ffi::take(ffi::pfc_work_order(self.work)) };
+        ordered.map_err(|failure| self.group.explain(self.operation, failure))?;
         Ok(self.output.shallow_clone())
     }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use pfc_durable::DurableError;
 use pfc_model::{
     Bf16, ChannelOrder, Choice, Embedder, EmbedderOptions, Emulated, InputOptions, ModelError,
-    Precision, Work,
+    Precision, Provider, Work,
+    libtorch::keep_f32_exact,
     weights::{self, FileKind},
 };
 use tch::Device;
@@ -28,6 +29,10 @@ pub struct ModelOptions {
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
     device: Device,
+    /// What of onnxruntime runs an ONNX model: cpu, cuda, tensorrt; or auto, which is cuda where --device is a
+    /// GPU, and cpu where onnxruntime has no cuda, which is said
+    #[arg(long, value_name = "PROVIDER", default_value = "auto")]
+    provider: Provider,
     /// What the network's large layers compute in: f32, as published figures do; bf16; or auto, which
     /// is bf16 where the device has instructions for it
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
@@ -68,11 +73,13 @@ impl ModelArgs {
     ///
     /// As [`Embedder::open_with`].
     pub fn open(&self) -> Result<Embedder, ModelError> {
-        let ModelOptions { device, precision, threads, heads, trust_code, .. } = self.options;
+        let ModelOptions { device, provider, precision, threads, heads, trust_code, .. } =
+            self.options;
         let (kind, _) = weights::identify(&self.model)?;
         let options = EmbedderOptions {
             device,
             precision: settle(precision, &kind, device),
+            provider,
             threads: threads.map(usize::from),
             input: InputOptions {
                 size: self.options.input_size,
@@ -89,8 +96,12 @@ impl ModelArgs {
             let failed = DurableError::at("divert", Path::new("standard output"));
             pfc_cli::divert_stdout().map_err(failed)?;
         }
+        if device.is_cuda() {
+            keep_f32_exact()?;
+        }
         let embedder = Embedder::open_with(&self.model, &options)?;
         embedder.notes().iter().for_each(|note| pfc_cli::tell(note));
+        embedder.place().iter().for_each(|place| pfc_cli::tell(place));
         match embedder.account() {
             Some(account) => {
                 account.lines(self.options.explain).for_each(|line| pfc_cli::tell(&line));

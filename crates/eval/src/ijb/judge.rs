@@ -335,6 +335,7 @@ fn gallery_row(
         rank: [shares[0], shares[1], shares[2]],
         cmc: if found.mated.is_empty() { Vec::new() } else { found.cmc(CMC_RANKS) },
         tpir: reference.iter().enumerate().map(row).collect(),
+        open_set: found.open_set(),
     })
 }
 

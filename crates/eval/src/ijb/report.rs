@@ -141,6 +141,18 @@ pub struct GalleryRow {
     pub cmc: Vec<f64>,
     /// Open set.
     pub tpir: Vec<TpirRow>,
+    /// Open set: TPIR (`tar`) over FPIR (`far`), rising; empty without probes of both kinds.
+    #[serde(default)]
+    pub open_set: Vec<RocPoint>,
+}
+
+impl GalleryRow {
+    /// The curve of the open set, with the intervals of the rows.
+    pub fn curve<'a>(&'a self, name: &'a str) -> Curve<'a> {
+        let rows = self.tpir.iter().filter(|row| !row.finer_than_data);
+        let intervals = rows.filter_map(|row| Some((row.fpir, row.tpir?.interval?))).collect();
+        Curve { name, points: &self.open_set, n_impostors: self.n_non_mated as u64, intervals }
+    }
 }
 
 /// TPIR at one FPIR, with two thresholds.

@@ -12,7 +12,9 @@ use super::{
     cells::{figure, rests_on},
     different_rates,
     pictures::Pictures,
-    section::{Compared, charts, curves, differences, incomplete, scores_at, summary, worst},
+    section::{
+        Compared, charts, curves_and_histograms, differences, incomplete, scores_at, summary, worst,
+    },
 };
 use crate::{
     EvalError,
@@ -27,13 +29,13 @@ pub fn section(entries: &[Ijb<'_>], pictures: &mut Pictures) -> Result<Markup, E
     let tables: Vec<(String, &TarTable, &IjbReport)> = entries.iter().flat_map(tables).collect();
     let named: Vec<chart::Curve<'_>> =
         tables.iter().map(|(name, table, report)| table.curve(name, report.n_impostor)).collect();
-    let mut all = curves(&named);
-    all.extend(entries.iter().filter_map(|entry| {
+    let histograms = entries.iter().filter_map(|entry| {
         let table = entry.of.one_to_one.first()?;
         let row = table.rows.iter().find(|row| row.far == 1e-4 && !row.finer_than_data);
         let threshold = row.map(|row| (row.far, row.threshold));
         Some(scores_at(&entry.model, table.histogram.as_ref()?, threshold))
-    }));
+    });
+    let all = curves_and_histograms(&named, histograms.collect());
     let of_entry = |entry: &Ijb<'_>| {
         let table = entry.of.one_to_one.first()?;
         let source = entry.of.images.as_ref();
@@ -139,7 +141,6 @@ fn one_to_n(entries: &[Ijb<'_>]) -> Result<Markup, EvalError> {
     head.extend(fpirs.iter().map(|&fpir| format!("TPIR@FPIR {}", rate(fpir))));
     head.push("probes".to_owned());
     let mut table = Table::new(head);
-    let mut cmcs = Vec::new();
     for (model, search) in &searches {
         for gallery in &search.galleries {
             let mut cells = vec![text(&gallery.name)];
@@ -147,7 +148,6 @@ fn one_to_n(entries: &[Ijb<'_>]) -> Result<Markup, EvalError> {
             cells.extend(fpirs.iter().map(|&fpir| tpir_cell(gallery, fpir)));
             cells.push(text(format!("{} + {}", gallery.n_mated, gallery.n_non_mated)));
             table.row(model, cells);
-            cmcs.push((format!("{model}, {}", gallery.name), &gallery.cmc[..]));
         }
         let mut cells = vec![text("all")];
         cells.extend((0..3).map(|k| share(search.top[k], search.top_intervals[k], &[])));
@@ -160,11 +160,6 @@ fn one_to_n(entries: &[Ijb<'_>]) -> Result<Markup, EvalError> {
         cells.push(Markup::default());
         table.row(model, cells);
     }
-    let cmcs: Vec<(&str, &[f64])> = cmcs
-        .iter()
-        .filter(|cmc| !cmc.1.is_empty())
-        .map(|(name, cmc)| (name.as_str(), *cmc))
-        .collect();
     Ok(html! {
         h3 { "1:N search" }
         p.note {
@@ -172,8 +167,25 @@ fn one_to_n(entries: &[Ijb<'_>]) -> Result<Markup, EvalError> {
              threshold of the published script. Probes: of people in the gallery + of others."
         }
         (table.html())
-        @if !cmcs.is_empty() { (charts(&[chart::cmc(chart::PROBES_FOUND, &cmcs)])?) }
+        (charts(&search_charts(&searches))?)
     })
+}
+
+/// Shares found by rank, and in the open set, of each gallery.
+fn search_charts(searches: &[(&str, &SearchReport)]) -> Vec<chart::Chart> {
+    let galleries = searches.iter().flat_map(|(model, search)| {
+        search.galleries.iter().map(move |gallery| (format!("{model}, {}", gallery.name), gallery))
+    });
+    let galleries: Vec<(String, &GalleryRow)> = galleries.collect();
+    let with_cmc = galleries.iter().filter(|(_, gallery)| !gallery.cmc.is_empty());
+    let cmcs: Vec<(&str, &[f64])> =
+        with_cmc.map(|(name, gallery)| (&name[..], &gallery.cmc[..])).collect();
+    let with_curve = galleries.iter().filter(|(_, gallery)| !gallery.open_set.is_empty());
+    let open_sets: Vec<chart::Curve<'_>> =
+        with_curve.map(|(name, gallery)| gallery.curve(name)).collect();
+    let cmc = (!cmcs.is_empty()).then(|| chart::cmc(chart::PROBES_FOUND, &cmcs));
+    let open_set = (!open_sets.is_empty()).then(|| chart::open_set(&open_sets));
+    cmc.into_iter().chain(open_set).collect()
 }
 
 fn tpir_cell(gallery: &GalleryRow, fpir: f64) -> Markup {

@@ -11,7 +11,7 @@ use super::{
     Entry,
     cells::{figure, rests_on},
     different_rates,
-    section::{charts, curves, incomplete, scores_at, summary},
+    section::{charts, curves_and_histograms, incomplete, scores_at, summary},
 };
 use crate::{
     EvalError,
@@ -40,15 +40,15 @@ pub fn section(entries: &[MegaFace<'_>]) -> Result<Markup, EvalError> {
     let cmcs: Vec<(&str, &[f64])> = named().map(|(name, row)| (name, &row.1.cmc[..])).collect();
     let rocs: Vec<chart::Curve<'_>> = named().map(|(name, row)| row.1.curve(name)).collect();
     let mut all = vec![chart::cmc(chart::MATES_FOUND, &cmcs)];
-    all.extend(curves(&rocs));
-    all.extend(entries.iter().filter_map(|entry| {
+    let histograms = entries.iter().filter_map(|entry| {
         let largest = entry.of.galleries.iter().max_by_key(|gallery| gallery.n_distractors)?;
         let row = largest.tar_at_far.iter().filter(|row| !row.finer_than_data);
         let row = row.min_by(|a, b| a.far.total_cmp(&b.far));
         // Of unit vectors, the squared distance is 2 − 2·cosine.
         let threshold = row.map(|row| (row.far, 1.0 - row.threshold.powi(2) / 2.0));
         Some(scores_at(&entry.model, largest.histogram.as_ref()?, threshold))
-    }));
+    });
+    all.extend(curves_and_histograms(&rocs, histograms.collect()));
     Ok(html! {
         (summary(entries.iter().map(holds)))
         (incomplete(entries.iter().map(|entry| &entry.of.incomplete[..])))

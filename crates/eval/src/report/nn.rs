@@ -11,7 +11,7 @@ use super::{
     Entry,
     cells::{missing, rests_on},
     different_rates,
-    section::{charts, curves, scores_at, summary},
+    section::{charts, curves_and_histograms, scores_at, summary},
 };
 use crate::{
     EvalError,
@@ -40,14 +40,14 @@ pub fn section(entries: &[Nn<'_>]) -> Result<Markup, EvalError> {
         groups.iter().map(|(model, row)| format!("{model}, {}", row.name)).collect();
     let named: Vec<chart::Curve<'_>> =
         names.iter().zip(&groups).map(|(name, (_, row))| row.curve(name)).collect();
-    let mut all = curves(&named);
-    all.extend(entries.iter().filter_map(|entry| {
+    let histograms = entries.iter().filter_map(|entry| {
         let all = entry.of.groups.last()?;
         let row = all.tar_at_far.iter().filter(|row| !row.finer_than_data);
         let row = row.min_by(|a, b| a.far.total_cmp(&b.far));
         let threshold = row.and_then(|row| Some((row.far, f64::from(row.threshold?))));
         Some(scores_at(&entry.model, all.histogram.as_ref()?, threshold))
-    }));
+    });
+    let all = curves_and_histograms(&named, histograms.collect());
     Ok(html! { (summary(entries.iter().map(holds))) (table(&groups)) (charts(&all)?) })
 }
 

@@ -14,7 +14,7 @@ use super::{
     cells::{figure, missing, rests_on},
     different_rates,
     pictures::Pictures,
-    section::{Compared, charts, curves, differences, scores, worst},
+    section::{Compared, charts, curves_and_histograms, differences, scores, worst},
 };
 use crate::{EvalError, document::SetResult, pairs::Protocol, rates::rate};
 
@@ -24,12 +24,12 @@ type Pairs<'a> = Entry<&'a SetResult>;
 pub fn section(entries: &[Pairs<'_>], pictures: &mut Pictures) -> Result<Markup, EvalError> {
     let named: Vec<chart::Curve<'_>> =
         entries.iter().map(|entry| entry.of.curve(&entry.model)).collect();
-    let mut all = curves(&named);
-    all.extend(entries.iter().map(|entry| {
+    let histograms = entries.iter().map(|entry| {
         // Of unit vectors, the squared distance is 2 − 2·cosine.
         let cosine = 1.0 - entry.of.figures.accuracy.threshold / 2.0;
         scores(&entry.model, &entry.of.histogram, Some(("threshold", cosine)))
-    }));
+    });
+    let all = curves_and_histograms(&named, histograms.collect());
     let of_entry = |entry: &Pairs<'_>| {
         let (accepts, rejects) = (&entry.of.worst_accepts, &entry.of.worst_rejects);
         worst(&entry.model, Some(&entry.of.source), accepts, rejects, pictures)

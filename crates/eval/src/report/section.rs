@@ -40,11 +40,14 @@ pub fn incomplete<'a>(missing: impl Iterator<Item = &'a [String]>) -> Markup {
     html! { @for text in &texts { p.warning { "Not the complete benchmark: " (text) } } }
 }
 
-/// ROC and DET of the curves that have points.
-pub fn curves(curves: &[Curve<'_>]) -> Vec<Chart> {
+/// ROC and DET of the curves that have points, then the histograms, on one axis.
+pub fn curves_and_histograms(curves: &[Curve<'_>], mut histograms: Vec<Chart>) -> Vec<Chart> {
     let drawn: Vec<Curve<'_>> =
         curves.iter().filter(|curve| !curve.points.is_empty()).cloned().collect();
-    if drawn.is_empty() { Vec::new() } else { vec![chart::roc(&drawn), chart::det(&drawn)] }
+    let curves =
+        (!drawn.is_empty()).then(|| [chart::roc(&drawn), chart::det(&drawn)]).into_iter().flatten();
+    chart::align(&mut histograms);
+    curves.chain(histograms).collect()
 }
 
 /// The spread of the scores of `model`, with a line at the threshold that figures were read at.
@@ -100,7 +103,7 @@ pub fn differences(results: &[Compared<'_>]) -> Markup {
             h3 { "Difference to " (first.model) }
             p.note {
                 "In percentage points, with the range of 95 % of the resampled sets, which are the same for all \
-                 models. A range that does not hold 0 is a difference that this benchmark shows."
+                 models. Where the range does not hold 0, which is set in bold, this benchmark shows a difference."
             }
             (table.html())
         }

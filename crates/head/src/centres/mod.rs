@@ -18,8 +18,8 @@ use super::{
     loss::{Negatives, TileCosines},
     optim::{Stamp, UpdateRule},
 };
-pub use device::DeviceStore;
 pub(crate) use device::{DeviceStep, Drawn, Figures, HandedOver, Reading};
+pub use device::{DeviceStore, TieredStore};
 pub use file::FileRecord;
 pub use host::RowStore;
 pub use row::RowLayout;

@@ -26,6 +26,29 @@ pub(crate) enum Rounding {
     Stochastic(u64),
 }
 
+/// A number of a row that no step can go on from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct NotFinite {
+    /// What of the row it is in: its weight or the state of its optimizer.
+    pub part: &'static str,
+    /// NaN or infinite.
+    pub value: f32,
+}
+
+/// The first number of a row that is not finite.
+#[inline(always)]
+pub(crate) fn not_finite(weight: &[f32], state: &[f32]) -> Option<NotFinite> {
+    for (part, numbers) in [("weight", weight), ("optimizer state", state)] {
+        // One number stands for all, found without a branch for each: NaN and infinity have the largest bits.
+        let largest = numbers.iter().fold(0, |most, x| x.abs().to_bits().max(most));
+        if largest >= f32::INFINITY.to_bits() {
+            let value = numbers.iter().copied().find(|x| !x.is_finite());
+            return value.map(|value| NotFinite { part, value });
+        }
+    }
+    None
+}
+
 /// The bytes of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowLayout {
@@ -235,6 +258,19 @@ mod tests {
         assert_eq!((size(Storage::F32), size(Storage::Bf16)), (4096, 2048));
         let row_wise = RowLayout::new((512, Storage::Bf16), (1, Storage::F32));
         assert_eq!(row_wise.size_bytes(), 1088);
+    }
+
+    #[test]
+    fn the_first_number_that_is_not_finite_is_found() {
+        let (most, least) = (f32::MAX, f32::MIN_POSITIVE / 2.0);
+        assert_eq!(not_finite(&[0.0, -0.0, most, -most, least], &[-least]), None);
+        for bad in [f32::INFINITY, f32::NEG_INFINITY] {
+            let found = not_finite(&[1.0, bad, f32::NAN], &[f32::NAN]);
+            assert_eq!(found, Some(NotFinite { part: "weight", value: bad }));
+            let found = not_finite(&[1.0], &[0.0, bad]);
+            assert_eq!(found, Some(NotFinite { part: "optimizer state", value: bad }));
+        }
+        assert!(not_finite(&[-f32::NAN], &[]).is_some_and(|found| found.value.is_nan()));
     }
 
     fn round(value: f32, key: u64) -> f32 {

@@ -4,9 +4,11 @@
 
 mod threads;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 pub use threads::LocalMember;
+
+use crate::elements::to_f64;
 
 /// Why a collective failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,9 @@ pub enum CommError {
     #[error(transparent)]
     Group(#[from] pfc_c10d::C10dError),
 }
+
+/// Gives the rows of a collective that has begun, and waits as far as that one does.
+pub type PendingRows<'a> = Box<dyn FnOnce() -> Result<Tensor, CommError> + 'a>;
 
 /// The collectives that a head needs. Every rank of a group calls the same ones in the same order.
 ///
@@ -87,6 +92,40 @@ pub trait Communicator: Send {
         parts_gd: &Tensor,
         rows_of_rank: &[usize],
     ) -> Result<Tensor, CommError>;
+
+    /// Begins [`reduce_scatter_rows`](Communicator::reduce_scatter_rows), so that other work goes on meanwhile; no
+    /// other collective is begun before its rows are taken.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn begin_reduce_scatter_rows<'a>(
+        &'a mut self,
+        parts_gd: &Tensor,
+        rows_of_rank: &[usize],
+    ) -> Result<PendingRows<'a>, CommError> {
+        let rows_bd = self.reduce_scatter_rows(parts_gd, rows_of_rank)?;
+        Ok(Box::new(move || Ok(rows_bd)))
+    }
+
+    /// Whether rows and numbers on `device` are exchanged there, in the order of what the device does and
+    /// without a wait of the host. Where it is not so, they have to be on the CPU.
+    fn exchanges_on(&self, device: Device) -> bool {
+        device == Device::Cpu
+    }
+
+    /// The element-wise sum over ranks of `values`, f64 and equally long on all, on a device of
+    /// [`exchanges_on`](Communicator::exchanges_on).
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn all_reduce_there(&mut self, values: &Tensor) -> Result<Tensor, CommError> {
+        let mut sums = to_f64(values);
+        self.all_reduce_sum(&mut sums)?;
+        let sums = Tensor::from_slice(&sums).view(values.size().as_slice());
+        Ok(sums.to_device(values.device()))
+    }
 }
 
 /// The group of one rank, whose collectives do nothing.
@@ -120,5 +159,13 @@ impl Communicator for Solo {
 
     fn reduce_scatter_rows(&mut self, parts_gd: &Tensor, _: &[usize]) -> Result<Tensor, CommError> {
         Ok(parts_gd.shallow_clone())
+    }
+
+    fn exchanges_on(&self, _: Device) -> bool {
+        true
+    }
+
+    fn all_reduce_there(&mut self, values: &Tensor) -> Result<Tensor, CommError> {
+        Ok(values.shallow_clone())
     }
 }

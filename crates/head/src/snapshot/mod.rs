@@ -44,7 +44,7 @@ const IN_PLACE: &str = "centres.in_place";
 /// `[4]` i64: first class, class after the last, and time of birth in the names of these files, and
 /// their places in use.
 const FILE: &str = "centres.file";
-/// i64, the sum of each block of 4,096 of these places, see `FORMAT.md`.
+/// i64, the sum of each block of 4,096 of these places, see `docs/centres.md`.
 const BLOCKS: &str = "centres.blocks";
 
 /// The optimizer's state, `[.., n]`.
@@ -304,8 +304,9 @@ impl Head {
     /// # Errors
     ///
     /// [`HeadError::State`] if a tensor is missing, of another shape or does not cover the rank's
-    /// classes; [`HeadError::CentreFile`] and [`HeadError::CentresDamaged`] if files do not hold what
-    /// the checkpoint needs. The head is then not to be used, but for another load.
+    /// classes; [`HeadError::CentreNotFinite`]; [`HeadError::CentreFile`] and [`HeadError::CentresDamaged`] if
+    /// files do not hold what the checkpoint needs. Rows in files that the head goes on in are not read here,
+    /// but when a step first needs them. The head is then not to be used, but for another load.
     pub fn load(
         &mut self,
         pieces: &mut [Box<dyn SavedTensors + '_>],
@@ -460,6 +461,9 @@ fn push_memory(state: &mut Named, memory: &UpdateHistory) {
 
 /// Tensors of a checkpoint, of one of the ranks that wrote it.
 pub trait SavedTensors {
+    /// The file, or what stands for it in errors.
+    fn origin(&self) -> String;
+
     /// Shape and kind of a tensor; `None` if there is none of this name.
     ///
     /// # Errors
@@ -483,6 +487,10 @@ pub trait SavedTensors {
 }
 
 impl SavedTensors for &[(String, Tensor)] {
+    fn origin(&self) -> String {
+        "the head's state".to_owned()
+    }
+
     fn spec(&self, name: &str) -> Result<Option<(Vec<i64>, Kind)>, HeadError> {
         let found = self.iter().find(|(found, _)| found == name);
         Ok(found.map(|(_, tensor)| (tensor.size(), tensor.kind())))
@@ -543,10 +551,15 @@ fn flows_of(piece: &mut dyn SavedTensors, name: &str) -> Result<Vec<UpdateMap>, 
     {
         return Err(refused(name, format!("is {size:?} {kind:?}, not [steps, 4] Double")));
     }
-    let tensor = piece.read(name)?;
-    Ok(with_elements(&tensor, |values: &[f64]| {
-        values.as_chunks().0.iter().map(|&[ww, wv, vw, vv]| UpdateMap { ww, wv, vw, vv }).collect()
-    }))
+    let tensor = piece.read(name)?.contiguous();
+    with_elements(&tensor, |values: &[f64]| {
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let problem = format!("holds {} in row {}, but has to be finite", values[at], at / 4);
+            return Err(refused(name, problem));
+        }
+        let map = |&[ww, wv, vw, vv]: &[f64; 4]| UpdateMap { ww, wv, vw, vv };
+        Ok(values.as_chunks().0.iter().map(map).collect())
+    })
 }
 
 /// A tensor of `len` whole numbers, if it is there.

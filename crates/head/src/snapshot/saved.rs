@@ -370,7 +370,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Hands on the chosen of some rows, by their position among these and their class.
+    /// Hands on the chosen of some rows, which must be finite, by their position among these and their class.
     fn give(
         &mut self,
         tensors: &mut dyn SavedTensors,
@@ -378,18 +378,26 @@ impl Import<'_> {
         chosen: &[(usize, u64)],
         stamps: &[Stamp],
     ) -> Result<(), HeadError> {
+        let (dim, n_state) = (self.config.dim, RowLayout::of_config(self.config).n_state());
         let weight = numbers(&tensors.read_rows(WEIGHT, rows.clone())?);
-        let state = numbers(&tensors.read_rows(state_name(self.config.optimizer), rows)?);
+        let state = numbers(&tensors.read_rows(state_name(self.config.optimizer), rows.clone())?);
         let of = |values: &[f32], width: usize| -> Vec<f32> {
             chosen.iter().flat_map(|(i, _)| &values[i * width..][..width]).copied().collect()
         };
-        let rows = LoadedRows {
+        let found = LoadedRows {
             rows: chosen.iter().map(|(_, class)| self.row_of(*class)).collect(),
-            weight: of(&weight, self.config.dim),
-            state: of(&state, RowLayout::of_config(self.config).n_state()),
+            weight: of(&weight, dim),
+            state: of(&state, n_state),
             stamps: chosen.iter().map(|(i, _)| stamps[*i]).collect(),
         };
-        (self.take)(rows)
+        let numbers = found.weight.chunks(dim).zip(found.state.chunks(n_state));
+        for ((weight, state), (i, centre)) in numbers.zip(chosen) {
+            if let Some(number) = row::not_finite(weight, state) {
+                let row = rows.start as u64 + *i as u64;
+                return Err(HeadError::centre_not_finite(tensors.origin(), row, *centre, number));
+            }
+        }
+        (self.take)(found)
     }
 
     fn row_of(&self, class: u64) -> u32 {
@@ -457,6 +465,10 @@ impl Import<'_> {
             layout.read_state(bytes, &mut state);
             out.rows.push(row);
             out.stamps.push(stamp);
+            if let Some(number) = row::not_finite(&weight, &state) {
+                let origin = file.rows_path().display().to_string();
+                return Err(HeadError::centre_not_finite(origin, place as u64, class, number));
+            }
             out.weight.extend_from_slice(&weight);
             out.state.extend_from_slice(&state);
         }
@@ -567,12 +579,7 @@ impl<'a> CentreReader<'a> {
                 Ok(())
             })?;
         }
-        let is_finite = |numbers: &[f32]| numbers.iter().all(|number| number.is_finite());
-        let mut rows = weight.chunks(dim).zip(state.chunks(n_state));
-        match rows.position(|(weight, state)| !is_finite(weight) || !is_finite(state)) {
-            None => Ok((weight, state)),
-            Some(row) => Err(HeadError::CentreNotFinite { centre: first + row as u64 }),
-        }
+        Ok((weight, state))
     }
 }
 

@@ -120,6 +120,10 @@ pub fn open(
 pub struct Saved(pub TensorFile);
 
 impl SavedTensors for Saved {
+    fn origin(&self) -> String {
+        self.0.path().display().to_string()
+    }
+
     fn spec(&self, name: &str) -> Result<Option<(Vec<i64>, Kind)>, HeadError> {
         if !self.0.names().any(|found| found == name) {
             return Ok(None);

@@ -358,12 +358,63 @@ fn a_saved_centre_that_is_not_finite_is_refused_by_its_number() {
         let pieces: Vec<Box<dyn SavedTensors + '_>> = vec![Box::new(&saved[..])];
         let mut reader = CentreReader::open(pieces, &config, None).unwrap();
         reader.read(0..centre).unwrap();
-        let error = reader.read(centre..90).unwrap_err();
-        let expected =
-            format!("centre {centre} or its optimizer state has a number that is not finite");
-        assert_eq!(error.to_string(), expected);
-        assert!(error.hint().is_some());
+        let (part, value) = match name {
+            "centres.weight" => ("weight", "NaN"),
+            _ => ("optimizer state", "inf"),
+        };
+        let expected = format!(
+            "the head's state: the {part} of centre {centre}, in row 1, holds {value}, but has to be \
+             finite"
+        );
+        let of_resume = Head::new(&config).unwrap().load_state(&saved).unwrap_err();
+        for error in [reader.read(centre..90).unwrap_err(), of_resume] {
+            assert_eq!(error.to_string(), expected);
+            assert!(error.hint().is_some());
+        }
     }
+}
+
+#[test]
+fn updates_that_were_put_off_and_are_not_finite_are_refused_by_their_row() {
+    let config = HeadConfig { sample_rate: 0.2, ..HeadConfig::new(90, 12) };
+    let mut head = Head::new(&config).unwrap();
+    for step in 0..3 {
+        let (embeddings_gd, labels) = batch(&config, 8, step);
+        head.step(&embeddings_gd, &labels, step, 0.05).unwrap();
+    }
+    let saved = head.checkpoint(false).unwrap();
+    let (_, missed) = saved.iter().find(|(name, _)| name == "centres.missed").unwrap();
+    let _ = missed.get(1).get(2).fill_(f64::NAN);
+    let error = Head::new(&config).unwrap().load_state(&saved).unwrap_err();
+    let expected = "head state `centres.missed`: holds NaN in row 1, but has to be finite";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_centre_in_a_file_that_is_not_finite_is_refused_by_its_place_when_it_is_first_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("centres");
+    let centres = Placement::File(path.clone());
+    let config = HeadConfig { centres, sample_rate: 1.0, ..HeadConfig::new(90, 12) };
+    let mut head = Head::new(&config).unwrap();
+    head.set_centres(&[5, 7], &[[0.5; 12], [f32::INFINITY; 12]].concat()).unwrap();
+    let saved = head.checkpoint(false).unwrap();
+    head.checkpointed().unwrap();
+    drop(head);
+    let expected = "the weight of centre 7, in row 1, holds inf, but has to be finite";
+    let check = |error: HeadError| {
+        let error = error.to_string();
+        assert!(error.starts_with(&format!("{}/rows-", path.display())), "{error}");
+        assert!(error.ends_with(expected), "{error}");
+    };
+    let pieces: Vec<Box<dyn SavedTensors + '_>> = vec![Box::new(&saved[..])];
+    let mut reader = CentreReader::open(pieces, &config, Some(&path)).unwrap();
+    reader.read(0..7).unwrap();
+    check(reader.read(7..8).unwrap_err());
+    let mut resumed = Head::new(&config).unwrap();
+    resumed.load_state(&saved).unwrap();
+    let (embeddings_gd, labels) = batch(&config, 8, 0);
+    check(resumed.step(&embeddings_gd, &labels, 0, 0.05).unwrap_err());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{
     scan,
     segments::{START_OF_IMAGE, START_OF_SCAN, Segments, is_frame_header},
 };
-use crate::{ImageError, ImageSize, exif};
+use crate::{ImageError, ImageSize, orientation};
 
 /// A JPEG as its segments describe it. Reading it takes about a microsecond and allocates nothing.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,8 @@ impl<'a> Outline<'a> {
     pub fn read(bytes: &'a [u8]) -> Result<Outline<'a>, ImageError> {
         let bad = |what| ImageError::NotJpeg { what };
         let mut segments = Segments::of(bytes).ok_or(bad("no start-of-image marker"))?;
-        let (mut size, mut exif, mut scan, mut is_progressive) = (None, None, None, false);
+        let (mut size, mut scan, mut is_progressive) = (None, None, false);
+        let (mut exif, mut xmp) = (None, None);
         while let Some(segment) = segments.next() {
             match segment.marker {
                 START_OF_SCAN => scan = Some(segments.at),
@@ -46,12 +47,15 @@ impl<'a> Outline<'a> {
                     let found = frame_size(segment.payload);
                     size = Some(found.ok_or(bad("the frame header has no dimensions"))?);
                 }
-                APP1 if exif.is_none() => exif = segment.payload.strip_prefix(EXIF),
+                APP1 => {
+                    exif = exif.or_else(|| segment.payload.strip_prefix(EXIF));
+                    xmp = xmp.or_else(|| segment.payload.strip_prefix(XMP));
+                }
                 _ => {}
             }
         }
         let size = size.ok_or(bad("no frame header"))?;
-        let orientation = exif.map_or(Orientation::NoTransforms, exif::orientation);
+        let orientation = orientation::of_blocks(exif, xmp);
         let has_strays = segments.has_strays;
         Ok(Outline { bytes, size, orientation, is_progressive, scan, has_strays })
     }
@@ -114,6 +118,7 @@ const END_OF_IMAGE: &[u8] = b"\xff\xd9";
 const PROGRESSIVE: u8 = 0xc2;
 const APP1: u8 = 0xe1;
 const EXIF: &[u8] = b"Exif\0\0";
+const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
 /// Precision (1 byte), height (2), width (2).
 fn frame_size(segment: &[u8]) -> Option<ImageSize> {

@@ -12,9 +12,9 @@ use pfc_cli::{
     Format,
     number::{not_negative, positive, within},
 };
-use pfc_embeddings::{EmbedOptions, Embeddings, with_model};
+use pfc_embeddings::Embeddings;
 
-use crate::{IngestError, QualityBound, quality, threads::Threads};
+use crate::{IngestError, QualityBound, quality, threads::Threads, vectors::VectorArgs};
 
 /// Find duplicates, bad images, outliers, wrong labels and people with two labels.
 ///
@@ -38,22 +38,16 @@ use crate::{IngestError, QualityBound, quality, threads::Threads};
 
 Thresholds that are not stated are calibrated: pairs of different identities are sampled from the
 data set itself, and the bound is put where --false-matches wrong pairs are expected among all that
-are compared, or a share --label-rate of them. Figures and bounds are printed, and kept with the decisions.")]
+are compared, or a share --label-rate of them. Figures and bounds are printed, and kept with the
+decisions.")]
 pub struct CleanArgs {
     /// Folder that `pack` wrote
     pub(super) dataset: PathBuf,
     /// Passes to run; `files` and `embeddings` stand for all of their kind
     #[arg(long = "pass", value_name = "NAME", value_delimiter = ',', default_value = "files")]
     passes: Vec<PassName>,
-    /// Embeddings of all rows: .npy, .npz, .arrow or .safetensors
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
-    embeddings: Option<PathBuf>,
-    /// Network to embed with; what it gives is kept in DATASET/embeddings
-    #[arg(long, value_name = "FILE.onnx")]
-    model: Option<PathBuf>,
-    /// Do not add the embedding of the mirror image to that of each image
-    #[arg(long, requires = "model")]
-    no_mirror: bool,
+    #[command(flatten)]
+    vectors: VectorArgs,
     /// Embeddings of benchmark faces, by the same network: their people are left out
     #[arg(long, value_name = "FILE")]
     probes: Option<PathBuf>,
@@ -352,7 +346,6 @@ impl CleanArgs {
         let mut all: Vec<Pass> = self.passes.iter().flat_map(|name| self.expand(*name)).collect();
         all.sort_unstable();
         all.dedup();
-        let has_embeddings = self.embeddings.is_some() || self.model.is_some();
         for pass in &all {
             let missing = match pass {
                 Pass::Quality if self.quality.is_empty() => Some("--quality"),
@@ -368,7 +361,7 @@ impl CleanArgs {
                     hint: "state it, or leave the pass out".into(),
                 });
             }
-            if pass.needs_embeddings() && !has_embeddings {
+            if pass.needs_embeddings() && !self.vectors.is_given() {
                 return Err(no_embeddings(pass.name()));
             }
         }
@@ -400,17 +393,12 @@ impl CleanArgs {
         &self,
         work: &Work<'_>,
     ) -> Result<(Embeddings, Vec<u64>), IngestError> {
-        match (&self.embeddings, &self.model) {
-            (Some(file), _) => {
-                let embeddings = Embeddings::open(file)?.of_left(work.dataset, &work.state)?;
-                Ok((embeddings, Vec::new()))
-            }
-            (None, Some(model)) => {
-                let options = EmbedOptions { plain: self.no_mirror, quiet: work.quiet };
-                Ok(with_model(model, &self.dataset, work.dataset, options)?)
-            }
-            (None, None) => Err(no_embeddings("embeddings")),
+        if let Some(file) = self.vectors.file() {
+            let embeddings = Embeddings::open(file)?.of_left(work.dataset, &work.state)?;
+            return Ok((embeddings, Vec::new()));
         }
+        let computed = self.vectors.compute(&self.dataset, work.dataset, work.quiet)?;
+        computed.ok_or_else(|| no_embeddings("embeddings"))
     }
 
     /// The bounds of the pass quality, each with the values of its column by row.
@@ -480,14 +468,12 @@ impl CleanArgs {
         let passes = self.passes().unwrap_or_default();
         let passes: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
         let options = [
-            file("embeddings", &self.embeddings),
-            file("model", &self.model),
-            self.no_mirror.then(|| "--no-mirror".into()),
             file("probes", &self.probes),
             number("min-images", self.min_images),
             number("max-images", self.max_images),
         ];
         let mut all = vec![format!("--pass={}", passes.join(","))];
+        all.extend(self.vectors.stated());
         all.extend(options.into_iter().flatten());
         all.extend(self.quality.iter().map(|bound| format!("--quality={bound}")));
         all.extend(self.near.stated());

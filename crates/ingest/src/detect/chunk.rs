@@ -4,10 +4,7 @@ use std::{fs, ops::Range, path::Path};
 
 use pfc_cli::Progress;
 use pfc_detect::{Face, Finder, NoFace, nearest};
-use pfc_image::{
-    ImageError, ImageSize, Limits, Pixels, align, decode, encode_jpeg, encode_png,
-    has_image_extension,
-};
+use pfc_image::{ImageError, ImageSize, Limits, Pixels, align, decode, has_image_extension};
 use pfc_onnx::OnnxModel;
 use pfc_shard::{Checksum, hash::content_hash};
 use pfc_sources::Source;
@@ -16,7 +13,7 @@ use rayon::prelude::*;
 use super::record::{ChunkRecord, FaceRecord};
 use crate::{
     IngestError,
-    align::CropFormat,
+    crops::{CropFormat, Encoding},
     export::names::{self, Files, Folders},
     pack::quarantine::Line,
     reject::{Failure, Reject},
@@ -35,9 +32,8 @@ pub struct Recipe {
     pub finder: Finder,
     pub take: Take,
     pub size: ImageSize,
-    pub format: CropFormat,
-    pub quality: u8,
     pub limits: Limits,
+    pub encoding: Encoding,
 }
 
 /// Which of the faces are taken that keep the bounds.
@@ -212,11 +208,7 @@ fn find(source: &dyn Source, entry: u64, recipe: &Recipe) -> Result<Found, Failu
     }
     let crop = |face: Face| {
         let pixels = cut(&pixels, &face, recipe.size)?;
-        let bytes = match recipe.format {
-            CropFormat::Jpg => encode_jpeg(&pixels, recipe.quality)?,
-            CropFormat::Png => encode_png(&pixels)?,
-        };
-        Ok((face, bytes))
+        Ok((face, recipe.encoding.encode(&pixels)?))
     };
     let faces: Result<Vec<(Face, Vec<u8>)>, ImageError> = faces.into_iter().map(crop).collect();
     Ok(Found { size: [pixels.width, pixels.height], faces: faces.map_err(of_image)?, embeddings })

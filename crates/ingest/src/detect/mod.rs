@@ -19,18 +19,12 @@ use pfc_cli::{
     units::{self, count},
 };
 use pfc_detect::{Choice, SearchArgs};
-use pfc_image::{ImageSize, Limits};
 use pfc_onnx::{OnnxModel, OpenOptions};
 use pfc_sources::{InputOptions, Source};
 use serde::Serialize;
 
 use crate::{
-    IngestError,
-    align::{CropFormat, Size},
-    loss::LossArgs,
-    output,
-    pack::quarantine,
-    threads::Threads,
+    IngestError, crops::CropArgs, loss::LossArgs, output, pack::quarantine, threads::Threads,
 };
 use chunk::{Names, Recipe, Take, chunks};
 use journal::Journal;
@@ -55,10 +49,10 @@ use record::{ChunkRecord, JobRecord};
   pfc-ingest detect groups.zip faces --detector det_10g.onnx --face all --detect-levels 4
   pfc-ingest pack faces data
 
-A command that was stopped or killed goes on where it was when it is run again. The same input, options and
-model give the same bytes on any number of threads. To pack without files in between:
-`pfc-ingest pack photos data --detector FILE.onnx`. Where models come from, and under which licences, is in
-docs/photographs.md: read them, as several are for research only.")]
+A command that was stopped or killed goes on where it was when it is run again. The same input,
+options and model give the same bytes on any number of threads. To pack without files in between:
+`pfc-ingest pack photos data --detector FILE.onnx`. Where models come from, and under which
+licences, is in docs/photographs.md: read them, as several are for research only.")]
 pub struct DetectArgs {
     /// Folder, file, pattern of files, or `-` for a list on standard input
     raw: PathBuf,
@@ -77,19 +71,8 @@ pub struct DetectArgs {
     model: Option<PathBuf>,
     #[command(flatten)]
     input: InputOptions,
-    /// Width and height of the crops in pixels, as in 112, 224 or 96x112
-    #[arg(long, value_name = "SIZE", default_value = "112")]
-    size: Size,
-    /// File format of the crops
-    #[arg(long, value_enum, default_value_t)]
-    format: CropFormat,
-    /// Quality of JPEG crops; 100 is best
-    #[arg(long, value_name = "1-100", default_value_t = 95,
-          value_parser = clap::value_parser!(u8).range(1..=100))]
-    quality: u8,
-    /// Pixels of the largest picture to decode; larger ones are left out
-    #[arg(long, value_name = "N", default_value_t = 50_000_000)]
-    max_pixels: u64,
+    #[command(flatten)]
+    crops: CropArgs,
     /// Drop what an interrupted command has done, and begin anew
     #[arg(long)]
     restart: bool,
@@ -215,7 +198,7 @@ fn work(
 ) -> Result<Option<(Summary, u64)>, IngestError> {
     let total = source.index().len();
     let progress = Progress::new("detect", "pictures", total, quiet);
-    let mut names = Names::of(source, recipe.format);
+    let mut names = Names::of(source, recipe.encoding.format);
     let (mut n_faces, mut n_now) = (0, 0);
     for (number, entries) in (0..).zip(chunks(source, &recipe.take)) {
         if interrupt::requested() {
@@ -287,21 +270,14 @@ impl DetectArgs {
             (FaceOption::All, _) => Take::All,
             _ => Take::One,
         };
-        let (size, format, quality) = (self.size.0, self.format, self.quality);
-        let limits = Limits { pixels_max: self.max_pixels };
-        Ok(Recipe { finder, take, size, format, quality, limits })
+        let (size, limits) = (self.crops.size(), self.crops.limits());
+        Ok(Recipe { finder, take, size, limits, encoding: self.crops.encoding() })
     }
 
     /// The arguments that decide the content; not the output, nor the number of threads.
     fn content_arguments(&self, recipe: &Recipe) -> Vec<String> {
-        let ImageSize { width, height } = recipe.size;
-        let mut arguments = vec![
-            format!("--size={width}x{height}"),
-            format!("--format={:?}", self.format).to_lowercase(),
-            format!("--quality={}", self.quality),
-            format!("--max-pixels={}", self.max_pixels),
-            format!("--face={:?}", self.face).to_lowercase(),
-        ];
+        let mut arguments = Vec::from(self.crops.content_arguments());
+        arguments.push(format!("--face={:?}", self.face).to_lowercase());
         if let Take::Nearest(model) = &recipe.take {
             arguments.push(format!("--model={:032x}", model.checksum()));
         }

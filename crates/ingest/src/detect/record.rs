@@ -7,7 +7,7 @@ use pfc_shard::{Checksum, hash::HashingWriter};
 use pfc_sources::Source;
 use serde::{Deserialize, Serialize};
 
-use crate::pack::quarantine::Line;
+use crate::pack::{journal::record::given_differences, quarantine::Line};
 
 /// What is done and how. Two runs with the same record write the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,15 +37,11 @@ impl JobRecord {
 
     /// What is not the same in `there`, an earlier record.
     pub fn differences(&self, there: &JobRecord) -> Vec<String> {
-        let mut differences = Vec::new();
-        let mut compare = |what: &str, now: &str, before: &str| {
-            if now != before {
-                differences.push(format!("{what} {now}, not {before} as before"));
-            }
-        };
-        compare("it is written by", &self.tool, &there.tool);
-        compare("the input is", &self.source, &there.source);
-        compare("the options are", &self.arguments.join(" "), &there.arguments.join(" "));
+        let mut differences = given_differences(
+            [&self.tool, &self.source],
+            [&there.tool, &there.source],
+            [&self.arguments, &there.arguments],
+        );
         if differences.is_empty() {
             differences.push("the input has other pictures than before".to_owned());
         }

@@ -199,9 +199,9 @@ fn has_dataset(owned: &OwnedDir) -> Result<bool, IngestError> {
 ///
 /// # Errors
 ///
-/// [`IngestError::Folder`] that names what is not ours; [`PackError::DamagedJournal`].
+/// [`IngestError::Folder`] that names what is not ours; [`PackError::NotAJob`].
 ///
-/// [`PackError::DamagedJournal`]: super::PackError::DamagedJournal
+/// [`PackError::NotAJob`]: super::PackError::NotAJob
 pub fn check_unfinished(owned: &OwnedDir) -> Result<(), IngestError> {
     if owned.is_free()? {
         return Ok(());

@@ -19,7 +19,7 @@ use pfc_cli::{
 };
 use pfc_detect::DetectorArgs;
 use pfc_durable::DurableError;
-use pfc_embeddings::{DIR as EMBEDDINGS_DIR, EmbedOptions, Embeddings, kept, part, with_model};
+use pfc_embeddings::{DIR as EMBEDDINGS_DIR, Embeddings, kept, part};
 use pfc_findings::{DecisionLog, View};
 use pfc_onnx::{OnnxModel, OpenOptions};
 use pfc_shard::{
@@ -28,7 +28,7 @@ use pfc_shard::{
 };
 use serde::Serialize;
 
-use crate::{IngestError, TOOL, measures::Quantiles, threads::Threads};
+use crate::{IngestError, TOOL, measures::Quantiles, threads::Threads, vectors::VectorArgs};
 use measure::{Recipe, UNDECODABLE};
 
 pub use bound::QualityBound;
@@ -40,7 +40,9 @@ pub use bound::QualityBound;
 /// them, and `pfc-eval pairs --quality` reports by them. docs/quality.md says what each column is.
 ///
 /// Size and pose come from where a detector found the face: `pack --detector` keeps that. Of other data sets
-/// --detector looks for landmarks in the crops, which tell the pose. A measure that is not known of a face is NaN.
+/// --detector looks for landmarks in the crops, which tell the pose. The norm is that of the embeddings which
+/// --embeddings or --model names, else of those that `clean --model` kept beside the data set. A measure that is
+/// not known of a face is NaN.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pfc-ingest quality data
@@ -48,23 +50,15 @@ pub use bound::QualityBound;
   pfc-ingest quality data --embeddings data.npy --quality-model ediffiqa_tiny.onnx --json
   pfc-ingest quality data --model w600k_r50.onnx --no-mirror
 
-A command that was stopped or killed goes on where it was when it is run again. The same data set, files and
-options give the same bytes on any number of threads.
+A command that was stopped or killed goes on where it was when it is run again. The same data set,
+files and options give the same bytes on any number of threads.
 
 Exit codes: 0 every face is measured, 1 some cannot be decoded, 2 nothing is written.")]
 pub struct QualityArgs {
     /// Folder that `pack` wrote
     dataset: PathBuf,
-    /// Embeddings of all rows, for the column norm: .npy, .npz, .arrow or .safetensors [default: those that
-    /// `clean --model` kept beside the data set]
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
-    embeddings: Option<PathBuf>,
-    /// Network to embed with, for the column norm; what it gives is kept in DATASET/embeddings
-    #[arg(long, value_name = "FILE.onnx")]
-    model: Option<PathBuf>,
-    /// Do not add the embedding of the mirror image to that of each image
-    #[arg(long, requires = "model")]
-    no_mirror: bool,
+    #[command(flatten)]
+    vectors: VectorArgs,
     /// Network that gives each face one number, for the column fiqa
     #[arg(long, value_name = "FILE.onnx")]
     quality_model: Option<PathBuf>,
@@ -236,15 +230,13 @@ impl QualityArgs {
         dataset: &Dataset,
         quiet: bool,
     ) -> Result<Option<(Embeddings, String)>, IngestError> {
-        let path = match (&self.embeddings, &self.model) {
-            (Some(file), _) => file.clone(),
-            (None, Some(model)) => {
-                let options = EmbedOptions { plain: self.no_mirror, quiet };
-                let (embeddings, _) = with_model(model, &self.dataset, dataset, options)?;
-                let identity = checksum_of(embeddings.path())?;
-                return Ok(Some((embeddings, identity)));
-            }
-            (None, None) => match &kept_embeddings(&self.dataset)?[..] {
+        if let Some((embeddings, _)) = self.vectors.compute(&self.dataset, dataset, quiet)? {
+            let identity = checksum_of(embeddings.path())?;
+            return Ok(Some((embeddings, identity)));
+        }
+        let path = match self.vectors.file() {
+            Some(file) => file.to_owned(),
+            None => match &kept_embeddings(&self.dataset)?[..] {
                 [] => return Ok(None),
                 [path] => path.clone(),
                 several => return Err(several_kept(several)),

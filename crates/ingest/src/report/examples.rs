@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 use maud::html;
 use pfc_cli::units;
 use pfc_findings::{Decision, Run};
-use pfc_report::{
-    Page,
-    html::{Markup, data_uri},
-};
+use pfc_report::{Page, breakable, html::Markup};
 use pfc_shard::Dataset;
 
 use super::figures::words;
-use crate::{IngestError, decisions::Named};
+use crate::{IngestError, decisions::Named, pictures::picture};
 
 /// What a finding means, by reason.
 const MEANINGS: [(&str, &str); 15] = [
@@ -111,17 +108,14 @@ fn case(dataset: &Dataset, run: usize, decision: &Decision) -> Result<Markup, In
                 b { (named.identity) }
                 @if let Some(target) = named.target_identity { " → " (target) }
                 br;
-                "row " (named.row) ", " (named.source)
-                @if let Some(with) = with { br; "with " (with) }
+                "row " (named.row) ", " (breakable(below(&named.source, &named.identity)))
+                @if let Some(with) = with { br; "with " (breakable(&with)) }
             }
         }
     })
 }
 
-fn picture(dataset: &Dataset, row: u64) -> Result<Markup, IngestError> {
-    let face = dataset.get(row)?;
-    Ok(html! {
-        img.small loading="lazy" width=(face.width) height=(face.height) alt={ "row " (row) }
-            src=(data_uri(face.image));
-    })
+/// The part of a path below the folder of the identity, which stands beside it.
+fn below<'a>(source: &'a str, identity: &str) -> &'a str {
+    source.strip_prefix(identity).and_then(|rest| rest.strip_prefix('/')).unwrap_or(source)
 }

@@ -2,14 +2,11 @@
 
 use maud::html;
 use pfc_findings::{Action, Question, table};
-use pfc_report::{
-    Page,
-    html::{Markup, data_uri},
-};
+use pfc_report::{Page, breakable, html::Markup};
 use pfc_shard::Dataset;
 
 use super::case::Case;
-use crate::IngestError;
+use crate::{IngestError, pictures::picture};
 
 /// Answers, moves and downloads. Each question carries its line of the table as it stands before and after the
 /// answer, so that nothing but answers is put together here.
@@ -66,7 +63,7 @@ fn figure(dataset: &Dataset, case: &Case<'_>) -> Result<Markup, IngestError> {
                 (line.reason.replace('_', " ")) " " (case.score())
                 @if question.n_images() > 1 { ", " (line.images) " images" }
                 br;
-                b { (line.identity) } " | " (case.beside)
+                b { (line.identity) } " | " (breakable(&case.beside))
                 br;
                 @for (i, action) in answers(question).iter().enumerate() {
                     button value=(action.name()) aria-pressed="false" {
@@ -92,12 +89,4 @@ fn rest_of_line(case: &Case<'_>) -> String {
     let line = String::from_utf8_lossy(&text[header..]).into_owned();
     let before = format!("{},,", case.line.id);
     line.trim_end_matches('\n').strip_prefix(&before).unwrap_or_default().to_owned()
-}
-
-fn picture(dataset: &Dataset, row: u64) -> Result<Markup, IngestError> {
-    let face = dataset.get(row)?;
-    Ok(html! {
-        img.small loading="lazy" width=(face.width) height=(face.height) alt={ "row " (row) }
-            src=(data_uri(face.image));
-    })
 }

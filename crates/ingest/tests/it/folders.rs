@@ -236,6 +236,17 @@ fn a_pack_without_a_usable_image_and_a_restart_remove_nothing_of_others() {
     fs::remove_dir_all(bench.path("out")).unwrap();
     refused(&bench, &format!("pack bad out {OPTIONS}"), "its only image cannot be read");
     bench.run(&format!("pack raw out {OPTIONS} --worker 0/2")).success();
+    let job = fs::read(bench.path("out/journal/job.json")).unwrap();
+    let mut flipped = job.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for foreign in [&b"{\"shards\": \"of another program\"}\n"[..], b"", &job[..40], &flipped] {
+        bench.write("out/journal/job.json", foreign);
+        let line = format!("pack raw out {OPTIONS}");
+        for line in [format!("{line} --restart"), line, "merge out out".to_owned()] {
+            refused(&bench, &line, "out/journal/job.json: is not a job that pfc wrote");
+        }
+    }
+    bench.write("out/journal/job.json", &job);
     bench.run(&format!("pack bad out {OPTIONS} --restart")).code(2);
     assert!(!bench.path("out/shards/00000.arrow").exists());
 }

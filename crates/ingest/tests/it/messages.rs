@@ -196,7 +196,19 @@ hint: remove the link raw/a/up",
 
 #[test]
 fn an_option_out_of_range_is_a_usage_error() {
-    for bad in ["--size 0", "--quality 101", "--shard-mib 0", "--order sorted", "--fit zoom"] {
-        Bench::new().run(&format!("pack raw data {bad}")).code(2);
+    let of_pack = [
+        "--size 0",
+        "--quality 101",
+        "--shard-mib 0",
+        "--order sorted",
+        "--fit zoom",
+        "--threads 1025",
+        "--max-left-out nan",
+    ];
+    let of_clean = ["--near-levels nan", "--min-sharpness inf", "--min-aspect 9", "--threads 1025"];
+    let lines = of_pack.iter().map(|option| format!("pack raw data {option}"));
+    for line in lines.chain(of_clean.iter().map(|option| format!("clean data {option}"))) {
+        let said = stderr(&Bench::new().run(&line).code(2));
+        assert!(said.contains("error: invalid value '"), "{line}: {said}");
     }
 }

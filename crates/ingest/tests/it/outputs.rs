@@ -88,12 +88,11 @@ fn the_first_signal_is_answered_at_once_and_ends_with_its_code() {
         let mut child = command.spawn().unwrap();
         let pid = child.id();
         // It waits for its list, which nothing interrupts.
-        while !listens(pid) {
+        while !pfc_testing::listens(pid) {
             assert!(child.try_wait().unwrap().is_none(), "it has ended");
             std::thread::yield_now();
         }
-        let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
-        assert!(sent.unwrap().success());
+        pfc_testing::send_signal(pid, name);
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
@@ -111,23 +110,12 @@ fn a_second_signal_ends_the_program_at_once() {
     let mut child =
         program(&bench, "pack - out").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id();
-    while !listens(pid) {
+    while !pfc_testing::listens(pid) {
         std::thread::yield_now();
     }
-    let send = || {
-        let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status();
-        assert!(sent.unwrap().success());
-    };
-    send();
+    pfc_testing::send_signal(pid, "TERM");
     let mut line = String::new();
     BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    send();
+    pfc_testing::send_signal(pid, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(143));
-}
-
-/// Whether a process has started to listen to signals, for which it has a thread.
-fn listens(pid: u32) -> bool {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
-    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
-    tasks.flatten().any(|task| name(task).is_ok_and(|name| name == "signals\n"))
 }

@@ -93,8 +93,7 @@ fn the_first_signal_ends_a_verification_at_once() {
             }
             std::thread::yield_now();
         };
-        let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
-        assert!(kill.unwrap().success());
+        pfc_testing::send_signal(child.id(), signal);
         assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
         drop(held);
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::{
     MetricError, Rows, cmc,
     dot::{GROUP, dot4, widen, with_widest_vectors},
-    roc::Far,
+    roc::{Far, RocPoint},
 };
 
 /// The people to search among.
@@ -127,6 +127,43 @@ impl Search {
         self.tpir_with(fpirs, |n, fpir| fpir.allowed(n as u64) as usize)
     }
 
+    /// TPIR over FPIR, rising: `far` is the share of the non-mated probes that are answered, `tar` the share of
+    /// the mated ones that are answered rightly at rank 1, and `threshold` what a similarity must reach.
+    ///
+    /// There is a point for each of the first 40 non-mated probes, and then as many as stand apart on a
+    /// logarithmic axis: some 150 for 10,000 probes. Nothing where one of the two kinds is missing.
+    pub fn open_set(&self) -> Vec<RocPoint> {
+        if self.mated.is_empty() || self.non_mated.is_empty() {
+            return Vec::new();
+        }
+        let (highest, found) = self.scores();
+        let share = |scores: &[f64], above: f64, n: usize| {
+            scores.partition_point(|&score| score > above) as f64 / n as f64
+        };
+        let counts = std::iter::successors(Some(0), |&n: &usize| Some(n + (n / 20).max(1)));
+        let point = |n_answered: usize| {
+            let below = highest[n_answered];
+            let far = share(&highest, below, highest.len());
+            RocPoint {
+                threshold: below.next_up(),
+                far,
+                tar: share(&found, below, self.mated.len()),
+            }
+        };
+        counts.take_while(|&n| n < highest.len()).map(point).collect()
+    }
+
+    /// The highest similarities of the non-mated probes, and those of the mated ones that are found at rank 1;
+    /// both falling.
+    fn scores(&self) -> (Vec<f64>, Vec<f64>) {
+        let mut highest: Vec<f64> = self.non_mated.iter().map(|&(_, score)| score).collect();
+        highest.sort_unstable_by(|a, b| b.total_cmp(a));
+        let mut found: Vec<f64> =
+            self.mated.iter().filter(|mated| mated.rank == 0).map(|mated| mated.score).collect();
+        found.sort_unstable_by(|a, b| b.total_cmp(a));
+        (highest, found)
+    }
+
     fn tpir_with<R: Copy>(
         &self,
         rates: &[R],
@@ -135,11 +172,7 @@ impl Search {
         if self.mated.is_empty() || self.non_mated.is_empty() {
             return None;
         }
-        let mut highest: Vec<f64> = self.non_mated.iter().map(|&(_, score)| score).collect();
-        highest.sort_unstable_by(|a, b| b.total_cmp(a));
-        let mut found: Vec<f64> =
-            self.mated.iter().filter(|mated| mated.rank == 0).map(|mated| mated.score).collect();
-        found.sort_unstable_by(|a, b| b.total_cmp(a));
+        let (highest, found) = self.scores();
         let at = |&rate: &R| {
             let threshold = highest[position(highest.len(), rate).min(highest.len() - 1)];
             let n_found = found.partition_point(|&score| score > threshold);
@@ -258,6 +291,26 @@ mod tests {
         assert_eq!(reference[0].tpir, 0.5);
         let strict = search.tpir_at_most(&[Far::new(0.5).unwrap()]).unwrap();
         assert_eq!(strict[0].threshold as f32, 0.3);
+    }
+
+    #[test]
+    fn the_open_set_curve_matches_a_hand_worked_case() {
+        // Strangers at 0.7 and 0.3; of two mated probes one is found, at 0.9.
+        let search = example();
+        let points: Vec<(f64, f64)> = search.open_set().iter().map(|p| (p.far, p.tar)).collect();
+        assert_eq!(points, [(0.0, 0.5), (0.5, 0.5)]);
+        let found = Mated { probe: 0, rank: 0, score: 0.5 };
+        let many = Search {
+            mated: vec![found; 4],
+            non_mated: (0..10_000).map(|i| (i, f64::from(i) / 10_000.0)).collect(),
+        };
+        let points = many.open_set();
+        // Strangers above 0.5 are 4,999 of 10,000, and what is found at 0.5 has to exceed the next of them.
+        let tars = |far: f64| points.iter().filter(move |p| p.far < far).map(|p| p.tar);
+        assert!(tars(0.4999).all(|tar| tar == 0.0) && points.last().unwrap().tar == 1.0);
+        assert!(points.len() < 200, "{}", points.len());
+        assert!(points.is_sorted_by(|a, b| a.far < b.far));
+        assert!(Search { mated: Vec::new(), ..many }.open_set().is_empty());
     }
 
     #[test]

@@ -36,15 +36,22 @@ pub fn torchscript(path: &Path, inference: &Inference) -> Result<(), ModelError>
 #[cfg(target_os = "linux")]
 fn save(module: &CModule, file: &mut AtomicFile, path: &Path) -> Result<(), ModelError> {
     use std::{
-        io::{self, PipeReader},
+        io::{self, PipeReader, Read},
         os::fd::AsRawFd,
         panic::resume_unwind,
         thread,
     };
 
-    /// Reads to the end, also where nothing can be written any more: the other side must not notice.
-    fn take(mut pipe: PipeReader, file: &mut AtomicFile) -> io::Result<()> {
-        let written = io::copy(&mut pipe, file);
+    use tempfile::TempDir;
+
+    /// Reads to the end, also where nothing can be written any more: the other side must not notice. The folder
+    /// of the link goes with the first byte, when the other side has opened it: libtorch ends the process for
+    /// want of memory, and nothing of it must be left.
+    fn take(mut pipe: PipeReader, link: TempDir, file: &mut AtomicFile) -> io::Result<()> {
+        let mut first = Vec::new();
+        let begun = pipe.by_ref().take(1).read_to_end(&mut first);
+        drop(link);
+        let written = begun.and_then(|_| io::copy(&mut (&first[..]).chain(&mut pipe), file));
         if written.is_err() {
             io::copy(&mut pipe, &mut io::sink())?;
         }
@@ -58,7 +65,7 @@ fn save(module: &CModule, file: &mut AtomicFile, path: &Path) -> Result<(), Mode
     let target = format!("/proc/self/fd/{}", writer.as_raw_fd());
     std::os::unix::fs::symlink(target, &link).map_err(failed())?;
     thread::scope(|scope| {
-        let taken = thread::Builder::new().spawn_scoped(scope, || take(reader, file));
+        let taken = thread::Builder::new().spawn_scoped(scope, || take(reader, folder, file));
         let taken = taken.map_err(failed())?;
         let saved = module.save(&link).map_err(ModelError::torch("save the recorded network"));
         // The reader comes to the end once both sides that libtorch wrote to are closed.

@@ -62,6 +62,11 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_path_buf(), file, names, metadata, data: 8 + length })
     }
 
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The names, in the order of the file.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)

@@ -71,12 +71,12 @@ pub fn identify(path: &Path) -> Result<(FileKind, PathBuf), ModelError> {
         way_out: Some(way_out),
     };
     let kind = match &head[..] {
+        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] if foreign::is_told_by_ending(path) => {
+            let known = foreign::named(path, &head);
+            return Err(known.map_or_else(|| not_a_model(path, "it is no weights"), is_foreign));
+        }
         [b'P', b'K', 3, 4, ..] if pfc_torchfile::is_torchscript(&file) => FileKind::TorchScript,
         [b'P', b'K', 3, 4, ..] => FileKind::Torch,
-        [0x80, 2..=5, ..] if path.extension().is_some_and(|ending| ending == "pdparams") => {
-            let known = foreign::named(path, &head);
-            return Err(known.map_or_else(|| not_a_model(path, "it is Paddle's"), is_foreign));
-        }
         // The first pickle of the older format: a protocol, then the magic number.
         [0x80, 2..=5, ..] => FileKind::Torch,
         [_, _, _, _, _, _, _, _, b'{', ..] => FileKind::Safetensors,
@@ -226,7 +226,7 @@ fn note(origin: &str, choice: &Choice, others: &[String]) -> Option<String> {
     Some(note)
 }
 
-type TorchFile = StateFile<std::io::BufReader<File>>;
+pub(crate) type TorchFile = StateFile<std::io::BufReader<File>>;
 
 fn open_torch(path: &Path) -> Result<TorchFile, ModelError> {
     let file = File::open(path).map_err(ModelError::io("open", path))?;
@@ -244,7 +244,12 @@ fn torch_shape(info: &TensorInfo) -> Shape {
     (info.key.clone(), info.shape.iter().map(side).collect())
 }
 
-fn read_torch_tensor(path: &Path, file: &mut TorchFile, i: usize) -> Result<Tensor, ModelError> {
+/// Tensor `i` of a file of PyTorch, on the CPU.
+pub(crate) fn read_torch_tensor(
+    path: &Path,
+    file: &mut TorchFile,
+    i: usize,
+) -> Result<Tensor, ModelError> {
     let failed = |source: TorchFileError| ModelError::TorchFile { path: path.to_owned(), source };
     let (_, shape) = &torch_shape(&file.tensors()[i]);
     let kind = kind(file.tensors()[i].dtype);
@@ -390,6 +395,8 @@ mod tests {
         assert!(kind("f.params").unwrap_err().to_string().contains("MXNet"));
         std::fs::write(path("g.tflite"), b"\x1c\0\0\0TFL3\0\0").unwrap();
         assert!(kind("g.tflite").unwrap_err().to_string().contains("TensorFlow Lite"));
+        std::fs::write(path("g.keras"), b"PK\x03\x04").unwrap();
+        assert!(kind("g.keras").unwrap_err().to_string().contains("Keras"));
         std::fs::write(path("h"), b"0123456789").unwrap();
         assert!(kind("h").unwrap_err().to_string().ends_with("it begins with `0123`"));
         std::fs::write(path("e"), b"").unwrap();

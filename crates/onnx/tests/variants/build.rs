@@ -397,3 +397,7 @@ pub fn text(name: &str, value: &str) -> AttributeProto {
 pub fn of_tensor(name: &str, tensor: TensorProto) -> AttributeProto {
     AttributeProto { t: Some(tensor), kind: attribute_type::TENSOR, ..named(name) }
 }
+
+pub fn of_graph(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto { g: Some(graph), kind: attribute_type::GRAPH, ..named(name) }
+}

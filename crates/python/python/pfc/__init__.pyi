@@ -4,7 +4,7 @@ import builtins
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, SupportsIndex
+from typing import Literal, SupportsIndex, final
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +101,7 @@ class Dataset:
         ahead: int = 4,
     ) -> Batches: ...
 
+@final
 class Batches(Iterator[tuple[_Bytes, _Labels]]):
     """Batches of (images, labels) that threads make ahead; `Dataset.batches` makes it."""
 
@@ -213,4 +214,30 @@ def ijb(
     seed: int = 0,
 ) -> IjbResult: ...
 
-__all__: list[str]
+__all__ = [
+    "Batches",
+    "Bin",
+    "Dataset",
+    "DecisionsWarning",
+    "Embedder",
+    "Figure",
+    "IjbResult",
+    "IjbTar",
+    "Interval",
+    "ModelWarning",
+    "NnGroup",
+    "PfcError",
+    "PfcFileNotFoundError",
+    "PfcIndexError",
+    "PfcOSError",
+    "PfcValueError",
+    "Rec",
+    "TarAtFar",
+    "Val",
+    "VerificationResult",
+    "ijb",
+    "nn",
+    "open_bin",
+    "open_rec",
+    "verification",
+]

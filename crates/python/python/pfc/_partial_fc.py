@@ -228,8 +228,8 @@ class PartialFC(torch.nn.Module):
 
     def _move(self, optimizer: Any, group: dict[str, Any], gradient: Any) -> None:
         numbers = numbers_of(optimizer, group)
-        left, scale = self._left(), scale_of(optimizer)
-        if scale != 0.0 and not math.isfinite(float(self.handle.grad)):
+        left, scale, norm = self._left(), scale_of(optimizer), self.handle.grad
+        if scale != 0.0 and norm is not None and not math.isfinite(float(norm)):
             raise PfcValueError(
                 f"the gradient of the centres is not finite before step {self.step}",
                 "lower lr or clip gradients; with fp16, step through torch.amp.GradScaler, which leaves such "

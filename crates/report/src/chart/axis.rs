@@ -69,7 +69,8 @@ impl Axis {
     /// The text beside a tick.
     pub(super) fn text(&self, position: f64) -> String {
         match self.scale {
-            Scale::Log if (-2.0..=3.0).contains(&position) => {
+            // Powers are written in one way along an axis.
+            Scale::Log if self.low >= 0.01 && position <= 3.0 || position == 0.0 => {
                 format!("{}", 10.0_f64.powi(position.round() as i32))
             }
             Scale::Log => format!("1e{}", position.round() as i32),
@@ -106,8 +107,9 @@ mod tests {
     #[test]
     fn a_log_axis_covers_whole_decades() {
         let axis = Axis::log("", 3e-4, 1.0);
-        assert_eq!(texts(&axis), ["1e-4", "1e-3", "0.01", "0.1", "1"]);
+        assert_eq!(texts(&axis), ["1e-4", "1e-3", "1e-2", "1e-1", "1"]);
         assert_eq!(axis.at(0.0), -4.0);
         assert_eq!(texts(&Axis::log("", 1.0, 100.0)), ["1", "10", "100"]);
+        assert_eq!(texts(&Axis::log("", 0.02, 1.0)), ["0.01", "0.1", "1"]);
     }
 }

@@ -31,13 +31,28 @@ pub fn roc(curves: &[Curve<'_>]) -> Chart {
         let edge = points.iter().filter(|p| p.far <= finest).map(|p| p.tar).fold(0.0, f64::max);
         edge.min(1.0)
     };
-    let lowest = curves.iter().map(|c| visible(c.points)).fold(1.0, f64::min);
+    let intervals = curves.iter().flat_map(|curve| &curve.intervals);
+    let ends = intervals.filter(|at| at.0 >= finest).map(|at| at.1.low);
+    let lowest = curves.iter().map(|c| visible(c.points)).chain(ends).fold(1.0, f64::min);
     Chart {
         title: "ROC".to_owned(),
         x: Axis::log("False accept rate", finest, coarsest_far(curves, finest)),
         y: Axis::linear("True accept rate", bottom(lowest), 1.0),
         series: lines(curves, |tar| tar),
         legend: Legend::LowerRight,
+    }
+}
+
+/// True positive identification rate over false positive identification rate of 1:N searches: as [`roc`],
+/// where `far` is the share of the probes of strangers that are answered, of which there are `n_impostors`, and
+/// `tar` the share of the others that are answered rightly.
+pub fn open_set(curves: &[Curve<'_>]) -> Chart {
+    let roc = roc(curves);
+    Chart {
+        title: "1:N, open set".to_owned(),
+        x: Axis { label: "False positive identification rate".to_owned(), ..roc.x },
+        y: Axis { label: "True positive identification rate".to_owned(), ..roc.y },
+        ..roc
     }
 }
 
@@ -107,12 +122,26 @@ fn coarsest_far(curves: &[Curve<'_>], finest: f64) -> f64 {
 /// * `of`: what is drawn of a true accept rate
 fn lines(curves: &[Curve<'_>], of: impl Fn(f64) -> f64) -> Vec<Series> {
     let ends = |&(far, Interval { low, high }): &(f64, Interval)| (far, of(low), of(high));
+    // Who accepts everybody accepts everybody in every resampled set.
+    let end = |curve: &Curve<'_>| {
+        let accepts_all = curve.points.last().is_some_and(|p| p.far >= 1.0 && p.tar >= 1.0);
+        (accepts_all && !curve.intervals.is_empty()).then(|| (1.0, of(1.0), of(1.0)))
+    };
     let series = |curve: &Curve<'_>| Series {
         label: curve.name.to_owned(),
         shape: Shape::Line(curve.points.iter().map(|p| (p.far, of(p.tar))).collect()),
-        intervals: curve.intervals.iter().map(ends).collect(),
+        intervals: curve.intervals.iter().map(ends).chain(end(curve)).collect(),
     };
     curves.iter().map(series).collect()
+}
+
+/// Gives charts of one measure the horizontal axis that holds those of all, so that they can be compared.
+pub fn align(charts: &mut [Chart]) {
+    let low = charts.iter().map(|chart| chart.x.low).fold(f64::INFINITY, f64::min);
+    let high = charts.iter().map(|chart| chart.x.high).fold(f64::NEG_INFINITY, f64::max);
+    for chart in charts {
+        (chart.x.low, chart.x.high) = (low, high);
+    }
 }
 
 /// How the similarities of each class are spread over `[-1, 1]`.
@@ -197,8 +226,7 @@ pub fn histogram(counts: &Histogram) -> Chart {
     Chart {
         title: "Scores".to_owned(),
         x: Axis::linear("Cosine similarity", edge(first), edge(last + 1)),
-        // The legend stands above the bars.
-        y: Axis::linear("Share of pairs", 0.0, highest * 1.3),
+        y: Axis::linear("Share of pairs", 0.0, highest * 1.05),
         series: vec![bars(strangers, &impostor), bars("same person", &genuine)],
         legend: Legend::UpperRight,
     }
@@ -223,6 +251,41 @@ mod tests {
         assert_eq!(n_lines(&roc(&charts).svg().unwrap()), n_lines(&plain) + 1);
         let (far, low, high) = det(&charts).series[0].intervals[0];
         assert!(far == 1e-2 && (low - 0.15).abs() < 1e-12 && (high - 0.05).abs() < 1e-12);
+    }
+
+    #[test]
+    fn two_intervals_make_a_band_that_the_axis_holds() {
+        let points = [1e-3, 1e-2, 1.0].map(|far| RocPoint { threshold: 0.0, far, tar: 0.9 });
+        let interval = Interval { low: 0.85, high: 0.95 };
+        let curve =
+            Curve { intervals: vec![(1e-3, interval), (1e-1, interval)], ..curve(&points, 1000) };
+        let chart = roc(&[curve]);
+        assert_eq!(chart.y.low, 0.8);
+        assert_eq!(chart.svg().unwrap().matches("<polygon").count(), 1);
+        assert!(chart.png().is_ok());
+    }
+
+    #[test]
+    fn a_band_ends_where_all_are_accepted() {
+        let point = |far, tar| RocPoint { threshold: 0.0, far, tar };
+        let points = [point(0.0, 0.5), point(0.1, 0.9), point(1.0, 1.0)];
+        let intervals = vec![(0.1, Interval { low: 0.85, high: 0.95 })];
+        let chart = roc(&[Curve { intervals, ..curve(&points, 1000) }]);
+        assert_eq!(chart.series[0].intervals, [(0.1, 0.85, 0.95), (1.0, 1.0, 1.0)]);
+        assert_eq!(chart.svg().unwrap().matches("<polygon").count(), 1);
+    }
+
+    #[test]
+    fn aligned_charts_have_one_axis() {
+        let of = |score| histogram(&Histogram::new(&[score, 0.5], &[false, true]));
+        let mut charts = [of(-0.5), of(0.0)];
+        assert_ne!(charts[0].x, charts[1].x);
+        align(&mut charts);
+        assert_eq!(charts[0].x, charts[1].x);
+        // Bars are a fortieth wide; -0.5 begins one and 0.5 another.
+        let Axis { low, high, .. } = charts[0].x;
+        assert!((low + 0.5).abs() < 1e-9 && (high - 0.525).abs() < 1e-9, "{low} {high}");
+        align(&mut []);
     }
 
     #[test]

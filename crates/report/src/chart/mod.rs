@@ -1,17 +1,20 @@
 //! Charts as SVG and PNG, without fonts of the system.
 
 mod axis;
+mod band;
 mod draw;
 mod kinds;
 
 pub use axis::{Axis, Scale};
-pub use kinds::{Curve, Histogram, MATES_FOUND, PROBES_FOUND, cmc, det, histogram, roc};
+pub use kinds::{
+    Curve, Histogram, MATES_FOUND, PROBES_FOUND, align, cmc, det, histogram, open_set, roc,
+};
 
 use std::{fmt, io::Cursor, path::PathBuf, str::FromStr};
 
 use crate::{
     ReportError,
-    html::{self, Markup, PreEscaped},
+    html::{self, Markup, PreEscaped, html},
 };
 
 /// A chart, independent of the format it is drawn in.
@@ -36,7 +39,8 @@ pub struct Series {
     pub label: String,
     /// What is drawn; values outside the axes are drawn on their edge.
     pub shape: Shape,
-    /// Vertical lines `(x, low, high)` about it: how far off it may be there.
+    /// How far off a line may be at some places: `(x, low, high)`, drawn as vertical lines, with a band about
+    /// the line from the first to the last.
     pub intervals: Vec<(f64, f64, f64)>,
 }
 
@@ -136,8 +140,8 @@ impl Chart {
         draw::svg(self, SIZE, draw::Ground::White)
     }
 
-    /// The chart as an SVG element for a page: no background, text in the page's colour, as wide
-    /// as there is room.
+    /// The chart for a page: an SVG element without a background, text in the page's colour, as wide as there is
+    /// room, and its legend below, where it covers nothing.
     ///
     /// # Errors
     ///
@@ -150,7 +154,21 @@ impl Chart {
         let title = html::text(&self.title).into_string();
         let role = format!("role=\"img\" aria-label=\"{title}\"");
         // The library has made text of all titles and names.
-        Ok(PreEscaped(svg.replacen(&size, &role, 1).replace("#000000", "currentColor")))
+        let svg = svg.replacen(&size, &role, 1).replace("#000000", "currentColor");
+        Ok(html! { (PreEscaped(svg)) (self.key()) })
+    }
+
+    /// The legend as markup: the colour and the whole name of each series.
+    fn key(&self) -> Markup {
+        html! {
+            ul.key {
+                @for (i, series) in self.series.iter().enumerate() {
+                    @let (colour, is_dashed) = draw::look(i);
+                    @let style = format!("color:rgb({},{},{})", colour.0, colour.1, colour.2);
+                    li { i class=[is_dashed.then_some("dashed")] style=(style) {} (series.label) }
+                }
+            }
+        }
     }
 
     /// The chart as a PNG file.
@@ -206,6 +224,19 @@ mod tests {
         let svg = chart().inline_svg().unwrap().into_string();
         assert!(svg.contains("currentColor") && svg.contains("viewBox=\"0 0 400 300\""), "{svg}");
         assert!(!svg.contains("width=\"400\" height=\"300\"") && !svg.contains("#FFFFFF"));
+    }
+
+    #[test]
+    fn an_inline_legend_is_text_below_the_chart_and_tells_equal_colours_apart() {
+        let mut chart = chart();
+        let line = |i| Series::line(format!("<{i}>"), vec![(1e-3, 0.5), (1.0, 1.0)]);
+        chart.series = (0..7).map(line).collect();
+        let markup = chart.inline_svg().unwrap().into_string();
+        let (svg, key) = markup.split_once("<ul class=\"key\">").unwrap();
+        assert!(!svg.contains("&lt;0&gt;") && key.contains("&lt;0&gt;"), "{markup}");
+        let first = "<i style=\"color:rgb(0,114,178)\">";
+        let seventh = "<i class=\"dashed\" style=\"color:rgb(0,114,178)\">";
+        assert!(key.matches(first).count() == 1 && key.matches(seventh).count() == 1, "{key}");
     }
 
     #[test]

@@ -214,8 +214,16 @@ impl Layout {
         }))
     }
 
-    /// By the values of the first line.
+    /// By the values of the first line. What is empty at its end, as behind a comma too many, is none.
     fn without_header(split: Split, fields: &[String]) -> Option<Layout> {
+        let n_empty = fields.iter().rev().take_while(|field| field.trim().is_empty()).count();
+        let used = &fields[..fields.len() - n_empty];
+        // A path and an empty field lack a label.
+        if n_empty > 0 && used.len() > 1 {
+            let layout = Layout::without_header(split, used)?;
+            let n = layout.n.map(|n| n + n_empty);
+            return Some(Layout { n, ..layout });
+        }
         let is_path = |field: &str| has_image_extension(Path::new(field.trim()));
         let may_be_path = |field: &str| is_path(field) || field.contains(['/', '\\']);
         let is_number = |field: &str| field.trim().parse::<f64>().is_ok();

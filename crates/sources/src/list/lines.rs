@@ -136,7 +136,8 @@ impl<R: BufRead> Lines<R> {
         if self.is_too_long {
             self.input.skip_until(b'\n').map_err(failed)?;
         }
-        self.text.pop_if(|byte| *byte == b'\r');
+        // Programs that write an end of line as text of Windows turn that of Windows into two and one.
+        while self.text.pop_if(|byte| *byte == b'\r').is_some() {}
         if self.line == 1 && self.text.starts_with(b"\xef\xbb\xbf") {
             self.text.drain(..3);
         }
@@ -180,7 +181,8 @@ impl<R: BufRead> Lines<R> {
     fn peek(&mut self) -> Option<Vec<u8>> {
         let ahead = self.input.fill_buf().ok()?;
         let line = ahead.split(|byte| *byte == b'\n').next()?;
-        Some(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
+        let n_returns = line.iter().rev().take_while(|byte| **byte == b'\r').count();
+        Some(line[..line.len() - n_returns].to_vec())
     }
 
     /// Learns the layout from the first line; whether that is a header.
@@ -255,6 +257,11 @@ fn row<'a>(layout: &Layout, fields: &Cut<'a>) -> Result<Row<'a>, String> {
             Cow::Borrowed(path) => Cow::Borrowed(path.trim()),
             Cow::Owned(path) => Cow::Owned(path.trim().to_owned()),
         };
+    }
+    // Python writes text in such quotes.
+    let bare = path.strip_prefix('\'').and_then(|path| path.strip_suffix('\''));
+    if let Some(bare) = bare.filter(|bare| is_image(bare) && !is_image(&path)) {
+        path = Cow::Owned(bare.to_owned());
     }
     if path.is_empty() {
         return Err("the path is empty".into());

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     path::Path,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use arrow_array::RecordBatch;
@@ -21,13 +22,24 @@ use super::{
     parquet_file::ParquetFile,
 };
 use crate::{
-    arrow_file::ArrowFile, catalogue::People, columns::ColumnChoice, error::SourceError,
-    file::check_size, label::Who, reject::Reject, source::LeftOut, spool::Spool, unread::Unread,
+    arrow_file::ArrowFile,
+    catalogue::People,
+    columns::ColumnChoice,
+    error::SourceError,
+    file::check_size,
+    label::Who,
+    reject::Reject,
+    source::LeftOut,
+    spool::{EXPANSION_MAX, Spool, unpacked_max},
+    unread::Unread,
 };
 
 /// Rows are decoded in batches of about so many bytes.
 const BATCH_BYTES: i64 = 8 << 20;
 const BATCH_ROWS_MAX: i64 = 1024;
+/// Bytes of a batch each of whose rows were as large as a page: values that many rows have in common are kept once in a
+/// file, and in full for each row here.
+const BATCH_BYTES_MAX: i64 = 256 << 20;
 
 /// The key under which Hugging Face's libraries describe a table.
 const FEATURES_KEY: &str = "huggingface";
@@ -37,6 +49,8 @@ pub struct Table {
     columns: Columns,
     layout: Layout,
     people: People,
+    /// Bytes of images that may still come out of the file.
+    left: AtomicU64,
 }
 
 enum Layout {
@@ -79,9 +93,13 @@ impl Table {
         let columns = |schema: &Schema, features: Option<&str>| -> Result<Columns, Unread> {
             Ok(Columns::find(schema, features, choice, people)?)
         };
-        let new = |columns, layout| Table { columns, layout, people };
         let mut magic = Vec::with_capacity(6);
         let file = File::open(path).map_err(SourceError::at("open", path))?;
+        let n_bytes = file.metadata().map_err(SourceError::at("look at", path))?.len();
+        let new = |columns, layout| {
+            let left = AtomicU64::new(unpacked_max(n_bytes));
+            Table { columns, layout, people, left }
+        };
         file.take(6).read_to_end(&mut magic).map_err(SourceError::at("read", path))?;
         let features = |schema: &Schema| schema.metadata().get(FEATURES_KEY).cloned();
         guarded(path, || match &magic[..] {
@@ -146,14 +164,18 @@ impl Table {
             Layout::ArrowFile => Box::new(ArrowFile::open(path)?),
             Layout::ArrowStream => Box::new(ToTheEnd(StreamReader::try_new(open(path)?, None)?)),
             Layout::Parquet(metadata) => {
-                let file = File::open(path).and_then(ParquetFile::new)?;
+                let mut file = File::open(path).and_then(ParquetFile::new)?;
                 let schema = metadata.metadata().file_metadata().schema_descr();
                 let leaves = schema.columns().iter().enumerate();
                 let needed = leaves.filter(|(_, leaf)| self.columns.needed(&leaf.path().string()));
-                let mask = ProjectionMask::leaves(schema, needed.map(|(i, _)| i));
+                let needed: Vec<usize> = needed.map(|(i, _)| i).collect();
                 let group = metadata.metadata().row_group(part);
+                let page_bytes = file.look_at_pages(needed.iter().map(|&i| group.column(i)));
+                let mask = ProjectionMask::leaves(schema, needed);
                 let row_bytes = group.total_byte_size().max(1) / group.num_rows().max(1);
-                let n_rows = (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX);
+                let n_rows = (BATCH_BYTES / row_bytes.max(1))
+                    .min(BATCH_BYTES_MAX / page_bytes.max(1))
+                    .clamp(1, BATCH_ROWS_MAX);
                 let builder =
                     ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
                         .with_row_groups(vec![part])
@@ -227,7 +249,7 @@ impl Part {
         spool: &Spool,
         wrong: impl Fn(String) -> SourceError,
     ) -> Result<(), SourceError> {
-        for (image, who) in table.columns.rows(batch).map_err(wrong)? {
+        for (image, who) in table.columns.rows(batch).map_err(&wrong)? {
             let (bytes, who, is_path) = match (image, who) {
                 (RowImage::Missing, _) => {
                     self.leave_out(Reject::NoImage);
@@ -250,7 +272,14 @@ impl Part {
                 self.leave_out(reject);
                 continue;
             }
-            let (start, n_bytes) = (spool.push(bytes)?, bytes.len() as u32);
+            let n_bytes = bytes.len() as u32;
+            let left = |left: u64| left.checked_sub(n_bytes.into());
+            if table.left.fetch_update(Relaxed, Relaxed, left).is_err() {
+                return Err(wrong(format!(
+                    "it unpacks to more than {EXPANSION_MAX} times its size"
+                )));
+            }
+            let start = spool.push(bytes)?;
             self.rows.push(Some(Unpacked { who, start, n_bytes, is_path }));
         }
         Ok(())
@@ -293,5 +322,24 @@ mod tests {
         assert_eq!(claim(&[3, 5], 7), "it claims 8 rows in 7 bytes");
         assert_eq!(claim(&[i64::MAX; 3], 7), format!("it claims {} rows in 7 bytes", u64::MAX));
         assert_eq!(claim(&[-1], 7), "it claims a group of -1 rows");
+    }
+
+    #[test]
+    fn a_table_out_of_which_far_more_comes_than_it_takes_is_an_error() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zoo/struct.parquet");
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(dir.path()).unwrap();
+        let mut table = Table::open(&path, &ColumnChoice::default(), People::Needed).unwrap();
+        assert_eq!(*table.left.get_mut(), 1 << 30);
+        let read = |table: &Table| {
+            (0..table.n_parts()).try_for_each(|part| table.read(&path, part, &spool).map(drop))
+        };
+        read(&table).unwrap();
+        let all = (1 << 30) - *table.left.get_mut();
+        *table.left.get_mut() = all;
+        read(&table).unwrap();
+        *table.left.get_mut() = all - 1;
+        let error = read(&table).unwrap_err().to_string();
+        assert!(error.contains("it unpacks to more than 100 times its size"), "{error}");
     }
 }

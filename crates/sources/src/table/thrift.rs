@@ -15,7 +15,6 @@ const VARINT_BYTES_MAX: u32 = 10;
 
 const STOP: u8 = 0;
 const TRUE: u8 = 1;
-const FALSE: u8 = 2;
 
 /// The bytes of the struct that `input` begins with, which goes on for `n_bytes`.
 ///
@@ -30,26 +29,69 @@ pub fn struct_bytes(input: impl Read, n_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(walk.seen)
 }
 
-/// The integers that a struct begins with, as (number of the field, value): those before its first field of
-/// another type.
-pub fn leading_integers(bytes: &[u8]) -> Vec<(i64, i64)> {
+/// A field of a struct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// By which readers know it.
+    pub number: i64,
+    /// What it is said to hold, such as [`I32`].
+    pub kind: u8,
+    /// Its value, if it is an integer.
+    pub integer: Option<i64>,
+    /// Where among the struct's bytes its value begins.
+    pub start: usize,
+}
+
+/// A field that holds no more than that it is false.
+pub const FALSE: u8 = 2;
+/// A field that holds an integer of 32 bits.
+pub const I32: u8 = 5;
+/// A field that holds another struct.
+pub const STRUCT: u8 = 12;
+
+/// The fields of the struct that `bytes` begin with, in order. One may occur more than once: then the last counts.
+///
+/// # Errors
+///
+/// As [`struct_bytes`], and numbers of fields that readers would not agree on.
+pub fn fields(bytes: &[u8]) -> io::Result<Vec<Field>> {
     let mut walk = Walk { input: bytes, left: bytes.len() as u64, seen: Vec::new() };
-    let mut found: Vec<(i64, i64)> = Vec::new();
-    let signed = |value: u64| (value >> 1) as i64 ^ -((value & 1) as i64);
-    let mut next = || -> io::Result<Option<(i64, i64)>> {
-        let field = walk.byte()?;
-        let before = found.last().map_or(0, |(number, _)| *number);
-        let number = match field >> 4 {
+    let mut found: Vec<Field> = Vec::new();
+    loop {
+        let head = walk.byte()?;
+        let kind = head & 0x0f;
+        if kind == STOP {
+            return Ok(found);
+        }
+        let before = found.last().map_or(0, |field| field.number);
+        let number = match head >> 4 {
             0 => signed(walk.varint()?),
-            delta => before.saturating_add(delta.into()),
+            delta => before + i64::from(delta),
         };
-        let is_integer = matches!(field & 0x0f, 4..=6);
-        let value = if is_integer { Some((number, signed(walk.varint()?))) } else { None };
-        found.extend(value);
-        Ok(value)
-    };
-    while let Ok(Some(_)) = next() {}
-    found
+        if !(0..=i64::from(i16::MAX)).contains(&number) {
+            return Err(wrong(format!("a field {number}")));
+        }
+        let start = walk.seen.len();
+        let integer = match kind {
+            TRUE | FALSE => None,
+            4..=6 => Some(signed(walk.varint()?)),
+            _ => {
+                walk.value(kind, DEPTH_MAX)?;
+                None
+            }
+        };
+        found.push(Field { number, kind, integer, start });
+    }
+}
+
+/// The integer of the last field of this number, if it is one of 32 bits.
+pub fn i32_of(fields: &[Field], number: i64) -> Option<i32> {
+    let field = fields.iter().rev().find(|field| field.number == number)?;
+    field.integer.and_then(|integer| i32::try_from(integer).ok())
+}
+
+fn signed(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 struct Walk<R> {
@@ -204,13 +246,36 @@ mod tests {
     }
 
     #[test]
-    fn integers_at_the_start_are_told_by_the_numbers_of_their_fields() {
-        // Field 1 is 0, field 2 is 64 in two bytes, field 3 is -1, field 9 by its number is 5; then a text.
-        let bytes = [0x15, 0, 0x15, 0x80, 0x01, 0x15, 1, 0x05, 18, 10, 0x18, 1, b'a', 0x15, 2, 0];
-        assert_eq!(leading_integers(&bytes), [(1, 0), (2, 64), (3, -1), (9, 5)]);
-        assert_eq!(leading_integers(&bytes[..4]), [(1, 0)]);
-        assert_eq!(leading_integers(&[]), []);
-        assert_eq!(leading_integers(&[0x11, 0x15, 2]), []);
+    fn fields_are_told_by_their_numbers_whatever_lies_between() {
+        // Field 1 is 0, field 2 is 64 in two bytes, a text, field 3 by its number is -1; field 9 is a struct whose field
+        // 5 is 1; field 10 is true; and field 2 once more is 1.
+        let bytes = [
+            0x15, 0, 0x15, 0x80, 0x01, 0x98, 1, b'a', 0x05, 6, 1, 0x6c, 0x55, 2, 0, 0x11, 0x05, 4,
+            2, 0,
+        ];
+        let found = fields(&bytes).unwrap();
+        let plain: Vec<(i64, u8, Option<i64>)> =
+            found.iter().map(|field| (field.number, field.kind, field.integer)).collect();
+        let expected = [
+            (1, I32, Some(0)),
+            (2, I32, Some(64)),
+            (11, 8, None),
+            (3, I32, Some(-1)),
+            (9, STRUCT, None),
+            (10, TRUE, None),
+            (2, I32, Some(1)),
+        ];
+        assert_eq!(plain, expected);
+        assert_eq!(
+            (i32_of(&found, 2), i32_of(&found, 3), i32_of(&found, 4)),
+            (Some(1), Some(-1), None)
+        );
+        assert_eq!(i32_of(&fields(&bytes[found[4].start..]).unwrap(), 5), Some(1));
+        for end in 0..bytes.len() {
+            assert!(fields(&bytes[..end]).is_err(), "{end}");
+        }
+        // Field 2^17 + 2 is field 2 to a reader that keeps 16 bits of it.
+        assert!(fields(&[0x05, 0x84, 0x80, 0x10, 2, 0]).is_err());
     }
 
     #[test]

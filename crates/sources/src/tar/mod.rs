@@ -107,7 +107,12 @@ fn found(shard: Shard, people: People) -> Found<crate::shelf::Span> {
     Found { entries, left_out }
 }
 
-fn read_shard(
+/// The samples of the file at `path`. Images of a compressed one are put into `spool`.
+///
+/// # Errors
+///
+/// [`SourceError`]: damage that is not to be stepped over, a fault of the system, or a full spool.
+pub fn read_shard(
     path: &Path,
     packing: Packing,
     spool: Option<&Spool>,

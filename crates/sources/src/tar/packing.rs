@@ -10,16 +10,13 @@ use bzip2::read::MultiBzDecoder;
 use flate2::read::MultiGzDecoder;
 use liblzma::{read::XzDecoder, stream};
 
-use crate::error::SourceError;
+use crate::{
+    error::SourceError,
+    spool::{EXPANSION_MAX, unpacked_max},
+};
 
 /// Memory that unpacking an xz file may take. `xz -9` needs 65 MiB; a header may ask for 4 GiB.
 const XZ_MEMORY_MAX: u64 = 100 << 20;
-
-/// Files that unpack to more than so many times their size are no images but an attack: images are
-/// compressed already.
-const EXPANSION_MAX: u64 = 100;
-/// Below this the expansion does not matter.
-const UNPACKED_BYTES_FREE: u64 = 1 << 30;
 
 /// How a file is compressed, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +57,7 @@ impl Packing {
                 Box::new(XzDecoder::new_stream(buffered, decoder))
             }
         };
-        let left = size.saturating_mul(EXPANSION_MAX).max(UNPACKED_BYTES_FREE);
-        Ok(Box::new(Bounded { unpacked, left }))
+        Ok(Box::new(Bounded { unpacked, left: unpacked_max(size) }))
     }
 }
 

@@ -57,10 +57,10 @@ impl CheckArgs {
         let checked = run::check(config)?;
         let Checked { source, plan } = &checked;
         let mut notes = vec![format!(
-            "{} of {} identities; {} epochs of {} of {} images",
+            "{} of {} identities; {} of {} of {} images",
             units::of(source.len(), "image"),
             source.n_identities(),
-            plan.n_epochs_rounded(),
+            plan.epochs(),
             units::of(plan.steps_per_epoch(), "step"),
             plan.batch_size
         )];

@@ -26,7 +26,7 @@ pub struct ModelArgs {
 }
 
 /// With the way out, which an error of the command line shows nowhere else.
-fn parse_network(name: &str) -> Result<Network, String> {
+pub(super) fn parse_network(name: &str) -> Result<Network, String> {
     let told = |error: ModelError| match error.hint() {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),

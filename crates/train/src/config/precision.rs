@@ -12,7 +12,7 @@ impl Config {
     ///
     /// Returns a sentence for each of the keys `model.precision` and `head.precision` that was `auto`,
     /// and a warning for each that names a format which `device` emulates, with the factor by which
-    /// that is slower, measured now.
+    /// that is slower, measured now. On a GPU another says whether f32 is rounded to TF32.
     pub fn settle_precision(&mut self, device: Device) -> Vec<String> {
         let bf16 = Bf16::of(device);
         let mut notes = Vec::new();
@@ -27,13 +27,7 @@ impl Config {
                 given
             }
         });
-        // The head's products are computed where its centres live: on the host, unless they are on
-        // the device.
-        let device = match self.head.centres.placement() {
-            head::Placement::Device => device,
-            head::Placement::Host | head::Placement::File(_) => Device::Cpu,
-        };
-        let bf16 = Bf16::of(device);
+        notes.extend(tf32_note(self.model.tf32, device));
         self.head.precision = Choice::Given(match self.head.precision {
             Choice::Auto => {
                 let (chosen, name) = match bf16.is_native() {
@@ -58,6 +52,17 @@ impl Config {
 
 fn chosen_note(key: &str, chosen: Precision, bf16: &Bf16) -> String {
     format!("{key} is {chosen}, chosen because {}", bf16.why())
+}
+
+/// What f32 means on a GPU; nothing is to be said of a CPU.
+fn tf32_note(is_allowed: bool, device: Device) -> Option<String> {
+    let meaning = match is_allowed {
+        true => "f32 products and convolutions are rounded to the 10 bits of TF32",
+        false => {
+            "f32 keeps its 24 bits in products and convolutions; true is several times faster in f32"
+        }
+    };
+    device.is_cuda().then(|| format!("model.tf32 is {is_allowed}: {meaning}"))
 }
 
 /// A warning if `device` emulates `given`.
@@ -87,6 +92,15 @@ mod tests {
         );
         assert_eq!(config.settle_precision(Device::Cpu), Vec::<String>::new());
         assert!(config.to_toml().contains(&format!("precision = \"{name}\"")));
+    }
+
+    #[test]
+    fn what_f32_means_is_said_on_a_gpu_alone() {
+        let said = tf32_note(true, Device::Cuda(1)).unwrap();
+        assert!(said.starts_with("model.tf32 is true: f32 products"), "{said}");
+        let said = tf32_note(false, Device::Cuda(0)).unwrap();
+        assert!(said.contains("f32 keeps its 24 bits"), "{said}");
+        assert_eq!(tf32_note(true, Device::Cpu), None);
     }
 
     #[test]

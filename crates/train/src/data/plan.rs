@@ -41,9 +41,10 @@ impl StepPlan {
         }
     }
 
-    /// The same for people, to three decimals.
-    pub fn n_epochs_rounded(&self) -> f64 {
-        (self.n_epochs() * 1e3).round() / 1e3
+    /// The same for people, to three decimals: `2.5 epochs`.
+    pub fn epochs(&self) -> String {
+        let rounded = (self.n_epochs() * 1e3).round() / 1e3;
+        format!("{rounded} epoch{}", if rounded == 1.0 { "" } else { "s" })
     }
 
     /// The epoch, from 0, that step `step` belongs to.
@@ -119,7 +120,8 @@ mod tests {
         assert_eq!((plan.n_steps(), plan.n_epochs()), (25, 2.5));
         assert_eq!((plan.steps_per_epoch(), PLAN.n_epochs()), (10, 3.0));
         let third = StepPlan { n_images: 300, steps: 1, ..PLAN };
-        assert_eq!(third.n_epochs_rounded().to_string(), "0.333");
+        assert_eq!(third.epochs(), "0.333 epochs");
+        assert_eq!(StepPlan { steps: 10, ..PLAN }.epochs(), "1 epoch");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The exponential moving average (EMA) of the network's weights.
 
+use pfc_autograd::lists;
 use pfc_model::{Backbone, ModelError};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
+use super::of_kind;
 use crate::config::Config;
 
 /// The exponential moving average of the weights: after each step
@@ -39,21 +41,25 @@ impl Ema {
     }
 
     /// Moves the average towards the weights of `backbone`. Called once after each step.
-    pub fn update(&mut self, backbone: &Backbone) {
-        let pairs = self.backbone.state_dict().into_iter().zip(backbone.state_dict());
-        tch::no_grad(|| {
-            for ((_, mut mean), (_, newest)) in pairs {
-                if mean.kind() == Kind::Int64 {
-                    mean.copy_(&newest);
-                } else {
-                    let _ = mean.lerp_(&newest, 1.0 - self.decay);
-                }
-            }
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Torch`], which only a lack of memory can bring about.
+    pub fn update(&mut self, backbone: &Backbone) -> Result<(), ModelError> {
+        let tensors = |backbone: &Backbone| -> Vec<Tensor> {
+            backbone.state_dict().into_iter().map(|(_, tensor)| tensor).collect()
+        };
+        let (means, newest) = (tensors(&self.backbone), tensors(backbone));
+        let moved = tch::no_grad(|| {
+            lists::copy(&of_kind(&means, true), &of_kind(&newest, true))?;
+            lists::lerp(&of_kind(&means, false), &of_kind(&newest, false), 1.0 - self.decay)
         });
+        moved.map_err(ModelError::torch("move the mean of the weights"))
     }
 }
 
-/// The running statistics of all normalisations, sharing their storage with the network.
+/// The running statistics of all normalisations, sharing their storage with the network: counters in the
+/// host's memory, the others on the network's device.
 pub fn running(backbone: &Backbone) -> Vec<Tensor> {
     let is_running = |name: &str| {
         ["running_mean", "running_var", "num_batches_tracked"].iter().any(|s| name.ends_with(s))
@@ -85,7 +91,7 @@ mod tests {
         let (first, second) = (network(1), network(2));
         assert!(Ema::new(&first, &config(0.0)).unwrap().is_none());
         let mut ema = Ema::new(&first, &config(0.75)).unwrap().unwrap();
-        ema.update(&second);
+        ema.update(&second).unwrap();
         let weight = |net: &Backbone| net.state_dict()[0].1.copy();
         let expected = weight(&first) * 0.75 + weight(&second) * 0.25;
         assert!(weight(ema.backbone()).allclose(&expected, 1e-6, 1e-7, false));

@@ -1,6 +1,7 @@
 //! How parameters move, as PyTorch's `SGD` and `AdamW` move them.
 
-use pfc_model::ModelError;
+use pfc_autograd::lists;
+use pfc_model::{ModelError, check_finite};
 use tch::{TchError, Tensor};
 
 use crate::config::{OptimConfig, OptimizerKind};
@@ -17,12 +18,18 @@ const STEPS: &str = "adamw.steps";
 /// adamw  w -= lr·d·w;  m = β1·m + (1 - β1)·g;  v = β2·v + (1 - β2)·g²
 ///        w -= lr / (1 - β1^t) · m / (sqrt(v / (1 - β2^t)) + eps)
 /// ```
+///
+/// On a GPU libtorch's fused operators do this, a few launches for all parameters; on a CPU one operator
+/// after the other, whose roundings runs of earlier releases have. The two differ by two roundings of a
+/// number at most.
 #[derive(Debug)]
 pub struct BackboneOptimizer {
     rule: Rule,
     weight_decay: f64,
     slots: Vec<Slot>,
     n_steps: i64,
+    /// Whether all parameters that decay alike are moved together.
+    is_fused: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +64,15 @@ impl BackboneOptimizer {
             name,
             weight,
         };
-        let slots = parameters.into_iter().map(slot).collect();
-        BackboneOptimizer { rule, weight_decay: config.weight_decay, slots, n_steps: 0 }
+        let slots: Vec<Slot> = parameters.into_iter().map(slot).collect();
+        // The fused SGD keeps no velocity where nothing of it is used.
+        let can_be_fused = match rule {
+            Rule::Sgd { momentum } => momentum > 0.0,
+            Rule::Adamw { .. } => true,
+        };
+        let is_on_gpu = slots.first().is_some_and(|slot| slot.weight.device().is_cuda());
+        let is_fused = can_be_fused && is_on_gpu;
+        BackboneOptimizer { rule, weight_decay: config.weight_decay, slots, n_steps: 0, is_fused }
     }
 
     /// The parameters, in the order that [`step`](BackboneOptimizer::step) takes gradients in.
@@ -84,12 +98,47 @@ impl BackboneOptimizer {
     pub fn step(&mut self, gradients: &mut [Tensor], lr: f64) -> Result<(), ModelError> {
         self.n_steps += 1;
         tch::no_grad(|| match self.rule {
+            _ if self.is_fused => self.move_fused(gradients, lr),
             Rule::Sgd { momentum } => self.move_by_sgd(gradients, lr, momentum),
             Rule::Adamw { beta1, beta2, eps } => {
                 self.move_by_adamw(gradients, lr, [beta1, beta2], eps)
             }
         })
         .map_err(ModelError::torch("move the weights"))
+    }
+
+    /// All parameters that decay, and then all others.
+    fn move_fused(&self, gradients: &mut [Tensor], lr: f64) -> Result<(), TchError> {
+        for (slot, gradient) in self.slots.iter().zip(gradients.iter_mut()) {
+            lay_out(gradient, &slot.weight)?;
+        }
+        for decays in [true, false] {
+            let is_one = |(slot, _): &(&Slot, &Tensor)| slot.decays == decays;
+            let slots = || self.slots.iter().zip(&*gradients).filter(is_one);
+            let weights: Vec<&Tensor> = slots().map(|(slot, _)| &slot.weight).collect();
+            let own: Vec<&Tensor> = slots().map(|(_, gradient)| gradient).collect();
+            let state =
+                |i: usize| -> Vec<&Tensor> { slots().map(|(slot, _)| &slot.state[i].1).collect() };
+            let weight_decay = if decays { self.weight_decay } else { 0.0 };
+            match self.rule {
+                _ if weights.is_empty() => {}
+                Rule::Sgd { momentum } => {
+                    let rule = lists::Sgd { lr, momentum, weight_decay };
+                    lists::sgd(&weights, &own, &state(0), rule)?;
+                }
+                Rule::Adamw { beta1, beta2, eps } => {
+                    let rule = lists::Adamw { lr, beta1, beta2, weight_decay, eps };
+                    lists::adamw(
+                        &weights,
+                        &own,
+                        [&state(0)[..], &state(1)[..]],
+                        self.n_steps,
+                        rule,
+                    )?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn move_by_sgd(
@@ -154,7 +203,8 @@ impl BackboneOptimizer {
     ///
     /// # Errors
     ///
-    /// [`ModelError::MissingTensor`] and [`ModelError::TensorShape`].
+    /// [`ModelError::MissingTensor`] and [`ModelError::TensorShape`]; [`ModelError::NotFinite`] for a number
+    /// that no parameter could go on from.
     pub fn load_state(
         &mut self,
         origin: &str,
@@ -173,7 +223,9 @@ impl BackboneOptimizer {
         };
         for slot in &mut self.slots {
             for (suffix, tensor) in &mut slot.state {
-                let source = find(format!("{}{suffix}", slot.name), tensor.size())?;
+                let key = format!("{}{suffix}", slot.name);
+                let source = find(key.clone(), tensor.size())?;
+                check_finite(origin, &key, source)?;
                 tch::no_grad(|| tensor.copy_(source));
             }
         }
@@ -182,6 +234,28 @@ impl BackboneOptimizer {
         }
         Ok(())
     }
+}
+
+/// Gives `gradient` the strides of its weight, as fused operators want it. Kernels of convolutions may come in
+/// other orders than the weights are kept in; those of 1×1 have several descriptions of one order.
+fn lay_out(gradient: &mut Tensor, weight: &Tensor) -> Result<(), TchError> {
+    let strides = weight.stride();
+    if gradient.stride() == strides {
+        return Ok(());
+    }
+    // The strides of axes of one element lead nowhere.
+    let leads = |tensor: &Tensor| -> Vec<i64> {
+        let axes = tensor.size().into_iter().zip(tensor.stride());
+        axes.filter(|&(size, _)| size != 1).map(|(_, stride)| stride).collect()
+    };
+    *gradient = if leads(gradient) == leads(weight) {
+        gradient.f_as_strided(weight.size().as_slice(), strides.as_slice(), None)?
+    } else {
+        let mut laid_out = weight.f_empty_like()?;
+        laid_out.f_copy_(gradient)?;
+        laid_out
+    };
+    Ok(())
 }
 
 /// Whether a parameter multiplies what passes through the network: a matrix or the kernel of a
@@ -244,6 +318,77 @@ mod tests {
         check(&weight, &[0.87 * 0.95 - moved, -1.9 * 0.95]);
     }
 
+    /// The wave that `seed` begins, in the shapes of a network and with the strides of a GPU.
+    fn parameters(seed: f64) -> Vec<(String, Tensor)> {
+        let shapes: [(&str, &[i64]); 4] = [
+            ("conv.weight", &[6, 4, 3, 3]),
+            ("conv1x1.weight", &[6, 4, 1, 1]),
+            ("bn.weight", &[6]),
+            ("fc.weight", &[5, 6]),
+        ];
+        let options = (tch::Kind::Float, tch::Device::Cpu);
+        let parameter = |(i, (name, shape)): (usize, &(&str, &[i64]))| {
+            let angles = Tensor::arange(shape.iter().product::<i64>(), options);
+            let tensor = (angles * (seed + i as f64)).sin().view(*shape);
+            let is_kernel = shape.len() == 4;
+            let tensor = match is_kernel {
+                true => tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
+                false => tensor,
+            };
+            ((*name).to_owned(), tensor)
+        };
+        shapes.iter().enumerate().map(parameter).collect()
+    }
+
+    /// Weights and state after three steps whose gradients have the strides of a CPU.
+    fn after_three_steps(config: &OptimConfig, is_fused: bool) -> Vec<Tensor> {
+        let mut optimizer = BackboneOptimizer::new(parameters(1.0), config);
+        optimizer.is_fused = is_fused;
+        for step in 0..3 {
+            let mut gradients: Vec<Tensor> = parameters(2.0 + f64::from(step))
+                .into_iter()
+                .map(|(_, gradient)| gradient.contiguous())
+                .collect();
+            optimizer.step(&mut gradients, 0.1).unwrap();
+        }
+        let weights = optimizer.parameters().into_iter().map(Tensor::copy);
+        weights.chain(optimizer.state().iter().map(|(_, tensor)| tensor.copy())).collect()
+    }
+
+    /// Whether a product is rounded before it is added differs: up to two roundings a step.
+    #[test]
+    fn a_fused_optimizer_moves_as_one_operator_after_the_other() {
+        let bound = 6.0 * f64::from(f32::EPSILON);
+        for config in [sgd(0.9, 5e-4), sgd(0.9, 0.0), adamw(0.05)] {
+            for decay_all in [true, false] {
+                let config = OptimConfig { decay_all, ..config.clone() };
+                let [plain, fused] = [false, true].map(|fused| after_three_steps(&config, fused));
+                assert_eq!(plain.len(), fused.len());
+                for (plain, fused) in plain.iter().zip(&fused) {
+                    let worst = (plain - fused).abs().max().double_value(&[]);
+                    assert!(worst <= bound, "{worst:e} is more than {bound:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_get_the_strides_of_their_weights_and_keep_their_numbers() {
+        let as_cudnn_has_it = Tensor::ones([6, 4, 1, 1], tch::kind::FLOAT_CPU).as_strided(
+            [6, 4, 1, 1],
+            [4, 1, 4, 4],
+            None,
+        );
+        let parameters = parameters(1.0).into_iter();
+        for (name, weight) in parameters.chain([("1x1".to_owned(), as_cudnn_has_it)]) {
+            let mut gradient = Tensor::empty(weight.size().as_slice(), tch::kind::FLOAT_CPU);
+            gradient.copy_(&(&weight * 2.0));
+            lay_out(&mut gradient, &weight).unwrap();
+            assert_eq!(gradient.stride(), weight.stride(), "{name}");
+            assert_eq!(gradient, &weight * 2.0, "{name}");
+        }
+    }
+
     #[test]
     fn only_matrices_decay_if_not_all_do() {
         let named = |name: &str, shape: &[i64]| {
@@ -290,5 +435,22 @@ mod tests {
         let state = [("w".to_owned(), Tensor::from_slice(&[1.0_f32]))];
         let error = sgd.load_state("a.safetensors", &state).unwrap_err();
         assert!(matches!(error, ModelError::TensorShape { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_state_with_a_number_that_is_not_finite_is_refused_by_name() {
+        for (config, key) in [(sgd(0.9, 0.0), "w"), (adamw(0.1), "w.exp_avg_sq")] {
+            for bad in [f64::NAN, f64::INFINITY] {
+                let (_, first) = optimizer(&config);
+                let state = first.state();
+                let (_, tensor) = state.iter().find(|(found, _)| found == key).unwrap();
+                let _ = tensor.get(1).fill_(bad);
+                let (_, mut other) = optimizer(&config);
+                let error = other.load_state("a.safetensors", &state).unwrap_err().to_string();
+                let expected =
+                    format!("a.safetensors: tensor `{key}` has 1 of 2 numbers that are not finite");
+                assert_eq!(error, expected);
+            }
+        }
     }
 }

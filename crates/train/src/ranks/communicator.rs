@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use pfc_c10d::{ProcessGroup, Reduce};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
-use pfc_head::{CommError, Communicator};
+use pfc_head::{CommError, Communicator, PendingRows};
 
 /// A rank of a process group, as the head sees it.
 #[derive(Debug)]
@@ -73,9 +73,18 @@ impl Communicator for GroupMember {
         parts_gd: &Tensor,
         rows_of_rank: &[usize],
     ) -> Result<Tensor, CommError> {
+        self.begin_reduce_scatter_rows(parts_gd, rows_of_rank)?()
+    }
+
+    fn begin_reduce_scatter_rows<'a>(
+        &'a mut self,
+        parts_gd: &Tensor,
+        rows_of_rank: &[usize],
+    ) -> Result<PendingRows<'a>, CommError> {
         let longest = longest(rows_of_rank);
         if rows_of_rank.iter().all(|&n| n as i64 == longest) {
-            return Ok(self.group.reduce_scatter(parts_gd)?);
+            let pending = self.group.start_reduce_scatter(parts_gd)?;
+            return Ok(Box::new(move || Ok(pending.in_order()?)));
         }
         let mut first = 0;
         let mut blocks = Vec::with_capacity(rows_of_rank.len());
@@ -83,8 +92,19 @@ impl Communicator for GroupMember {
             blocks.push(padded(&parts_gd.narrow(0, first, n as i64), longest));
             first += n as i64;
         }
-        let own_ld = self.group.reduce_scatter(&Tensor::cat(&blocks, 0))?;
-        Ok(own_ld.narrow(0, 0, rows_of_rank[self.rank()] as i64))
+        let own = rows_of_rank[self.rank()] as i64;
+        let pending = self.group.start_reduce_scatter(&Tensor::cat(&blocks, 0))?;
+        Ok(Box::new(move || Ok(pending.in_order()?.narrow(0, 0, own))))
+    }
+
+    /// By NCCL on GPUs, which ranks that compute there have joined with.
+    fn exchanges_on(&self, _: Device) -> bool {
+        true
+    }
+
+    fn all_reduce_there(&mut self, values: &Tensor) -> Result<Tensor, CommError> {
+        // A copy, as the sum takes the place of what is summed.
+        Ok(self.group.start_all_reduce(values.copy(), Reduce::Sum)?.in_order()?)
     }
 }
 

@@ -184,27 +184,32 @@ impl Ranks {
         Ok(parts.iter().flat_map(|part| bytemuck::pod_collect_to_vec::<u8, f32>(part)).collect())
     }
 
-    /// Overwrites `tensors`, all on one device, with the first rank's, in one broadcast.
+    /// Overwrites `tensors` with the first rank's, in one broadcast for each place that they are in: the
+    /// host's memory and the device.
     ///
     /// # Errors
     ///
     /// As above.
     pub fn copy_from_first(&self, tensors: &[Tensor]) -> Result<(), C10dError> {
         let Some(group) = &self.group else { return Ok(()) };
-        if tensors.is_empty() {
-            return Ok(());
-        }
-        let bytes: Vec<Tensor> = tensors.iter().map(as_bytes).collect();
-        let lengths: Vec<i64> = bytes.iter().map(|bytes| bytes.numel() as i64).collect();
-        let first = group.broadcast(&Tensor::cat(&bytes, 0), 0)?;
-        let parts = first.split_with_sizes(lengths.as_slice(), 0);
-        tch::no_grad(|| {
-            for (tensor, part) in tensors.iter().zip(parts) {
-                // A copy, as numbers may not begin anywhere in a row of bytes.
-                let numbers = part.copy().view_dtype(tensor.kind()).view(&tensor.size()[..]);
-                tensor.shallow_clone().copy_(&numbers);
+        for on_host in [true, false] {
+            let is_there = |tensor: &&Tensor| (tensor.device() == Device::Cpu) == on_host;
+            let there: Vec<&Tensor> = tensors.iter().filter(is_there).collect();
+            if there.is_empty() {
+                continue;
             }
-        });
+            let bytes: Vec<Tensor> = there.iter().map(|tensor| as_bytes(tensor)).collect();
+            let lengths: Vec<i64> = bytes.iter().map(|bytes| bytes.numel() as i64).collect();
+            let first = group.broadcast(&Tensor::cat(&bytes, 0), 0)?;
+            let parts = first.split_with_sizes(lengths.as_slice(), 0);
+            tch::no_grad(|| {
+                for (tensor, part) in there.iter().zip(parts) {
+                    // A copy, as numbers may not begin anywhere in a row of bytes.
+                    let numbers = part.copy().view_dtype(tensor.kind()).view(&tensor.size()[..]);
+                    tensor.shallow_clone().copy_(&numbers);
+                }
+            });
+        }
         Ok(())
     }
 

@@ -116,7 +116,7 @@ impl Pass {
             let input = BackwardInput { backbone: &backbone, forward, grad_bd: &grad_bd };
             let found = gradients.of(input, &optimizer.parameters())?;
             // A GPU answers when it is done.
-            global_norm(&found);
+            global_norm(&found)?;
             let seconds = started.elapsed().as_secs_f64();
             all_s += seconds;
             // What is made ready once is no part of a step, unless a pass takes long anyway.

@@ -428,15 +428,15 @@ fn opening(
         world => format!(" among {world} ranks"),
     };
     format!(
-        "{} on {} {made_up}images of {} identities, {} centres per step, {} of {} in {} \
-         epochs{among}{resumed}",
+        "{} on {} {made_up}images of {} identities, {} centres per step, {} of {} in \
+         {}{among}{resumed}",
         config.model.network,
         plan.n_images,
         source.n_identities(),
         head.rows_per_step(),
         units::of(plan.n_steps(), "step"),
         plan.batch_size,
-        plan.n_epochs_rounded(),
+        plan.epochs(),
     )
 }
 

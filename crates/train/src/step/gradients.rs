@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use pfc_autograd::lists;
 use pfc_c10d::{C10dError, Reducer};
 use pfc_model::{Backbone, CheckpointedForward, ModelError};
 use tch::Tensor;
@@ -106,21 +107,25 @@ impl Gradients {
                 BackwardInput { forward: RecordedForward::Whole(embeddings_bd), grad_bd, .. },
             ) => {
                 let sum = alone(&objective(&embeddings_bd, grad_bd), parameters)?;
-                Ok(self.added(self.complete(sum)?, is_last))
+                self.added(self.complete(sum)?, is_last)
             }
             (_, input) => self.add_in_place(input, parameters, is_last),
         }
     }
 
-    fn added(&mut self, mut sum: Vec<Tensor>, is_last: bool) -> Option<Vec<Tensor>> {
-        for (sum, before) in sum.iter_mut().zip(self.accumulated.take().unwrap_or_default()) {
-            *sum += before;
+    fn added(
+        &mut self,
+        sum: Vec<Tensor>,
+        is_last: bool,
+    ) -> Result<Option<Vec<Tensor>>, TrainError> {
+        if let Some(before) = self.accumulated.take() {
+            tch::no_grad(|| lists::add(&sum, &before)).map_err(failed)?;
         }
         if is_last {
-            return Some(sum);
+            return Ok(Some(sum));
         }
         self.accumulated = Some(sum);
-        None
+        Ok(None)
     }
 
     /// As [`add`](Gradients::add), where the sum is in the parameters' `grad`.
@@ -131,7 +136,7 @@ impl Gradients {
         is_last: bool,
     ) -> Result<Option<Vec<Tensor>>, TrainError> {
         if !self.begun {
-            zero(parameters);
+            zero(parameters)?;
         }
         self.begun = !is_last;
         let mut reducer = self.reducer.as_mut().filter(|_| is_last);
@@ -175,13 +180,10 @@ fn objective(output: &Tensor, gradient: &Tensor) -> Tensor {
 }
 
 /// Gradients are zeroed and never replaced: they are views of the buckets that are all-reduced.
-fn zero(parameters: &[&Tensor]) {
-    for parameter in parameters {
-        let mut grad = parameter.grad();
-        if grad.defined() {
-            let _ = grad.zero_();
-        }
-    }
+fn zero(parameters: &[&Tensor]) -> Result<(), ModelError> {
+    let gradients = parameters.iter().map(|parameter| parameter.grad());
+    let gradients: Vec<Tensor> = gradients.filter(Tensor::defined).collect();
+    lists::zero(&gradients).map_err(failed)
 }
 
 fn alone(objective: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>, ModelError> {

@@ -6,6 +6,7 @@ pub mod gradients;
 
 use std::time::Instant;
 
+use pfc_autograd::lists;
 use pfc_head::{Head, HeadFigures, Parts};
 use pfc_model::{Backbone, ModelError};
 use tch::{Device, Kind, TchError, Tensor};
@@ -24,6 +25,7 @@ use crate::{
         global_norm,
         loss_scale::LossScale,
         lr::Schedule,
+        overwrite,
     },
     ranks::Ranks,
 };
@@ -201,7 +203,7 @@ impl Trainer {
         if !self.left_out.is_allowed() {
             return self.take_step(batch);
         }
-        let before = Before::of(self);
+        let before = Before::of(self)?;
         match self.take_step(batch) {
             Ok(figures) => {
                 self.left_out.in_a_row = 0;
@@ -209,7 +211,7 @@ impl Trainer {
             }
             Err(error) => {
                 let Some(what) = error.not_finite() else { return Err(error) };
-                before.restore(self);
+                before.restore(self)?;
                 let in_a_row = self.left_out.count(error)?;
                 let lr = self.schedule.at(self.n_done);
                 self.n_done += 1;
@@ -232,9 +234,9 @@ impl Trainer {
         let HeadTimes { head_ms, comm_ms } = head;
         let loss_scale = self.loss_scale.map(|scale| scale.factor());
         if let Some(factor) = loss_scale {
-            gradients.iter_mut().for_each(|gradient| *gradient /= factor);
+            lists::divide(&gradients, factor).map_err(ModelError::torch("scale the gradient"))?;
         }
-        let grad_norm = global_norm(&gradients);
+        let grad_norm = global_norm(&gradients)?;
         // The norm has waited for all that the device had to do until then.
         let HeadFigures { loss, mean_positive_cosine: cavg, positive_cosines_g } =
             self.head.finish_step()?;
@@ -262,11 +264,11 @@ impl Trainer {
             scale.record_finite();
         }
         if self.clip_norm > 0.0 {
-            clip(&mut gradients, grad_norm, self.clip_norm);
+            clip(&mut gradients, grad_norm, self.clip_norm)?;
         }
         self.optimizer.step(&mut gradients, lr)?;
         if let Some(ema) = &mut self.ema {
-            ema.update(&self.backbone);
+            ema.update(&self.backbone)?;
         }
         self.n_done += 1;
         Ok(figures)
@@ -439,8 +441,9 @@ pub fn images_on(device: Device, images_nhwc: &Tensor) -> Result<Tensor, TchErro
     let options = (images_nhwc.kind(), device);
     let mut images_nhwc = images_nhwc.f_to_dtype_layout(options, true, false)?;
     if images_nhwc.kind() == Kind::Uint8 {
-        // A divisor that is a number would become a factor on a GPU, whose rounding is another.
-        let half_range = Tensor::f_from_slice(&[127.5f32])?.f_to_device(device)?;
+        // A divisor that is a number would become a factor on a GPU, whose rounding is another. Made there: a
+        // copy from the host would wait for what the device has to do.
+        let half_range = Tensor::f_full([1], 127.5, (Kind::Float, device))?;
         images_nhwc =
             images_nhwc.f_to_kind(Kind::Float)?.f_sub_scalar_(127.5)?.f_div_(&half_range)?;
     }
@@ -455,21 +458,24 @@ struct Before {
 }
 
 impl Before {
-    fn of(trainer: &Trainer) -> Before {
-        let statistics = running(&trainer.backbone);
-        let copies = tch::no_grad(|| statistics.iter().map(Tensor::copy).collect());
-        Before { statistics: copies, loss_memory: trainer.head.loss_memory() }
+    fn of(trainer: &Trainer) -> Result<Before, ModelError> {
+        let now = running(&trainer.backbone);
+        let copied = tch::no_grad(|| -> Result<Vec<Tensor>, TchError> {
+            let copies = now.iter().map(Tensor::f_empty_like).collect::<Result<Vec<_>, _>>()?;
+            overwrite(&copies, &now)?;
+            Ok(copies)
+        });
+        let statistics = copied.map_err(ModelError::torch("copy the running statistics"))?;
+        Ok(Before { statistics, loss_memory: trainer.head.loss_memory() })
     }
 
     /// Puts it back. The loss's memory stays where the head has taken its step.
-    fn restore(self, trainer: &mut Trainer) {
-        tch::no_grad(|| {
-            for (mut now, then) in running(&trainer.backbone).into_iter().zip(&self.statistics) {
-                now.copy_(then);
-            }
-        });
+    fn restore(self, trainer: &mut Trainer) -> Result<(), ModelError> {
+        tch::no_grad(|| overwrite(&running(&trainer.backbone), &self.statistics))
+            .map_err(ModelError::torch("put the running statistics back"))?;
         if !trainer.head_has_moved {
             trainer.head.recall_loss(&self.loss_memory);
         }
+        Ok(())
     }
 }

@@ -29,9 +29,13 @@ pub fn on_ranks(
         body(ProcessGroup::join(&place, OPTIONS).unwrap());
         std::process::exit(0);
     }
+    // A rank ends without dropping what the test made before it came here: its temporary folders go with
+    // this one.
+    let scratch = tempfile::tempdir().unwrap();
     let command = |_| {
         let mut command = pfc_testing::again(name);
-        command.env("PFC_VARIANT", variant).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env("PFC_VARIANT", variant).env("TMPDIR", scratch.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     };
     let node = Node { node: 0, n_nodes: 1, local_world: world, master: None };

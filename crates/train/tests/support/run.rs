@@ -168,8 +168,7 @@ pub fn check_same_course(found: &[f64], expected: &[f64], place: &str) {
 }
 
 pub fn signal(pid: u32, name: &str) {
-    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
-    assert!(sent.success());
+    pfc_testing::send_signal(pid, name);
 }
 
 /// The processes that `launcher` has started.

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{EvalError, files::read_regular_file};
 
-const SEARCH_LAYOUT: &str =
-    "after a header line, each line starts with a template id and a subject id, comma separated";
+const SEARCH_LAYOUT: &str = "after a header line, if there is one, each line starts with a template id and a subject id, comma \
+     separated";
 
 /// Templates of a gallery or of the probes, each once, by rising id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,7 +52,8 @@ impl SearchList {
         bytes: &[u8],
         index: &TemplateIndex,
     ) -> Result<SearchList, EvalError> {
-        let header_end = bytes.iter().position(|&b| b == b'\n').map_or(bytes.len(), |i| i + 1);
+        let header_end = header_end(bytes);
+        let n_headers = usize::from(header_end > 0);
         let line = |line: &str| {
             let mut fields = line.split(',').map(str::trim_ascii);
             let mut next = |what| number::<u64>(fields.next().unwrap_or_default(), what);
@@ -61,7 +62,7 @@ impl SearchList {
         };
         let after_header = |error| match error {
             EvalError::Verify(VerifyError::Line { path, line, problem, layout }) => {
-                EvalError::line(&path, line + 1, problem, layout)
+                EvalError::line(&path, line + n_headers, problem, layout)
             }
             other => other,
         };
@@ -70,7 +71,7 @@ impl SearchList {
         for (i, (row, id, subject)) in lines.into_iter().enumerate() {
             let known = *list.entry(row).or_insert(subject);
             if known != subject {
-                let line = 1 + line_of(&bytes[header_end..], i);
+                let line = n_headers + line_of(&bytes[header_end..], i);
                 let problem = format!("template {id} is of subject {subject}, above of {known}");
                 return Err(EvalError::line(path, line, problem, SEARCH_LAYOUT));
             }
@@ -80,9 +81,30 @@ impl SearchList {
     }
 }
 
+/// Where the header line ends: at 0 if the first line begins with a number, as a line of the list does.
+fn header_end(bytes: &[u8]) -> usize {
+    let end = bytes.iter().position(|&b| b == b'\n').map_or(bytes.len(), |i| i + 1);
+    let field = bytes[..end].split(|&b| b == b',').next().unwrap_or_default().trim_ascii();
+    let is_number = !field.is_empty() && field.iter().all(u8::is_ascii_digit);
+    if is_number { 0 } else { end }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_without_a_header_keeps_its_first_template() {
+        let index = TemplateIndex::new(vec![5, 7]);
+        let parse = |text: &str| SearchList::parse(Path::new("s"), text.as_bytes(), &index);
+        let list = parse("7, 40,a\n5,41,b").unwrap();
+        assert_eq!((list.rows, list.subjects), (vec![0, 1], vec![41, 40]));
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        assert_eq!(error("5,1\n5,2"), "s:2: template 5 is of subject 2, above of 1");
+        assert_eq!(parse("7,40").unwrap().rows, [1]);
+        assert_eq!(error("9,1"), "s:1: template 9 has no face in the list of faces");
+        assert_eq!(error("5"), "s:1: the subject id is ``, which is no number");
+    }
 
     #[test]
     fn a_search_list_holds_each_template_once() {

@@ -13,6 +13,7 @@ mod step;
 mod tensor_ops;
 #[cfg(test)]
 mod tests;
+mod tiered;
 
 use std::{
     ops::Range,
@@ -39,6 +40,7 @@ use ops::{Missed, Pulls, RowKeys, RowOps, RowSteps, Rows};
 use pfc_model::all_memory;
 pub(crate) use step::{DeviceStep, Drawn, HandedOver};
 use tensor_ops::TensorOps;
+pub use tiered::TieredStore;
 
 /// Rows that are brought to the device, or caught up there, at a time.
 const PIECE_ROWS: usize = 65_536;

@@ -1,15 +1,21 @@
-//! A step that is handed over as a whole: the host knows labels and rows, and waits for nothing.
+//! A step that is handed over as a whole: the host knows labels and rows, and waits for nothing. Ranks join what
+//! their devices find where it is, by collectives in the order of what these do.
 
-// G = batch, D = embedding, S = rows of the step, T = rows of one tile.
+// G = batch of all ranks, D = embedding, S = rows of the step, T = rows of one tile, O = samples whose class
+// is on this rank.
 
 use tch::{Kind, TchError, Tensor};
 
 use super::{
     DeviceStore,
-    ops::{Embeddings, Losses, OwnCentres, Pulls, Reading, RowKeys, RowSteps, Rows, Terms},
+    ops::{
+        Embeddings, Gradients, Losses, OwnCentres, Pulls, Reading, RowKeys, RowSteps, Rows, Terms,
+    },
 };
 use crate::{
+    HeadError,
     centres::{CentreStore, Tiling},
+    comm::Communicator,
     config::HeadConfig,
     loss::{AngularMargin, OwnThere, TileCosines},
     optim::UpdateRule,
@@ -23,11 +29,15 @@ pub(crate) struct DeviceStep<'a> {
     pub config: &'a HeadConfig,
     pub margin: &'a AngularMargin,
     pub rule: &'a dyn UpdateRule,
+    /// Number of the step, for errors.
+    pub step: u64,
     /// Learning rate.
     pub lr: f64,
-    /// `[G]`, the row of each sample's class.
-    pub labels_g: &'a [u64],
-    /// Those rows, ascending, each once.
+    /// `[G]`, the row of each sample's class; none where another rank has it.
+    pub rows_g: &'a [Option<u32>],
+    /// Images of each rank.
+    pub rows_of_rank: &'a [usize],
+    /// What a plan was made with.
     pub positives: &'a [u64],
     pub drawn: Drawn<'a>,
     /// What each drawn negative counts for.
@@ -45,8 +55,8 @@ pub(crate) enum Drawn<'a> {
 
 /// A step that the device has yet to do.
 pub(crate) struct HandedOver {
-    /// `[G, D]` f32, on the device: the gradient by the embeddings.
-    pub gradient_gd: Tensor,
+    /// `[B, D]` f32, on the device: the gradient by this rank's embeddings.
+    pub gradient_bd: Tensor,
     pub figures: Box<dyn Reading>,
 }
 
@@ -56,14 +66,60 @@ impl DeviceStore {
     /// the figures are there and let centres move, and before that no other step is handed over.
     ///
     /// * `embeddings_gd`: `[G, D]`, any device and kind
+    /// * `comm`: exchanges on this device
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Torch`] and [`HeadError::Comm`].
     pub(crate) fn hand_over(
         &self,
         embeddings_gd: &Tensor,
         step: &DeviceStep<'_>,
-    ) -> Result<HandedOver, TchError> {
-        let device = self.device();
-        let embeddings = self.normalised(embeddings_gd, step.config)?;
-        let missed = self.table.missed(step.rule)?;
+        comm: &mut dyn Communicator,
+    ) -> Result<HandedOver, HeadError> {
+        let failed = || HeadError::torch("hand a step over to the device");
+        let embeddings = self.normalised(embeddings_gd, step.config).map_err(failed())?;
+        let rows = self.rows_of(step).map_err(failed())?;
+        let own = self.own_centres(&rows, &embeddings, step).map_err(failed())?;
+        let samples = (&embeddings, &own);
+        let mut pass = Pass::new((self, step), rows, samples).map_err(failed())?;
+        let (sums_g, weighted_gd) = pass.forward().map_err(failed())?;
+        let (sums_g, cosines_g) = of_all_ranks(&sums_g, &own.cosines_g, step.step, comm)?;
+        let terms = Terms {
+            sums_g: &sums_g,
+            cosines_g: &cosines_g,
+            lengths_g: &embeddings.lengths_g,
+            margin: step.margin,
+            scale: step.config.scale,
+            weight: step.weight,
+        };
+        traffic::hand_over(2);
+        let losses = self.ops.losses(&terms).map_err(failed())?;
+        // Before the pass backwards, so that they are there early.
+        let figures = self.ops.read(&losses.figures).map_err(failed())?;
+        let Gradients { embeddings_gd, operand_gd } =
+            self.ops.gradients(&weighted_gd, samples, &losses).map_err(failed())?;
+        // From this rank's centres alone. What the normalisation makes of a sum is the sum of what it makes of
+        // the parts.
+        let sum = match comm.world() {
+            1 => None,
+            _ => Some(
+                comm.begin_reduce_scatter_rows(&embeddings_gd, step.rows_of_rank)
+                    .map_err(HeadError::comm(step.step, "gradients"))?,
+            ),
+        };
+        // Centres move while the gradients are on their way.
+        pass.backward(&operand_gd, &losses).map_err(failed())?;
+        let gradient_bd = match sum {
+            None => embeddings_gd,
+            Some(sum) => sum().map_err(HeadError::comm(step.step, "gradients"))?,
+        };
+        Ok(HandedOver { gradient_bd, figures })
+    }
+
+    /// The rows of the step.
+    fn rows_of(&self, step: &DeviceStep<'_>) -> Result<Rows, TchError> {
+        let (device, missed) = (self.device(), self.table.missed(step.rule)?);
         traffic::hand_over(1);
         let rows_s = match step.drawn {
             Drawn::Plan(plan) => self.ops.draw(plan, step.positives, device)?,
@@ -72,28 +128,46 @@ impl DeviceStore {
                 traffic::upload(&rows, device)?
             }
         };
-        let labels: Vec<i64> = step.labels_g.iter().map(|&row| row as i64).collect();
-        let rows_g = self.table.rows(traffic::upload(&labels, device)?, missed);
-        traffic::hand_over(1);
-        let own = self.ops.own_centres(&rows_g, &embeddings.unit_gd, &rows_s)?;
-        let step_rows = Rows { rows_t: rows_s, ..rows_g };
-        let mut pass = Pass::new((self, step), step_rows, (&embeddings, &own))?;
-        let (sums_g, weighted_gd) = pass.forward()?;
-        let terms = Terms {
-            sums_g: &sums_g,
-            cosines_g: &own.cosines_g,
-            lengths_g: &embeddings.lengths_g,
-            margin: step.margin,
-            scale: step.config.scale,
-            weight: step.weight,
+        Ok(self.table.rows(rows_s, missed))
+    }
+
+    /// The centres of the samples; zeros, with a place among no rows, of those that other ranks have.
+    fn own_centres(
+        &self,
+        rows: &Rows,
+        embeddings: &Embeddings,
+        step: &DeviceStep<'_>,
+    ) -> Result<OwnCentres, TchError> {
+        let (device, unit_gd) = (self.device(), &embeddings.unit_gd);
+        let here =
+            step.rows_g.iter().zip(0i64..).filter_map(|(row, sample)| Some(((*row)?, sample)));
+        let (rows_o, samples_o): (Vec<i64>, Vec<i64>) =
+            here.map(|(row, sample)| (i64::from(row), sample)).unzip();
+        let rows_of = |rows_t| Rows { rows_t, ..rows.handle() };
+        if rows_o.len() == step.rows_g.len() {
+            let rows_g = rows_of(traffic::upload(&rows_o, device)?);
+            traffic::hand_over(1);
+            return self.ops.own_centres(&rows_g, unit_gd, &rows.rows_t);
+        }
+        traffic::hand_over(3);
+        let n_samples = step.rows_g.len() as i64;
+        let mut all = OwnCentres {
+            unit_gd: unit_gd.f_zeros_like()?,
+            cosines_g: Tensor::f_zeros([n_samples], (Kind::Double, device))?,
+            slots_g: Tensor::f_full([n_samples], -1i64, (Kind::Int, device))?,
         };
-        traffic::hand_over(2);
-        let losses = self.ops.losses(&terms)?;
-        // Before the pass backwards, so that they are there early.
-        let figures = self.ops.read(&losses.figures)?;
-        let gradients = self.ops.gradients(&weighted_gd, (&embeddings, &own), &losses)?;
-        pass.backward(&gradients.operand_gd, &losses)?;
-        Ok(HandedOver { gradient_gd: gradients.embeddings_gd, figures })
+        if rows_o.is_empty() {
+            return Ok(all);
+        }
+        let samples_o = traffic::upload(&samples_o, device)?;
+        let rows_o = rows_of(traffic::upload(&rows_o, device)?);
+        traffic::hand_over(5);
+        let unit_od = unit_gd.f_index_select(0, &samples_o)?;
+        let own = self.ops.own_centres(&rows_o, &unit_od, &rows.rows_t)?;
+        let _ = all.unit_gd.f_index_copy_(0, &samples_o, &own.unit_gd)?;
+        let _ = all.cosines_g.f_index_copy_(0, &samples_o, &own.cosines_g)?;
+        let _ = all.slots_g.f_index_copy_(0, &samples_o, &own.slots_g)?;
+        Ok(all)
     }
 
     fn normalised(
@@ -105,6 +179,24 @@ impl DeviceStore {
         traffic::hand_over(1 + u64::from(raw_gd.kind() != Kind::Float));
         self.ops.normalise(&raw_gd.f_to_kind(Kind::Float)?.f_contiguous()?, config.precision.kind())
     }
+}
+
+/// Sums of the negatives' exponentials, and cosines with own centres, `[G]` f64 each, over the centres of all
+/// ranks.
+fn of_all_ranks(
+    sums_g: &Tensor,
+    cosines_g: &Tensor,
+    step: u64,
+    comm: &mut dyn Communicator,
+) -> Result<(Tensor, Tensor), HeadError> {
+    if comm.world() == 1 {
+        return Ok((sums_g.shallow_clone(), cosines_g.shallow_clone()));
+    }
+    traffic::hand_over(2);
+    let n_samples = sums_g.size()[0];
+    let both = Tensor::f_cat(&[sums_g, cosines_g], 0).map_err(HeadError::torch("join sums"))?;
+    let both = comm.all_reduce_there(&both).map_err(HeadError::comm(step, "sums"))?;
+    Ok((both.narrow(0, 0, n_samples), both.narrow(0, n_samples, n_samples)))
 }
 
 /// A few of the step's rows.
@@ -136,7 +228,7 @@ impl<'a> Pass<'a> {
         (embeddings, own): (&'a Embeddings, &'a OwnCentres),
     ) -> Result<Pass<'a>, TchError> {
         let operand_gd = &embeddings.operand_gd;
-        let row_bytes = step.labels_g.len() * operand_gd.kind().elt_size_in_bytes();
+        let row_bytes = step.rows_g.len() * operand_gd.kind().elt_size_in_bytes();
         let Tiling { tile_rows, kept_bytes } = store.tiling(step.config, row_bytes);
         let n_kept = kept_bytes / (tile_rows * row_bytes).max(1);
         let n_rows = rows.rows_t.size()[0] as usize;
@@ -157,7 +249,7 @@ impl<'a> Pass<'a> {
         let unit_gd = &self.embeddings.unit_gd;
         traffic::hand_over(2);
         let mut sums_g =
-            Tensor::f_zeros([self.step.labels_g.len() as i64], (Kind::Double, unit_gd.device()))?;
+            Tensor::f_zeros([self.step.rows_g.len() as i64], (Kind::Double, unit_gd.device()))?;
         let mut weighted_gd = unit_gd.f_zeros_like()?;
         for t in 0..self.tiles.len() {
             let (unit_td, exponentials_tg, of_tile_g) = self.exponentials(t)?;
@@ -197,8 +289,9 @@ impl<'a> Pass<'a> {
     fn backward(mut self, weighted_gd: &Tensor, losses: &Losses) -> Result<(), TchError> {
         let (store, rule) = (self.store, self.step.rule);
         // In the order of their rows.
+        let here = self.step.rows_g.iter().zip(0i32..);
         let mut own: Vec<(i64, i32)> =
-            self.step.labels_g.iter().zip(0..).map(|(&row, sample)| (row as i64, sample)).collect();
+            here.filter_map(|(row, sample)| Some((i64::from((*row)?), sample))).collect();
         own.sort_unstable();
         let rows_o: Vec<i64> = own.iter().map(|&(row, _)| row).collect();
         let samples_o: Vec<i32> = own.iter().map(|&(_, sample)| sample).collect();

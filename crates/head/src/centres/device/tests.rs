@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::{
-    ArcfaceGradient, CentreOptimizer, Draw, Head, Margin, Parts, Placement, Pprn, ProductPrecision,
-    RowStore, Sampler, Solo, Storage, Traffic, Update,
+    ArcfaceGradient, CentreOptimizer, Draw, Head, LocalMember, Margin, Parts, Placement, Pprn,
+    ProductPrecision, RowStore, Sampler, Solo, Storage, Traffic, Update,
     centres::row,
     rng::{Purpose, fill_normal, key, scramble},
 };
@@ -432,9 +432,24 @@ fn a_step_of_a_million_identities_is_sixteen_operations_and_nobody_waits_before_
     // A loss that is more than its margin is joined on the host: embeddings, centres of the labels, sums of
     // exponentials, gradient.
     let margin = Margin::Adaface { m: 0.4, h: 0.333, alpha: 0.01 };
-    let (begun, whole) = traffic_of_a_step(&HeadConfig { margin, classes: 5_000, ..config });
+    let of_host = HeadConfig { margin, classes: 5_000, ..config.clone() };
+    let (begun, whole) = traffic_of_a_step(&of_host);
     assert!(begun.operations <= 16 && begun.to_device <= 11, "{begun:?}");
     assert_eq!((begun.to_host, whole.to_host), (4, 4), "{begun:?}, {whole:?}");
+    // On several ranks devices join what they find: only the figures come to the hosts. What the weights at the
+    // end take is the same for any number of steps.
+    if threads_exchange() {
+        let config = HeadConfig { classes: 5_000, ..config };
+        let of_steps = |n_steps| {
+            let before = Traffic::now();
+            steps_of_ranks(&config, 2, n_steps);
+            Traffic::now().since(before)
+        };
+        let of_one = of_steps(1);
+        let further = of_steps(3).since(of_one);
+        assert_eq!(further.to_host, 2 * 2, "{further:?}");
+        assert!(further.operations <= 28 * 2 * 2, "{further:?}");
+    }
 }
 
 #[test]
@@ -451,4 +466,150 @@ fn a_tile_is_as_large_as_memory_allows_unless_its_size_is_given() {
     assert_eq!(tiling(&config, 1 << 20).tile_rows, 2048);
     let given = HeadConfig { tile_rows: 100, ..config };
     assert_eq!(tiling(&given, 2048), Tiling { tile_rows: 100, kept_bytes: 1 << 20 });
+}
+
+/// Whether ranks that are threads exchange where the centres of the tests are.
+fn threads_exchange() -> bool {
+    #[cfg(feature = "kernels")]
+    if on_the_stand_in() {
+        return false;
+    }
+    let exchange = device() == Device::Cpu;
+    if !exchange {
+        pfc_testing::skip("ranks that are threads exchange on the CPU");
+    }
+    exchange
+}
+
+/// Of each rank, all of them threads: losses, gradients by its embeddings and at the end its weights.
+fn steps_of_ranks(
+    config: &HeadConfig,
+    world: usize,
+    n_steps: u64,
+) -> Vec<(Vec<f64>, Vec<Tensor>, Tensor)> {
+    let run = |(rank, member): (usize, LocalMember)| {
+        let parts = Parts::on_device(config, Box::new(member), Device::Cpu).unwrap();
+        let mut head = Head::with_parts(config, parts).unwrap();
+        let (mut losses, mut gradients) = (Vec::new(), Vec::new());
+        for step in 0..n_steps {
+            let (embeddings_gd, labels) = batch(config, 12, step);
+            let own = rank * 12 / world..(rank + 1) * 12 / world;
+            let embeddings_bd = embeddings_gd.narrow(0, own.start as i64, own.len() as i64);
+            let output = head.step(&embeddings_bd, &labels[own], step, 0.05).unwrap();
+            // The host knows none of them where a device does the whole step.
+            assert!(output.positive_cosines_g.is_empty());
+            losses.push(output.loss);
+            gradients.push(output.grad_embeddings_bd);
+        }
+        (losses, gradients, head.state().unwrap().swap_remove(0).1)
+    };
+    std::thread::scope(|scope| {
+        let (run, members) = (&run, LocalMember::group(world).into_iter().enumerate());
+        let ranks: Vec<_> = members.map(|member| scope.spawn(move || run(member))).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+/// Their sums are joined in another order.
+#[test]
+fn several_ranks_take_whole_steps_on_their_devices_that_are_those_of_one() {
+    if !threads_exchange() {
+        return;
+    }
+    let centres = Placement::Device;
+    let plain = HeadConfig { sample_rate: 0.3, scale: 16.0, centres, ..HeadConfig::new(90, 16) };
+    let largest = |tensor: &Tensor| tensor.to_kind(Kind::Double).abs().max().double_value(&[]);
+    for (config, world) in [
+        (HeadConfig { interclass_filter: 0.4, tile_rows: 7, ..plain.clone() }, 2),
+        (HeadConfig { log_q: true, ..plain.clone() }, 2),
+        // Ranks without a class, and samples whose classes are all elsewhere.
+        (HeadConfig { sample_rate: 1.0, classes: 3, ..plain }, 5),
+    ] {
+        let (expected, gradients, weight_cd) = steps_of_ranks(&config, 1, 4).swap_remove(0);
+        let ranks = steps_of_ranks(&config, world, 4);
+        for (losses, ..) in &ranks {
+            for (found, expected) in losses.iter().zip(&expected) {
+                assert!((found - expected).abs() <= 1e-5 * expected, "{found}, {expected}");
+            }
+        }
+        for (step, expected_gd) in gradients.iter().enumerate() {
+            let parts: Vec<&Tensor> = ranks.iter().map(|(_, g, _)| &g[step]).collect();
+            let error = largest(&(Tensor::cat(&parts, 0) - expected_gd)) / largest(expected_gd);
+            assert!(error <= 1e-5, "{world} ranks, step {step}: {error:e}");
+        }
+        let weights: Vec<&Tensor> = ranks.iter().map(|(_, _, weight_rd)| weight_rd).collect();
+        let error = largest(&(Tensor::cat(&weights, 0) - &weight_cd)) / largest(&weight_cd);
+        assert!(error <= 1e-5, "{world} ranks: {error:e}");
+    }
+}
+
+#[test]
+fn an_embedding_that_is_not_finite_is_named_with_its_rank_on_every_rank() {
+    if !threads_exchange() {
+        return;
+    }
+    let config = HeadConfig { centres: Placement::Device, ..HeadConfig::new(40, 8) };
+    let run = |(rank, member): (usize, LocalMember)| {
+        let parts = Parts::on_device(&config, Box::new(member), Device::Cpu).unwrap();
+        let mut head = Head::with_parts(&config, parts).unwrap();
+        let (embeddings_bd, labels) = batch(&config, 4, rank as u64);
+        if rank == 1 {
+            let _ = embeddings_bd.narrow(0, 2, 1).fill_(f64::NAN);
+        }
+        head.step(&embeddings_bd, &labels, 3, 0.1).unwrap_err().to_string()
+    };
+    let errors: Vec<String> = std::thread::scope(|scope| {
+        let (run, members) = (&run, LocalMember::group(3).into_iter().enumerate());
+        let ranks: Vec<_> = members.map(|member| scope.spawn(move || run(member))).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    });
+    assert_eq!(errors, ["step 3: the embedding of row 2 of rank 1 is not finite"; 3]);
+}
+
+/// Losses, gradients and at the end the weights of a head whose rows are the host's, with its products there
+/// or on the device of the tests.
+fn steps_of_tiers(config: &HeadConfig, is_tiered: bool) -> (Vec<f64>, Vec<Tensor>) {
+    let in_memory = HeadConfig { centres: Placement::Host, ..config.clone() };
+    let mut parts = Parts::of_config(&in_memory, Box::new(Solo)).unwrap();
+    if is_tiered {
+        let range = ClassRange::of_rank(config.classes, 0, 1);
+        parts.store = Box::new(TieredStore::new(config, range, device()).unwrap());
+    }
+    let mut head = Head::with_parts(config, parts).unwrap();
+    let (mut losses, mut tensors) = (Vec::new(), Vec::new());
+    for step in 0..4 {
+        let (embeddings_gd, labels) = batch(config, 12, step);
+        let output = head.step(&embeddings_gd, &labels, step, 0.05).unwrap();
+        losses.push(output.loss);
+        tensors.push(output.grad_embeddings_bd);
+    }
+    tensors.push(head.state().unwrap().swap_remove(0).1);
+    (losses, tensors)
+}
+
+/// Sums are added up in another order.
+#[test]
+fn rows_of_the_host_with_products_elsewhere_take_the_steps_of_rows_in_memory() {
+    let plain = HeadConfig { sample_rate: 0.4, scale: 16.0, ..HeadConfig::new(90, 16) };
+    let dir = tempfile::tempdir().unwrap();
+    let largest = |tensor: &Tensor| tensor.to_kind(Kind::Double).abs().max().double_value(&[]);
+    for (host, tiered) in [
+        // Parts of a row, and of 4.
+        (HeadConfig { tile_rows: 7, ..plain.clone() }, None),
+        (HeadConfig { tile_rows: 12, interclass_filter: 0.4, ..plain.clone() }, None),
+        // More parts than one of the size that it has by default.
+        (HeadConfig { classes: 5000, sample_rate: 1.0, ..plain.clone() }, None),
+        (plain.clone(), Some(Placement::File(dir.path().join("centres")))),
+    ] {
+        let there = HeadConfig { centres: tiered.unwrap_or(Placement::Host), ..host.clone() };
+        let ((expected, expected_tensors), (losses, tensors)) =
+            (steps_of_tiers(&host, false), steps_of_tiers(&there, true));
+        for (found, expected) in losses.iter().zip(&expected) {
+            assert!((found - expected).abs() <= 1e-5 * expected, "{found}, {expected}");
+        }
+        for (i, (found, expected)) in tensors.iter().zip(&expected_tensors).enumerate() {
+            let error = largest(&(found - expected)) / largest(expected);
+            assert!(error <= 1e-5, "tensor {i}: {error:e}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The folder of centres on disk: who uses it, and which checkpoints its files can go back to.
 //!
-//! `FORMAT.md` describes the folder byte by byte.
+//! `docs/centres.md` describes the folder byte by byte.
 
 mod segment;
 mod segment_file;

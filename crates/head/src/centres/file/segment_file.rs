@@ -28,7 +28,7 @@ use crate::{
 /// is the one that steps write to. In memory there is one.
 pub(crate) const COPIES: usize = 3;
 
-/// What is known of a place. `FORMAT.md` describes it byte by byte.
+/// What is known of a place. `docs/centres.md` describes it byte by byte.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub(crate) struct Entry {

@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 
 use super::{
     CentreStore, CentreTile,
-    file::{COPIES, CentreFolder, Entry, PlacedRow, Prefetch, Segment, damaged_row},
+    file::{COPIES, CentreFolder, Entry, PlacedRow, Prefetch, Segment},
     row::{self, RowLayout},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
 };
 use places::Places;
 pub(crate) use tile::Frame;
-use tile::{DamagedRow, RowTile, Scratch};
+use tile::{BadRow, RowTile, Scratch};
 
 /// Rows of weight and optimizer state, side by side. A row gets a place in memory when a step first
 /// uses it; until then its value is a function of the seed and its class.
@@ -124,9 +124,9 @@ impl RowStore {
         self.find(row).map_or(UNTOUCHED, |(entry, _)| entry.newest().1)
     }
 
-    fn damaged(&self, DamagedRow { row }: DamagedRow) -> HeadError {
-        let place = self.places.of(row).unwrap_or(0) as usize;
-        damaged_row(&self.origin, place, self.range.first() + row as u64)
+    fn error_of(&self, bad: BadRow) -> HeadError {
+        let place = self.places.of(bad.row).unwrap_or(0) as usize;
+        bad.error(&self.origin, place, self.range.first() + bad.row as u64)
     }
 
     /// Different places of rows that have one, in the order of `rows`.
@@ -197,7 +197,7 @@ impl CentreStore for RowStore {
                 |scratch, places| places.into_iter().try_for_each(|place| catch_up(scratch, place)),
             )
         });
-        caught_up.map_err(|damaged| self.damaged(damaged))?;
+        caught_up.map_err(|bad| self.error_of(bad))?;
         Ok(true)
     }
 
@@ -229,7 +229,7 @@ impl CentreStore for RowStore {
                 Ok(())
             },
         );
-        copied.map_err(|damaged| self.damaged(damaged))
+        copied.map_err(|bad| self.error_of(bad))
     }
 
     fn copy_out(&self, rows: &[u32]) -> Result<(Tensor, Tensor), HeadError> {
@@ -246,16 +246,16 @@ impl CentreStore for RowStore {
                 let weights = weight.par_chunks_mut(layout.weight_bytes());
                 let states = state.par_chunks_mut(layout.state_bytes());
                 weights.zip(states).zip(rows).try_for_each(|((weight, state), &row)| {
-                    let place = self.find(row as usize).ok_or(DamagedRow { row: row as usize })?;
+                    let place = self.find(row as usize).ok_or(BadRow::damaged(row as usize))?;
                     let bytes = self.frame.newest_copy(row as usize, place)?;
-                    let bytes = bytes.ok_or(DamagedRow { row: row as usize })?;
+                    let bytes = bytes.ok_or(BadRow::damaged(row as usize))?;
                     weight.copy_from_slice(layout.weight_of(bytes));
                     state.copy_from_slice(layout.state_of(bytes));
                     Ok(())
                 })
             })
         });
-        copied.map_err(|damaged| self.damaged(damaged))?;
+        copied.map_err(|bad| self.error_of(bad))?;
         Ok((weight_rd, state_rn))
     }
 

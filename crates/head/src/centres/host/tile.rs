@@ -13,7 +13,7 @@ use crate::{
     centres::{
         CentreTile, TileGradient,
         file::{COPIES, Entry, PlacedRow, damaged_row},
-        row::{self, Rounding, RowLayout},
+        row::{self, NotFinite, Rounding, RowLayout},
     },
     config::Storage,
     elements::{Number, with_elements, with_elements_mut},
@@ -42,11 +42,31 @@ pub(crate) struct Frame {
     pub protected: [Stamp; 2],
 }
 
-/// A row whose bytes are not those that were written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DamagedRow {
+/// A row that no step can go on from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BadRow {
     /// The store's row.
     pub row: usize,
+    /// A number that is not finite; `None` if its bytes are not those that were written.
+    pub number: Option<NotFinite>,
+}
+
+impl BadRow {
+    pub fn damaged(row: usize) -> BadRow {
+        BadRow { row, number: None }
+    }
+
+    /// * `path`: the file of the rows
+    /// * `place`: of the row in it
+    pub fn error(self, path: &Path, place: usize, centre: u64) -> HeadError {
+        match self.number {
+            None => damaged_row(path, place, centre),
+            Some(number) => {
+                let origin = path.display().to_string();
+                HeadError::centre_not_finite(origin, place as u64, centre, number)
+            }
+        }
+    }
 }
 
 /// A row in f32, between its storage and the arithmetic.
@@ -109,7 +129,8 @@ impl Frame {
         to.state.fill(0.0);
     }
 
-    /// Reads the newest copy as it is; the state only if it is asked for.
+    /// Reads the newest copy as it is; the state only if it is asked for. In a file its numbers must be those
+    /// that were written, and finite.
     #[inline(always)]
     pub(super) fn read(
         &self,
@@ -117,14 +138,22 @@ impl Frame {
         place: (&Entry, &[u8]),
         with_state: bool,
         to: &mut Scratch,
-    ) -> Result<(), DamagedRow> {
+    ) -> Result<(), BadRow> {
         let Some(bytes) = self.newest_copy(row, place)? else {
             self.read_initial(row, to);
             return Ok(());
         };
         self.layout.read_weight(bytes, &mut to.weight);
+        let mut state = &[][..];
         if with_state {
             self.layout.read_state(bytes, &mut to.state);
+            state = &to.state;
+        }
+        // A checkpoint in files is taken up without its rows: this is where they are first read.
+        if self.n_copies > 1
+            && let number @ Some(_) = row::not_finite(&to.weight, state)
+        {
+            return Err(BadRow { row, number });
         }
         Ok(())
     }
@@ -135,14 +164,14 @@ impl Frame {
         &self,
         row: usize,
         (entry, bytes): (&Entry, &'a [u8]),
-    ) -> Result<Option<&'a [u8]>, DamagedRow> {
+    ) -> Result<Option<&'a [u8]>, BadRow> {
         let (copy, stamp) = entry.newest();
         if stamp == UNTOUCHED {
             return Ok(None);
         }
         let bytes = &bytes[self.copy_at(copy)];
         if self.n_copies > 1 && !entry.vouches_for(copy, bytes) {
-            return Err(DamagedRow { row });
+            return Err(BadRow::damaged(row));
         }
         Ok(Some(bytes))
     }
@@ -225,7 +254,7 @@ impl RowTile<'_> {
         rule: &dyn UpdateRule,
         with_state: bool,
         to: &mut Scratch,
-    ) -> Result<(), DamagedRow> {
+    ) -> Result<(), BadRow> {
         let PlacedRow { entry, bytes, .. } = &self.places[i];
         let missed = rule.missed(entry.newest().1);
         let with_state = with_state || missed.is_some();
@@ -237,11 +266,7 @@ impl RowTile<'_> {
     }
 
     #[inline(always)]
-    fn write_units<T: Number>(
-        &self,
-        rule: &dyn UpdateRule,
-        out: &mut [T],
-    ) -> Result<(), DamagedRow> {
+    fn write_units<T: Number>(&self, rule: &dyn UpdateRule, out: &mut [T]) -> Result<(), BadRow> {
         let dim = self.frame.layout.dim();
         let mut scratch = Scratch::new(&self.frame.layout);
         let any_missed = rule.missed(UNTOUCHED).is_some();
@@ -266,7 +291,7 @@ impl RowTile<'_> {
         negatives: &[T],
         gradient: &TileGradient<'_>,
         unit_embeddings: &[f32],
-    ) -> Result<(), DamagedRow> {
+    ) -> Result<(), BadRow> {
         let (frame, dim) = (self.frame, self.frame.layout.dim());
         let mut scratch = Scratch::new(&frame.layout);
         let mut pulls = gradient.as_positives.iter().peekable();
@@ -296,7 +321,7 @@ impl RowTile<'_> {
         rule: &dyn UpdateRule,
         gradient: &TileGradient<'_>,
         lr: f64,
-    ) -> Result<(), DamagedRow> {
+    ) -> Result<(), BadRow> {
         let motion = rule.motion(lr);
         with_elements(gradient.as_negatives_td, |negatives: &[T]| {
             with_elements(gradient.unit_embeddings_gd, |unit_embeddings: &[f32]| {
@@ -307,10 +332,10 @@ impl RowTile<'_> {
         })
     }
 
-    fn damaged(&self, DamagedRow { row }: DamagedRow) -> HeadError {
-        let at = self.rows.binary_search(&(row as u32));
+    fn error_of(&self, bad: BadRow) -> HeadError {
+        let at = self.rows.binary_search(&(bad.row as u32));
         let place = at.map_or(0, |at| self.places[at].number);
-        damaged_row(&self.origin, place as usize, self.frame.first_class + row as u64)
+        bad.error(&self.origin, place as usize, self.frame.first_class + bad.row as u64)
     }
 }
 
@@ -329,7 +354,7 @@ impl CentreTile for RowTile<'_> {
                 arch.dispatch(|| self.write_units::<f32>(rule, out))
             }),
         };
-        written.map_err(|damaged| self.damaged(damaged))
+        written.map_err(|bad| self.error_of(bad))
     }
 
     fn update(
@@ -342,6 +367,6 @@ impl CentreTile for RowTile<'_> {
             Kind::BFloat16 => self.move_rows_in_vectors::<bf16>(rule, gradient, lr),
             _ => self.move_rows_in_vectors::<f32>(rule, gradient, lr),
         };
-        moved.map_err(|damaged| self.damaged(damaged))
+        moved.map_err(|bad| self.error_of(bad))
     }
 }

@@ -27,7 +27,7 @@ use pfc_shard::{
     sealed::{self, SealedError},
 };
 use pfc_sources::{Source, exists, is_file};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{quarantine, summary::Summary, worker::Worker};
 use crate::{IngestError, PackError};
@@ -258,13 +258,20 @@ impl Journal {
     }
 }
 
-/// Whether the folder `out` holds a job of ours, be it damaged.
+/// Whether the folder `out` holds a job of ours, of whatever version: a file with our seal. Nothing else says
+/// that the shards in a folder without a manifest may be written over or removed.
 ///
 /// # Errors
 ///
-/// [`IngestError::Durable`] if the system fails, which says nothing of the folder.
+/// [`PackError::NotAJob`] for a file of that name without a seal that is right, [`IngestError::Durable`] if the
+/// system fails, which says nothing of the folder.
 pub fn has_job(out: &Path) -> Result<bool, IngestError> {
-    Ok(is_file(&out.join(DIR).join(JOB_FILE))?)
+    let path = out.join(DIR).join(JOB_FILE);
+    match sealed::read::<IgnoredAny>(&path) {
+        Ok(job) => Ok(job.is_some()),
+        Err(SealedError::Io(source)) => Err(IngestError::at("read", &path)(source)),
+        Err(SealedError::Damaged) => Err(PackError::NotAJob { path }.into()),
+    }
 }
 
 /// Whether the job in `out` has the lists that are written right after it: a merge that was killed

@@ -80,18 +80,18 @@ impl JobRecord {
 
     /// What is not the same in `there`, an earlier record.
     pub fn differences(&self, there: &JobRecord) -> Vec<String> {
-        let mut differences = Vec::new();
-        let mut compare = |what: &str, now: &str, before: &str| {
-            if now != before {
-                differences.push(format!("{what} {now}, not {before} as before"));
-            }
-        };
-        compare("it is written by", &self.tool, &there.tool);
-        compare("the input is", &self.sources.join(", "), &there.sources.join(", "));
-        let (now, before) = only_in_one(&self.arguments, &there.arguments);
-        compare("the options are", &now, &before);
-        compare("the input has images:", &count(self.images), &count(there.images));
-        compare("the input has identities:", &count(self.identities), &count(there.identities));
+        let mut differences = given_differences(
+            [&self.tool, &self.sources.join(", ")],
+            [&there.tool, &there.sources.join(", ")],
+            [&self.arguments, &there.arguments],
+        );
+        let numbers = [
+            ("images", self.images, there.images),
+            ("identities", self.identities, there.identities),
+        ];
+        differences.extend(numbers.into_iter().filter_map(|(what, now, before)| {
+            difference(&format!("the input has {what}:"), &count(now), &count(before))
+        }));
         if differences.is_empty() && self.names != there.names {
             differences.push("the input's files have other names than before".into());
         }
@@ -103,6 +103,25 @@ impl JobRecord {
         }
         differences
     }
+}
+
+/// What is not the same of what two commands were given: the program's version, the input and the options.
+pub fn given_differences(
+    [tool, input]: [&str; 2],
+    [tool_before, input_before]: [&str; 2],
+    [arguments, arguments_before]: [&[String]; 2],
+) -> Vec<String> {
+    let (now, before) = only_in_one(arguments, arguments_before);
+    let all = [
+        difference("it is written by", tool, tool_before),
+        difference("the input is", input, input_before),
+        difference("the options are", &now, &before),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+fn difference(what: &str, now: &str, before: &str) -> Option<String> {
+    (now != before).then(|| format!("{what} {now}, not {before} as before"))
 }
 
 /// The arguments that the other list lacks, of each.

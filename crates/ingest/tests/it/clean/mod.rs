@@ -2,6 +2,7 @@
 
 mod decided;
 mod people;
+mod review_page;
 
 use std::{
     collections::BTreeSet,
@@ -270,44 +271,6 @@ fn answers_become_decisions_that_later_runs_respect() {
     assert_eq!((imported["answers"].as_u64(), imported["known"].as_u64()), (Some(1), Some(1)));
     assert!(imported["run"].is_null());
     assert_eq!(decisions(&bench, "--reason reviewed_same_person").len(), 1);
-}
-
-#[test]
-fn the_page_of_a_review_holds_the_table_and_every_answer_but_those_that_need_a_name() {
-    let bench = packed("");
-    // Two pairs of people that look alike.
-    let shows = |source: &str| match person(source) {
-        who @ (3 | 5) => who - 1,
-        who => who,
-    };
-    bench.write("data.npy", &embeddings(&bench, "data", shows));
-    let line = "clean data --embeddings data.npy --pass merges --same-person 0.999";
-    bench.run(&format!("{line} --maybe-same-person 0.7")).success();
-    bench.run("review export data review --html --margin 2").success();
-    let table = fs::read_to_string(bench.path("review/review.csv")).unwrap();
-    let html = fs::read_to_string(bench.path("review/review.html")).unwrap();
-    let attribute = |text: &str, name: &str| {
-        let value = text.split_once(&format!(" {name}=\"")).unwrap().1.split('"').next().unwrap();
-        value
-            .replace("&quot;", "\"")
-            .replace("&lt;", "<")
-            .replace("&gt;", ">")
-            .replace("&amp;", "&")
-    };
-    let figures: Vec<&str> = html.split("<figure").skip(1).collect();
-    // What the script writes, without any answer.
-    let mut written = attribute(&html, "data-header") + "\n";
-    for figure in &figures {
-        let (id, rest) = (attribute(figure, "data-id"), attribute(figure, "data-rest"));
-        written += &format!("{id},,{rest}\n");
-    }
-    assert_eq!(written, table);
-    assert!(figures.len() == 2 && figures.iter().all(|figure| figure.contains("data:image/jpeg")));
-    let merged = figures.iter().find(|figure| figure.contains("same person")).unwrap();
-    for answer in ["1 keep", "2 drop", "3 relabel", "4 merge (suggested)", "5 different"] {
-        assert!(merged.contains(answer), "{answer} in {merged}");
-    }
-    assert!(html.contains("</script>") && !html.contains("http"));
 }
 
 #[test]

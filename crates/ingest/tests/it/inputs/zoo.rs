@@ -126,6 +126,38 @@ fn lists() -> Vec<(&'static str, String, &'static str)> {
         ),
         ("numbered.csv", lines(|i, p, l| format!("x{i},{l},{p}")), "--columns image=3,label=2"),
         ("vgg.csv", format!("NAME_ID,CLASS_ID\n{}", row(",")), ""),
+        ("dotted.txt", lines(|_, p, l| format!("./{p} {l}")), ""),
+        ("pandas.csv", format!(",path,label\n{}", lines(|i, p, l| format!("{i},{p},{l}"))), ""),
+        (
+            "r.csv",
+            format!("\"\",\"path\",\"label\"\n{}", lines(|i, p, l| format!("\"{i}\",\"{p}\",{l}"))),
+            "",
+        ),
+        ("label-first.csv", lines(|_, p, l| format!("{l},{p}")), ""),
+        ("upper.csv", csv("PATH,LABEL", ","), ""),
+        ("spaced.csv", csv("Image Path, Class-ID", ", "), ""),
+        ("bars.csv", csv("path | label", " | "), ""),
+        ("open-end.csv", format!("path,label,\n{}", lines(|_, p, l| format!("{p},{l},"))), ""),
+        ("comma-too-many.csv", lines(|_, p, l| format!("{p},{l},")), ""),
+        ("single-quotes.txt", lines(|_, p, l| format!("'{p}' {l}")), ""),
+        ("names.tsv", format!("path\tidentity\n{}", lines(|_, p, l| format!("{p}\tp{l}"))), ""),
+        ("header-last.txt", format!("label path\n{}", lines(|_, p, l| format!("{l} {p}"))), ""),
+        ("wide.txt", format!("id path label\n{}", lines(|i, p, l| format!("{i} {p} {l}"))), ""),
+        ("exponents.csv", format!("path,label\n{}", lines(|_, p, l| format!("{p},{l}e0"))), ""),
+        ("gaps.csv", csv("path,label", ",").replace('\n', "\r\n\r\n"), ""),
+        ("twice-returned.csv", csv("path,label", ",").replace('\n', "\r\r\n"), ""),
+        ("endless.txt", row(" ").trim_end().to_owned(), ""),
+        ("marked.txt", format!("\u{feff}{}", row("\t").replace('\n', "\r\n")), ""),
+        (
+            "texts.jsonl",
+            lines(|_, p, l| format!(r#"{{"label": "{l}", "image": "{p}", "text": null}}"#)),
+            "",
+        ),
+        (
+            "marked-names.csv",
+            format!("\u{feff}Filename;Identity\r\n{}", lines(|_, p, l| format!("{p};p{l}\r"))),
+            "",
+        ),
     ]
 }
 
@@ -157,7 +189,10 @@ fn every_list_packs_to_the_rows_of_the_folder() {
     let absolute = lines(|_, p, l| format!("{} {l}", bench.path("faces").join(p).display()));
     bench.write("absolute.txt", absolute.as_bytes());
     check(&bench, "absolute.txt", "absolute.txt");
-    assert!(lists.len() + 5 >= 40);
+    // Beside the folder, whose name is in the paths.
+    bench.write("beside.txt", lines(|_, p, l| format!("faces/{p} {l}")).as_bytes());
+    check(&bench, "beside.txt", "beside.txt");
+    assert!(lists.len() + 6 >= 60);
 }
 
 #[test]
@@ -276,6 +311,17 @@ fn a_list_in_latin_1_says_how_to_turn_it() {
     bench.write("latin.txt", &text);
     let text = stderr(&bench.run("pack latin.txt out --root faces").code(2));
     assert!(text.contains("iconv -f LATIN1 -t UTF-8"), "{text}");
+}
+
+#[test]
+fn arrow_with_compressed_columns_is_refused_with_the_way_to_write_it() {
+    let bench = zoo();
+    for codec in ["lz4", "zstd"] {
+        let text = stderr(&bench.run(&format!("pack {codec}.feather out")).code(2));
+        let cause = format!("{codec}.feather: it is Arrow with compressed columns ({codec})");
+        assert!(text.contains(&cause), "{text}");
+        assert!(text.contains("hint: write it without compression, as `pyarrow"), "{text}");
+    }
 }
 
 #[test]

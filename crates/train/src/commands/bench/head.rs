@@ -19,7 +19,10 @@ use pfc_model::{Emulated, Precision, Work, allocator, memory_in_use, tensors::Te
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::machine::{folder_mib, status_mib};
+use super::{
+    machine::{folder_mib, status_mib},
+    names::device,
+};
 use crate::{TrainError, data::plan::mix, run::estimate::wait_for};
 
 pub(super) const EXAMPLES: &str = "\
@@ -71,6 +74,9 @@ pub struct HeadArgs {
     /// Keep the centres on a device and compute there: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", conflicts_with = "file", value_parser = device)]
     device: Option<Device>,
+    /// Leave the centres in memory or in files and compute products on a device: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", conflicts_with = "device", value_parser = device)]
+    products: Option<Device>,
     /// Ranks, each a thread of this process
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     ranks: u16,
@@ -122,18 +128,6 @@ impl FromStr for Count {
     }
 }
 
-/// A device by name. A card that is not there is said by libtorch when the head is made.
-fn device(name: &str) -> Result<Device, String> {
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        "cuda" => Ok(Device::Cuda(0)),
-        other => {
-            let index = other.strip_prefix("cuda:").and_then(|index| index.parse().ok());
-            index.map(Device::Cuda).ok_or_else(|| "not cpu, cuda or cuda:N".to_owned())
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Number {
     F32,
@@ -166,9 +160,9 @@ impl From<Number> for Storage {
 }
 
 impl HeadArgs {
-    /// Where the centres are, unless they are in files.
+    /// Where products are computed, and where the centres are if they are on a device.
     fn device(&self) -> Device {
-        self.device.unwrap_or(Device::Cpu)
+        self.device.or(self.products).unwrap_or(Device::Cpu)
     }
 
     /// What products in a format cost that the device emulates, measured now.

@@ -2,24 +2,33 @@
 
 mod model;
 mod published;
+mod stages;
+
+use std::path::PathBuf;
 
 use pfc_cli::{
     Format, Outcome,
     number::{positive, within},
     print_json,
 };
+use pfc_model::{Backbone, BackboneSpec, ModelError, Network};
 use serde::Serialize;
 
 use self::{
     model::{Card, Scheme, Sizes},
     published::{Comparison, Quantity, comparisons},
+    stages::{NetworkWork, Rates, Stage},
 };
-use crate::commands::bench::Count;
+use crate::commands::{
+    bench::{Count, Roof},
+    model::parse_network,
+};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   pfc-train plan --identities 10M --gpus 8 --gpu-memory 80
   pfc-train plan --identities 1B --gpus 1000 --gpu-memory 80 --rate 0.01 --json
+  pfc-train bench roof --device cuda --json > roof.json && pfc-train plan --identities 1M --roof roof.json
   pfc-train plan --check      # compares the model with published figures";
 
 /// Arguments of `pfc-train plan`.
@@ -58,6 +67,16 @@ pub struct PlanArgs {
     /// GB/s from a GPU to another
     #[arg(long, value_name = "N", default_value_t = 40.0, value_parser = positive::<f64>)]
     wire_gbs: f64,
+    /// GB/s from a GPU to its host and back, each way
+    #[arg(long, value_name = "N", default_value_t = 50.0, value_parser = positive::<f64>)]
+    host_gbs: f64,
+    /// What was measured by `bench roof --json`, in the place of the rates above where it has them, to predict a
+    /// step by
+    #[arg(long, value_name = "FILE")]
+    roof: Option<PathBuf>,
+    /// The network of a step
+    #[arg(long, value_name = "NETWORK", default_value = "r50", value_parser = parse_network)]
+    network: Network,
     /// Compare the model with published figures instead
     #[arg(long)]
     check: bool,
@@ -89,13 +108,42 @@ struct Estimate {
     files_gib: Option<f64>,
 }
 
+/// What a step takes on so many GPUs, with centres on them.
+#[derive(Debug, Clone, Serialize)]
+struct StepTimes {
+    gpus: u32,
+    /// The first of this program's schemes that fits.
+    scheme: Scheme,
+    head: Vec<Stage>,
+    /// Empty of a network whose time is not known.
+    network: Vec<Stage>,
+    head_ms: f64,
+    /// The least that the head could take.
+    head_floor_ms: f64,
+    step_ms: f64,
+    /// Of all GPUs; `None` where the network's time is not known.
+    images_per_s: Option<f64>,
+}
+
 #[derive(Debug, Serialize)]
 struct Plan {
     sizes: Sizes,
     estimates: Vec<Estimate>,
+    /// What a card reaches, by which steps are predicted.
+    rates: Rates,
+    /// On one GPU and on all, where the centres fit.
+    steps: Vec<StepTimes>,
     /// The scheme on the fewest GPUs, of those the fastest.
     cheapest: Option<Estimate>,
 }
+
+/// Shares of what makers state that large copies, the head's products, whose inner side is short, and
+/// convolutions of these networks get. On an H200 a copy reaches 4.3 of 4.8 TB/s and a large product 790 of 989
+/// TFLOP/s; published kernels of the head's kind reach 600, and convolutions half of a product. `bench roof`
+/// measures them.
+const COPY_SHARE: f64 = 0.9;
+const PRODUCT_SHARE: f64 = 0.6;
+const CONV_SHARE: f64 = 0.4;
 
 const GIB: f64 = 1_073_741_824.0;
 const MIB: f64 = 1_048_576.0;
@@ -115,7 +163,7 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
         }
         return Ok(Outcome::Clean);
     }
-    let plan = args.plan();
+    let plan = args.plan()?;
     if args.format.json {
         print_json(&plan)?;
     } else {
@@ -125,7 +173,7 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
 }
 
 impl PlanArgs {
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> anyhow::Result<Plan> {
         let sizes = Sizes {
             identities: self.identities.map_or(1.0, |count| count.0 as f64),
             ranks: self.gpus.into(),
@@ -140,7 +188,77 @@ impl PlanArgs {
             .filter(|estimate| estimate.gpus_min.is_some())
             .min_by(|a, b| a.gpus_min.cmp(&b.gpus_min).then(a.head_ms.total_cmp(&b.head_ms)))
             .copied();
-        Plan { sizes, estimates, cheapest }
+        let rates = self.rates(self.roof.as_deref().map(Roof::read).transpose()?);
+        let work = self.network_work()?;
+        let mut counts = vec![1, self.gpus];
+        counts.dedup();
+        let steps =
+            counts.into_iter().filter_map(|gpus| self.step(gpus, &sizes, work.as_ref(), &rates));
+        let steps = steps.collect();
+        Ok(Plan { sizes, estimates, rates, steps, cheapest })
+    }
+
+    /// What a card reaches: as measured, else the share of what its maker states that these operations get.
+    fn rates(&self, roof: Option<Roof>) -> Rates {
+        let of_maker = Rates {
+            product_tflops: PRODUCT_SHARE * self.bf16_tflops,
+            conv_tflops: CONV_SHARE * self.bf16_tflops,
+            memory_gbs: COPY_SHARE * self.memory_gbs,
+            host_gbs: self.host_gbs,
+            wire_gbs: self.wire_gbs,
+        };
+        let Some(roof) = roof else { return of_maker };
+        Rates {
+            product_tflops: roof.product_tflops,
+            conv_tflops: roof.conv_tflops,
+            memory_gbs: roof.memory_gbs,
+            host_gbs: roof.host_gbs.unwrap_or(of_maker.host_gbs),
+            wire_gbs: roof.wire_gbs.unwrap_or(of_maker.wire_gbs),
+        }
+    }
+
+    fn network_work(&self) -> Result<Option<NetworkWork>, ModelError> {
+        let spec = BackboneSpec { network: self.network, embedding: self.dim.into() };
+        let backbone = Backbone::shapes(&spec)?;
+        Ok(backbone.elementwise_bytes().map(|bytes| NetworkWork {
+            macs: backbone.n_macs() as f64,
+            elementwise_bytes: bytes as f64,
+            parameters: backbone.n_parameters() as f64,
+        }))
+    }
+
+    /// `None` where no scheme of ours fits on so many GPUs.
+    fn step(
+        &self,
+        gpus: u32,
+        sizes: &Sizes,
+        work: Option<&NetworkWork>,
+        rates: &Rates,
+    ) -> Option<StepTimes> {
+        let sizes = Sizes { ranks: gpus.into(), ..*sizes };
+        let fits = |scheme: &Scheme| sizes.head_bytes(*scheme) <= self.room();
+        let scheme = Scheme::ALL.into_iter().filter(|scheme| scheme.is_ours()).find(fits)?;
+        let rows = scheme.own_rows()?;
+        let head = stages::head(&sizes, rows, rates);
+        let network = work.map_or_else(Vec::new, |work| stages::network(&sizes, work, rates));
+        let sum = |stages: &[Stage]| stages.iter().map(|stage| stage.ms).sum::<f64>();
+        let head_ms = sum(&head);
+        let step_ms = head_ms + sum(&network);
+        Some(StepTimes {
+            gpus,
+            scheme,
+            head_ms,
+            head_floor_ms: stages::floor_ms(&sizes, rows, rates),
+            step_ms,
+            images_per_s: work.map(|_| sizes.batch * sizes.ranks / step_ms * 1e3),
+            head,
+            network,
+        })
+    }
+
+    /// Bytes of a GPU that the head may take.
+    fn room(&self) -> f64 {
+        (self.gpu_memory - self.backbone_memory).max(0.0) * GIB
     }
 
     fn estimate(&self, scheme: Scheme, sizes: &Sizes) -> Estimate {
@@ -150,7 +268,7 @@ impl PlanArgs {
             memory_gbs: self.memory_gbs,
             wire_gbs: self.wire_gbs,
         };
-        let room = (self.gpu_memory - self.backbone_memory).max(0.0) * GIB;
+        let room = self.room();
         let head = sizes.head_bytes(scheme);
         let fits_on = |gpus: u32| Sizes { ranks: gpus.into(), ..*sizes }.head_bytes(scheme) <= room;
         Estimate {
@@ -240,12 +358,57 @@ fn print_plan(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
             estimate.files_gib.unwrap_or_default(),
         )?;
     }
+    print_steps(args, plan)?;
     match plan.cheapest {
         Some(Estimate { scheme, gpus_min: Some(gpus), .. }) => {
             writeln!(out, "cheapest: {} on {gpus}", scheme.name())
         }
         _ => writeln!(out, "nothing fits: a lower `--rate` or larger cards may"),
     }
+}
+
+/// What a step takes on one GPU and on all, stage by stage.
+fn print_steps(args: &PlanArgs, plan: &Plan) -> std::io::Result<()> {
+    let Some(first) = plan.steps.first() else { return Ok(()) };
+    let titles = plan.steps.iter().map(|step| match step.gpus {
+        1 => "ms on 1 GPU".to_owned(),
+        n => format!("ms on {n} GPUs"),
+    });
+    let mut table = pfc_cli::table(std::iter::once("a step".to_owned()).chain(titles));
+    let mut row = |name: &str, of: &dyn Fn(&StepTimes) -> Option<f64>, digits: usize| {
+        let values: Vec<Option<f64>> = plan.steps.iter().map(of).collect();
+        if values.iter().any(|value| value.is_some_and(|value| value > 0.0)) {
+            let shown = |value: Option<f64>| {
+                value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+            };
+            let values = values.into_iter().map(shown);
+            table.add_row(std::iter::once(name.to_owned()).chain(values));
+        }
+    };
+    for (i, stage) in first.head.iter().enumerate() {
+        row(&format!("head: {}", stage.name), &|step| Some(step.head[i].ms), 3);
+    }
+    row("head", &|step| Some(step.head_ms), 3);
+    row("head, at least", &|step| Some(step.head_floor_ms), 3);
+    for (i, stage) in first.network.iter().enumerate() {
+        row(&format!("{}: {}", args.network, stage.name), &|step| Some(step.network[i].ms), 3);
+    }
+    row("all", &|step| Some(step.step_ms), 2);
+    row("images/s", &|step| step.images_per_s, 0);
+    let mut schemes: Vec<&str> = plan.steps.iter().map(|step| step.scheme.name()).collect();
+    schemes.dedup();
+    use std::io::Write;
+    writeln!(
+        pfc_cli::stdout(),
+        "\nA step of {} images a GPU, as this program does it with centres on the GPUs ({}), {}:",
+        args.batch,
+        schemes.join(", "),
+        match args.roof {
+            Some(_) => "at the rates of the roof",
+            None => "at a share of the rates above, which `--roof` replaces by measured ones",
+        }
+    )?;
+    pfc_cli::print_table(&table)
 }
 
 fn print_comparisons(all: &[Comparison]) -> std::io::Result<()> {
@@ -299,6 +462,52 @@ mod tests {
             assert_eq!(least(1_000_000, |n| n >= wanted), Some(wanted));
         }
         assert_eq!(least(1_000_000, |_| false), None);
+    }
+
+    fn args(more: &[&str]) -> PlanArgs {
+        #[derive(Debug, clap::Parser)]
+        struct Parser {
+            #[command(flatten)]
+            plan: PlanArgs,
+        }
+        let all = [&["plan", "--identities", "1M"][..], more].concat();
+        <Parser as clap::Parser>::try_parse_from(all).unwrap().plan
+    }
+
+    #[test]
+    fn a_step_is_its_stages_and_measured_rates_replace_those_of_the_maker() {
+        let plan = args(&["--gpus", "8", "--batch", "128"]).plan().unwrap();
+        assert_eq!(plan.steps.iter().map(|step| step.gpus).collect::<Vec<_>>(), [1, 8]);
+        for step in &plan.steps {
+            let stages = step.head.iter().chain(&step.network);
+            let sum: f64 = stages.map(|stage| stage.ms).sum();
+            assert!((sum - step.step_ms).abs() < 1e-9 && step.head_floor_ms < step.head_ms);
+            let images = 128.0 * f64::from(step.gpus);
+            assert!((step.images_per_s.unwrap() - images / sum * 1e3).abs() < 1e-6);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("roof.json");
+        let rates = r#"{"product_tflops": 600, "conv_tflops": 300, "memory_gbs": 4000,
+            "host_gbs": null, "wire_gbs": 200}"#;
+        std::fs::write(&path, rates).unwrap();
+        let plan = args(&["--gpus", "1", "--roof", path.to_str().unwrap()]).plan().unwrap();
+        let expected = Rates {
+            product_tflops: 600.0,
+            conv_tflops: 300.0,
+            memory_gbs: 4000.0,
+            host_gbs: 50.0,
+            wire_gbs: 200.0,
+        };
+        assert_eq!(plan.rates, expected);
+        assert_eq!(plan.steps.len(), 1);
+    }
+
+    #[test]
+    fn no_step_is_predicted_of_a_network_or_a_card_that_is_not_known() {
+        let step = |more: &[&str]| args(more).plan().unwrap().steps;
+        let of_transformer = step(&["--network", "vit_t", "--gpus", "1"]);
+        assert!(of_transformer[0].network.is_empty() && of_transformer[0].images_per_s.is_none());
+        assert!(step(&["--gpu-memory", "4.7", "--gpus", "1"]).is_empty());
     }
 
     #[test]

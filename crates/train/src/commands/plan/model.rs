@@ -85,7 +85,7 @@ impl Scheme {
     }
 
     /// What this program keeps of a row under it.
-    fn own_rows(self) -> Option<Rows> {
+    pub(super) fn own_rows(self) -> Option<Rows> {
         match self {
             Scheme::Pfc(rows) => Some(rows),
             _ => None,

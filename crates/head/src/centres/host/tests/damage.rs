@@ -1,6 +1,6 @@
 //! Flipped bits, and files that are lost, cut short, swapped or of another time.
 //!
-//! What a checkpoint needs of a folder is worked out here from `FORMAT.md` alone, byte by byte, so that
+//! What a checkpoint needs of a folder is worked out here from `docs/centres.md` alone, byte by byte, so that
 //! damage which goes unnoticed is proved to be of bytes that no row of the checkpoint is made of.
 
 use std::{fs, ops::Range, path::Path};
@@ -70,7 +70,7 @@ impl Folder {
     }
 }
 
-/// The bits of a folder of one rank that a checkpoint of the time `now` is made of, as `FORMAT.md` has
+/// The bits of a folder of one rank that a checkpoint of the time `now` is made of, as `docs/centres.md` has
 /// them.
 struct Needed {
     /// By place: where the copy that is needed begins.
