@@ -18,9 +18,11 @@ const WIDTH: usize = 100;
 fn examples(command: &Command, name: &str, found: &mut Vec<(String, String)>) {
     let help = command.get_after_long_help().or_else(|| command.get_after_help());
     let help = help.map(ToString::to_string).unwrap_or_default();
-    // A paragraph on one line is wrapped as a whole; of one on several lines, words would be left over.
+    // A paragraph on one line is wrapped as a whole; of one on several lines, words would be left over. Lines that are
+    // indented, as commands are, are no part of one.
     for (line, next) in help.lines().zip(help.lines().skip(1)) {
-        let is_torn = line.chars().count() > WIDTH && !next.is_empty();
+        let goes_on = !next.is_empty() && !next.starts_with(' ');
+        let is_torn = line.chars().count() > WIDTH && goes_on;
         assert!(!is_torn, "`{name} --help` wraps `{line}` before `{next}`");
     }
     let lines = help.lines().skip_while(|line| !line.starts_with("Example")).skip(1);
