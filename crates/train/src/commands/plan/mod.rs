@@ -28,7 +28,8 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   pfc-train plan --identities 10M --gpus 8 --gpu-memory 80
   pfc-train plan --identities 1B --gpus 1000 --gpu-memory 80 --rate 0.01 --json
-  pfc-train bench roof --device cuda --json > roof.json && pfc-train plan --identities 1M --roof roof.json
+  pfc-train bench roof --device cuda --json > roof.json
+  pfc-train plan --identities 1M --roof roof.json
   pfc-train plan --check      # compares the model with published figures";
 
 /// Arguments of `pfc-train plan`.
