@@ -91,7 +91,7 @@ fuzz_target!(|data: &[u8]| {
         let dir = sound.dir.path();
         replace(dir, &sound.files[which].0, &content);
         match which {
-            1 | 2 => replace(dir, MANIFEST_FILE, &adapted(&sound.files[0].1, which, &content)),
+            1..=3 => replace(dir, MANIFEST_FILE, &adapted(&sound.files[0].1, which, &content)),
             // Behind the first line, which is its checksum.
             4 => replace(dir, &sound.files[4].0, &sealed(&content)),
             5 => {
@@ -125,10 +125,10 @@ fn damaged(sound: &[u8], changes: &[u8]) -> Vec<u8> {
 fn adapted(manifest: &[u8], which: usize, content: &[u8]) -> Vec<u8> {
     let mut manifest: Manifest = serde_json::from_slice(manifest).expect("a sound manifest");
     let (bytes, checksum) = (content.len() as u64, Checksum(content_hash(content)));
-    if which == 1 {
-        (manifest.identities.bytes, manifest.identities.checksum) = (bytes, checksum);
-    } else {
-        (manifest.shards[0].bytes, manifest.shards[0].checksum) = (bytes, checksum);
+    match which {
+        1 => (manifest.identities.bytes, manifest.identities.checksum) = (bytes, checksum),
+        2 => (manifest.shards[0].bytes, manifest.shards[0].checksum) = (bytes, checksum),
+        _ => (manifest.others[0].bytes, manifest.others[0].checksum) = (bytes, checksum),
     }
     serde_json::to_vec(&manifest).expect("a manifest becomes JSON")
 }
@@ -163,7 +163,7 @@ fn read(dir: &Path) {
         let _ = dataset.rows_of(label);
     }
     let n_rows = dataset.len();
-    if let Ok(Some(found)) = Detections::open(dir, n_rows) {
+    if let Ok(Some(found)) = Detections::open(dir, dataset.manifest()) {
         assert!((0..n_rows).all(|row| found.get(row).is_ok()) && found.get(n_rows).is_err());
     }
     if let Ok(Some(table)) = QualityTable::open(dir) {

@@ -11,8 +11,9 @@ use std::{
 };
 
 use support::{
+    benchmarks::{IJB, MEGAFACE},
     commands,
-    pages::{Block, anchors, blocks, links, pages, root, text},
+    pages::{Block, anchors, blocks, links, pages, prose, root, text},
     parse,
     shell::{programs, run},
 };
@@ -26,6 +27,50 @@ fn the_summary_names_every_page_of_the_book() {
             continue;
         };
         assert!(named.contains(&name), "docs/SUMMARY.md does not name {name}");
+    }
+}
+
+/// A line that is neither, and a page that is named twice, end `mdbook`.
+#[test]
+fn every_line_of_the_summary_is_a_part_or_names_a_page_once() {
+    let summary = text("docs/SUMMARY.md");
+    let mut named = Vec::new();
+    for line in summary.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
+        let link = line.strip_prefix("- [").and_then(|rest| rest.strip_suffix(".md)"));
+        let Some((_, page)) = link.and_then(|link| link.split_once("](")) else {
+            panic!("`{line}` of docs/SUMMARY.md names no page");
+        };
+        assert!(!named.contains(&page), "docs/SUMMARY.md names {page}.md twice");
+        named.push(page);
+    }
+}
+
+/// What `mdbook` and GitHub would draw otherwise than it is written, or each in its own way.
+#[test]
+fn every_page_has_one_title_closed_blocks_whole_tables_and_no_tags() {
+    for page in pages().iter().filter(|page| !page.ends_with("SUMMARY.md")) {
+        let (whole, prose) = (text(page), prose(page));
+        let n_titles = prose.lines().filter(|line| line.starts_with("# ")).count();
+        assert!(whole.starts_with("# ") && n_titles == 1, "{page} has {n_titles} titles");
+        let n_fences = whole.lines().filter(|line| line.starts_with("```")).count();
+        assert!(n_fences.is_multiple_of(2), "{page} ends within a block");
+        let parts: Vec<&str> = prose.split('`').collect();
+        assert!(!parts.len().is_multiple_of(2), "{page} ends within a piece of code");
+        for rest in parts.iter().step_by(2).flat_map(|part| part.split('<').skip(1)) {
+            let is_tag = rest.starts_with(|c: char| c.is_alphabetic() || c == '/');
+            assert!(!is_tag, "{page}: `<{rest}` is a tag");
+        }
+        check_tables(page, &prose);
+    }
+}
+
+/// Has every row of a table have as many cells as the one above it.
+fn check_tables(page: &str, prose: &str) {
+    let n_bars = |line: &str| line.replace("\\|", "").matches('|').count();
+    for (above, line) in prose.lines().zip(prose.lines().skip(1)) {
+        if above.starts_with('|') && line.starts_with('|') {
+            assert_eq!(n_bars(above), n_bars(line), "{page}: {line}");
+        }
     }
 }
 
@@ -220,6 +265,11 @@ fn the_readme_runs_as_printed() {
 }
 
 #[test]
+fn the_readme_of_the_wheel_pfc_ingest_runs_as_printed() {
+    check_after("cp -r photographs crops", "crates/ingest/README.md");
+}
+
+#[test]
 fn the_tutorial_runs_as_printed() {
     check("docs/tutorial.md");
 }
@@ -235,8 +285,8 @@ fn the_plans_of_large_runs_run_as_printed() {
 }
 
 #[test]
-fn the_comparison_of_models_runs_as_printed() {
-    check("docs/evaluating.md");
+fn the_benchmarks_and_the_comparison_of_models_run_as_printed() {
+    check_after(&format!("{IJB}{MEGAFACE}"), "docs/evaluating.md");
 }
 
 #[test]

@@ -4,9 +4,16 @@
 
 mod support;
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
 use clap::{Command, CommandFactory};
 
 use support::{
+    benchmarks::{IJB, MEGAFACE},
     commands, parse,
     shell::{programs, run},
 };
@@ -61,25 +68,51 @@ fn every_example_is_a_line_that_the_program_takes() {
     assert!(n_ours > 80, "{n_ours} commands");
 }
 
-/// Of examples with this in them, what is not here. They are parsed alone, and the book runs lines like most.
-const NOT_RUN: [(&str, &str); 16] = [
-    (".onnx", "a network"),
-    ("--embeddings", "embeddings"),
-    ("pfc-ingest synth", "time to draw thousands of faces"),
-    ("pfc-ingest bench", "time to measure"),
-    ("completions", "a home to write to"),
-    ("/mnt/", "a disk"),
-    ("/scratch/", "disks of other machines"),
-    ("{0000..0127}", "128 archives"),
-    ("celeba", "CelebA"),
-    ("casia", "CASIA-WebFace"),
-    ("Aaron_Eckhart", "LFW"),
-    ("--label 17", "more people"),
-    ("1000..1100", "more images"),
-    ("--pairs 6000", "more images"),
-    ("yaw", "landmarks"),
-    ("| jq", "jq"),
-];
+/// Parts of lines, and what is said or done where a line has one; the first one counts.
+type ByPart<'a> = &'a [(&'a str, &'a str)];
+
+/// What is done with the examples of a program.
+struct Examples<'a> {
+    of: Command,
+    /// A folder with what they name, of which each gets a copy.
+    made: &'a Path,
+    /// What is not here; examples that want it are parsed alone, and the book runs lines like most.
+    not_run: ByPart<'a>,
+    /// What is made, or made room for, before an example.
+    prepared: ByPart<'a>,
+    /// The figure that a change of the help is measured by.
+    n_run_min: usize,
+}
+
+impl Examples<'_> {
+    /// Runs each as it is printed, one that several commands show once.
+    fn check(&self) {
+        let Some(programs) = programs() else { return };
+        let mut found = Vec::new();
+        examples(&self.of, self.of.get_name(), &mut found);
+        let (mut run_before, mut n_run) = (Vec::new(), 0);
+        for (of, line) in &found {
+            if run_before.contains(&line) {
+                continue;
+            }
+            run_before.push(line);
+            if let Some(lacks) = of_part(self.not_run, line) {
+                println!("`{line}` is not run for want of {lacks}");
+                continue;
+            }
+            let prepared = of_part(self.prepared, line).unwrap_or_default();
+            let folder = tempfile::tempdir().unwrap();
+            let script = format!("cp -a {}/. .\n{prepared}\n{line}", self.made.display());
+            run(&script, folder.path(), &programs, &format!("an example of `{of} --help`"));
+            n_run += 1;
+        }
+        assert!(n_run >= self.n_run_min, "{n_run} of {} examples are run", found.len());
+    }
+}
+
+fn of_part<'a>(by_part: ByPart<'a>, line: &str) -> Option<&'a str> {
+    by_part.iter().find(|(part, _)| line.contains(part)).map(|(_, value)| *value)
+}
 
 /// Small data under the names that the examples of pfc-ingest use.
 const DATA: &str = "
@@ -99,50 +132,147 @@ pfc-ingest -q export data hub/my-faces --to parquet
 python3 -c \"import shutil; shutil.make_archive('lfw', 'zip', 'lfw')\"
 ";
 
-/// What is made, or made room for, before an example with this in it; the first one counts.
-const PREPARED: [(&str, &str); 10] = [
-    ("pfc-ingest pack", "rm -r data"),
-    (
-        "merge data part0",
-        "rm -r data; for i in 0 1 2; do pfc-ingest -q pack faces part$i --worker $i/3; done",
-    ),
-    (
-        "merge data",
-        "rm -r data; for i in 0 1; do pfc-ingest -q pack faces data --worker $i/2; done",
-    ),
-    ("merge both", "mv data batch1; mv lfw.pfc batch2"),
-    (
-        "decisions",
-        "for p in exact near few; do pfc-ingest -q clean data --pass $p --min-images 2; done",
-    ),
-    ("review import", "pfc-ingest -q review export data review"),
-    ("--lowest", "pfc-ingest -q quality data"),
-    ("export data faces", "rm -r faces"),
-    ("export data lfw.bin", "rm -r data lfw.bin; mv lfw.pfc data"),
-    ("people.txt", "ls faces | head -n 3 > people.txt"),
-];
-
 #[test]
 fn the_examples_of_pfc_ingest_run_as_printed() {
     let Some(programs) = programs() else { return };
     let made = tempfile::tempdir().unwrap();
     run(DATA, made.path(), &programs, "the data of the examples");
-    let mut found = Vec::new();
-    examples(&pfc_ingest::Cli::command(), "pfc-ingest", &mut found);
-    let mut n_run = 0;
-    for (of, line) in &found {
-        if let Some((_, lacks)) = NOT_RUN.iter().find(|(part, _)| line.contains(part)) {
-            println!("`{line}` is not run for want of {lacks}");
-            continue;
+    let of = pfc_ingest::Cli::command();
+    let not_run = &[
+        (".onnx", "a network"),
+        ("--embeddings", "embeddings"),
+        ("pfc-ingest synth", "time to draw thousands of faces"),
+        ("pfc-ingest bench", "time to measure"),
+        ("completions", "a home to write to"),
+        ("/mnt/", "a disk"),
+        ("/scratch/", "disks of other machines"),
+        ("{0000..0127}", "128 archives"),
+        ("celeba", "CelebA"),
+        ("casia", "CASIA-WebFace"),
+        ("Aaron_Eckhart", "LFW"),
+        ("--label 17", "more people"),
+        ("1000..1100", "more images"),
+        ("--pairs 6000", "more images"),
+        ("yaw", "landmarks"),
+        ("| jq", "jq"),
+    ];
+    let prepared = &[
+        ("pfc-ingest pack", "rm -r data"),
+        (
+            "merge data part0",
+            "rm -r data; for i in 0 1 2; do pfc-ingest -q pack faces part$i --worker $i/3; done",
+        ),
+        (
+            "merge data",
+            "rm -r data; for i in 0 1; do pfc-ingest -q pack faces data --worker $i/2; done",
+        ),
+        ("merge both", "mv data batch1; mv lfw.pfc batch2"),
+        (
+            "decisions",
+            "for p in exact near few; do pfc-ingest -q clean data --pass $p --min-images 2; done",
+        ),
+        ("review import", "pfc-ingest -q review export data review"),
+        ("--lowest", "pfc-ingest -q quality data"),
+        ("export data faces", "rm -r faces"),
+        ("export data lfw.bin", "rm -r data lfw.bin; mv lfw.pfc data"),
+        ("people.txt", "ls faces | head -n 3 > people.txt"),
+    ];
+    Examples { of, made: made.path(), not_run, prepared, n_run_min: 41 }.check();
+}
+
+/// Small data under the names that the examples of pfc-train and pfc-eval use, and a model of two steps under those of
+/// their models.
+const DATA_OF_MODELS: &str = r#"
+pfc-ingest -q synth made --identities 16 --images-per-identity 4 --holdout 8 --pairs 60 --seed 1
+pfc-ingest -q pack made/train data
+pfc-ingest -q export data rec --to recordio && mv rec/* .
+mkdir my work work/demo work/demo/faces faces_emore glint360k_r50 calfw cplfw
+cp -r data my/shards && cp -r data work/demo/train && cp -r data glint360k.pfc
+cp -r made/test work/demo/faces && cp made/pairs.txt work/demo/faces
+mv made/test lfw && mv made/pairs.txt . && rm -r made
+cp -r lfw faces && cp -r lfw agedb && cp -r lfw photos
+mkdir calfw/aligned && cp lfw/*/*.jpg calfw/aligned && cp -r calfw/aligned cplfw
+pfc-ingest -q pack lfw packed && pfc-ingest -q quality packed
+pfc-ingest -q export packed lfw.bin --to bin --pairs-file pairs.txt
+for name in cfp_fp cfp_ff agedb_30 calfw cplfw faces_emore/lfw faces_emore/cfp_fp; do cp lfw.bin $name.bin; done
+awk 'NF > 2 { second = NF > 3 ? $3 : $1
+    printf "%s/%s_%04d.jpg %s/%s_%04d.jpg %d\n", $1, $1, $2, second, second, $NF, NF == 3 }' pairs.txt > agedb_30_pair.txt
+awk '{ for (i = 1; i < 3; i++) { sub(".*/", "", $i); print $i, $3 } }' agedb_30_pair.txt > calfw/pairs_CALFW.txt
+cp calfw/pairs_CALFW.txt cplfw/pairs_CPLFW.txt
+(cd photos && ls */*.jpg) > names
+sed 's|$| 38 51 73 51 56 71 41 92 70 92|' names > landmarks.txt
+awk -F/ '{ print $0, $1 }' names > list.txt
+cp photos/$(head -n 1 names) a.jpg && cp a.jpg b.jpg
+pfc-train recipe demo > demo.toml && cp demo.toml run.toml
+pfc-train -q run demo.toml --set train.epochs=1 --set 'eval.sets=[]' --out runs/a
+cp -r runs/a runs/b
+for name in run a b r100; do cp -rL runs/a/last.ckpt $name.ckpt; done
+pfc-train -q export run.ckpt --to pth --out glint360k_r50/backbone.pth
+cp glint360k_r50/backbone.pth model.pt
+pfc-eval -q embed packed e.npy --model run.ckpt --labels labels.txt
+pfc-eval -q embed packed e.safetensors --model run.ckpt
+pfc-eval -q embed packed embeddings.safetensors --model run.ckpt --mirror keep
+for name in a b; do pfc-eval -q lfw --model $name.ckpt --data lfw --pairs pairs.txt --json > $name.json; done
+"#;
+
+/// The folder with it, made once.
+fn data_of_models(programs: &Path) -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        // Nothing drops what is static: the next run takes away what this one leaves.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
         }
-        let prepared = PREPARED.iter().find(|(part, _)| line.contains(part));
-        let prepared = prepared.map_or("", |(_, script)| script);
-        let folder = tempfile::tempdir().unwrap();
-        let copy = format!("cp -a {}/. .\n{prepared}\n{line}", made.path().display());
-        run(&copy, folder.path(), &programs, &format!("an example of `{of} --help`"));
-        n_run += 1;
-    }
-    assert!(n_run > 40, "{n_run} of {} examples are run", found.len());
+        fs::create_dir_all(&folder).unwrap();
+        let script = format!("{DATA_OF_MODELS}{IJB}");
+        run(&script, &folder, programs, "the data of the examples");
+        folder
+    })
+}
+
+#[test]
+fn the_examples_of_pfc_train_run_as_printed() {
+    let Some(programs) = programs() else { return };
+    let not_run = &[
+        ("--to onnx", "onnxruntime"),
+        ("pfc-train watch", "a terminal"),
+        ("bench head", "time to measure"),
+        ("cuda", "a GPU"),
+        ("roof.json", "a GPU's rates"),
+        ("completions", "a home to write to"),
+        ("network=r18", "time to train a larger network"),
+        ("tensorboard", "TensorBoard"),
+    ];
+    let prepared =
+        &[("--resume", ""), ("--out runs/a", "rm -r runs"), ("--out model.pt", "rm model.pt")];
+    let made = data_of_models(&programs);
+    let of = pfc_train::Cli::command();
+    Examples { of, made, not_run, prepared, n_run_min: 24 }.check();
+}
+
+#[test]
+fn the_examples_of_pfc_eval_run_as_printed() {
+    let Some(programs) = programs() else { return };
+    let not_run =
+        &[(".onnx", "a network"), ("completions", "a home to write to"), ("cfp-dataset", "CFP")];
+    let scored = format!(
+        "{MEGAFACE}
+for set in facescrub megaface; do
+    pfc-eval -q megaface embed --model r100.ckpt --images ${{set}}_images --list data/${{set}}_lst \
+        --out out/$set --suffix _r100.bin
+done"
+    );
+    let of_ijbc = "pfc-eval -q ijbc --data IJBC --model a.ckpt --json > a-ijbc.json";
+    let prepared = &[
+        ("--labels labels.txt &&", "rm labels.txt"),
+        ("megaface score --probes", &scored[..]),
+        ("megaface embed", MEGAFACE),
+        ("report a.json b.json a-ijbc.json", of_ijbc),
+    ];
+    let made = data_of_models(&programs);
+    let of = pfc_eval::Cli::command();
+    Examples { of, made, not_run, prepared, n_run_min: 34 }.check();
 }
 
 #[test]

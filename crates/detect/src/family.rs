@@ -57,6 +57,10 @@ impl Plan {
         match outputs.len() {
             3 => RetinaFace::recognise(outputs, size).map(Plan::RetinaFace),
             4 => CenterFace::recognise(outputs, size).map(Plan::CenterFace),
+            9 if is_of_mxnet(outputs) => Err(
+                "it is a RetinaFace of MXNet, which is not read; SCRFD, such as det_10g.onnx, came after it"
+                    .to_owned(),
+            ),
             9 | 12 | 15 => Levels::recognise(outputs, size).map(Plan::Levels),
             6 | 10 => Err(format!(
                 "{} outputs are those of an SCRFD without landmarks, by which faces are aligned",
@@ -138,6 +142,16 @@ impl Plan {
             None => Err(format!("they are {}", describe(outputs))),
         }
     }
+}
+
+/// Whether `outputs` are those of `InsightFace`'s first `RetinaFace`: for each of three strides maps of the classes,
+/// boxes and points of two anchors.
+fn is_of_mxnet(outputs: &[Tensor]) -> bool {
+    let n_maps = |channels: usize| {
+        let is_map = |output: &&Tensor| output.shape.len() == 4 && output.shape[1] == channels;
+        outputs.iter().filter(is_map).count()
+    };
+    [4, 8, 20].into_iter().all(|channels| n_maps(channels) == 3)
 }
 
 #[cfg(test)]
@@ -267,6 +281,15 @@ mod tests {
         }
         let error = Plan::recognise(&known()[0].outputs[..6], [128, 192]).unwrap_err();
         assert!(error.contains("SCRFD without landmarks"), "{error}");
+        let map = |channels: usize, side: usize| Tensor {
+            name: String::new(),
+            shape: vec![1, channels, side, side],
+            values: vec![0.0; channels * side * side],
+        };
+        let maps: Vec<Tensor> =
+            [16, 8, 4].into_iter().flat_map(|side| [4, 8, 20].map(|n| map(n, side))).collect();
+        let error = Plan::recognise(&maps, [128, 128]).unwrap_err();
+        assert!(error.contains("RetinaFace of MXNet"), "{error}");
         let error = Plan::recognise(&[], [128, 192]).unwrap_err();
         assert!(error.starts_with("it has 0 outputs"), "{error}");
     }

@@ -33,6 +33,13 @@ impl DurableError {
         matches!(self.op.split(' ').next(), Some("open" | "read" | "map" | "list" | "look"))
     }
 
+    /// Whether the folder is not there that something was to be created in.
+    fn lacks_folder(&self) -> bool {
+        let is_create = self.op.split(' ').next() == Some("create");
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        is_create && folder.is_some_and(|folder| !folder.exists())
+    }
+
     /// The way out, for the causes that have a common one.
     pub fn hint(&self) -> Option<String> {
         let (path, source) = (self.path.display(), &self.source);
@@ -62,6 +69,13 @@ impl DurableError {
             io::ErrorKind::NotFound if self.is_read() => {
                 Some(format!("there is no `{path}`: is the path right?"))
             }
+            io::ErrorKind::NotFound if self.lacks_folder() => Some(format!(
+                "the folder that {path} is to lie in is not there: make it, or choose another"
+            )),
+            io::ErrorKind::IsADirectory if self.op == "lock" => Some(format!(
+                "a folder stands where the lock file {path} belongs, and no command removes what it did not \
+                 write: move that folder to another place, and run the same command again"
+            )),
             io::ErrorKind::ReadOnlyFilesystem => {
                 Some(format!("{path} is on a file system mounted read-only"))
             }
@@ -259,6 +273,10 @@ mod tests {
         assert!(hint(Errno::NOMEM).starts_with("end other programs"));
         assert!(hint(Errno::NOTEMPTY).starts_with("another program put files into a/b"));
         assert!(hint(Errno::MFILE).contains("ulimit -n"));
+        let folder_for_lock = DurableError::at("lock", Path::new(".a.lock"))(Errno::ISDIR.into());
+        assert!(folder_for_lock.hint().unwrap().starts_with("a folder stands where the lock file"));
+        let error = DurableError::at("create", Path::new("/no such folder/a"))(Errno::NOENT.into());
+        assert!(error.hint().unwrap().contains("is to lie in is not there: make it"));
         let error = FolderError::TakenByLink { link: "l".into(), folder: "d".into() };
         assert_eq!(error.to_string(), "l: is a link to d, which is not empty");
         assert_eq!(error.hint().unwrap(), "choose another folder, or remove the link l first");

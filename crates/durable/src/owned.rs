@@ -78,8 +78,14 @@ impl OwnedDir {
     pub fn is_free(&self) -> Result<bool, DurableError> {
         match fs::read_dir(&self.path) {
             Ok(entries) => {
-                let inner = crate::lock::INNER_NAME;
-                Ok(entries.flatten().all(|entry| entry.file_name() == inner))
+                for entry in entries {
+                    // What cannot be listed may be somebody's.
+                    let entry = entry.map_err(DurableError::at("read", &self.path))?;
+                    if entry.file_name() != crate::lock::INNER_NAME {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => Ok(false),
             // A link that leads nowhere is something.

@@ -12,7 +12,11 @@ use tch::TchError;
 
 use super::{centres::row::NotFinite, comm::CommError};
 
-/// A step, a load or a configuration that the head refused. No centre was moved.
+/// A step, a load or a configuration that the head refused.
+///
+/// The operation that returns it says whether centres may have moved, as
+/// [`Head::begin_step`](crate::Head::begin_step) does. After a load that was refused the head may hold a part
+/// of what it was to load, and can only be loaded again.
 #[derive(Debug, thiserror::Error)]
 pub enum HeadError {
     /// A configuration value is out of its bounds.

@@ -18,6 +18,9 @@ pub struct Footprint {
     pub memory: u64,
     /// Memory of the device, if they live there: all of them, from the start.
     pub device: u64,
+    /// Memory of the host that a step takes beside it: what it keeps of the rows that it draws and, where the
+    /// host takes them, the exponentials between its passes. Tiles that threads work on come on top.
+    pub step: u64,
     /// Memory of the host that a save takes beside it.
     pub save: u64,
     /// Room on disk for the folder of the centres, all copies; 0 if they are not in files.
@@ -32,6 +35,8 @@ const SAVED_ENTRY: u64 = 8 + 4;
 const PLACE: u64 = 4;
 /// When a row last moved.
 const STAMP: u64 = 4;
+/// A row that a step draws, and its place, in several orders.
+const DRAWN: u64 = 64;
 
 impl Footprint {
     /// Of the rank that owns `range`.
@@ -47,12 +52,22 @@ impl Footprint {
         let row = layout.size_bytes() as u64;
         let saved = (layout.weight_bytes() + layout.state_bytes()) as u64 + SAVED_ENTRY;
         let table = n_rows * PLACE;
+        let drawn = (n_rows as f64 * share(config, batch)).round() as u64;
+        let exponentials = match config.centres {
+            Placement::Device => 0,
+            Placement::Host | Placement::File(_) => {
+                let all = drawn.saturating_mul(batch).saturating_mul(size_of::<f32>() as u64);
+                all.min((config.cache_mib as u64) << 20)
+            }
+        };
+        let step = drawn * DRAWN + exponentials;
         // Rows are copied once, and once more where some were put aside.
         let save = save_bytes_max(touched, row).min(2 * touched * row) + n_rows / 8;
         let in_memory = |memory: u64| Footprint {
             touched,
             memory,
             device: 0,
+            step,
             save,
             files: 0,
             checkpoint: touched * saved,
@@ -67,6 +82,7 @@ impl Footprint {
                 touched,
                 memory: table,
                 device: 0,
+                step,
                 save: 0,
                 files: touched * (COPIES as u64 * row + ENTRY_BYTES),
                 checkpoint: 0,
@@ -77,10 +93,14 @@ impl Footprint {
 
 /// How many of `n_rows` are touched by so many steps, each of which draws the same share evenly.
 fn touched(config: &HeadConfig, n_rows: u64, n_steps: u64, batch: u64) -> u64 {
-    let classes = config.classes.max(1) as f64;
-    let share = (config.rows_per_step().max(batch) as f64 / classes).min(1.0);
-    let left_alone = (1.0 - share).powf(n_steps as f64);
+    let left_alone = (1.0 - share(config, batch)).powf(n_steps as f64);
     (n_rows as f64 * (1.0 - left_alone)).round() as u64
+}
+
+/// The share of the classes that a step draws.
+fn share(config: &HeadConfig, batch: u64) -> f64 {
+    let classes = config.classes.max(1) as f64;
+    (config.rows_per_step().max(batch) as f64 / classes).min(1.0)
 }
 
 #[cfg(test)]
@@ -99,6 +119,8 @@ mod tests {
         assert_eq!(found.touched, 1_000_000);
         // 2,048 of weight and as much of momentum; 32 of entry and 4 of place.
         assert_eq!(found.memory, 4_132_000_000);
+        // 64 of each of 100,000 rows, and their exponentials with 128 images.
+        assert_eq!(found.step, 6_400_000 + 51_200_000);
         // A sixteenth of the rows, and a bit each.
         assert_eq!(found.save, 256_000_000 + 125_000);
         assert_eq!((found.files, found.checkpoint), (0, 4_108_000_000));
@@ -118,7 +140,7 @@ mod tests {
         // The device knows when each last moved, in 4 bytes.
         let on_a_device = HeadConfig { centres: Placement::Device, ..f32 };
         let found = all(&on_a_device, 1);
-        assert_eq!((found.memory, found.device), (0, 4_100_000_000));
+        assert_eq!((found.memory, found.device, found.step), (0, 4_100_000_000, 6_400_000));
     }
 
     #[test]

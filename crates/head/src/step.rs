@@ -81,9 +81,10 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// Any [`HeadError`] about the batch, the sampler, the ranks or the loss; no centre was moved
-    /// then. [`HeadError::Torch`] if memory runs out, perhaps halfway: go back to a checkpoint. What the
-    /// step before failed with, if it was not finished.
+    /// Any [`HeadError`] about the batch, the sampler, the ranks, the loss or a row that is drawn; no
+    /// centre was moved then. [`HeadError::Torch`] if memory runs out, and, in one step of 65,536, that of a
+    /// row which is not drawn but brought up to date with all others, perhaps halfway: go back to a
+    /// checkpoint. What the step before failed with, if it was not finished.
     pub fn begin_step(
         &mut self,
         embeddings_bd: &Tensor,

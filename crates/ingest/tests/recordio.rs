@@ -119,6 +119,8 @@ fn dense_classes_keep_their_numbers_and_gaps_close() {
     let (names, warnings) = write("gaps", &[16_777_216, 7, 7]);
     assert_eq!(names, ["id_7", "id_16777216"]);
     assert!(warnings.contains("1 image with a class of 16777216 or more"), "{warnings}");
+    let gaps = "the labels 7 to 16777216 do not count from 0 without gaps";
+    assert!(warnings.contains(gaps), "{warnings}");
 }
 
 #[test]

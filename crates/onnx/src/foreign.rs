@@ -6,7 +6,7 @@ use std::path::Path;
 pub const HEAD_BYTES: u64 = 64;
 
 /// Beginnings, where in the file they are, what they are of, and how to make something of it that is read.
-const BEGINNINGS: [(usize, &[u8], &str, &str); 12] = [
+const BEGINNINGS: [(usize, &[u8], &str, &str); 13] = [
     (
         0,
         b"\x89HDF\r\n\x1a\n",
@@ -36,6 +36,12 @@ const BEGINNINGS: [(usize, &[u8], &str, &str); 12] = [
         b"ptrt",
         "a TensorRT engine",
         "an engine is bound to one GPU: take the ONNX file that it was built from",
+    ),
+    (
+        4,
+        b"ORTM",
+        "a file in ONNX Runtime's own format",
+        "take the ONNX file that it was converted from",
     ),
     (0, b"7767517", "an ncnn graph", "take the file that it was converted from"),
     (
@@ -139,12 +145,13 @@ mod tests {
 
     #[test]
     fn files_of_other_programs_are_named() {
-        let cases: [(&str, &[u8], &str); 11] = [
+        let cases: [(&str, &[u8], &str); 12] = [
             ("a.h5", b"\x89HDF\r\n\x1a\n\0\0", "Keras"),
             ("a.tflite", b"\x1c\0\0\0TFL3\0\0", "TensorFlow Lite"),
             ("a-0000.params", b"\x12\x01\0\0\0\0\0\0\0", "MXNet"),
             ("b.params", b"other", "MXNet"),
             ("a.engine", b"ftrt\0\0", "TensorRT"),
+            ("a.ort", b"\x18\0\0\0ORTM\0\0", "ONNX Runtime"),
             ("a.pdparams", b"\x80\x04\x95", "Paddle"),
             ("a.keras", b"PK\x03\x04", "Keras"),
             ("a.rknn", b"RKNN\0\0", "RKNN"),

@@ -2,93 +2,10 @@
 
 use std::str::FromStr;
 
-use crate::catalogue::People;
-
-/// Names of columns with the path of an image, or with its bytes, the more usual first.
-const IMAGES: &[&str] = &[
-    "path",
-    "image",
-    "file_name",
-    "filename",
-    "image_path",
-    "img_path",
-    "file",
-    "filepath",
-    "file_path",
-    "img",
-    "image_name",
-    "img_name",
-    "image_file",
-    "relative_path",
-    "relpath",
-    "jpg",
-    "jpeg",
-    "png",
-    "webp",
-    "image_bytes",
-    "img_bytes",
-    "face",
-    "photo",
-    "picture",
-    "image_id",
-    "name_id",
-    "image_name_id",
-    "encoded",
-    "image_raw",
-    "image/encoded",
-];
-
-/// Names of columns with a number per person.
-const LABELS: &[&str] = &[
-    "label",
-    "labels",
-    "class",
-    "class_id",
-    "classid",
-    "cls",
-    "target",
-    "label_id",
-    "class_idx",
-    "class_label",
-    "image/class/label",
-    "image/label",
-    "image/source_id",
-];
-
-/// Names of columns with a name per person.
-const IDENTITIES: &[&str] = &[
-    "identity",
-    "person",
-    "person_id",
-    "personid",
-    "identity_id",
-    "identity_name",
-    "person_name",
-    "subject",
-    "subject_id",
-    "subject_name",
-    "subjectid",
-    "pid",
-    "celebrity",
-    "celebrity_name",
-    "class_name",
-    "image/class/text",
-    "name",
-    "id",
-];
-
-/// Whether a column of this name holds images or their paths.
-pub fn is_image_column(name: &str) -> bool {
-    IMAGES.iter().any(|known| same(name, known))
-}
-
-/// Whether a column has the name that is wanted, in any case; `Image path` and `image-path` are `image_path`.
-fn same(name: &str, wanted: &str) -> bool {
-    let name = name.trim();
-    let is_same =
-        |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || b == b'_' && matches!(a, b' ' | b'-');
-    name.len() == wanted.len() && name.bytes().zip(wanted.bytes()).all(is_same)
-}
+use crate::{
+    catalogue::People,
+    column_names::{IDENTITIES, IMAGES, LABELS, is_image_column, same},
+};
 
 /// The user's word on columns: their names or, where a list has no header, their numbers from 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -175,7 +92,10 @@ impl ColumnChoice {
     ///
     /// That a column which was asked for is not there.
     pub fn find(&self, names: &[String], people: People) -> Result<Option<Found>, String> {
-        let position = |wanted: &str| names.iter().position(|name| same(name, wanted));
+        let position = |wanted: &str| {
+            let exactly = names.iter().position(|name| name.trim() == wanted);
+            exactly.or_else(|| names.iter().position(|name| same(name, wanted)))
+        };
         let asked = |wanted: &Option<String>| match wanted {
             None => Ok(None),
             Some(wanted) => match position(wanted) {
@@ -289,6 +209,8 @@ mod tests {
             ("age,label,gender,image", (3, Some(1), None)),
             ("filename,id", (0, None, Some(1))),
             (" Image_Path , Label ", (0, Some(1), None)),
+            ("ImagePath,ClassName", (0, None, Some(1))),
+            ("labelID,img-Path", (1, Some(0), None)),
         ] {
             assert_eq!(find("", names), Ok(Some(expected)), "{names}");
         }
@@ -312,6 +234,7 @@ mod tests {
     fn the_users_word_comes_first() {
         assert_eq!(find("label=who", "path,label,who"), Ok(Some((0, Some(2), None))));
         assert_eq!(find("image=b,identity=a", "a,b,label"), Ok(Some((1, None, Some(0)))));
+        assert_eq!(find("label=class_id", "path,classID,class_id"), Ok(Some((0, Some(2), None))));
         let problem = "no column `who` among `path`, `label`";
         assert_eq!(find("label=who", "path,label"), Err(problem.into()));
         for bad in ["", "image", "image=", "size=3", "image=a,image=b"] {

@@ -8,6 +8,8 @@ use clap::ValueEnum;
 use crate::{
     catalogue::People,
     columns::ColumnChoice,
+    identities,
+    index::Index,
     landmarks::{LandmarkFormat, LandmarkList},
     list::Lines,
     lmdb,
@@ -119,6 +121,32 @@ pub fn landmarks(bytes: &[u8], dir: &Path) -> std::io::Result<()> {
         let n_lines = 1 + bytes.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count();
         assert!(images.count() <= n_lines);
     }
+    Ok(())
+}
+
+/// Any bytes as the tables that say who is on images beside them: those of a list and of a verification pack, and
+/// the index of `TFace`. Names, or none.
+///
+/// # Errors
+///
+/// Those of `dir`, which say nothing of the bytes.
+pub fn beside(bytes: &[u8], dir: &Path) -> std::io::Result<()> {
+    let pack = dir.join("lfw.bin");
+    let tables =
+        [dir.join(identities::FILE), identities::beside_pack(&pack), dir.join("faces.index")];
+    for table in tables {
+        fs::write(table, bytes)?;
+    }
+    let mut index = Index::default();
+    for (name, n_images) in [("3", 1), ("10", 2)] {
+        index.push(name.to_owned(), n_images);
+    }
+    let _ = identities::rename(&mut index, dir, "");
+    assert_eq!(index.n_identities(), 2);
+    if let Ok(Some(people)) = identities::of_pack(&pack, 2) {
+        assert_eq!(people.len(), 2);
+    }
+    let _ = tfrecord::Index::beside(&dir.join("faces.tfrecord"));
     Ok(())
 }
 

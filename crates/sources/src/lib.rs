@@ -10,6 +10,7 @@ mod arrow_file;
 mod bin;
 mod catalogue;
 mod choose;
+mod column_names;
 mod columns;
 mod encoding;
 mod error;

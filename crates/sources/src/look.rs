@@ -289,6 +289,9 @@ fn other_folder(dir: &Path, seen: &Seen) -> Option<SourceError> {
     }
 }
 
+/// How the files of spreadsheets end, most of which are zip archives.
+const WORKBOOKS: &[&str] = &[".xlsx", ".xlsm", ".xls", ".ods"];
+
 /// What a file is that is of no kind that is read.
 pub fn other_file(path: &Path) -> io::Result<Option<SourceError>> {
     let head = head(path)?;
@@ -300,6 +303,15 @@ pub fn other_file(path: &Path) -> io::Result<Option<SourceError>> {
             ("a pointer of Git LFS and not the file itself", "fetch it with `git lfs pull`")
         }
         _ if ends(".npz") => ("a NumPy archive, which is not read", convert),
+        _ if shards::has_ending(path, WORKBOOKS) => (
+            "a workbook of a spreadsheet, which is not read",
+            "save the sheet as CSV, and pack that list",
+        ),
+        head if ends(".json") && head.trim_ascii_start().starts_with(b"[") => (
+            "an array of JSON, and lists have an object on each line",
+            "`jq -c '.[]' FILE > list.jsonl` makes such a list of it",
+        ),
+        head if head.starts_with(b"MATLAB") => ("a file of MATLAB, which is not read", convert),
         [b'R', b'a', b'r', b'!', ..] => (
             "a RAR archive, which is not read",
             "`unrar x FILE FOLDER/` unpacks it: pack the folder",
@@ -364,9 +376,11 @@ pub fn by_content(path: &Path) -> io::Result<Option<InputKind>> {
         | [b'A', b'R', b'R', b'O', b'W', b'1', ..]
         | [0xff, 0xff, 0xff, 0xff, ..] => Some(InputKind::Parquet),
         head if head.get(257..262) == Some(b"ustar") => Some(InputKind::Tar),
-        // NumPy's archives are told by their name alone.
+        // NumPy's archives and workbooks are told by their name alone.
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => {
-            (!shards::has_ending(path, &[".npz"])).then_some(InputKind::Zip)
+            let is_other =
+                shards::has_ending(path, &[".npz"]) || shards::has_ending(path, WORKBOOKS);
+            (!is_other).then_some(InputKind::Zip)
         }
         head if head.get(16..20) == Some(&[0xde, 0xc0, 0xef, 0xbe]) => Some(InputKind::Lmdb),
         head if tfrecord::begins(head) => Some(InputKind::TfRecord),
@@ -575,7 +589,8 @@ mod tests {
         let other = |name: &str, bytes: &[u8]| {
             let path = dir.path().join(name);
             fs::write(&path, bytes).unwrap();
-            other_file(&path).unwrap().map(|error| error.to_string())
+            let error = other_file(&path).unwrap()?;
+            Some(format!("{error}: {}", error.hint().unwrap_or_default()))
         };
         for (name, bytes, word) in [
             ("a.txt.xz", &b"\xfd7zXZ\0"[..], "xz"),
@@ -586,6 +601,9 @@ mod tests {
             ("a.h5", b"\x89HDF\r\n", "HDF5"),
             ("a.npy", b"\x93NUMPY", "NumPy"),
             ("a.beton", b"x", "FFCV"),
+            ("a.xlsx", b"PK\x03\x04", "save the sheet as CSV"),
+            ("faces.json", b"\n[{\"path\": ", "jq -c"),
+            ("imdb.mat", b"MATLAB 5.0 MAT-file", "MATLAB"),
             ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
             ("shard.00000.mds", b"x", "MosaicML"),
             ("a.jpg", JPEG, "one image"),
@@ -594,5 +612,6 @@ mod tests {
             assert!(found.contains(word), "{name}: {found}");
         }
         assert_eq!(other("a.xyz", b"hello"), None);
+        assert_eq!(by_content(&dir.path().join("a.xlsx")).unwrap(), None);
     }
 }

@@ -55,7 +55,7 @@ pub enum Reject {
     #[error("there is no image in it")]
     NoImage,
     /// A sample has one image.
-    #[error("its sample has an image already")]
+    #[error("its sample, the members whose names agree up to the first dot, has an image already")]
     SecondImage,
     /// The file cannot be read.
     #[error("cannot read: {0}")]

@@ -209,7 +209,11 @@ enum Listed {
 impl Index {
     /// The one in the folder of `file`: `NAME.index`, with lines `path<TAB>file<TAB>offset` or
     /// `name<TAB>file<TAB>offset<TAB>label`. None if there is none, or it has other lines.
-    fn beside(file: &Path) -> Result<Option<Index>, SourceError> {
+    ///
+    /// # Errors
+    ///
+    /// A fault of the system.
+    pub fn beside(file: &Path) -> Result<Option<Index>, SourceError> {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         let is_index = |path: &Path| has_ending(path, &[".index"]);

@@ -79,6 +79,18 @@ fn no_damage_to_landmarks_is_more_than_an_error() {
 }
 
 #[test]
+fn no_damage_to_a_table_of_names_is_more_than_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for seed in [
+        "3\tAnn Lee\n10\tBob\n",
+        "image\tlabel\tidentity\n0\t3\tAnn\n1\t3\tAnn\n",
+        "ann/1.jpg\t0\t0\nbob/2.jpg\t0\t1234\n",
+    ] {
+        damage(seed.as_bytes(), |bytes| fuzzing::beside(&bytes, dir.path()).unwrap());
+    }
+}
+
+#[test]
 fn no_damage_to_a_table_is_more_than_an_error() {
     let dir = tempfile::tempdir().unwrap();
     for seed in ["struct.parquet", "binary.parquet"] {

@@ -15,6 +15,7 @@ use crate::{
         recipe::{self, RecipeArgs},
         report::{self, ReportArgs},
         run::{self, RunArgs},
+        verify::{self, VerifyArgs},
         watch::{self, WatchArgs},
     },
     config::ConfigError,
@@ -71,6 +72,13 @@ enum Command {
     Watch(WatchArgs),
     Model(ModelArgs),
     Export(ExportArgs),
+    /// Check every byte of a checkpoint, and every number of it
+    ///
+    /// Compares all files with the checksums in the manifest, and reads weights, the state of the optimizer
+    /// and every centre, those in files beside the run too: none may differ from its checksum, be NaN or
+    /// infinite. Each fault names its file; of the centres the first one is told. Nothing is written.
+    #[command(after_help = verify::HELP)]
+    Verify(VerifyArgs),
     /// Estimate memory, network traffic and step time of the classification head, per scheme
     ///
     /// Exits with 1 if nothing fits.
@@ -119,7 +127,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
 fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
     let only_reads = matches!(
         cli.command,
-        Command::Check(_) | Command::Model(_) | Command::Plan(_) | Command::Report(_)
+        Command::Check(_)
+            | Command::Model(_)
+            | Command::Plan(_)
+            | Command::Report(_)
+            | Command::Verify(_)
     );
     if only_reads {
         interrupt::end_at_once();
@@ -132,6 +144,7 @@ fn run_unguarded(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Recipe(args) => recipe::recipe(&args),
         Command::Model(args) => model::model(&args),
         Command::Export(args) => export::export(&args),
+        Command::Verify(args) => verify::verify(&args, cli.verbosity.is_quiet()),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(command) => bench::run(&command, cli.verbosity.is_quiet()),
         Command::Completions(args) => Ok(args.print::<Cli>().map(|()| Outcome::Clean)?),

@@ -12,7 +12,10 @@ use std::{
 
 use clap::Parser;
 use pfc_cli::interrupt::{self, Signal};
-use pfc_model::centres::{CentreFiles, CentreWriter};
+use pfc_model::{
+    centres::{CentreFiles, CentreWriter},
+    checkpoint::{Checkpoint, Manifest, Writer},
+};
 use pfc_train::Cli;
 use support::run::{
     Setup, as_strs, check_same, checkpoint, finish, program, refused, sets, signal,
@@ -216,6 +219,76 @@ fn check_same_but_for_the_folder(setup: &Setup, out: &Path, whole: &Path) {
     assert_eq!(found, exported(setup, whole, "expected.safetensors"));
 }
 
+/// Copies a checkpoint, with a number in each of two files that is none.
+fn spoil(from: &Path, to: &Path, spoilt: [&str; 2]) {
+    let checkpoint = Checkpoint::open(from).unwrap();
+    let Manifest { backbone, progress, files, .. } = checkpoint.manifest().clone();
+    let mut writer = Writer::create(to).unwrap();
+    for entry in files {
+        let tensors = checkpoint.tensors(&entry.name).unwrap();
+        if spoilt.contains(&entry.name.as_str()) {
+            let (_, tensor) = tensors.iter().find(|(_, t)| t.is_floating_point()).unwrap();
+            let _ = tensor.view(-1).get(0).fill_(f64::NAN);
+        }
+        writer.tensors(&entry.name, &tensors).unwrap();
+    }
+    writer.finish(backbone, progress).unwrap();
+}
+
+#[test]
+fn verify_reads_every_byte_and_number_of_a_checkpoint_and_of_its_centres_in_files() {
+    let setup = setup();
+    let [out, kept] = ["run", "kept"].map(|name| setup.out(name));
+    // Every centre moves in the one step.
+    let own = ["train.steps=1", "optim.warmup_epochs=0", "eval.sets=[]", "head.sample_rate=1"];
+    let more = [sets(&own), in_files(&kept)].concat();
+    setup.finish(&out, &as_strs(&more));
+    let verify = |model: &Path| {
+        let mut command = Command::new(program());
+        command.arg("verify").arg(model).arg("--json");
+        command
+    };
+    let verified = |model: &Path| -> (Option<i32>, serde_json::Value) {
+        let output = verify(model).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let report = serde_json::from_slice(&output.stdout);
+        (output.status.code(), report.unwrap_or_else(|error| panic!("{error}: {said}")))
+    };
+    let last = out.join("last.ckpt");
+    let (code, report) = verified(&last);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report["clean"] == true && report["step"] == 1 && report["centres"] == 6, "{report}");
+
+    let names = ["backbone.safetensors", "optimizer.safetensors"];
+    let spoilt = setup.out("spoilt.ckpt");
+    spoil(&last, &spoilt, names);
+    let (code, report) = verified(&spoilt);
+    assert_eq!(code, Some(1), "{report}");
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(2), "{report}");
+    for (finding, name) in report["findings"].as_array().unwrap().iter().zip(names) {
+        let finding = finding.as_str().unwrap();
+        let path = spoilt.join(name).display().to_string();
+        assert!(finding.starts_with(&path) && finding.contains(" not finite"), "{finding}");
+    }
+    // What is wrong with the network keeps nobody from reading the centres.
+    assert!(report["clean"] == false && report["centres"] == 6, "{report}");
+
+    // A bit of the copy that the checkpoint needs of the first row: the one that was written.
+    let name = |kind: &str| kept.join(format!("{kind}-0-6-1"));
+    let (places, mut rows) = (fs::read(name("places")).unwrap(), fs::read(name("rows")).unwrap());
+    let copy = (0..3).find(|copy| places[8 + 4 * copy..12 + 4 * copy] != [0; 4]).unwrap();
+    let copy_bytes = rows.len() / (6 * 3);
+    rows[copy * copy_bytes] ^= 1;
+    fs::write(name("rows"), rows).unwrap();
+    let (code, report) = verified(&last);
+    assert_eq!(code, Some(1), "{report}");
+    let finding = report["findings"][0].as_str().unwrap();
+    assert!(finding.starts_with(&name("rows").display().to_string()), "{finding}");
+
+    let said = refused(verify(&setup.out("absent.ckpt")));
+    assert!(said.contains("absent.ckpt: not a checkpoint: there is no such folder"), "{said}");
+}
+
 #[test]
 fn a_damaged_newest_checkpoint_of_centres_in_files_leaves_the_one_before() {
     let setup = setup();
@@ -333,8 +406,9 @@ fn a_run_that_no_machine_has_room_for_is_refused_with_the_number_before_it_begin
     let device = [&as_strs(&more)[..], &as_strs(&on_device)].concat();
     let said = refused(setup.command(&setup.out("device"), &device));
     assert!(said.contains("the run takes ") && said.contains(" GiB for centres"), "{said}");
-    // In files they fit into memory, and into no disk.
-    let more = [more, in_files(&setup.out("kept"))].concat();
+    // In files they fit into memory, where a step draws few of them, and into no disk.
+    let few = sets(&["head.sample_rate=0.001", "train.steps=100000"]);
+    let more = [more, few, in_files(&setup.out("kept"))].concat();
     let said = refused(setup.command(&setup.out("files"), &as_strs(&more)));
     assert!(said.contains("kept: the run needs ") && said.contains(" GiB are free"), "{said}");
 }

@@ -162,9 +162,14 @@ fn damaged() -> Setup {
 
 #[test]
 fn an_unreadable_image_ends_a_run_and_says_how_to_go_on_without_it() {
-    let said = refused(damaged().command(&damaged().out("run"), &[]));
-    assert!(said.contains("cannot be decoded"), "{said}");
-    assert!(said.contains("data.on_error=skip"), "{said}");
+    let setup = damaged();
+    // Of two ranks the one that meets it first ends both.
+    for ranks in ["1", "2"] {
+        let out = setup.out(&format!("on-{ranks}"));
+        let said = refused(setup.command(&out, &["--nproc-per-node", ranks]));
+        assert!(said.contains("cannot be decoded"), "{said}");
+        assert!(said.contains("data.on_error=skip"), "{said}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod support;
 
 use std::path::Path;
 
+use pfc_head::Margin;
 use pfc_model::{Choice, Precision};
 use pfc_train::{log::metrics::Record, step::Trainer};
 use support::{
@@ -114,6 +115,22 @@ fn a_step_that_overflows_leaves_network_and_optimizer_as_they_were() {
     assert_eq!((trainer.n_done, figures.loss_scale), (1, Some(TOO_LARGE)));
     assert!(parameters(&trainer) == before);
     assert_eq!(trainer.loss_scale.unwrap().factor(), TOO_LARGE / 2.0);
+}
+
+#[test]
+fn a_step_that_overflows_moves_the_centres_and_what_the_loss_remembers() {
+    let setup = Setup::new(3);
+    let (mut trainer, mut loader) = trainer(&setup, |config| {
+        config.model.precision = Choice::Given(Precision::F16);
+        // With any loss: f16 ends at 65,504.
+        config.optim.loss_scale = 1e9;
+        config.head.margin = Margin::Adaface { m: 0.4, h: 0.333, alpha: 0.01 };
+    });
+    let centres = |trainer: &mut Trainer| trainer.head.state().unwrap().swap_remove(0).1;
+    let before = (centres(&mut trainer), trainer.head.loss_memory());
+    assert!(trainer.step(&loader.next_batch().unwrap()).unwrap().skipped);
+    assert!(centres(&mut trainer) != before.0, "no centre has moved");
+    assert_ne!(trainer.head.loss_memory(), before.1);
 }
 
 /// f16 keeps 11 bits of what f32 does; the gradient's norm is that of its largest numbers.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use pfc_findings::{FindingsError, Reading, View};
+use pfc_image::has_image_extension;
 use pfc_shard::{QualityTable, ShardError};
 
 use crate::{VerifyError, pairs::ImageName};
@@ -22,7 +23,7 @@ pub struct Rows {
 impl Rows {
     /// Finds `images` in the data set at `root`, without the rows that decisions beside it leave out unless
     /// `reading` says so: by what a row is called there (its column `source`), with any extension where a
-    /// list leaves that open, or by the number of the row. Every row is looked at once.
+    /// list leaves that open or its name has none, or by the number of the row. Every row is looked at once.
     ///
     /// # Errors
     ///
@@ -35,18 +36,29 @@ impl Rows {
     ) -> Result<Rows, VerifyError> {
         let view = View::open(root, reading)?;
         let mut places: Vec<Option<u64>> = vec![None; images.len()];
-        let wanted = |any_extension: bool| -> HashMap<&str, usize> {
-            let of_kind =
-                images.iter().enumerate().filter(|(_, i)| i.any_extension == any_extension);
+        let mut by_stem = places.clone();
+        let wanted = |is_wanted: fn(&ImageName) -> bool| -> HashMap<&str, usize> {
+            let of_kind = images.iter().enumerate().filter(|(_, image)| is_wanted(image));
             of_kind.map(|(i, image)| (image.path.as_str(), i)).collect()
         };
-        let (exact, open) = (wanted(false), wanted(true));
+        // A number is that of a row.
+        let is_open = |image: &ImageName| {
+            let has_no_ending = !has_image_extension(image.path.as_ref());
+            image.any_extension || has_no_ending && image.path.parse::<u64>().is_err()
+        };
+        let (exact, open) = (wanted(|image| !image.any_extension), wanted(is_open));
         for place in 0..view.len() {
             let face = view.get(place).map_err(FindingsError::from)?;
             let stem = face.source.rsplit_once('.').map_or(face.source, |(stem, _)| stem);
-            for i in [exact.get(face.source), open.get(stem)].into_iter().flatten() {
+            if let Some(i) = exact.get(face.source) {
                 places[*i].get_or_insert(place);
             }
+            if let Some(i) = open.get(stem) {
+                by_stem[*i].get_or_insert(place);
+            }
+        }
+        for (place, by_stem) in places.iter_mut().zip(by_stem) {
+            *place = place.or(by_stem);
         }
         for (place, image) in places.iter_mut().zip(images).filter(|(place, _)| place.is_none()) {
             *place = image.path.parse().ok().and_then(|row| view.place(row));
@@ -185,6 +197,7 @@ mod tests {
             "Ann/Ann_0001.jpg Ann/Ann_0002.png 1\nAnn/Ann_0001.jpg Bob/Bob_0001.jpg 0\n",
             "0,1,1\n0,2,0\n",
             "1\nAnn 1 2\nAnn 1 Bob 1\n",
+            "Ann/Ann_0001,Ann/Ann_0002,1\nAnn/Ann_0001,Bob/Bob_0001,0\n",
         ] {
             let set = open(dir.path(), pairs).unwrap();
             let names: Vec<&str> = (0..set.n_images()).map(|i| set.image_name(i)).collect();

@@ -8,7 +8,7 @@ use std::{
 
 use pfc_detect::Finder;
 use pfc_findings::Reading;
-use pfc_image::{ImageFolder, LeadsOut, with_extensions};
+use pfc_image::{ImageFolder, LeadsOut, has_image_extension, with_extensions};
 use pfc_metrics::union::Union;
 use pfc_model::{Embed, MirroredEmbeddings, ModelError};
 use pfc_sources::{SourceError, verification_set};
@@ -356,9 +356,17 @@ fn find_images(
     })
 }
 
+/// The file of an image, whose name may lack the ending that it has on disk.
+///
+/// * `any_extension`: the list leaves it open for all
 fn find_image(path: &Path, any_extension: bool) -> Result<Option<PathBuf>, VerifyError> {
     if !any_extension {
-        return Ok(is_file(path)?.then(|| path.to_owned()));
+        if is_file(path)? {
+            return Ok(Some(path.to_owned()));
+        }
+        if has_image_extension(path) {
+            return Ok(None);
+        }
     }
     for path in with_extensions(path) {
         if is_file(&path)? {
@@ -432,6 +440,27 @@ mod tests {
         assert_eq!(people(&named), (vec![0, 0, 1], 2, PeopleFrom::Names));
         let mixed = list(&[(0, 1, false), (1, 2, true)]);
         assert_eq!(people(&mixed), (vec![0, 1, 1], 2, PeopleFrom::Pairs));
+    }
+
+    #[test]
+    fn an_image_is_found_by_its_name_and_without_its_ending() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.jpg", "b", "b.jpg", "c.png", "d.1.png"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        for (name, any_extension, expected) in [
+            ("a.jpg", false, Some("a.jpg")),
+            ("a", false, Some("a.jpg")),
+            ("b", false, Some("b")),
+            ("b", true, Some("b.jpg")),
+            ("c.jpg", false, None),
+            ("c", true, Some("c.png")),
+            ("d.1", false, Some("d.1.png")),
+            ("e", false, None),
+        ] {
+            let found = find_image(&dir.path().join(name), any_extension).unwrap();
+            assert_eq!(found, expected.map(|name| dir.path().join(name)), "{name}");
+        }
     }
 
     #[test]

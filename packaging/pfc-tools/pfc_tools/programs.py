@@ -32,7 +32,14 @@ def torch_libraries():
             f"torch is {version}, and the programs of pfc-tools are linked to libtorch {TORCH}",
             f"give pfc-tools an environment of its own, with pipx or `uv tool install`; or {install}",
         )
-    return folder / "lib"
+    libraries = folder / "lib"
+    # scripts/dist leaves this file where the programs were linked to the CUDA part of libtorch.
+    if (HERE / "needs-cuda").exists() and not (libraries / "libtorch_cuda.so").exists():
+        fail(
+            f"torch {version} is one without CUDA, and these programs of pfc-tools are linked to its CUDA part",
+            f"{install} from pip's default index, whose torch runs without a GPU as well",
+        )
+    return libraries
 
 
 def version_of(torch):

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)] // Each test file uses its own part.
 
+pub mod benchmarks;
 pub mod pages;
 pub mod shell;
 

@@ -10,9 +10,11 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every page, by its path from the checkout: the README, the book, and what stands beside the recipes.
+/// Every page, by its path from the checkout: the README, those that package indexes show, the book, and what stands
+/// beside the recipes.
 pub fn pages() -> Vec<String> {
-    let mut pages = vec!["README.md".to_owned()];
+    let readmes = ["", "crates/ingest/", "crates/python/", "packaging/pfc-tools/"];
+    let mut pages: Vec<String> = readmes.iter().map(|place| format!("{place}README.md")).collect();
     for folder in ["docs", "data/configs"] {
         let entries = fs::read_dir(root().join(folder)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -85,7 +87,7 @@ pub fn blocks(page: &str) -> Vec<Block> {
 }
 
 /// A page without its blocks.
-fn prose(page: &str) -> String {
+pub fn prose(page: &str) -> String {
     let mut is_prose = true;
     let text = text(page);
     let kept = text.lines().filter(|line| {

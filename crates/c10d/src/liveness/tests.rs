@@ -279,6 +279,29 @@ fn a_rank_that_finds_something_else_says_what_and_does_not_wait_for_ever() {
     );
 }
 
+/// libtorch's client of `torchrun`'s store reads without a deadline.
+#[test]
+fn a_rank_of_torchrun_does_not_wait_for_ever_for_what_is_no_agent() {
+    for answer in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (rank_waits, rank_has_ended) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.write_all(answer).unwrap();
+                let _ = rank_has_ended.recv();
+            });
+            let place = Rendezvous { rank_0_serves: false, ..place(1, 2, port) };
+            let error = Liveness::join(&place, SHORT, || false).unwrap_err().to_string();
+            drop(rank_waits);
+            let start = format!("rank 1 of 2 did not meet the others at 127.0.0.1:{port}: ");
+            assert!(error.starts_with(&start), "{error}");
+            assert!(error.contains("the store of torchrun's agent, which "), "{error}");
+        });
+    }
+}
+
 #[test]
 fn a_rank_that_finds_nobody_takes_its_timeout_and_no_longer() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -48,7 +48,7 @@ pub(super) struct EmbedArgs {
     #[arg(long)]
     as_packed: bool,
     /// Folder for the features
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
     /// What follows the image's path in the name of its feature: `_ALGORITHM.bin`
     #[arg(long, value_name = "SUFFIX")]
@@ -61,7 +61,7 @@ pub(super) struct CleanArgs {
     #[command(flatten)]
     set: SetArgs,
     /// Folder for the cleaned features, in facescrub/ and megaface/
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
 }
 

@@ -309,3 +309,52 @@ pub(super) fn parse_far(text: &str) -> Result<Far, String> {
     let far = text.trim().parse().map_err(|_| "give a rate such as 1e-3".to_owned())?;
     Far::new(far).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use pfc_verify::{Accuracy, PeopleFrom, pairs::Protocol};
+
+    use super::*;
+
+    fn report(threshold: f64, mean_norm: f64) -> VerificationReport {
+        VerificationReport {
+            set: "set".to_owned(),
+            protocol: Protocol::SingleList,
+            n_pairs: 2,
+            n_genuine: 1,
+            n_impostor: 1,
+            n_images: 4,
+            n_people: 3,
+            people_from: PeopleFrom::Names,
+            accuracy: Accuracy {
+                mean: 0.5,
+                std: None,
+                interval: None,
+                threshold,
+                folds: Vec::new(),
+            },
+            pca: None,
+            val: None,
+            tar_at_far: Vec::new(),
+            auc: None,
+            eer: None,
+            mean_norm,
+            replicates: None,
+        }
+    }
+
+    #[test]
+    fn a_threshold_or_norm_that_no_network_has_is_told_with_the_way_out() {
+        for (threshold, norm) in [(1.4, 20.0), (0.9, 1.0), (1.6, 0.01), (1.2, 9e4)] {
+            assert_eq!(implausible(&report(threshold, norm)), None, "{threshold} {norm}");
+        }
+        // A network that is fed pixels that were normalised twice had 0.004, cosine 0.998.
+        let reason = implausible(&report(0.004, 20.0)).unwrap();
+        assert!(reason.contains("0.0040, cosine 0.9980: to the model all faces"), "{reason}");
+        assert!(reason.contains("--mean, --std, --channels"), "{reason}");
+        for norm in [1e-6, 1e7, f64::NAN, 0.0] {
+            let reason = implausible(&report(1.4, norm)).unwrap();
+            assert!(reason.contains("a mean norm of") && reason.contains("--explain"), "{reason}");
+        }
+    }
+}

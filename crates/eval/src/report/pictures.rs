@@ -2,12 +2,10 @@
 
 use std::{
     collections::HashMap,
-    io::Cursor,
     path::{Path, PathBuf},
 };
 
-use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
-use pfc_image::ImageFolder;
+use pfc_image::{ImageFolder, Pixels, encode_jpeg};
 use pfc_report::html::data_uri;
 use pfc_sources::verification_set;
 
@@ -36,12 +34,9 @@ impl Pictures {
         };
         // Decoded and encoded anew, so that nothing but pixels gets into the page.
         let face = decode(&bytes).map_err(|_| format!("{name} cannot be decoded"))?;
-        let mut jpeg = Cursor::new(Vec::new());
         let side = FACE_SIDE as u32;
-        JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
-            .encode(&face.rgb, side, side, ExtendedColorType::Rgb8)
-            .map_err(|error| error.to_string())?;
-        Ok(data_uri(jpeg.get_ref()))
+        let jpeg = encode_jpeg(&Pixels::rgb(side, side, face.rgb), QUALITY);
+        Ok(data_uri(&jpeg.map_err(|error| error.to_string())?))
     }
 
     fn packed(&mut self, path: &Path, name: &str) -> Result<Vec<u8>, String> {

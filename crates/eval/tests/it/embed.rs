@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::support::{LfwLike, pfc_eval, run_without_printing, stderr_of_failure};
 use pfc_binpack::{Dialect, PackWriter};
 use pfc_embeddings::FeatureFile;
+use pfc_findings::{Action, Decision, DecisionLog, RunInfo};
 use pfc_model::{Embed, Embedder, Inference, export, weights};
 use pfc_recordio::{Header, RecordWriter};
 use tch::Device;
@@ -234,6 +235,60 @@ fn an_image_that_cannot_be_read_is_listed_and_costs_neither_the_run_nor_what_was
     let error = stderr_of_failure(&mut embed());
     assert!(error.contains("faces/P00: none of its 3 images can be used"), "{error}");
     assert!(!set.path("a.npy.left-out.tsv").exists());
+}
+
+/// A JPEG whose outline is right, and of which no decoder gets pixels: its first Huffman table is broken.
+fn undecodable(mut jpeg: Vec<u8>) -> Vec<u8> {
+    let at = jpeg.windows(2).position(|marker| marker == [0xff, 0xc4]).unwrap();
+    jpeg[at + 5..at + 21].fill(0xff);
+    jpeg
+}
+
+#[test]
+fn a_data_set_is_embedded_as_decisions_leave_it_without_what_cannot_be_decoded() {
+    let set = LfwLike::new();
+    set.model();
+    let faces = ["P00/P00_0001.png", "P01/P01_0001.png", "P02/P02_0001.png"];
+    set.pack("data", &faces);
+    let embed = |images: &str, more: &[&str], code: i32| {
+        let args = ["embed", images, "a.npy", "--model", "run.ckpt", "--names", "names.txt"];
+        let mut command = pfc_eval(set.dir.path());
+        let run = command.args(args).arg("--force").args(more).assert().code(code);
+        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        let names = std::fs::read_to_string(set.path("names.txt")).unwrap();
+        (rows(&set.path("a.npy"), ""), names, said)
+    };
+    let (all, ..) = embed("data", &[], 0);
+    assert_eq!(all.len(), 3 * 32);
+    let all_but_the_second = [&all[..32], &all[64..]].concat();
+    let two = format!("{}\n{}\n", faces[0], faces[2]);
+
+    let mut log = DecisionLog::open(&set.path("data")).unwrap();
+    let info = RunInfo {
+        dataset: log.dataset(),
+        tool: "test".to_owned(),
+        command: "clean".to_owned(),
+        arguments: Vec::new(),
+        notes: serde_json::json!({}),
+    };
+    log.append(&info, &[Decision::new(1, 0, Action::Drop, "blurred")]).unwrap();
+    let (decided, names, said) = embed("data", &[], 0);
+    let notice = "data: 1 of 3 rows are left out by decisions; --as-packed reads them";
+    assert_eq!((said.matches(notice).count(), &names), (1, &two), "{said}");
+    check_close(&decided, &all_but_the_second);
+    let (packed, _, said) = embed("data", &["--as-packed"], 0);
+    assert!(!said.contains("left out"), "{said}");
+    check_close(&packed, &all);
+
+    let mut jpegs: Vec<(&str, Vec<u8>)> = faces.iter().map(|f| (*f, set.jpeg(f))).collect();
+    jpegs[1].1 = undecodable(std::mem::take(&mut jpegs[1].1));
+    set.pack_jpegs("broken", &jpegs);
+    let (whole, names, _) = embed("broken", &[], 1);
+    assert_eq!(names, two);
+    check_close(&whole, &all_but_the_second);
+    let list = std::fs::read_to_string(set.path("a.npy.left-out.tsv")).unwrap();
+    assert_eq!(list.lines().count(), 2, "{list}");
+    assert!(list.lines().last().unwrap().starts_with("P01/P01_0001.png\t"), "{list}");
 }
 
 #[test]

@@ -222,6 +222,36 @@ fn files_that_no_checkpoint_needs_any_more_are_removed_and_no_others() {
 }
 
 #[test]
+fn files_of_another_rank_that_are_not_there_are_named_and_no_centre_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("centres");
+    let centres = Placement::File(path.clone());
+    let config = HeadConfig { sample_rate: 0.5, centres, ..HeadConfig::new(30, 8) };
+    let (_, two) = run_ranks(&config, 2, None, 0..3);
+    for kind in ["rows", "places", "times"] {
+        // This is what one rank sees where each kept its files on the disk of its machine.
+        let (here, elsewhere) = (path.join(format!("{kind}-15-30-1")), folder.path().join(kind));
+        std::fs::rename(&here, &elsewhere).unwrap();
+        let mut pieces: Vec<Box<dyn SavedTensors + '_>> = Vec::new();
+        for state in &two {
+            pieces.push(Box::new(&state[..]));
+        }
+        let error = Head::new(&config).unwrap().load(&mut pieces, None).unwrap_err();
+        assert!(matches!(error, HeadError::CentresDamaged { .. }), "{error}");
+        let expected = format!("{}: is missing, but the checkpoint needs it", here.display());
+        assert_eq!(error.to_string(), expected);
+        std::fs::rename(&elsewhere, &here).unwrap();
+    }
+    // With all of them in one folder the run goes on as if nothing had been tried.
+    let (losses, _) = run_ranks(&config, 1, Some(&two), 3..6);
+    let in_memory = HeadConfig { centres: Placement::Host, ..config };
+    let (expected, _) = run_ranks(&in_memory, 1, None, 0..6);
+    for (found, expected) in losses.iter().zip(&expected[3..]) {
+        assert!((found - expected).abs() <= 1e-5 * expected, "{found}, not {expected}");
+    }
+}
+
+#[test]
 fn centres_move_between_files_memory_and_a_device() {
     let folder = tempfile::tempdir().unwrap();
     let host = HeadConfig { sample_rate: 0.2, ..HeadConfig::new(90, 12) };

@@ -101,7 +101,7 @@ impl Summary {
             count(people_left),
             count(people)
         )?;
-        if let Some(line) = self.near_line() {
+        if let Some(line) = near_line(&self.notes) {
             writeln!(out, "{line}")?;
         }
         if self.known > 0 {
@@ -112,23 +112,6 @@ impl Summary {
             Some(_) => self.print_next(),
             None => Ok(()),
         }
-    }
-
-    /// What the pass near compared, and what it did not.
-    fn near_line(&self) -> Option<String> {
-        let n = |name: &str| self.notes.get("near")?.get(name)?.as_u64();
-        let (hashes, pictures) = (n("hashes_compared")?, n("pictures_compared")?);
-        let compared = format!(
-            "near compared {} and {}",
-            of(hashes, "pair") + " of hashes",
-            of(pictures, "pair") + " of pictures"
-        );
-        Some(match n("not_compared")? {
-            0 => format!("{compared}; none was left out"),
-            left => {
-                format!("{compared}; {} of hashes in crowds were not compared", of(left, "pair"))
-            }
-        })
     }
 
     /// The bounds of the passes that compare embeddings, and where they come from.
@@ -162,6 +145,23 @@ impl Summary {
         }
         line(format!("pfc-ingest decisions undo {data}"), "takes this run back")
     }
+}
+
+/// What the pass near compared, and what it did not, by the figures of passes.
+fn near_line(notes: &Map<String, Value>) -> Option<String> {
+    let n = |name: &str| notes.get("near")?.get(name)?.as_u64();
+    let (hashes, pictures) = (n("hashes_compared")?, n("pictures_compared")?);
+    let compared = format!(
+        "near compared {} and {}",
+        of(hashes, "pair") + " of hashes",
+        of(pictures, "pair") + " of pictures"
+    );
+    Some(match n("not_compared")? {
+        0 => format!("{compared}; none was left out"),
+        left => {
+            format!("{compared}; {} of hashes in crowds were not compared", of(left, "pair"))
+        }
+    })
 }
 
 /// Every bound among the figures of passes: the pass, the bound and what it decides, its value, and what it
@@ -217,5 +217,25 @@ pub fn brief(note: &Value) -> String {
         }
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_near_did_not_compare_is_told() {
+        let line = |left: u64| {
+            let near = serde_json::json!({
+                "hashes_compared": 12, "pictures_compared": 1, "not_compared": left,
+            });
+            near_line(&Map::from_iter([("near".to_owned(), near)])).unwrap()
+        };
+        let compared = "near compared 12 pairs of hashes and 1 pair of pictures; ";
+        assert_eq!(line(0), format!("{compared}none was left out"));
+        let left_out = "3,000 pairs of hashes in crowds were not compared";
+        assert_eq!(line(3000), format!("{compared}{left_out}"));
+        assert_eq!(near_line(&Map::new()), None);
     }
 }

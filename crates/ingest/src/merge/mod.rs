@@ -124,7 +124,9 @@ pub fn run(args: &MergeArgs, quiet: bool) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Clean);
     }
     if let Some(by) = args.by {
-        let joined = by::join(args, by, quiet).with_context(|| format!("cannot make `{out}`"))?;
+        let pool = args.threads.pool()?;
+        let joined = pool.install(|| by::join(args, by, quiet));
+        let joined = joined.with_context(|| format!("cannot make `{out}`"))?;
         joined.print(args.format.json)?;
         return Ok(Outcome::Clean);
     }

@@ -22,7 +22,8 @@ RAW is one of
   start at the list's folder, and may lead out of it. A line that cannot be read leaves out its own \
   image and no other
 
-- a folder of images with metadata.csv or metadata.jsonl beside them, which is such a list
+- a folder of images with metadata.csv or metadata.jsonl beside them, which is such a list, or with the table \
+  metadata.parquet
 
 - WebDataset shards: .tar, plain or compressed (.gz, .zst, .bz2, .xz), or a folder of them. A sample is \
   an image with a .cls of the same name, or a .json with label or identity; where no image has one, the \

@@ -224,7 +224,7 @@ pub fn check_unfinished(owned: &OwnedDir) -> Result<(), IngestError> {
 /// Requires that a data set's folder holds nothing that its replacement would destroy for good.
 fn check_replaceable(dir: &Path) -> Result<(), IngestError> {
     let decisions = dir.join(DECISIONS_DIR);
-    if n_entries(&decisions)? > 0 {
+    if n_entries(&decisions, |_| true)? > 0 {
         return Err(IngestError::DecisionsKept { path: decisions });
     }
     Ok(pfc_durable::check_ours(dir, is_of_dataset)?)
@@ -233,21 +233,33 @@ fn check_replaceable(dir: &Path) -> Result<(), IngestError> {
 fn say_what_goes(dir: &Path) -> Result<(), IngestError> {
     let manifest = pfc_shard::Manifest::read(dir);
     // A damaged data set may be replaced.
-    let rows = manifest.map_or("a data set".into(), |m| units::of(m.rows, "image"));
-    let embeddings = match n_entries(&dir.join(EMBEDDINGS_DIR))? {
-        0 => String::new(),
-        n => format!(" and {}", units::of(n, "file of embeddings")),
-    };
-    tracing::warn!("{}: the old data set, {rows}{embeddings}, is removed", dir.display());
+    let mut goes = vec![manifest.map_or("a data set".into(), |m| units::of(m.rows, "image"))];
+    let is_of_embeddings = |name: &str| !name.ends_with(".sum");
+    match n_entries(&dir.join(EMBEDDINGS_DIR), is_of_embeddings)? {
+        0 => {}
+        n => goes.push(format!("{} of embeddings", units::of(n, "file"))),
+    }
+    if n_entries(&dir.join(QUALITY_DIR), |_| true)? > 0 {
+        goes.push("the measures of its quality".to_owned());
+    }
+    let last = goes.pop().unwrap_or_default();
+    let goes = if goes.is_empty() { last } else { format!("{} and {last}", goes.join(", ")) };
+    tracing::warn!("{}: the old data set, {goes}, is removed", dir.display());
     Ok(())
 }
 
-/// How much is in a folder; nothing if it is not there.
-fn n_entries(dir: &Path) -> Result<u64, IngestError> {
-    match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        entries => Ok(entries.map_err(IngestError::at("list", dir))?.count() as u64),
+/// How many entries of a folder have a name that counts; none if it is not there.
+fn n_entries(dir: &Path, counts: impl Fn(&str) -> bool) -> Result<u64, IngestError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(IngestError::at("list", dir))?,
+    };
+    let mut n = 0;
+    for entry in entries {
+        let entry = entry.map_err(IngestError::at("list", dir))?;
+        n += u64::from(counts(&entry.file_name().to_string_lossy()));
     }
+    Ok(n)
 }
 
 /// Whether an entry of a data set's folder is one that `pack` or `merge` writes before the manifest.

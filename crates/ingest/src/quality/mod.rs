@@ -265,12 +265,20 @@ impl QualityArgs {
             .filter(|column| !spec.columns.contains(column))
             .map(String::as_str)
             .collect();
-        if !lost.is_empty() && !self.force {
-            return Err(IngestError::Options {
-                what: format!("this would drop measures that are there: {}", lost.join(", ")),
-                hint: "name the files again that they were made with, or drop them with --force"
-                    .into(),
-            });
+        if !lost.is_empty() {
+            let lost = lost.join(", ");
+            if !self.force {
+                return Err(IngestError::Options {
+                    what: format!("this would drop measures that are there: {lost}"),
+                    hint:
+                        "name the files again that they were made with, or drop them with --force"
+                            .into(),
+                });
+            }
+            tracing::warn!(
+                "{}: measures that were there are dropped: {lost}",
+                self.dataset.display()
+            );
         }
         Ok(!self.force && record.columns == spec.columns && record.made_by == spec.made_by)
     }

@@ -282,31 +282,134 @@ fn a_process_without_file_descriptors_does_all_or_nothing() {
     }
 }
 
-/// Runs as a user who is not root, to whom alone nothing is denied; nothing where that cannot be had.
+/// A PNG of 16-bit RGBA whose header alone is there.
+#[cfg(target_os = "linux")]
+fn header_of_png(width: u32, height: u32) -> Vec<u8> {
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let mut crc = flate2::Crc::new();
+        crc.update(kind);
+        crc.update(data);
+        let length = (data.len() as u32).to_be_bytes();
+        [&length[..], kind, data, &crc.sum().to_be_bytes()].concat()
+    };
+    let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[16, 6, 0, 0, 0]].concat();
+    let chunks = [chunk(b"IHDR", &header), chunk(b"IDAT", b""), chunk(b"IEND", b"")];
+    [&b"\x89PNG\r\n\x1a\n"[..], &chunks.concat()].concat()
+}
+
+/// A picture that the disk fails to read, and one for which there is no memory: neither is left out for it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_that_the_system_fails_to_read_or_to_decode_stops_a_pack_and_is_not_left_out() {
+    let bench = Bench::new();
+    for i in 0..4_u8 {
+        bench.write(&format!("raw/p{}/{i}.jpg", i % 2), &face(i * 40));
+    }
+    bench.write("list.tsv", b"raw/p0/0.jpg\tp0\nraw/p0/9.jpg\tp0\n");
+    // The memory of a process begins with pages that do not exist: reading them ends with EIO, as on a
+    // failing disk.
+    let place = bench.path("raw/p0/9.jpg");
+    std::os::unix::fs::symlink("/proc/self/mem", &place).unwrap();
+    for input in ["raw", "list.tsv"] {
+        let text = stderr(&bench.run(&format!("pack {input} of-{input}")).code(2));
+        assert!(text.contains("raw/p0/9.jpg: cannot read\n"), "{input}: {text}");
+        let hint = "\nhint: the disk or the network that holds raw/p0/9.jpg fails";
+        assert!(text.contains(hint), "{input}: {text}");
+        assert!(!bench.path(&format!("of-{input}/dataset.json")).exists(), "{input}");
+    }
+    fs::remove_file(&place).unwrap();
+    fs::write(&place, face(200)).unwrap();
+    for (input, n_images) in [("raw", 5_u64), ("list.tsv", 2)] {
+        let report = bench.json(&format!("pack {input} of-{input} --json"));
+        assert_eq!((&report["images"], &report["quarantined"]), (&n_images.into(), &0.into()));
+    }
+
+    // Less than the 539 MB that its pixels take: 8 bytes each, and 3 for what is made of them.
+    bench.write("raw/p1/9.png", &header_of_png(7000, 7000));
+    let program = assert_cmd::cargo::cargo_bin!("pfc-ingest");
+    let line = "pack raw short --threads 1 --max-left-out 20 --json";
+    let script = format!("ulimit -v 520000 && exec '{}' {line}", program.display());
+    let mut command = Command::new("sh");
+    let short = command.arg("-c").arg(script).current_dir(bench.path("")).output().unwrap();
+    let text = String::from_utf8_lossy(&short.stderr);
+    assert_eq!(short.status.code(), Some(2), "{text}");
+    assert!(text.contains("`p1/9.png` cannot be decoded now"), "{text}");
+    assert!(text.contains("there is no memory to decode 7000x7000 pixels"), "{text}");
+    assert!(text.contains("\nhint: use fewer threads, raise the memory limit"), "{text}");
+    assert!(!bench.path("short/dataset.json").exists());
+    // Where there is memory, it is the picture that is at fault.
+    let report = bench.json(line);
+    assert_eq!((&report["images"], &report["quarantined"]), (&5.into(), &1.into()));
+}
+
+/// Runs the program as a user who is not root, to whom alone nothing is denied: as `user` if the tests run as
+/// root, else as whoever runs them. `limit` is a line of the shell before it. Nothing where that cannot be had.
 #[cfg(unix)]
-fn as_somebody(bench: &Bench, line: &str) -> Option<(Option<i32>, String)> {
+fn as_somebody(bench: &Bench, user: u32, limit: &str, line: &str) -> Option<(Option<i32>, String)> {
     use std::os::unix::{
         fs::{MetadataExt, chown},
         process::CommandExt,
     };
-    const NOBODY: u32 = 65_534;
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("pfc-ingest"));
-    command.current_dir(bench.path("")).args(line.split_whitespace());
+    /// How a shell says that it may not run a program.
+    const DENIED: Option<i32> = Some(126);
+    let program = assert_cmd::cargo::cargo_bin!("pfc-ingest");
+    let mut command = Command::new("sh");
+    command.current_dir(bench.path("")).arg("-c");
+    command.arg(format!("{limit} exec '{}' {line}", program.display()));
     // The folder is given to the other user the first time.
-    if matches!(fs::metadata(bench.path("")).unwrap().uid(), 0 | NOBODY) {
-        chown(bench.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
-        command.uid(NOBODY).gid(NOBODY);
-    }
-    match command.output() {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            pfc_testing::skip("the program lies where other users may not go");
-            None
+    let owner = fs::metadata(bench.path("")).unwrap().uid();
+    if owner == 0 || owner == user {
+        if let Err(error) = chown(bench.path(""), Some(user), Some(user)) {
+            pfc_testing::skip(&format!("there is no user {user} here: {error}"));
+            return None;
         }
-        output => {
-            let output = output.unwrap();
-            Some((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+        command.uid(user).gid(user);
+    }
+    let output = command.output().unwrap();
+    if output.status.code() == DENIED {
+        pfc_testing::skip("the program lies where other users may not go");
+        return None;
+    }
+    Some((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// A user may have so few processes that the first thread cannot be started, or the first of a pool.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_cannot_be_started_ends_every_command_with_an_error_and_a_way_out() {
+    use std::os::unix::fs::MetadataExt;
+    /// Who has no other processes.
+    const USER: u32 = 65_533;
+    let bench = faces();
+    bench.run(&format!("pack raw data {OPTIONS}")).success();
+    let before = bench.tree("");
+    // A process and the thread that listens for signals count as two, where the user has no others.
+    for n in [1, 2] {
+        // Shells disagree about the letter.
+        let limit = format!("ulimit -u {n} 2> /dev/null || ulimit -p {n} || exit 90;");
+        for line in [
+            "pack raw out --threads 8",
+            "verify data --threads 8",
+            "export data out --to folder --threads 8",
+            "synth out --identities 2 --images-per-identity 2 --threads 8",
+            "merge out data data --by name --threads 8",
+            "inspect data",
+            "show data --sample 2 -o out.png",
+            "compact data out",
+            "decisions show data",
+            "review export data out",
+        ] {
+            let Some((code, text)) = as_somebody(&bench, USER, &limit, line) else { return };
+            assert_eq!(code, Some(2), "{line}, {n}: {text}");
+            let is_alone = fs::metadata(bench.path("")).unwrap().uid() == USER;
+            let expected =
+                if is_alone && n == 2 { "cannot start " } else { "cannot listen for signals: " };
+            assert!(text.contains(expected), "{line}, {n}: {text}");
+            assert!(text.contains("\nhint: ") && text.contains("`ulimit -u`"), "{line}: {text}");
+            assert!(!text.contains("panicked"), "{line}, {n}: {text}");
         }
     }
+    assert!(bench.tree("") == before, "nothing is written or left behind");
 }
 
 /// A file alone may be left out; a folder that nobody may enter says nothing of what is in it.
@@ -326,7 +429,9 @@ fn a_folder_that_may_not_be_entered_stops_a_pack_and_a_file_that_may_not_be_read
     };
     allow("raw/p1/1.jpg", 0o000);
     allow("raw/p2", 0o000);
-    let pack = |out: &str| as_somebody(&bench, &format!("pack list.tsv {out} --max-left-out 50"));
+    let pack = |out: &str| {
+        as_somebody(&bench, 65_534, "", &format!("pack list.tsv {out} --max-left-out 50"))
+    };
     let denied = pack("denied");
     allow("raw/p2", 0o755);
     let Some((code, text)) = denied else { return };

@@ -161,6 +161,42 @@ fn a_folder_is_written_if_it_is_absent_empty_or_left_by_a_killed_command_and_els
     }
 }
 
+/// Without a lock nothing tells whether another command is at work.
+#[test]
+fn a_lock_that_cannot_be_taken_is_an_error_and_nothing_is_written() {
+    let bench = inputs();
+    fs::create_dir(bench.path(".out.lock")).unwrap();
+    let before = all(&bench);
+    for command in COMMANDS {
+        let text = stderr(&bench.run(&command.replace("OUT", "out")).code(2));
+        assert!(text.contains(".out.lock: cannot lock"), "{command}: {text}");
+        assert!(all(&bench) == before, "{command}");
+    }
+}
+
+/// It writes as the others do; whether a network can run does not matter to what it refuses.
+#[test]
+fn detect_looks_at_its_output_first_and_takes_none_of_others() {
+    let bench = faces();
+    let line = "detect raw out --detector none.onnx";
+    for foreign in ["notes.txt", "data/notes.txt", "journal/00000.json", ".hidden/file"] {
+        bench.write(&format!("out/{foreign}"), b"mine");
+        refused(&bench, line, "out: already exists and is not empty");
+        refused(&bench, &format!("{line} --restart"), "out: already exists and is not empty");
+        fs::remove_dir_all(bench.path("out")).unwrap();
+    }
+    bench.write(".out.tmp/thesis.tex", b"mine");
+    bench.write(".out.lock", b"somebody's notes");
+    refused(&bench, line, "holds files that pfc did not write: .out.lock");
+    fs::remove_file(bench.path(".out.lock")).unwrap();
+    let lock = fs::File::options().append(true).create(true).open(bench.path(".out.lock"));
+    let lock = lock.unwrap();
+    lock.lock().unwrap();
+    refused(&bench, line, "out: another command is writing there");
+    drop(lock);
+    refused(&bench, "detect raw raw/out --detector none.onnx", "raw/out: lies inside raw");
+}
+
 #[test]
 fn an_unfinished_pack_is_gone_on_with_by_its_own_command_alone_and_not_with_files_of_others_in_it()
 {
@@ -216,12 +252,14 @@ fn a_finished_data_set_is_replaced_by_pack_with_force_alone() {
         "out/decisions: holds decisions about the data set that is to be replaced",
     );
     fs::rename(bench.path("out/decisions"), bench.path("answers")).unwrap();
-    bench.write(&format!("out/embeddings/{:032x}-plain.npy", 7), b"computed");
+    bench.run("quality out").success();
+    for name in ["plain.npy", "plain.sum", "mirrored.npy"] {
+        bench.write(&format!("out/embeddings/{:032x}-{name}", 7), b"computed");
+    }
     let text = stderr(&bench.run(&force).success());
-    assert!(
-        text.contains("the old data set, 96 images and 1 file of embeddings, is removed"),
-        "{text}"
-    );
+    let expected = "the old data set, 96 images, 2 files of embeddings and the measures of its quality, \
+                    is removed";
+    assert!(text.contains(expected), "{text}");
     assert!(bench.tree("out") == bench.tree("whole"));
     assert!(!bench.path(".out.tmp").exists() && !bench.path(".out.lock").exists());
 }

@@ -1,6 +1,9 @@
 //! Which tensors of a file are a network that is known, and what else lies beside them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     evolve,
@@ -32,16 +35,9 @@ const ANCHORS: [&str; 4] = [
     evolve::ANCHOR,
 ];
 
-/// What trainers call the copy of a network that another one follows, or that follows another.
-const COPIES: [&str; 7] = [
-    "ema",
-    "ema_model",
-    "model_ema",
-    "module_ema",
-    "state_dict_ema",
-    "teacher",
-    "momentum_encoder",
-];
+/// Words in the names that trainers give the copy of a network that follows another one, as `model_ema`, and an
+/// optimizer's averages.
+const COPIES: [&str; 7] = ["ema", "swa", "shadow", "teacher", "momentum", "avg", "averaged"];
 
 /// What comes after the embedding in training. The name of a weight that has no dictionary counts too.
 const HEADS: [&str; 18] = [
@@ -78,14 +74,20 @@ pub(super) fn choose(
     shapes: &[Shape],
     heads: Option<i64>,
 ) -> Result<Choice, ModelError> {
-    let (mut whole, mut failed) = (Vec::new(), None);
-    for prefix in prefixes(shapes) {
-        match under(origin, shapes, prefix, heads) {
+    let (mut whole, mut failed): (Vec<Choice>, _) = (Vec::new(), None);
+    let mut innermost_first: Vec<&str> = prefixes(shapes).into_iter().collect();
+    innermost_first.sort_by_key(|prefix| Reverse((prefix.len(), *prefix)));
+    for prefix in innermost_first {
+        let inner: Vec<&str> = whole.iter().map(|choice| choice.prefix.as_str()).collect();
+        match under(origin, shapes, prefix, &inner, heads) {
             Ok(choice) => whole.push(choice),
-            Err(error) => failed = failed.or(Some(error)),
+            // Of the outermost.
+            Err(error) => failed = Some(error),
         }
     }
-    let is_copy = |choice: &Choice| choice.prefix.split('.').any(|part| COPIES.contains(&part));
+    whole.sort_by(|a, b| a.prefix.cmp(&b.prefix));
+    let is_copy =
+        |choice: &Choice| choice.prefix.split(['.', '_']).any(|word| COPIES.contains(&word));
     if whole.iter().any(|choice| !is_copy(choice)) {
         whole.retain(|choice| !is_copy(choice));
     }
@@ -115,14 +117,20 @@ fn prefixes(shapes: &[Shape]) -> BTreeSet<&str> {
 }
 
 /// The network whose keys begin with `prefix`.
+///
+/// * `inner`: prefixes of networks that were found to be whole; their keys are no part of this one
 fn under(
     origin: &str,
     shapes: &[Shape],
     prefix: &str,
+    inner: &[&str],
     heads: Option<i64>,
 ) -> Result<Choice, ModelError> {
     let mut found: Vec<Weight> = Vec::new();
     for (i, (key, shape)) in shapes.iter().enumerate() {
+        if inner.iter().any(|inner| key.starts_with(*inner)) {
+            continue;
+        }
         if let Some(key) = key.strip_prefix(prefix) {
             let (key, shape) = (key.to_owned(), shape.clone());
             found.push(Weight { key, shape, source: Source::File(i) });
@@ -248,7 +256,7 @@ fn grouped<'k>(keys: impl Iterator<Item = &'k str>, prefix: &str) -> Vec<String>
 }
 
 /// Keys that other networks have, and which networks these are.
-const LOOKS: [(&str, &str); 12] = [
+const LOOKS: [(&str, &str); 14] = [
     ("conv2d_1a.conv.weight", "an Inception-ResNet of facenet-pytorch"),
     ("res_layer.5.fc1.weight", "an IR-SE network of face.evoLVe, with squeeze and excitation"),
     ("conv_6_dw.conv.weight", "a MobileFaceNet of InsightFace_Pytorch"),
@@ -261,6 +269,8 @@ const LOOKS: [(&str, &str); 12] = [
     ("features.0.0.weight", "a MobileNet of torchvision"),
     ("layer1.0.bn1.weight", "a ResNet of torchvision"),
     ("mbconv.weight", "an EfficientNet"),
+    ("conv1.filter.weight", "a LightCNN"),
+    ("relu1_1.weight", "a SphereFace network of 4 to 64 layers"),
 ];
 
 fn unknown(shapes: &[Shape]) -> String {

@@ -350,6 +350,15 @@ mod tests {
         tensors.extend(under("student.", backbone().state_dict()));
         let error = loaded(&tensors, OpenOptions::default()).unwrap_err().to_string();
         assert!(error.contains("begin with `state_dict.`, `student.`"), "{error}");
+        // The network may have no prefix of its own beside the copy.
+        for copy in ["ema.", "swa_model.module.", "teacher_net.", "optimizer.exp_avg."] {
+            let mut tensors = under(copy, backbone().state_dict());
+            tensors.iter_mut().for_each(|(_, tensor)| *tensor = tensor.zeros_like());
+            tensors.extend(backbone().state_dict());
+            let loaded = loaded(&tensors, OpenOptions::default()).unwrap();
+            check_same(&loaded, &plain);
+            assert!(loaded.notes.join("; ").contains("passed over: "), "{:?}", loaded.notes);
+        }
     }
 
     #[test]
@@ -370,6 +379,7 @@ mod tests {
             ("conv2d_1a.conv.weight", "facenet-pytorch"),
             ("net.body.3.res_layer.5.fc1.weight", "IR-SE"),
             ("model.cls_token", "class token"),
+            ("module.conv1.filter.weight", "LightCNN"),
         ];
         for (key, name) in looks {
             let error = loaded(&[tensor(key, &[3, 3])], OpenOptions::default()).unwrap_err();

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::layout::Layout;
+use super::layout::{FIVE_OF_106, Layout};
+use crate::column_names::is_image_column;
 
 /// Names of the column with the path, letters and digits only.
 const IMAGE: [&str; 11] = [
@@ -24,12 +25,27 @@ const POINTS: [&[&str]; 5] = [
     &["lefteye", "eyeleft", "leye"],
     &["righteye", "eyeright", "reye"],
     &["nose", "nosetip"],
-    &["leftmouth", "mouthleft", "lmouth"],
-    &["rightmouth", "mouthright", "rmouth"],
+    &["leftmouth", "mouthleft", "lmouth", "leftmouthcorner", "mouthleftcorner"],
+    &["rightmouth", "mouthright", "rmouth", "rightmouthcorner", "mouthrightcorner"],
 ];
 
-/// Words before the number of a point that say nothing.
-const PREFIXES: [&str; 6] = ["landmarks", "landmark", "points", "point", "lm", "p"];
+/// Words before the number of a point that say nothing; those that begin with another one come first.
+const PREFIXES: [&str; 14] = [
+    "landmarks",
+    "landmark",
+    "keypoints",
+    "keypoint",
+    "points",
+    "point",
+    "lmks",
+    "lmk",
+    "lm",
+    "kps",
+    "kp",
+    "pts",
+    "pt",
+    "p",
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Axis {
@@ -37,16 +53,18 @@ enum Axis {
     Y,
 }
 
-/// The layout that a header's `names` stand for; the first line behind it has `n_fields` fields.
+/// The layouts that a header's `names` may stand for; the first line behind it has `n_fields` fields. It is one,
+/// but of 106 points, of which names do not say which are eyes, nose and mouth.
 ///
 /// The header of `CelebA` has no name for the first column: then all others move by one.
 ///
 /// # Errors
 ///
 /// What is missing.
-pub fn layout(names: &[String], n_fields: usize) -> Result<Layout, String> {
+pub fn layouts(names: &[String], n_fields: usize) -> Result<Vec<Layout>, String> {
     let plain: Vec<String> = names.iter().map(|name| plain(name)).collect();
     let named = IMAGE.iter().find_map(|known| plain.iter().position(|name| name == known));
+    let named = named.or_else(|| names.iter().position(|name| is_image_column(name)));
     let shift = usize::from(named.is_none() && names.len() + 1 == n_fields);
     let image = match shift {
         1 => 0,
@@ -60,14 +78,22 @@ pub fn layout(names: &[String], n_fields: usize) -> Result<Layout, String> {
         .collect();
     // Counted from 0 or from 1.
     let first = usize::from(!columns.contains_key(&(0, Axis::X)));
-    let n_points = if columns.contains_key(&(first + 67, Axis::X)) { 68 } else { 5 };
+    let has = |n: usize| columns.contains_key(&(first + n - 1, Axis::X));
+    let n_points = [106, 68].into_iter().find(|n| has(*n)).unwrap_or(5);
     let at = |i: usize, axis, letter: &str| {
         let missing = || format!("{letter}{} of {n_points} points", i + 1);
         columns.get(&(first + i, axis)).copied().ok_or_else(missing)
     };
-    let point = |i| Ok((at(i, Axis::X, "x")?, at(i, Axis::Y, "y")?));
-    let points = (0..n_points).map(point).collect::<Result<_, String>>()?;
-    Ok(Layout { image, points, n_fields: names.len() + shift })
+    let point = |&i: &usize| Ok((at(i, Axis::X, "x")?, at(i, Axis::Y, "y")?));
+    let sets: Vec<Vec<usize>> = match n_points {
+        106 => FIVE_OF_106.iter().map(|five| five.to_vec()).collect(),
+        _ => vec![(0..n_points).collect()],
+    };
+    let layout = |set: &Vec<usize>| {
+        let points = set.iter().map(point).collect::<Result<_, String>>()?;
+        Ok(Layout { image, points, n_fields: names.len() + shift })
+    };
+    sets.iter().map(layout).collect()
 }
 
 fn plain(name: &str) -> String {
@@ -78,7 +104,8 @@ fn plain(name: &str) -> String {
 fn coordinate(name: &str) -> Option<(usize, Axis)> {
     let axis = |letter| if letter == 'x' { Axis::X } else { Axis::Y };
     for letter in ['x', 'y'] {
-        let Some(part) = name.strip_suffix(letter) else { continue };
+        let part = name.strip_suffix(letter).or_else(|| name.strip_prefix(letter));
+        let Some(part) = part else { continue };
         if let Some(i) = POINTS.iter().position(|names| names.contains(&part)) {
             return Some((i + 1, axis(letter)));
         }
@@ -100,7 +127,7 @@ mod tests {
     #[track_caller]
     fn check(header: &str, n_fields: usize, image: usize, first: (usize, usize)) {
         let names: Vec<String> = header.split(',').map(str::to_owned).collect();
-        let layout = layout(&names, n_fields).unwrap();
+        let layout = layouts(&names, n_fields).unwrap().remove(0);
         assert_eq!((layout.image, layout.points[0], layout.points.len()), (image, first, 5));
     }
 
@@ -115,13 +142,21 @@ mod tests {
                       leftmouth_y,rightmouth_x,rightmouth_y";
         check(&format!("image_id,{celeba}"), 11, 0, (1, 2));
         check(celeba, 11, 0, (1, 2));
+        let axis_first = "file path,x_left_eye,y_left_eye,x_right_eye,y_right_eye,x_nose,y_nose,\
+                          x_mouth_left,y_mouth_left,x_mouth_right,y_mouth_right";
+        check(axis_first, 11, 0, (1, 2));
+        for (word, first) in [("kps", 0), ("lmk_", 1), ("keypoint_", 0), ("pt", 1)] {
+            let points = (first..first + 5).map(|i| format!("{word}{i}_x,{word}{i}_y"));
+            let points = points.collect::<Vec<_>>().join(",");
+            check(&format!("{points},img_path"), 11, 10, (0, 1));
+        }
     }
 
     #[test]
     fn what_a_header_lacks_is_named() {
         let lacks = |header: &str| {
             let names: Vec<String> = header.split(',').map(str::to_owned).collect();
-            layout(&names, names.len()).unwrap_err()
+            layouts(&names, names.len()).unwrap_err()
         };
         assert_eq!(lacks("x1,y1"), "the path of the image");
         assert_eq!(lacks("image,x1,y1,x2,y2"), "x3 of 5 points");

@@ -8,6 +8,8 @@ use pfc_image::align::{Landmarks, Point, five_of_68, residual};
 const FIVE_OF_106_JD: [usize; 5] = [104, 105, 54, 84, 90];
 /// The same of InsightFace's `2d106det`.
 const FIVE_OF_106_INSIGHTFACE: [usize; 5] = [38, 88, 86, 52, 61];
+/// The five points among 106, in each order that is around.
+pub const FIVE_OF_106: [[usize; 5]; 2] = [FIVE_OF_106_JD, FIVE_OF_106_INSIGHTFACE];
 
 /// Numbers beside the points: a box and a score, or a label.
 const OTHERS_MAX: usize = 5;

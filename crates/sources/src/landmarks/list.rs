@@ -23,6 +23,10 @@ const LINES_TO_LOOK_AT: usize = 256;
 /// for no face. For all of LFW it is 2.4; with the numbers read in another order 13 to 20.
 const MISFIT_MAX: f64 = 10.0;
 
+/// Semicolons of a line that part its fields, as spreadsheets write them where commas are decimal points: five
+/// points behind a path have ten.
+const SEMICOLONS_MIN: usize = 10;
+
 /// One line: an image and its landmarks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Marks {
@@ -50,7 +54,8 @@ pub struct LandmarkList {
 /// How a line falls into fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Split {
-    Csv,
+    /// At this character; quotes count.
+    Csv(u8),
     /// At blanks; the first field ends at a tab if there is one.
     Blanks,
     /// At commas and blanks: `PATH X,Y,W,H X1,Y1,…`, as FaceX-Zoo's list of FaceScrub.
@@ -82,11 +87,18 @@ impl LandmarkList {
             return Err(no_line(path, n_bad, &bad));
         }
         // One path may hold a comma.
-        let n_commas = head.iter().filter(|(_, line)| line.contains(',')).count();
-        let split = match n_commas > 0 && 2 * n_commas >= head.len() {
-            true if head.iter().all(|(_, line)| is_mixed(line)) => Split::Both,
-            true => Split::Csv,
-            false => Split::Blanks,
+        let are_most = |is: fn(&str) -> bool| {
+            let n = head.iter().filter(|(_, line)| is(line)).count();
+            n > 0 && 2 * n >= head.len()
+        };
+        let split = if are_most(|line| line.matches(';').count() >= SEMICOLONS_MIN) {
+            Split::Csv(b';')
+        } else if !are_most(|line| line.contains(',')) {
+            Split::Blanks
+        } else if head.iter().all(|(_, line)| is_mixed(line)) {
+            Split::Both
+        } else {
+            Split::Csv(b',')
         };
         let fields = |(number, line): &(u64, String)| (*number, split.fields(line));
         let head: Vec<(u64, Vec<String>)> = head.iter().map(fields).collect();
@@ -179,7 +191,9 @@ fn tell(
     if has_header {
         let missing = |missing| LandmarkError::Header { path: path.to_path_buf(), missing };
         let n_fields = usual_n_fields(images, |_| true).unwrap_or(fields.len());
-        return Ok((header::layout(&rest[0].1, n_fields).map_err(missing)?, n_lines_before));
+        let layouts = header::layouts(&rest[0].1, n_fields).map_err(missing)?;
+        let (_, layout) = best(layouts, images).ok_or_else(empty)?;
+        return Ok((layout, n_lines_before));
     }
     let candidates = |n_fields: usize| Layout::candidates(format, n_fields);
     let n_fields = usual_n_fields(images, |n| !candidates(n).is_empty());
@@ -189,16 +203,20 @@ fn tell(
         found: fields.len(),
         expected: Layout::expected_fields(format),
     })?;
-    let candidates = candidates(n_fields);
-    let usual = images.iter().filter(|(_, fields)| fields.len() == n_fields);
-    let lines: Vec<Vec<f64>> = usual.map(|(_, fields)| numbers(fields)).collect();
-    let misfit = |layout: Layout| (layout.misfit(&lines), layout);
-    let best = candidates.into_iter().map(misfit).min_by(|a, b| a.0.total_cmp(&b.0));
-    let (residual, layout) = best.ok_or_else(empty)?;
+    let (residual, layout) = best(candidates(n_fields), images).ok_or_else(empty)?;
     if format == LandmarkFormat::Auto && residual.is_finite() && residual > MISFIT_MAX {
         return Err(LandmarkError::NoFace { path: path.to_path_buf(), residual });
     }
     Ok((layout, n_lines_before))
+}
+
+/// The layout that makes faces of the lines, of those that may be theirs, and how far these are off.
+fn best(candidates: Vec<Layout>, images: &[(u64, Vec<String>)]) -> Option<(f64, Layout)> {
+    let n_fields = candidates.first()?.n_fields;
+    let usual = images.iter().filter(|(_, fields)| fields.len() == n_fields);
+    let lines: Vec<Vec<f64>> = usual.map(|(_, fields)| numbers(fields)).collect();
+    let misfit = |layout: Layout| (layout.misfit(&lines), layout);
+    candidates.into_iter().map(misfit).min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 /// The number of fields that most lines have, of those that `is_known`; of two the one met first.
@@ -240,16 +258,16 @@ pub fn tidy(image: &str) -> Cow<'_, str> {
 impl Split {
     fn fields(self, line: &str) -> Vec<String> {
         match self {
-            Split::Csv => csv_fields(line),
+            Split::Csv(delimiter) => csv_fields(line, delimiter),
             Split::Both => {
                 let fields = line.split(|c: char| c == ',' || c.is_whitespace());
                 fields.filter(|field| !field.is_empty()).map(str::to_owned).collect()
             }
             Split::Blanks => match line.split_once('\t') {
-                None => line.split_whitespace().map(str::to_owned).collect(),
+                None => line.split_whitespace().map(unquoted).collect(),
                 Some((path, rest)) => {
-                    let rest = rest.split_whitespace().map(str::to_owned);
-                    std::iter::once(path.trim().to_owned()).chain(rest).collect()
+                    let rest = rest.split_whitespace().map(unquoted);
+                    std::iter::once(unquoted(path.trim())).chain(rest).collect()
                 }
             },
         }
@@ -265,14 +283,25 @@ fn is_mixed(line: &str) -> bool {
     is_path && !rest.is_empty() && rest.iter().all(|group| group.contains(',') && is_group(group))
 }
 
-fn csv_fields(line: &str) -> Vec<String> {
+/// A field without quotes around it.
+fn unquoted(field: &str) -> String {
+    let inside = field.strip_prefix('"').and_then(|field| field.strip_suffix('"'));
+    inside.unwrap_or(field).to_owned()
+}
+
+fn csv_fields(line: &str, delimiter: u8) -> Vec<String> {
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
+        .delimiter(delimiter)
         .trim(csv::Trim::All)
         .buffer_capacity(line.len().max(1))
         .from_reader(line.as_bytes());
     let record = reader.records().next().and_then(Result::ok).unwrap_or_default();
-    record.iter().map(str::to_owned).collect()
+    let text = |field: &str| match field.replacen(',', ".", 1) {
+        number if delimiter == b';' && number.parse::<f64>().is_ok() => number,
+        _ => field.to_owned(),
+    };
+    record.iter().map(text).collect()
 }
 
 /// Number and text of a line, or what is wrong with it.
@@ -331,6 +360,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::landmarks::layout::FIVE_OF_106;
 
     type Lines = Vec<Result<Marks, BadLine>>;
 
@@ -393,6 +423,11 @@ mod tests {
         check(&format!("\u{feff}# made by hand\n\n./a b/1.jpg\t{XY}\n"), "a b/1.jpg");
         check(&format!("\"a, b/1.jpg\",{}", XY.replace(' ', ", ")), "a, b/1.jpg");
         check(&format!("a\\1.jpg\t17\t{XY}"), "a/1.jpg");
+        let decimal_commas = XY.replace(' ', ";").replace('.', ",");
+        check(&format!("\"a; b/1.jpg\";{decimal_commas}"), "a; b/1.jpg");
+        let names = "path;x1;y1;x2;y2;x3;y3;x4;y4;x5;y5";
+        check(&format!("{names}\n1.jpg;{}\n", XY.replace(' ', ";")), "1.jpg");
+        check(&format!("\"a/1.jpg\"\t\"{}\"", XY.replace(' ', "\"\t\"")), "a/1.jpg");
         check(&format!("1.jpg {XY} 0.999"), "1.jpg");
         check("a/1.jpg 38.5 73.5 56 41.5 70.75 51.75 51.5 71.75 92.25 92.25", "a/1.jpg");
         let header = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x \
@@ -401,6 +436,20 @@ mod tests {
         let swapped = "y1,x1,y2,x2,y3,x3,y4,x4,y5,x5,path,who";
         let line = "51.75,38.5,51.5,73.5,71.75,56,92.25,41.5,92.25,70.75,1.jpg,ann";
         check(&format!("{swapped}\n{line}"), "1.jpg");
+    }
+
+    #[test]
+    fn of_106_points_below_a_header_those_are_taken_that_make_a_face() {
+        for five in FIVE_OF_106 {
+            let mut points = [[50.0_f32, 60.0]; 106];
+            for (place, point) in five.into_iter().zip(FACE) {
+                points[place] = point;
+            }
+            let names: Vec<String> = (0..106).map(|i| format!("x{i},y{i}")).collect();
+            let values: Vec<String> = points.iter().map(|[x, y]| format!("{x},{y}")).collect();
+            let text = format!("path,{}\n1.jpg,{}\n", names.join(","), values.join(","));
+            check(&text, "1.jpg");
+        }
     }
 
     #[track_caller]

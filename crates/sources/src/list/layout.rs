@@ -6,7 +6,8 @@ use pfc_image::has_image_extension;
 
 use crate::{
     catalogue::People,
-    columns::{ColumnChoice, Found, is_image_column},
+    column_names::is_image_column,
+    columns::{ColumnChoice, Found},
 };
 
 pub const POINT_COLUMNS: [&str; 10] = ["x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4", "x5", "y5"];

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How the names of lists end.
-pub const ENDINGS: &[&str] = &[".txt", ".tsv", ".lst", ".list", ".csv", ".jsonl"];
+pub const ENDINGS: &[&str] = &[".txt", ".tsv", ".lst", ".list", ".csv", ".jsonl", ".ndjson"];
 
 /// Lines between two looks at whether the user has had enough.
 const CHUNK_LINES: u64 = 1 << 16;

@@ -13,7 +13,8 @@ use serde::Deserialize;
 
 use crate::{
     catalogue::People,
-    columns::{ColumnChoice, is_image_column},
+    column_names::is_image_column,
+    columns::ColumnChoice,
     label::{Value, Who},
 };
 

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use pfc_image::has_image_extension;
+use pfc_image::{Sniffed, has_image_extension, sniff};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::members::{Fault, Forward, Member, Members};
@@ -39,7 +39,7 @@ pub struct Shard {
     pub whose: Vec<Result<Who, String>>,
     /// The names of the images in the shard.
     pub names: Names,
-    /// Members that are no image or label, and samples without an image.
+    /// Members that are no image or label, samples without an image, and second images of samples.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -103,6 +103,8 @@ pub fn read(
         shard: Shard::default(),
         current: Default::default(),
         open: HashMap::new(),
+        seconds: Vec::new(),
+        is_labelled: false,
     };
     let mut n_joined = 0;
     while let Some(member) = reader.members.advance().map_err(fault)? {
@@ -139,6 +141,10 @@ struct Reader<R> {
     current: (Vec<u8>, Sample),
     /// Samples that were met and not found whole, by key. Usually there is none.
     open: HashMap<Vec<u8>, Sample>,
+    /// Images of samples that have one already: they count where the file has folders instead of labels.
+    seconds: Vec<(Span, String)>,
+    /// The file has a label of some sample.
+    is_labelled: bool,
 }
 
 impl<R: Forward> Reader<R> {
@@ -154,7 +160,9 @@ impl<R: Forward> Reader<R> {
             self.leave_out(&text, Reject::SystemFile);
             return Ok(());
         }
-        let Some((key, extension)) = split(&member.name) else { return Ok(()) };
+        let Some((key, extension)) = split(&member.name) else {
+            return self.without_ending(member, spool, damaged, fault);
+        };
         let is_image = has_image_extension(Path::new(&*text));
         let Ok(name) = std::str::from_utf8(&member.name) else {
             if is_image {
@@ -195,6 +203,36 @@ impl<R: Forward> Reader<R> {
         Ok(())
     }
 
+    /// A member whose name has no ending is an image by its content, as a file of a folder is.
+    fn without_ending(
+        &mut self,
+        member: &Member,
+        spool: Option<&Spool>,
+        damaged: Damaged,
+        fault: &impl Fn(Fault) -> SourceError,
+    ) -> Result<(), SourceError> {
+        let Ok(name) = std::str::from_utf8(&member.name) else { return Ok(()) };
+        let is_named = !name.is_empty() && !name.ends_with('/');
+        if !is_named || member.is_link || check_size(member.n_bytes).is_err() {
+            return Ok(());
+        }
+        let content = match (self.members.content(member.n_bytes), damaged) {
+            (Ok(content), _) => content.unwrap_or_default(),
+            // It is met again by whoever goes on to the next member.
+            (Err(Fault::Damage { .. }), Damaged::Salvage) => return Ok(()),
+            (Err(e), _) => return Err(fault(e)),
+        };
+        if sniff(&content) == Sniffed::NotAnImage {
+            return Ok(());
+        }
+        let mut place = Span { start: member.start, n_bytes: member.n_bytes as u32 };
+        if let Some(spool) = spool {
+            place.start = spool.push(&content)?;
+        }
+        self.image(&member.name, place, name);
+        Ok(())
+    }
+
     /// Lists the stretches that were stepped over.
     fn list_damage(&mut self, path: &Path) {
         let damage = self.members.damage();
@@ -219,7 +257,7 @@ impl<R> Reader<R> {
     fn image(&mut self, key: &[u8], place: Span, name: &str) {
         let image = &mut self.sample(key).image;
         if image.is_some() {
-            return self.leave_out(name, Reject::SecondImage);
+            return self.seconds.push((place, name.to_owned()));
         }
         *image = Some((place, name.to_owned()));
     }
@@ -227,6 +265,7 @@ impl<R> Reader<R> {
     fn label(&mut self, key: &[u8], is_cls: bool, label: Result<Option<Who>, String>) {
         // A description without a label leaves the sample to its other members.
         let Some(label) = label.transpose() else { return };
+        self.is_labelled = true;
         self.sample(key).labels[usize::from(!is_cls)].get_or_insert(label);
     }
 
@@ -266,7 +305,21 @@ impl<R> Reader<R> {
     }
 
     fn finish(mut self) -> Shard {
+        let seconds = std::mem::take(&mut self.seconds);
+        if self.is_labelled {
+            for (_, name) in &seconds {
+                self.leave_out(name, Reject::SecondImage);
+            }
+            self.close_open();
+            return self.shard;
+        }
+        // What is before the first dot of a name says nothing where folders are the identities.
         self.close_open();
+        for (place, name) in seconds {
+            self.shard.places.push(place);
+            self.shard.whose.push(Err(NO_LABEL.into()));
+            self.shard.names.push(&name);
+        }
         self.shard
     }
 
@@ -282,8 +335,11 @@ impl<R> Reader<R> {
         scattered.into_iter().for_each(|(_, sample)| self.close(sample));
         // A label far from a sample that was whole without it is no sample without an image.
         let n_whole = if without.is_empty() { 0 } else { self.shard.places.len() };
-        let key = |i| split(self.shard.names.get(i).as_bytes()).map(|(key, _)| key);
-        let known: HashSet<&[u8]> = (0..n_whole).filter_map(key).collect();
+        let key = |i| {
+            let name = self.shard.names.get(i).as_bytes();
+            split(name).map_or(name, |(key, _)| key)
+        };
+        let known: HashSet<&[u8]> = (0..n_whole).map(key).collect();
         without.retain(|(key, _)| !known.contains(&key[..]));
         for (key, _) in without {
             self.leave_out(&String::from_utf8_lossy(&key), Reject::NoImage);
@@ -450,6 +506,32 @@ mod tests {
         assert_eq!(left_out, [("x.tar/1.png", "second_image"), ("x.tar/2", "no_image")]);
         assert!(found(&shard).is_empty());
         assert_eq!(nobodys(&shard), ["3.jpg", "4.jpg", "5.jpg", "6.jpg", "1.jpg"]);
+    }
+
+    #[test]
+    fn without_labels_every_image_counts_whatever_its_name_begins_with() {
+        let jpeg: &[u8] = b"\xff\xd8\xff\xe0";
+        let members: [(&str, &[u8]); 5] = [
+            ("a/1.jpg", b"x"),
+            ("a/1.face2.jpg", b"x"),
+            ("a/1.png", b"x"),
+            ("a/2", jpeg),
+            ("a/notes", b"text"),
+        ];
+        let without = shard(&members);
+        let mut names = nobodys(&without);
+        names.sort_unstable();
+        assert_eq!(names, ["a/1.face2.jpg", "a/1.jpg", "a/1.png", "a/2"]);
+        assert!(without.left_out.is_empty());
+        let label: (&str, &[u8]) = ("a/2.cls", b"3");
+        let labelled = shard(&[&members[..], &[label]].concat());
+        assert_eq!(found(&labelled), [("a/2", Who::Number(3))]);
+        let left_out: Vec<_> =
+            labelled.left_out.iter().map(|l| (l.source.as_str(), l.reject.reason())).collect();
+        assert_eq!(
+            left_out,
+            [("x.tar/a/1.face2.jpg", "second_image"), ("x.tar/a/1.png", "second_image")]
+        );
     }
 
     #[test]

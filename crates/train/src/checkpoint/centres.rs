@@ -9,6 +9,9 @@ use pfc_model::{centres::CentreFiles, checkpoint::MANIFEST};
 use super::SavedRun;
 use crate::TrainError;
 
+/// Rows that are read at a time by whoever goes through all of them.
+pub(crate) const CHUNK_ROWS: u64 = 1 << 13;
+
 /// The matrix `[C, D]` of the class centres, up to date and not normalised, read some rows at a time.
 pub(crate) enum Centres {
     /// Of a checkpoint that a run wrote.

@@ -39,7 +39,7 @@ pub(crate) use saved_run::SavedRun;
 use snapshot::{Failed, Files, Snapshot, Whole, files_of};
 
 /// The network as it is trained, where the one that is measured and exported is a mean.
-const TRAINED: &str = "trained.safetensors";
+pub(crate) const TRAINED: &str = "trained.safetensors";
 /// What the optimizer remembers of the backbone's parameters.
 pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
 

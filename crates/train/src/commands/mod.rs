@@ -8,6 +8,7 @@ pub(crate) mod plan;
 pub(crate) mod recipe;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod verify;
 pub(crate) mod watch;
 
 use std::path::PathBuf;

@@ -58,8 +58,9 @@ section! {
         /// For `step`: what it is multiplied by.
         pub gamma: f64,
         /// With `model.precision = "f16"`: what the loss is multiplied by at first, so that small gradients
-        /// do not vanish; from 1 to 2^32. Where gradients overflow the step is left out and this is
-        /// halved.
+        /// do not vanish; from 1 to 2^32. Where gradients overflow the weights stay as they are and this is
+        /// halved; running statistics, those of AdaFace and the centres, whose gradients are f32, have
+        /// moved.
         pub loss_scale: f64,
         /// Steps without an overflow after which it is doubled.
         pub loss_scale_steps: u64,

@@ -5,6 +5,7 @@ use pfc_findings::Reading;
 use pfc_model::{Backbone, MirroredEmbeddings};
 use pfc_verify::{Opening, Options, PairsSet, VerifyError};
 use serde::{Deserialize, Serialize};
+use tch::Tensor;
 
 use crate::{
     TrainError,
@@ -60,7 +61,11 @@ impl Verifier {
         ranks: &Ranks,
         quiet: bool,
     ) -> Result<Measured, TrainError> {
-        ranks.copy_from_first(&ema::running(backbone))?;
+        let mut statistics = ema::running(backbone);
+        // Counters are the same on every rank, and in the host's memory wherever the network is: without them
+        // one broadcast is enough.
+        statistics.retain(Tensor::is_floating_point);
+        ranks.copy_from_first(&statistics)?;
         let mut scores = Vec::new();
         for (name, set) in &self.sets {
             match score(name, set, backbone, ranks, quiet)? {

@@ -34,8 +34,9 @@ struct Claim {
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct MemoryClaim {
-    /// Centres and their state, network, its optimizer and gradients.
+    /// Centres and their state, and what a step keeps of those that it draws.
     rows: u64,
+    /// The network, its optimizer and gradients.
     network: u64,
     /// Images that are made ahead of the steps.
     batches: u64,
@@ -154,7 +155,7 @@ pub(crate) fn describe(config: &Config, plan: &StepPlan, n_identities: u32) -> S
     let all = ClassRange::of_rank(n_identities.into(), 0, 1);
     let head = config.head_config(n_identities);
     let found = Footprint::of(&head, all, plan.n_steps(), plan.batch_size);
-    let Footprint { touched, memory, device, save, files, checkpoint } = found;
+    let Footprint { touched, memory, device, save, files, checkpoint, .. } = found;
     let held = match &head.centres {
         Placement::File(folder) => format!("{} in files in {}", in_units(files), folder.display()),
         Placement::Device => {
@@ -191,7 +192,7 @@ impl Claim {
             if device.is_cuda() { ((0, 0), of_device) } else { (of_device, (0, 0)) };
         let batches = LoaderSpec::of_run(config, *plan, (seat.rank, seat.world), device);
         let memory = MemoryClaim {
-            rows: footprint.memory + on_host.0,
+            rows: footprint.memory + footprint.step + on_host.0,
             network: on_host.1,
             batches: batches.size_bytes(),
             save: footprint.save + network.copies,
@@ -432,8 +433,9 @@ mod tests {
         let folder = RunFolder::of_other_rank(dir.path());
         let seat = Seat { rank: 1, local_rank: 1, world: 2 };
         let found = Claim::of(&config, &plan, 1000, &folder, seat).unwrap();
-        // Weight and momentum of 16 numbers of 4 bytes, and the time of each row, of half the classes.
-        assert_eq!(found.memory.rows, 500 * (2 * 16 * 4 + 4));
+        // Weight and momentum of 16 numbers of 4 bytes, and the time of each row, of half the classes, all of
+        // which a step draws: 64 bytes more of each.
+        assert_eq!(found.memory.rows, 500 * (2 * 16 * 4 + 4) + 500 * 64);
         // One batch is in the step's hands beside the four ahead; half of each is this rank's.
         assert_eq!(found.memory.batches, 5 * 5 * 112 * 112 * 3 * 4);
         assert_eq!(found.card, None);

@@ -187,8 +187,9 @@ impl Trainer {
 
     /// One step on one batch, of which every rank has its share: loss, gradients, weights.
     ///
-    /// Where f16 gradients overflow, on whichever rank, the backbone is left alone on all of them and
-    /// the loss scale is lowered. The centres, whose gradients are f32, have moved then.
+    /// Where f16 gradients overflow, on whichever rank, the backbone's weights are left alone on all of them
+    /// and the loss scale is lowered. Running statistics, what the loss remembers, and the centres, whose
+    /// gradients are f32, have moved then.
     ///
     /// A loss or gradient that is not finite leaves the step out on all ranks, as often in a row as
     /// `optim.skip_nonfinite` allows: weights, running statistics and the optimizer are as before it.

@@ -8,6 +8,7 @@ use std::{
 use crate::support::run::{
     Setup, check_same, checkpoint, figures, final_tensors, refused, signal, wait_for,
 };
+use pfc_findings::{Action, Decision, DecisionLog, RunInfo};
 use pfc_train::log::metrics::{self, Record};
 
 /// 18 images make 4 batches of 4 an epoch, 12 steps in all.
@@ -413,6 +414,34 @@ fn a_run_that_has_lost_its_checkpoints_does_not_begin_again() {
 }
 
 #[test]
+fn a_run_sees_what_decisions_leave_says_so_once_and_goes_on_with_nothing_else() {
+    let setup = setup();
+    let data = setup.out("data");
+    let mut log = DecisionLog::open(&data).unwrap();
+    let info = RunInfo {
+        dataset: log.dataset(),
+        tool: "test".into(),
+        command: "clean".into(),
+        arguments: Vec::new(),
+        notes: serde_json::json!({}),
+    };
+    log.append(&info, &[Decision::new(4, 1, Action::Drop, "blurred")]).unwrap();
+    let out = setup.out("run");
+    let said = setup.finish(&out, &["--set", "train.epochs=1"]);
+    let notice = "1 of 18 rows are left out by decisions; data.as_packed = true reads them";
+    let notice = format!("{}: {notice}", data.display());
+    assert_eq!(said.matches(&notice).count(), 1, "{said}");
+    let as_packed = ["--resume", "--set", "train.epochs=1", "--set", "data.as_packed=true"];
+    let said = refused(setup.command(&out, &as_packed));
+    for images in
+        ["17 images of 6 identities, checksum ", "18 images of 6 identities, checksum none"]
+    {
+        assert!(said.contains(images), "{said}");
+    }
+    assert!(said.contains("hint: ") && said.contains("set data.as_packed as it was"), "{said}");
+}
+
+#[test]
 fn a_run_of_other_data_or_another_network_is_not_continued() {
     let setup = setup();
     let out = setup.out("run");
@@ -429,6 +458,8 @@ fn a_run_of_other_data_or_another_network_is_not_continued() {
     crate::support::write_dataset(&other, 6, 4);
     let said = refused(&["--resume", "--set", &format!("data.path={}", other.display())]);
     assert!(said.contains("was written by a run on 18 images of 6 identities"), "{said}");
+    let hint = "hint: set data.path to the data set that the run began with, which was `";
+    assert!(said.contains(hint), "{said}");
 
     let said = refused(&[]);
     assert!(said.contains("already holds a run"), "{said}");

@@ -6,7 +6,7 @@ use pfc_image::has_image_extension;
 
 use super::{
     ImageName, N_FOLDS, Pair, PairList, Protocol,
-    lines::{Images, Lines, same_of},
+    lines::{Images, Line, Lines, same_of},
 };
 use crate::VerifyError;
 
@@ -38,11 +38,31 @@ pub fn header(lines: &mut Lines) -> Option<usize> {
     let column = first.fields.iter().position(is_name);
     // Kaggle's copy of LFW's list.
     let is_lfw = first.fields.iter().any(|field| field.eq_ignore_ascii_case("imagenum1"));
-    if column.is_some() || is_lfw {
+    let is_guessed = column.is_none() && !is_lfw && is_header_of_pairs(&lines.lines);
+    if is_guessed {
+        let (path, names) = (lines.path.display(), first.fields.join(", "));
+        tracing::warn!("{path}: its first line is taken for the names of columns: {names}");
+    }
+    if column.is_some() || is_lfw || is_guessed {
         lines.lines.remove(0);
     }
     column
 }
+
+/// Whether the first line is three names that are not known: none of them is a path, a number or a word for a
+/// pair, and the next line is a pair.
+fn is_header_of_pairs(lines: &[Line<'_>]) -> bool {
+    let [first, second, ..] = lines else { return false };
+    let is_same = |field: &str| same_of(field).is_some();
+    let is_path = |field: &str| field.contains(['.', '/', '\\']) && !is_same(field);
+    let is_name = |field: &str| !is_path(field) && !is_same(field) && field.parse::<f64>().is_err();
+    first.fields.len() == 3
+        && first.fields.iter().copied().all(is_name)
+        && second.fields.len() == 3
+        && second.fields.iter().copied().filter(|field| is_same(field)).count() == 1
+        && second.fields.iter().copied().filter(|field| is_path(field)).count() == 2
+}
+
 const LINE_PAIRS_LAYOUT: &str = "the layout of pairs_CALFW.txt: two lines `NAME_0001.jpg N` per \
     pair, where N is 0 on both lines for different people and above 0 for the same person";
 
@@ -202,6 +222,8 @@ mod tests {
             "x/a.jpg,x/b.jpg,same\nx/a.jpg,y/c.jpg,different\n",
             "x/a.jpg x/b.jpg match\nx/a.jpg y/c.jpg mismatch\n",
             "path1\tpath2\tlabel\nx/a.jpg\tx/b.jpg\t1\nx/a.jpg\ty/c.jpg\t0\n",
+            "img1,img2,is_pair\nx/a.jpg,x/b.jpg,1\nx/a.jpg,y/c.jpg,0\n",
+            "Verified;Left;Right\n1;x/a.jpg;x/b.jpg\n0;x/a.jpg;y/c.jpg\n",
         ] {
             let list = parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
             let images: Vec<&str> = list.images.iter().map(|image| image.path.as_str()).collect();
@@ -271,5 +293,6 @@ mod tests {
             "list.txt:2: the two lines of a pair disagree on whether it is one person",
         );
         check_error("a 1\nb x\n", "list.txt:2: `x` is no number");
+        check_error("a b maybe\nc d 1\n", "list.txt:1: label `maybe` is neither 0 nor 1");
     }
 }

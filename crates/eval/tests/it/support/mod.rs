@@ -99,6 +99,12 @@ impl LfwLike {
 
     /// Packs faces into the data set `name`; their sources are their paths below `faces`.
     pub fn pack(&self, name: &str, sources: &[&str]) {
+        let jpegs: Vec<(&str, Vec<u8>)> = sources.iter().map(|s| (*s, self.jpeg(s))).collect();
+        self.pack_jpegs(name, &jpegs);
+    }
+
+    /// Packs images, each with its source, into the data set `name`.
+    pub fn pack_jpegs(&self, name: &str, jpegs: &[(&str, Vec<u8>)]) {
         let spec = DatasetSpec {
             lineage: vec![],
             image_size: ImageSize::FACE,
@@ -109,9 +115,8 @@ impl LfwLike {
             arguments: Vec::new(),
         };
         let mut writer = DatasetWriter::create(&self.path(name), spec).unwrap();
-        for source in sources {
-            let jpeg = self.jpeg(source);
-            writer.push(Face::new(&jpeg, 0, source, ImageSize::FACE, Quality::default())).unwrap();
+        for (source, jpeg) in jpegs {
+            writer.push(Face::new(jpeg, 0, source, ImageSize::FACE, Quality::default())).unwrap();
         }
         writer.finish(["anyone"].into_iter().collect()).unwrap();
     }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use cudarc::{
     driver::{
-        CudaContext, CudaEvent, CudaFunction, CudaModule, CudaStream, LaunchConfig, PushKernelArg,
+        CudaContext, CudaEvent, CudaFunction, CudaModule, CudaStream, LaunchArgs, LaunchConfig,
+        PushKernelArg,
     },
     nvrtc::Ptx,
 };
@@ -151,37 +152,35 @@ fn numbers_of_share(share: &BlockShare) -> [i64; 7] {
     [first, len, slot, n_negatives, first_positive, n_positives, key].map(|number| number as i64)
 }
 
-/// Where the tensors of a table begin.
-struct TableArgs {
+/// Rows of a table, as the first arguments of each kernel that works on them: where its tensors and the rows'
+/// numbers begin, what rows have missed, as `Missed` in `kernels.cu` has it, and how wide they are.
+struct RowsArgs {
     weight: u64,
     state: u64,
     stamps: u64,
-}
-
-impl TableArgs {
-    fn of(rows: &Rows) -> TableArgs {
-        let [weight, state, stamps] =
-            [&rows.weight_cd, &rows.state_cn, &rows.stamps_c].map(|tensor| address(Some(tensor)));
-        TableArgs { weight, state, stamps }
-    }
-}
-
-/// What rows have missed, as `Missed` in `kernels.cu` has it.
-struct MissedArgs {
+    index: u64,
     maps: u64,
     n_maps: i32,
     now: u32,
+    dim: i32,
 }
 
-impl MissedArgs {
-    fn of(rows: &Rows) -> MissedArgs {
-        rows.missed.as_ref().map_or(MissedArgs { maps: 0, n_maps: 0, now: 0 }, |missed| {
-            MissedArgs {
-                maps: address(Some(&missed.maps_k4)),
-                n_maps: missed.maps_k4.size()[0] as i32,
-                now: missed.now,
-            }
-        })
+impl RowsArgs {
+    fn of(rows: &Rows) -> RowsArgs {
+        let [weight, state, stamps, index] =
+            [&rows.weight_cd, &rows.state_cn, &rows.stamps_c, &rows.rows_t]
+                .map(|tensor| address(Some(tensor)));
+        let (maps, n_maps, now) = rows.missed.as_ref().map_or((0, 0, 0), |missed| {
+            let n_maps = missed.maps_k4.size()[0] as i32;
+            (address(Some(&missed.maps_k4)), n_maps, missed.now)
+        });
+        let dim = rows.weight_cd.size()[1] as i32;
+        RowsArgs { weight, state, stamps, index, maps, n_maps, now, dim }
+    }
+
+    fn push<'a>(&'a self, launch: &mut LaunchArgs<'a>) {
+        launch.arg(&self.weight).arg(&self.state).arg(&self.stamps).arg(&self.index);
+        launch.arg(&self.maps).arg(&self.n_maps).arg(&self.now).arg(&self.dim);
     }
 }
 
@@ -205,13 +204,11 @@ impl RowOps for CudaOps {
         }
         let kinds = [rows.weight_cd.kind(), rows.state_cn.kind(), unit_td.kind()];
         let function = self.function("unit_rows", &kinds)?;
-        let (table, missed) = (TableArgs::of(rows), MissedArgs::of(rows));
-        let [index, unit] = [&rows.rows_t, unit_td].map(|tensor| address(Some(tensor)));
-        let dim = rows.weight_cd.size()[1] as i32;
+        let (rows, unit) = (RowsArgs::of(rows), address(Some(unit_td)));
         let stream = self.stream();
         let mut launch = stream.launch_builder(&function);
-        launch.arg(&table.weight).arg(&table.state).arg(&table.stamps).arg(&index);
-        launch.arg(&missed.maps).arg(&missed.n_maps).arg(&missed.now).arg(&dim).arg(&unit);
+        rows.push(&mut launch);
+        launch.arg(&unit);
         let shared_bytes = BLOCK_THREADS as usize * size_of::<f32>();
         // SAFETY: the arguments are those of `unit_rows` in `kernels.cu`; the tensors are on this
         // card, of the kinds that its name says, contiguous, and as large as it takes them to be. The
@@ -264,26 +261,24 @@ impl RowOps for CudaOps {
             (steps.as_negatives_td.f_contiguous()?, unit_embeddings_gd.f_contiguous()?);
         let kinds = [rows.weight_cd.kind(), rows.state_cn.kind(), negatives_td.kind()];
         let function = self.function("update", &kinds)?;
-        let (table, missed) = (TableArgs::of(rows), MissedArgs::of(rows));
-        let [index, negatives, pulled, samples, slopes, embeddings] =
-            [&rows.rows_t, &negatives_td, rows_o, samples_o, slopes_g, &embeddings_gd]
+        let [negatives, pulled, samples, slopes, embeddings] =
+            [&negatives_td, rows_o, samples_o, slopes_g, &embeddings_gd]
                 .map(|tensor| address(Some(tensor)));
         let figures = address(steps.figures);
         let n_pulls = rows_o.size()[0] as i32;
-        let (dim, n_state) = (rows.weight_cd.size()[1] as i32, rows.state_cn.size()[1] as i32);
+        let (n_state, rows) = (rows.state_cn.size()[1] as i32, RowsArgs::of(rows));
         let (optimizer, numbers) = numbers_of(steps.motion);
         let RowKeys(key_base) = steps.keys;
         let stream = self.stream();
         let mut launch = stream.launch_builder(&function);
-        launch.arg(&table.weight).arg(&table.state).arg(&table.stamps).arg(&index);
-        launch.arg(&missed.maps).arg(&missed.n_maps).arg(&missed.now).arg(&dim);
+        rows.push(&mut launch);
         launch.arg(&steps.stamp_after).arg(&n_state).arg(&negatives);
         launch.arg(&pulled).arg(&samples).arg(&n_pulls).arg(&slopes).arg(&embeddings);
         launch.arg(&figures).arg(&key_base).arg(&optimizer);
         for number in &numbers {
             launch.arg(number);
         }
-        let config = by_row(n_rows, update_shared_bytes(dim as usize));
+        let config = by_row(n_rows, update_shared_bytes(rows.dim as usize));
         // SAFETY: as in `unit_rows`, for `update`. Rows are strictly ascending, so that no two blocks
         // write the same one; samples are rows of the global batch.
         unsafe { launch.launch(config) }.map(drop).map_err(torch_error)
@@ -352,22 +347,20 @@ impl SampleOps for CudaOps {
         unit_gd: &Tensor,
         rows_s: &Tensor,
     ) -> Result<OwnCentres, TchError> {
-        let (n_samples, dim) = unit_gd.size2()?;
+        let n_samples = unit_gd.size()[0];
         let centres_gd = unit_gd.f_empty_like()?;
         let cosines_g = Tensor::f_empty([n_samples], (Kind::Double, unit_gd.device()))?;
         let slots_g = Tensor::f_empty([n_samples], (Kind::Int, unit_gd.device()))?;
         let function =
             self.function("positives", &[rows.weight_cd.kind(), rows.state_cn.kind()])?;
-        let (table, missed) = (TableArgs::of(rows), MissedArgs::of(rows));
-        let [index, unit, step_rows, centres, cosines, slots] =
-            [&rows.rows_t, unit_gd, rows_s, &centres_gd, &cosines_g, &slots_g]
+        let [unit, step_rows, centres, cosines, slots] =
+            [unit_gd, rows_s, &centres_gd, &cosines_g, &slots_g]
                 .map(|tensor| address(Some(tensor)));
-        let (dim, n_rows) = (dim as i32, rows_s.size()[0] as i32);
+        let (rows, n_rows) = (RowsArgs::of(rows), rows_s.size()[0] as i32);
         let stream = self.stream();
         let mut launch = stream.launch_builder(&function);
-        launch.arg(&table.weight).arg(&table.state).arg(&table.stamps).arg(&index);
-        launch.arg(&missed.maps).arg(&missed.n_maps).arg(&missed.now).arg(&dim).arg(&unit);
-        launch.arg(&step_rows).arg(&n_rows).arg(&centres).arg(&cosines).arg(&slots);
+        rows.push(&mut launch);
+        launch.arg(&unit).arg(&step_rows).arg(&n_rows).arg(&centres).arg(&cosines).arg(&slots);
         let config = by_row(n_samples, BLOCK_THREADS as usize * size_of::<f64>());
         // SAFETY: as in `unit_rows`, for `positives`, which writes no row of the table.
         unsafe { launch.launch(config) }.map_err(torch_error)?;

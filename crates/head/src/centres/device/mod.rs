@@ -114,6 +114,11 @@ fn ops_of(device: Device, dim: usize) -> (Arc<dyn RowOps>, String) {
     (Arc::new(TensorOps), name)
 }
 
+/// Bytes that the exponentials of a tile may take.
+fn tile_bytes(device: Device) -> usize {
+    all_memory(device).map_or(TILE_BYTES, |all| (all / 16) as usize)
+}
+
 impl DeviceStore {
     /// The centres of the classes of `range` at their initial values. O(C): the device's memory is filled.
     ///
@@ -138,8 +143,7 @@ impl DeviceStore {
         let table = Table::new(&frame, n_rows, device)
             .map_err(HeadError::torch("make room for the centres on the device"))?;
         let (ops, operations) = ops_of(device, layout.dim());
-        let tile_bytes = all_memory(device).map_or(TILE_BYTES, |all| (all / 16) as usize);
-        Ok(DeviceStore { frame, table, ops, operations, tile_bytes })
+        Ok(DeviceStore { frame, table, ops, operations, tile_bytes: tile_bytes(device) })
     }
 
     fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -442,10 +446,7 @@ impl CentreTile for DeviceTile<'_> {
     }
 
     fn exponentials(&mut self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
-        // The sums of each stretch, and over all of them, which the host waits for.
-        traffic::hand_over(2);
-        traffic::wait();
-        self.ops.exponentials(tile).map(Negatives::of_softmax)
+        self.ops.negatives(tile)
     }
 
     fn update(

@@ -8,9 +8,10 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::{
     elements::to_f64,
-    loss::{AngularMargin, TileCosines},
+    loss::{AngularMargin, Negatives, TileCosines},
     optim::{Motion, Stamp},
     sampling::DrawPlan,
+    traffic,
 };
 
 /// Rows of a table, all on one device.
@@ -151,6 +152,13 @@ pub(super) trait RowOps: SampleOps {
 
     /// The slopes of [`TileCosines::exponentials`], `[T, G]`, and their sums, `[G]` f64.
     fn exponentials(&self, tile: &TileCosines<'_>) -> Result<(Tensor, Tensor), TchError>;
+
+    /// The same for a host that waits for the sums: those of each stretch, and then over all of them.
+    fn negatives(&self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
+        traffic::hand_over(2);
+        traffic::wait();
+        self.exponentials(tile).map(Negatives::of_softmax)
+    }
 
     /// Sends the gradient through the normalisation of the rows, after what they have missed, and
     /// moves them.

@@ -5,11 +5,10 @@
 
 use std::{ops::Range, sync::Arc};
 
-use pfc_model::all_memory;
 use rayon::prelude::*;
 use tch::{Device, TchError, Tensor};
 
-use super::{TILE_BYTES, ops::RowOps, ops_of};
+use super::{ops::RowOps, ops_of, tile_bytes};
 use crate::{
     HeadError,
     centres::{CentreStore, CentreTile, PositiveGradient, TileGradient, Tiling, host::RowStore},
@@ -52,8 +51,7 @@ impl TieredStore {
         let rows = RowStore::new(config, range)?;
         let (ops, name) = ops_of(device, config.dim);
         let operations = format!("{name}, rows by the CPU");
-        let tile_bytes = all_memory(device).map_or(TILE_BYTES, |all| (all / 16) as usize);
-        Ok(TieredStore { rows, device, ops, operations, tile_bytes })
+        Ok(TieredStore { rows, device, ops, operations, tile_bytes: tile_bytes(device) })
     }
 }
 
@@ -196,10 +194,7 @@ impl CentreTile for TieredTile<'_> {
     }
 
     fn exponentials(&mut self, tile: &TileCosines<'_>) -> Result<Negatives, TchError> {
-        // The sums of each stretch, and over all of them, which the host waits for.
-        traffic::hand_over(2);
-        traffic::wait();
-        self.ops.exponentials(tile).map(Negatives::of_softmax)
+        self.ops.negatives(tile)
     }
 
     fn update(

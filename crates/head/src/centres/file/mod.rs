@@ -393,7 +393,9 @@ fn remove(folder: &Path, name: &FileName) -> Result<(), HeadError> {
 
 fn lock(path: &Path, range: ClassRange) -> Result<File, HeadError> {
     let lock_path = path.join(format!("lock-{}", range.first()));
-    let file = File::create(&lock_path).map_err(HeadError::io("create", &lock_path))?;
+    // A file of that name that somebody else wrote keeps what is in it.
+    let file = File::options().append(true).create(true).open(&lock_path);
+    let file = file.map_err(HeadError::io("create", &lock_path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {

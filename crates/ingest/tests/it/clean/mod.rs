@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::common::{Bench, stderr};
+use crate::common::{Bench, stderr, stdout};
 
 /// A network of the known answers, where there is one and onnxruntime to run it.
 fn golden_network() -> Option<PathBuf> {
@@ -91,8 +91,8 @@ fn mirrored_copies_are_found() {
     let of = "faces/Person_000001/Person_000001_0002.jpg";
     encoded_again(&bench, of, "faces/Person_000001/mirrored.jpg", 80, true);
     bench.run("pack faces data").success();
-    let text = stderr(&bench.run("clean data --pass near").success());
-    assert!(!text.contains("not compared"), "{text}");
+    let text = stdout(&bench.run("clean data --pass near").success());
+    assert!(text.contains(" of pictures; none was left out"), "{text}");
     let found = decisions(&bench, "");
     assert_eq!(found.len(), 1);
     assert_eq!(
@@ -125,6 +125,30 @@ fn a_picture_under_many_names_is_asked_about_once_for_each_further_name() {
     // The same again is known.
     bench.run("clean data --pass near").success();
     assert_eq!(decisions(&bench, "").len(), 9);
+}
+
+#[test]
+fn one_file_under_many_names_is_asked_about_once_for_each_further_name() {
+    let bench = Bench::new();
+    bench.run("synth faces --identities 2 --images-per-identity 3").success();
+    let file = fs::read(bench.path("faces/Person_000000/Person_000000_0001.jpg")).unwrap();
+    for i in 0..40 {
+        bench.write(&format!("faces/name{i:02}/copy.jpg"), &file);
+    }
+    bench.run("pack faces data").success();
+    // The second time all of it is known.
+    for _ in 0..2 {
+        bench.run("clean data --pass exact").success();
+        let found = decisions(&bench, "");
+        let of_names = |d: &serde_json::Value| {
+            d["reason"] == "one_picture_two_names" && d["action"] == "suspect"
+        };
+        assert_eq!(found.len(), 40, "{found:?}");
+        assert!(found.iter().all(of_names), "{found:?}");
+        let partners: BTreeSet<&str> =
+            found.iter().map(|d| d["partner_source"].as_str().unwrap()).collect();
+        assert_eq!(partners.len(), 1, "{partners:?}");
+    }
 }
 
 #[test]

@@ -108,6 +108,33 @@ fn samples_without_a_label_or_an_image_are_quarantined() {
     assert_eq!(reasons, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
 }
 
+#[test]
+fn folders_in_a_tar_file_give_the_rows_of_the_folder_whatever_the_images_are_called() {
+    let bench = Bench::new();
+    let paths = [
+        "ann/1.jpg",
+        "ann/1.face2.jpg",
+        "ann/img.v1.final.jpg",
+        "bob/2",
+        "bob/2.jpg",
+        "bob/2.v2.jpg",
+    ];
+    let faces: Vec<Vec<u8>> = (0..paths.len() as u8).map(face).collect();
+    let members: Vec<(&str, &[u8])> =
+        paths.iter().copied().zip(faces.iter().map(Vec::as_slice)).collect();
+    for (path, face) in &members {
+        bench.write(&format!("raw/{path}"), face);
+    }
+    bench.write("x.tar", &tar(&members));
+    bench.write("x.tar.gz", &gzip(&tar(&members)));
+    bench.run("pack raw folder").success();
+    assert_eq!(bench.dataset("folder").len(), 6);
+    for (i, archive) in ["x.tar", "x.tar.gz"].into_iter().enumerate() {
+        bench.run(&format!("pack {archive} data{i}")).success();
+        assert!(bench.tree("folder/shards") == bench.tree(&format!("data{i}/shards")), "{archive}");
+    }
+}
+
 /// Eight samples of two people.
 fn eight() -> Vec<u8> {
     let names: Vec<String> =

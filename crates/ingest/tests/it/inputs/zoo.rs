@@ -135,6 +135,7 @@ fn lists() -> Vec<(&'static str, String, &'static str)> {
         ),
         ("label-first.csv", lines(|_, p, l| format!("{l},{p}")), ""),
         ("upper.csv", csv("PATH,LABEL", ","), ""),
+        ("camel.csv", csv("ImagePath,ClassId", ","), ""),
         ("spaced.csv", csv("Image Path, Class-ID", ", "), ""),
         ("bars.csv", csv("path | label", " | "), ""),
         ("open-end.csv", format!("path,label,\n{}", lines(|_, p, l| format!("{p},{l},"))), ""),

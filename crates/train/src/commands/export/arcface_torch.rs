@@ -16,14 +16,10 @@ use pfc_model::{ModelError, bytes};
 use pfc_torchfile::{Dtype, Object, StateEntry, StateWriter, TorchFileError};
 use tch::{Kind, Tensor};
 
-use super::{
-    ExportArgs, To,
-    centres::{CHUNK_ROWS, Report},
-    default_out, go_on,
-};
+use super::{ExportArgs, To, centres::Report, default_out, go_on};
 use crate::{
     TrainError,
-    checkpoint::{OPTIMIZER, SavedRun},
+    checkpoint::{OPTIMIZER, SavedRun, centres::CHUNK_ROWS},
     config::{Config, OptimizerKind, ScheduleKind},
     optim::lr::Schedule,
 };

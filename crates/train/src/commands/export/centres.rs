@@ -10,10 +10,10 @@ use pfc_model::centres::CentreWriter;
 use serde::Serialize;
 
 use super::{ExportArgs, To, go_on};
-use crate::{TrainError, checkpoint::centres::Centres};
-
-/// Centres that are in memory at a time.
-pub(super) const CHUNK_ROWS: u64 = 1 << 13;
+use crate::{
+    TrainError,
+    checkpoint::centres::{CHUNK_ROWS, Centres},
+};
 
 /// What was written of the centres.
 #[derive(Debug, Serialize)]

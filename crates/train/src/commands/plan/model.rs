@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_save_and_what_it_leaves_are_those_that_the_head_counts() {
+    fn a_head_its_save_and_what_that_leaves_are_those_that_the_head_counts() {
         use pfc_head::{ClassRange, Footprint, HeadConfig, Placement, Storage};
         for storage in [Storage::F32, Storage::Bf16] {
             let config = HeadConfig {
@@ -344,6 +344,10 @@ mod tests {
                 Footprint::of(config, ClassRange::of_rank(8_000_000, 0, 8), 1_000_000, 1024)
             };
             let in_memory = of(&config);
+            // All of it but the tiles that threads work on.
+            let head = SIZES.head_bytes(scheme) - OWN_TILE_BYTES;
+            let counted = in_memory.memory + in_memory.step;
+            assert!((head - counted as f64).abs() < 1.0, "{scheme:?}: {head}, not {counted}");
             assert_eq!(SIZES.save_bytes(scheme), Some(in_memory.save as f64));
             assert_eq!(SIZES.checkpoint_bytes(scheme), Some(8.0 * in_memory.checkpoint as f64));
             let centres = Placement::File("centres".into());
