@@ -1,5 +1,5 @@
-//! The functions of `cpp/operators.cpp` and `cpp/lists.cpp`, where each is described. Tensors are pointers to `at::Tensor`,
-//! which `torch-sys` calls `C_tensor`.
+//! The functions of `cpp/operators.cpp`, `cpp/lists.cpp` and `cpp/packages.cpp`, where each is described. Tensors are
+//! pointers to `at::Tensor`, which `torch-sys` calls `C_tensor`.
 
 #![allow(unsafe_code)]
 
@@ -49,6 +49,12 @@ pub struct Adamw {
     pub eps: f64,
 }
 
+/// A package that the bridge has loaded.
+#[repr(C)]
+pub struct PfcPackage {
+    _opaque: [u8; 0],
+}
+
 unsafe extern "C" {
     pub fn pfc_autograd_record(
         output: *mut C_tensor,
@@ -90,6 +96,19 @@ unsafe extern "C" {
         n: usize,
         adamw: *const Adamw,
     ) -> *mut c_char;
+    pub fn pfc_package_load(
+        path: *const c_char,
+        device: i32,
+        package: *mut *mut PfcPackage,
+    ) -> *mut c_char;
+    pub fn pfc_package_run(
+        package: *mut PfcPackage,
+        inputs: *const *mut C_tensor,
+        n_inputs: usize,
+        outputs: *mut *mut C_tensor,
+        n_outputs: usize,
+    ) -> *mut c_char;
+    pub fn pfc_package_free(package: *mut PfcPackage);
     fn pfc_autograd_text_free(text: *mut c_char);
 }
 

@@ -4,11 +4,13 @@
 //! computed in any way its place in a recorded forward pass, and [`parallel_map`] shares work among the
 //! threads of libtorch's own operators. A second pool of threads would compete with those, which
 //! wait for their next operator without giving up their cores. [`lists`] has the operators on lists of
-//! tensors, which `tch` leaves out.
+//! tensors, which `tch` leaves out, and [`package`] runs
+//! graphs of operators that were compiled ahead of time.
 
 mod ffi;
 mod gradient;
 pub mod lists;
+pub mod package;
 mod precision;
 mod threads;
 

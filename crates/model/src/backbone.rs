@@ -7,11 +7,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::{
     Architecture, BackboneSpec, EMBEDDING_MAX, IMAGE_SIZE, ModelError, Precision,
     activation_checkpointing::CheckpointedForward,
+    compiled::{self, CompiledPasses, Packages},
     graph::{Elements, Graph},
     init::Stream,
     layers::Pass,
@@ -32,6 +33,8 @@ pub struct Backbone {
     precision: Precision,
     noise: Stream,
     n_noisy: AtomicU64,
+    /// What computes training passes in the place of `net`.
+    compiled: Option<CompiledPasses>,
 }
 
 /// What is known of a network beside its weights.
@@ -168,6 +171,7 @@ impl Backbone {
             precision: Precision::F32,
             noise: Stream::new(if let Start::Seed(seed) = start { seed } else { 0 }, "noise"),
             n_noisy: AtomicU64::new(0),
+            compiled: None,
         })
     }
 
@@ -182,7 +186,51 @@ impl Backbone {
     /// If `images` has another shape or device.
     pub fn forward(&self, images: &Tensor, train: bool) -> Tensor {
         check_images(images);
-        self.net.forward(&channels_last(images), &self.next_pass(train))
+        match self.compiled.as_ref().filter(|_| train) {
+            Some(compiled) => self.forward_compiled(compiled, images, true),
+            None => self.net.forward(&channels_last(images), &self.next_pass(train)),
+        }
+    }
+
+    // As the operators of tch do.
+    #[expect(clippy::unwrap_used, reason = "`libtorch::guarded` makes an error of it")]
+    fn forward_compiled(
+        &self,
+        compiled: &CompiledPasses,
+        images: &Tensor,
+        moves_statistics: bool,
+    ) -> Tensor {
+        let tensors = self.package_inputs();
+        let forward = compiled.forward(&channels_last(images), &tensors).and_then(
+            |(embeddings, statistics)| {
+                if moves_statistics {
+                    compiled::move_statistics(&tensors, &statistics)?;
+                }
+                Ok(embeddings)
+            },
+        );
+        if moves_statistics {
+            let counters = self.state.entries().iter().filter(|e| e.tensor.kind() == Kind::Int64);
+            counters.for_each(|entry| drop(entry.tensor.shallow_clone().g_add_scalar_(1)));
+        }
+        forward.map_err(|error| TchError::Torch(error.to_string())).unwrap()
+    }
+
+    /// Has `packages` compute the passes in training from now on: loads them, which runs their code.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Packages::load`].
+    pub fn set_compiled(&mut self, packages: Packages) -> Result<(), ModelError> {
+        self.compiled = Some(packages.load(self)?);
+        Ok(())
+    }
+
+    /// What a package takes after the images: every tensor but counters, in state-dict order.
+    pub(crate) fn package_inputs(&self) -> Vec<(String, Tensor)> {
+        let entries =
+            self.state.entries().iter().filter(|entry| entry.tensor.kind() != Kind::Int64);
+        entries.map(|entry| (entry.key.clone(), entry.tensor.shallow_clone())).collect()
     }
 
     /// As [`forward`](Backbone::forward) in training, but leaves the running statistics alone and
@@ -193,6 +241,9 @@ impl Backbone {
     /// As there.
     pub fn forward_unrecorded(&self, images: &Tensor) -> Tensor {
         check_images(images);
+        if let Some(compiled) = &self.compiled {
+            return tch::no_grad(|| self.forward_compiled(compiled, images, false));
+        }
         let pass = Pass { moves_statistics: false, ..self.next_pass(true) };
         tch::no_grad(|| self.net.forward(&channels_last(images), &pass))
     }

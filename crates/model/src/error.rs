@@ -245,6 +245,16 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
     },
+    /// Compiled passes of a network that are not what a run needs.
+    #[error("{}: this compiled network is refused: {reason}", folder.display())]
+    Compiled {
+        /// The folder of the packages.
+        folder: PathBuf,
+        /// What does not fit.
+        reason: String,
+        /// The command that makes packages that do.
+        way_out: String,
+    },
     /// libtorch refused.
     #[error("libtorch cannot {op}")]
     Torch {
@@ -326,6 +336,9 @@ impl ModelError {
                  nothing"
                     .to_owned(),
             ),
+            ModelError::Compiled { way_out, .. } => {
+                Some(format!("compile it anew with `{way_out}`, or leave `model.compiled` out"))
+            }
             ModelError::Onnx(error) => error.hint(),
             ModelError::Durable(error) => error.hint(),
             ModelError::Folder(error) => error.hint(),

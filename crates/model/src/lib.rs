@@ -9,6 +9,7 @@ pub mod allocator;
 pub mod bytes;
 pub mod centres;
 pub mod checkpoint;
+pub mod compiled;
 pub mod elements;
 pub mod export;
 pub mod libtorch;

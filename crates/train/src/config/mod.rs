@@ -14,7 +14,7 @@ pub mod reference;
 mod section;
 mod value;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use pfc_model::{BackboneSpec, Choice, Network, Precision};
 use serde::{Deserialize, Serialize};
@@ -76,13 +76,23 @@ section! {
         /// Whether a GPU may round the factors of f32 products and convolutions to the 10 bits of TF32,
         /// which is several times faster. Off, f32 is 32-bit throughout. No matter to bf16 and f16.
         pub tf32: bool,
+        /// Folder of the network's training passes, compiled by `scripts/compile-backbone` for this network,
+        /// precision, device and batch of a rank; empty computes them operator by operator. Its packages are
+        /// programs, which may do anything that you may: name a folder only if you trust whoever made it.
+        pub compiled: PathBuf,
     }
 }
 
 impl Default for ModelConfig {
     fn default() -> ModelConfig {
         let network = "r50".parse().expect("r50 is a network of the model crate");
-        ModelConfig { network, embedding: 512, precision: Choice::Auto, tf32: false }
+        ModelConfig {
+            network,
+            embedding: 512,
+            precision: Choice::Auto,
+            tf32: false,
+            compiled: PathBuf::new(),
+        }
     }
 }
 
@@ -246,6 +256,10 @@ impl Config {
                      over one by one";
         BadValue::unless(!carries, "head.margin", "a loss with sub-centres", bound)?;
         self.train.validate()?;
+        let keeps_all = self.train.recompute == 0 || !is_given(&self.model.compiled);
+        let bound =
+            "0 where model.compiled is set: compiled passes choose themselves what they keep";
+        BadValue::unless(keeps_all, "train.recompute", self.train.recompute, bound)?;
         // The length of a run of so many steps is known once the data set is open.
         let epochs = if self.train.steps == 0 { self.train.epochs as f64 } else { f64::INFINITY };
         self.optim.validate(epochs)?;

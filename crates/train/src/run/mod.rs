@@ -39,7 +39,7 @@ use crate::{
     },
     ranks::Ranks,
     run_folder::RunFolder,
-    step::Trainer,
+    step::{Trainer, compiled},
 };
 
 /// How a run ended.
@@ -109,6 +109,10 @@ pub(crate) fn foresee(
         }
         let world = seats.first().map_or(1, |seat| seat.world);
         check_ranks(plan, config.train.accumulate, world)?;
+        for seat in seats {
+            let device = config.train.device(seat.local_rank)?;
+            compiled::packages(&config, plan, [seat.rank, seat.world], device)?;
+        }
         Verifier::open(&config.eval)?;
         init::check(&config, source)?;
         Ok((config, notes))

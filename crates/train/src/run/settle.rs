@@ -10,6 +10,7 @@ use crate::{
     checkpoint::check_same_config,
     config::{Config, DeviceRoom},
     ranks::Ranks,
+    step::compiled,
 };
 
 /// The configuration with a value in the place of each `auto`, the same on all ranks, and a sentence for
@@ -51,6 +52,7 @@ fn settled(config: &Config, device: Device, rooms: &[DeviceRoom]) -> (Config, Ve
     let mut settled = config.clone();
     let mut notes: Vec<String> = settled.settle_centres(device, rooms).into_iter().collect();
     notes.extend(settled.settle_precision(device));
+    notes.extend(compiled::note(&settled));
     (settled, notes)
 }
 

@@ -2,6 +2,7 @@
 
 // B = batch, D = embedding.
 
+pub mod compiled;
 pub mod gradients;
 
 use std::time::Instant;
@@ -155,6 +156,10 @@ impl Trainer {
         let seed = config.train.seed;
         let mut backbone = Backbone::new(&config.model.spec(), device, seed)?;
         backbone.set_precision(config.model.precision.or_default());
+        let place = [ranks.rank(), ranks.world()];
+        if let Some(packages) = compiled::packages(config, plan, place, device)? {
+            backbone.set_compiled(packages)?;
+        }
         let optimizer = BackboneOptimizer::new(backbone.named_parameters(), &config.optim);
         let ema = Ema::new(&backbone, config)?;
         let bucket_bytes = config.train.bucket_mib << 20;
