@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 
@@ -426,12 +427,24 @@ def arguments():
     return parser.parse_args()
 
 
+def refuse(what):
+    print(f"error: {what}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def umask():
+    """The process's, which the system tells only to who sets it."""
+    now = os.umask(0o077)
+    os.umask(now)
+    return now
+
+
 def main():
     args = arguments()
     if args.batch < 2:
-        raise SystemExit(f"error: --batch is {args.batch}, but has to be at least 2: one image has no variance")
+        refuse(f"--batch is {args.batch}, but has to be at least 2: one image has no variance")
     if args.out.exists():
-        raise SystemExit(f"error: {args.out} exists; remove it, or name another folder with --out")
+        refuse(f"{args.out} exists; remove it, or name another folder with --out")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     # Appears whole or not at all.
@@ -441,7 +454,7 @@ def main():
         compiled_s = time.perf_counter() - started
         (folder / "manifest.json").write_text(json.dumps(packages.manifest(), indent=1) + "\n")
         print(json.dumps({"compiled_s": compiled_s, **compare(packages)}), flush=True)
-        os.chmod(folder, 0o755)
+        os.chmod(folder, 0o777 & ~umask())
         os.rename(folder, args.out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
